@@ -1,0 +1,77 @@
+"""The charge transform as the original computes it, and the thresholds that replace it.
+
+The chain, in float32 and in this order: ``x = clamp(t*0.5 + 0.5, 0, 1)``; ``c = clamp(256**x - 1, 0, 255)``;
+the charge is c truncated. It is monotone in t, so the 255 smallest values that reach a charge say it all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pxdbg_runtime.card import N_THRESHOLDS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["charge_thresholds", "charges_of"]
+
+_LANES: Final = 4096
+"""PyTorch computes a power of a few values by another path, an ulp off at charges 93 and 187; of many by this."""
+
+
+def charges_of(values: Tensor) -> Tensor:
+    """Compute charges.
+
+    Parameters
+    ----------
+    values : Tensor of float32, any shape
+        Tanh values; thousands of them, see above.
+
+    Returns
+    -------
+    Tensor of uint8, same shape
+        ADU.
+    """
+    fraction = torch.clamp(values * 0.5 + 0.5, 0, 1)
+    return torch.clamp(256**fraction - 1, 0, 255).to(torch.uint8)
+
+
+def charge_thresholds() -> NDArray[np.float32]:
+    """Find, for each charge, the smallest float32 value that the chain gives at least this charge.
+
+    Returns
+    -------
+    ndarray of float32, shape (255,)
+        For charges 1 to 255 ADU, found by bisection over all float32 values in [-1, 1], in their order.
+    """
+    charges = np.arange(1, N_THRESHOLDS + 1)
+    below = np.full(N_THRESHOLDS, _order(np.float32(-1.0)), dtype=np.int64)
+    reaching = np.full(N_THRESHOLDS, _order(np.float32(1.0)), dtype=np.int64)
+    while np.any(reaching - below > 1):
+        middle = (below + reaching) // 2
+        reached = _many_charges_of(_value(middle)) >= charges
+        reaching = np.where(reached, middle, reaching)
+        below = np.where(reached, below, middle)
+    return _value(reaching)
+
+
+def _many_charges_of(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    filled = np.zeros(_LANES, dtype=np.float32)
+    filled[: len(values)] = values
+    charges: NDArray[np.uint8] = charges_of(torch.from_numpy(filled)).numpy()
+    return charges[: len(values)]
+
+
+def _order(value: np.float32) -> int:
+    """Place of a float32 in the order of all of them: adjacent values are adjacent integers."""
+    bits = int(value.view(np.int32))
+    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
+
+
+def _value(order: NDArray[np.int64]) -> NDArray[np.float32]:
+    magnitude = np.abs(order).astype(np.int32).view(np.float32)
+    return np.where(order < 0, -magnitude, magnitude).astype(np.float32)

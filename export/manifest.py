@@ -1,0 +1,50 @@
+"""``python -m export.manifest FOLDER``: list the graphs of a folder in its manifest, with size and SHA-256."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.graph_file import read_graph_file
+from pxdbg_runtime.shipped import MANIFEST_NAME, ShippedGraph, manifest_text
+
+__all__ = ["write_manifest"]
+
+
+def write_manifest(folder: Path) -> tuple[ShippedGraph, ...]:
+    """Write the manifest of all graphs of a folder.
+
+    Raises
+    ------
+    GraphFileError, CardError
+        If one of them is not whole.
+    OutputError
+        If the manifest cannot be written.
+    """
+    graphs = [read_graph_file(path) for path in sorted(folder.glob("*.onnx"))]
+    listed = tuple(
+        ShippedGraph(
+            name=graph.card.name,
+            precision=graph.card.precision,
+            file=graph.path.name,
+            size=graph.size,
+            sha256=graph.sha256,
+        )
+        for graph in graphs
+    )
+    with written_whole(folder / MANIFEST_NAME) as partial:
+        partial.write_text(manifest_text(listed), encoding="utf-8")
+    return listed
+
+
+def main(folder: Annotated[Path, typer.Argument(help="Folder of graphs.")]) -> None:
+    """Write FOLDER/manifest.json anew from the graphs beside it."""
+    for graph in write_manifest(folder):
+        typer.echo(f"{graph.name} {graph.precision}: {graph.file}, {graph.size} bytes")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,29 @@
+"""PXD beam background without PyTorch: graphs and a seed in, zero-suppressed digits out."""
+
+from __future__ import annotations
+
+from pxdbg_runtime.card import ModelCard
+from pxdbg_runtime.digits import DIGIT_DTYPE, Digits
+from pxdbg_runtime.errors import PxdbgError
+from pxdbg_runtime.generator import Generator
+from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Sensor, sensor_of
+from pxdbg_runtime.version import __version__
+
+__all__ = [
+    "DIGIT_DTYPE",
+    "N_SENSORS",
+    "N_U_CELLS",
+    "N_V_CELLS",
+    "SENSORS",
+    "Digits",
+    "Generator",
+    "ModelCard",
+    "PxdbgError",
+    "Sensor",
+    "__version__",
+    "sensor_of",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

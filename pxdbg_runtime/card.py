@@ -1,0 +1,288 @@
+"""The model card: what a graph is, what it takes and draws, and how its values become charges.
+
+The card travels inside the graph file as JSON (see `pxdbg_runtime.graph_file`), so that one file describes
+itself. The runtime goes by the card alone: nothing elsewhere knows of a family of generators.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+import numpy as np
+
+from pxdbg_runtime.card_fields import Fields, NumberRange
+from pxdbg_runtime.errors import CardError
+from pxdbg_runtime.sensors import N_SENSORS, SENSORS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "N_THRESHOLDS",
+    "SCHEMA",
+    "Draw",
+    "GraphInput",
+    "InputRole",
+    "MadeWith",
+    "ModelCard",
+    "Nature",
+    "Parity",
+    "Precision",
+]
+
+SCHEMA: Final = 1
+"""Version of the card's layout that this release writes and reads."""
+N_THRESHOLDS: Final = 255
+"""Charges 1 to 255 ADU have a threshold each."""
+
+InputRole = Literal["latent", "sensor", "event_latent"]
+Precision = Literal["float32", "float16", "int8"]
+Nature = Literal["checkpoint", "stand-in", "demonstration"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """One draw of standard normal values that every event makes.
+
+    Attributes
+    ----------
+    name : str
+        What the graph's inputs call it.
+    shape : tuple of int
+        (40, values of a sensor).
+    """
+
+    name: str
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphInput:
+    """One input of the graph.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the graph.
+    role : {"latent", "sensor", "event_latent"}
+        ``latent``: float32 (n, values), the draw's rows of the n sensors of a batch. ``sensor``: int64 (n,), the
+        indices of those sensors. ``event_latent``: float32 (40, values), the whole draw, whatever the batch.
+    draw : str or None
+        The draw that feeds it; None for ``sensor``.
+    """
+
+    name: str
+    role: InputRole
+    draw: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeWith:
+    """A package that took part in making the graph, and its version."""
+
+    package: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far ONNX Runtime's images were from PyTorch's on fresh latents, measured at export.
+
+    Attributes
+    ----------
+    images : int
+        Number of images compared.
+    max_abs_difference : float
+        Largest difference of a tanh value.
+    equal_charges : float
+        Share of the pixels with equal charges, 0 to 1.
+    """
+
+    images: int
+    max_abs_difference: float
+    equal_charges: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a graph is.
+
+    Attributes
+    ----------
+    name : str
+        What users call the model.
+    family : str
+        Architecture, ``convnet`` or ``resnet`` so far.
+    nature : {"checkpoint", "stand-in", "demonstration"}
+        Whether the weights are a given checkpoint's, a trained stand-in's, or without physics.
+    provenance : str
+        Where the weights come from, in words.
+    latent_size : int
+        Latent values of an image.
+    draws : tuple of Draw
+        The random draws of an event, in order.
+    inputs : tuple of GraphInput
+    output : str
+        Name of the graph's output, float32 (n, 250, 768), values in [-1, 1].
+    sensors : tuple of int
+        VxdIDs along the event axis.
+    precision : {"float32", "float16", "int8"}
+    opset : int
+        ONNX opset of the graph.
+    thresholds : tuple of float
+        For charge 1 to 255 ADU, the smallest float32 output with at least this charge.
+    cut : float or None
+        Outputs not greater than this are empty, whatever their charge.
+    min_charge : int
+        Smallest charge in ADU that counts as a hit.
+    checkpoint_sha256 : str
+        Of the checkpoint file.
+    made_with : tuple of MadeWith
+    parity : Parity
+    """
+
+    name: str
+    family: str
+    nature: Nature
+    provenance: str
+    latent_size: int
+    draws: tuple[Draw, ...]
+    inputs: tuple[GraphInput, ...]
+    output: str
+    sensors: tuple[int, ...]
+    precision: Precision
+    opset: int
+    thresholds: tuple[float, ...]
+    cut: float | None
+    min_charge: int
+    checkpoint_sha256: str
+    made_with: tuple[MadeWith, ...]
+    parity: Parity
+
+    def __post_init__(self) -> None:
+        _check_thresholds(self.thresholds)
+        _check_inputs(self.draws, self.inputs, self.latent_size)
+        expected = tuple(sensor.vxd_id for sensor in SENSORS)
+        if self.sensors != expected:
+            message = f"sensors must be the {N_SENSORS} VxdIDs of the PXD in the order of pxdbg_runtime.SENSORS."
+            raise CardError("sensors", message)
+
+    def charge_table(self) -> NDArray[np.float32]:
+        """Make the thresholds that the kernels compare with.
+
+        Returns
+        -------
+        ndarray of float32, shape (255,)
+            Ascending. The charge of an output t is the number of elements that are not greater than t. The
+            cut is already in it: no element lies below the smallest float32 above the cut.
+        """
+        table = np.array(self.thresholds, dtype=np.float32)
+        if self.cut is None:
+            return table
+        return np.maximum(table, np.nextafter(np.float32(self.cut), np.float32(np.inf)))
+
+    def to_json(self) -> str:
+        """Write the card as JSON."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """Read and validate a card.
+
+        Raises
+        ------
+        CardError
+            If it is not JSON, of another schema, or a field is missing, unknown or invalid.
+        """
+        card = Fields.parse(text)
+        schema = card.integer("schema", NumberRange(1))
+        if schema != SCHEMA:
+            message = f"it has schema {schema}, but this release of pxdbg-runtime reads schema {SCHEMA}: " + (
+                "upgrade pxdbg-runtime." if schema > SCHEMA else "export the checkpoint again."
+            )
+            raise CardError("schema", message)
+        parity = card.nested("parity")
+        made = cls(
+            name=card.text("name"),
+            family=card.text("family"),
+            nature=card.one_of("nature", get_args(Nature)),
+            provenance=card.text("provenance"),
+            latent_size=card.integer("latent_size", NumberRange(1)),
+            draws=tuple(_draw(draw) for draw in card.list_of_nested("draws")),
+            inputs=tuple(_graph_input(each) for each in card.list_of_nested("inputs")),
+            output=card.text("output"),
+            sensors=card.integers("sensors"),
+            precision=card.one_of("precision", get_args(Precision)),
+            opset=card.integer("opset", NumberRange(1)),
+            thresholds=card.numbers("thresholds"),
+            cut=card.number_or_none("cut", NumberRange(-1, 1)),
+            min_charge=card.integer("min_charge", NumberRange(1, N_THRESHOLDS)),
+            checkpoint_sha256=card.sha256("checkpoint_sha256"),
+            made_with=tuple(_made_with(each) for each in card.list_of_nested("made_with")),
+            parity=Parity(
+                images=parity.integer("images", NumberRange(1)),
+                max_abs_difference=parity.number("max_abs_difference", NumberRange(0)),
+                equal_charges=parity.number("equal_charges", NumberRange(0, 1)),
+            ),
+        )
+        parity.nothing_else()
+        card.nothing_else()
+        return made
+
+
+def _draw(fields: Fields) -> Draw:
+    shape = fields.integers("shape")
+    if len(shape) != 2 or shape[0] != N_SENSORS or shape[1] < 1:
+        message = f"{fields.path('shape')} must be [{N_SENSORS}, values of a sensor], but is {list(shape)}."
+        raise CardError(fields.path("shape"), message)
+    made = Draw(name=fields.text("name"), shape=(shape[0], shape[1]))
+    fields.nothing_else()
+    return made
+
+
+def _graph_input(fields: Fields) -> GraphInput:
+    made = GraphInput(
+        name=fields.text("name"),
+        role=fields.one_of("role", get_args(InputRole)),
+        draw=fields.text_or_none("draw"),
+    )
+    fields.nothing_else()
+    return made
+
+
+def _made_with(fields: Fields) -> MadeWith:
+    made = MadeWith(package=fields.text("package"), version=fields.text("version"))
+    fields.nothing_else()
+    return made
+
+
+def _check_thresholds(thresholds: tuple[float, ...]) -> None:
+    if len(thresholds) != N_THRESHOLDS:
+        message = f"thresholds must be {N_THRESHOLDS} numbers, but are {len(thresholds)}."
+        raise CardError("thresholds", message)
+    exact = np.array(thresholds, dtype=np.float32)
+    if not np.array_equal(exact.astype(np.float64), np.array(thresholds, dtype=np.float64)):
+        message = "thresholds must be float32 values, but rounding to float32 changes some."
+        raise CardError("thresholds", message)
+    if not np.all(np.diff(exact) > 0) or not (exact[0] > -1 and exact[-1] <= 1):
+        message = "thresholds must ascend strictly within (-1, 1]."
+        raise CardError("thresholds", message)
+
+
+def _check_inputs(draws: tuple[Draw, ...], inputs: tuple[GraphInput, ...], latent_size: int) -> None:
+    shapes = {draw.name: draw.shape for draw in draws}
+    if len(shapes) != len(draws):
+        message = "draws must have different names."
+        raise CardError("draws", message)
+    for each in inputs:
+        if (each.role == "sensor") != (each.draw is None) or (each.draw is not None and each.draw not in shapes):
+            message = f"input {each.name!r} with role {each.role!r} names the draw {each.draw!r}, but expected " + (
+                "none." if each.role == "sensor" else f"one of {sorted(shapes)}."
+            )
+            raise CardError("inputs", message)
+    latents = [each for each in inputs if each.role == "latent"]
+    if len(latents) != 1 or shapes[latents[0].draw or ""][1] != latent_size:
+        message = f"inputs must hold one latent, fed by a draw of {latent_size} values a sensor."
+        raise CardError("inputs", message)

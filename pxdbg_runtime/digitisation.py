@@ -1,0 +1,130 @@
+"""The digitisation: a generator's images become charges and zero-suppressed digits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pxdbg_runtime import kernels
+from pxdbg_runtime.digits import Digits
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError
+from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pxdbg_runtime.card import ModelCard
+
+__all__ = ["Digitiser"]
+
+
+class Digitiser:
+    """Turns images of tanh values into digits, by the thresholds of a model card.
+
+    Parameters
+    ----------
+    card : ModelCard
+    min_charge : int or None
+        Smallest charge of a hit in ADU; None takes the model's own, and no less than that is possible.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If `min_charge` is not an integer from the model's own to 255.
+    """
+
+    def __init__(self, card: ModelCard, min_charge: int | None = None) -> None:
+        self.min_charge = card.min_charge if min_charge is None else min_charge
+        if isinstance(min_charge, bool) or not isinstance(self.min_charge, (int, np.integer)):
+            message = f"min_charge must be an integer, but is {min_charge!r}."
+            raise ArgumentTypeError("min_charge", message)
+        if not card.min_charge <= self.min_charge <= len(card.thresholds):
+            message = (
+                f"min_charge must lie between the model's own {card.min_charge} and {len(card.thresholds)} ADU, "
+                f"but is {min_charge}."
+            )
+            raise ArgumentValueError("min_charge", message)
+        self._sensors = np.array(card.sensors, dtype=np.uint16)
+        self._table = card.charge_table()
+        self._threshold = self._table[self.min_charge - 1]
+
+    def digits(self, images: NDArray[np.float32], *, event: int = 0, first_sensor: int = 0) -> Digits:
+        """Make the digits of some of an event's images.
+
+        Parameters
+        ----------
+        images : ndarray of float32, shape (n, 250, 768)
+            Tanh values of n consecutive sensors.
+        event : int
+            Event number.
+        first_sensor : int
+            Index of the first image's sensor.
+
+        Raises
+        ------
+        ImageError
+            If the images have another shape or dtype, or hold a NaN.
+        """
+        images = self._checked(images)
+        if first_sensor + len(images) > len(self._sensors):
+            message = (
+                f"An event has {len(self._sensors)} sensors, but {len(images)} images were given from sensor "
+                f"index {first_sensor} on."
+            )
+            raise ImageError(message)
+        counts = np.empty(len(images), dtype=np.int64)
+        kernels.count_hits(images, self._threshold, counts)
+        n_hits = int(counts.sum())
+        image_of_hit, u_cell, v_cell = (np.empty(n_hits, dtype=np.uint16) for _ in range(3))
+        charge = np.empty(n_hits, dtype=np.uint8)
+        if not kernels.fill_hits(images, self._threshold, self._table, image_of_hit, u_cell, v_cell, charge):
+            raise _not_a_number()
+        return Digits(
+            event=np.full(n_hits, event, dtype=np.int64),
+            sensor_id=self._sensors[first_sensor + image_of_hit.astype(np.int64)],
+            u_cell=u_cell,
+            v_cell=v_cell,
+            charge=charge,
+        )
+
+    def charges(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Make the charges of all pixels.
+
+        Parameters
+        ----------
+        images : ndarray of float32, shape (n, 250, 768)
+            Tanh values.
+
+        Returns
+        -------
+        ndarray of uint8, shape (n, 250, 768)
+            ADU; 0 where there is no hit.
+
+        Raises
+        ------
+        ImageError
+            If the images have another shape or dtype, or hold a NaN.
+        """
+        images = self._checked(images)
+        charges = np.empty(images.shape, dtype=np.uint8)
+        if not kernels.fill_charges(images, self._threshold, self._table, charges):
+            raise _not_a_number()
+        return charges
+
+    @staticmethod
+    def _checked(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        shape = (N_U_CELLS, N_V_CELLS)
+        if images.dtype != np.float32 or images.ndim != 3 or images.shape[1:] != shape:
+            message = (
+                f"Images must be float32 of shape (n, {N_U_CELLS}, {N_V_CELLS}), but are {images.dtype} of shape "
+                f"{images.shape}."
+            )
+            raise ImageError(message)
+        return np.ascontiguousarray(images)
+
+
+def _not_a_number() -> ImageError:
+    return ImageError(
+        "An image holds a NaN where a value in [-1, 1] was expected: the graph or the latent is not sound."
+    )

@@ -1,0 +1,172 @@
+"""Zero-suppressed digits: parallel arrays, one element for each hit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
+from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Sensor, sensor_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+__all__ = ["COLUMN_DTYPES", "DIGIT_DTYPE", "Digits"]
+
+COLUMN_DTYPES: Final[dict[str, np.dtype[np.generic]]] = {
+    "event": np.dtype(np.int64),
+    "sensor_id": np.dtype(np.uint16),
+    "u_cell": np.dtype(np.uint16),
+    "v_cell": np.dtype(np.uint16),
+    "charge": np.dtype(np.uint8),
+}
+"""Columns of `Digits` and of the files that hold them, in order."""
+
+DIGIT_DTYPE: Final = np.dtype(list(COLUMN_DTYPES.items()))
+"""Structured dtype of `Digits.to_structured`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Digits:
+    """Digits of one or more events, ordered by event, sensor, u cell, v cell.
+
+    All arrays have the same length and cannot be written to.
+
+    Attributes
+    ----------
+    event : ndarray of int64
+        Event number.
+    sensor_id : ndarray of uint16
+        VxdID of the sensor.
+    u_cell : ndarray of uint16
+        0 to 249, along r-phi.
+    v_cell : ndarray of uint16
+        0 to 767, along z.
+    charge : ndarray of uint8
+        ADU, 1 to 255.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If an array has another dtype than the one above.
+    ArgumentValueError
+        If the arrays are not one-dimensional and of equal length.
+    """
+
+    event: NDArray[np.int64]
+    sensor_id: NDArray[np.uint16]
+    u_cell: NDArray[np.uint16]
+    v_cell: NDArray[np.uint16]
+    charge: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        for name, dtype in COLUMN_DTYPES.items():
+            column = getattr(self, name)
+            if not isinstance(column, np.ndarray) or column.dtype != dtype:
+                came = column.dtype if isinstance(column, np.ndarray) else type(column).__name__
+                message = f"Digits: {name} must be an array of {dtype}, but is {came}."
+                raise ArgumentTypeError(name, message)
+            if column.shape != self.event.shape or column.ndim != 1:
+                message = (
+                    f"Digits: all columns must be one-dimensional and of equal length, but {name} has the "
+                    f"shape {column.shape} and event {self.event.shape}."
+                )
+                raise ArgumentValueError(name, message)
+            # A view, so that the caller's own array keeps its flag.
+            locked = column.view()
+            locked.flags.writeable = False
+            object.__setattr__(self, name, locked)
+
+    def __len__(self) -> int:
+        return len(self.event)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold the same digits in the same order."""
+        if not isinstance(other, Digits):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in COLUMN_DTYPES)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have no hash either
+
+    def __repr__(self) -> str:
+        events = np.unique(self.event)
+        return f"Digits({len(self)} digits, {len(events)} event{'s' if len(events) != 1 else ''})"
+
+    @classmethod
+    def empty(cls) -> Digits:
+        """No digits at all."""
+        return cls(**{name: np.empty(0, dtype) for name, dtype in COLUMN_DTYPES.items()})
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Digits]) -> Digits:
+        """Join digits, in the order given."""
+        listed = list(parts)
+        if not listed:
+            return cls.empty()
+        return cls(**{name: np.concatenate([getattr(p, name) for p in listed]) for name in COLUMN_DTYPES})
+
+    def of_sensor(self, sensor: Sensor | int) -> Digits:
+        """Select the digits of one sensor.
+
+        Parameters
+        ----------
+        sensor : Sensor or int
+            The sensor or its VxdID.
+
+        Raises
+        ------
+        ValueError
+            If no PXD sensor has this VxdID.
+        """
+        wanted = sensor if isinstance(sensor, Sensor) else sensor_of(sensor)
+        return self._where(self.sensor_id == wanted.vxd_id)
+
+    def of_event(self, event: int) -> Digits:
+        """Select the digits of one event; none if it is not here."""
+        return self._where(self.event == event)
+
+    def to_images(self) -> NDArray[np.uint8]:
+        """Make the charges of one event's forty sensors.
+
+        Returns
+        -------
+        ndarray of uint8, shape (40, 250, 768)
+            ADU; 0 where there is no hit.
+
+        Raises
+        ------
+        ArgumentValueError
+            If the digits belong to several events.
+        """
+        events = np.unique(self.event)
+        if len(events) > 1:
+            message = (
+                f"to_images() makes the images of one event, but these digits belong to {len(events)}: "
+                "select one with of_event() first."
+            )
+            raise ArgumentValueError("event", message)
+        index_of = np.zeros(1 << 16, dtype=np.int64)
+        for sensor in SENSORS:
+            index_of[sensor.vxd_id] = sensor.index
+        images = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
+        images[index_of[self.sensor_id], self.u_cell, self.v_cell] = self.charge
+        return images
+
+    def to_structured(self) -> NDArray[np.void]:
+        """Make one structured array with the columns as fields.
+
+        Returns
+        -------
+        ndarray, dtype `DIGIT_DTYPE`
+        """
+        table = np.empty(len(self), dtype=DIGIT_DTYPE)
+        for name in COLUMN_DTYPES:
+            table[name] = getattr(self, name)
+        return table
+
+    def _where(self, chosen: NDArray[np.bool_]) -> Digits:
+        return Digits(**{name: getattr(self, name)[chosen] for name in COLUMN_DTYPES})

@@ -1,0 +1,186 @@
+"""What can go wrong, each with the built-in exception that a caller would expect as a base.
+
+Every message is one sentence or two: what was expected, what came, what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = [
+    "ArgumentTypeError",
+    "ArgumentValueError",
+    "CardError",
+    "DigitFileError",
+    "GraphFileError",
+    "ImageError",
+    "InferenceError",
+    "ManifestError",
+    "MissingPackageError",
+    "ModelNotFoundError",
+    "OutputError",
+    "ProviderError",
+    "PxdbgError",
+]
+
+
+class PxdbgError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ArgumentValueError(PxdbgError, ValueError):
+    """An argument of the right type has a value that makes no sense.
+
+    Attributes
+    ----------
+    argument : str
+        Its name.
+    """
+
+    def __init__(self, argument: str, message: str) -> None:
+        super().__init__(message)
+        self.argument = argument
+
+
+class ArgumentTypeError(PxdbgError, TypeError):
+    """An argument has the wrong type.
+
+    Attributes
+    ----------
+    argument : str
+        Its name.
+    """
+
+    def __init__(self, argument: str, message: str) -> None:
+        super().__init__(message)
+        self.argument = argument
+
+
+class CardError(PxdbgError, ValueError):
+    """A model card lacks a field, or a field holds what it cannot hold.
+
+    Attributes
+    ----------
+    field : str
+        Name of the field, dotted where it is nested.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"The model card is not valid: {message}")
+        self.field = field
+
+
+class GraphFileError(PxdbgError, ValueError):
+    """A file is not a graph that this package can run.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    """
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class ManifestError(PxdbgError, RuntimeError):
+    """The list of shipped graphs is missing or does not agree with the files beside it.
+
+    Attributes
+    ----------
+    path : Path
+        The manifest.
+    """
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class ModelNotFoundError(PxdbgError, FileNotFoundError):
+    """Neither a shipped model nor a file has this name.
+
+    Attributes
+    ----------
+    model : str
+        What was asked for.
+    available : tuple of str
+        Names of the shipped models.
+    """
+
+    def __init__(self, model: str, available: Sequence[str], message: str) -> None:
+        super().__init__(message)
+        self.model = model
+        self.available = tuple(available)
+
+
+class DigitFileError(PxdbgError, ValueError):
+    """A file of digits cannot be read.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    """
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class OutputError(PxdbgError, OSError):
+    """A file could not be written; nothing was left behind.
+
+    Attributes
+    ----------
+    path : Path
+        Where it should have gone.
+    """
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class ImageError(PxdbgError, ValueError):
+    """Images have the wrong shape or type, or hold values that are not numbers."""
+
+
+class ProviderError(PxdbgError, RuntimeError):
+    """An execution provider was asked for that cannot run here.
+
+    Attributes
+    ----------
+    provider : str
+        What was asked for.
+    """
+
+    def __init__(self, provider: str, message: str) -> None:
+        super().__init__(message)
+        self.provider = provider
+
+
+class InferenceError(PxdbgError, RuntimeError):
+    """ONNX Runtime could not make a session of a graph, or failed while it ran one."""
+
+
+class MissingPackageError(PxdbgError, ImportError):
+    """A package that this call needs is not installed.
+
+    Attributes
+    ----------
+    package : str
+        Its import name.
+    extra : str
+        The extra of pxdbg-runtime that brings it.
+    """
+
+    def __init__(self, package: str, extra: str, message: str) -> None:
+        super().__init__(message)
+        self.package = package
+        self.extra = extra

@@ -1,0 +1,219 @@
+"""The generator: a seed and an event number become digits."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+import numpy as np
+
+from pxdbg_runtime.digits import Digits
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
+from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS
+from pxdbg_runtime.shipped import find_graph
+from pxdbg_runtime.streams import MIN_SEED, RandomStreamName, check_event, check_seed, make_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pxdbg_runtime.card import ModelCard
+
+__all__ = ["DEFAULT_BATCH_SIZE", "Generator", "PrecisionChoice"]
+
+PrecisionChoice = Literal["auto", "float32", "float16", "int8"]
+DEFAULT_BATCH_SIZE: Final = 2
+"""Images a call of ONNX Runtime: small batches stay in cache and in a grid slot's memory (see docs/digits.md)."""
+
+_log = logging.getLogger(__name__)
+
+
+class Generator:
+    """Generates PXD background events.
+
+    Making one loads ONNX Runtime and makes the session, so that what cannot run says so at once. A session does
+    not survive a fork: make the generator in the process that uses it.
+
+    Parameters
+    ----------
+    model : str or Path
+        Name of a shipped model (``pxdbg models`` lists them), or the path of a graph made by
+        ``python -m export``.
+    precision : {"auto", "float32", "float16", "int8"}
+        Which of a shipped model's graphs; ``auto`` takes the most exact that there is.
+    provider : str
+        ``auto``, ``cpu``, ``cuda``, or another execution provider of ONNX Runtime, by its name. Nothing falls
+        back silently; ``auto`` logs what it chose.
+    provider_options : mapping of str to str, optional
+        Passed on to the provider.
+    seed : int, optional
+        In [-2^63, 2^63 - 1]; drawn from the system if None, see the attribute.
+    random_stream : {"philox", "torch"}
+        ``philox``: each event on its own. ``torch``: the original's latents, event after event.
+    nintra, ninter : int
+        Threads within an operator, and operators at a time.
+    batch_size : int, optional
+        Images a call of ONNX Runtime, 1 to 40. It does not change the digits.
+    min_charge : int, optional
+        Zero-suppression threshold in ADU; the model's own if None, and not less than that.
+
+    Attributes
+    ----------
+    card : ModelCard
+    graph_sha256 : str
+        Of the graph file.
+    provider : str
+        ONNX Runtime's name of the execution provider that runs the graph.
+    seed : int
+    random_stream : str
+    batch_size : int
+    min_charge : int
+        Smallest charge of a hit in ADU.
+
+    Raises
+    ------
+    ModelNotFoundError, GraphFileError, CardError, ManifestError
+        If there is no such model, or its file is not whole.
+    ArgumentTypeError, ArgumentValueError
+        If an argument makes no sense.
+    MissingPackageError, ProviderError, InferenceError
+        If the graph cannot run here as asked.
+
+    Examples
+    --------
+    >>> generator = Generator("resnet", seed=7)
+    >>> digits = generator.generate(event=0)
+    >>> digits.charge.dtype.name, int(digits.event[0])
+    ('uint8', 0)
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "resnet",
+        *,
+        precision: PrecisionChoice = "auto",
+        provider: str = "auto",
+        provider_options: Mapping[str, str] | None = None,
+        seed: int | None = None,
+        random_stream: RandomStreamName = "philox",
+        nintra: int = 1,
+        ninter: int = 1,
+        batch_size: int | None = None,
+        min_charge: int | None = None,
+    ) -> None:
+        if precision not in get_args(PrecisionChoice):
+            message = f"precision must be one of {', '.join(get_args(PrecisionChoice))}, but is {precision!r}."
+            raise ArgumentValueError("precision", message)
+        self._graph = find_graph(model, None if precision == "auto" else precision)
+        self.seed = _fresh_seed() if seed is None else check_seed(seed)
+        self.random_stream = random_stream
+        self._stream = make_stream(random_stream, self.seed, self.card.draws)
+        self.batch_size = _checked_batch_size(batch_size)
+        # ONNX Runtime and numba load here, when first needed: importing the package must stay cheap.
+        from pxdbg_runtime.digitisation import Digitiser
+        from pxdbg_runtime.session import ImageSession
+
+        self._digitiser = Digitiser(self.card, min_charge)
+        self.min_charge = self._digitiser.min_charge
+        self._session = ImageSession(
+            self._graph,
+            provider=provider,
+            provider_options=provider_options,
+            nintra=nintra,
+            ninter=ninter,
+        )
+        self.provider = self._session.provider
+        if self.card.nature != "checkpoint":
+            _log.warning("The model %s is a %s. %s", self.card.name, self.card.nature, self.card.provenance)
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self._graph.card
+
+    @property
+    def graph_sha256(self) -> str:
+        """SHA-256 of the graph file."""
+        return self._graph.sha256
+
+    def generate(self, event: int) -> Digits:
+        """Generate one event.
+
+        Parameters
+        ----------
+        event : int
+            Event number, 0 or more.
+
+        Returns
+        -------
+        Digits
+
+        Raises
+        ------
+        ArgumentTypeError, ArgumentValueError
+            If the event number makes no sense.
+        InferenceError, ImageError
+            If ONNX Runtime fails, or the graph gives no sound images.
+        """
+        return Digits.concatenate(
+            self._digitiser.digits(images, event=event, first_sensor=sensors.start)
+            for sensors, images in self._batches(event)
+        )
+
+    def generate_images(self, event: int) -> NDArray[np.uint8]:
+        """Generate the charges of one event's forty sensors.
+
+        Parameters
+        ----------
+        event : int
+            Event number, 0 or more.
+
+        Returns
+        -------
+        ndarray of uint8, shape (40, 250, 768)
+            ADU; 0 where there is no hit. Raises as `generate` does.
+        """
+        charges = np.empty((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
+        for sensors, images in self._batches(event):
+            charges[sensors.start : sensors.stop] = self._digitiser.charges(images)
+        return charges
+
+    def stream(self, events: Iterable[int]) -> Iterator[Digits]:
+        """Generate events one after the other, each when it is asked for.
+
+        Parameters
+        ----------
+        events : iterable of int
+            Event numbers, in any order. Raises as `generate` does.
+        """
+        for event in events:
+            yield self.generate(event)
+
+    def _batches(self, event: int) -> Iterator[tuple[range, NDArray[np.float32]]]:
+        """Give the images of an event in batches, and the indices of their sensors."""
+        values = self._stream.draw(check_event(event))
+        draws = {draw.name: drawn for draw, drawn in zip(self.card.draws, values, strict=True)}
+        for start in range(0, N_SENSORS, self.batch_size):
+            sensors = range(start, min(start + self.batch_size, N_SENSORS))
+            yield sensors, self._session.images(sensors, draws)
+
+
+def _fresh_seed() -> int:
+    seed = secrets.randbits(64) + MIN_SEED
+    _log.info("seed=None drew the seed %d", seed)
+    return seed
+
+
+def _checked_batch_size(batch_size: int | None) -> int:
+    if batch_size is None:
+        return DEFAULT_BATCH_SIZE
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
+        message = f"batch_size must be an integer, but is {batch_size!r}."
+        raise ArgumentTypeError("batch_size", message)
+    if not 1 <= batch_size <= N_SENSORS:
+        message = f"batch_size must lie between 1 and {N_SENSORS} images, but is {batch_size}."
+        raise ArgumentValueError("batch_size", message)
+    return int(batch_size)

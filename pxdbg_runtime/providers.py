@@ -1,0 +1,173 @@
+"""Execution providers: what ONNX Runtime offers here, what loads, and why not.
+
+This is the one place that imports ONNX Runtime and knows the names of its providers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import importlib.metadata
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from pxdbg_runtime.errors import MissingPackageError, ProviderError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = [
+    "CPU",
+    "CUDA",
+    "ProviderStatus",
+    "import_onnxruntime",
+    "onnxruntime_wheels",
+    "provider_name",
+    "provider_statuses",
+    "why_not",
+]
+
+CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+_SUFFIX: Final = "ExecutionProvider"
+_CPU_WHEEL: Final = "onnxruntime"
+_GPU_WHEEL: Final = "onnxruntime-gpu"
+_INSTALL_CPU: Final = "pip install 'pxdbg-runtime[cpu]'"
+_INSTALL_GPU: Final = "pip install 'pxdbg-runtime[gpu]'"
+
+_log = logging.getLogger(__name__)
+
+State = Literal["ready", "does not load", "not installed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderStatus:
+    """What one execution provider is good for on this machine.
+
+    Attributes
+    ----------
+    name : str
+        ONNX Runtime's name for it.
+    state : {"ready", "does not load", "not installed"}
+    remark : str
+        Why not and what to do, or empty.
+    """
+
+    name: str
+    state: State
+    remark: str
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime.
+
+    Raises
+    ------
+    MissingPackageError
+        If no wheel of it is installed.
+    """
+    try:
+        return importlib.import_module("onnxruntime")
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        message = (
+            f"Running a graph needs ONNX Runtime, which is not installed: {_INSTALL_CPU} for a CPU, or "
+            f"{_INSTALL_GPU} for an NVIDIA GPU."
+        )
+        raise MissingPackageError("onnxruntime", "cpu", message) from None
+
+
+def onnxruntime_wheels() -> dict[str, str]:
+    """Find which wheels of ONNX Runtime are installed, and their versions."""
+    found = {}
+    for wheel in (_CPU_WHEEL, _GPU_WHEEL):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[wheel] = importlib.metadata.version(wheel)
+    return found
+
+
+def provider_name(provider: str) -> str:
+    """Find ONNX Runtime's name of a provider that the installed wheel offers.
+
+    Parameters
+    ----------
+    provider : str
+        ``cpu``, ``cuda``, or any other by its name, with or without ``ExecutionProvider``, in any case.
+
+    Raises
+    ------
+    ProviderError
+        If the installed wheel does not offer it; the message says why and what to install.
+    """
+    offered = import_onnxruntime().get_available_providers()
+    for name in offered:
+        if provider.lower() in (name.lower(), name.removesuffix(_SUFFIX).lower()):
+            return str(name)
+    raise ProviderError(provider, why_not_offered(provider, tuple(offered)))
+
+
+def why_not_offered(provider: str, offered: tuple[str, ...]) -> str:
+    """Say why the installed wheel of ONNX Runtime does not offer a provider, and what to do."""
+    wheels = onnxruntime_wheels()
+    installed = ", ".join(f"{wheel} {version}" for wheel, version in wheels.items())
+    if provider.lower() in ("cuda", CUDA.lower()):
+        if _GPU_WHEEL in wheels and _CPU_WHEEL in wheels:
+            return (
+                f"provider='cuda' is hidden: both {installed} are installed in one place, and the CPU wheel's files "
+                f"stand in for the GPU wheel's. Uninstall both and install one: pip uninstall -y {_CPU_WHEEL} "
+                f"{_GPU_WHEEL} && {_INSTALL_GPU}."
+            )
+        return (
+            f"provider='cuda' needs {_GPU_WHEEL}, but {installed or 'another build'} is installed: pip uninstall -y "
+            f"{_CPU_WHEEL} && {_INSTALL_GPU}."
+        )
+    return (
+        f"provider={provider!r} is not one of those that the installed ONNX Runtime ({installed or 'own build'}) "
+        f"offers: expected auto, {', '.join(name.removesuffix(_SUFFIX).lower() for name in offered)}."
+    )
+
+
+def why_not(name: str) -> str | None:
+    """Say why an offered provider cannot load here; None if nothing is known against it.
+
+    For CUDA this loads the libraries of the wheels that ``pxdbg-runtime[gpu]`` brings, as a session needs them.
+    """
+    if name != CUDA:
+        return None
+    onnxruntime = import_onnxruntime()
+    # It prints what it cannot load; the check below finds out the same and says it once.
+    with contextlib.redirect_stdout(io.StringIO()):
+        onnxruntime.preload_dlls()
+    libraries = Path(onnxruntime.__file__ or "").parent / "capi"
+    shared = libraries / "libonnxruntime_providers_shared.so"
+    if not shared.exists():
+        return None  # another system's naming: the session will tell
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver here (libcuda.so.1 does not load): run on a machine with an NVIDIA GPU and its driver"
+    try:
+        ctypes.CDLL(str(shared), ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(libraries / "libonnxruntime_providers_cuda.so"))
+    except OSError as error:
+        return f"its libraries do not load ({error}): {_INSTALL_GPU} brings CUDA and cuDNN"
+    return None
+
+
+def provider_statuses() -> tuple[ProviderStatus, ...]:
+    """Find what each provider is good for here, CUDA always among them."""
+    offered = tuple(import_onnxruntime().get_available_providers())
+    statuses = []
+    for name in offered:
+        reason = why_not(name)
+        state: State = "does not load" if reason else "ready"
+        statuses.append(ProviderStatus(name=name, state=state, remark=reason or ""))
+    if CUDA not in offered:
+        remark = why_not_offered("cuda", offered)
+        statuses.append(ProviderStatus(name=CUDA, state="not installed", remark=remark))
+    return tuple(statuses)

@@ -1,0 +1,240 @@
+"""Sessions: a graph runs on an execution provider, and on no other.
+
+ONNX Runtime logs a line and goes on with the CPU when a provider cannot load, or when it cannot run a node.
+Here that is an error, except where ``provider="auto"`` was asked for, which logs what it chose and why.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, ProviderError
+from pxdbg_runtime.providers import CPU, CUDA, import_onnxruntime, provider_name, why_not
+from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from onnxruntime import InferenceSession
+
+    from pxdbg_runtime.card import GraphInput, ModelCard
+    from pxdbg_runtime.graph_file import GraphFile
+
+__all__ = ["ImageSession", "ProviderOptions"]
+
+ProviderOptions = dict[str, str]
+_FATAL: Final = 4
+"""ONNX Runtime's log level at which it leaves errors to be raised instead of printing them too."""
+_ELEMENT_TYPES: Final = {"latent": "float", "event_latent": "float", "sensor": "int64"}
+
+_log = logging.getLogger(__name__)
+
+
+class ImageSession:
+    """Runs a graph over the sensors of an event.
+
+    Parameters
+    ----------
+    graph : GraphFile
+    provider : str
+        ``auto``, ``cpu``, ``cuda``, or another that ONNX Runtime offers, by its name.
+    provider_options : mapping of str to str, optional
+        Passed on to the provider.
+    nintra, ninter : int
+        Threads within an operator, and operators at a time.
+
+    Attributes
+    ----------
+    provider : str
+        ONNX Runtime's name of the provider that runs the graph.
+
+    Raises
+    ------
+    MissingPackageError
+        If ONNX Runtime is not installed.
+    ProviderError
+        If the provider is not there, does not load, or cannot run every node of the graph.
+    InferenceError
+        If ONNX Runtime refuses the graph, or it does not fit its card.
+    """
+
+    def __init__(
+        self,
+        graph: GraphFile,
+        *,
+        provider: str = "auto",
+        provider_options: Mapping[str, str] | None = None,
+        nintra: int = 1,
+        ninter: int = 1,
+    ) -> None:
+        self._graph = graph
+        self._card = graph.card
+        self._options = dict(provider_options or {})
+        self._nintra = _thread_count("nintra", nintra)
+        self._ninter = _thread_count("ninter", ninter)
+        asked = _name_of_provider(provider)
+        if asked == "auto":
+            self._session, self.provider = self._chosen()
+        else:
+            self.provider = provider_name(asked)
+            self._session = self._made(self.provider)
+        _check_against_card(self._session, graph)
+
+    def images(self, sensors: range, draws: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Compute the images of consecutive sensors.
+
+        Parameters
+        ----------
+        sensors : range
+            Sensor indices.
+        draws : mapping of str to ndarray of float32, shape (40, values)
+            The event's draws by name.
+
+        Returns
+        -------
+        ndarray of float32, shape (len(sensors), 250, 768)
+            Values in [-1, 1].
+
+        Raises
+        ------
+        InferenceError
+            If ONNX Runtime fails.
+        """
+        feed = {each.name: _fed(each, sensors, draws) for each in self._card.inputs}
+        try:
+            (images,) = self._session.run([self._card.output], feed)
+        except _session_errors() as error:
+            message = f"ONNX Runtime failed to run {self._graph.path} on {self.provider}: {_one_line(error)}"
+            raise InferenceError(message) from error
+        expected = (len(sensors), N_U_CELLS, N_V_CELLS)
+        if not isinstance(images, np.ndarray) or images.shape != expected:
+            message = f"The graph {self._graph.path} gave {np.shape(images)} where {expected} was expected."
+            raise InferenceError(message)
+        return images
+
+    def _chosen(self) -> tuple[InferenceSession, str]:
+        """Take CUDA if it is offered and loads, else the CPU, and say so."""
+        if CUDA in import_onnxruntime().get_available_providers():
+            try:
+                session = self._made(CUDA)
+            except ProviderError as error:
+                _log.warning("provider='auto' chose %s: %s", CPU, error)
+                return self._made(CPU), CPU
+            _log.info("provider='auto' chose %s", CUDA)
+            return session, CUDA
+        _log.info("provider='auto' chose %s: the installed ONNX Runtime does not offer CUDA", CPU)
+        return self._made(CPU), CPU
+
+    def _made(self, provider: str) -> InferenceSession:
+        onnxruntime = import_onnxruntime()
+        reason = why_not(provider)
+        if reason is not None:
+            message = f"{provider} cannot run here: {reason}."
+            raise ProviderError(provider, message)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._nintra
+        options.inter_op_num_threads = self._ninter
+        options.log_severity_level = _FATAL
+        if self._ninter > 1:
+            options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        if provider != CPU:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            session: InferenceSession = onnxruntime.InferenceSession(
+                self._graph.path,
+                options,
+                providers=[(provider, self._options)],
+                enable_fallback=0,
+            )
+        except _session_errors() as error:
+            raise self._refusal(provider, error) from error
+        if session.get_providers()[0] != provider:
+            message = f"{provider} did not load; ONNX Runtime would run on {session.get_providers()[0]} instead."
+            raise ProviderError(provider, message)
+        return session
+
+    def _refusal(self, provider: str, error: Exception) -> Exception:
+        if "fallback to CPU EP has been explicitly disabled" in str(error):
+            message = (
+                f"{provider} cannot run every node of {self._graph.path}, or did not load; ONNX Runtime would run "
+                "them on the CPU without saying so. Use provider='cpu' if that is what you want."
+            )
+            return ProviderError(provider, message)
+        message = f"ONNX Runtime made no session of {self._graph.path} on {provider}: {_one_line(error)}"
+        if self._options:
+            message += f" (provider_options: {self._options})"
+        return InferenceError(message)
+
+
+def _fed(
+    graph_input: GraphInput, sensors: range, draws: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float32] | NDArray[np.int64]:
+    if graph_input.draw is None:
+        return np.arange(sensors.start, sensors.stop, dtype=np.int64)
+    values = draws[graph_input.draw]
+    return values if graph_input.role == "event_latent" else values[sensors.start : sensors.stop]
+
+
+def _name_of_provider(provider: object) -> str:
+    if not isinstance(provider, str):
+        message = f"provider must be the name of an execution provider, but is {provider!r}."
+        raise ArgumentTypeError("provider", message)
+    return provider.lower()
+
+
+def _thread_count(argument: str, count: object) -> int:
+    if isinstance(count, bool) or not isinstance(count, int):
+        message = f"{argument} must be a number of threads, but is {count!r}."
+        raise ArgumentTypeError(argument, message)
+    if count < 1:
+        message = f"{argument} must be 1 thread or more, but is {count}."
+        raise ArgumentValueError(argument, message)
+    return count
+
+
+def _check_against_card(session: InferenceSession, graph: GraphFile) -> None:
+    """Compare the session's inputs and output with what the card says of them."""
+    card = graph.card
+    expected = {each.name: (_type_of(each), _shape_of(each, card)) for each in card.inputs}
+    found = {each.name: (each.type, _without_names(each.shape)) for each in session.get_inputs()}
+    outputs = {each.name: _without_names(each.shape) for each in session.get_outputs()}
+    if found != expected:
+        message = f"The graph {graph.path} does not fit its card: it takes {found}, the card says {expected}."
+        raise InferenceError(message)
+    if outputs != {card.output: (None, N_U_CELLS, N_V_CELLS)}:
+        message = (
+            f"The graph {graph.path} does not fit its card: it gives {outputs}, expected {card.output!r} of shape "
+            f"(n, {N_U_CELLS}, {N_V_CELLS})."
+        )
+        raise InferenceError(message)
+
+
+def _type_of(graph_input: GraphInput) -> str:
+    return f"tensor({_ELEMENT_TYPES[graph_input.role]})"
+
+
+def _shape_of(graph_input: GraphInput, card: ModelCard) -> tuple[int | None, ...]:
+    if graph_input.role == "sensor":
+        return (None,)
+    rows, values = next(draw.shape for draw in card.draws if draw.name == graph_input.draw)
+    return (rows if graph_input.role == "event_latent" else None, values)
+
+
+def _without_names(shape: list[int | str | None]) -> tuple[int | None, ...]:
+    """Replace the names of dynamic axes, which are free, by None."""
+    return tuple(axis if isinstance(axis, int) else None for axis in shape)
+
+
+def _session_errors() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's own exceptions, which have no base of their own, and what its Python code raises."""
+    state = import_onnxruntime().capi.onnxruntime_pybind11_state
+    own = (value for value in vars(state).values() if isinstance(value, type))
+    return (ValueError, RuntimeError, *(each for each in own if issubclass(each, Exception)))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

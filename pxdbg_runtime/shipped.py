@@ -1,0 +1,185 @@
+"""The graphs that come with the package: a manifest of names, sizes and SHA-256, checked before use."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, get_args
+
+from pxdbg_runtime.card import Precision
+from pxdbg_runtime.card_fields import Fields, NumberRange
+from pxdbg_runtime.errors import (
+    ArgumentValueError,
+    CardError,
+    GraphFileError,
+    ManifestError,
+    ModelNotFoundError,
+)
+from pxdbg_runtime.graph_file import GraphFile, read_graph_file
+
+__all__ = [
+    "MANIFEST_NAME",
+    "MANIFEST_SCHEMA",
+    "PRECISIONS",
+    "ShippedGraph",
+    "artifacts_folder",
+    "find_graph",
+    "manifest_text",
+    "shipped_graphs",
+]
+
+MANIFEST_NAME: Final = "manifest.json"
+MANIFEST_SCHEMA: Final = 1
+PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShippedGraph:
+    """One line of the manifest.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model.
+    precision : {"float32", "float16", "int8"}
+    file : str
+        File name beside the manifest.
+    size : int
+        Bytes.
+    sha256 : str
+        Of the file.
+    """
+
+    name: str
+    precision: Precision
+    file: str
+    size: int
+    sha256: str
+
+
+def artifacts_folder() -> Path:
+    """Find the folder of the shipped graphs: in the package once installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "artifacts"
+    return installed if installed.is_dir() else package.parent / "artifacts"
+
+
+def manifest_text(graphs: tuple[ShippedGraph, ...]) -> str:
+    """Write a manifest as JSON."""
+    content = {"schema": MANIFEST_SCHEMA, "graphs": [asdict(graph) for graph in graphs]}
+    return json.dumps(content, indent=2) + "\n"
+
+
+@functools.cache
+def shipped_graphs(folder: Path | None = None) -> tuple[ShippedGraph, ...]:
+    """Read the manifest.
+
+    Raises
+    ------
+    ManifestError
+        If it is missing or not valid.
+    """
+    path = (folder or artifacts_folder()) / MANIFEST_NAME
+    try:
+        manifest = Fields.parse(path.read_text(encoding="utf-8"))
+        schema = manifest.integer("schema")
+        listed = manifest.list_of_nested("graphs")
+        graphs = tuple(_shipped_graph(fields) for fields in listed)
+    except (OSError, UnicodeDecodeError, CardError) as error:
+        message = f"The list of shipped graphs {path} cannot be read ({error}): install pxdbg-runtime again."
+        raise ManifestError(path, message) from None
+    if schema != MANIFEST_SCHEMA:
+        message = f"The list of shipped graphs {path} has schema {schema}: expected {MANIFEST_SCHEMA}."
+        raise ManifestError(path, message)
+    return graphs
+
+
+def _shipped_graph(fields: Fields) -> ShippedGraph:
+    return ShippedGraph(
+        name=fields.text("name"),
+        precision=fields.one_of("precision", PRECISIONS),
+        file=fields.text("file"),
+        size=fields.integer("size", NumberRange(1)),
+        sha256=fields.sha256("sha256"),
+    )
+
+
+def find_graph(model: str | Path, precision: Precision | None) -> GraphFile:
+    """Find a graph by the name of a shipped model or by its path, and read it.
+
+    Parameters
+    ----------
+    model : str or Path
+        A name in the manifest, or the path of a graph file: a string with a folder in it or ending in ``.onnx``.
+    precision : {"float32", "float16", "int8"} or None
+        Which of a shipped model's graphs; None takes the most exact. A graph given by its path must have it.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is neither a model nor a file of this name.
+    ArgumentValueError
+        If the model has no graph of this precision.
+    GraphFileError, CardError, ManifestError
+        If the file is not whole.
+    """
+    if isinstance(model, Path) or Path(model).suffix == ".onnx" or Path(model).name != model:
+        return _find_file(Path(model), precision)
+    candidates = {graph.precision: graph for graph in shipped_graphs() if graph.name == model}
+    if not candidates:
+        raise _not_found(model, "not a shipped model")
+    chosen = precision or next(each for each in PRECISIONS if each in candidates)
+    if chosen not in candidates:
+        raise _no_such_precision(model, precision, tuple(candidates))
+    return _read_shipped(candidates[chosen])
+
+
+def _find_file(path: Path, precision: Precision | None) -> GraphFile:
+    if not path.is_file():
+        raise _not_found(str(path), "a folder" if path.is_dir() else "not a file that exists")
+    graph = read_graph_file(path)
+    if precision is not None and graph.card.precision != precision:
+        raise _no_such_precision(str(path), precision, (graph.card.precision,))
+    return graph
+
+
+def _not_found(model: str, what: str) -> ModelNotFoundError:
+    names = sorted({graph.name for graph in shipped_graphs()})
+    message = (
+        f"The model {model!r} is {what}: expected {' or '.join(names)}, or the path of a graph made by "
+        "python -m export, ending in .onnx."
+    )
+    return ModelNotFoundError(model, names, message)
+
+
+def _no_such_precision(model: str, precision: str | None, available: tuple[str, ...]) -> ArgumentValueError:
+    message = (
+        f"The model {model!r} has no {precision} graph: it comes as {', '.join(available)}; "
+        "precision='auto' takes what there is."
+    )
+    return ArgumentValueError("precision", message)
+
+
+def _read_shipped(listed: ShippedGraph) -> GraphFile:
+    path = artifacts_folder() / listed.file
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        message = f"The shipped graph {path} cannot be read: {error.strerror}; install pxdbg-runtime again."
+        raise GraphFileError(path, message) from None
+    if size != listed.size:
+        message = (
+            f"The shipped graph {path} has {size} bytes, but the manifest says {listed.size}: "
+            "install pxdbg-runtime again."
+        )
+        raise GraphFileError(path, message)
+    graph = read_graph_file(path)
+    if graph.sha256 != listed.sha256:
+        message = (
+            f"The shipped graph {path} has the SHA-256 {graph.sha256}, but the manifest says {listed.sha256}: "
+            "install pxdbg-runtime again."
+        )
+        raise GraphFileError(path, message)
+    return graph

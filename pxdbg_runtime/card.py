@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
-from pxdbg_runtime.card_fields import Fields, NumberRange
-from pxdbg_runtime.errors import CardError
+from pxdbg_runtime.errors import CardError, JsonFieldError
+from pxdbg_runtime.json_fields import Fields, NumberRange
 from pxdbg_runtime.sensors import N_SENSORS, SENSORS
 
 if TYPE_CHECKING:
@@ -196,40 +196,46 @@ class ModelCard:
         CardError
             If it is not JSON, of another schema, or a field is missing, unknown or invalid.
         """
-        card = Fields.parse(text)
-        schema = card.integer("schema", NumberRange(1))
-        if schema != SCHEMA:
-            message = f"it has schema {schema}, but this release of pxdbg-runtime reads schema {SCHEMA}: " + (
-                "upgrade pxdbg-runtime." if schema > SCHEMA else "export the checkpoint again."
-            )
-            raise CardError("schema", message)
-        parity = card.nested("parity")
-        made = cls(
-            name=card.text("name"),
-            family=card.text("family"),
-            nature=card.one_of("nature", get_args(Nature)),
-            provenance=card.text("provenance"),
-            latent_size=card.integer("latent_size", NumberRange(1)),
-            draws=tuple(_draw(draw) for draw in card.list_of_nested("draws")),
-            inputs=tuple(_graph_input(each) for each in card.list_of_nested("inputs")),
-            output=card.text("output"),
-            sensors=card.integers("sensors"),
-            precision=card.one_of("precision", get_args(Precision)),
-            opset=card.integer("opset", NumberRange(1)),
-            thresholds=card.numbers("thresholds"),
-            cut=card.number_or_none("cut", NumberRange(-1, 1)),
-            min_charge=card.integer("min_charge", NumberRange(1, N_THRESHOLDS)),
-            checkpoint_sha256=card.sha256("checkpoint_sha256"),
-            made_with=tuple(_made_with(each) for each in card.list_of_nested("made_with")),
-            parity=Parity(
-                images=parity.integer("images", NumberRange(1)),
-                max_abs_difference=parity.number("max_abs_difference", NumberRange(0)),
-                equal_charges=parity.number("equal_charges", NumberRange(0, 1)),
-            ),
+        try:
+            return _card(Fields.parse(text))
+        except JsonFieldError as error:
+            raise CardError(error.field, str(error)) from None
+
+
+def _card(fields: Fields) -> ModelCard:
+    schema = fields.integer("schema", NumberRange(1))
+    if schema != SCHEMA:
+        message = f"it has schema {schema}, but this release of pxdbg-runtime reads schema {SCHEMA}: " + (
+            "upgrade pxdbg-runtime." if schema > SCHEMA else "export the checkpoint again."
         )
-        parity.nothing_else()
-        card.nothing_else()
-        return made
+        raise CardError("schema", message)
+    parity = fields.nested("parity")
+    made = ModelCard(
+        name=fields.text("name"),
+        family=fields.text("family"),
+        nature=fields.one_of("nature", get_args(Nature)),
+        provenance=fields.text("provenance"),
+        latent_size=fields.integer("latent_size", NumberRange(1)),
+        draws=tuple(_draw(draw) for draw in fields.list_of_nested("draws")),
+        inputs=tuple(_graph_input(each) for each in fields.list_of_nested("inputs")),
+        output=fields.text("output"),
+        sensors=fields.integers("sensors"),
+        precision=fields.one_of("precision", get_args(Precision)),
+        opset=fields.integer("opset", NumberRange(1)),
+        thresholds=fields.numbers("thresholds"),
+        cut=fields.number_or_none("cut", NumberRange(-1, 1)),
+        min_charge=fields.integer("min_charge", NumberRange(1, N_THRESHOLDS)),
+        checkpoint_sha256=fields.sha256("checkpoint_sha256"),
+        made_with=tuple(_made_with(each) for each in fields.list_of_nested("made_with")),
+        parity=Parity(
+            images=parity.integer("images", NumberRange(1)),
+            max_abs_difference=parity.number("max_abs_difference", NumberRange(0)),
+            equal_charges=parity.number("equal_charges", NumberRange(0, 1)),
+        ),
+    )
+    parity.nothing_else()
+    fields.nothing_else()
+    return made
 
 
 def _draw(fields: Fields) -> Draw:

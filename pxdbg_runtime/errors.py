@@ -19,6 +19,7 @@ __all__ = [
     "GraphFileError",
     "ImageError",
     "InferenceError",
+    "JsonFieldError",
     "ManifestError",
     "MissingPackageError",
     "ModelNotFoundError",
@@ -58,6 +59,20 @@ class ArgumentTypeError(PxdbgError, TypeError):
     def __init__(self, argument: str, message: str) -> None:
         super().__init__(message)
         self.argument = argument
+
+
+class JsonFieldError(PxdbgError, ValueError):
+    """A JSON object lacks a field, or a field holds what it cannot hold.
+
+    Attributes
+    ----------
+    field : str
+        Name of the field, dotted where it is nested; empty for the object itself.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class CardError(PxdbgError, ValueError):

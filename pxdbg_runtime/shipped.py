@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Final, get_args
 
 from pxdbg_runtime.card import Precision
-from pxdbg_runtime.card_fields import Fields, NumberRange
 from pxdbg_runtime.errors import (
     ArgumentValueError,
-    CardError,
     GraphFileError,
+    JsonFieldError,
     ManifestError,
     ModelNotFoundError,
 )
 from pxdbg_runtime.graph_file import GraphFile, read_graph_file
+from pxdbg_runtime.json_fields import Fields, NumberRange
 
 __all__ = [
     "MANIFEST_NAME",
@@ -87,7 +87,7 @@ def shipped_graphs(folder: Path | None = None) -> tuple[ShippedGraph, ...]:
         schema = manifest.integer("schema")
         listed = manifest.list_of_nested("graphs")
         graphs = tuple(_shipped_graph(fields) for fields in listed)
-    except (OSError, UnicodeDecodeError, CardError) as error:
+    except (OSError, UnicodeDecodeError, JsonFieldError) as error:
         message = f"The list of shipped graphs {path} cannot be read ({error}): install pxdbg-runtime again."
         raise ManifestError(path, message) from None
     if schema != MANIFEST_SCHEMA:

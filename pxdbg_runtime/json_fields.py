@@ -1,4 +1,4 @@
-"""Reading a card's JSON field by field, so that an error names the field, what was expected and what came."""
+"""Reading a JSON object field by field, so that an error names the field, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import TypeGuard, TypeVar
 
-from pxdbg_runtime.errors import CardError
+from pxdbg_runtime.errors import JsonFieldError
 
 __all__ = ["Fields", "NumberRange"]
 
@@ -50,17 +50,17 @@ class Fields:
 
         Raises
         ------
-        CardError
+        JsonFieldError
             If the text is not one.
         """
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
             message = f"it is not JSON ({error})."
-            raise CardError("", message) from None
+            raise JsonFieldError("", message) from None
         if not isinstance(values, dict):
             message = f"it must be a JSON object, but is {_shown(values)}."
-            raise CardError("", message)
+            raise JsonFieldError("", message)
         return cls(values)
 
     def path(self, name: str) -> str:
@@ -72,12 +72,12 @@ class Fields:
 
         Raises
         ------
-        CardError
+        JsonFieldError
             If one was not.
         """
         for name in self._values:
             message = f"it has a field that is not known, {self.path(name)}."
-            raise CardError(self.path(name), message)
+            raise JsonFieldError(self.path(name), message)
 
     def text(self, name: str) -> str:
         """Take a string that is not empty."""
@@ -160,7 +160,7 @@ class Fields:
             return self._values.pop(name)
         except KeyError:
             message = f"it lacks the field {self.path(name)}."
-            raise CardError(self.path(name), message) from None
+            raise JsonFieldError(self.path(name), message) from None
 
     def _is_null(self, name: str) -> bool:
         if name in self._values and self._values[name] is None:
@@ -174,9 +174,9 @@ class Fields:
             raise self._error(name, "a list", value)
         return value
 
-    def _error(self, name: str, expected: str, value: object) -> CardError:
+    def _error(self, name: str, expected: str, value: object) -> JsonFieldError:
         message = f"{self.path(name)} must be {expected}, but is {_shown(value)}."
-        return CardError(self.path(name), message)
+        return JsonFieldError(self.path(name), message)
 
 
 def _is_finite(value: object) -> TypeGuard[int | float]:

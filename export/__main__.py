@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from export.pipeline import export_checkpoint
-from pxdbg_runtime.errors import PxdbgError
+from pxdbg_runtime.command_line.console import failures_reported, stdout
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Family(StrEnum):
@@ -39,7 +36,9 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors.")],
     model: Annotated[Family, typer.Option(help="Architecture of the checkpoint.")],
     output: Annotated[Path, typer.Option(help="Folder to write the graph to.")],
-    name: Annotated[str | None, typer.Option(help="Name of the model [default: that of the checkpoint file].")] = None,
+    name: Annotated[
+        str | None, typer.Option(show_default="that of the checkpoint file", help="Name of the model.")
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Which state dict to take, if the checkpoint holds several.")
     ] = None,
@@ -55,7 +54,7 @@ def export(
     The graph is checked with onnx and compared with PyTorch on fresh latents before it is written; one that
     differs by more than 1e-5 is refused.
     """
-    try:
+    with failures_reported():
         graph = export_checkpoint(
             checkpoint,
             model.value,
@@ -64,16 +63,13 @@ def export(
             wrapper=weights,
             nature=nature.value,
             provenance=provenance,
-            tell=lambda line: _out.print(line, markup=False),
+            tell=_say,
         )
-    except PxdbgError as error:
-        _err.print(f"[bold red]Error:[/] {_escaped(error)}")
-        raise typer.Exit(1) from None
-    _out.print(f"wrote {graph.path}: {graph.size / 1e6:.1f} MB, SHA-256 {graph.sha256}", markup=False)
+        _say(f"wrote {graph.path}: {graph.size / 1e6:.1f} MB, SHA-256 {graph.sha256}")
 
 
-def _escaped(error: PxdbgError) -> str:
-    return str(error).replace("[", r"\[")
+def _say(line: str) -> None:
+    stdout.print(line, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

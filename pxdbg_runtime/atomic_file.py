@@ -7,7 +7,7 @@ import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pxdbg_runtime.errors import OutputError
+from pxdbg_runtime.errors import OutputError, PxdbgError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,8 @@ def written_whole(target: Path) -> Iterator[Path]:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(target)
+    except PxdbgError:
+        raise
     except OSError as error:
         message = f"{target} cannot be written: {error.strerror or error}."
         raise OutputError(target, message) from error

@@ -11,9 +11,8 @@ import importlib
 import importlib.metadata
 import io
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import MissingPackageError, ProviderError
 
@@ -23,12 +22,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CPU",
     "CUDA",
-    "ProviderStatus",
     "import_onnxruntime",
     "onnxruntime_wheels",
     "provider_name",
-    "provider_statuses",
     "why_not",
+    "why_not_offered",
 ]
 
 CPU: Final = "CPUExecutionProvider"
@@ -40,26 +38,6 @@ _INSTALL_CPU: Final = "pip install 'pxdbg-runtime[cpu]'"
 _INSTALL_GPU: Final = "pip install 'pxdbg-runtime[gpu]'"
 
 _log = logging.getLogger(__name__)
-
-State = Literal["ready", "does not load", "not installed"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProviderStatus:
-    """What one execution provider is good for on this machine.
-
-    Attributes
-    ----------
-    name : str
-        ONNX Runtime's name for it.
-    state : {"ready", "does not load", "not installed"}
-    remark : str
-        Why not and what to do, or empty.
-    """
-
-    name: str
-    state: State
-    remark: str
 
 
 def import_onnxruntime() -> ModuleType:
@@ -157,17 +135,3 @@ def why_not(name: str) -> str | None:
     except OSError as error:
         return f"its libraries do not load ({error}): {_INSTALL_GPU} brings CUDA and cuDNN"
     return None
-
-
-def provider_statuses() -> tuple[ProviderStatus, ...]:
-    """Find what each provider is good for here, CUDA always among them."""
-    offered = tuple(import_onnxruntime().get_available_providers())
-    statuses = []
-    for name in offered:
-        reason = why_not(name)
-        state: State = "does not load" if reason else "ready"
-        statuses.append(ProviderStatus(name=name, state=state, remark=reason or ""))
-    if CUDA not in offered:
-        remark = why_not_offered("cuda", offered)
-        statuses.append(ProviderStatus(name=CUDA, state="not installed", remark=remark))
-    return tuple(statuses)

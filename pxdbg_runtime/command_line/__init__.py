@@ -1,0 +1,54 @@
+"""The command ``pxdbg``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pxdbg_runtime.command_line.console import log_to_terminal, stdout
+from pxdbg_runtime.command_line.generate import generate
+from pxdbg_runtime.command_line.inspect_files import models, plot, show
+from pxdbg_runtime.command_line.providers import providers
+from pxdbg_runtime.version import __version__
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command(epilog="Example: pxdbg generate --model resnet --events 100 --seed 7 --output bg.parquet")(generate)
+app.command(epilog="Example: pxdbg models")(models)
+app.command(epilog="Example: pxdbg show bg.parquet")(show)
+app.command(epilog="Example: pxdbg plot bg.parquet --output event.png")(plot)
+app.command(epilog="Example: pxdbg providers")(providers)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        stdout.print(f"pxdbg-runtime {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog=(
+        "A first event: pxdbg generate --events 1 --output bg.parquet, "
+        "then pxdbg show bg.parquet, then pxdbg plot bg.parquet --output event.png"
+    )
+)
+def pxdbg(
+    version: Annotated[  # noqa: ARG001  # its callback does it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Generate beam background of the Belle II pixel detector (PXD), without PyTorch.
+
+    A model is an ONNX graph that describes itself; an event is forty sensors of 250 x 768 pixels; a digit is a hit:
+    sensor, u cell, v cell and charge in ADU.
+    """
+    log_to_terminal()

@@ -1,0 +1,158 @@
+"""``pxdbg generate``: events into a file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.digit_files import check_suffix, how_made, opened_for_writing
+from pxdbg_runtime.errors import ArgumentValueError, OutputError
+from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE, Generator
+from pxdbg_runtime.sensors import N_SENSORS
+from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
+
+__all__ = ["generate"]
+
+
+class PrecisionOption(StrEnum):
+    """Precisions that can be asked for."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
+class StreamOption(StrEnum):
+    """Random streams that can be asked for."""
+
+    PHILOX = "philox"
+    TORCH = "torch"
+
+
+def generate(
+    output: Annotated[Path, typer.Option(help="File to write: .parquet or .npz.")],
+    model: Annotated[str, typer.Option(help="Name of a shipped model, or path of a graph (.onnx).")] = "resnet",
+    events: Annotated[int, typer.Option(min=1, max=MAX_EVENT, help="Number of events.")] = 1,
+    first_event: Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=MIN_SEED, max=MAX_SEED, show_default="drawn and printed", help="Seed, any signed 64-bit integer."
+        ),
+    ] = None,
+    precision: Annotated[
+        PrecisionOption, typer.Option(help="Which of a shipped model's graphs.")
+    ] = PrecisionOption.AUTO,
+    provider: Annotated[
+        str, typer.Option(help="Execution provider: auto, cpu, cuda, or another by its name (see pxdbg providers).")
+    ] = "auto",
+    provider_option: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE for the execution provider; may be repeated.")
+    ] = None,
+    random_stream: Annotated[
+        StreamOption,
+        typer.Option(help="philox: each event on its own. torch: the original's sequence, event after event."),
+    ] = StreamOption.PHILOX,
+    nintra: Annotated[int, typer.Option(min=1, help="Threads within an operator.")] = 1,
+    ninter: Annotated[int, typer.Option(min=1, help="Operators at a time.")] = 1,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=N_SENSORS,
+            show_default=str(DEFAULT_BATCH_SIZE),
+            help="Images a call; does not change the digits.",
+        ),
+    ] = None,
+    min_charge: Annotated[
+        int | None,
+        typer.Option(min=1, max=255, show_default="the model's own", help="Zero-suppression threshold in ADU."),
+    ] = None,
+) -> None:
+    """Generate events and write their digits to a file.
+
+    The file is a flat table with the columns event, sensor_id (VxdID), u_cell, v_cell and charge (ADU), ordered by
+    event, sensor, u and v; it says how it was made. It appears when it is whole.
+    """
+    with failures_reported():
+        numbers = _event_numbers(first_event, events)
+        _check_output(output)
+        generator = Generator(
+            model,
+            precision=precision.value,
+            provider=provider,
+            provider_options=_parsed(provider_option or []),
+            seed=seed,
+            random_stream=random_stream.value,
+            nintra=nintra,
+            ninter=ninter,
+            batch_size=batch_size,
+            min_charge=min_charge,
+        )
+        how = how_made(generator, numbers)
+        stderr.print(
+            f"{how.model} {how.precision} on {how.provider}, seed {how.seed}, stream {how.random_stream}",
+            soft_wrap=True,
+        )
+        n_digits = 0
+        with _progress() as progress, opened_for_writing(output, how) as writer:
+            for digits in progress.track(generator.stream(numbers), total=len(numbers), description="events"):
+                writer.write(digits)
+                n_digits += len(digits)
+        stdout.print(f"wrote {output}: {len(numbers)} events, {n_digits:,} digits", markup=False, soft_wrap=True)
+
+
+class _RateColumn(TextColumn):
+    """Events a second, or seconds an event where there are fewer than one."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task) -> Text:
+        if not task.speed:
+            return Text("")
+        return Text(f"{task.speed:.1f} events/s" if task.speed >= 1 else f"{task.speed:.2f} events/s")
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+        console=stderr,
+    )
+
+
+def _event_numbers(first_event: int, events: int) -> range:
+    if first_event + events - 1 > MAX_EVENT:
+        message = f"--first-event {first_event} and --events {events} go beyond the last event number, {MAX_EVENT}."
+        raise ArgumentValueError("events", message)
+    return range(first_event, first_event + events)
+
+
+def _check_output(output: Path) -> None:
+    """Find out before the work whether its result will have a place."""
+    check_suffix(output)
+    if not output.parent.is_dir():
+        message = f"{output} cannot be written: the folder {output.parent} does not exist."
+        raise OutputError(output, message)
+
+
+def _parsed(options: list[str]) -> dict[str, str]:
+    parsed = {}
+    for option in options:
+        key, separator, value = option.partition("=")
+        if not separator or not key:
+            message = f"--provider-option must be KEY=VALUE, but is {option!r}."
+            raise ArgumentValueError("provider_option", message)
+        parsed[key] = value
+    return parsed

@@ -1,0 +1,126 @@
+"""``pxdbg models``, ``show`` and ``plot``: what there is to run, and what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from pxdbg_runtime.card import ModelCard
+from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.digit_files import SUFFIXES, DigitFile, read_digits
+from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.graph_file import GraphFile
+from pxdbg_runtime.pictures import save_event
+from pxdbg_runtime.shipped import find_graph, shipped_graphs
+from pxdbg_runtime.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE, summarise
+
+__all__ = ["models", "plot", "show"]
+
+
+def models() -> None:
+    """List the models that come with the package, each checked against the manifest."""
+    with failures_reported():
+        table = Table("model", "precision", "size", "weights", "provenance")
+        for listed in shipped_graphs():
+            card = find_graph(listed.name, listed.precision).card
+            table.add_row(listed.name, listed.precision, f"{listed.size / 1e6:.1f} MB", card.nature, card.provenance)
+        stdout.print(table)
+
+
+def show(
+    file: Annotated[str, typer.Argument(help="Graph (.onnx), name of a shipped model, or digits (.parquet, .npz).")],
+) -> None:
+    """Show what a file is: the card of a graph, or a summary of digits."""
+    with failures_reported():
+        if Path(file).suffix in SUFFIXES:
+            _show_digits(read_digits(Path(file)))
+        else:
+            _show_graph(find_graph(file, None))
+
+
+def plot(
+    file: Annotated[Path, typer.Argument(help="Digits: .parquet or .npz.")],
+    output: Annotated[Path, typer.Option(help="Picture to write: .png, .pdf or .svg.")],
+    event: Annotated[
+        int | None, typer.Option(min=0, show_default="the first of the file", help="Event to draw.")
+    ] = None,
+) -> None:
+    """Draw one event: both layers unrolled, hits coloured by charge, and the charge spectrum."""
+    with failures_reported():
+        content = read_digits(file)
+        how = content.how_made
+        chosen = how.first_event if event is None else event
+        last = how.first_event + how.events - 1
+        if not how.first_event <= chosen <= last:
+            message = f"--event must be one of those in {file}, {how.first_event} to {last}, but is {chosen}."
+            raise ArgumentValueError("event", message)
+        worth = "" if how.nature == "checkpoint" else f"  ({how.nature}, no real physics)"
+        title = f"PXD background, event {chosen}: {how.model}, seed {how.seed}{worth}"
+        save_event(content.digits.of_event(chosen), output, title=title)
+        stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
+
+
+def _show_graph(graph: GraphFile) -> None:
+    card = graph.card
+    table = Table("", Column(overflow="fold"), show_header=False)
+    for key, value in _card_rows(card):
+        table.add_row(key, value)
+    table.add_row("file", f"{graph.path}, {graph.size / 1e6:.1f} MB")
+    table.add_row("SHA-256", graph.sha256)
+    stdout.print(table)
+
+
+def _card_rows(card: ModelCard) -> list[tuple[str, str]]:
+    inputs = ", ".join(f"{each.name} ({each.role})" for each in card.inputs)
+    draws = ", ".join(f"{draw.name} {draw.shape[0]} x {draw.shape[1]}" for draw in card.draws)
+    parity = (
+        f"largest difference {card.parity.max_abs_difference:.1e}, equal charges "
+        f"{100 * card.parity.equal_charges:.4f} % ({card.parity.images} images)"
+    )
+    return [
+        ("model", card.name),
+        ("family", card.family),
+        ("weights", card.nature),
+        ("provenance", card.provenance),
+        ("precision", card.precision),
+        ("opset", str(card.opset)),
+        ("inputs", inputs),
+        ("draws an event", draws),
+        ("sensors", str(len(card.sensors))),
+        ("smallest charge", f"{card.min_charge} ADU"),
+        ("cut", "none" if card.cut is None else f"outputs not above {card.cut:g} are empty"),
+        ("against PyTorch", parity),
+        ("checkpoint SHA-256", card.checkpoint_sha256),
+        ("made with", ", ".join(f"{each.package} {each.version}" for each in card.made_with)),
+    ]
+
+
+def _show_digits(content: DigitFile) -> None:
+    how = content.how_made
+    last = how.first_event + how.events - 1
+    stdout.print(
+        f"{how.events} events ({how.first_event} to {last}), {len(content.digits):,} digits of {how.min_charge} ADU "
+        "or more",
+        soft_wrap=True,
+    )
+    table = Table("", "digits an event", "occupancy", "real", "mean charge", "real")
+    for part in summarise(content.digits, how.events):
+        table.add_row(
+            part.part,
+            f"{part.digits_per_event:,.0f}",
+            f"{100 * part.occupancy:.2f} %",
+            f"{100 * REAL_BACKGROUND[part.part]:.2f} %",
+            "–" if part.mean_charge is None else f"{part.mean_charge:.1f} ADU",  # noqa: RUF001  # a dash, as printed
+            f"{REAL_MEAN_CHARGE:.0f} ADU" if part.part == "both layers" else "",
+        )
+    stdout.print(table)
+    stdout.print(
+        f"{how.model} {how.precision} on {how.provider}, seed {how.seed}, stream {how.random_stream}, pxdbg-runtime "
+        f"{how.version}\ngraph SHA-256 {how.graph_sha256}\n{how.nature}: {how.provenance}\n"
+        "real: means of the public Geant4 statistics of the IEA-GAN authors",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,30 @@
+"""``pxdbg providers``: what can run a graph here, and how to get the rest."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.markup import escape
+from rich.table import Column, Table
+
+from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.provider_report import provider_statuses
+from pxdbg_runtime.providers import onnxruntime_wheels
+from pxdbg_runtime.shipped import find_graph
+
+__all__ = ["providers"]
+
+_TRIED_MODEL: Final = "resnet"
+
+
+def providers() -> None:
+    """Show the execution providers: what is installed, what runs a graph, why not, and how to get it."""
+    with failures_reported():
+        statuses = provider_statuses(find_graph(_TRIED_MODEL, None))
+        wheels = ", ".join(f"{wheel} {version}" for wheel, version in onnxruntime_wheels().items())
+        stdout.print(f"installed: {wheels or 'an ONNX Runtime of another build'}", soft_wrap=True)
+        table = Table("execution provider", "state", Column("remark", overflow="fold"))
+        for status in statuses:
+            colour = {"runs": "green", "does not run": "red", "not installed": "yellow"}[status.state]
+            table.add_row(status.name, f"[{colour}]{status.state}[/]", escape(status.remark))
+        stdout.print(table)

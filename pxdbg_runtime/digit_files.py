@@ -1,0 +1,299 @@
+"""Files of digits: a flat table with the columns of `Digits`, and how it was made, as Parquet or NPZ."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zipfile
+import zlib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final, Protocol, get_args
+
+import numpy as np
+
+from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.card import Nature, Precision
+from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
+from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, JsonFieldError
+from pxdbg_runtime.json_fields import Fields, NumberRange
+from pxdbg_runtime.optional import require
+from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS, SENSORS
+from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED, RANDOM_STREAMS, RandomStreamName
+from pxdbg_runtime.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pxdbg_runtime.generator import Generator
+
+__all__ = [
+    "SUFFIXES",
+    "DigitFile",
+    "DigitWriter",
+    "HowMade",
+    "check_suffix",
+    "how_made",
+    "opened_for_writing",
+    "read_digits",
+]
+
+SUFFIXES: Final = (".parquet", ".npz")
+_METADATA_KEY: Final = "pxdbg"
+_SCHEMA: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HowMade:
+    """How the digits of a file were made.
+
+    Attributes
+    ----------
+    model : str
+        Name on the model card.
+    nature, provenance : str
+        What the weights are worth and where they come from, from the card.
+    precision : {"float32", "float16", "int8"}
+    graph_sha256 : str
+    seed : int
+    random_stream : {"philox", "torch"}
+    first_event, events : int
+        The events are first_event, first_event + 1, …; some may be without digits.
+    min_charge : int
+        Zero-suppression threshold in ADU.
+    provider : str
+        Execution provider of ONNX Runtime.
+    version : str
+        Of pxdbg-runtime.
+    """
+
+    model: str
+    nature: Nature
+    provenance: str
+    precision: Precision
+    graph_sha256: str
+    seed: int
+    random_stream: RandomStreamName
+    first_event: int
+    events: int
+    min_charge: int
+    provider: str
+    version: str
+
+    def to_json(self) -> str:
+        """Write it as JSON."""
+        return json.dumps({"schema": _SCHEMA, **asdict(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitFile:
+    """What a file of digits holds."""
+
+    digits: Digits
+    how_made: HowMade
+
+
+class DigitWriter(Protocol):
+    """Takes the digits of one event after the other."""
+
+    def write(self, digits: Digits) -> None:
+        """Append digits."""
+
+
+def how_made(generator: Generator, events: range) -> HowMade:
+    """Describe the digits that a generator makes of consecutive events."""
+    card = generator.card
+    return HowMade(
+        model=card.name,
+        nature=card.nature,
+        provenance=card.provenance,
+        precision=card.precision,
+        graph_sha256=generator.graph_sha256,
+        seed=generator.seed,
+        random_stream=generator.random_stream,
+        first_event=events.start,
+        events=len(events),
+        min_charge=generator.min_charge,
+        provider=generator.provider,
+        version=__version__,
+    )
+
+
+def check_suffix(path: Path) -> None:
+    """Check that a path names a format that can be written here.
+
+    Raises
+    ------
+    ArgumentValueError
+        If it ends neither in .parquet nor in .npz.
+    MissingPackageError
+        If it is Parquet and pyarrow is not installed.
+    """
+    if path.suffix not in SUFFIXES:
+        message = f"{path} must end in {' or '.join(SUFFIXES)}, which says how digits are written."
+        raise ArgumentValueError("output", message)
+    if path.suffix == ".parquet":
+        require("pyarrow", extra="parquet", purpose="Parquet")
+
+
+@contextlib.contextmanager
+def opened_for_writing(path: Path, how: HowMade) -> Iterator[DigitWriter]:
+    """Open a file of digits; it appears, whole, when the block ends well.
+
+    Parquet goes to disk event by event; NPZ is kept in memory until the end, about 1 MB an event.
+
+    Raises
+    ------
+    ArgumentValueError, MissingPackageError
+        As `check_suffix`.
+    OutputError
+        If the file cannot be written; nothing is left behind then.
+    """
+    check_suffix(path)
+    with written_whole(path) as partial:
+        opened = _parquet_writer if path.suffix == ".parquet" else _npz_writer
+        with opened(partial, how) as writer:
+            yield writer
+
+
+class _ParquetWriter:
+    def __init__(self, partial: Path, how: HowMade) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        self._fields = pa.schema(
+            [(name, pa.from_numpy_dtype(dtype)) for name, dtype in COLUMN_DTYPES.items()],
+            metadata={_METADATA_KEY: how.to_json()},
+        )
+        self._table_of = pa.Table.from_arrays
+        self._file = pyarrow.parquet.ParquetWriter(partial, self._fields, compression="zstd")
+
+    def write(self, digits: Digits) -> None:
+        columns = [getattr(digits, name) for name in COLUMN_DTYPES]
+        self._file.write_table(self._table_of(columns, schema=self._fields))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextlib.contextmanager
+def _parquet_writer(partial: Path, how: HowMade) -> Iterator[DigitWriter]:
+    with contextlib.closing(_ParquetWriter(partial, how)) as writer:
+        yield writer
+
+
+class _NpzWriter:
+    def __init__(self) -> None:
+        self.parts: list[Digits] = []
+
+    def write(self, digits: Digits) -> None:
+        self.parts.append(digits)
+
+
+@contextlib.contextmanager
+def _npz_writer(partial: Path, how: HowMade) -> Iterator[DigitWriter]:
+    writer = _NpzWriter()
+    yield writer
+    digits = Digits.concatenate(writer.parts)
+    arrays = {name: getattr(digits, name) for name in COLUMN_DTYPES}
+    arrays[_METADATA_KEY] = np.array(how.to_json())
+    with partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_digits(path: Path) -> DigitFile:
+    """Read a file of digits.
+
+    Raises
+    ------
+    ArgumentValueError, MissingPackageError
+        As `check_suffix`.
+    DigitFileError
+        If the file cannot be read, was not written by pxdbg-runtime, or holds what is no digit.
+    """
+    check_suffix(path)
+    try:
+        with path.open("rb"):
+            pass
+        text, columns = _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or _one_line(error)}."
+        raise DigitFileError(path, message) from None
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        message = (
+            f"{path} is not a file of digits written by pxdbg-runtime, or is damaged ({_one_line(error)}): "
+            "generate it again."
+        )
+        raise DigitFileError(path, message) from None
+    try:
+        how = _how_made(Fields.parse(text))
+    except JsonFieldError as error:
+        message = f"{path} does not say how its digits were made: {error}"
+        raise DigitFileError(path, message) from None
+    return DigitFile(digits=_checked(path, columns, how), how_made=how)
+
+
+def _read_parquet(path: Path) -> tuple[str, dict[str, NDArray[np.generic]]]:
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path)
+    metadata = table.schema.metadata or {}
+    text = metadata[_METADATA_KEY.encode()].decode()
+    return text, {name: table.column(name).to_numpy() for name in COLUMN_DTYPES}
+
+
+def _read_npz(path: Path) -> tuple[str, dict[str, NDArray[np.generic]]]:
+    with np.load(path, allow_pickle=False) as content:
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            message = "it is a single array"
+            raise ValueError(message)  # noqa: TRY004  # joins the other ways in which a file is not ours
+        return str(content[_METADATA_KEY]), {name: content[name] for name in COLUMN_DTYPES}
+
+
+def _how_made(fields: Fields) -> HowMade:
+    fields.integer("schema", NumberRange(_SCHEMA, _SCHEMA))
+    return HowMade(
+        model=fields.text("model"),
+        nature=fields.one_of("nature", get_args(Nature)),
+        provenance=fields.text("provenance"),
+        precision=fields.one_of("precision", get_args(Precision)),
+        graph_sha256=fields.sha256("graph_sha256"),
+        seed=fields.integer("seed", NumberRange(MIN_SEED, MAX_SEED)),
+        random_stream=fields.one_of("random_stream", RANDOM_STREAMS),
+        first_event=fields.integer("first_event", NumberRange(0, MAX_EVENT)),
+        events=fields.integer("events", NumberRange(1)),
+        min_charge=fields.integer("min_charge", NumberRange(1, 255)),
+        provider=fields.text("provider"),
+        version=fields.text("version"),
+    )
+
+
+def _checked(path: Path, columns: dict[str, NDArray[np.generic]], how: HowMade) -> Digits:
+    """Make `Digits` of columns that come from outside."""
+    try:
+        digits = Digits(**columns)  # type: ignore[arg-type]  # the constructor checks the dtypes
+    except (TypeError, ValueError) as error:
+        message = f"{path} does not hold the columns of Digits: {error}"
+        raise DigitFileError(path, message) from None
+    last_event = how.first_event + how.events - 1
+    limits = {
+        "event": (how.first_event, last_event),
+        "u_cell": (0, N_U_CELLS - 1),
+        "v_cell": (0, N_V_CELLS - 1),
+        "charge": (1, 255),
+    }
+    for name, (low, high) in limits.items():
+        column = getattr(digits, name)
+        if len(column) and not (low <= column.min() and column.max() <= high):
+            message = f"{path} holds {name} from {column.min()} to {column.max()}, expected {low} to {high}: generate it again."
+            raise DigitFileError(path, message)
+    if not np.isin(digits.sensor_id, [sensor.vxd_id for sensor in SENSORS]).all():
+        message = f"{path} holds VxdIDs of sensors that the PXD does not have: generate it again."
+        raise DigitFileError(path, message)
+    return digits
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

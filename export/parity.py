@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import onnxruntime
 import torch
 
 from export.charge import charges_of
@@ -13,6 +12,7 @@ from export.errors import ParityError
 from export.graph import INPUT_NAME, OUTPUT_NAME
 from export.models import LATENT_SIZE
 from pxdbg_runtime.card import Parity
+from pxdbg_runtime.providers import CPU, import_onnxruntime
 
 if TYPE_CHECKING:
     import onnx
@@ -29,7 +29,7 @@ _BATCH_SIZE: Final = 4
 
 def measured_parity(model: GeneratorModule, graph: onnx.ModelProto) -> Parity:
     """Compare the images of a graph with those of its model, on latents never used before."""
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(graph.SerializeToString(), providers=[CPU])
     generator = torch.Generator()
     generator.seed()
     largest, n_equal, n_pixels = 0.0, 0, 0

@@ -10,7 +10,7 @@ import ctypes
 import importlib
 import importlib.metadata
 import io
-import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,17 +37,19 @@ _GPU_WHEEL: Final = "onnxruntime-gpu"
 _INSTALL_CPU: Final = "pip install 'pxdbg-runtime[cpu]'"
 _INSTALL_GPU: Final = "pip install 'pxdbg-runtime[gpu]'"
 
-_log = logging.getLogger(__name__)
-
 
 def import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime.
+    """Import ONNX Runtime, its telemetry off unless the environment says otherwise.
+
+    From 1.29 on it reports sessions, with the names and hashes of their graphs, to its maker; that is not for a
+    simulation job to allow. Set ``ORT_DISABLE_TELEMETRY`` yourself to decide.
 
     Raises
     ------
     MissingPackageError
         If no wheel of it is installed.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:

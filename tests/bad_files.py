@@ -1,0 +1,147 @@
+"""Makers of bad files: checkpoints, graphs and digits, each with one thing wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet
+import safetensors.torch
+import torch
+
+from export.models import ResNet
+from pxdbg_runtime import Generator
+from pxdbg_runtime.digit_files import how_made, opened_for_writing
+from pxdbg_runtime.graph_file import CARD_KEY, DIGEST_KEY, sealed
+from pxdbg_runtime.shipped import artifacts_folder, find_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pxdbg_runtime.card import ModelCard
+
+SHIPPED = artifacts_folder() / "resnet-float32.onnx"
+
+
+class Evil:
+    """Would leave a file in the working directory if a checkpoint's pickle were run."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("evil",)
+
+
+def resnet(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    """Make a checkpoint of the ResNet with something changed."""
+
+    def make(path: Path) -> None:
+        state = dict(ResNet().state_dict())
+        change(state)
+        safetensors.torch.save_file(state, path)
+
+    return make
+
+
+def set_value(key: str, value: float) -> Callable[[dict[str, torch.Tensor]], None]:
+    def change(state: dict[str, torch.Tensor]) -> None:
+        state[key].flatten()[0] = value
+
+    return change
+
+
+def replace(key: str, tensor: torch.Tensor) -> Callable[[dict[str, torch.Tensor]], None]:
+    return lambda state: state.update({key: tensor})
+
+
+def remove(key: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    def change(state: dict[str, torch.Tensor]) -> None:
+        del state[key]
+
+    return change
+
+
+def torch_saved(content: Callable[[], object], *, legacy: bool = False, keep: float = 1.0) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        torch.save(content(), path, _use_new_zipfile_serialization=not legacy)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(len(whole) * keep)])
+
+    return make
+
+
+def truncated_safetensors(path: Path) -> None:
+    safetensors.torch.save_file(ResNet().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:1_000_000])
+
+
+def graph_bytes(change: Callable[[bytearray], object]) -> Callable[[Path], None]:
+    """Make a copy of the shipped graph with some bytes changed."""
+
+    def make(path: Path) -> None:
+        content = bytearray(SHIPPED.read_bytes())
+        change(content)
+        path.write_bytes(content)
+
+    return make
+
+
+def flip(place: int | bytes) -> Callable[[bytearray], None]:
+    def change(content: bytearray) -> None:
+        at = place if isinstance(place, int) else content.index(place) + 2
+        content[at] ^= 0x10
+
+    return change
+
+
+def bare_model() -> onnx.ModelProto:
+    """Load the shipped graph without its card."""
+    model = onnx.load(SHIPPED)
+    for entry in list(model.metadata_props):
+        if entry.key in (CARD_KEY, DIGEST_KEY):
+            model.metadata_props.remove(entry)
+    return model
+
+
+def with_card(**changes: object) -> Callable[[Path], None]:
+    """Make the shipped graph anew with a card that was changed, and a digest that agrees."""
+
+    class OtherCard:
+        def to_json(self) -> str:
+            return json.dumps({**json.loads(shipped_card().to_json()), **changes})
+
+    def make(path: Path) -> None:
+        path.write_bytes(sealed(bare_model().SerializeToString(), OtherCard()))  # type: ignore[arg-type]  # same method
+
+    return make
+
+
+def shipped_card() -> ModelCard:
+    return find_graph("resnet", None).card
+
+
+def foreign_onnx(path: Path) -> None:
+    onnx.save(bare_model(), path)
+
+
+def foreign_parquet(path: Path) -> None:
+    pyarrow.parquet.write_table(pa.table({"charge": [1, 2]}), path)
+
+
+def foreign_npz(path: Path) -> None:
+    np.savez(path, charge=np.arange(3))
+
+
+def no_digits(path: Path) -> None:
+    with opened_for_writing(path, how_made(Generator("resnet", seed=1), range(1))):
+        pass
+
+
+def bytes_of(content: bytes) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        path.write_bytes(content)
+
+    return make

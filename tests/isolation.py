@@ -1,0 +1,34 @@
+"""Places as bad as those where production runs: namespaces of Linux, in which a script has a disk of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["run_isolated"]
+
+
+def run_isolated(script: str, scratch: Path, *, scratch_mib: int) -> subprocess.CompletedProcess[str]:
+    """Run a shell script with a small writable disk at `scratch`, all else read-only, without a network.
+
+    Skips where the kernel does not allow it, but fails there in CI, which must not lose this test silently.
+    """
+    namespaces = ["unshare", "--mount", "--net"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
+    if subprocess.run([*namespaces, "true"], capture_output=True, check=False).returncode != 0:
+        if os.environ.get("CI"):
+            pytest.fail("this machine does not allow namespaces (unshare), which these tests need in CI")
+        pytest.skip("this machine does not allow namespaces (unshare --mount --net)")
+    mounts = f"mount -t tmpfs -o size={scratch_mib}m tmpfs '{scratch}'\nmount -o remount,bind,ro /\ncd '{scratch}'\n"
+    return subprocess.run(
+        [*namespaces, "bash", "-c", f"set -e\n{mounts}{script}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
+    )

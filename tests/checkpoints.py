@@ -1,0 +1,113 @@
+"""Random checkpoints of both families, in every format that training programs write, and graphs of them."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import safetensors.torch
+import torch
+
+from export.demonstration import Target, demonstration_model
+from export.models import FAMILIES, GeneratorModule
+from export.pipeline import export_checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pxdbg_runtime.graph_file import GraphFile
+
+FAMILY_NAMES: Final = ("convnet", "resnet")
+FIRST_CHECKPOINT: Final = 1
+"""Seed of the weights that most tests look at."""
+BUSY: Final = Target(occupancy=0.05, mean_charge=10)
+"""More hits than the real detector has, so that a comparison of digits says more."""
+
+
+class FlatNet(GeneratorModule):
+    """The smallest generator there could be: all rows of an image are equal. Its export takes no time."""
+
+    family: ClassVar[str] = "flat"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(96, 768)
+
+    def full_image(self, latent: Tensor) -> Tensor:
+        """Compute (n, 1, 256, 768) from (n, 96)."""
+        return torch.tanh(self.fc(latent)).view(-1, 1, 1, 768).expand(-1, 1, 256, 768)
+
+
+def flat_checkpoint(folder: Path, seed: int = 0) -> Path:
+    """Save a checkpoint of the family ``flat``, random weights; return the path."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {"fc.weight": torch.randn(768, 96, generator=generator) / 10, "fc.bias": torch.zeros(768)}
+    return save(state, folder / f"flat-{seed}.pt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A model, its checkpoint, and the graph that was made of it."""
+
+    family: str
+    model: GeneratorModule
+    checkpoint: Path
+    graph: GraphFile
+    told: tuple[str, ...]
+
+
+def random_model(family: str, seed: int = 0) -> GeneratorModule:
+    """Make a model with the weights of PyTorch's own initialisation and lively batch-norm statistics: quick."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = FAMILIES[family]()
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                for values in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                    assert values is not None
+                    values.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def light_state(family: str, value: float = 0.25) -> dict[str, Tensor]:
+    """Make a sound state dict that takes a few kilobytes on disk: every weight is one number, expanded."""
+    return {
+        key: torch.tensor(0) if key.endswith("num_batches_tracked") else torch.tensor(value).expand(weight.shape)
+        for key, weight in FAMILIES[family]().state_dict().items()
+    }
+
+
+def save(content: object, path: Path, *, legacy: bool = False) -> Path:
+    """Save what a checkpoint holds with torch.save; return the path."""
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    return path
+
+
+def save_safetensors(state: dict[str, Tensor], path: Path) -> Path:
+    """Save a state dict with safetensors; return the path."""
+    safetensors.torch.save_file({key: value.contiguous() for key, value in state.items()}, path)
+    return path
+
+
+def demonstration_export(folder: Path, family: str, seed: int) -> Export:
+    """Make a random model with many hits, save its checkpoint in a folder, and export that."""
+    model = demonstration_model(family, seed, BUSY)
+    checkpoint = save(model.state_dict(), folder / f"{family}-{seed}.pt")
+    told: list[str] = []
+    graph = export_checkpoint(
+        checkpoint, family, folder / "graphs", nature="demonstration", provenance="Random weights.", tell=told.append
+    )
+    return Export(family=family, model=model, checkpoint=checkpoint, graph=graph, told=tuple(told))
+
+
+@functools.cache
+def first_export(family: str) -> Export:
+    """Give the export of a family's first checkpoint, made once a session: do not change it."""
+    folder = Path(tempfile.mkdtemp(prefix="pxdbg-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return demonstration_export(folder, family, FIRST_CHECKPOINT)

@@ -1,0 +1,112 @@
+"""The thresholds and the runtime's kernel against PyTorch's chain of clamps and powers: not one charge differs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+import torch
+
+from export.charge import charge_thresholds, charges_of
+from pxdbg_runtime import kernels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+N_NEIGHBOURS: Final = 4096
+N_RANDOM: Final = 4_000_000
+ONE_BITS: Final = 0x3F800000
+"""Of 1.0 as float32: all non-negative values up to it have smaller bit patterns."""
+
+
+@pytest.fixture(scope="module")
+def thresholds() -> NDArray[np.float32]:
+    return charge_thresholds()
+
+
+def charges_of_pytorch(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Compute charges among thousands of other values, as in an image."""
+    assert len(values) >= 8192
+    charges: NDArray[np.uint8] = charges_of(torch.from_numpy(values)).numpy()
+    return charges
+
+
+def charges_of_kernel(values: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.uint8]:
+    images = np.ascontiguousarray(values).reshape(1, 1, -1)
+    charges = np.empty(images.shape, dtype=np.uint8)
+    assert kernels.fill_charges(images, thresholds[0], thresholds, charges)
+    return charges.reshape(-1)
+
+
+def neighbours(thresholds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give each threshold and the float32 values next to it, so many on each side, within [-1, 1]."""
+    found = [thresholds]
+    for direction in (-np.inf, np.inf):
+        value = thresholds
+        for _ in range(N_NEIGHBOURS):
+            value = np.nextafter(value, np.float32(direction))
+            found.append(value)
+    values = np.concatenate(found)
+    return values[np.abs(values) <= 1]
+
+
+def random_values(seed: int) -> NDArray[np.float32]:
+    """Give values uniform in [-1, 1], and values uniform over the bit patterns of float32 in [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    uniform = rng.uniform(-1, 1, N_RANDOM).astype(np.float32)
+    magnitudes = rng.integers(0, ONE_BITS, N_RANDOM, endpoint=True, dtype=np.uint32).view(np.float32)
+    return np.concatenate([uniform, np.where(rng.random(N_RANDOM) < 0.5, -magnitudes, magnitudes)])
+
+
+def test_thresholds_ascend_strictly_from_charge_one_to_the_end(thresholds: NDArray[np.float32]) -> None:
+    assert thresholds.shape == (255,)
+    assert thresholds.dtype == np.float32
+    assert np.all(np.diff(thresholds) > 0)
+    assert thresholds[0] == -0.75
+    assert thresholds[-1] == np.nextafter(np.float32(1), np.float32(0)), "halved and shifted, it rounds to 1"
+
+
+def test_thresholds_lie_where_the_transform_is_inverted(thresholds: NDArray[np.float32]) -> None:
+    """c = 256**x - 1 and x = t/2 + 1/2, solved for t in float64."""
+    inverted = 2 * np.log(np.arange(2, 257)) / np.log(256) - 1
+    assert np.abs(thresholds.astype(np.float64) - inverted).max() < 1e-6
+
+
+def test_thresholds_are_the_first_values_of_their_charges(thresholds: NDArray[np.float32]) -> None:
+    padding = np.zeros(8192, dtype=np.float32)
+    at = charges_of_pytorch(np.concatenate([thresholds, padding]))[:255]
+    below = charges_of_pytorch(np.concatenate([np.nextafter(thresholds, np.float32(-2)), padding]))[:255]
+    assert at.tolist() == list(range(1, 256))
+    assert below.tolist() == list(range(255))
+
+
+@pytest.mark.parametrize(
+    ("value", "charge"), [(-1.0, 0), (-0.76, 0), (-0.75, 1), (-0.25, 7), (0.0, 15), (-0.0, 15), (1.0, 255)]
+)
+def test_charges_of_known_values(value: float, charge: int, thresholds: NDArray[np.float32]) -> None:
+    values = np.full(8192, value, dtype=np.float32)
+    assert np.all(charges_of_pytorch(values) == charge)
+    assert np.all(charges_of_kernel(values, thresholds) == charge)
+
+
+def test_values_beyond_the_range_of_tanh_are_clamped(thresholds: NDArray[np.float32]) -> None:
+    values = np.resize(np.array([-np.inf, -3, -1.0001, 1.0001, 3, np.inf], dtype=np.float32), 8192)
+    expected = np.resize(np.array([0, 0, 0, 255, 255, 255], dtype=np.uint8), 8192)
+    assert np.array_equal(charges_of_pytorch(values), expected)
+    assert np.array_equal(charges_of_kernel(values, thresholds), expected)
+
+
+@pytest.mark.slow
+def test_kernel_equals_pytorch_on_ten_million_values(thresholds: NDArray[np.float32]) -> None:
+    values = np.concatenate([neighbours(thresholds), random_values(seed=11)])
+    assert len(values) > 10_000_000
+    differing = charges_of_kernel(values, thresholds) != charges_of_pytorch(values)
+    assert np.count_nonzero(differing) == 0, values[differing][:10]
+
+
+def test_charges_keep_the_shape_and_are_bytes() -> None:
+    charges = charges_of(torch.zeros(3, 250, 768))
+    assert charges.shape == (3, 250, 768)
+    assert charges.dtype == torch.uint8
+    assert bool((charges == 15).all())

@@ -1,0 +1,97 @@
+"""Demonstration weights: repeatable, sparse, and with the occupancy and charge that were asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import safetensors.torch
+import torch
+
+from export import demonstration
+from export.__main__ import Family
+from export.charge import charges_of
+from export.checkpoint import load_checkpoint
+from export.demonstration import Target, demonstration_model, main
+from pxdbg_runtime.errors import OutputError
+from tests.checkpoints import BUSY, FAMILY_NAMES, first_export
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure the batch-norm statistics on few images: the weights are as random."""
+    monkeypatch.setattr(demonstration, "_STATISTICS_BATCHES", 1)
+    monkeypatch.setattr(demonstration, "_BATCH_SIZE", 2)
+
+
+def state_of(family: str, seed: int) -> dict[str, Tensor]:
+    return demonstration_model(family, seed, BUSY).state_dict()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_the_seed_decides_the_weights(family: str) -> None:
+    first, again, other = state_of(family, 7), state_of(family, 7), state_of(family, 8)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    different = [key for key in first if not torch.equal(first[key], other[key])]
+    assert set(different) == {key for key in first if not key.endswith("num_batches_tracked")}
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_callers_random_numbers_are_left_alone() -> None:
+    before = torch.get_rng_state()
+    demonstration_model("resnet", 7)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_images_look_as_asked_for_on_fresh_latents(family: str) -> None:
+    model = first_export(family).model
+    generator = torch.Generator().manual_seed(2026)
+    with torch.inference_mode():
+        charges = torch.cat([charges_of(model(torch.randn(8, 96, generator=generator))) for _ in range(3)])
+    hits = charges[charges > 0].double()
+    assert charges.shape == (24, 250, 768)
+    assert len(hits) / charges.numel() == pytest.approx(BUSY.occupancy, rel=0.35)
+    assert hits.mean().item() == pytest.approx(BUSY.mean_charge, rel=0.35)
+    assert len({image.numpy().tobytes() for image in charges}) == 24, "images must depend on the latent"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_model_is_ready_for_inference_and_its_filters_are_sparse(family: str) -> None:
+    model = first_export(family).model
+    assert not model.training
+    n_terms = [
+        (weight != 0).sum().item() / len(weight) for key, weight in model.state_dict().items() if weight.dim() == 4
+    ]
+    assert all(0 < n <= 16 for n in n_terms)
+
+
+def test_targets_are_those_of_the_real_sample_unless_told() -> None:
+    assert Target() == Target(occupancy=0.0090, mean_charge=22.0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_command_writes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "resnet.safetensors"
+    main(model=Family.RESNET, output=path, seed=9)
+    assert capsys.readouterr().out == f"wrote {path}\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["resnet.safetensors"]
+    expected = demonstration_model("resnet", 9).state_dict()
+    written = safetensors.torch.load_file(path)
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[key], value) for key, value in expected.items())
+    assert load_checkpoint(path, "resnet").family == "resnet"
+
+
+@pytest.mark.usefixtures("quick")
+def test_command_says_where_it_cannot_write(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"gone/resnet\.safetensors cannot be written: No such file"):
+        main(model=Family.RESNET, output=tmp_path / "gone" / "resnet.safetensors")

@@ -1,0 +1,173 @@
+"""``python -m export`` as users meet it: what it prints, its exit codes, one sentence where something is wrong."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from export.__main__ import app
+from pxdbg_runtime.graph_file import read_graph_file
+from tests.checkpoints import light_state, random_model, save, save_safetensors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click.testing import Result
+
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def words(text: str) -> str:
+    """Drop the frames and line breaks that depend on the width of the terminal."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+def require_success(output: str, graph: Path, n_parameters: str) -> None:
+    lines = output.splitlines()
+    assert len(lines) == 4
+    assert n_parameters in lines[0]
+    assert re.fullmatch(r"exported to ONNX, opset 18, \d+ nodes", lines[1])
+    told = re.fullmatch(
+        r"ONNX Runtime against PyTorch, 8 images of fresh latents: largest difference (\d\.\d\de[+-]\d\d), "
+        r"equal charges (\d+\.\d{5}) %",
+        lines[2],
+    )
+    assert told is not None, lines[2]
+    assert float(told[1]) <= 1e-5
+    assert 99.9 < float(told[2]) <= 100
+    found = read_graph_file(graph)
+    assert lines[3] == f"wrote {graph}: {found.size / 1e6:.1f} MB, SHA-256 {found.sha256}"
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
+    checkpoint = save({"ema": random_model("convnet").state_dict(), "model": {}}, tmp_path / "generator.pt")
+    result = invoke(
+        *(checkpoint, "--model", "convnet", "--output", tmp_path / "graphs", "--name", "mine", "--weights", "ema"),
+        *("--provenance", "From [somewhere].", "--nature", "demonstration"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    graph = tmp_path / "graphs" / "mine-float32.onnx"
+    require_success(result.stdout, graph, "convnet, 20,444,865 parameters")
+    card = read_graph_file(graph).card
+    assert (card.name, card.family, card.nature, card.provenance) == (
+        "mine",
+        "convnet",
+        "demonstration",
+        "From [somewhere].",
+    )
+
+
+@pytest.mark.slow
+def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
+    checkpoint = save_safetensors(random_model("resnet").state_dict(), tmp_path / "generator.safetensors")
+    command = [sys.executable, "-m", "export", str(checkpoint), "--model", "resnet", "--output", str(tmp_path)]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    require_success(done.stdout, tmp_path / "generator-float32.onnx", "resnet, 6,648,097 parameters")
+
+
+def missing(folder: Path) -> Path:
+    return folder / "gone.pt"
+
+
+def empty(folder: Path) -> Path:
+    (folder / "empty.pt").touch()
+    return folder / "empty.pt"
+
+
+def of_the_other_model(folder: Path) -> Path:
+    return save(light_state("convnet"), folder / "other.pt")
+
+
+def with_nan(folder: Path) -> Path:
+    return save(light_state("resnet") | {"fc.bias": torch.full((49_152,), torch.nan)}, folder / "nan.pt")
+
+
+def with_two_state_dicts(folder: Path) -> Path:
+    return save({"model": light_state("resnet"), "ema": light_state("resnet")}, folder / "two.pt")
+
+
+def with_brackets(folder: Path) -> Path:
+    return folder / "[bold]gone[/bold].pt"
+
+
+def whole_module(folder: Path) -> Path:
+    return save(torch.nn.Linear(1, 1), folder / "module.pt")
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (missing, r"The checkpoint \S+/gone\.pt cannot be read: No such file or directory\."),
+        (empty, r"The checkpoint \S+/empty\.pt is no checkpoint: expected a file written by torch\.save or .*"),
+        (of_the_other_model, r"The checkpoint \S+ is that of a convnet, not of a resnet: pass --model convnet\."),
+        (with_nan, r"The checkpoint \S+ holds nan in fc\.bias: every value must be finite in float32\."),
+        (with_two_state_dicts, r"The checkpoint \S+ holds several state dicts, .*: choose with --weights\."),
+        (with_brackets, r"The checkpoint \S+/\[bold\]gone\[/bold\]\.pt cannot be read: No such file or directory\."),
+        (whole_module, r"The checkpoint \S+ carries code \(torch\.nn\S+\), which is never run: save the .*"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path: Path, make: Callable[[Path], Path], expected: str) -> None:
+    result = invoke(make(tmp_path), "--model", "resnet", "--output", tmp_path / "graphs", "--name", "mine")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert re.fullmatch(f"Error: {expected}\n", result.stderr), result.stderr
+    assert result.stdout == ""
+    assert not (tmp_path / "graphs").exists()
+
+
+def test_a_bad_name_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
+    checkpoint = save(light_state("resnet"), tmp_path / "generator.pt")
+    result = invoke(checkpoint, "--model", "resnet", "--output", tmp_path / "graphs", "--name", "a/b")
+    assert result.exit_code == 1
+    expected = "Error: --name must hold letters, digits, '.', '_' and '-' alone, but is 'a/b'.\n"
+    assert (result.stdout, result.stderr) == ("", expected)
+
+
+def test_the_program_shows_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "export", "gone.pt", "--model", "resnet", "--output", str(tmp_path)]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: The checkpoint gone.pt cannot be read: No such file or directory.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("a.pt", "--model", "vae", "--output", "graphs"), r"'vae' is not one of 'convnet', 'resnet'"),
+        (("--model", "resnet", "--output", "graphs"), r"Missing argument 'CHECKPOINT'"),
+        (("a.pt", "--model", "resnet"), r"Missing option '--output'"),
+        (("a.pt", "--output", "graphs"), r"Missing option '--model'"),
+        (("a.pt", "--model", "resnet", "--output", "graphs", "--colour", "red"), r"No such option: --colour"),
+        (("a.pt", "--model", "resnet", "--output", "graphs", "--nature", "good"), r"'good' is not one of 'checkpoint'"),
+        ((), r"Missing argument 'CHECKPOINT'"),
+    ],
+)
+def test_bad_usage_is_exit_code_2(arguments: tuple[str, ...], expected: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert re.search(expected, words(result.stderr)), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_explains_itself_with_an_example() -> None:
+    result = invoke("--help")
+    text = words(result.stdout)
+    assert result.exit_code == 0
+    assert "Example: python -m export generator.pt --model resnet --output graphs --name resnet-2026" in text
+    for option in ("--model", "--output", "--name", "--weights", "--provenance", "--nature"):
+        assert option in text
+    assert "1e-5 is refused" in text

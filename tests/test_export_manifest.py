@@ -1,0 +1,94 @@
+"""The manifest lists the graphs of a folder as they are, and is not touched if one of them is not whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from export.manifest import main, write_manifest
+from export.models import FAMILIES
+from export.pipeline import export_checkpoint
+from pxdbg_runtime.errors import GraphFileError, OutputError
+from pxdbg_runtime.shipped import shipped_graphs
+from tests.checkpoints import FlatNet, flat_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a folder with two graphs, and other files that do not count."""
+    monkeypatch.setitem(FAMILIES, "flat", FlatNet)
+    graphs = tmp_path / "graphs"
+    for seed, name in enumerate(("zebra", "aardvark")):
+        export_checkpoint(flat_checkpoint(tmp_path, seed), "flat", graphs, name=name)
+    (graphs / "notes.txt").write_text("no graph")
+    return graphs
+
+
+def test_manifest_lists_size_and_digest_of_every_graph(folder: Path) -> None:
+    listed = write_manifest(folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["schema"] == 1
+    assert [graph["name"] for graph in manifest["graphs"]] == ["aardvark", "zebra"]
+    for graph in manifest["graphs"]:
+        content = (folder / graph["file"]).read_bytes()
+        assert graph["file"] == f"{graph['name']}-float32.onnx"
+        assert graph["precision"] == "float32"
+        assert graph["size"] == len(content)
+        assert graph["sha256"] == hashlib.sha256(content).hexdigest()
+    assert shipped_graphs(folder) == listed
+
+
+def test_manifest_is_written_anew(folder: Path) -> None:
+    write_manifest(folder)
+    (folder / "zebra-float32.onnx").unlink()
+    assert [graph.name for graph in write_manifest(folder)] == ["aardvark"]
+    assert "zebra" not in (folder / "manifest.json").read_text()
+    assert sorted(path.name for path in folder.iterdir()) == ["aardvark-float32.onnx", "manifest.json", "notes.txt"]
+
+
+def test_the_same_graphs_give_the_same_manifest(folder: Path) -> None:
+    write_manifest(folder)
+    first = (folder / "manifest.json").read_bytes()
+    write_manifest(folder)
+    assert (folder / "manifest.json").read_bytes() == first
+
+
+@pytest.mark.parametrize("place", [100, -10, -200], ids=["weights", "digest", "card"])
+def test_a_damaged_graph_is_refused_and_the_manifest_kept(folder: Path, place: int) -> None:
+    write_manifest(folder)
+    older = (folder / "manifest.json").read_bytes()
+    damaged = folder / "zebra-float32.onnx"
+    content = bytearray(damaged.read_bytes())
+    content[place] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(GraphFileError, match=r"zebra-float32\.onnx is damaged") as caught:
+        write_manifest(folder)
+    assert caught.value.path == damaged
+    assert (folder / "manifest.json").read_bytes() == older
+    assert [path.name for path in folder.iterdir() if "partial" in path.name] == []
+
+
+def test_a_file_that_is_no_graph_is_refused(folder: Path) -> None:
+    (folder / "middle.onnx").write_text("not a graph")
+    with pytest.raises(GraphFileError, match=r"middle\.onnx is not an ONNX file"):
+        write_manifest(folder)
+    assert not (folder / "manifest.json").exists()
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"gone/manifest\.json cannot be written: No such file or directory"):
+        write_manifest(tmp_path / "gone")
+
+
+def test_command_prints_a_line_for_each_graph(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(folder)
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"aardvark float32: aardvark-float32\.onnx, \d+ bytes", first)
+    assert re.fullmatch(r"zebra float32: zebra-float32\.onnx, \d+ bytes", second)

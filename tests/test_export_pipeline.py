@@ -1,0 +1,213 @@
+"""The whole road with the smallest of generators: a graph that is right is written, any other leaves nothing."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import onnx
+import pytest
+
+import export.pipeline
+from export.errors import CheckpointError, ParityError
+from export.graph import to_onnx
+from export.models import FAMILIES
+from export.parity import measured_parity
+from export.pipeline import export_checkpoint
+from pxdbg_runtime.card import Parity
+from pxdbg_runtime.errors import ArgumentValueError, OutputError
+from pxdbg_runtime.graph_file import read_graph_file
+from tests.checkpoints import FlatNet, flat_checkpoint, light_state, save
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from export.models import GeneratorModule
+
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+FULL_DISK: Final = """
+import resource, signal, sys
+from export.__main__ import app
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+app(sys.argv[1:])
+"""
+"""Past the limit a write fails with an error, as on a disk that is full."""
+
+
+@pytest.fixture(autouse=True)
+def flat_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "flat", FlatNet)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return flat_checkpoint(tmp_path)
+
+
+def shifted(model: GeneratorModule) -> onnx.ModelProto:
+    """Export a model with its bias not quite right."""
+    graph = to_onnx(model)
+    (bias,) = (each for each in graph.graph.initializer if tuple(each.dims) == (768,))
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1e-4, bias.name))
+    return graph
+
+
+def parity_of(difference: float) -> Callable[[GeneratorModule, onnx.ModelProto], Parity]:
+    return lambda _model, _graph: Parity(images=8, max_abs_difference=difference, equal_charges=1.0)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_a_graph_is_written_and_each_step_told(checkpoint: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    graph = export_checkpoint(checkpoint, "flat", tmp_path / "a" / "b", tell=told.append)
+    assert files_in(tmp_path / "a" / "b") == ["flat-0-float32.onnx"]
+    assert graph == read_graph_file(tmp_path / "a" / "b" / "flat-0-float32.onnx")
+    assert (graph.card.name, graph.card.nature) == ("flat-0", "checkpoint")
+    assert graph.card.provenance == "Weights of the checkpoint flat-0.pt."
+    assert [line.split(":")[0].split(",")[0] for line in told] == [
+        f"read {checkpoint}",
+        "exported to ONNX",
+        "ONNX Runtime against PyTorch",
+    ]
+    assert "flat, 74,496 parameters" in told[0]
+
+
+def test_name_nature_provenance_and_wrapper_are_taken(tmp_path: Path) -> None:
+    model = FlatNet().state_dict()
+    checkpoint = save({"model": {key: value * 0 for key, value in model.items()}, "ema": model}, tmp_path / "a.pt")
+    graph = export_checkpoint(
+        checkpoint,
+        "flat",
+        tmp_path / "graphs",
+        name="Flat_1.5-b",
+        wrapper="ema",
+        nature="stand-in",
+        provenance="Trained nowhere.",
+    )
+    assert graph.path == tmp_path / "graphs" / "Flat_1.5-b-float32.onnx"
+    assert (graph.card.name, graph.card.nature) == ("Flat_1.5-b", "stand-in")
+    assert graph.card.provenance == "Trained nowhere."
+    weights = [onnx.numpy_helper.to_array(each) for each in onnx.load(graph.path).graph.initializer]
+    assert any(weight.size == 768 * 96 and weight.any() for weight in weights)
+
+
+def test_an_older_graph_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "graphs"
+    first = export_checkpoint(checkpoint, "flat", folder, name="same")
+    second = export_checkpoint(flat_checkpoint(tmp_path, seed=1), "flat", folder, name="same")
+    assert files_in(folder) == ["same-float32.onnx"]
+    assert first.card.checkpoint_sha256 != second.card.checkpoint_sha256
+    assert read_graph_file(folder / "same-float32.onnx") == second
+
+
+# Refusals
+
+
+def test_a_graph_that_differs_is_not_written(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export.pipeline, "to_onnx", shifted)
+    told: list[str] = []
+    with pytest.raises(ParityError, match=r"differ from PyTorch's by up to .* nothing was written"):
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", tell=told.append)
+    assert files_in(tmp_path / "graphs") == []
+    assert "largest difference" in told[-1]
+
+
+@pytest.mark.parametrize("difference", [1.1e-5, math.inf, math.nan])
+def test_parity_beyond_the_limit_is_refused_and_the_older_graph_stays(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
+) -> None:
+    folder = tmp_path / "graphs"
+    older = export_checkpoint(checkpoint, "flat", folder)
+    monkeypatch.setattr(export.pipeline, "measured_parity", parity_of(difference))
+    with pytest.raises(ParityError, match="nothing was written"):
+        export_checkpoint(checkpoint, "flat", folder)
+    assert files_in(folder) == ["flat-0-float32.onnx"]
+    assert read_graph_file(older.path) == older
+
+
+def test_nan_images_of_both_sides_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_nan(model: GeneratorModule, graph: onnx.ModelProto) -> Parity:
+        model.load_state_dict({key: value * math.nan for key, value in model.state_dict().items()})
+        return measured_parity(model, graph)
+
+    monkeypatch.setattr(export.pipeline, "measured_parity", with_nan)
+    with pytest.raises(ParityError, match="by up to inf"):
+        export_checkpoint(flat_checkpoint(tmp_path), "flat", tmp_path / "graphs")
+    assert files_in(tmp_path / "graphs") == []
+
+
+def test_an_unsound_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="No such file"):
+        export_checkpoint(tmp_path / "gone.pt", "flat", tmp_path / "graphs")
+    with pytest.raises(CheckpointError, match="is that of a resnet, not of a flat"):
+        export_checkpoint(save(light_state("resnet"), tmp_path / "resnet.pt"), "flat", tmp_path / "graphs")
+    assert not (tmp_path / "graphs").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "with space", "-dash", "new\n", "umläut", "nul\0"])
+def test_a_name_that_is_no_file_name_is_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArgumentValueError, match="--name must hold letters, digits") as caught:
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", name=name)
+    assert caught.value.argument == "name"
+    assert not (tmp_path / "graphs").exists()
+
+
+def test_a_checkpoint_whose_own_name_will_not_do_asks_for_another(checkpoint: Path, tmp_path: Path) -> None:
+    renamed = checkpoint.rename(tmp_path / "my generator.pt")
+    with pytest.raises(ArgumentValueError, match="--name must hold .* but is 'my generator'"):
+        export_checkpoint(renamed, "flat", tmp_path / "graphs")
+
+
+def test_a_name_too_long_for_a_file_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises((OutputError, ArgumentValueError), match="--name|cannot be written: File name too long"):
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", name="n" * 300)
+    assert files_in(tmp_path / "graphs") == []
+
+
+def test_a_file_in_the_way_of_the_folder_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "graphs").write_text("in the way")
+    with pytest.raises(OutputError, match=r"The folder .*graphs cannot be made: File exists") as caught:
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs")
+    assert caught.value.path == tmp_path / "graphs"
+    with pytest.raises(OutputError, match=r"The folder .*below cannot be made: Not a directory"):
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs" / "below")
+    assert (tmp_path / "graphs").read_text() == "in the way"
+
+
+def test_a_folder_in_the_way_of_the_graph_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "graphs" / "flat-0-float32.onnx").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"flat-0-float32\.onnx is a folder"):
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs")
+    assert files_in(tmp_path / "graphs") == ["flat-0-float32.onnx"]
+
+
+def test_a_failing_rename_leaves_nothing(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: Path, _target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OutputError, match=r"flat-0-float32\.onnx cannot be written: Permission denied"):
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs")
+    assert files_in(tmp_path / "graphs") == []
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_in_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    checkpoint = save(light_state("resnet"), tmp_path / "generator.pt")
+    folder = tmp_path / "graphs"
+    folder.mkdir()
+    (folder / "generator-float32.onnx").write_text("an older graph")
+    command = [sys.executable, "-c", FULL_DISK, str(checkpoint), "--model", "resnet", "--output", str(folder)]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {folder}/generator-float32.onnx cannot be written: File too large.\n"
+    assert "largest difference" in done.stdout
+    assert files_in(folder) == ["generator-float32.onnx"]
+    assert (folder / "generator-float32.onnx").read_text() == "an older graph"

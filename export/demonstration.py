@@ -39,6 +39,7 @@ _SHORTCUT_GAIN: Final = 0.1
 _MANY_CHANNELS: Final = 256
 _TERMS_PER_FILTER: Final = 12
 _BISECTIONS: Final = 40
+_SMALLEST_VARIANCE: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,8 @@ def _randomise(module: nn.Module, generator: torch.Generator) -> None:
 
 def _fill_sparsely(weight: Tensor, generator: torch.Generator) -> None:
     n_terms = weight[0].numel()
-    density = min(1.0, _TERMS_PER_FILTER / n_terms)
+    # The last filter stays whole: a dozen weights might all be negative, and its output then has no upper tail.
+    density = min(1.0, _TERMS_PER_FILTER / n_terms) if len(weight) > 1 else 1.0
     kept = torch.rand(weight.shape, generator=generator) < density
     _fill(weight, (density * n_terms) ** -0.5, generator)
     weight *= kept
@@ -114,6 +116,10 @@ def _measure_statistics(model: GeneratorModule, generator: torch.Generator) -> N
     for _ in range(_STATISTICS_BATCHES):
         model(torch.randn(_BATCH_SIZE, LATENT_SIZE, generator=generator))
     model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
+            # A channel that hardly varies would be stretched, and its rounding errors with it.
+            module.running_var.clamp_(min=_SMALLEST_VARIANCE * module.running_var.mean().item())
 
 
 def _set_last_layer(model: GeneratorModule, target: Target, generator: torch.Generator) -> None:

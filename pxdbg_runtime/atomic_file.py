@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pxdbg_runtime.errors import OutputError, PxdbgError
@@ -35,11 +35,12 @@ def written_whole(target: Path) -> Iterator[Path]:
     OutputError
         If the file cannot be written: no such folder, no permission, no space left.
     """
-    if target.is_dir():
-        message = f"{target} is a folder: expected the name of a file to write."
-        raise OutputError(target, message)
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    # Not made of the target's name, which may be as long as a name can be.
+    partial = target.with_name(f".{secrets.token_hex(8)}.partial")
     try:
+        if target.is_dir():
+            message = f"{target} is a folder: expected the name of a file to write."
+            raise OutputError(target, message)
         partial.touch(exist_ok=False)
         yield partial
         with partial.open("rb") as file:
@@ -51,4 +52,6 @@ def written_whole(target: Path) -> Iterator[Path]:
         message = f"{target} cannot be written: {error.strerror or error}."
         raise OutputError(target, message) from error
     finally:
-        partial.unlink(missing_ok=True)
+        # Where it could not be made it cannot be removed, and the reason is on its way already.
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -268,8 +268,10 @@ def _check_thresholds(thresholds: tuple[float, ...]) -> None:
     if len(thresholds) != N_THRESHOLDS:
         message = f"thresholds must be {N_THRESHOLDS} numbers, but are {len(thresholds)}."
         raise CardError("thresholds", message)
-    exact = np.array(thresholds, dtype=np.float32)
-    if not np.array_equal(exact.astype(np.float64), np.array(thresholds, dtype=np.float64)):
+    given = np.array(thresholds, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        exact = given.astype(np.float32)
+    if not np.array_equal(exact.astype(np.float64), given):
         message = "thresholds must be float32 values, but rounding to float32 changes some."
         raise CardError("thresholds", message)
     if not np.all(np.diff(exact) > 0) or not (exact[0] > -1 and exact[-1] <= 1):
@@ -282,6 +284,9 @@ def _check_inputs(draws: tuple[Draw, ...], inputs: tuple[GraphInput, ...], laten
     if len(shapes) != len(draws):
         message = "draws must have different names."
         raise CardError("draws", message)
+    if len({each.name for each in inputs}) != len(inputs):
+        message = "inputs must have different names."
+        raise CardError("inputs", message)
     for each in inputs:
         if (each.role == "sensor") != (each.draw is None) or (each.draw is not None and each.draw not in shapes):
             message = f"input {each.name!r} with role {each.role!r} names the draw {each.draw!r}, but expected " + (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
+import tokenize
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass
@@ -43,6 +45,23 @@ __all__ = [
 SUFFIXES: Final = (".parquet", ".npz")
 _METADATA_KEY: Final = "pxdbg"
 _SCHEMA: Final = 1
+# pyarrow: ValueError, KeyError, NotImplementedError, TypeError, MemoryError; an array's header in an NPZ is a Python
+# expression, which NumPy reads with tokenize and ast; zipfile raises RuntimeError for what is encrypted.
+_DAMAGED: Final = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,  # NotImplementedError and RecursionError among them
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy, zipfile and pyarrow raise where the bytes are not what they should be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +187,7 @@ class _ParquetWriter:
             metadata={_METADATA_KEY: how.to_json()},
         )
         self._table_of = pa.Table.from_arrays
-        self._file = pyarrow.parquet.ParquetWriter(partial, self._fields, compression="zstd")
+        self._file = pyarrow.parquet.ParquetWriter(partial, self._fields, compression="zstd", write_page_checksum=True)
 
     def write(self, digits: Digits) -> None:
         columns = [getattr(digits, name) for name in COLUMN_DTYPES]
@@ -200,7 +219,7 @@ def _npz_writer(partial: Path, how: HowMade) -> Iterator[DigitWriter]:
     arrays = {name: getattr(digits, name) for name in COLUMN_DTYPES}
     arrays[_METADATA_KEY] = np.array(how.to_json())
     with partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)
 
 
 def read_digits(path: Path) -> DigitFile:
@@ -221,7 +240,7 @@ def read_digits(path: Path) -> DigitFile:
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or _one_line(error)}."
         raise DigitFileError(path, message) from None
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         message = (
             f"{path} is not a file of digits written by pxdbg-runtime, or is damaged ({_one_line(error)}): "
             "generate it again."
@@ -238,18 +257,21 @@ def read_digits(path: Path) -> DigitFile:
 def _read_parquet(path: Path) -> tuple[str, dict[str, NDArray[np.generic]]]:
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(path)
+    table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
     metadata = table.schema.metadata or {}
     text = metadata[_METADATA_KEY.encode()].decode()
     return text, {name: table.column(name).to_numpy() for name in COLUMN_DTYPES}
 
 
 def _read_npz(path: Path) -> tuple[str, dict[str, NDArray[np.generic]]]:
-    with np.load(path, allow_pickle=False) as content:
+    # Opened here, because NumPy leaves a file open in which it finds no sound archive.
+    with path.open("rb") as file:
+        content = np.load(file, allow_pickle=False)
         if not isinstance(content, np.lib.npyio.NpzFile):
             message = "it is a single array"
             raise ValueError(message)  # noqa: TRY004  # joins the other ways in which a file is not ours
-        return str(content[_METADATA_KEY]), {name: content[name] for name in COLUMN_DTYPES}
+        with content:
+            return str(content[_METADATA_KEY]), {name: content[name] for name in COLUMN_DTYPES}
 
 
 def _how_made(fields: Fields) -> HowMade:

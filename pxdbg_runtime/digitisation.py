@@ -45,6 +45,7 @@ class Digitiser:
                 f"but is {min_charge}."
             )
             raise ArgumentValueError("min_charge", message)
+        self.min_charge = int(self.min_charge)
         self._sensors = np.array(card.sensors, dtype=np.uint16)
         self._table = card.charge_table()
         self._threshold = self._table[self.min_charge - 1]
@@ -67,7 +68,7 @@ class Digitiser:
             If the images have another shape or dtype, or hold a NaN.
         """
         images = self._checked(images)
-        if first_sensor + len(images) > len(self._sensors):
+        if not 0 <= first_sensor <= len(self._sensors) - len(images):
             message = (
                 f"An event has {len(self._sensors)} sensors, but {len(images)} images were given from sensor "
                 f"index {first_sensor} on."

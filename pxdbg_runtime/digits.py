@@ -140,7 +140,7 @@ class Digits:
         Raises
         ------
         ArgumentValueError
-            If the digits belong to several events.
+            If the digits belong to several events, or one to no sensor of the PXD.
         """
         events = np.unique(self.event)
         if len(events) > 1:
@@ -149,11 +149,15 @@ class Digits:
                 "select one with of_event() first."
             )
             raise ArgumentValueError("event", message)
-        index_of = np.zeros(1 << 16, dtype=np.int64)
+        index_of = np.full(1 << 16, -1, dtype=np.int64)
         for sensor in SENSORS:
             index_of[sensor.vxd_id] = sensor.index
+        index = index_of[self.sensor_id]
+        if np.any(index < 0):
+            message = f"No PXD sensor has the VxdID {self.sensor_id[index < 0][0]}, which a digit has."
+            raise ArgumentValueError("sensor_id", message)
         images = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
-        images[index_of[self.sensor_id], self.u_cell, self.v_cell] = self.charge
+        images[index, self.u_cell, self.v_cell] = self.charge
         return images
 
     def to_structured(self) -> NDArray[np.void]:

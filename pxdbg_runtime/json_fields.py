@@ -80,9 +80,9 @@ class Fields:
             raise JsonFieldError(self.path(name), message)
 
     def text(self, name: str) -> str:
-        """Take a string that is not empty."""
+        """Take a string that is not empty, and that can be written in UTF-8: JSON can spell half a character."""
         value = self._take(name)
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or any("\ud800" <= each <= "\udfff" for each in value):
             raise self._error(name, "text", value)
         return value
 

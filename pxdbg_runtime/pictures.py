@@ -27,6 +27,8 @@ _SIZE_INCHES: Final = (12.0, 8.0)
 _DPI: Final = 110
 _POINT_AREA: Final = 1.2
 _MAX_CHARGE: Final = 255
+_NO_PICTURES: Final = {"pgf", "raw", "rgba"}
+"""Formats of matplotlib's that need LaTeX, or are bare numbers."""
 
 
 def save_event(digits: Digits, path: Path, *, title: str) -> None:
@@ -50,7 +52,7 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
         If the file cannot be written.
     """
     figure = draw_event(digits, title=title)
-    formats = figure.canvas.get_supported_filetypes()
+    formats = figure.canvas.get_supported_filetypes().keys() - _NO_PICTURES
     file_format = path.suffix.removeprefix(".").lower()
     if file_format not in formats:
         message = f"{path} must end in the name of a picture format: expected one of .{', .'.join(sorted(formats))}."
@@ -80,7 +82,7 @@ def draw_event(digits: Digits, *, title: str) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     grid = figure.add_gridspec(1, 3, width_ratios=(1.0, 1.0, 0.75))
     for column, layer in enumerate(LADDERS_OF_LAYER):
         axes = figure.add_subplot(grid[0, column])

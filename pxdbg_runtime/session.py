@@ -7,6 +7,7 @@ Here that is an error, except where ``provider="auto"`` was asked for, which log
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,8 +17,6 @@ from pxdbg_runtime.providers import CPU, CUDA, import_onnxruntime, provider_name
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
 
@@ -30,6 +29,9 @@ ProviderOptions = dict[str, str]
 _FATAL: Final = 4
 """ONNX Runtime's log level at which it leaves errors to be raised instead of printing them too."""
 _ELEMENT_TYPES: Final = {"latent": "float", "event_latent": "float", "sensor": "int64"}
+
+_MAX_THREADS: Final = 4096
+"""More than any machine has cores; ONNX Runtime would try to start as many as it is told."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class ImageSession:
     ) -> None:
         self._graph = graph
         self._card = graph.card
-        self._options = dict(provider_options or {})
+        self._options = _checked_options(provider_options)
         self._nintra = _thread_count("nintra", nintra)
         self._ninter = _thread_count("ninter", ninter)
         asked = _name_of_provider(provider)
@@ -135,6 +137,8 @@ class ImageSession:
         if reason is not None:
             message = f"{provider} cannot run here: {reason}."
             raise ProviderError(provider, message)
+        if provider == CPU and self._options:
+            _log.warning("%s takes no options and ignores provider_options: %s", CPU, self._options)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._nintra
         options.inter_op_num_threads = self._ninter
@@ -186,12 +190,24 @@ def _name_of_provider(provider: object) -> str:
     return provider.lower()
 
 
+def _checked_options(options: object) -> ProviderOptions:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(text, str) for pair in options.items() for text in pair):
+        message = f"provider_options must be a mapping of texts to texts, but is {options!r}."
+        raise ArgumentTypeError("provider_options", message)
+    return dict(options)
+
+
 def _thread_count(argument: str, count: object) -> int:
     if isinstance(count, bool) or not isinstance(count, int):
         message = f"{argument} must be a number of threads, but is {count!r}."
         raise ArgumentTypeError(argument, message)
     if count < 1:
         message = f"{argument} must be 1 thread or more, but is {count}."
+        raise ArgumentValueError(argument, message)
+    if count > _MAX_THREADS:
+        message = f"{argument} must be {_MAX_THREADS} threads or fewer, but is {count}."
         raise ArgumentValueError(argument, message)
     return count
 
@@ -201,14 +217,14 @@ def _check_against_card(session: InferenceSession, graph: GraphFile) -> None:
     card = graph.card
     expected = {each.name: (_type_of(each), _shape_of(each, card)) for each in card.inputs}
     found = {each.name: (each.type, _without_names(each.shape)) for each in session.get_inputs()}
-    outputs = {each.name: _without_names(each.shape) for each in session.get_outputs()}
+    outputs = {each.name: (each.type, _without_names(each.shape)) for each in session.get_outputs()}
     if found != expected:
         message = f"The graph {graph.path} does not fit its card: it takes {found}, the card says {expected}."
         raise InferenceError(message)
-    if outputs != {card.output: (None, N_U_CELLS, N_V_CELLS)}:
+    if outputs != {card.output: ("tensor(float)", (None, N_U_CELLS, N_V_CELLS))}:
         message = (
-            f"The graph {graph.path} does not fit its card: it gives {outputs}, expected {card.output!r} of shape "
-            f"(n, {N_U_CELLS}, {N_V_CELLS})."
+            f"The graph {graph.path} does not fit its card: it gives {outputs}, expected {card.output!r}, float32 of "
+            f"shape (n, {N_U_CELLS}, {N_V_CELLS})."
         )
         raise InferenceError(message)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, get_args
 
 from pxdbg_runtime.card import Precision
 from pxdbg_runtime.errors import (
+    ArgumentTypeError,
     ArgumentValueError,
     GraphFileError,
     JsonFieldError,
@@ -85,7 +87,7 @@ def shipped_graphs(folder: Path | None = None) -> tuple[ShippedGraph, ...]:
     try:
         manifest = Fields.parse(path.read_text(encoding="utf-8"))
         schema = manifest.integer("schema")
-        listed = manifest.list_of_nested("graphs")
+        listed = manifest.list_of_nested("graphs") if schema == MANIFEST_SCHEMA else ()
         graphs = tuple(_shipped_graph(fields) for fields in listed)
     except (OSError, UnicodeDecodeError, JsonFieldError) as error:
         message = f"The list of shipped graphs {path} cannot be read ({error}): install pxdbg-runtime again."
@@ -97,13 +99,17 @@ def shipped_graphs(folder: Path | None = None) -> tuple[ShippedGraph, ...]:
 
 
 def _shipped_graph(fields: Fields) -> ShippedGraph:
-    return ShippedGraph(
+    made = ShippedGraph(
         name=fields.text("name"),
         precision=fields.one_of("precision", PRECISIONS),
         file=fields.text("file"),
         size=fields.integer("size", NumberRange(1)),
         sha256=fields.sha256("sha256"),
     )
+    if made.file == ".." or Path(made.file).name != made.file:
+        message = f"{fields.path('file')} must be the name of a file beside the manifest, but is {made.file!r}."
+        raise JsonFieldError(fields.path("file"), message)
+    return made
 
 
 def find_graph(model: str | Path, precision: Precision | None) -> GraphFile:
@@ -125,6 +131,7 @@ def find_graph(model: str | Path, precision: Precision | None) -> GraphFile:
     GraphFileError, CardError, ManifestError
         If the file is not whole.
     """
+    model = _checked_model(model)
     if isinstance(model, Path) or Path(model).suffix == ".onnx" or Path(model).name != model:
         return _find_file(Path(model), precision)
     candidates = {graph.precision: graph for graph in shipped_graphs() if graph.name == model}
@@ -136,9 +143,16 @@ def find_graph(model: str | Path, precision: Precision | None) -> GraphFile:
     return _read_shipped(candidates[chosen])
 
 
+def _checked_model(model: object) -> str | Path:
+    if not isinstance(model, (str, Path)):
+        message = f"model must be the name of a model or the path of a graph, but is {model!r}."
+        raise ArgumentTypeError("model", message)
+    return model
+
+
 def _find_file(path: Path, precision: Precision | None) -> GraphFile:
-    if not path.is_file():
-        raise _not_found(str(path), "a folder" if path.is_dir() else "not a file that exists")
+    if not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for a name that is too long
+        raise _not_found(str(path), "a folder" if os.path.isdir(path) else "not a file that exists")  # noqa: PTH112
     graph = read_graph_file(path)
     if precision is not None and graph.card.precision != precision:
         raise _no_such_precision(str(path), precision, (graph.card.precision,))

@@ -11,11 +11,12 @@ Two streams give the standard normal values of an event from a seed and the even
     Words come in the order in which the bit generator gives them. Of each pair of words (a, b), the upper
     53 bits make u = (a >> 11 plus 1) 2^-53, in (0, 1], and w = (b >> 11) 2^-53, in [0, 1); then, in float64,
     r = sqrt(-2 ln u), and the pair's values are r cos 2 pi w and r sin 2 pi w, rounded to float32. NumPy
-    guarantees its bit streams from version to version, but not its normal distribution, hence our own.
+    guarantees its bit streams from version to version, but not its normal distribution, hence our own. NumPy adds
+    one to the counter before each block, so the first four words are Philox of (1, draw, 0, event).
 
 `TorchStream`
     The values that ``torch.manual_seed(seed)`` followed by one ``torch.randn`` a draw gives on the CPU, event
-    after event, to a unit or two in the last place: PyTorch evaluates the same formulas with float32 vector
+    after event, to three units in the last place: PyTorch evaluates the same formulas with float32 vector
     code. Event k depends on all before it, so asking for a later event draws and drops those between.
 """
 
@@ -58,6 +59,8 @@ MAX_EVENT: Final = 2**63 - 1
 _WORD: Final = 2**64
 _TORCH_BLOCK: Final = 16
 """PyTorch fills normal values in blocks of sixteen, and takes another path below that."""
+_MAX_TORCH_EVENT: Final = 10**9
+"""Hours of drawing and dropping away."""
 
 
 class RandomStream(Protocol):
@@ -170,6 +173,12 @@ class TorchStream:
     def draw(self, event: int) -> tuple[NDArray[np.float32], ...]:
         """Draw an event's values; see `RandomStream.draw`."""
         event = check_event(event)
+        if event > _MAX_TORCH_EVENT:
+            message = (
+                f"random_stream 'torch' draws all events before event {event}, which is out of reach: expected "
+                f"{_MAX_TORCH_EVENT} or less; random_stream='philox' makes every event on its own."
+            )
+            raise ArgumentValueError("event", message)
         if event < self._next_event:
             self._rewind()
         while self._next_event < event:
@@ -230,7 +239,7 @@ def make_stream(name: RandomStreamName, seed: int, draws: Sequence[Draw]) -> Ran
     ArgumentValueError
         If there is no such stream.
     """
-    if name not in _STREAMS:
+    if name not in RANDOM_STREAMS:
         message = f"random_stream must be one of {', '.join(RANDOM_STREAMS)}, but is {name!r}."
         raise ArgumentValueError("random_stream", message)
     return _STREAMS[name](seed, draws)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure the batch-norm statistics on few images: the weights are as random."""
     monkeypatch.setattr(demonstration, "_STATISTICS_BATCHES", 1)
-    monkeypatch.setattr(demonstration, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(demonstration, "_BATCH_SIZE", 1)
 
 
 def state_of(family: str, seed: int) -> dict[str, Tensor]:
@@ -40,13 +40,6 @@ def test_the_seed_decides_the_weights(family: str) -> None:
     assert all(torch.equal(first[key], again[key]) for key in first)
     different = [key for key in first if not torch.equal(first[key], other[key])]
     assert set(different) == {key for key in first if not key.endswith("num_batches_tracked")}
-
-
-@pytest.mark.usefixtures("quick")
-def test_the_callers_random_numbers_are_left_alone() -> None:
-    before = torch.get_rng_state()
-    demonstration_model("resnet", 7)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.slow
@@ -65,13 +58,13 @@ def test_images_look_as_asked_for_on_fresh_latents(family: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_model_is_ready_for_inference_and_its_filters_are_sparse(family: str) -> None:
+def test_model_is_ready_for_inference_and_its_filters_but_the_last_are_sparse(family: str) -> None:
     model = first_export(family).model
     assert not model.training
-    n_terms = [
-        (weight != 0).sum().item() / len(weight) for key, weight in model.state_dict().items() if weight.dim() == 4
-    ]
-    assert all(0 < n <= 16 for n in n_terms)
+    filters = [weight for weight in model.state_dict().values() if weight.dim() == 4]
+    n_terms = [(weight != 0).sum().item() / len(weight) for weight in filters]
+    assert all(0 < n <= 16 for n in n_terms[:-1])
+    assert n_terms[-1] > filters[-1].numel() / 2, "of a few weights alone, all might be negative"
 
 
 def test_targets_are_those_of_the_real_sample_unless_told() -> None:

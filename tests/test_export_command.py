@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from export.__main__ import app
 from pxdbg_runtime.graph_file import read_graph_file
@@ -18,8 +18,6 @@ from tests.checkpoints import light_state, random_model, save, save_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from click.testing import Result
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
@@ -129,10 +127,10 @@ def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path: Path, make: Callabl
     assert not (tmp_path / "graphs").exists()
 
 
-def test_a_bad_name_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
+def test_a_bad_name_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     checkpoint = save(light_state("resnet"), tmp_path / "generator.pt")
     result = invoke(checkpoint, "--model", "resnet", "--output", tmp_path / "graphs", "--name", "a/b")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     expected = "Error: --name must hold letters, digits, '.', '_' and '-' alone, but is 'a/b'.\n"
     assert (result.stdout, result.stderr) == ("", expected)
 
@@ -148,12 +146,12 @@ def test_the_program_shows_no_traceback(tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (("a.pt", "--model", "vae", "--output", "graphs"), r"'vae' is not one of 'convnet', 'resnet'"),
-        (("--model", "resnet", "--output", "graphs"), r"Missing argument 'CHECKPOINT'"),
+        (("--model", "resnet", "--output", "graphs"), r"Missing argument '(?i:checkpoint)'"),
         (("a.pt", "--model", "resnet"), r"Missing option '--output'"),
         (("a.pt", "--output", "graphs"), r"Missing option '--model'"),
         (("a.pt", "--model", "resnet", "--output", "graphs", "--colour", "red"), r"No such option: --colour"),
         (("a.pt", "--model", "resnet", "--output", "graphs", "--nature", "good"), r"'good' is not one of 'checkpoint'"),
-        ((), r"Missing argument 'CHECKPOINT'"),
+        ((), r"Missing argument '(?i:checkpoint)'"),
     ],
 )
 def test_bad_usage_is_exit_code_2(arguments: tuple[str, ...], expected: str) -> None:

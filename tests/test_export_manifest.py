@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -16,19 +17,24 @@ from pxdbg_runtime.errors import GraphFileError, OutputError
 from pxdbg_runtime.shipped import shipped_graphs
 from tests.checkpoints import FlatNet, flat_checkpoint
 
-if TYPE_CHECKING:
-    from pathlib import Path
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with two graphs, and another file that does not count."""
+    folder = tmp_path_factory.mktemp("original")
+    graphs = folder / "graphs"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(FAMILIES, "flat", FlatNet)
+        for seed, name in enumerate(("zebra", "aardvark")):
+            export_checkpoint(flat_checkpoint(folder, seed), "flat", graphs, name=name)
+    (graphs / "notes.txt").write_text("no graph")
+    return graphs
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a folder with two graphs, and other files that do not count."""
-    monkeypatch.setitem(FAMILIES, "flat", FlatNet)
-    graphs = tmp_path / "graphs"
-    for seed, name in enumerate(("zebra", "aardvark")):
-        export_checkpoint(flat_checkpoint(tmp_path, seed), "flat", graphs, name=name)
-    (graphs / "notes.txt").write_text("no graph")
-    return graphs
+def folder(original: Path, tmp_path: Path) -> Path:
+    """Copy that folder, for a test to write in."""
+    return Path(shutil.copytree(original, tmp_path / "graphs"))
 
 
 def test_manifest_lists_size_and_digest_of_every_graph(folder: Path) -> None:

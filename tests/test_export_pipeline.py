@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ import onnx
 import pytest
 
 import export.pipeline
+from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, ParityError
 from export.graph import to_onnx
 from export.models import FAMILIES
@@ -31,11 +33,14 @@ CHECKOUT: Final = Path(__file__).resolve().parent.parent
 FULL_DISK: Final = """
 import resource, signal, sys
 from export.__main__ import app
+from export.models import FAMILIES
+from tests.checkpoints import FlatNet
+FAMILIES["resnet"] = FlatNet
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 app(sys.argv[1:])
 """
-"""Past the limit a write fails with an error, as on a disk that is full."""
+"""Past the limit a write fails with an error, as on a disk that is full. Weights alone take 300 kB."""
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +51,19 @@ def flat_family(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return flat_checkpoint(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def graph_of_flat_0() -> onnx.ModelProto:
+    """Export the checkpoint of the fixture above, once for the tests that refuse what comes after."""
+    with pytest.MonkeyPatch.context() as patched, tempfile.TemporaryDirectory() as folder:
+        patched.setitem(FAMILIES, "flat", FlatNet)
+        return to_onnx(load_checkpoint(flat_checkpoint(Path(folder)), "flat"))
+
+
+@pytest.fixture
+def exported_before(monkeypatch: pytest.MonkeyPatch, graph_of_flat_0: onnx.ModelProto) -> None:
+    monkeypatch.setattr(export.pipeline, "to_onnx", lambda _model: graph_of_flat_0)
 
 
 def shifted(model: GeneratorModule) -> onnx.ModelProto:
@@ -119,6 +137,7 @@ def test_a_graph_that_differs_is_not_written(checkpoint: Path, tmp_path: Path, m
     assert "largest difference" in told[-1]
 
 
+@pytest.mark.usefixtures("exported_before")
 @pytest.mark.parametrize("difference", [1.1e-5, math.inf, math.nan])
 def test_parity_beyond_the_limit_is_refused_and_the_older_graph_stays(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
@@ -132,6 +151,7 @@ def test_parity_beyond_the_limit_is_refused_and_the_older_graph_stays(
     assert read_graph_file(older.path) == older
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_nan_images_of_both_sides_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def with_nan(model: GeneratorModule, graph: onnx.ModelProto) -> Parity:
         model.load_state_dict({key: value * math.nan for key, value in model.state_dict().items()})
@@ -161,16 +181,26 @@ def test_a_name_that_is_no_file_name_is_refused(checkpoint: Path, tmp_path: Path
 
 def test_a_checkpoint_whose_own_name_will_not_do_asks_for_another(checkpoint: Path, tmp_path: Path) -> None:
     renamed = checkpoint.rename(tmp_path / "my generator.pt")
-    with pytest.raises(ArgumentValueError, match="--name must hold .* but is 'my generator'"):
+    with pytest.raises(ArgumentValueError, match=r"--name must hold .* but is 'my generator'"):
         export_checkpoint(renamed, "flat", tmp_path / "graphs")
 
 
+@pytest.mark.usefixtures("exported_before")
+def test_the_longest_name_of_a_file_is_written(checkpoint: Path, tmp_path: Path) -> None:
+    name = "n" * (255 - len("-float32.onnx"))
+    graph = export_checkpoint(checkpoint, "flat", tmp_path / "graphs", name=name)
+    assert files_in(tmp_path / "graphs") == [graph.path.name]
+    assert len(graph.path.name) == 255
+
+
+@pytest.mark.usefixtures("exported_before")
 def test_a_name_too_long_for_a_file_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises((OutputError, ArgumentValueError), match="--name|cannot be written: File name too long"):
+    with pytest.raises((OutputError, ArgumentValueError), match=r"--name|cannot be written: File name too long"):
         export_checkpoint(checkpoint, "flat", tmp_path / "graphs", name="n" * 300)
     assert files_in(tmp_path / "graphs") == []
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_a_file_in_the_way_of_the_folder_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "graphs").write_text("in the way")
     with pytest.raises(OutputError, match=r"The folder .*graphs cannot be made: File exists") as caught:
@@ -181,6 +211,7 @@ def test_a_file_in_the_way_of_the_folder_is_refused(checkpoint: Path, tmp_path: 
     assert (tmp_path / "graphs").read_text() == "in the way"
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_a_folder_in_the_way_of_the_graph_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "graphs" / "flat-0-float32.onnx").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"flat-0-float32\.onnx is a folder"):
@@ -188,6 +219,7 @@ def test_a_folder_in_the_way_of_the_graph_is_refused(checkpoint: Path, tmp_path:
     assert files_in(tmp_path / "graphs") == ["flat-0-float32.onnx"]
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_a_failing_rename_leaves_nothing(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_self: Path, _target: Path) -> None:
         raise PermissionError(13, "Permission denied")
@@ -199,15 +231,14 @@ def test_a_failing_rename_leaves_nothing(checkpoint: Path, tmp_path: Path, monke
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said_in_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
-    checkpoint = save(light_state("resnet"), tmp_path / "generator.pt")
+def test_a_full_disk_is_said_in_one_sentence_and_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "graphs"
     folder.mkdir()
-    (folder / "generator-float32.onnx").write_text("an older graph")
+    (folder / "flat-0-float32.onnx").write_text("an older graph")
     command = [sys.executable, "-c", FULL_DISK, str(checkpoint), "--model", "resnet", "--output", str(folder)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
-    assert done.stderr == f"Error: {folder}/generator-float32.onnx cannot be written: File too large.\n"
+    assert done.stderr == f"Error: {folder}/flat-0-float32.onnx cannot be written: File too large.\n"
     assert "largest difference" in done.stdout
-    assert files_in(folder) == ["generator-float32.onnx"]
-    assert (folder / "generator-float32.onnx").read_text() == "an older graph"
+    assert files_in(folder) == ["flat-0-float32.onnx"]
+    assert (folder / "flat-0-float32.onnx").read_text() == "an older graph"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
+import sys
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -15,8 +17,9 @@ from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, PxdbgErr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
-__all__ = ["BAD_USAGE", "FAILURE", "failures_reported", "log_to_terminal", "stderr", "stdout"]
+__all__ = ["BAD_USAGE", "FAILURE", "end_on_sigterm", "failures_reported", "log_to_terminal", "stderr", "stdout"]
 
 FAILURE: Final = 1
 BAD_USAGE: Final = 2
@@ -34,6 +37,15 @@ def failures_reported() -> Iterator[None]:
         stderr.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
         is_usage = isinstance(error, (ArgumentTypeError, ArgumentValueError))
         raise typer.Exit(BAD_USAGE if is_usage else FAILURE) from None
+
+
+def end_on_sigterm() -> None:
+    """Let a batch system's signal unwind the program, so that a half-written file is removed."""
+
+    def end(signal_number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + signal_number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def log_to_terminal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.console import end_on_sigterm, failures_reported, stderr, stdout
 from pxdbg_runtime.digit_files import check_suffix, how_made, opened_for_writing
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
 from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE, Generator
@@ -99,14 +100,16 @@ def generate(
         how = how_made(generator, numbers)
         stderr.print(
             f"{how.model} {how.precision} on {how.provider}, seed {how.seed}, stream {how.random_stream}",
+            markup=False,
             soft_wrap=True,
         )
         n_digits = 0
+        end_on_sigterm()
         with _progress() as progress, opened_for_writing(output, how) as writer:
             for digits in progress.track(generator.stream(numbers), total=len(numbers), description="events"):
                 writer.write(digits)
                 n_digits += len(digits)
-        stdout.print(f"wrote {output}: {len(numbers)} events, {n_digits:,} digits", markup=False, soft_wrap=True)
+        stdout.print(f"wrote {output}: {_counted(len(numbers))}, {n_digits:,} digits", markup=False, soft_wrap=True)
 
 
 class _RateColumn(TextColumn):
@@ -132,6 +135,10 @@ def _progress() -> Progress:
     )
 
 
+def _counted(n_events: int) -> str:
+    return "1 event" if n_events == 1 else f"{n_events:,} events"
+
+
 def _event_numbers(first_event: int, events: int) -> range:
     if first_event + events - 1 > MAX_EVENT:
         message = f"--first-event {first_event} and --events {events} go beyond the last event number, {MAX_EVENT}."
@@ -142,7 +149,7 @@ def _event_numbers(first_event: int, events: int) -> range:
 def _check_output(output: Path) -> None:
     """Find out before the work whether its result will have a place."""
     check_suffix(output)
-    if not output.parent.is_dir():
+    if not os.path.isdir(output.parent):  # noqa: PTH112  # Path raises for a name that is too long
         message = f"{output} cannot be written: the folder {output.parent} does not exist."
         raise OutputError(output, message)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Column, Table
 
 from pxdbg_runtime.card import ModelCard
@@ -26,7 +27,8 @@ def models() -> None:
         table = Table("model", "precision", "size", "weights", "provenance")
         for listed in shipped_graphs():
             card = find_graph(listed.name, listed.precision).card
-            table.add_row(listed.name, listed.precision, f"{listed.size / 1e6:.1f} MB", card.nature, card.provenance)
+            size = f"{listed.size / 1e6:.1f} MB"
+            table.add_row(*map(escape, (listed.name, listed.precision, size, card.nature, card.provenance)))
         stdout.print(table)
 
 
@@ -67,8 +69,8 @@ def _show_graph(graph: GraphFile) -> None:
     card = graph.card
     table = Table("", Column(overflow="fold"), show_header=False)
     for key, value in _card_rows(card):
-        table.add_row(key, value)
-    table.add_row("file", f"{graph.path}, {graph.size / 1e6:.1f} MB")
+        table.add_row(key, escape(value))
+    table.add_row("file", escape(f"{graph.path}, {graph.size / 1e6:.1f} MB"))
     table.add_row("SHA-256", graph.sha256)
     stdout.print(table)
 
@@ -102,8 +104,7 @@ def _show_digits(content: DigitFile) -> None:
     how = content.how_made
     last = how.first_event + how.events - 1
     stdout.print(
-        f"{how.events} events ({how.first_event} to {last}), {len(content.digits):,} digits of {how.min_charge} ADU "
-        "or more",
+        f"events {how.first_event} to {last}, {len(content.digits):,} digits of {how.min_charge} ADU or more",
         soft_wrap=True,
     )
     table = Table("", "digits an event", "occupancy", "real", "mean charge", "real")

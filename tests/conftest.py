@@ -1,0 +1,40 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+from pxdbg_runtime.shipped import shipped_graphs
+from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pxdbg_runtime.graph_file import GraphFile
+
+# The first example compiles kernels, which takes seconds; the same examples every time keep a failure reproducible.
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session")
+def latent_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
+    """Make a tiny graph that takes latents alone."""
+    return written(tmp_path_factory.mktemp("latent") / "tiny.onnx", latent_model(), LATENT_CARD)
+
+
+@pytest.fixture(scope="session")
+def event_wide_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
+    """Make a tiny graph that takes latents, sensor indices, and values of the whole event."""
+    return written(tmp_path_factory.mktemp("event") / "tiny-event.onnx", event_wide_model(), EVENT_WIDE_CARD)
+
+
+@pytest.fixture
+def _manifest_read_anew() -> Iterator[None]:
+    """Forget the manifest before and after a test that puts another in its place."""
+    shipped_graphs.cache_clear()
+    yield
+    shipped_graphs.cache_clear()

@@ -1,0 +1,314 @@
+"""Files of digits that are damaged, foreign, or hold what is no digit: each is one `DigitFileError`."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits
+from pxdbg_runtime.digit_files import SUFFIXES, read_digits
+from pxdbg_runtime.digits import COLUMN_DTYPES
+from pxdbg_runtime.errors import DigitFileError
+from tests.test_digit_files import HOW, SAMPLE, each_suffix, write
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+NOT_OURS: Final = "is not a file of digits written by pxdbg-runtime, or is damaged"
+UNREADABLE: Final = f"{NOT_OURS}|cannot be read|does not hold the columns of Digits|does not say how"
+COLUMNS: Final[dict[str, NDArray[Any]]] = {name: getattr(SAMPLE, name) for name in COLUMN_DTYPES}
+METADATA: Final = {"schema": 1, **asdict(HOW)}
+N_FLIPPED: Final = 400
+
+
+def write_plainly(path: Path, columns: Mapping[str, NDArray[Any]], text: str | bytes | None) -> Path:
+    """Write a file with plain NumPy or pyarrow, so that it can hold anything."""
+    if path.suffix == ".npz":
+        metadata = {} if text is None else {"pxdbg": np.array(text)}
+        np.savez(path, **columns, **metadata)  # type: ignore[arg-type]  # no column is called allow_pickle
+    else:
+        table = pa.table(columns).replace_schema_metadata(None if text is None else {"pxdbg": text})
+        pyarrow.parquet.write_table(table, path)
+    return path
+
+
+def in_first(name: str, value: int) -> dict[str, NDArray[Any]]:
+    """Put a value into the first row of a column."""
+    column = COLUMNS[name].copy()
+    column[0] = value
+    return {**COLUMNS, name: column}
+
+
+def require_refusal(path: Path, expected: str) -> None:
+    with pytest.raises(DigitFileError, match=expected) as info:
+        read_digits(path)
+    assert info.value.path == path
+    assert str(info.value).startswith(str(path))
+    assert "\n" not in str(info.value)
+
+
+@each_suffix
+def test_plain_tools_write_what_is_read(tmp_path: Path, suffix: str) -> None:
+    """The other tests change one thing of this file, which is sound."""
+    content = read_digits(write_plainly(tmp_path / f"plain{suffix}", COLUMNS, json.dumps(METADATA)))
+    assert content.digits == SAMPLE
+    assert content.how_made == HOW
+
+
+@each_suffix
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (in_first("u_cell", 250), "holds u_cell from 17 to 250, expected 0 to 249"),
+        (in_first("v_cell", 768), "holds v_cell from 5 to 768, expected 0 to 767"),
+        (in_first("charge", 0), "holds charge from 0 to 255, expected 1 to 255"),
+        (in_first("sensor_id", 0), "holds VxdIDs of sensors that the PXD does not have"),
+        (in_first("sensor_id", 8481), "holds VxdIDs of sensors that the PXD does not have"),
+        (in_first("sensor_id", 24_864), "holds VxdIDs of sensors that the PXD does not have"),
+        (in_first("event", 2), "holds event from 2 to 5, expected 3 to 6"),
+        (in_first("event", 7), "holds event from 3 to 7, expected 3 to 6"),
+        (in_first("event", -1), "holds event from -1 to 5, expected 3 to 6"),
+        ({**COLUMNS, "event": COLUMNS["event"].astype(np.int32)}, "event must be an array of int64, but is int32"),
+        ({**COLUMNS, "charge": COLUMNS["charge"].astype(np.int8)}, "charge must be an array of uint8, but is int8"),
+        ({**COLUMNS, "u_cell": COLUMNS["u_cell"].astype(float)}, "u_cell must be an array of uint16, but is float64"),
+        ({**COLUMNS, "v_cell": np.array(["a"] * 5)}, "v_cell must be an array of uint16, but is (object|<U1)"),
+        ({name: COLUMNS[name] for name in ("event", "charge")}, NOT_OURS),
+        ({}, NOT_OURS),
+    ],
+)
+def test_columns_that_hold_no_digits(
+    tmp_path: Path, suffix: str, columns: dict[str, NDArray[Any]], expected: str
+) -> None:
+    require_refusal(write_plainly(tmp_path / f"bad{suffix}", columns, json.dumps(METADATA)), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "expected"),
+    [
+        ("charge", np.ones(4, np.uint8), r"equal length, but charge has the shape \(4,\) and event \(5,\)"),
+        ("event", np.full(1, 3), r"equal length, but sensor_id has the shape \(5,\) and event \(1,\)"),
+        ("charge", np.ones((5, 1), np.uint8), r"equal length, but charge has the shape \(5, 1\)"),
+        ("event", np.array(3), r"event has the shape \(\)"),
+        ("event", COLUMNS["event"].astype(">i8"), "event must be an array of int64, but is >i8"),
+        ("charge", COLUMNS["charge"].astype(object), f"{NOT_OURS}.*allow_pickle"),
+    ],
+)
+def test_arrays_that_are_no_columns(tmp_path: Path, name: str, column: NDArray[Any], expected: str) -> None:
+    require_refusal(write_plainly(tmp_path / "bad.npz", {**COLUMNS, name: column}, json.dumps(METADATA)), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("charge", pa.array([1, 2, None, 4, 5], pa.uint8())),
+        ("event", pa.array([[3]] * 5)),
+        ("u_cell", pa.array([{"u": 3}] * 5)),
+        ("v_cell", pa.array([None] * 5)),
+    ],
+)
+def test_parquet_columns_that_are_no_columns(tmp_path: Path, name: str, column: pa.Array) -> None:
+    path = tmp_path / "bad.parquet"
+    table = pa.table({**COLUMNS, name: column}).replace_schema_metadata({"pxdbg": json.dumps(METADATA)})
+    pyarrow.parquet.write_table(table, path)
+    require_refusal(path, f"does not hold the columns of Digits: Digits: {name} must be an array of")
+
+
+@each_suffix
+@pytest.mark.parametrize("field", METADATA)
+def test_metadata_without_a_field(tmp_path: Path, suffix: str, field: str) -> None:
+    text = json.dumps({key: value for key, value in METADATA.items() if key != field})
+    path = write_plainly(tmp_path / f"bad{suffix}", COLUMNS, text)
+    require_refusal(path, f"does not say how its digits were made: it lacks the field {field}")
+
+
+@each_suffix
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("schema", 2),
+        ("schema", "1"),
+        ("model", ""),
+        ("nature", "real"),
+        ("provenance", None),
+        ("precision", "bfloat16"),
+        ("graph_sha256", "0123"),
+        ("seed", 2**63),
+        ("seed", 1.5),
+        ("random_stream", "mt"),
+        ("first_event", -1),
+        ("events", 0),
+        ("min_charge", 0),
+        ("min_charge", 256),
+        ("min_charge", True),
+        ("provider", []),
+        ("version", 1),
+    ],
+)
+def test_metadata_with_a_wrong_field(tmp_path: Path, suffix: str, field: str, value: object) -> None:
+    path = write_plainly(tmp_path / f"bad{suffix}", COLUMNS, json.dumps({**METADATA, field: value}))
+    require_refusal(path, f"does not say how its digits were made: {field} must be ")
+
+
+@each_suffix
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("made with care", "it is not JSON"),
+        ("", "it is not JSON"),
+        ('{"schema": 1', "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
+        ("[1]", r"it must be a JSON object, but is \[1\]"),
+        ("{}", "it lacks the field schema"),
+        (None, NOT_OURS),
+    ],
+)
+def test_metadata_that_is_none(tmp_path: Path, suffix: str, text: str | None, expected: str) -> None:
+    require_refusal(write_plainly(tmp_path / f"bad{suffix}", COLUMNS, text), expected)
+
+
+@each_suffix
+def test_metadata_that_no_terminal_can_print(tmp_path: Path, suffix: str) -> None:
+    """JSON can spell half a character, which fails wherever it is printed later."""
+    text = json.dumps({**METADATA, "model": "\ud800"})
+    require_refusal(write_plainly(tmp_path / f"bad{suffix}", COLUMNS, text), "does not say how its digits were made")
+
+
+def test_metadata_that_is_no_text(tmp_path: Path) -> None:
+    require_refusal(write_plainly(tmp_path / "bad.parquet", COLUMNS, b"\xff\xfe"), NOT_OURS)
+    require_refusal(write_plainly(tmp_path / "bad.npz", COLUMNS, b"\xff\xfe"), "it is not JSON")
+
+
+@each_suffix
+def test_no_file(tmp_path: Path, suffix: str) -> None:
+    require_refusal(tmp_path / f"gone{suffix}", r"cannot be read: No such file or directory\.")
+    (tmp_path / f"folder{suffix}").mkdir()
+    require_refusal(tmp_path / f"folder{suffix}", r"cannot be read: Is a directory\.")
+    (tmp_path / "file").touch()
+    require_refusal(tmp_path / "file" / f"digits{suffix}", r"cannot be read: Not a directory\.")
+    require_refusal(tmp_path / f"{'a' * 300}{suffix}", r"cannot be read: File name too long\.")
+
+
+@each_suffix
+def test_truncated(tmp_path: Path, suffix: str) -> None:
+    whole = write(tmp_path / f"whole{suffix}", [SAMPLE]).read_bytes()
+    path = tmp_path / f"truncated{suffix}"
+    lengths = [*range(20), *range(20, len(whole), 97), *range(len(whole) - 20, len(whole))]
+    for length in lengths:
+        path.write_bytes(whole[:length])
+        require_refusal(path, UNREADABLE)
+
+
+@each_suffix
+@pytest.mark.parametrize("prefix", [b"", b"PAR1", b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY\x01\x00", b"\x80\x04."])
+def test_random_bytes(tmp_path: Path, suffix: str, prefix: bytes) -> None:
+    path = tmp_path / f"random{suffix}"
+    rng = np.random.default_rng(len(prefix))
+    for n_bytes in (0, 1, 8, 100, 5_000):
+        path.write_bytes(prefix + rng.bytes(n_bytes) + (b"PAR1" if prefix == b"PAR1" else b""))
+        require_refusal(path, NOT_OURS)
+
+
+def test_foreign_files(tmp_path: Path) -> None:
+    foreign = pa.table({"charge": [1, 2]})
+    pyarrow.parquet.write_table(foreign, tmp_path / "foreign.parquet")
+    require_refusal(tmp_path / "foreign.parquet", NOT_OURS)
+    np.savez(tmp_path / "foreign.npz", charge=np.arange(3))
+    require_refusal(tmp_path / "foreign.npz", NOT_OURS)
+    with zipfile.ZipFile(tmp_path / "archive.npz", "w") as archive:
+        archive.writestr("readme.txt", "no array")
+        for name in (*COLUMN_DTYPES, "pxdbg"):
+            archive.writestr(f"{name}.npy", "no array")
+    require_refusal(tmp_path / "archive.npz", f"{NOT_OURS}|does not say how")
+
+
+def test_a_single_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "single.npy", COLUMNS["charge"])
+    (tmp_path / "single.npy").rename(tmp_path / "single.npz")
+    require_refusal(tmp_path / "single.npz", rf"{NOT_OURS} \(it is a single array\)")
+
+
+def test_each_format_under_the_name_of_the_other(tmp_path: Path) -> None:
+    for name, other in (("a.parquet", "b.npz"), ("c.npz", "d.parquet")):
+        write(tmp_path / name, [SAMPLE]).rename(tmp_path / other)
+        require_refusal(tmp_path / other, NOT_OURS)
+
+
+# In the directory at the end of a zip file, an entry begins with PK\1\2; flags and method stand 8 and 10 bytes on.
+@pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "unknown compression"])
+def test_entries_that_zipfile_cannot_open(tmp_path: Path, offset: int, value: int) -> None:
+    path = write(tmp_path / "bad.npz", [SAMPLE])
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + offset] = value
+    path.write_bytes(content)
+    require_refusal(path, NOT_OURS)
+
+
+def test_an_array_that_claims_petabytes(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    claim = {"descr": "<i8", "fortran_order": False, "shape": (10**15,)}
+    np.lib.format.write_array_header_1_0(header, claim)
+    path = tmp_path / "bad.npz"
+    write_plainly(path, {name: column for name, column in COLUMNS.items() if name != "event"}, json.dumps(METADATA))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("event.npy", header.getvalue())
+    require_refusal(path, NOT_OURS)
+
+
+def require_valid(digits: Digits) -> None:
+    assert all(getattr(digits, name).dtype == dtype for name, dtype in COLUMN_DTYPES.items())
+    assert all(getattr(digits, name).shape == (len(digits),) for name in COLUMN_DTYPES)
+    for event, sensor_id, u_cell, v_cell, charge in digits.to_structured().tolist():
+        assert event >= 0
+        assert sensor_id in {sensor.vxd_id for sensor in SENSORS}
+        assert u_cell < N_U_CELLS
+        assert v_cell < N_V_CELLS
+        assert charge >= 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_flipped_bytes_never_surprise(tmp_path: Path, suffix: str, seed: int) -> None:
+    """Either the damage is found, or what is read is sound digits; no other exception escapes."""
+    whole = write(tmp_path / f"whole{suffix}", [SAMPLE.of_event(3), SAMPLE.of_event(5)]).read_bytes()
+    path = tmp_path / f"flipped{suffix}"
+    rng = np.random.default_rng(seed)
+    n_found = 0
+    for _ in range(N_FLIPPED):
+        content = bytearray(whole)
+        for place in rng.integers(len(whole), size=rng.integers(1, 4)):
+            content[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(content)
+        try:
+            require_valid(read_digits(path).digits)
+        except DigitFileError as error:
+            assert re.search(f"^{re.escape(str(path))} ", str(error))  # noqa: PT017  # reading may succeed too
+            n_found += 1
+    assert n_found > N_FLIPPED // 2
+
+
+@each_suffix
+def test_a_flipped_byte_does_not_change_digits(tmp_path: Path, suffix: str) -> None:
+    """Both formats carry checksums of what they hold; each byte of the columns is tried."""
+    whole = write(tmp_path / f"whole{suffix}", [SAMPLE]).read_bytes()
+    path = tmp_path / f"flipped{suffix}"
+    for place in range(0, len(whole) // 2, 3):
+        content = bytearray(whole)
+        content[place] ^= 0x04
+        path.write_bytes(content)
+        try:
+            digits = read_digits(path).digits
+        except DigitFileError:
+            continue
+        assert digits == SAMPLE, f"byte {place} of {len(whole)}"

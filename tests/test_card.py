@@ -1,0 +1,209 @@
+"""The model card as an object: its JSON, its table of thresholds, and what does not fit together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Final
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pxdbg_runtime import card as card_module
+from pxdbg_runtime.card import N_THRESHOLDS, SCHEMA, Draw, GraphInput, ModelCard
+from pxdbg_runtime.errors import CardError
+from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, THRESHOLDS
+
+LATENT_INPUT: Final = LATENT_CARD.inputs[0]
+SENSOR_INPUT: Final = GraphInput(name="number", role="sensor", draw=None)
+
+
+@pytest.mark.parametrize("card", [LATENT_CARD, EVENT_WIDE_CARD], ids=lambda card: card.name)
+def test_json_round_trip(card: ModelCard) -> None:
+    text = card.to_json()
+    again = ModelCard.from_json(text)
+    assert again == card
+    assert hash(again) == hash(card)
+    assert again.to_json() == text
+
+
+def test_json_holds_the_schema_and_every_field() -> None:
+    values = json.loads(EVENT_WIDE_CARD.to_json())
+    assert list(values) == ["schema", *(field.name for field in dataclasses.fields(ModelCard))]
+    assert values["schema"] == SCHEMA == 1
+    assert values["draws"] == [{"name": "latent", "shape": [40, 2]}, {"name": "mood", "shape": [40, 3]}]
+    assert values["inputs"][0] == {"name": "number", "role": "sensor", "draw": None}
+    assert values["cut"] == -0.26
+
+
+def test_fields_may_stand_in_any_order() -> None:
+    values = json.loads(LATENT_CARD.to_json())
+    assert ModelCard.from_json(json.dumps(dict(reversed(values.items())), indent=4)) == LATENT_CARD
+
+
+def test_text_beyond_ascii_survives() -> None:
+    card = dataclasses.replace(LATENT_CARD, provenance='Prüfung π \N{SNOWMAN} \x00 \\ "quoted"')
+    assert ModelCard.from_json(card.to_json()) == card
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_card_with_a_number_that_json_lacks_is_not_written(number: float) -> None:
+    card = dataclasses.replace(LATENT_CARD, parity=dataclasses.replace(LATENT_CARD.parity, max_abs_difference=number))
+    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
+        card.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it is not JSON"),
+        ("{", "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
+        ('{"schema": ' + "1" * 5000 + "}", "it is not JSON"),
+        ("null", "it must be a JSON object, but is None"),
+        ("[1, 2]", r"it must be a JSON object, but is \[1, 2\]"),
+        ('"card"', "it must be a JSON object, but is 'card'"),
+    ],
+    ids=["empty", "half", "nested", "digits", "null", "list", "text"],
+)
+def test_what_is_no_json_object_is_refused(text: str, message: str) -> None:
+    with pytest.raises(CardError, match=f"^The model card is not valid: {message}") as caught:
+        ModelCard.from_json(text)
+    assert caught.value.field == ""
+
+
+def test_a_newer_schema_is_named_before_any_of_its_fields() -> None:
+    with pytest.raises(CardError, match=r"schema 2, but this release .* reads schema 1: upgrade pxdbg-runtime\.") as c:
+        ModelCard.from_json('{"schema": 2, "weights": "elsewhere"}')
+    assert c.value.field == "schema"
+
+
+def test_an_older_schema_asks_for_a_new_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = LATENT_CARD.to_json()
+    monkeypatch.setattr(card_module, "SCHEMA", 2)
+    with pytest.raises(CardError, match=r"schema 1, but .* reads schema 2: export the checkpoint again\.") as caught:
+        ModelCard.from_json(older)
+    assert caught.value.field == "schema"
+
+
+def test_charge_table_without_a_cut_is_the_thresholds() -> None:
+    table = LATENT_CARD.charge_table()
+    assert table.dtype == np.float32
+    assert table.tolist() == list(THRESHOLDS)
+
+
+def test_charge_table_with_a_cut_holds_nothing_at_or_below_it() -> None:
+    table = EVENT_WIDE_CARD.charge_table()
+    cut = np.float32(-0.26)
+    assert table.dtype == np.float32
+    assert table.shape == (N_THRESHOLDS,)
+    assert table[0] == np.nextafter(cut, np.float32(1))
+    # Charge 7 starts at -0.25, charge 6 below the cut.
+    assert np.all(table[:6] == table[0])
+    assert table[6:].tolist() == list(THRESHOLDS[6:])
+
+
+@given(cut=st.floats(-1, 1))
+def test_charge_table_ascends_and_lies_above_any_cut(cut: float) -> None:
+    table = dataclasses.replace(LATENT_CARD, cut=cut).charge_table()
+    assert np.all(table > np.float32(cut))
+    assert np.all(np.diff(table) >= 0)
+    assert np.array_equal(table, np.maximum(table, LATENT_CARD.charge_table()))
+
+
+@pytest.mark.parametrize("n_thresholds", [0, 1, 254, 256])
+def test_thresholds_must_be_255(n_thresholds: int) -> None:
+    thresholds = tuple(np.linspace(-0.5, 0.5, n_thresholds).astype(np.float32).tolist())
+    with pytest.raises(CardError, match=f"thresholds must be 255 numbers, but are {n_thresholds}") as caught:
+        dataclasses.replace(LATENT_CARD, thresholds=thresholds)
+    assert caught.value.field == "thresholds"
+
+
+@pytest.mark.parametrize("place", [0, 100, 254])
+@pytest.mark.parametrize("offset", [1e-12, -1e-12])
+def test_thresholds_must_be_float32_values(place: int, offset: float) -> None:
+    with pytest.raises(CardError, match="thresholds must be float32 values, but rounding") as caught:
+        dataclasses.replace(LATENT_CARD, thresholds=with_threshold(place, THRESHOLDS[place] + offset))
+    assert caught.value.field == "thresholds"
+
+
+def test_thresholds_beyond_float32_are_refused() -> None:
+    with pytest.raises(CardError, match="thresholds must be float32 values, but rounding"):
+        dataclasses.replace(LATENT_CARD, thresholds=with_threshold(254, 1e300))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(0, -1.0), (0, -2.0), (254, 1.5), (3, THRESHOLDS[2]), (3, THRESHOLDS[4]), (200, 0.0), (0, THRESHOLDS[1])],
+)
+def test_thresholds_must_ascend_within_the_range_of_tanh(place: int, value: float) -> None:
+    with pytest.raises(CardError, match=r"thresholds must ascend strictly within \(-1, 1\]") as caught:
+        dataclasses.replace(LATENT_CARD, thresholds=with_threshold(place, value))
+    assert caught.value.field == "thresholds"
+
+
+def with_threshold(place: int, value: float) -> tuple[float, ...]:
+    return (*THRESHOLDS[:place], value, *THRESHOLDS[place + 1 :])
+
+
+@pytest.mark.parametrize(
+    "sensors",
+    [(), LATENT_CARD.sensors[:39], LATENT_CARD.sensors[::-1], tuple(range(40)), (*LATENT_CARD.sensors, 8480)],
+    ids=["none", "39", "reversed", "indices", "41"],
+)
+def test_sensors_must_be_those_of_the_pxd_in_order(sensors: tuple[int, ...]) -> None:
+    with pytest.raises(CardError, match=r"sensors must be the 40 VxdIDs of the PXD in the order of") as caught:
+        dataclasses.replace(LATENT_CARD, sensors=sensors)
+    assert caught.value.field == "sensors"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (GraphInput(name="e", role="event_latent", draw="mood"), r"names the draw 'mood', but expected one of \['lat"),
+        (GraphInput(name="e", role="event_latent", draw=None), "names the draw None, but expected one of"),
+        (GraphInput(name="s", role="sensor", draw="latent"), "names the draw 'latent', but expected none"),
+        (GraphInput(name="s", role="sensor", draw="mood"), "names the draw 'mood', but expected none"),
+    ],
+)
+def test_inputs_must_name_the_draws_of_their_role(wrong: GraphInput, message: str) -> None:
+    with pytest.raises(CardError, match=f"input '{wrong.name}' with role '{wrong.role}' {message}") as caught:
+        dataclasses.replace(LATENT_CARD, inputs=(LATENT_INPUT, wrong))
+    assert caught.value.field == "inputs"
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [(), (SENSOR_INPUT,), (LATENT_INPUT, dataclasses.replace(LATENT_INPUT, name="z2"))],
+    ids=["none", "sensor alone", "two latents"],
+)
+def test_inputs_must_hold_one_latent(inputs: tuple[GraphInput, ...]) -> None:
+    with pytest.raises(CardError, match="inputs must hold one latent, fed by a draw of 2 values a sensor") as caught:
+        dataclasses.replace(LATENT_CARD, inputs=inputs)
+    assert caught.value.field == "inputs"
+
+
+def test_inputs_must_have_different_names() -> None:
+    twice = dataclasses.replace(SENSOR_INPUT, name=LATENT_INPUT.name)
+    with pytest.raises(CardError, match="inputs must have different names") as caught:
+        dataclasses.replace(LATENT_CARD, inputs=(LATENT_INPUT, twice))
+    assert caught.value.field == "inputs"
+
+
+def test_the_latents_draw_must_have_as_many_values_as_the_card_says() -> None:
+    with pytest.raises(CardError, match="inputs must hold one latent, fed by a draw of 96 values a sensor"):
+        dataclasses.replace(LATENT_CARD, latent_size=96)
+
+
+def test_draws_must_have_different_names() -> None:
+    twice = Draw(name="latent", shape=(40, 3))
+    with pytest.raises(CardError, match="draws must have different names") as caught:
+        dataclasses.replace(LATENT_CARD, draws=(*LATENT_CARD.draws, twice))
+    assert caught.value.field == "draws"
+
+
+def test_a_card_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'min_charge'"):
+        LATENT_CARD.min_charge = 2  # type: ignore[misc]  # the point of the test

@@ -1,0 +1,206 @@
+"""The model card field by field: what is missing, of another type, out of range or not known is named."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pxdbg_runtime.card import Draw, GraphInput, MadeWith, ModelCard, Parity
+from pxdbg_runtime.errors import CardError, JsonFieldError
+from pxdbg_runtime.json_fields import Fields, NumberRange
+from tests.graphs import EVENT_WIDE_CARD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Path = tuple[str | int, ...]
+"""Keys and indices from the card down to a value."""
+
+CARD: Final[dict[str, Json]] = json.loads(EVENT_WIDE_CARD.to_json())
+NESTED: Final[dict[Path, type]] = {
+    (): ModelCard,
+    ("parity",): Parity,
+    ("draws", 1): Draw,
+    ("inputs", 0): GraphInput,
+    ("made_with", 1): MadeWith,
+}
+NOT_TEXT: Final[list[Json]] = [None, 1, True, [], {}, ""]
+NOT_INTEGERS: Final[list[Json]] = [None, "1", True, 1.5, 1.0, [], {}]
+NOT_NUMBERS: Final[list[Json]] = [None, "1", True, [], {}, float("nan"), float("inf"), float("-inf"), 10**400]
+NOT_OBJECTS: Final[list[Json]] = [None, 1, "x", []]
+NOT_OBJECT_LISTS: Final[list[Json]] = [None, 1, "x", {}, [], [1], [{}, None]]
+
+WRONG: Final[dict[Path, tuple[str, list[Json]]]] = {
+    ("schema",): ("an integer of 1 or more", [*NOT_INTEGERS, 0, -1]),
+    ("name",): ("text", NOT_TEXT),
+    ("family",): ("text", NOT_TEXT),
+    ("nature",): ("one of checkpoint, stand-in, demonstration", [*NOT_TEXT, "Checkpoint", "real"]),
+    ("provenance",): ("text", NOT_TEXT),
+    ("latent_size",): ("an integer of 1 or more", [*NOT_INTEGERS, 0, -3]),
+    ("draws",): ("a list", NOT_OBJECT_LISTS),
+    ("draws", 1, "name"): ("text", NOT_TEXT),
+    ("draws", 0, "shape"): (
+        "",
+        [None, 1, "x", {}, [], [40], [39, 2], [40, 0], [40, 2, 1], [40, 2.0], [True, 2], [2, 40]],
+    ),
+    ("inputs",): ("a list", NOT_OBJECT_LISTS),
+    ("inputs", 2, "name"): ("text", NOT_TEXT),
+    ("inputs", 1, "role"): ("one of latent, sensor, event_latent", [*NOT_TEXT, "noise"]),
+    ("inputs", 1, "draw"): ("text", [1, True, [], {}, ""]),
+    ("output",): ("text", NOT_TEXT),
+    ("sensors",): ("a list", [None, 1, "x", {}, ["8480"], [8480.0], [True]]),
+    ("precision",): ("one of float32, float16, int8", [*NOT_TEXT, "float64", "auto"]),
+    ("opset",): ("an integer of 1 or more", [*NOT_INTEGERS, 0]),
+    ("thresholds",): ("a list", [None, 1, "x", {}, ["0"], [True], [float("nan")], [float("inf")], [10**400], [None]]),
+    ("cut",): ("a number between -1 and 1", [*NOT_NUMBERS[1:], -1.5, 2]),
+    ("min_charge",): ("an integer between 1 and 255", [*NOT_INTEGERS, 0, 256, -7]),
+    ("checkpoint_sha256",): (
+        "a SHA-256 of 64 hexadecimal digits",
+        [*NOT_TEXT, "0" * 63, "0" * 65, "g" * 64, "A" * 64, "0" * 64 + "\n"],
+    ),
+    ("made_with",): ("a list", NOT_OBJECT_LISTS),
+    ("made_with", 0, "package"): ("text", NOT_TEXT),
+    ("made_with", 1, "version"): ("text", NOT_TEXT),
+    ("parity",): ("an object", NOT_OBJECTS),
+    ("parity", "images"): ("an integer of 1 or more", [*NOT_INTEGERS, 0]),
+    ("parity", "max_abs_difference"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
+    ("parity", "equal_charges"): ("a number between 0 and 1", [*NOT_NUMBERS, -0.1, 1.1]),
+}
+
+
+def dotted(path: Path) -> str:
+    """Name a field as an error gives it: dotted, with the index of a list in brackets."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+def changed(path: Path, value: Json = None, *, remove: bool = False) -> str:
+    """Write the card with one field changed or taken away."""
+    values = copy.deepcopy(CARD)
+    owner: Any = values
+    for step in path[:-1]:
+        owner = owner[step]
+    if remove:
+        del owner[path[-1]]
+    else:
+        owner[path[-1]] = value
+    return json.dumps(values)
+
+
+def refusal_of(text: str) -> CardError:
+    with pytest.raises(CardError, match=r"^The model card is not valid: .*\.$") as caught:
+        ModelCard.from_json(text)
+    return caught.value
+
+
+def every_field() -> Iterator[Path]:
+    yield ("schema",)
+    for place, kind in NESTED.items():
+        for field in dataclasses.fields(kind):
+            yield (*place, field.name)
+
+
+def every_wrong_value() -> Iterator[object]:
+    for path, (expected, values) in WRONG.items():
+        for value in values:
+            yield pytest.param(path, expected, value, id=f"{dotted(path)}={str(value)[:20]!r}")
+
+
+def test_the_table_of_wrong_values_leaves_out_no_field() -> None:
+    named = {tuple(step for step in path if isinstance(step, str)) for path in every_field()}
+    assert {tuple(step for step in path if isinstance(step, str)) for path in WRONG} == named
+
+
+@pytest.mark.parametrize("path", list(every_field()), ids=dotted)
+def test_a_missing_field_is_named(path: Path) -> None:
+    error = refusal_of(changed(path, remove=True))
+    assert error.field == dotted(path)
+    assert f"it lacks the field {dotted(path)}." in str(error)
+
+
+@pytest.mark.parametrize("place", list(NESTED), ids=lambda place: dotted(place) or "card")
+def test_a_field_that_is_not_known_is_named(place: Path) -> None:
+    unknown = (*place, "colour")
+    error = refusal_of(changed(unknown, "red"))
+    assert error.field == dotted(unknown)
+    assert f"it has a field that is not known, {dotted(unknown)}." in str(error)
+
+
+@pytest.mark.parametrize(("path", "expected", "value"), list(every_wrong_value()))
+def test_a_field_with_a_wrong_value_is_named(path: Path, expected: str, value: Json) -> None:
+    error = refusal_of(changed(path, value))
+    assert error.field == dotted(path)
+    assert f"{dotted(path)} must be {expected}" in str(error)
+
+
+@pytest.mark.parametrize("unwritten", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_numbers_that_json_lacks_are_refused(unwritten: str) -> None:
+    error = refusal_of(changed(("cut",), "HERE").replace('"HERE"', unwritten))
+    assert error.field == "cut"
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    error = refusal_of(changed(("nature",), "x" * 10_000))
+    assert str(error).endswith("….")
+    assert len(str(error)) < 250
+
+
+def test_a_cut_may_be_none() -> None:
+    assert ModelCard.from_json(changed(("cut",), None)).cut is None
+
+
+def test_an_integer_is_a_number_but_a_number_is_no_integer() -> None:
+    assert ModelCard.from_json(changed(("cut",), 0)).cut == 0.0
+    assert refusal_of(changed(("opset",), 17.0)).field == "opset"
+
+
+@given(text=st.text(max_size=40))
+def test_any_text_is_refused_in_one_sentence(text: str) -> None:
+    assert refusal_of(text).field in ("", "schema")
+
+
+@given(
+    values=st.dictionaries(
+        st.sampled_from([*CARD, "other"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+            max_leaves=5,
+        ),
+        min_size=1,
+    )
+)
+def test_any_values_are_refused_naming_one_of_the_fields(values: dict[str, Json]) -> None:
+    # Something is wrong in every such card: at the least, no draw that was made up fits its inputs.
+    with pytest.raises(CardError, match=r"^The model card is not valid: ") as caught:
+        ModelCard.from_json(json.dumps({"schema": 1, "name": "x", **values, "draws": [{}]}))
+    assert caught.value.field
+
+
+@pytest.mark.parametrize(
+    ("allowed", "shown"),
+    [
+        (NumberRange(), ""),
+        (NumberRange(1), " of 1 or more"),
+        (NumberRange(None, 2.5), " of 2.5 or less"),
+        (NumberRange(-1, 1), " between -1 and 1"),
+    ],
+)
+def test_ranges_say_what_they_allow(allowed: NumberRange, shown: str) -> None:
+    assert str(allowed) == shown
+    assert 1 in allowed
+
+
+def test_fields_can_be_taken_once() -> None:
+    fields = Fields.parse('{"a": 1}')
+    assert fields.integer("a") == 1
+    fields.nothing_else()
+    with pytest.raises(JsonFieldError, match="it lacks the field a") as caught:
+        fields.integer("a")
+    assert caught.value.field == "a"

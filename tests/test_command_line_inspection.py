@@ -1,0 +1,256 @@
+"""``pxdbg models``, ``providers``, ``show`` and ``plot``: what they print, and how they end."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pxdbg_runtime import pictures
+from pxdbg_runtime.shipped import find_graph, shipped_graphs
+from pxdbg_runtime.summary import summarise
+from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
+from tests.test_command_line import invoke, require_failure, words
+from tests.test_digit_files import HOW, SAMPLE, each_suffix, names_in, random_digits, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from pxdbg_runtime import Digits
+    from pxdbg_runtime.graph_file import GraphFile
+
+
+def row_of(output: str, name: str) -> list[str]:
+    """Find the one row of a table that begins with a name, and split it into its cells."""
+    rows = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in output.splitlines()]
+    (found,) = (row for row in rows if row and row[0] == name)
+    return found
+
+
+def test_models_lists_what_is_shipped() -> None:
+    result = invoke("models")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    for listed in shipped_graphs():
+        card = find_graph(listed.name, listed.precision).card
+        row = row_of(result.stdout, listed.name)
+        assert row[:4] == [listed.name, listed.precision, f"{listed.size / 1e6:.1f} MB", card.nature]
+        assert row[4]
+        assert card.provenance.startswith(row[4])
+
+
+def test_providers_says_what_runs() -> None:
+    result = invoke("providers")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert re.match(r"installed: onnxruntime \d+\.\d+", result.stdout)
+    assert row_of(result.stdout, "CPUExecutionProvider") == ["CPUExecutionProvider", "runs", ""]
+    assert row_of(result.stdout, "AzureExecutionProvider")[1] == "does not run"
+    assert row_of(result.stdout, "CUDAExecutionProvider")[1] == "not installed"
+    assert "pip install 'pxdbg-runtime[gpu]'" in words(result.stdout)
+
+
+def test_providers_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    require_failure(invoke("providers"), 1, r"needs ONNX Runtime, .* pip install 'pxdbg-runtime\[cpu\]'")
+
+
+def test_show_a_graph(event_wide_graph: GraphFile) -> None:
+    result = invoke("show", event_wide_graph.path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    expected = {
+        "model": "tiny-event",
+        "family": "tilted planes",
+        "weights": "checkpoint",
+        "provenance": "Made for a test.",
+        "precision": "float32",
+        "opset": "17",
+        "inputs": "number (sensor), z (latent), e (event_latent)",
+        "draws an event": "latent 40 x 2, mood 40 x 3",
+        "sensors": "40",
+        "smallest charge": "7 ADU",
+        "cut": "outputs not above -0.26 are empty",
+        "against PyTorch": "largest difference 1.5e-06, equal charges 99.9000 % (8 images)",
+        "checkpoint SHA-256": EVENT_WIDE_CARD.checkpoint_sha256,
+        "SHA-256": event_wide_graph.sha256,
+    }
+    assert {name: row_of(result.stdout, name)[1] for name in expected} == expected
+    for made_with in EVENT_WIDE_CARD.made_with:
+        assert f"{made_with.package} {made_with.version}" in row_of(result.stdout, "made with")[1]
+    assert row_of(result.stdout, "file")[1].endswith(f"{event_wide_graph.size / 1e6:.1f} MB")
+
+
+def test_show_a_graph_without_a_cut(latent_graph: GraphFile) -> None:
+    assert row_of(invoke("show", latent_graph.path).stdout, "cut")[1] == "none"
+
+
+def test_show_a_shipped_model() -> None:
+    result = invoke("show", "resnet")
+    graph = find_graph("resnet", None)
+    assert result.exit_code == 0
+    assert row_of(result.stdout, "model")[1] == "resnet"
+    assert row_of(result.stdout, "weights")[1] == graph.card.nature
+    assert row_of(result.stdout, "SHA-256")[1] == graph.sha256
+
+
+@pytest.mark.parametrize(
+    "provenance", ["From [somewhere].", "See [/nowhere].", "[bold]Loud[/bold] weights.", "A \\[b]."]
+)
+def test_a_card_is_shown_as_it_is(tmp_path: Path, provenance: str) -> None:
+    """What looks like markup is text."""
+    graph = written(tmp_path / "odd.onnx", latent_model(), replace(LATENT_CARD, provenance=provenance))
+    result = invoke("show", graph.path)
+    assert result.exit_code == 0
+    assert row_of(result.stdout, "provenance")[1] == provenance
+
+
+def test_a_path_is_shown_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "run [red]").mkdir()
+    graph = written(tmp_path / "run [red]" / "[b].onnx", event_wide_model(), EVENT_WIDE_CARD)
+    result = invoke("show", graph.path)
+    assert result.exit_code == 0
+    assert "run [red]/[b].onnx" in "".join(re.sub(r"[│\n]| {2,}", "", result.stdout))
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    return random_digits(np.random.default_rng(9), 12_345, 5)
+
+
+@each_suffix
+def test_show_digits(tmp_path: Path, suffix: str, digits: Digits) -> None:
+    path = write(tmp_path / f"bg{suffix}", [digits])
+    result = invoke("show", path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    text = words(result.stdout)
+    assert "4 events (3 to 6), 12,345 digits of 1 ADU or more" in text
+    for part in summarise(digits, 4):
+        row = row_of(result.stdout, part.part)
+        assert row[1:3] == [f"{part.digits_per_event:,.0f}", f"{100 * part.occupancy:.2f} %"]
+        assert row[4] == f"{part.mean_charge:.1f} ADU"
+    assert row_of(result.stdout, "both layers")[3:] == ["0.90 %", row_of(result.stdout, "both layers")[4], "22 ADU"]
+    assert f"tiny float32 on CPUExecutionProvider, seed -7, stream philox, pxdbg-runtime {HOW.version}" in text
+    assert f"graph SHA-256 {HOW.graph_sha256}" in text
+    assert f"demonstration: {HOW.provenance}" in text
+
+
+def test_show_no_digits(tmp_path: Path) -> None:
+    result = invoke("show", write(tmp_path / "bg.npz", []))
+    assert result.exit_code == 0
+    assert "4 events (3 to 6), 0 digits" in words(result.stdout)
+    assert row_of(result.stdout, "layer 1")[1:3] == ["0", "0.00 %"]
+    assert len(row_of(result.stdout, "layer 1")[4]) == 1
+
+
+@pytest.mark.parametrize("text", ["[/nowhere]", "[red]", r"\[x]", "$\\frac$"])
+def test_metadata_is_shown_as_it_is(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "bg.npz", [SAMPLE], replace(HOW, model=text, provenance=text))
+    result = invoke("show", path)
+    assert result.exit_code == 0
+    assert f"{text} float32 on" in result.stdout
+    assert f"demonstration: {text}" in result.stdout
+    assert invoke("plot", path, "--output", tmp_path / "event.svg").exit_code == 0
+    assert names_in(tmp_path) == ["bg.npz", "event.svg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gone.parquet", r"gone\.parquet cannot be read: No such file or directory"),
+        ("gone.onnx", r"gone\.onnx' is not a file that exists"),
+        ("text.npz", r"text\.npz is not a file of digits"),
+        ("text.parquet", r"text\.parquet is not a file of digits"),
+        ("text.onnx", r"text\.onnx"),
+        ("text.root", r"text\.root"),
+        ("folder.npz", r"folder\.npz cannot be read: Is a directory"),
+    ],
+)
+def test_show_what_cannot_be_shown(tmp_path: Path, name: str, expected: str) -> None:
+    for each in ("text.npz", "text.parquet", "text.onnx", "text.root"):
+        (tmp_path / each).write_text("no digits at all")
+    (tmp_path / "folder.npz").mkdir()
+    result = invoke("show", tmp_path / name)
+    require_failure(result, 1, f"Error: .*{expected}")
+    assert len(re.findall("^Error: ", result.stderr, re.MULTILINE)) == 1
+
+
+def test_show_an_unknown_name() -> None:
+    require_failure(invoke("show", "vae"), 1, "The model 'vae' is not a shipped model: expected resnet")
+    require_failure(invoke("show"), 2, "(?i)missing argument 'file'")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str]]:
+    """Take down what is drawn, and under which title."""
+    calls = []
+    draw_event = pictures.draw_event
+
+    def recorded(digits: Digits, *, title: str) -> Figure:
+        calls.append((digits, title))
+        return draw_event(digits, title=title)
+
+    monkeypatch.setattr(pictures, "draw_event", recorded)
+    return calls
+
+
+@pytest.mark.parametrize(("options", "event"), [((), 3), (("--event", 3), 3), (("--event", 4), 4), (("--event", 6), 6)])
+def test_plot_an_event(
+    tmp_path: Path, drawn: list[tuple[Digits, str]], options: tuple[str | int, ...], event: int
+) -> None:
+    path = write(tmp_path / "bg.parquet", [SAMPLE])
+    result = invoke("plot", path, "--output", tmp_path / "event.png", *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"wrote {tmp_path / 'event.png'}\n"
+    assert (tmp_path / "event.png").read_bytes().startswith(b"\x89PNG")
+    title = f"PXD background, event {event}: tiny, seed -7  (demonstration, no real physics)"
+    assert drawn == [(SAMPLE.of_event(event), title)]
+
+
+def test_a_picture_of_a_checkpoint_has_no_remark(tmp_path: Path, drawn: list[tuple[Digits, str]]) -> None:
+    path = write(tmp_path / "bg.npz", [SAMPLE], replace(HOW, nature="checkpoint"))
+    assert invoke("plot", path, "--output", tmp_path / "event.png").exit_code == 0
+    assert [title for _digits, title in drawn] == ["PXD background, event 3: tiny, seed -7"]
+
+
+@pytest.mark.parametrize("event", [2, 7, 2**63 - 1])
+def test_plot_an_event_that_is_not_there(tmp_path: Path, event: int) -> None:
+    path = write(tmp_path / "bg.npz", [SAMPLE])
+    result = invoke("plot", path, "--output", tmp_path / "event.png", "--event", event)
+    require_failure(result, 2, f"--event must be one of those in {re.escape(str(path))}, 3 to 6, but is {event}")
+    assert names_in(tmp_path) == ["bg.npz"]
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "expected"),
+    [
+        ("bg.npz --output event.bmp", 2, "must end in the name of a picture format"),
+        ("bg.npz --output event", 2, "must end in the name of a picture format"),
+        ("bg.npz --output event.png --event -1", 2, "--event"),
+        ("bg.npz", 2, "Missing option '--output'"),
+        ("bg.root --output event.png", 2, r"must end in \.parquet or \.npz"),
+        ("gone.npz --output event.png", 1, "cannot be read: No such file"),
+        ("bg.npz --output nowhere/event.png", 1, "nowhere/event.png cannot be written: No such file or directory"),
+        ("bg.npz --output bg.npz/event.png", 1, "bg.npz/event.png cannot be written: Not a directory"),
+        ("bg.npz --output event.pgf", 2, "must end in the name of a picture format"),
+    ],
+)
+def test_plot_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, exit_code: int, expected: str
+) -> None:
+    write(tmp_path / "bg.npz", [SAMPLE])
+    monkeypatch.chdir(tmp_path)
+    require_failure(invoke("plot", *options.split()), exit_code, expected)
+    assert names_in(tmp_path) == ["bg.npz"]
+
+
+def test_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "bg.npz", [SAMPLE])
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = invoke("plot", path, "--output", tmp_path / "event.png")
+    require_failure(result, 1, r"A picture needs matplotlib, .* pip install 'pxdbg-runtime\[plot\]'")
+    assert names_in(tmp_path) == ["bg.npz"]

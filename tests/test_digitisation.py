@@ -1,0 +1,211 @@
+"""The digitiser on images of real size, against a plain NumPy version."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pxdbg_runtime.digitisation import Digitiser
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError
+from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
+from tests.graphs import LATENT_CARD, THRESHOLDS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CUT_CARD: Final = dataclasses.replace(LATENT_CARD, cut=-0.26, min_charge=7)
+SHAPE: Final = (N_U_CELLS, N_V_CELLS)
+VXD_IDS: Final = np.array([sensor.vxd_id for sensor in SENSORS])
+
+
+def sparse_images(n_images: int, seed: int) -> NDArray[np.float32]:
+    """Make images as empty as real ones, with values on thresholds among the hits."""
+    rng = np.random.default_rng(seed)
+    images = np.full((n_images, *SHAPE), -1, dtype=np.float32)
+    hits = rng.random(images.shape, dtype=np.float32) < 0.01
+    images[hits] = rng.choice(np.array(THRESHOLDS, dtype=np.float32), np.count_nonzero(hits))
+    lowered = rng.random(images.shape, dtype=np.float32) < 0.5
+    images[hits & lowered] = np.nextafter(images[hits & lowered], np.float32(-2))
+    return images
+
+
+def plain_charges(images: NDArray[np.float32], min_charge: int, cut: float = -np.inf) -> NDArray[np.int64]:
+    charges = np.searchsorted(np.array(THRESHOLDS, dtype=np.float32), images.ravel(), side="right").reshape(
+        images.shape
+    )
+    return np.where((charges >= min_charge) & (images > np.float32(cut)), charges, 0)
+
+
+def packed(*columns: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Pack (sensor, u, v) of each hit in one integer that orders as they do."""
+    sensor, u_cell, v_cell = (column.astype(np.int64) for column in columns)
+    return (sensor << 32) | (u_cell << 16) | v_cell
+
+
+@settings(max_examples=25)
+@given(
+    n_images=st.integers(1, 6),
+    first_sensor=st.integers(0, 34),
+    min_charge=st.integers(1, 255),
+    event=st.integers(0, 2**63 - 1),
+    seed=st.integers(0, 2**32),
+)
+def test_digits_equal_the_plain_version(
+    n_images: int, first_sensor: int, min_charge: int, event: int, seed: int
+) -> None:
+    images = sparse_images(n_images, seed)
+    digits = Digitiser(LATENT_CARD, min_charge).digits(images, event=event, first_sensor=first_sensor)
+    expected = plain_charges(images, min_charge)
+    image, u_cell, v_cell = np.nonzero(expected)
+    assert np.array_equal(digits.sensor_id, VXD_IDS[first_sensor + image])
+    assert np.array_equal(digits.u_cell, u_cell)
+    assert np.array_equal(digits.v_cell, v_cell)
+    assert np.array_equal(digits.charge, expected[image, u_cell, v_cell])
+    assert np.all(digits.event == event)
+    assert np.all(np.diff(packed(digits.sensor_id, digits.u_cell, digits.v_cell)) > 0)
+
+
+@pytest.mark.parametrize("n_images", [*range(1, 8), 20, 39, 40])
+def test_images_and_digits_are_two_views_of_the_same(n_images: int) -> None:
+    images = sparse_images(n_images, n_images)
+    digitiser = Digitiser(LATENT_CARD)
+    charges = digitiser.charges(images)
+    assert np.array_equal(charges, plain_charges(images, 1))
+    for first_sensor in {0, N_SENSORS - n_images}:
+        made = digitiser.digits(images, first_sensor=first_sensor).to_images()
+        assert np.array_equal(made[first_sensor : first_sensor + n_images], charges)
+        assert np.count_nonzero(made) == np.count_nonzero(charges)
+
+
+def test_a_batch_of_images_gives_what_each_gives_alone() -> None:
+    images = sparse_images(4, 11)
+    digitiser = Digitiser(LATENT_CARD)
+    alone = [digitiser.digits(images[k : k + 1], first_sensor=k) for k in range(4)]
+    together = digitiser.digits(images)
+    assert [together.of_sensor(SENSORS[k]) for k in range(4)] == alone
+
+
+@pytest.mark.parametrize(("value", "n_digits"), [(-1.0, 0), (-np.inf, 0), (1.0, 192_000), (np.inf, 192_000)])
+def test_empty_and_full_images(value: float, n_digits: int) -> None:
+    images = np.full((1, *SHAPE), value, dtype=np.float32)
+    digits = Digitiser(LATENT_CARD).digits(images)
+    assert len(digits) == n_digits
+    assert set(digits.charge.tolist()) == ({255} if n_digits else set())
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (0, 249, 767), (2, 0, 767), (2, 249, 0)])
+def test_a_single_pixel(place: tuple[int, int, int]) -> None:
+    images = np.full((3, *SHAPE), -1, dtype=np.float32)
+    images[place] = THRESHOLDS[41]
+    digits = Digitiser(LATENT_CARD).digits(images, event=8, first_sensor=16)
+    assert digits.to_structured().tolist() == [(8, SENSORS[16 + place[0]].vxd_id, place[1], place[2], 42)]
+
+
+def test_no_images_give_no_digits() -> None:
+    assert len(Digitiser(LATENT_CARD).digits(np.empty((0, *SHAPE), dtype=np.float32))) == 0
+
+
+@settings(max_examples=25)
+@given(
+    place=st.tuples(st.integers(0, 1), st.integers(0, N_U_CELLS - 1), st.integers(0, N_V_CELLS - 1)),
+    background=st.sampled_from([-1.0, 0.5]),
+    min_charge=st.integers(1, 255),
+)
+def test_a_nan_is_refused_wherever_it_stands(place: tuple[int, int, int], background: float, min_charge: int) -> None:
+    images = np.full((2, *SHAPE), background, dtype=np.float32)
+    images[place] = np.nan
+    digitiser = Digitiser(LATENT_CARD, min_charge)
+    for make in (digitiser.digits, digitiser.charges):
+        with pytest.raises(ImageError, match=r"holds a NaN where a value in \[-1, 1\] was expected"):
+            make(images)
+
+
+def test_the_cut_empties_what_is_not_greater() -> None:
+    cut = np.float32(-0.26)
+    images = np.full((1, *SHAPE), -1, dtype=np.float32)
+    images[0, 0, :4] = [np.nextafter(cut, np.float32(-1)), cut, np.nextafter(cut, np.float32(1)), THRESHOLDS[6]]
+    whole = Digitiser(dataclasses.replace(CUT_CARD, min_charge=1)).charges(images)
+    assert whole[0, 0, :4].tolist() == [0, 0, 6, 7]
+    assert Digitiser(CUT_CARD).charges(images)[0, 0, :4].tolist() == [0, 0, 0, 7]
+
+
+@pytest.mark.parametrize("min_charge", [7, 8, 100, 255])
+def test_the_cut_and_a_smallest_charge_together(min_charge: int) -> None:
+    images = sparse_images(2, 5)
+    found = Digitiser(CUT_CARD, min_charge).charges(images)
+    assert np.array_equal(found, plain_charges(images, min_charge, cut=-0.26))
+
+
+@pytest.mark.parametrize("min_charge", range(1, 256, 2))
+def test_a_smallest_charge_suppresses_all_below_and_nothing_else(min_charge: int) -> None:
+    images = np.full((1, *SHAPE), -1, dtype=np.float32)
+    images[0, 7, :255] = THRESHOLDS
+    digits = Digitiser(LATENT_CARD, min_charge).digits(images)
+    assert digits.charge.tolist() == list(range(min_charge, 256))
+
+
+def test_the_smallest_charge_is_the_models_own_unless_given() -> None:
+    assert Digitiser(CUT_CARD).min_charge == 7
+    assert Digitiser(CUT_CARD, 9).min_charge == 9
+    own = Digitiser(CUT_CARD, np.int64(9)).min_charge  # type: ignore[arg-type]  # NumPy's integers are welcome
+    assert type(own) is int
+
+
+@pytest.mark.parametrize("min_charge", [True, False, 7.0, "7", [7], np.float64(7)])
+def test_a_smallest_charge_that_is_no_integer_is_refused(min_charge: object) -> None:
+    with pytest.raises(ArgumentTypeError, match="min_charge must be an integer, but is") as caught:
+        Digitiser(LATENT_CARD, min_charge)  # type: ignore[arg-type]  # the point of the test
+    assert caught.value.argument == "min_charge"
+
+
+@pytest.mark.parametrize("min_charge", [-1, 0, 6, 256, 2**70])
+def test_a_smallest_charge_out_of_range_is_refused(min_charge: int) -> None:
+    with pytest.raises(ArgumentValueError, match=rf"model's own 7 and 255 ADU, but is {min_charge}\.") as caught:
+        Digitiser(CUT_CARD, min_charge)
+    assert caught.value.argument == "min_charge"
+
+
+def test_images_need_not_be_contiguous() -> None:
+    images = sparse_images(4, 3)
+    digitiser = Digitiser(LATENT_CARD)
+    strided = np.repeat(images, 2, axis=2)[:, :, ::2]
+    assert not strided.flags.c_contiguous
+    assert digitiser.digits(strided) == digitiser.digits(images)
+    assert np.array_equal(digitiser.charges(np.asfortranarray(images)), digitiser.charges(images))
+    assert np.array_equal(digitiser.charges(images[::-1]), digitiser.charges(images)[::-1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((2, 250, 768), "float64"),
+        ((2, 250, 768), "float16"),
+        ((2, 250, 768), ">f4"),
+        ((2, 250, 768), "uint8"),
+        ((250, 768), "float32"),
+        ((2, 1, 250, 768), "float32"),
+        ((2, 768, 250), "float32"),
+        ((2, 256, 768), "float32"),
+        ((2, 250, 0), "float32"),
+        ((), "float32"),
+    ],
+)
+def test_images_of_another_shape_or_type_are_refused(shape: tuple[int, ...], dtype: str) -> None:
+    images = np.zeros(shape, dtype=dtype)
+    digitiser = Digitiser(LATENT_CARD)
+    for make in (digitiser.digits, digitiser.charges):
+        with pytest.raises(ImageError, match=r"must be float32 of shape \(n, 250, 768\), but are"):
+            make(images)
+
+
+@pytest.mark.parametrize(("n_images", "first_sensor"), [(41, 0), (1, 40), (2, 39), (1, -1)])
+def test_more_images_than_sensors_are_refused(n_images: int, first_sensor: int) -> None:
+    images = np.full((n_images, *SHAPE), -1, dtype=np.float32)
+    images[:, 0, 0] = 1
+    with pytest.raises(ImageError, match="An event has 40 sensors, but"):
+        Digitiser(LATENT_CARD).digits(images, first_sensor=first_sensor)

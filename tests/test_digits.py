@@ -1,0 +1,158 @@
+"""Digits: what they hold, how they are selected, and what they refuse."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pxdbg_runtime.digits import COLUMN_DTYPES, DIGIT_DTYPE, Digits
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
+from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
+
+PIXELS = st.tuples(
+    st.integers(0, N_SENSORS - 1), st.integers(0, N_U_CELLS - 1), st.integers(0, N_V_CELLS - 1), st.integers(1, 255)
+)
+
+
+def digits_of(rows: list[tuple[int, int, int, int, int]]) -> Digits:
+    """Make digits of (event, sensor index, u, v, charge)."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 5
+    return Digits(
+        event=np.array(columns[0], dtype=np.int64),
+        sensor_id=np.array([SENSORS[index].vxd_id for index in columns[1]], dtype=np.uint16),
+        u_cell=np.array(columns[2], dtype=np.uint16),
+        v_cell=np.array(columns[3], dtype=np.uint16),
+        charge=np.array(columns[4], dtype=np.uint8),
+    )
+
+
+TWO_EVENTS = [(3, 0, 1, 2, 7), (3, 39, 249, 767, 255), (4, 0, 0, 0, 1)]
+
+
+def test_columns_and_structured_dtype_agree() -> None:
+    assert list(COLUMN_DTYPES) == ["event", "sensor_id", "u_cell", "v_cell", "charge"]
+    assert DIGIT_DTYPE.names == tuple(COLUMN_DTYPES)
+    assert DIGIT_DTYPE.itemsize == 8 + 2 + 2 + 2 + 1
+
+
+def test_length_equality_and_repr() -> None:
+    digits = digits_of(TWO_EVENTS)
+    assert len(digits) == 3
+    assert repr(digits) == "Digits(3 digits, 2 events)"
+    assert repr(digits.of_event(4)) == "Digits(1 digits, 1 event)"
+    assert digits == digits_of(TWO_EVENTS)
+    assert digits != digits_of(TWO_EVENTS[:2])
+    assert digits != digits_of([*TWO_EVENTS[:2], (4, 0, 0, 0, 2)])
+    assert digits != "digits"
+    with pytest.raises(TypeError, match="unhashable type: 'Digits'"):
+        hash(digits)
+
+
+def test_empty_digits() -> None:
+    empty = Digits.empty()
+    assert len(empty) == 0
+    assert empty == digits_of([]) == Digits.concatenate([])
+    assert repr(empty) == "Digits(0 digits, 0 events)"
+    assert not empty.to_images().any()
+    assert empty.to_structured().shape == (0,)
+
+
+def test_selection_by_event_and_by_sensor() -> None:
+    digits = digits_of(TWO_EVENTS)
+    assert digits.of_event(3) == digits_of(TWO_EVENTS[:2])
+    assert len(digits.of_event(5)) == 0
+    assert digits.of_sensor(SENSORS[39]) == digits.of_sensor(19520) == digits_of([TWO_EVENTS[1]])
+    assert len(digits.of_sensor(SENSORS[20])) == 0
+    with pytest.raises(ValueError, match="No PXD sensor has the VxdID 1"):
+        digits.of_sensor(1)
+
+
+def test_concatenation_keeps_the_order_given() -> None:
+    parts = [digits_of([row]) for row in TWO_EVENTS]
+    assert Digits.concatenate(parts) == digits_of(TWO_EVENTS)
+    assert Digits.concatenate(iter(reversed(parts))) == digits_of(TWO_EVENTS[::-1])
+
+
+def test_arrays_are_locked_but_not_the_callers_own() -> None:
+    event = np.zeros(2, dtype=np.int64)
+    digits = Digits(
+        event=event,
+        sensor_id=np.full(2, 8480, dtype=np.uint16),
+        u_cell=np.zeros(2, dtype=np.uint16),
+        v_cell=np.arange(2, dtype=np.uint16),
+        charge=np.ones(2, dtype=np.uint8),
+    )
+    for name in COLUMN_DTYPES:
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(digits, name)[0] = 1
+    event[0] = 1
+    assert event.tolist() == [1, 0]
+
+
+def test_structured_array_holds_the_columns() -> None:
+    table = digits_of(TWO_EVENTS).to_structured()
+    assert table.dtype == DIGIT_DTYPE
+    assert table["charge"].tolist() == [7, 255, 1]
+    assert table["sensor_id"].tolist() == [8480, 19520, 8480]
+
+
+@given(pixels=st.lists(PIXELS, max_size=30, unique_by=lambda pixel: pixel[:3]))
+def test_to_images_puts_each_charge_in_its_pixel_and_nothing_elsewhere(
+    pixels: list[tuple[int, int, int, int]],
+) -> None:
+    images = digits_of([(9, *pixel) for pixel in pixels]).to_images()
+    assert images.shape == (N_SENSORS, N_U_CELLS, N_V_CELLS)
+    assert images.dtype == np.uint8
+    expected = {pixel[:3]: pixel[3] for pixel in pixels}
+    found = {tuple(place): images[tuple(place)] for place in np.argwhere(images).tolist()}
+    assert found == expected
+
+
+def test_to_images_refuses_several_events() -> None:
+    with pytest.raises(ArgumentValueError, match=r"these digits belong to 2: select one with of_event\(\)") as caught:
+        digits_of(TWO_EVENTS).to_images()
+    assert caught.value.argument == "event"
+
+
+def test_to_images_refuses_a_sensor_that_is_none() -> None:
+    one = digits_of([TWO_EVENTS[0]])
+    stray = Digits(
+        event=one.event,
+        sensor_id=np.array([1], dtype=np.uint16),
+        u_cell=one.u_cell,
+        v_cell=one.v_cell,
+        charge=one.charge,
+    )
+    with pytest.raises(ValueError, match="VxdID"):
+        stray.to_images()
+
+
+@pytest.mark.parametrize("name", list(COLUMN_DTYPES))
+@pytest.mark.parametrize("came", ["float64", "list"])
+def test_columns_of_another_type_are_refused(name: str, came: str) -> None:
+    columns = {each: np.zeros(2, dtype) for each, dtype in COLUMN_DTYPES.items()}
+    wrong = np.zeros(2) if came == "float64" else [0, 0]
+    with pytest.raises(
+        ArgumentTypeError, match=rf"{name} must be an array of {COLUMN_DTYPES[name]}, but is {came}"
+    ) as c:
+        Digits(**{**columns, name: wrong})  # type: ignore[arg-type]  # the point of the test
+    assert c.value.argument == name
+
+
+@pytest.mark.parametrize("name", ["sensor_id", "charge"])
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), ()])
+def test_columns_of_another_shape_are_refused(name: str, shape: tuple[int, ...]) -> None:
+    columns = {each: np.zeros(2, dtype) for each, dtype in COLUMN_DTYPES.items()}
+    with pytest.raises(ArgumentValueError, match=f"of equal length, but {name} has the shape {re.escape(str(shape))}"):
+        Digits(**{**columns, name: np.zeros(shape, COLUMN_DTYPES[name])})
+
+
+def test_columns_of_two_dimensions_are_refused_also_if_all_agree() -> None:
+    columns = {each: np.zeros((2, 2), dtype) for each, dtype in COLUMN_DTYPES.items()}
+    with pytest.raises(ArgumentValueError, match="event has the shape") as caught:
+        Digits(**columns)
+    assert caught.value.argument == "event"

@@ -1,0 +1,302 @@
+"""The generator: the same digits for a seed and an event, however they are asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+
+from pxdbg_runtime import Digits, Generator
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError
+from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
+from pxdbg_runtime.streams import MAX_SEED, MIN_SEED, make_stream
+from tests.graphs import (
+    EVENT_WIDE_CARD,
+    LATENT_CARD,
+    THRESHOLDS,
+    event_wide_images,
+    event_wide_model,
+    latent_images,
+    latent_model,
+    written,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pxdbg_runtime.card import ModelCard, Nature
+    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.streams import RandomStreamName
+
+
+@pytest.fixture(params=["latent", "event_wide"])
+def graph(request: pytest.FixtureRequest) -> GraphFile:
+    made: GraphFile = request.getfixturevalue(f"{request.param}_graph")
+    return made
+
+
+def images_of(card: ModelCard, seed: int, event: int, stream: RandomStreamName = "philox") -> NDArray[np.float32]:
+    """Compute an event's forty images without a session."""
+    draws = make_stream(stream, seed, card.draws).draw(event)
+    return latent_images(draws[0]) if card == LATENT_CARD else event_wide_images(*draws)
+
+
+def plain_charges(card: ModelCard, images: NDArray[np.float32], min_charge: int) -> NDArray[np.uint8]:
+    charges = np.searchsorted(np.array(THRESHOLDS, dtype=np.float32), images.ravel(), side="right").reshape(
+        images.shape
+    )
+    above_cut = True if card.cut is None else images > np.float32(card.cut)
+    return np.where((charges >= min_charge) & above_cut, charges, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("stream", ["philox", "torch"])
+@pytest.mark.parametrize(("seed", "event"), [(0, 0), (-5, 3), (MIN_SEED, 1)])
+def test_images_are_those_of_the_stream_the_graph_and_the_thresholds(
+    graph: GraphFile, stream: RandomStreamName, seed: int, event: int
+) -> None:
+    generator = Generator(graph.path, seed=seed, random_stream=stream)
+    expected = plain_charges(graph.card, images_of(graph.card, seed, event, stream), graph.card.min_charge)
+    assert np.count_nonzero(expected) > 10_000
+    assert np.array_equal(generator.generate_images(event), expected)
+
+
+def test_digits_are_the_images_in_order(graph: GraphFile) -> None:
+    generator = Generator(graph.path, seed=1)
+    images = generator.generate_images(4)
+    digits = generator.generate(4)
+    assert np.array_equal(digits.to_images(), images)
+    sensor, u_cell, v_cell = np.nonzero(images)
+    assert np.array_equal(digits.sensor_id, np.array(graph.card.sensors)[sensor])
+    assert np.array_equal(digits.u_cell, u_cell)
+    assert np.array_equal(digits.v_cell, v_cell)
+    assert np.all(digits.event == 4)
+
+
+def test_an_event_is_the_same_alone_in_a_stream_and_in_any_order(graph: GraphFile) -> None:
+    alone = Generator(graph.path, seed=7).generate(5)
+    generator = Generator(graph.path, seed=7)
+    in_order = dict(enumerate(generator.stream(range(7))))
+    assert in_order[5] == alone
+    backwards = list(generator.stream(range(6, -1, -1)))
+    assert backwards == [in_order[event] for event in range(6, -1, -1)]
+    assert generator.generate(5) == alone
+    assert in_order[4].to_images().tobytes() != alone.to_images().tobytes()
+
+
+@pytest.mark.parametrize("stream", ["philox", "torch"])
+def test_another_process_generates_the_same(graph: GraphFile, stream: RandomStreamName) -> None:
+    script = (
+        "import hashlib, sys\nfrom pxdbg_runtime import Generator\n"
+        "generator = Generator(sys.argv[1], seed=7, random_stream=sys.argv[2], batch_size=5)\n"
+        "print(hashlib.sha256(generator.generate(5).to_structured().tobytes()).hexdigest())"
+    )
+    command = [sys.executable, "-c", script, str(graph.path), stream]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    here = Generator(graph.path, seed=7, random_stream=stream).generate(5)
+    assert done.stdout.strip() == hashlib.sha256(here.to_structured().tobytes()).hexdigest()
+
+
+def test_the_batch_size_does_not_change_digits(graph: GraphFile) -> None:
+    assert Generator(graph.path, seed=3).batch_size == DEFAULT_BATCH_SIZE
+    expected = Generator(graph.path, seed=3, batch_size=40).generate(2)
+    for batch_size in range(1, 40):
+        generator = Generator(graph.path, seed=3, batch_size=batch_size)
+        assert generator.batch_size == batch_size
+        assert generator.generate(2) == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 40])
+def test_the_batch_size_does_not_change_images(graph: GraphFile, batch_size: int) -> None:
+    expected = plain_charges(graph.card, images_of(graph.card, 3, 2), graph.card.min_charge)
+    assert np.array_equal(Generator(graph.path, seed=3, batch_size=batch_size).generate_images(2), expected)
+
+
+@pytest.mark.slow
+def test_the_batch_size_does_not_change_digits_of_the_shipped_model() -> None:
+    in_twos, in_sevens = (Generator("resnet", seed=7, batch_size=batch_size).generate(5) for batch_size in (2, 7))
+    assert len(in_twos) > 10_000
+    assert in_twos == in_sevens
+
+
+def test_seeds_and_events_give_different_digits(latent_graph: GraphFile) -> None:
+    digits = [Generator(latent_graph.path, seed=seed).generate(event) for seed in (1, 2) for event in (0, 1)]
+    assert len({each.charge.tobytes() for each in digits}) == 4
+
+
+def test_a_stream_generates_each_event_when_it_is_asked_for(latent_graph: GraphFile) -> None:
+    asked: list[int] = []
+
+    def events() -> Iterator[int]:
+        for event in (0, -1):
+            asked.append(event)
+            yield event
+
+    stream = Generator(latent_graph.path, seed=1).stream(events())
+    assert asked == []
+    assert len(next(stream)) > 0
+    assert asked == [0]
+    with pytest.raises(ArgumentValueError, match="event must lie in"):
+        next(stream)
+
+
+@pytest.mark.parametrize("min_charge", [7, 8, 100, 255])
+def test_the_smallest_charge_suppresses_all_below(graph: GraphFile, min_charge: int) -> None:
+    generator = Generator(graph.path, seed=2, min_charge=min_charge)
+    assert generator.min_charge == min_charge
+    expected = plain_charges(graph.card, images_of(graph.card, 2, 0), min_charge)
+    assert np.array_equal(generator.generate(0).to_images(), expected)
+    assert np.array_equal(generator.generate_images(0), expected)
+
+
+def test_attributes_say_what_generates(event_wide_graph: GraphFile) -> None:
+    generator = Generator(str(event_wide_graph.path), precision="float32", provider="cpu", seed=-8, nintra=2, ninter=2)
+    assert generator.card == EVENT_WIDE_CARD
+    assert generator.graph_sha256 == event_wide_graph.sha256
+    assert generator.provider == "CPUExecutionProvider"
+    assert (generator.seed, generator.random_stream) == (-8, "philox")
+    assert generator.min_charge == 7
+
+
+def test_without_a_seed_one_is_drawn_and_reported(latent_graph: GraphFile, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = (Generator(latent_graph.path, provider="cpu") for _ in range(2))
+    assert first.seed != second.seed
+    assert all(MIN_SEED <= generator.seed <= MAX_SEED for generator in (first, second))
+    drawn = [record.getMessage() for record in caplog.records]
+    assert drawn == [f"seed=None drew the seed {generator.seed}" for generator in (first, second)]
+    assert Generator(latent_graph.path, seed=first.seed).generate(1) == first.generate(1)
+
+
+@pytest.mark.parametrize("nature", ["demonstration", "stand-in"])
+def test_weights_without_physics_are_warned_of_once(
+    nature: Nature, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = dataclasses.replace(LATENT_CARD, nature=nature, provenance="Its weights are random.")
+    graph = written(tmp_path / "tiny.onnx", latent_model(), card)
+    generator = Generator(graph.path, seed=1, provider="cpu")
+    generator.generate(0)
+    generator.generate_images(1)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == f"The model tiny is a {nature}. Its weights are random."
+
+
+def test_weights_of_a_checkpoint_are_not_warned_of(latent_graph: GraphFile, caplog: pytest.LogCaptureFixture) -> None:
+    Generator(latent_graph.path, seed=1, provider="cpu")
+    assert caplog.records == []
+
+
+def test_a_graph_that_makes_no_numbers_is_an_error(tmp_path: Path) -> None:
+    model = event_wide_model()
+    # Infinite moods of either sign: where a sensor's own is negative, the sum with the best is not a number.
+    (scale,) = (each for each in model.graph.initializer if each.name == "per_mood")
+    scale.raw_data = np.float32(np.inf).tobytes()
+    graph = written(tmp_path / "graph.onnx", model, EVENT_WIDE_CARD)
+    generator = Generator(graph.path, seed=1)
+    for make in (generator.generate, generator.generate_images):
+        with pytest.raises(ImageError, match="An image holds a NaN"):
+            make(0)
+
+
+WRONG_TYPES: Final[list[tuple[str, object, str]]] = [
+    ("model", 3, "model must be"),
+    ("model", None, "model must be"),
+    ("provider", 3, "provider must be the name of an execution provider, but is 3"),
+    ("provider", None, "provider must be the name"),
+    ("provider_options", 3, "provider_options must be"),
+    ("seed", True, r"seed must be an integer, but is True \(bool\)"),
+    ("seed", 1.0, r"seed must be an integer, but is 1\.0 \(float\)"),
+    ("seed", "1", r"seed must be an integer, but is '1' \(str\)"),
+    ("batch_size", True, "batch_size must be an integer, but is True"),
+    ("batch_size", 2.0, r"batch_size must be an integer, but is 2\.0"),
+    ("batch_size", "2", "batch_size must be an integer, but is '2'"),
+    ("min_charge", True, "min_charge must be an integer, but is True"),
+    ("min_charge", 7.0, r"min_charge must be an integer, but is 7\.0"),
+    ("min_charge", "7", "min_charge must be an integer, but is '7'"),
+    ("nintra", True, "nintra must be a number of threads, but is True"),
+    ("nintra", 1.5, r"nintra must be a number of threads, but is 1\.5"),
+    ("ninter", "2", "ninter must be a number of threads, but is '2'"),
+    ("ninter", None, "ninter must be a number of threads, but is None"),
+]
+WRONG_VALUES: Final[list[tuple[str, object, str]]] = [
+    ("precision", "float8", "precision must be one of auto, float32, float16, int8, but is 'float8'"),
+    ("precision", 3, "precision must be one of .*, but is 3"),
+    ("precision", None, "precision must be one of .*, but is None"),
+    ("precision", "int8", "has no int8 graph: it comes as float32"),
+    ("random_stream", "x", "random_stream must be one of philox, torch, but is 'x'"),
+    ("random_stream", 3, "random_stream must be one of philox, torch, but is 3"),
+    ("random_stream", ["philox"], "random_stream must be one of philox, torch, but is"),
+    ("seed", MIN_SEED - 1, r"seed must lie in \[-2\^63, 2\^63 - 1\], but is -9223372036854775809"),
+    ("seed", MAX_SEED + 1, r"seed must lie in \[-2\^63, 2\^63 - 1\], but is 9223372036854775808"),
+    ("batch_size", 0, "batch_size must lie between 1 and 40 images, but is 0"),
+    ("batch_size", 41, "batch_size must lie between 1 and 40 images, but is 41"),
+    ("batch_size", -1, "batch_size must lie between 1 and 40 images, but is -1"),
+    ("min_charge", 0, "min_charge must lie between the model's own 1 and 255 ADU, but is 0"),
+    ("min_charge", 256, "min_charge must lie between the model's own 1 and 255 ADU, but is 256"),
+    ("nintra", 0, "nintra must be 1 thread or more, but is 0"),
+    ("ninter", -4, "ninter must be 1 thread or more, but is -4"),
+]
+
+
+@pytest.mark.parametrize(("argument", "value", "message"), WRONG_TYPES)
+def test_arguments_of_a_wrong_type_are_refused(
+    argument: str, value: object, message: str, latent_graph: GraphFile
+) -> None:
+    with pytest.raises(ArgumentTypeError, match=message) as caught:
+        Generator(**{"model": latent_graph.path, argument: value})  # type: ignore[arg-type]  # the point of the test
+    assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize(("argument", "value", "message"), WRONG_VALUES)
+def test_arguments_out_of_range_are_refused(
+    argument: str, value: object, message: str, latent_graph: GraphFile
+) -> None:
+    with pytest.raises(ArgumentValueError, match=message) as caught:
+        Generator(latent_graph.path, **{argument: value})  # type: ignore[arg-type]  # the point of the test
+    assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize("stream", ["philox", "torch"])
+@pytest.mark.parametrize("event", [True, 1.0, "1", None])
+def test_events_that_are_no_integers_are_refused(
+    stream: RandomStreamName, event: object, latent_graph: GraphFile
+) -> None:
+    generator = Generator(latent_graph.path, seed=1, random_stream=stream)
+    for make in (generator.generate, generator.generate_images):
+        with pytest.raises(ArgumentTypeError, match="event must be an integer, but is") as caught:
+            make(event)  # type: ignore[arg-type]  # the point of the test
+        assert caught.value.argument == "event"
+
+
+@pytest.mark.parametrize("event", [-1, 2**63])
+def test_events_out_of_range_are_refused(event: int, latent_graph: GraphFile) -> None:
+    generator = Generator(latent_graph.path, seed=1)
+    for make in (generator.generate, generator.generate_images):
+        with pytest.raises(ArgumentValueError, match=rf"event must lie in \[0, 2\^63 - 1\], but is {event}"):
+            make(event)
+
+
+def test_the_last_event_of_all_is_an_event(latent_graph: GraphFile) -> None:
+    digits = Generator(latent_graph.path, seed=1).generate(2**63 - 1)
+    assert isinstance(digits, Digits)
+    assert np.all(digits.event == 2**63 - 1)
+
+
+def test_integers_of_numpy_are_as_good_as_pythons(latent_graph: GraphFile) -> None:
+    generator = Generator(
+        latent_graph.path,
+        seed=np.int64(5),  # type: ignore[arg-type]  # stubs know int alone
+        batch_size=np.int32(3),  # type: ignore[arg-type]
+        min_charge=np.uint8(9),  # type: ignore[arg-type]
+    )
+    plain = Generator(latent_graph.path, seed=5, batch_size=3, min_charge=9)
+    assert generator.generate(np.int64(1)) == plain.generate(1)  # type: ignore[arg-type]
+    assert {type(each) for each in (generator.seed, generator.batch_size, generator.min_charge)} == {int}

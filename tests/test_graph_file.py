@@ -1,0 +1,190 @@
+"""Graph files: ONNX to others, whole or refused to us, whatever was done to their bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+from typing import TYPE_CHECKING, Final
+
+import onnx
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pxdbg_runtime.card import ModelCard
+from pxdbg_runtime.errors import CardError, GraphFileError
+from pxdbg_runtime.graph_file import CARD_KEY, DIGEST_KEY, GraphFile, read_graph_file, sealed
+from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODEL: Final = latent_model().SerializeToString()
+SEALED: Final = sealed(MODEL, LATENT_CARD)
+DIGEST_LENGTH: Final = 64
+NOT_WHOLE: Final = r"is (not an ONNX file, or is truncated|an ONNX file without a model card|damaged or was changed)"
+
+file_per_example = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def refusal_of(path: Path, content: bytes) -> GraphFileError:
+    """Read a file that is not whole: nothing but a GraphFileError of one or two sentences may come of it."""
+    path.write_bytes(content)
+    with pytest.raises(GraphFileError, match=NOT_WHOLE) as caught:
+        read_graph_file(path)
+    assert caught.value.path == path
+    assert str(caught.value).endswith(".")
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("model", "card"), [(latent_model(), LATENT_CARD), (event_wide_model(), EVENT_WIDE_CARD)], ids=["latent", "event"]
+)
+def test_round_trip(model: onnx.ModelProto, card: ModelCard, tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    content = sealed(model.SerializeToString(), card)
+    path.write_bytes(content)
+    expected = GraphFile(path=path, card=card, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    assert read_graph_file(path) == expected
+
+
+def test_sealing_twice_gives_the_same_bytes() -> None:
+    assert sealed(MODEL, LATENT_CARD) == SEALED
+
+
+def test_a_sealed_file_is_an_ordinary_onnx_model(latent_graph: GraphFile) -> None:
+    model = onnx.load(latent_graph.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.graph == latent_model().graph
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert list(metadata) == [CARD_KEY, DIGEST_KEY]
+    assert ModelCard.from_json(metadata[CARD_KEY]) == latent_graph.card
+    content = latent_graph.path.read_bytes()
+    assert content[-DIGEST_LENGTH:].decode() == metadata[DIGEST_KEY]
+
+
+def test_the_digest_is_that_of_every_byte_before_its_entry(latent_graph: GraphFile) -> None:
+    content = latent_graph.path.read_bytes()
+    entry = content.rindex(DIGEST_KEY.encode()) - 4
+    assert hashlib.sha256(content[:entry]).hexdigest() == content[-DIGEST_LENGTH:].decode()
+
+
+def test_other_metadata_stays(tmp_path: Path) -> None:
+    model = latent_model()
+    onnx.helper.set_model_props(model, {"author": "Wörterbuch", "empty": ""})
+    graph = written(tmp_path / "graph.onnx", model, LATENT_CARD)
+    assert graph.card == LATENT_CARD
+    assert {entry.key: entry.value for entry in onnx.load(graph.path).metadata_props}["author"] == "Wörterbuch"
+
+
+@file_per_example
+@given(place=st.integers(0, len(SEALED) - 1), change=st.integers(1, 255))
+@example(place=0, change=1)
+@example(place=len(SEALED) - 1, change=1)
+@example(place=SEALED.index(CARD_KEY.encode()), change=0x20)
+@example(place=SEALED.index(b'"schema"') + 10, change=3)
+@example(place=SEALED.rindex(DIGEST_KEY.encode()), change=0x20)
+@example(place=SEALED.rindex(DIGEST_KEY.encode()) - 1, change=0xFF)
+@example(place=len(SEALED) - DIGEST_LENGTH, change=0x80)
+def test_a_changed_byte_is_found_wherever_it_is(place: int, change: int, tmp_path: Path) -> None:
+    content = bytearray(SEALED)
+    content[place] ^= change
+    refusal_of(tmp_path / "graph.onnx", bytes(content))
+
+
+@pytest.mark.parametrize("last", [*range(1, 200), *range(1000, len(SEALED), 499)])
+def test_each_byte_towards_the_end_of_a_file_counts(last: int, tmp_path: Path) -> None:
+    content = bytearray(SEALED)
+    content[-last] ^= 0x11
+    refusal_of(tmp_path / "graph.onnx", bytes(content))
+
+
+@file_per_example
+@given(length=st.integers(1, len(SEALED) - 1))
+@example(length=1)
+@example(length=len(MODEL))
+@example(length=len(MODEL) - 1)
+@example(length=len(SEALED) - 1)
+@example(length=len(SEALED) - DIGEST_LENGTH)
+@example(length=SEALED.rindex(DIGEST_KEY.encode()) - 4)
+def test_a_truncated_file_is_refused(length: int, tmp_path: Path) -> None:
+    refusal_of(tmp_path / "graph.onnx", SEALED[:length])
+
+
+@file_per_example
+@given(more=st.binary(min_size=1, max_size=300))
+@example(more=b"\n")
+@example(more=SEALED)
+def test_a_file_with_something_behind_its_end_is_refused(more: bytes, tmp_path: Path) -> None:
+    content = SEALED + more
+    if content != SEALED + SEALED:
+        refusal_of(tmp_path / "graph.onnx", content)
+    else:
+        assert "digest" in str(refusal_of(tmp_path / "graph.onnx", content))
+
+
+@file_per_example
+@given(content=st.binary(min_size=1, max_size=600))
+@example(content=b"\x3a")
+@example(content=b"\x80" * 40)
+@example(content=b"\xff" * 12)
+@example(content=b"\x3a\x00")
+@example(content=b"\x08\x01")
+@example(content=b"\x3a\x00\x72\x04\x0a\x02\xff\xfe")
+@example(content=b"PK\x03\x04 a checkpoint, not a graph")
+def test_any_bytes_are_refused(content: bytes, tmp_path: Path) -> None:
+    refusal_of(tmp_path / "graph.onnx", content)
+
+
+def test_random_bytes_are_no_onnx_file(tmp_path: Path) -> None:
+    error = refusal_of(tmp_path / "graph.onnx", random.Random(1).randbytes(100_000))
+    assert "not an ONNX file" in str(error)
+
+
+def test_an_onnx_file_of_another_maker_is_told_what_it_lacks(tmp_path: Path) -> None:
+    error = refusal_of(tmp_path / "foreign.onnx", MODEL)
+    assert "foreign.onnx is an ONNX file without a model card" in str(error)
+    assert "python -m export" in str(error)
+
+
+def test_a_card_without_a_graph_is_refused(tmp_path: Path) -> None:
+    assert "not an ONNX file" in str(refusal_of(tmp_path / "graph.onnx", sealed(b"\x08\x08", LATENT_CARD)))
+
+
+def test_a_card_without_a_digest_is_refused(tmp_path: Path) -> None:
+    model = latent_model()
+    onnx.helper.set_model_props(model, {CARD_KEY: LATENT_CARD.to_json()})
+    assert "does not agree with its digest" in str(refusal_of(tmp_path / "graph.onnx", model.SerializeToString()))
+
+
+def test_a_graph_that_another_tool_saved_anew_is_refused(latent_graph: GraphFile, tmp_path: Path) -> None:
+    model = onnx.load(latent_graph.path)
+    model.producer_name = "another tool"
+    error = refusal_of(tmp_path / "graph.onnx", model.SerializeToString())
+    assert "was changed after it was exported" in str(error)
+
+
+def test_a_sealed_card_that_is_not_valid_names_the_file_and_the_field(tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(sealed(MODEL, dataclasses.replace(LATENT_CARD, min_charge=300)))
+    message = r"graph\.onnx: The model card is not valid: min_charge must be an integer between 1 and 255, but is 300\."
+    with pytest.raises(CardError, match=message) as caught:
+        read_graph_file(path)
+    assert caught.value.field == "min_charge"
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    path.touch()
+    with pytest.raises(GraphFileError, match=r"The graph .*graph\.onnx is empty\.") as caught:
+        read_graph_file(path)
+    assert caught.value.path == path
+
+
+def test_a_folder_and_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(GraphFileError, match=r"cannot be read: Is a directory\."):
+        read_graph_file(tmp_path)
+    with pytest.raises(GraphFileError, match=r"gone\.onnx cannot be read: No such file or directory\."):
+        read_graph_file(tmp_path / "gone.onnx")

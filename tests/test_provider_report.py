@@ -1,0 +1,115 @@
+"""What is said of each execution provider; a tiny graph is tried on it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import onnxruntime
+import pytest
+from onnx import helper
+
+from pxdbg_runtime import providers, session
+from pxdbg_runtime.errors import MissingPackageError
+from pxdbg_runtime.provider_report import ProviderStatus, provider_statuses
+from pxdbg_runtime.providers import CPU, CUDA
+from tests.graphs import LATENT_CARD, model_of, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pxdbg_runtime.graph_file import GraphFile
+
+
+def report(graph: GraphFile) -> dict[str, ProviderStatus]:
+    statuses = provider_statuses(graph)
+    by_name = {status.name: status for status in statuses}
+    assert len(by_name) == len(statuses)
+    return by_name
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let ONNX Runtime offer other providers than it does."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(names))
+
+
+def have_wheels(monkeypatch: pytest.MonkeyPatch, wheels: dict[str, str]) -> None:
+    monkeypatch.setattr(providers, "onnxruntime_wheels", lambda: wheels)
+
+
+def test_every_offered_provider_is_there(latent_graph: GraphFile) -> None:
+    assert set(report(latent_graph)) == {*onnxruntime.get_available_providers(), CUDA}
+
+
+def test_the_cpu_runs(latent_graph: GraphFile, event_wide_graph: GraphFile) -> None:
+    for graph in (latent_graph, event_wide_graph):
+        assert report(graph)[CPU] == ProviderStatus(name=CPU, state="runs", remark="")
+
+
+def test_azure_does_not_run(latent_graph: GraphFile) -> None:
+    status = report(latent_graph)["AzureExecutionProvider"]
+    assert status.state == "does not run"
+    assert status.remark.startswith(f"AzureExecutionProvider cannot run every node of {latent_graph.path}")
+    assert "Use provider='cpu' if that is what you want." in status.remark
+
+
+@pytest.mark.parametrize(
+    ("wheels", "expected"),
+    [
+        (
+            {"onnxruntime": "1.29.0"},
+            (
+                "provider='cuda' needs onnxruntime-gpu, but onnxruntime 1.29.0 is installed: pip uninstall -y onnxruntime "
+                "&& pip install 'pxdbg-runtime[gpu]'."
+            ),
+        ),
+        (
+            {"onnxruntime": "1.29.0", "onnxruntime-gpu": "1.28.0"},
+            (
+                "provider='cuda' is hidden: both onnxruntime 1.29.0, onnxruntime-gpu 1.28.0 are installed in one place, "
+                "and the CPU wheel's files stand in for the GPU wheel's. Uninstall both and install one: pip uninstall -y "
+                "onnxruntime onnxruntime-gpu && pip install 'pxdbg-runtime[gpu]'."
+            ),
+        ),
+        (
+            {},
+            (
+                "provider='cuda' needs onnxruntime-gpu, but another build is installed: pip uninstall -y onnxruntime && "
+                "pip install 'pxdbg-runtime[gpu]'."
+            ),
+        ),
+    ],
+)
+def test_cuda_that_is_not_installed_says_what_to_install(
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch, wheels: dict[str, str], expected: str
+) -> None:
+    offer(monkeypatch, CPU)
+    have_wheels(monkeypatch, wheels)
+    assert provider_statuses(latent_graph) == (
+        ProviderStatus(name=CPU, state="runs", remark=""),
+        ProviderStatus(name=CUDA, state="not installed", remark=expected),
+    )
+
+
+def test_cuda_that_does_not_load_says_why(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, CUDA, CPU)
+    monkeypatch.setattr(session, "why_not", lambda name: "there is no NVIDIA driver here" if name == CUDA else None)
+    cuda, cpu = provider_statuses(latent_graph)
+    expected = f"{CUDA} cannot run here: there is no NVIDIA driver here."
+    assert cuda == ProviderStatus(name=CUDA, state="does not run", remark=expected)
+    assert cpu.state == "runs"
+
+
+def test_a_graph_that_is_refused(tmp_path: Path) -> None:
+    model = model_of([helper.make_node("NoSuchOperator", ["z"], ["images"])], {"z": ("n", 2)}, "images")
+    graph = written(tmp_path / "refused.onnx", model, LATENT_CARD)
+    status = report(graph)[CPU]
+    assert status.state == "does not run"
+    assert "made no session of" in status.remark
+    assert "NoSuchOperator" in status.remark
+
+
+def test_without_onnx_runtime(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingPackageError, match=r"not installed: pip install 'pxdbg-runtime\[cpu\]'"):
+        provider_statuses(latent_graph)

@@ -1,0 +1,182 @@
+"""Execution providers: which there are, why one is not there, and what to install."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+import onnxruntime
+import pytest
+
+from pxdbg_runtime import providers
+from pxdbg_runtime.errors import MissingPackageError, ProviderError
+from pxdbg_runtime.providers import CPU, CUDA, onnxruntime_wheels, provider_name, why_not, why_not_offered
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BLOCKED: Final = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "onnxruntime":
+            raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+sys.meta_path.insert(0, Blocker())
+from pxdbg_runtime import Generator
+from pxdbg_runtime.errors import MissingPackageError
+try:
+    Generator("resnet", seed=1)
+except MissingPackageError as error:
+    print(error.package, error.extra, isinstance(error, ImportError))
+    print(error)
+"""
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(names))
+
+
+def install(monkeypatch: pytest.MonkeyPatch, **wheels: str) -> None:
+    named = {wheel.replace("_", "-"): version for wheel, version in wheels.items()}
+    monkeypatch.setattr(providers, "onnxruntime_wheels", lambda: named)
+
+
+def test_without_onnx_runtime_both_extras_are_named() -> None:
+    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=True)
+    fields, message = done.stdout.splitlines()
+    assert fields == "onnxruntime cpu True"
+    assert message == (
+        "Running a graph needs ONNX Runtime, which is not installed: pip install 'pxdbg-runtime[cpu]' for a CPU, or "
+        "pip install 'pxdbg-runtime[gpu]' for an NVIDIA GPU."
+    )
+
+
+def test_a_blocked_onnx_runtime_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        MissingPackageError, match=r"pxdbg-runtime\[cpu\]' for a CPU, or .*pxdbg-runtime\[gpu\]'"
+    ) as caught:
+        providers.import_onnxruntime()
+    assert (caught.value.package, caught.value.extra) == ("onnxruntime", "cpu")
+
+
+def test_what_onnx_runtime_itself_lacks_is_not_taken_for_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.setitem(sys.modules, "onnxruntime.capi._pybind_state", None)
+    with pytest.raises(ModuleNotFoundError, match=r"onnxruntime\.capi\._pybind_state"):
+        providers.import_onnxruntime()
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
+def test_telemetry_is_off_unless_the_environment_decides(given: dict[str, str], expected: str) -> None:
+    script = (
+        "import os\nfrom pxdbg_runtime.providers import import_onnxruntime\nimport_onnxruntime()\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | given
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == expected
+
+
+def test_the_installed_wheels_are_found() -> None:
+    assert onnxruntime.__version__ in onnxruntime_wheels().values()
+    assert set(onnxruntime_wheels()) <= {"onnxruntime", "onnxruntime-gpu"}
+
+
+@pytest.mark.parametrize("name", ["cpu", "CPU", "CPUExecutionProvider", "cpuexecutionprovider"])
+def test_a_provider_is_found_by_either_name_in_any_case(name: str) -> None:
+    assert provider_name(name) == CPU
+
+
+@pytest.mark.parametrize(("offered", "asked"), [(CUDA, "cuda"), ("TensorrtExecutionProvider", "tensorrt")])
+def test_so_is_any_other_that_is_offered(offered: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, offered, CPU)
+    assert provider_name(asked) == offered
+
+
+@pytest.mark.parametrize("name", ["", "c", "gpu", "CPUExecution", "auto", "cpu ", "ExecutionProvider"])
+def test_a_provider_that_is_not_offered_is_told_which_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, "AzureExecutionProvider", CPU)
+    install(monkeypatch, onnxruntime="1.99.0")
+    message = (
+        rf"provider='{name}' is not one of .*ONNX Runtime \(onnxruntime 1\.99\.0\) offers: expected auto, azure, cpu\.$"
+    )
+    with pytest.raises(ProviderError, match=message) as caught:
+        provider_name(name)
+    assert caught.value.provider == name
+
+
+@pytest.mark.parametrize("name", ["cuda", "CUDA", CUDA])
+def test_cuda_with_the_cpu_wheel_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, CPU)
+    install(monkeypatch, onnxruntime="1.99.0")
+    with pytest.raises(
+        ProviderError,
+        match=r"needs onnxruntime-gpu, but onnxruntime 1\.99\.0 is installed: pip uninstall -y onnxruntime && "
+        r"pip install 'pxdbg-runtime\[gpu\]'\.$",
+    ):
+        provider_name(name)
+
+
+def test_cuda_with_both_wheels_says_which_hides_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, CPU)
+    install(monkeypatch, onnxruntime="1.99.0", onnxruntime_gpu="1.98.0")
+    with pytest.raises(
+        ProviderError,
+        match=r"is hidden: both onnxruntime 1\.99\.0, onnxruntime-gpu 1\.98\.0 are installed in one place, .* pip "
+        r"uninstall -y onnxruntime onnxruntime-gpu && pip install 'pxdbg-runtime\[gpu\]'\.$",
+    ):
+        provider_name("cuda")
+
+
+def test_a_build_that_no_wheel_brought_is_called_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    assert "but another build is installed" in why_not_offered("cuda", (CPU,))
+    assert "installed ONNX Runtime (own build) offers: expected auto, cpu." in why_not_offered("rocm", (CPU,))
+
+
+def test_nothing_is_known_against_other_providers() -> None:
+    assert why_not(CPU) is None
+    assert why_not("AzureExecutionProvider") is None
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("libcuda.so.1", r"there is no NVIDIA driver here"),
+        ("libonnxruntime_providers_shared.so", r"its libraries do not load (no such library): pip install"),
+        ("libonnxruntime_providers_cuda.so", r"its libraries do not load (no such library): pip install"),
+        ("none", None),
+    ],
+)
+def test_why_cuda_does_not_load(
+    broken: str,
+    reason: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load(name: str, mode: int = 0) -> None:
+        del mode
+        if name.endswith(broken):
+            message = "no such library"
+            raise OSError(message)
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load"), raising=False)  # noqa: T201
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    found = why_not(CUDA)
+    if reason is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert reason in found
+    assert capsys.readouterr().out == ""
+
+
+def test_nothing_is_known_where_libraries_have_other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+    assert why_not(CUDA) is None

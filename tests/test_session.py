@@ -1,0 +1,341 @@
+"""Sessions: the provider that was asked for runs the whole graph, or there is an error; the graph fits its card."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from pxdbg_runtime.card import GraphInput
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, ProviderError
+from pxdbg_runtime.providers import CPU, CUDA
+from pxdbg_runtime.session import ImageSession
+from tests.graphs import (
+    EVENT_WIDE_CARD,
+    LATENT_CARD,
+    event_wide_images,
+    event_wide_model,
+    latent_images,
+    latent_model,
+    model_of,
+    written,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from pxdbg_runtime.card import ModelCard
+    from pxdbg_runtime.graph_file import GraphFile
+
+AZURE: Final = "AzureExecutionProvider"
+"""Every CPU wheel for Linux offers it, and it runs no node of a graph like ours."""
+OTHER_CARDS: Final[dict[str, ModelCard]] = {
+    "input of another name": dataclasses.replace(
+        LATENT_CARD, inputs=(GraphInput(name="latent", role="latent", draw="latent"),)
+    ),
+    "input that the graph lacks": dataclasses.replace(
+        LATENT_CARD, inputs=(*LATENT_CARD.inputs, GraphInput(name="number", role="sensor", draw=None))
+    ),
+    "input of another role": dataclasses.replace(
+        LATENT_CARD,
+        draws=(*LATENT_CARD.draws, dataclasses.replace(LATENT_CARD.draws[0], name="other")),
+        inputs=(
+            GraphInput(name="z", role="event_latent", draw="other"),
+            GraphInput(name="y", role="latent", draw="latent"),
+        ),
+    ),
+    "more latent values": dataclasses.replace(
+        LATENT_CARD, latent_size=3, draws=(dataclasses.replace(LATENT_CARD.draws[0], shape=(40, 3)),)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def draws() -> dict[str, NDArray[np.float32]]:
+    rng = np.random.default_rng(8)
+    return {name: rng.normal(size=(40, n)).astype(np.float32) for name, n in (("latent", 2), ("mood", 3))}
+
+
+def offer_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ONNX Runtime say that it offers CUDA, as the GPU wheel does on any machine."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+
+
+def failing(error: Exception) -> Callable[..., None]:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("sensors", [range(40), range(3), range(17, 18), range(35, 40)], ids=str)
+@pytest.mark.parametrize("provider", ["cpu", "auto", CPU, "CPU"])
+def test_images_are_those_of_the_sensors_asked_for(
+    sensors: range, provider: str, latent_graph: GraphFile, draws: dict[str, NDArray[np.float32]]
+) -> None:
+    session = ImageSession(latent_graph, provider=provider)
+    assert session.provider == CPU
+    images = session.images(sensors, draws)
+    assert images.dtype == np.float32
+    assert np.array_equal(images, latent_images(draws["latent"])[sensors.start : sensors.stop])
+
+
+@pytest.mark.parametrize("sensors", [range(40), range(1), range(11, 29)], ids=str)
+def test_inputs_of_all_roles_are_fed_by_the_card(
+    sensors: range, event_wide_graph: GraphFile, draws: dict[str, NDArray[np.float32]]
+) -> None:
+    images = ImageSession(event_wide_graph).images(sensors, draws)
+    expected = event_wide_images(draws["latent"], draws["mood"])
+    assert np.array_equal(images, expected[sensors.start : sensors.stop])
+
+
+@pytest.mark.parametrize(("nintra", "ninter"), [(2, 1), (1, 2), (2, 2)])
+def test_numbers_of_threads_do_not_change_images(
+    nintra: int, ninter: int, event_wide_graph: GraphFile, draws: dict[str, NDArray[np.float32]]
+) -> None:
+    images = ImageSession(event_wide_graph, nintra=nintra, ninter=ninter).images(range(5), draws)
+    assert np.array_equal(images, event_wide_images(draws["latent"], draws["mood"])[:5])
+
+
+@pytest.mark.parametrize("provider", ["azure", AZURE])
+def test_a_provider_that_cannot_run_the_graph_does_not_leave_it_to_the_cpu(
+    provider: str, latent_graph: GraphFile
+) -> None:
+    message = rf"{AZURE} cannot run every node of .*tiny\.onnx.* Use provider='cpu' if that is what you want\."
+    with pytest.raises(ProviderError, match=message) as caught:
+        ImageSession(latent_graph, provider=provider)
+    assert caught.value.provider == AZURE
+
+
+def test_a_provider_that_onnx_runtime_dropped_is_an_error(
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["OtherExecutionProvider", CPU])
+    message = f"{CPU} did not load; ONNX Runtime would run on OtherExecutionProvider instead"
+    with pytest.raises(ProviderError, match=message):
+        ImageSession(latent_graph, provider="cpu")
+
+
+def test_cuda_with_the_cpu_wheel_is_an_error_that_says_what_to_install(latent_graph: GraphFile) -> None:
+    message = r"needs onnxruntime-gpu, but onnxruntime [\d.]+ is installed: .* pip install 'pxdbg-runtime\[gpu\]'"
+    with pytest.raises(ProviderError, match=message) as caught:
+        ImageSession(latent_graph, provider="cuda")
+    assert caught.value.provider == "cuda"
+
+
+def test_cuda_that_does_not_load_is_an_error(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer_cuda(monkeypatch)
+    monkeypatch.setattr("pxdbg_runtime.session.why_not", lambda _: "there is no driver")
+    with pytest.raises(ProviderError, match=r"CUDAExecutionProvider cannot run here: there is no driver\.") as caught:
+        ImageSession(latent_graph, provider="cuda")
+    assert caught.value.provider == CUDA
+
+
+@pytest.mark.parametrize("provider", ["tpu", "", "x" * 100])
+def test_an_unknown_provider_is_told_which_there_are(provider: str, latent_graph: GraphFile) -> None:
+    with pytest.raises(ProviderError, match=rf"provider='{provider}' is not one of .* expected auto, .*cpu"):
+        ImageSession(latent_graph, provider=provider)
+
+
+@pytest.mark.parametrize("provider", [3, None, ["cpu"], b"cpu"])
+def test_a_provider_that_is_no_name_is_refused(provider: object, latent_graph: GraphFile) -> None:
+    message = "provider must be the name of an execution provider, but is"
+    with pytest.raises(ArgumentTypeError, match=message) as caught:
+        ImageSession(latent_graph, provider=provider)  # type: ignore[arg-type]  # the point of the test
+    assert caught.value.argument == "provider"
+
+
+def test_auto_says_that_it_chose_the_cpu_and_why(latent_graph: GraphFile, caplog: pytest.LogCaptureFixture) -> None:
+    session = ImageSession(latent_graph, provider="auto")
+    assert session.provider == CPU
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO
+    assert record.getMessage() == f"provider='auto' chose {CPU}: the installed ONNX Runtime does not offer CUDA"
+
+
+def test_auto_warns_if_cuda_is_offered_and_does_not_load(
+    latent_graph: GraphFile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer_cuda(monkeypatch)
+    monkeypatch.setattr("pxdbg_runtime.session.why_not", lambda name: "there is no driver" if name == CUDA else None)
+    assert ImageSession(latent_graph, provider="auto").provider == CPU
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == f"provider='auto' chose {CPU}: {CUDA} cannot run here: there is no driver."
+
+
+def test_auto_says_that_it_chose_cuda(
+    latent_graph: GraphFile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer_cuda(monkeypatch)
+    monkeypatch.setattr("pxdbg_runtime.session.why_not", lambda _: None)
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, **_: real(path, onnxruntime_options_without_a_gpu(options), providers=[CPU]),
+    )
+    monkeypatch.setattr(real, "get_providers", lambda _: [CUDA, CPU])
+    assert ImageSession(latent_graph, provider="auto").provider == CUDA
+    assert [record.getMessage() for record in caplog.records] == [f"provider='auto' chose {CUDA}"]
+
+
+def onnxruntime_options_without_a_gpu(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
+    """Check that the CPU was not allowed to help out, then allow it."""
+    assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+    return onnxruntime.SessionOptions()
+
+
+@pytest.mark.parametrize("argument", ["nintra", "ninter"])
+@pytest.mark.parametrize("count", [0, -1, 2**31, 2**40])
+def test_a_number_of_threads_that_cannot_be_is_refused(argument: str, count: int, latent_graph: GraphFile) -> None:
+    with pytest.raises(ArgumentValueError, match=rf"{argument} must .*, but is {count}\.") as caught:
+        ImageSession(latent_graph, **{argument: count})  # type: ignore[arg-type]  # one of two integers
+    assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize("argument", ["nintra", "ninter"])
+@pytest.mark.parametrize("count", [True, 1.0, "2", None])
+def test_a_number_of_threads_that_is_no_integer_is_refused(
+    argument: str, count: object, latent_graph: GraphFile
+) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"{argument} must be a number of threads, but is") as caught:
+        ImageSession(latent_graph, **{argument: count})  # type: ignore[arg-type]  # the point of the test
+    assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize("options", [3, "abc", ["a"], {0: "device_id"}, {"device_id": None}])
+def test_provider_options_that_are_no_texts_are_refused(options: object, latent_graph: GraphFile) -> None:
+    with pytest.raises(ArgumentTypeError, match="provider_options must be") as caught:
+        ImageSession(latent_graph, provider_options=options)  # type: ignore[arg-type]  # the point of the test
+    assert caught.value.argument == "provider_options"
+
+
+def test_provider_options_reach_onnx_runtime(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    real = onnxruntime.InferenceSession
+
+    def watched(*arguments: object, providers: list[object], enable_fallback: int) -> object:
+        given.extend(providers)
+        return real(*arguments, providers=providers, enable_fallback=enable_fallback)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
+    ImageSession(latent_graph, provider="cpu", provider_options={"some_option": "7"})
+    assert given == [(CPU, {"some_option": "7"})]
+
+
+@pytest.mark.parametrize(("ninter", "mode"), [(1, "ORT_SEQUENTIAL"), (3, "ORT_PARALLEL")])
+def test_numbers_of_threads_reach_onnx_runtime(ninter: int, mode: str, latent_graph: GraphFile) -> None:
+    options = ImageSession(latent_graph, nintra=2, ninter=ninter)._session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, ninter)
+    assert options.execution_mode.name == mode
+
+
+def test_provider_options_that_onnx_runtime_refuses_are_named(
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = RuntimeError("Unknown provider option:\n  'colour'.")
+    monkeypatch.setattr(onnxruntime, "InferenceSession", failing(refusal))
+    message = rf"made no session of .* on {CPU}: Unknown provider option: 'colour'\. \(provider_options: {{'colour': 'red'}}\)"
+    with pytest.raises(InferenceError, match=message) as caught:
+        ImageSession(latent_graph, provider_options={"colour": "red"})
+    assert caught.value.__cause__ is refusal
+
+
+def graph_with_an_unknown_operator() -> ModelProto:
+    return model_of([helper.make_node("NoSuchOperator", ["z"], ["images"])], {"z": ("n", 2)}, "images")
+
+
+def graph_of_a_future_opset() -> ModelProto:
+    model = latent_model()
+    model.opset_import[0].version = 999
+    return model
+
+
+@pytest.mark.parametrize("make", [graph_with_an_unknown_operator, graph_of_a_future_opset])
+def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(make: Callable[[], ModelProto], tmp_path: Path) -> None:
+    graph = written(tmp_path / "graph.onnx", make(), LATENT_CARD)
+    with pytest.raises(InferenceError, match=rf"^ONNX Runtime made no session of .*graph\.onnx on {CPU}: ") as caught:
+        ImageSession(graph)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("card", list(OTHER_CARDS.values()), ids=list(OTHER_CARDS))
+def test_inputs_that_do_not_fit_the_card_are_refused(card: ModelCard, tmp_path: Path) -> None:
+    graph = written(tmp_path / "graph.onnx", latent_model(), card)
+    with pytest.raises(InferenceError, match=r"graph\.onnx does not fit its card: it takes .*, the card says"):
+        ImageSession(graph)
+
+
+def test_inputs_that_the_card_does_not_know_are_refused(tmp_path: Path) -> None:
+    card = dataclasses.replace(EVENT_WIDE_CARD, inputs=EVENT_WIDE_CARD.inputs[:2])
+    graph = written(tmp_path / "graph.onnx", event_wide_model(), card)
+    with pytest.raises(InferenceError, match="does not fit its card: it takes"):
+        ImageSession(graph)
+
+
+@pytest.mark.parametrize(("output", "shape"), [("along_u", (250, 1)), ("along_v", (1, 768)), ("flat_u", ())], ids=str)
+def test_an_output_of_another_shape_is_refused(output: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    model = latent_model()
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info(output, TensorProto.FLOAT, ("n", *shape)))
+    graph = written(tmp_path / "graph.onnx", model, dataclasses.replace(LATENT_CARD, output=output))
+    with pytest.raises(
+        InferenceError, match=rf"does not fit its card: it gives .*expected '{output}'.* shape \(n, 250, 768\)"
+    ):
+        ImageSession(graph)
+
+
+def test_an_output_for_batches_of_one_size_alone_is_refused(tmp_path: Path) -> None:
+    model = latent_model()
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+    graph = written(tmp_path / "graph.onnx", model, LATENT_CARD)
+    with pytest.raises(InferenceError, match=r"it gives .*\(2, 250, 768\).*, expected 'images'"):
+        ImageSession(graph)
+
+
+@pytest.mark.parametrize("element_type", [TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.UINT8])
+def test_an_output_of_another_type_is_refused(element_type: int, tmp_path: Path) -> None:
+    model = latent_model()
+    model.graph.node[-1].output[0] = "clipped"
+    model.graph.node.append(helper.make_node("Cast", ["clipped"], ["images"], to=element_type))
+    model.graph.output[0].type.tensor_type.elem_type = element_type
+    graph = written(tmp_path / "graph.onnx", model, LATENT_CARD)
+    with pytest.raises(InferenceError, match="does not fit its card: it gives"):
+        ImageSession(graph)
+
+
+def test_an_output_of_another_name_is_refused(tmp_path: Path) -> None:
+    card = dataclasses.replace(LATENT_CARD, output="pictures")
+    graph = written(tmp_path / "graph.onnx", latent_model(), card)
+    with pytest.raises(InferenceError, match=r"it gives \{'images': .*\}, expected 'pictures'"):
+        ImageSession(graph)
+
+
+def test_a_graph_that_fails_while_it_runs_is_an_inference_error(
+    latent_graph: GraphFile, draws: dict[str, NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = ImageSession(latent_graph)
+    out_of_memory = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException("Failed to allocate\n memory")
+    monkeypatch.setattr(session._session, "run", failing(out_of_memory))
+    message = rf"ONNX Runtime failed to run .*tiny\.onnx on {CPU}: Failed to allocate memory"
+    with pytest.raises(InferenceError, match=message) as caught:
+        session.images(range(2), draws)
+    assert caught.value.__cause__ is out_of_memory
+
+
+def test_images_of_another_shape_than_declared_are_refused(
+    latent_graph: GraphFile, draws: dict[str, NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = ImageSession(latent_graph)
+    monkeypatch.setattr(session._session, "run", lambda *_: [np.zeros((1, 250, 768), dtype=np.float32)])
+    with pytest.raises(InferenceError, match=r"gave \(1, 250, 768\) where \(2, 250, 768\) was expected"):
+        session.images(range(2), draws)

@@ -30,7 +30,8 @@ WRAPPERS: Final = ("state_dict", "model", "ema")
 _PARALLEL_PREFIX: Final = "module."
 _COUNTER: Final = "num_batches_tracked"
 """Counts training steps and has no part in the output, so it may be absent."""
-_PICKLE_PROTO: Final = b"\x80"
+_ZIP_MAGIC: Final = b"PK\x03\x04"
+_PICKLE_MAGIC: Final = b"\x80"
 _N_NAMED: Final = 4
 _FLOATS: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -104,10 +105,8 @@ def _read(path: Path) -> object:
     except OSError as error:
         raise CheckpointError(path, f"cannot be read: {error.strerror or error}.") from None
     is_safetensors = path.suffix == ".safetensors"
-    if not (is_safetensors or zipfile.is_zipfile(path) or start.startswith(_PICKLE_PROTO)):
-        what = "is a truncated zip file" if start.startswith(b"PK") else "is no checkpoint"
-        message = f"{what}: expected a file written by torch.save or safetensors."
-        raise CheckpointError(path, message)
+    if not (is_safetensors or start.startswith((_ZIP_MAGIC, _PICKLE_MAGIC))):
+        raise CheckpointError(path, "is no checkpoint: expected a file written by torch.save or safetensors.")
     try:
         return load_file(path) if is_safetensors else _load_pickle(path)
     except pickle.UnpicklingError as error:
@@ -145,10 +144,10 @@ _DAMAGE: Final = (
 
 
 def _unpickling_message(text: str) -> str:
-    found = re.search(r"(?:Unsupported global: )?GLOBAL ([\w.]+)", text)
+    found = re.search(r"(?:Unsupported global: )?GLOBAL (\w[\w.]*\.\w+)", text)
     if found:
         return (
-            f"carries code ({found[1]}), which is never run: save the state dict alone, "
+            f"carries code ({found[1]}), which is never run, or is truncated: save the state dict alone, "
             "torch.save(model.state_dict(), path)."
         )
     if "Unsupported operand" in text or "Unsupported class" in text or "find class" in text:
@@ -215,6 +214,8 @@ def _checked(path: Path, key: str, value: Tensor, shape: tuple[int, ...]) -> Ten
         layout = "" if value.layout == torch.strided else f" ({value.layout})"
         message = f"holds {key} as {kind}{layout}: expected dense float32, float16, bfloat16 or float64."
         raise CheckpointError(path, message)
+    if value.is_meta:
+        raise CheckpointError(path, f"holds {key} without its values (a meta tensor).")
     weight = value.detach().to(torch.float32).contiguous()
     bad = ~torch.isfinite(weight)
     if bad.any():

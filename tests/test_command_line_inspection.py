@@ -128,7 +128,7 @@ def test_show_digits(tmp_path: Path, suffix: str, digits: Digits) -> None:
     result = invoke("show", path)
     assert (result.exit_code, result.stderr) == (0, "")
     text = words(result.stdout)
-    assert "4 events (3 to 6), 12,345 digits of 1 ADU or more" in text
+    assert "events 3 to 6, 12,345 digits of 1 ADU or more" in text
     for part in summarise(digits, 4):
         row = row_of(result.stdout, part.part)
         assert row[1:3] == [f"{part.digits_per_event:,.0f}", f"{100 * part.occupancy:.2f} %"]
@@ -142,7 +142,7 @@ def test_show_digits(tmp_path: Path, suffix: str, digits: Digits) -> None:
 def test_show_no_digits(tmp_path: Path) -> None:
     result = invoke("show", write(tmp_path / "bg.npz", []))
     assert result.exit_code == 0
-    assert "4 events (3 to 6), 0 digits" in words(result.stdout)
+    assert "events 3 to 6, 0 digits" in words(result.stdout)
     assert row_of(result.stdout, "layer 1")[1:3] == ["0", "0.00 %"]
     assert len(row_of(result.stdout, "layer 1")[4]) == 1
 

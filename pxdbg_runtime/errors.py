@@ -30,10 +30,37 @@ __all__ = [
 
 
 class PxdbgError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose; it survives the way between processes."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Python would call the class with the message alone, which is not what its constructor takes.
+        return _rebuilt, (type(self), self.args, self.__dict__)
 
 
-class ArgumentValueError(PxdbgError, ValueError):
+def _rebuilt(kind: type[PxdbgError], args: tuple[object, ...], fields: dict[str, object]) -> PxdbgError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
+
+class _ArgumentError(PxdbgError):
+    """An error of one argument."""
+
+    def __init__(self, argument: str, message: str) -> None:
+        super().__init__(message)
+        self.argument = argument
+
+
+class _FileError(PxdbgError):
+    """An error of one file."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class ArgumentValueError(_ArgumentError, ValueError):
     """An argument of the right type has a value that makes no sense.
 
     Attributes
@@ -42,12 +69,8 @@ class ArgumentValueError(PxdbgError, ValueError):
         Its name.
     """
 
-    def __init__(self, argument: str, message: str) -> None:
-        super().__init__(message)
-        self.argument = argument
 
-
-class ArgumentTypeError(PxdbgError, TypeError):
+class ArgumentTypeError(_ArgumentError, TypeError):
     """An argument has the wrong type.
 
     Attributes
@@ -55,10 +78,6 @@ class ArgumentTypeError(PxdbgError, TypeError):
     argument : str
         Its name.
     """
-
-    def __init__(self, argument: str, message: str) -> None:
-        super().__init__(message)
-        self.argument = argument
 
 
 class JsonFieldError(PxdbgError, ValueError):
@@ -89,7 +108,7 @@ class CardError(PxdbgError, ValueError):
         self.field = field
 
 
-class GraphFileError(PxdbgError, ValueError):
+class GraphFileError(_FileError, ValueError):
     """A file is not a graph that this package can run.
 
     Attributes
@@ -98,12 +117,8 @@ class GraphFileError(PxdbgError, ValueError):
         The file.
     """
 
-    def __init__(self, path: Path, message: str) -> None:
-        super().__init__(message)
-        self.path = path
 
-
-class ManifestError(PxdbgError, RuntimeError):
+class ManifestError(_FileError, RuntimeError):
     """The list of shipped graphs is missing or does not agree with the files beside it.
 
     Attributes
@@ -111,10 +126,6 @@ class ManifestError(PxdbgError, RuntimeError):
     path : Path
         The manifest.
     """
-
-    def __init__(self, path: Path, message: str) -> None:
-        super().__init__(message)
-        self.path = path
 
 
 class ModelNotFoundError(PxdbgError, FileNotFoundError):
@@ -134,7 +145,7 @@ class ModelNotFoundError(PxdbgError, FileNotFoundError):
         self.available = tuple(available)
 
 
-class DigitFileError(PxdbgError, ValueError):
+class DigitFileError(_FileError, ValueError):
     """A file of digits cannot be read.
 
     Attributes
@@ -143,12 +154,8 @@ class DigitFileError(PxdbgError, ValueError):
         The file.
     """
 
-    def __init__(self, path: Path, message: str) -> None:
-        super().__init__(message)
-        self.path = path
 
-
-class OutputError(PxdbgError, OSError):
+class OutputError(_FileError, OSError):
     """A file could not be written; nothing was left behind.
 
     Attributes
@@ -156,10 +163,6 @@ class OutputError(PxdbgError, OSError):
     path : Path
         Where it should have gone.
     """
-
-    def __init__(self, path: Path, message: str) -> None:
-        super().__init__(message)
-        self.path = path
 
 
 class ImageError(PxdbgError, ValueError):

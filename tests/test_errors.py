@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from export.errors import CheckpointError, GraphError, ParityError
+from pxdbg_runtime import errors
+
+if TYPE_CHECKING:
+    from pxdbg_runtime.errors import PxdbgError
+
+PLACE = Path("place")
+EACH = [
+    errors.ArgumentTypeError("seed", "A sentence."),
+    errors.ArgumentValueError("seed", "A sentence."),
+    errors.CardError("opset", "A sentence."),
+    errors.DigitFileError(PLACE, "A sentence."),
+    errors.GraphFileError(PLACE, "A sentence."),
+    errors.ImageError("A sentence."),
+    errors.InferenceError("A sentence."),
+    errors.JsonFieldError("opset", "A sentence."),
+    errors.ManifestError(PLACE, "A sentence."),
+    errors.MissingPackageError("pyarrow", "parquet", "A sentence."),
+    errors.ModelNotFoundError("gan", ("resnet",), "A sentence."),
+    errors.OutputError(PLACE, "A sentence."),
+    errors.ProviderError("cuda", "A sentence."),
+    CheckpointError(PLACE, "A sentence."),
+    GraphError("A sentence."),
+    ParityError(0.5, "A sentence."),
+]
+
+
+@pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__name__)
+def test_an_error_survives_the_way_between_processes(error: PxdbgError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+    assert "A sentence." in str(error)
+    assert arrived.__dict__ == error.__dict__
+
+
+def test_every_error_of_the_runtime_is_here() -> None:
+    assert {type(error).__name__ for error in EACH} >= set(errors.__all__) - {"PxdbgError"}
+
+
+@pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__name__)
+def test_an_error_is_of_the_kind_that_a_caller_expects(error: PxdbgError) -> None:
+    expected = (ValueError, TypeError, RuntimeError, OSError, ImportError)
+    assert isinstance(error, expected)

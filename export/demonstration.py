@@ -1,6 +1,6 @@
 """Seeded random weights of the true architectures: something to run, without any physics.
 
-``python -m export.demonstration --model resnet --seed 7 --output resnet.safetensors`` writes a checkpoint.
+``python -m export.demonstration --model resnet --seed 3 --output resnet.safetensors`` writes a checkpoint.
 
 Weights are random, batch-norm statistics are measured on latents, and the last layer is set so that the
 occupancy and the mean charge of the hits come out as asked for. Two choices are not plain:
@@ -158,7 +158,7 @@ def _last_outputs(
 def main(
     model: Annotated[Family, typer.Option(help="Architecture.")],
     output: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
-    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 3,
 ) -> None:
     """Write a checkpoint of random weights: for demonstrations and tests, without physics."""
     state = demonstration_model(model.value, seed).state_dict()

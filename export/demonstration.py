@@ -7,10 +7,10 @@ occupancy and the mean charge of the hits come out as asked for. Two choices are
 
 - Weak shortcuts in the blocks of most channels: otherwise blocks of 16 and 32 pixels, copied up from the first feature
   maps, show in every image.
-- Every filter has about 12 weights that are not zero, multiples of a quarter of their standard deviation. A sum of
+- Every filter but the last has about 12 weights that are not zero, multiples of a quarter of their standard deviation. A sum of
   12,800 random terms has a rounding error of a few 1e-6 of itself, which PyTorch and ONNX Runtime make differently,
-  and the last layer would stretch it; trained weights have no such sums. And random float32 values do not compress:
-  these take a fraction of the room in a repository.
+  and the last layer would stretch it beyond what the export allows. And random float32 values do not compress: these
+  take a fraction of the room in a repository.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ __all__ = [
     "import_onnxruntime",
     "onnxruntime_wheels",
     "provider_name",
+    "why_it_failed",
     "why_not",
     "why_not_offered",
 ]
@@ -113,27 +114,40 @@ def why_not_offered(provider: str, offered: tuple[str, ...]) -> str:
 
 
 def why_not(name: str) -> str | None:
-    """Say why an offered provider cannot load here; None if nothing is known against it.
+    """Say why a session on an offered provider would be in vain; None if nothing is known against it.
 
-    For CUDA this loads the libraries of the wheels that ``pxdbg-runtime[gpu]`` brings, as a session needs them.
+    For CUDA this loads the libraries of the wheels that ``pxdbg-runtime[gpu]`` brings, as a session needs them. The
+    provider's own library is left to ONNX Runtime: loaded by anybody else first, it would never find its host.
     """
     if name != CUDA:
         return None
-    onnxruntime = import_onnxruntime()
-    # It prints what it cannot load; the check below finds out the same and says it once.
+    # It prints what it cannot load; `why_it_failed` finds out the same and says it once.
     with contextlib.redirect_stdout(io.StringIO()):
-        onnxruntime.preload_dlls()
-    libraries = Path(onnxruntime.__file__ or "").parent / "capi"
-    shared = libraries / "libonnxruntime_providers_shared.so"
-    if not shared.exists():
+        import_onnxruntime().preload_dlls()
+    if _cuda_library() is None:
         return None  # another system's naming: the session will tell
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         return "there is no NVIDIA driver here (libcuda.so.1 does not load): run on a machine with an NVIDIA GPU and its driver"
+    return None
+
+
+def why_it_failed(name: str) -> str | None:
+    """Say why ONNX Runtime made no session on a provider; None if nothing is found out.
+
+    Only after it tried: then the host is known to the provider's library, whoever loads it.
+    """
+    library = _cuda_library() if name == CUDA else None
+    if library is None:
+        return None
     try:
-        ctypes.CDLL(str(shared), ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(libraries / "libonnxruntime_providers_cuda.so"))
+        ctypes.CDLL(str(library))
     except OSError as error:
         return f"its libraries do not load ({error}): {_INSTALL_GPU} brings CUDA and cuDNN"
     return None
+
+
+def _cuda_library() -> Path | None:
+    library = Path(import_onnxruntime().__file__ or "").parent / "capi" / "libonnxruntime_providers_cuda.so"
+    return library if library.exists() else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, ProviderError
-from pxdbg_runtime.providers import CPU, CUDA, import_onnxruntime, provider_name, why_not
+from pxdbg_runtime.providers import CPU, CUDA, import_onnxruntime, provider_name, why_it_failed, why_not
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
 
 if TYPE_CHECKING:
@@ -157,11 +157,15 @@ class ImageSession:
         except _session_errors() as error:
             raise self._refusal(provider, error) from error
         if session.get_providers()[0] != provider:
-            message = f"{provider} did not load; ONNX Runtime would run on {session.get_providers()[0]} instead."
+            reason = why_it_failed(provider) or "it did not load"
+            message = f"{provider} cannot run here: {reason}; ONNX Runtime would run on {session.get_providers()[0]}."
             raise ProviderError(provider, message)
         return session
 
     def _refusal(self, provider: str, error: Exception) -> Exception:
+        reason = why_it_failed(provider)
+        if reason is not None:
+            return ProviderError(provider, f"{provider} cannot run here: {reason}.")
         if "fallback to CPU EP has been explicitly disabled" in str(error):
             message = (
                 f"{provider} cannot run every node of {self._graph.path}, or did not load; ONNX Runtime would run "

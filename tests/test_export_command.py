@@ -115,7 +115,10 @@ def whole_module(folder: Path) -> Path:
         (with_nan, r"The checkpoint \S+ holds nan in fc\.bias: every value must be finite in float32\."),
         (with_two_state_dicts, r"The checkpoint \S+ holds several state dicts, .*: choose with --weights\."),
         (with_brackets, r"The checkpoint \S+/\[bold\]gone\[/bold\]\.pt cannot be read: No such file or directory\."),
-        (whole_module, r"The checkpoint \S+ carries code \(torch\.nn\S+\), which is never run: save the .*"),
+        (
+            whole_module,
+            r"The checkpoint \S+ carries code \(torch\.nn\S+\), which is never run, or is truncated: save the .*",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path: Path, make: Callable[[Path], Path], expected: str) -> None:

@@ -6,17 +6,23 @@ import ctypes
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import onnxruntime
 import pytest
 
 from pxdbg_runtime import providers
 from pxdbg_runtime.errors import MissingPackageError, ProviderError
-from pxdbg_runtime.providers import CPU, CUDA, onnxruntime_wheels, provider_name, why_not, why_not_offered
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pxdbg_runtime.providers import (
+    CPU,
+    CUDA,
+    onnxruntime_wheels,
+    provider_name,
+    why_it_failed,
+    why_not,
+    why_not_offered,
+)
 
 BLOCKED: Final = """
 import sys
@@ -33,6 +39,8 @@ except MissingPackageError as error:
     print(error.package, error.extra, isinstance(error, ImportError))
     print(error)
 """
+
+CUDA_LIBRARY = "libonnxruntime_providers_cuda.so"
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -144,36 +152,55 @@ def test_nothing_is_known_against_other_providers() -> None:
     assert why_not("AzureExecutionProvider") is None
 
 
-@pytest.mark.parametrize(
-    ("broken", "reason"),
-    [
-        ("libcuda.so.1", r"there is no NVIDIA driver here"),
-        ("libonnxruntime_providers_shared.so", r"its libraries do not load (no such library): pip install"),
-        ("libonnxruntime_providers_cuda.so", r"its libraries do not load (no such library): pip install"),
-        ("none", None),
-    ],
-)
-def test_why_cuda_does_not_load(
-    broken: str,
-    reason: str | None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def load(name: str, mode: int = 0) -> None:
-        del mode
+@pytest.fixture
+def gpu_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the installed ONNX Runtime look like that of the GPU wheel."""
+    library = tmp_path / "capi" / CUDA_LIBRARY
+    library.parent.mkdir()
+    library.touch()
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load"), raising=False)  # noqa: T201
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+
+
+def loading_all_but(broken: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let libraries load but for one, and list the names of those that were asked for."""
+    asked: list[str] = []
+
+    def load(name: str) -> None:
+        asked.append(Path(name).name)
         if name.endswith(broken):
             message = "no such library"
             raise OSError(message)
 
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load"), raising=False)  # noqa: T201
     monkeypatch.setattr(ctypes, "CDLL", load)
-    found = why_not(CUDA)
-    if reason is None:
-        assert found is None
-    else:
-        assert found is not None
-        assert reason in found
+    return asked
+
+
+@pytest.mark.usefixtures("gpu_wheel")
+def test_without_a_driver_cuda_is_in_vain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    loading_all_but("libcuda.so.1", monkeypatch)
+    assert "there is no NVIDIA driver here" in (why_not(CUDA) or "")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("gpu_wheel")
+def test_the_library_of_cuda_is_left_to_onnx_runtime_until_it_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = loading_all_but(CUDA_LIBRARY, monkeypatch)
+    assert why_not(CUDA) is None
+    assert CUDA_LIBRARY not in asked
+    assert "its libraries do not load (no such library): pip install" in (why_it_failed(CUDA) or "")
+
+
+@pytest.mark.usefixtures("gpu_wheel")
+def test_nothing_is_found_out_where_everything_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = loading_all_but("none", monkeypatch)
+    assert why_it_failed(CUDA) is None
+    assert asked == [CUDA_LIBRARY]
+
+
+def test_nothing_is_found_out_of_other_providers() -> None:
+    assert why_it_failed(CPU) is None
+    assert why_it_failed(CUDA) is None  # the CPU wheel has no library for it
 
 
 def test_nothing_is_known_where_libraries_have_other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,9 +120,32 @@ def test_a_provider_that_onnx_runtime_dropped_is_an_error(
     latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["OtherExecutionProvider", CPU])
-    message = f"{CPU} did not load; ONNX Runtime would run on OtherExecutionProvider instead"
+    message = f"{CPU} cannot run here: it did not load; ONNX Runtime would run on OtherExecutionProvider"
     with pytest.raises(ProviderError, match=message):
         ImageSession(latent_graph, provider="cpu")
+
+
+def test_what_does_not_load_is_named_after_onnx_runtime_tried(
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def refuse(*_: object, **__: object) -> None:
+        tried.append("session")
+        message = "fallback to CPU EP has been explicitly disabled"
+        raise RuntimeError(message)
+
+    def diagnose(_: str) -> str:
+        tried.append("diagnosis")
+        return "libcublas does not load"
+
+    offer_cuda(monkeypatch)
+    monkeypatch.setattr("pxdbg_runtime.session.why_not", lambda _: None)
+    monkeypatch.setattr("pxdbg_runtime.session.why_it_failed", diagnose)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(ProviderError, match=rf"^{CUDA} cannot run here: libcublas does not load\.$"):
+        ImageSession(latent_graph, provider="cuda")
+    assert tried == ["session", "diagnosis"]
 
 
 def test_cuda_with_the_cpu_wheel_is_an_error_that_says_what_to_install(latent_graph: GraphFile) -> None:

@@ -1,5 +1,7 @@
 # Every target makes the virtual environment that it needs, from scratch or from what an earlier call left.
 
+export ORT_DISABLE_TELEMETRY = 1
+
 PYTHON ?= python3
 # PyTorch of PyPI is a CUDA build of several GB. A CPU build is enough:
 #   make test PIP_TORCH="--index-url https://download.pytorch.org/whl/cpu"

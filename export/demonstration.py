@@ -29,6 +29,7 @@ from export.__main__ import Family
 from export.charge import charge_thresholds, charges_of
 from export.models import FAMILIES, LATENT_SIZE, GeneratorModule
 from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.command_line.console import failures_reported
 
 __all__ = ["Target", "demonstration_model"]
 
@@ -162,7 +163,7 @@ def main(
 ) -> None:
     """Write a checkpoint of random weights: for demonstrations and tests, without physics."""
     state = demonstration_model(model.value, seed).state_dict()
-    with written_whole(output) as partial:
+    with failures_reported(), written_whole(output) as partial:
         safetensors.torch.save_file(state, partial)
     typer.echo(f"wrote {output}")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.command_line.console import failures_reported
 from pxdbg_runtime.graph_file import read_graph_file
 from pxdbg_runtime.shipped import MANIFEST_NAME, ShippedGraph, manifest_text
 
@@ -42,8 +43,9 @@ def write_manifest(folder: Path) -> tuple[ShippedGraph, ...]:
 
 def main(folder: Annotated[Path, typer.Argument(help="Folder of graphs.")]) -> None:
     """Write FOLDER/manifest.json anew from the graphs beside it."""
-    for graph in write_manifest(folder):
-        typer.echo(f"{graph.name} {graph.precision}: {graph.file}, {graph.size} bytes")
+    with failures_reported():
+        for graph in write_manifest(folder):
+            typer.echo(f"{graph.name} {graph.precision}: {graph.file}, {graph.size} bytes")
 
 
 if __name__ == "__main__":

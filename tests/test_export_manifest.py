@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,12 @@ def test_command_prints_a_line_for_each_graph(folder: Path, capsys: pytest.Captu
     first, second = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"aardvark float32: aardvark-float32\.onnx, \d+ bytes", first)
     assert re.fullmatch(r"zebra float32: zebra-float32\.onnx, \d+ bytes", second)
+
+
+def test_a_damaged_graph_ends_the_command_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "graph.onnx").write_bytes(b"no graph")
+    command = [sys.executable, "-m", "export.manifest", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"Error: \S+graph\.onnx is not an ONNX file[^\n]*\n", done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"]

@@ -41,12 +41,16 @@ wheel-check: .venv-test/.installed
 	cd dist && ../.venv-wheel/bin/pxdbg show event.npz
 	.venv-wheel/bin/python -c "import importlib.util as u; assert not (u.find_spec('torch') or u.find_spec('onnx'))"
 
+DEMONSTRATION = Seeded random weights of the true ResNet architecture (python -m export.demonstration --model resnet \
+--seed 3): a demonstration without any physics. Only the mean occupancy and the mean charge of the hits were set, near \
+those of the real background.
+
 # Makes the shipped graphs anew. Weights and graph are the same each time, the parity on fresh latents is not.
 artifacts: .venv-test/.installed
 	mkdir -p build
 	$(TEST)/python -m export.demonstration --model resnet --seed 3 --output build/resnet.safetensors
-	$(TEST)/python -m export build/resnet.safetensors --model resnet --output artifacts --nature demonstration \
-	  --provenance "Seeded random weights of the true ResNet architecture (python -m export.demonstration --model resnet --seed 3): a demonstration without any physics. Only the mean occupancy and the mean charge of the hits were set, near those of the real background."
+	for precision in float32 int8; do $(TEST)/python -m export build/resnet.safetensors --model resnet \
+	  --precision $$precision --output artifacts --nature demonstration --provenance "$(DEMONSTRATION)" || exit 1; done
 	$(TEST)/python -m export.manifest artifacts
 
 clean:

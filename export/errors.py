@@ -9,7 +9,9 @@ from pxdbg_runtime.errors import PxdbgError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CheckpointError", "GraphError", "ParityError"]
+    from pxdbg_runtime.card import Fidelity
+
+__all__ = ["CheckpointError", "FidelityError", "GraphError", "ParityError"]
 
 
 class CheckpointError(PxdbgError, ValueError):
@@ -42,3 +44,17 @@ class ParityError(PxdbgError, RuntimeError):
     def __init__(self, max_abs_difference: float, message: str) -> None:
         super().__init__(message)
         self.max_abs_difference = max_abs_difference
+
+
+class FidelityError(PxdbgError, RuntimeError):
+    """The digits of a graph of another precision are too far from float32's.
+
+    Attributes
+    ----------
+    fidelity : Fidelity
+        What was measured.
+    """
+
+    def __init__(self, fidelity: Fidelity, message: str) -> None:
+        super().__init__(message)
+        self.fidelity = fidelity

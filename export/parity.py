@@ -9,8 +9,8 @@ import torch
 
 from export.charge import charges_of
 from export.errors import ParityError
-from export.graph import INPUT_NAME, OUTPUT_NAME
 from export.models import LATENT_SIZE
+from export.torch_graph import INPUT_NAME, OUTPUT_NAME
 from pxdbg_runtime.card import Parity
 from pxdbg_runtime.providers import CPU, import_onnxruntime
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from export.charge import charge_thresholds
 from export.checkpoint import load_checkpoint
-from export.graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
+from export.fidelity import require_fidelity
+from export.graph import with_charges
 from export.models import LATENT_SIZE
 from export.parity import measured_parity, require_parity
+from export.precisions import Made, explained, made
+from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
 from pxdbg_runtime import __version__
 from pxdbg_runtime.atomic_file import written_whole
 from pxdbg_runtime.card import Draw, GraphInput, MadeWith, ModelCard, Nature, Parity
@@ -23,9 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from export.graph import Target
+    from export.int8 import WeightBits
+    from pxdbg_runtime.card import Fidelity, Precision
+
 __all__ = ["export_checkpoint"]
 
 _PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
+_MIN_CHARGE: Final = 1
+"""The original's smallest charge of a hit, ADU."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -38,9 +47,15 @@ def export_checkpoint(
     wrapper: str | None = None,
     nature: Nature = "checkpoint",
     provenance: str | None = None,
+    precision: Precision = "float32",
+    target: Target = "cpu",
+    rewrite: bool = True,
+    weight_bits: WeightBits = 7,
+    accept_beyond_bounds: bool = False,
+    explain: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> GraphFile:
-    """Export a checkpoint to ``OUTPUT/NAME-float32.onnx``.
+    """Export a checkpoint to ``OUTPUT/NAME-PRECISION.onnx``, for CUDA to ``OUTPUT/NAME-PRECISION-cuda.onnx``.
 
     Parameters
     ----------
@@ -57,6 +72,17 @@ def export_checkpoint(
         What the weights are worth.
     provenance : str, optional
         Where they come from, in words.
+    precision : {"float32", "float16", "int8"}
+    target : {"cpu", "cuda"}
+        The execution provider whose form of the graph is chosen; int8 is for the CPU. A graph for CUDA gives charges.
+    rewrite : bool
+        False leaves the graph as PyTorch's exporter gave it, for comparisons; float32 for the CPU alone.
+    weight_bits : {7, 8}
+        Of an int8 graph: with 7 every CPU gives the same digits, with 8 those with VNNI alone.
+    accept_beyond_bounds : bool
+        Write a float16 or int8 graph even if its digits are too far from float32's.
+    explain : bool
+        Tell what each pass does and what it saves.
     tell : callable, optional
         Called with a line as each step is done.
 
@@ -67,9 +93,12 @@ def export_checkpoint(
 
     Raises
     ------
-    CheckpointError, GraphError, ParityError, ArgumentValueError, OutputError
+    CheckpointError, GraphError, ParityError, FidelityError, ArgumentValueError, OutputError
         With nothing written.
     """
+    if not rewrite and (precision, target) != ("float32", "cpu"):
+        message = "rewrite=False is for float32 on the CPU: other precisions and targets are made by rewriting."
+        raise ArgumentValueError("rewrite", message)
     name = checkpoint.stem if name is None else name
     if not _NAME.fullmatch(name):
         message = f"--name must hold letters, digits, '.', '_' and '-' alone, but is {name!r}."
@@ -77,11 +106,27 @@ def export_checkpoint(
     model = load_checkpoint(checkpoint, family, wrapper=wrapper)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     tell(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
-    graph = to_onnx(model)
-    tell(f"exported to ONNX, opset {OPSET}, {len(graph.graph.node)} nodes")
-    parity = measured_parity(model, graph)
+    plain = to_onnx(model)
+    tell(f"exported to ONNX, opset {OPSET}, {len(plain.graph.node)} nodes")
+    thresholds = charge_thresholds()
+    if explain:
+        explained(plain, target, tell)
+    if rewrite:
+        graph = made(
+            plain, precision, target, thresholds=thresholds, min_charge=_MIN_CHARGE, weight_bits=weight_bits, tell=tell
+        )
+    else:
+        graph = Made(model=plain, passes=(), fidelity=None)
+    parity = measured_parity(model, graph.model)
     tell(_said(parity))
-    require_parity(parity)
+    if graph.fidelity is None:
+        require_parity(parity)
+    else:
+        tell(_said_of_fidelity(graph.fidelity))
+        if not accept_beyond_bounds:
+            require_fidelity(graph.fidelity, precision)
+    gives_charges = target == "cuda" and rewrite
+    final = with_charges(graph.model, thresholds) if gives_charges else graph.model
     checkpoint_sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     card = ModelCard(
         name=name,
@@ -92,17 +137,23 @@ def export_checkpoint(
         draws=(Draw(name=INPUT_NAME, shape=(N_SENSORS, LATENT_SIZE)),),
         inputs=(GraphInput(name=INPUT_NAME, role="latent", draw=INPUT_NAME),),
         output=OUTPUT_NAME,
+        gives="charges" if gives_charges else "values",
         sensors=tuple(sensor.vxd_id for sensor in SENSORS),
-        precision="float32",
+        precision=precision,
+        target=target,
+        weight_bits=weight_bits if precision == "int8" else None,
+        passes=graph.passes,
         opset=OPSET,
-        thresholds=tuple(charge_thresholds().tolist()),
+        thresholds=tuple(thresholds.tolist()),
         cut=None,
-        min_charge=1,
+        min_charge=_MIN_CHARGE,
         checkpoint_sha256=checkpoint_sha256,
         made_with=_made_with(),
         parity=parity,
+        fidelity=graph.fidelity,
     )
-    return _written(output / f"{name}-{card.precision}.onnx", graph.SerializeToString(), card)
+    suffix = "" if target == "cpu" else f"-{target}"
+    return _written(output / f"{name}-{precision}{suffix}.onnx", final.SerializeToString(), card)
 
 
 def _written(target: Path, model: bytes, card: ModelCard) -> GraphFile:
@@ -122,6 +173,13 @@ def _made_with() -> tuple[MadeWith, ...]:
     return (
         MadeWith(package="pxdbg-runtime", version=__version__),
         *(MadeWith(package=package, version=version) for package, version in versions),
+    )
+
+
+def _said_of_fidelity(fidelity: Fidelity) -> str:
+    return (
+        f"digits against float32, {fidelity.images} images: W1 of the charge spectrum {fidelity.charge_w1_adu:.3f} ADU, "
+        f"occupancy {100 * (fidelity.occupancy_ratio - 1):+.2f} %, identical digits {100 * fidelity.identical_digits:.1f} %"
     )
 
 

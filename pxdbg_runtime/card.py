@@ -20,16 +20,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "MAX_CHARGE_W1_ADU",
+    "MAX_OCCUPANCY_DIFFERENCE",
     "N_THRESHOLDS",
     "SCHEMA",
     "Draw",
+    "Fidelity",
     "GraphInput",
     "InputRole",
     "MadeWith",
     "ModelCard",
     "Nature",
+    "OutputKind",
     "Parity",
     "Precision",
+    "Target",
 ]
 
 SCHEMA: Final = 1
@@ -40,6 +45,11 @@ N_THRESHOLDS: Final = 255
 InputRole = Literal["latent", "sensor", "event_latent"]
 Precision = Literal["float32", "float16", "int8"]
 Nature = Literal["checkpoint", "stand-in", "demonstration"]
+Target = Literal["cpu", "cuda"]
+OutputKind = Literal["values", "charges"]
+MAX_CHARGE_W1_ADU: Final = 0.3
+MAX_OCCUPANCY_DIFFERENCE: Final = 0.01
+"""Within these two bounds a graph of another precision is as good as its float32 graph: as physics, not digit by digit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +116,35 @@ class Parity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """How far the digits of a graph of another precision were from float32's on the same latents, measured at export.
+
+    Attributes
+    ----------
+    images : int
+        Number of images compared.
+    charge_w1_adu : float
+        Wasserstein distance of the two charge spectra, ADU.
+    occupancy_ratio : float
+        Number of hits over float32's.
+    identical_digits : float
+        Share of the pixels with a hit in either whose charges are equal, 0 to 1.
+    """
+
+    images: int
+    charge_w1_adu: float
+    occupancy_ratio: float
+    identical_digits: float
+
+    @property
+    def is_within_bounds(self) -> bool:
+        """Whether the graph is as good as float32, as physics."""
+        return (
+            self.charge_w1_adu < MAX_CHARGE_W1_ADU and abs(self.occupancy_ratio - 1.0) <= MAX_OCCUPANCY_DIFFERENCE
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """What a graph is.
 
@@ -125,10 +164,18 @@ class ModelCard:
         The random draws of an event, in order.
     inputs : tuple of GraphInput
     output : str
-        Name of the graph's output, float32 (n, 250, 768), values in [-1, 1].
+        Name of the graph's output, (n, 250, 768).
+    gives : {"values", "charges"}
+        Whether the output is float32, tanh values in [-1, 1], or uint8, charges in ADU.
     sensors : tuple of int
         VxdIDs along the event axis.
     precision : {"float32", "float16", "int8"}
+    target : {"cpu", "cuda"}
+        The execution provider that the graph's form was chosen for.
+    weight_bits : int or None
+        Of the weights of an int8 graph: 7 are exact on every CPU, 8 on those with VNNI alone.
+    passes : tuple of str
+        What the graph compiler did to the plain export, in order.
     opset : int
         ONNX opset of the graph.
     thresholds : tuple of float
@@ -141,6 +188,8 @@ class ModelCard:
         Of the checkpoint file.
     made_with : tuple of MadeWith
     parity : Parity
+    fidelity : Fidelity or None
+        None for float32.
     """
 
     name: str
@@ -151,8 +200,12 @@ class ModelCard:
     draws: tuple[Draw, ...]
     inputs: tuple[GraphInput, ...]
     output: str
+    gives: OutputKind
     sensors: tuple[int, ...]
     precision: Precision
+    target: Target
+    weight_bits: int | None
+    passes: tuple[str, ...]
     opset: int
     thresholds: tuple[float, ...]
     cut: float | None
@@ -160,11 +213,18 @@ class ModelCard:
     checkpoint_sha256: str
     made_with: tuple[MadeWith, ...]
     parity: Parity
+    fidelity: Fidelity | None
 
     def __post_init__(self) -> None:
         _check_thresholds(self.thresholds)
         _check_inputs(self.draws, self.inputs, self.latent_size)
         expected = tuple(sensor.vxd_id for sensor in SENSORS)
+        if (self.weight_bits is None) == (self.precision == "int8"):
+            message = "weight_bits must be a number for int8 and null for any other precision."
+            raise CardError("weight_bits", message)
+        if (self.fidelity is None) != (self.precision == "float32"):
+            message = "fidelity must be null for float32 and given for any other precision."
+            raise CardError("fidelity", message)
         if self.sensors != expected:
             message = f"sensors must be the {N_SENSORS} VxdIDs of the PXD in the order of pxdbg_runtime.SENSORS."
             raise CardError("sensors", message)
@@ -219,8 +279,12 @@ def _card(fields: Fields) -> ModelCard:
         draws=tuple(_draw(draw) for draw in fields.list_of_nested("draws")),
         inputs=tuple(_graph_input(each) for each in fields.list_of_nested("inputs")),
         output=fields.text("output"),
+        gives=fields.one_of("gives", get_args(OutputKind)),
         sensors=fields.integers("sensors"),
         precision=fields.one_of("precision", get_args(Precision)),
+        target=fields.one_of("target", get_args(Target)),
+        weight_bits=fields.integer_or_none("weight_bits", NumberRange(2, 8)),
+        passes=fields.texts("passes"),
         opset=fields.integer("opset", NumberRange(1)),
         thresholds=fields.numbers("thresholds"),
         cut=fields.number_or_none("cut", NumberRange(-1, 1)),
@@ -232,8 +296,22 @@ def _card(fields: Fields) -> ModelCard:
             max_abs_difference=parity.number("max_abs_difference", NumberRange(0)),
             equal_charges=parity.number("equal_charges", NumberRange(0, 1)),
         ),
+        fidelity=_fidelity(fields.nested_or_none("fidelity")),
     )
     parity.nothing_else()
+    fields.nothing_else()
+    return made
+
+
+def _fidelity(fields: Fields | None) -> Fidelity | None:
+    if fields is None:
+        return None
+    made = Fidelity(
+        images=fields.integer("images", NumberRange(1)),
+        charge_w1_adu=fields.number("charge_w1_adu", NumberRange(0)),
+        occupancy_ratio=fields.number("occupancy_ratio", NumberRange(0)),
+        identical_digits=fields.number("identical_digits", NumberRange(0, 1)),
+    )
     fields.nothing_else()
     return made
 

@@ -112,6 +112,10 @@ class Fields:
             raise self._error(name, f"an integer{allowed}", value)
         return value
 
+    def integer_or_none(self, name: str, allowed: NumberRange = _ANY_NUMBER) -> int | None:
+        """Take an integer, or null."""
+        return None if self._is_null(name) else self.integer(name, allowed)
+
     def number(self, name: str, allowed: NumberRange = _ANY_NUMBER) -> float:
         """Take a number."""
         value = self._take(name)
@@ -139,6 +143,18 @@ class Fields:
         if len(numbers) != len(value):
             raise self._error(name, "a list of numbers", value)
         return numbers
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Take a list of strings."""
+        value = self._list(name)
+        texts = tuple(each for each in value if isinstance(each, str))
+        if len(texts) != len(value):
+            raise self._error(name, "a list of texts", value)
+        return texts
+
+    def nested_or_none(self, name: str) -> Fields | None:
+        """Take an object, or null."""
+        return None if self._is_null(name) else self.nested(name)
 
     def nested(self, name: str) -> Fields:
         """Take an object."""

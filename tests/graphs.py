@@ -49,8 +49,12 @@ LATENT_CARD: Final = ModelCard(
     draws=(Draw(name="latent", shape=(N_SENSORS, 2)),),
     inputs=(GraphInput(name="z", role="latent", draw="latent"),),
     output="images",
+    gives="values",
     sensors=tuple(sensor.vxd_id for sensor in SENSORS),
     precision="float32",
+    target="cpu",
+    weight_bits=None,
+    passes=("fold batch norms",),
     opset=OPSET,
     thresholds=THRESHOLDS,
     cut=None,
@@ -58,6 +62,7 @@ LATENT_CARD: Final = ModelCard(
     checkpoint_sha256="0123456789abcdef" * 4,
     made_with=(MadeWith(package="onnx", version=onnx.__version__), MadeWith(package="numpy", version=np.__version__)),
     parity=Parity(images=8, max_abs_difference=1.5e-6, equal_charges=0.999),
+    fidelity=None,
 )
 
 EVENT_WIDE_CARD: Final = ModelCard(
@@ -73,8 +78,12 @@ EVENT_WIDE_CARD: Final = ModelCard(
         GraphInput(name="e", role="event_latent", draw="mood"),
     ),
     output="pictures",
+    gives="values",
     sensors=LATENT_CARD.sensors,
     precision="float32",
+    target="cpu",
+    weight_bits=None,
+    passes=("fold batch norms",),
     opset=OPSET,
     thresholds=THRESHOLDS,
     cut=-0.26,
@@ -82,6 +91,7 @@ EVENT_WIDE_CARD: Final = ModelCard(
     checkpoint_sha256="fedcba9876543210" * 4,
     made_with=LATENT_CARD.made_with,
     parity=LATENT_CARD.parity,
+    fidelity=None,
 )
 
 _U_SLOPE: Final = np.linspace(0, 0.3, N_U_CELLS, dtype=np.float32).reshape(N_U_CELLS, 1)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from export.errors import ParityError
-from export.graph import to_onnx
 from export.parity import MAX_ABS_DIFFERENCE, measured_parity, require_parity
+from export.torch_graph import to_onnx
 from pxdbg_runtime.card import Parity
 from tests.checkpoints import FlatNet
 

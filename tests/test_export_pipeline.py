@@ -15,10 +15,10 @@ import pytest
 import export.pipeline
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, ParityError
-from export.graph import to_onnx
 from export.models import FAMILIES
 from export.parity import measured_parity
 from export.pipeline import export_checkpoint
+from export.torch_graph import to_onnx
 from pxdbg_runtime.card import Parity
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
 from pxdbg_runtime.graph_file import read_graph_file

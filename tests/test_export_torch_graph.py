@@ -15,11 +15,11 @@ import onnxruntime
 import pytest
 import torch
 
-import export.graph
+import export.torch_graph
 from export.charge import charge_thresholds
 from export.errors import GraphError
-from export.graph import OPSET, to_onnx
 from export.parity import MAX_ABS_DIFFERENCE
+from export.torch_graph import OPSET, to_onnx
 from pxdbg_runtime import SENSORS, __version__
 from pxdbg_runtime.graph_file import read_graph_file
 from tests.checkpoints import FAMILY_NAMES, Export, FlatNet, first_export
@@ -142,7 +142,7 @@ def test_an_invalid_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(graph: ModelProto) -> None:
         graph.graph.node[0].op_type = "NoSuchOperator"
 
-    monkeypatch.setattr(export.graph, "_anonymise", spoil)
+    monkeypatch.setattr(export.torch_graph, "_anonymise", spoil)
     with pytest.raises(GraphError, match=r"The exported graph is not valid ONNX: .*NoSuchOperator"):
         to_onnx(FlatNet().eval())
 

@@ -1,0 +1,125 @@
+"""How far a graph of another precision is from float32, as physics: charge spectrum, occupancy, share of equal digits."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from export.errors import FidelityError
+from export.torch_graph import INPUT_NAME, OUTPUT_NAME
+from pxdbg_runtime.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
+from pxdbg_runtime.providers import CPU, import_onnxruntime
+from pxdbg_runtime.sensors import N_SENSORS
+from pxdbg_runtime.streams import make_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+    from numpy.typing import NDArray
+    from onnxruntime import InferenceSession
+
+__all__ = ["N_IMAGES", "charge_w1", "images_of", "latents", "measured_fidelity", "require_fidelity"]
+
+N_IMAGES: Final = 20 * N_SENSORS
+"""Images that an export compares: twenty events."""
+_BATCH_SIZE: Final = 2
+_MAX_THREADS: Final = 8
+
+
+def latents(latent_size: int, n_images: int, seed: int) -> NDArray[np.float32]:
+    """Draw latents of images, float32 (images, values), from the runtime's own stream."""
+    stream = make_stream("philox", seed, (Draw(name=INPUT_NAME, shape=(N_SENSORS, latent_size)),))
+    events = [stream.draw(event)[0] for event in range(-(-n_images // N_SENSORS))]
+    return np.concatenate(events)[:n_images]
+
+
+def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Run a graph on the CPU over latents, a few images at a time."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    session: InferenceSession = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
+    for start in range(0, len(inputs), _BATCH_SIZE):
+        (images,) = session.run([OUTPUT_NAME], {INPUT_NAME: inputs[start : start + _BATCH_SIZE]})
+        yield images
+
+
+def measured_fidelity(
+    exact: onnx.ModelProto,
+    other: onnx.ModelProto,
+    thresholds: NDArray[np.float32],
+    inputs: NDArray[np.float32],
+    min_charge: int,
+) -> Fidelity:
+    """Compare the digits of two graphs on the same latents.
+
+    Parameters
+    ----------
+    exact, other : onnx.ModelProto
+        The float32 graph and the one to judge; both give tanh values.
+    thresholds : ndarray of float32, shape (255,)
+        Of the charges, see `export.charge`.
+    inputs : ndarray of float32, shape (images, values)
+        Latents.
+    min_charge : int
+        Smallest charge of a hit, ADU.
+    """
+    n_equal = n_either = 0
+    n_charges = len(thresholds) + 1
+    spectra = {key: np.zeros(n_charges, np.int64) for key in ("exact", "other")}
+    for exact_images, other_images in zip(images_of(exact, inputs), images_of(other, inputs), strict=True):
+        charges = {
+            key: _charges(images, thresholds, min_charge)
+            for key, images in (("exact", exact_images), ("other", other_images))
+        }
+        for key, found in charges.items():
+            spectra[key] += np.bincount(found, minlength=n_charges)
+        is_hit = (charges["exact"] > 0) | (charges["other"] > 0)
+        n_either += int(is_hit.sum())
+        n_equal += int((charges["exact"] == charges["other"])[is_hit].sum())
+    hits, expected = (int(spectra[key][1:].sum()) for key in ("other", "exact"))
+    return Fidelity(
+        images=len(inputs),
+        charge_w1_adu=charge_w1(spectra["exact"], spectra["other"]),
+        occupancy_ratio=hits / expected if expected else float(hits == 0),
+        identical_digits=n_equal / n_either if n_either else 1.0,
+    )
+
+
+def charge_w1(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Wasserstein distance of two charge spectra, counts of charge 0 to 255 ADU; hits alone count.
+
+    An empty spectrum is as far from one that is not as could be.
+    """
+    totals = int(first[1:].sum()), int(second[1:].sum())
+    if 0 in totals:
+        return 0.0 if totals == (0, 0) else float(len(first))
+    cumulative = np.cumsum(first[1:] / totals[0]) - np.cumsum(second[1:] / totals[1])
+    return float(np.abs(cumulative).sum())
+
+
+def require_fidelity(fidelity: Fidelity, precision: str) -> None:
+    """Refuse a graph that is too far from float32.
+
+    Raises
+    ------
+    FidelityError
+        If the spectra or the occupancies differ beyond the bounds of `pxdbg_runtime.card`.
+    """
+    if fidelity.is_within_bounds:
+        return
+    message = (
+        f"The digits of the {precision} graph are too far from float32's: W1 of the charge spectrum "
+        f"{fidelity.charge_w1_adu:.3f} ADU (below {MAX_CHARGE_W1_ADU} is allowed), occupancy "
+        f"{100 * (fidelity.occupancy_ratio - 1):+.2f} % (within {100 * MAX_OCCUPANCY_DIFFERENCE:g} %). Nothing was "
+        "written; --accept-beyond-bounds writes it all the same."
+    )
+    raise FidelityError(fidelity, message)
+
+
+def _charges(images: NDArray[np.float32], thresholds: NDArray[np.float32], min_charge: int) -> NDArray[np.int64]:
+    charges = np.searchsorted(thresholds, images.ravel(), side="right")
+    return np.where(charges < min_charge, 0, charges)

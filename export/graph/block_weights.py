@@ -1,0 +1,119 @@
+"""The weights of a convolution that computes several output pixels at once, each as a channel of its own.
+
+A convolution of stride 1 that keeps the size of its image, after a nearest upsampling by u (1: none), gives the
+output row o = B i + r of block i as a sum over its taps a of weight[a] times input row
+
+    floor((B i + r - pad + a) / u) = (B / u) i + floor((r - pad + a) / u).
+
+So for fixed r it is a convolution of stride B / u on the small image, whose taps are sums of the original ones:
+those a that fall on the same input row. Rows beyond the edge are zeros on both sides of the identity. Columns alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["BlockWeights", "block_weights"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockWeights:
+    """A convolution that gives blocks of output pixels.
+
+    Attributes
+    ----------
+    weight : ndarray of float32, shape (rows * columns * out, in, height, width)
+        Output channels ordered by row, column and channel.
+    pads : tuple of int
+        Top, left, bottom, right.
+    strides : tuple of int
+    """
+
+    weight: NDArray[np.float32]
+    pads: tuple[int, int, int, int]
+    strides: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Axis:
+    """Where the taps of each wanted output position fall along one axis."""
+
+    taps: tuple[tuple[int, ...], ...]
+    size: int
+    stride: int
+    pad_before: int
+    pad_after: int
+
+
+def block_weights(
+    weight: NDArray[np.float32],
+    pads: tuple[int, int, int, int],
+    *,
+    upsampling: int,
+    block: tuple[int, int],
+    rows: Sequence[int],
+    columns: Sequence[int],
+) -> BlockWeights:
+    """Make the weights that give some pixels of each block of the output as channels.
+
+    Parameters
+    ----------
+    weight : ndarray of float32, shape (out, in, height, width)
+    pads : tuple of int
+        Top, left, bottom, right, with which the output is as large as the (upsampled) image.
+    upsampling : int
+        By how much the image was upsampled, nearest, before the convolution; 1 for not at all.
+    block : tuple of int
+        Height and width of a block of output pixels, multiples of `upsampling`.
+    rows, columns : sequence of int
+        Which rows and columns of a block.
+
+    Returns
+    -------
+    BlockWeights
+        Summed in float64 and rounded once.
+    """
+    top, left, bottom, right = pads
+    n_out, n_in, height, width = weight.shape
+    if (top + bottom, left + right) != (height - 1, width - 1):
+        message = f"a kernel of {height} x {width} with pads {pads} does not keep the size"
+        raise ValueError(message)
+    vertical = _axis(height, top, upsampling, block[0], rows)
+    horizontal = _axis(width, left, upsampling, block[1], columns)
+    made = np.zeros((len(rows), len(columns), n_out, n_in, vertical.size, horizontal.size))
+    for row, row_taps in enumerate(vertical.taps):
+        for column, column_taps in enumerate(horizontal.taps):
+            for a, to_a in enumerate(row_taps):
+                for b, to_b in enumerate(column_taps):
+                    made[row, column, :, :, to_a, to_b] += weight[:, :, a, b]
+    return BlockWeights(
+        weight=made.reshape(-1, n_in, vertical.size, horizontal.size).astype(np.float32),
+        pads=(vertical.pad_before, horizontal.pad_before, vertical.pad_after, horizontal.pad_after),
+        strides=(vertical.stride, horizontal.stride),
+    )
+
+
+def _axis(n_taps: int, pad: int, upsampling: int, block: int, wanted: Sequence[int]) -> _Axis:
+    if block % upsampling or not wanted or not all(0 <= each < block for each in wanted):
+        message = f"positions {list(wanted)} of a block of {block} after an upsampling by {upsampling}"
+        raise ValueError(message)
+    stride = block // upsampling
+    offsets = [[(each - pad + tap) // upsampling for tap in range(n_taps)] for each in wanted]
+    # Pads cannot be negative, so the kernel reaches at least over the block itself, with zeros if need be.
+    first = min(0, *(min(each) for each in offsets))
+    last = max(stride - 1, *(max(each) for each in offsets))
+    return _Axis(
+        taps=tuple(tuple(offset - first for offset in each) for each in offsets),
+        size=last - first + 1,
+        stride=stride,
+        pad_before=-first,
+        pad_after=last - (stride - 1),
+    )

@@ -1,0 +1,129 @@
+"""The passes in their order: a plain graph in, one that costs less and computes the same function out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import onnx_ir as ir
+from onnx_ir.passes import common as common_passes
+
+from export.graph.arithmetic import Cost, cost
+from export.graph.batch_norms import fold_batch_norms
+from export.graph.cropping import crop_early
+from export.graph.last_layer import make_block_outputs
+from export.graph.linear_layers import compose_linear_layers
+from export.graph.phase_convolutions import Target, make_phase_convolutions
+from export.graph.sums import MICROSOFT, fuse_sums
+from export.graph.upsampling import move_before_upsampling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import onnx
+
+__all__ = ["SIMPLIFYING", "Pass", "Stage", "compiled", "passes_for", "simplified", "stages"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One rewriting of a graph.
+
+    Attributes
+    ----------
+    name : str
+        What it does, in a few words.
+    apply : callable
+        Changes a model in place; returns how many places it changed.
+    """
+
+    name: str
+    apply: Callable[[ir.Model], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A graph after a pass.
+
+    Attributes
+    ----------
+    name : str
+        Of the pass; ``plain`` for the graph as it was exported.
+    n_changes : int
+        Places that the pass changed.
+    cost : Cost
+        Of one image, after the pass.
+    model : onnx.ModelProto
+    """
+
+    name: str
+    n_changes: int
+    cost: Cost
+    model: onnx.ModelProto
+
+
+SIMPLIFYING: Final = (
+    Pass(name="fold batch norms", apply=fold_batch_norms),
+    Pass(name="compose linear layers", apply=compose_linear_layers),
+    Pass(name="move work before upsampling", apply=move_before_upsampling),
+    Pass(name="crop early", apply=crop_early),
+)
+"""Passes that take work away, whatever the target and the precision."""
+
+
+def passes_for(target: Target) -> tuple[Pass, ...]:
+    """List all passes of a target in float32, in their order."""
+    form = (
+        Pass(name="last layer in blocks", apply=make_block_outputs),
+        Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target)),
+    )
+    sums = (Pass(name="fuse sums", apply=fuse_sums),) if target == "cpu" else ()
+    return (*SIMPLIFYING, *form, *sums)
+
+
+def stages(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | None = None) -> Iterator[Stage]:
+    """Give a graph as it is, then after each pass.
+
+    Parameters
+    ----------
+    plain : onnx.ModelProto
+        Not changed.
+    target : {"cpu", "cuda"}
+        For which form of a rewriting to choose.
+    passes : tuple of Pass, optional
+        Those of the target if None.
+    """
+    model = ir.from_proto(plain)
+    _infer_shapes(model)
+    yield _stage("plain", 0, model)
+    for each in passes_for(target) if passes is None else passes:
+        n_changes = each.apply(model)
+        if n_changes:
+            common_passes.RemoveUnusedNodesPass()(model)
+            if any(node.domain == MICROSOFT for node in model.graph):
+                model.opset_imports.setdefault(MICROSOFT, 1)
+            _infer_shapes(model)
+        yield _stage(each.name, n_changes, model)
+
+
+def compiled(plain: onnx.ModelProto, target: Target) -> onnx.ModelProto:
+    """Apply all passes of a target."""
+    return _last(stages(plain, target))
+
+
+def simplified(plain: onnx.ModelProto) -> onnx.ModelProto:
+    """Apply the passes that take work away, and none that choose a form for a target."""
+    return _last(stages(plain, "cpu", SIMPLIFYING))
+
+
+def _last(made: Iterator[Stage]) -> onnx.ModelProto:
+    *_, last = made
+    return last.model
+
+
+def _stage(name: str, n_changes: int, model: ir.Model) -> Stage:
+    return Stage(name=name, n_changes=n_changes, cost=cost(model), model=ir.to_proto(model))
+
+
+def _infer_shapes(model: ir.Model) -> None:
+    common_passes.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)

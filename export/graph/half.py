@@ -1,0 +1,101 @@
+"""Weights and activations in half precision; what goes in and comes out stays float32.
+
+Every float32 constant and value becomes float16, with a cast behind the inputs and one before the last pointwise operator:
+the tanh itself is evaluated in float32, where a charge is decided. The parameters of Resize are float32 by definition.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnx_ir as ir
+
+from export.errors import GraphError
+from export.graph.nodes import POINTWISE, constant, initializer
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["in_half_precision"]
+
+_PARAMETERS_START: Final = {"Resize": 1}
+"""Operators whose inputs from this one on are parameters, not images."""
+
+
+def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Turn a float32 graph into one of half precision.
+
+    Raises
+    ------
+    GraphError
+        If a weight is too large for float16.
+    """
+    made = ir.from_proto(model)
+    graph = made.graph
+    converted: dict[str, ir.Value] = {}
+    for node in list(graph):
+        for index, value in enumerate(node.inputs):
+            is_image = index < _PARAMETERS_START.get(node.op_type, len(node.inputs))
+            if value is not None and is_image and value.dtype == ir.DataType.FLOAT and value.producer() is None:
+                name = str(value.name)
+                if name not in converted:
+                    converted[name] = _cast_input(graph, value) if value.is_graph_input() else _half(graph, value)
+                node.replace_input_with(index, converted[name])
+        for output in node.outputs:
+            if output.dtype == ir.DataType.FLOAT:
+                output.dtype = ir.DataType.FLOAT16
+    for output in graph.outputs:
+        _cast_back(graph, output)
+    for name in converted:
+        if name in graph.initializers and not graph.initializers[name].uses():
+            del graph.initializers[name]
+    return ir.to_proto(made)
+
+
+def _half(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    weights = constant(value)
+    if weights is None:
+        message = f"The value {value.name} comes from nowhere."
+        raise GraphError(message)
+    with np.errstate(over="ignore"):
+        halves = weights.astype(np.float16)
+    if not np.isfinite(halves).all():
+        message = (
+            f"float16 cannot hold the weights {value.name}, which reach {np.abs(weights).max():.3g}: export in float32."
+        )
+        raise GraphError(message)
+    made = initializer(f"{value.name}.half", halves)
+    graph.register_initializer(made)
+    return made
+
+
+def _cast_input(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    node = _cast(value, ir.DataType.FLOAT16, f"{value.name}.half")
+    graph.insert_before(graph[0], node)
+    return node.outputs[0]
+
+
+def _cast_back(graph: ir.Graph, output: ir.Value) -> None:
+    """Cast to float32 before the pointwise operator that gives an output, or else behind the output."""
+    last = output.producer()
+    if last is None:
+        return
+    if last.op_type in POINTWISE and last.inputs[0] is not None:
+        node = _cast(last.inputs[0], ir.DataType.FLOAT, f"{output.name}.float")
+        graph.insert_before(last, node)
+        last.replace_input_with(0, node.outputs[0])
+        output.dtype = ir.DataType.FLOAT
+        return
+    name = str(output.name)
+    output.name = f"{name}.half"
+    node = _cast(output, ir.DataType.FLOAT, name)
+    graph.append(node)
+    graph.outputs[graph.outputs.index(output)] = node.outputs[0]
+
+
+def _cast(value: ir.Value, to: ir.DataType, name: str) -> ir.Node:
+    node = ir.node("Cast", [value], {"to": int(to)})
+    made = node.outputs[0]
+    made.name, made.shape, made.dtype = name, value.shape, to
+    return node

@@ -1,0 +1,77 @@
+"""Scales and integers: how a range becomes 256 levels, and weights integers of one scale a channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["IntegerWeights", "Levels", "WeightBits", "integer_weights", "levels_of"]
+
+WeightBits = Literal[7, 8]
+_LARGEST_LEVEL: Final = 255
+_LARGEST_BIAS: Final = 2**30
+"""Leaves as much room again for the products that are added to a bias of 32 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """What the unsigned 8-bit levels of a value mean: level q is scale times (q - zero_point)."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerWeights:
+    """Weights as integers.
+
+    Attributes
+    ----------
+    weight : ndarray of int8, shape (out, in, height, width)
+    scale : ndarray of float32, shape (out,)
+    bias : ndarray of int32, shape (out,)
+        In units of scale times that of the input.
+    """
+
+    weight: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.int32]
+
+
+def levels_of(low: float, high: float) -> Levels:
+    """Spread the levels over a range, widened to hold 0, which must be a level: pads are zeros."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32((high - low) / _LARGEST_LEVEL)) or 1.0
+    return Levels(scale=scale, zero_point=round(-low / scale))
+
+
+def integer_weights(
+    weight: NDArray[np.float32], bias: NDArray[np.float64], input_scale: float, bits: WeightBits
+) -> IntegerWeights:
+    """Turn the weights of a convolution into integers, symmetric, with one scale for each output channel.
+
+    Parameters
+    ----------
+    weight : ndarray of float32, shape (out, in, height, width)
+    bias : ndarray of float64, shape (out,)
+    input_scale : float
+        Of the levels of the input.
+    bits : {7, 8}
+        7 keeps the weights within -64..64. CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits,
+        which saturate: 2 * 255 * 64 does not reach 2^15, so with 7 bits every CPU gives the same integers.
+    """
+    largest = 64 if bits == 7 else 127
+    flat = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
+    scale = np.maximum(flat / largest, np.abs(bias) / (input_scale * _LARGEST_BIAS)).astype(np.float32)
+    scale[scale == 0] = 1.0
+    integers = np.rint(weight / scale.reshape(-1, 1, 1, 1).astype(np.float64))
+    return IntegerWeights(
+        weight=np.clip(integers, -largest, largest).astype(np.int8),
+        scale=scale,
+        bias=np.rint(bias / (input_scale * scale.astype(np.float64))).astype(np.int32),
+    )

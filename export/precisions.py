@@ -1,0 +1,151 @@
+"""From the plain graph to one of the wanted precision and target, with what is worth telling about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from export.errors import GraphError
+from export.fidelity import N_IMAGES, images_of, latents, measured_fidelity
+from export.graph import compiled, in_half_precision, passes_for, simplified, stages
+from export.graph.compiler import SIMPLIFYING
+from export.int8 import HeadRange, calibrated, quantised
+from export.int8.correction import corrected, line_between
+from export.torch_graph import INPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from export.graph import Target
+    from export.int8 import WeightBits
+    from export.int8.calibration import Ranges
+    from pxdbg_runtime.card import Fidelity, Precision
+
+__all__ = ["Made", "explained", "made"]
+
+_CALIBRATION_IMAGES: Final = 80
+_CALIBRATION_SEED: Final = -1
+_FIDELITY_SEED: Final = -2
+"""Fidelity is measured on latents that calibration has not seen."""
+_HEAD_MARGIN: Final = 0.05
+_HEADROOM: Final = 1.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A graph of some precision, and what was found out about it.
+
+    Attributes
+    ----------
+    model : onnx.ModelProto
+    passes : tuple of str
+        What was done to the plain graph, in order.
+    fidelity : Fidelity or None
+        None for float32.
+    """
+
+    model: onnx.ModelProto
+    passes: tuple[str, ...]
+    fidelity: Fidelity | None
+
+
+def made(
+    plain: onnx.ModelProto,
+    precision: Precision,
+    target: Target,
+    *,
+    thresholds: NDArray[np.float32],
+    min_charge: int,
+    weight_bits: WeightBits = 7,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Made:
+    """Make a graph of a precision for a target.
+
+    Parameters
+    ----------
+    plain : onnx.ModelProto
+        As PyTorch's exporter gave it.
+    precision : {"float32", "float16", "int8"}
+    target : {"cpu", "cuda"}
+    thresholds : ndarray of float32, shape (255,)
+        Of the charges.
+    min_charge : int
+        Smallest charge of a hit, ADU.
+    weight_bits : {7, 8}
+        Of the weights of an int8 graph.
+    tell : callable, optional
+        Called with a line as each step is done.
+
+    Raises
+    ------
+    GraphError
+        If the graph cannot have this precision.
+    """
+    exact = compiled(plain, target)
+    names = tuple(each.name for each in passes_for(target))
+    if precision == "float32":
+        return Made(model=exact, passes=names, fidelity=None)
+    latent_size = plain.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    if precision == "float16":
+        model, names = in_half_precision(exact), (*names, "half precision")
+    else:
+        if target != "cpu":
+            message = "int8 graphs are made of operators that ONNX Runtime has for the CPU alone: use --target cpu."
+            raise GraphError(message)
+        model = _in_integers(
+            plain, thresholds, min_charge, weight_bits, latents(latent_size, _CALIBRATION_IMAGES, _CALIBRATION_SEED)
+        )
+        names = (*(each.name for each in SIMPLIFYING), "8-bit integers, channels last", "last layer corrected")
+        tell(f"calibrated on {_CALIBRATION_IMAGES} images, weights of {weight_bits} bits")
+    inputs = latents(latent_size, N_IMAGES, _FIDELITY_SEED)
+    fidelity = measured_fidelity(exact, model, thresholds, inputs, min_charge)
+    return Made(model=model, passes=names, fidelity=fidelity)
+
+
+def explained(plain: onnx.ModelProto, target: Target, tell: Callable[[str], None]) -> None:
+    """Tell what each pass does to a graph: places changed, multiply-accumulates and bytes of one image."""
+    before: int | None = None
+    tell("pass                           places   multiply-accumulates   bytes moved   weights")
+    for stage in stages(plain, target):
+        cost = stage.cost
+        change = (
+            ""
+            if before in (None, cost.multiply_accumulates)
+            else f" ({cost.multiply_accumulates / before - 1:+.1%})"
+            if before
+            else ""
+        )
+        tell(
+            f"{stage.name:30s} {stage.n_changes or '-':>6}   {cost.multiply_accumulates / 1e6:8,.0f} M{change:10s}   "
+            f"{cost.bytes_moved / 1e6:8,.0f} MB   {cost.weight_bytes / 1e6:5,.1f} MB"
+        )
+        before = cost.multiply_accumulates
+
+
+def _in_integers(
+    plain: onnx.ModelProto,
+    thresholds: NDArray[np.float32],
+    min_charge: int,
+    bits: WeightBits,
+    inputs: NDArray[np.float32],
+) -> onnx.ModelProto:
+    simple = simplified(plain)
+    ranges = calibrated(simple, {INPUT_NAME: inputs})
+    head = _head_range(simple, ranges, thresholds, min_charge)
+    first = quantised(simple, ranges, head, bits)
+    found, expected = (np.concatenate(list(images_of(model, inputs))) for model in (first, simple))
+    line = line_between(found, expected, head, float(thresholds[min_charge - 1]))
+    return quantised(corrected(simple, line), ranges, head, bits)
+
+
+def _head_range(simple: onnx.ModelProto, ranges: Ranges, thresholds: NDArray[np.float32], min_charge: int) -> HeadRange:
+    """Find where the last convolution's result matters: from just below a hit to the largest charge or value."""
+    last = next(node for node in reversed(simple.graph.node) if node.op_type == "Conv")
+    low, largest = (float(np.arctanh(np.float64(value))) for value in (thresholds[min_charge - 1], thresholds[-2]))
+    seen = _HEADROOM * ranges[last.output[0]][1]
+    return HeadRange(low=low - _HEAD_MARGIN, high=max(min(largest + _HEAD_MARGIN, seen), low + _HEAD_MARGIN))

@@ -1,0 +1,246 @@
+"""``python -m benchmarks`` as users meet it, and the folder of its graphs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import graphs as graphs_module
+from benchmarks.__main__ import app
+from benchmarks.graphs import Workspace
+from pxdbg_runtime.errors import MissingPackageError, OutputError
+from tests.graphs import LATENT_CARD, latent_model, written
+
+if TYPE_CHECKING:
+    from typer.testing import Result
+
+    from pxdbg_runtime.card import Precision, Target
+    from pxdbg_runtime.graph_file import GraphFile
+
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+COMMANDS: Final = ("peers", "providers", "kernels", "memory", "startup", "scaling", "passes")
+HEAVY: Final = {"torch", "onnx", "onnx_ir", "onnxruntime", "openvino", "numba", "matplotlib"}
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def words(text: str) -> str:
+    """Drop the frames and line breaks that depend on the width of the terminal."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+@pytest.fixture
+def _tiny(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a graph that takes no time in the place of every graph."""
+
+    def graph(
+        _self: Workspace,
+        _family: str,
+        _precision: Precision = "float32",
+        *,
+        target: Target = "cpu",
+        rewrite: bool = True,
+    ) -> GraphFile:
+        del target, rewrite
+        return latent_graph
+
+    monkeypatch.setattr(Workspace, "graph", graph)
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "benchmarks", "--help"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    for name in COMMANDS:
+        assert re.search(rf"^. {name} ", done.stdout, re.MULTILINE), done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert {"benchmarks.peers", "pxdbg_runtime"} <= loaded
+    assert {name for name in loaded if name.partition(".")[0] in HEAVY} == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_the_same_options(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    for option in ("--model", "--rounds", "--quick", "--checkpoint", "--cache", "--json", "--plot"):
+        assert option in result.stdout
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_kernels_are_measured_printed_and_written(tmp_path: Path) -> None:
+    files = ("--json", tmp_path / "kernels.json", "--plot", tmp_path / "kernels.png")
+    result = invoke("kernels", "--model", "resnet", "--rounds", "2", *files)
+    assert result.exit_code == 0, result.stderr
+    content = json.loads((tmp_path / "kernels.json").read_text())
+    assert content["command"] == "kernels"
+    assert any("random demonstration weights" in remark for remark in content["remarks"])
+    by_what = {each["labels"]["what"]: each for each in content["measurements"] if each["unit"] == "s"}
+    assert {"a plain read (np.max)", "a copy (np.copyto)", "Digitiser.digits", "NumPy", "PyTorch's chain"} <= set(
+        by_what
+    )
+    assert all(len(each["samples"]) == 2 and min(each["samples"]) > 0 for each in by_what.values())
+    assert (tmp_path / "kernels.png").read_bytes().startswith(b"\x89PNG")
+    assert "Digitiser.digits" in result.stdout
+    assert "resnet, NumPy, round 2 of 2" in words(result.stderr)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_every_provider_is_measured_or_listed_with_its_reason(tmp_path: Path) -> None:
+    result = invoke("providers", "--model", "convnet", "--quick", "--json", tmp_path / "providers.json")
+    assert result.exit_code == 0, result.stderr
+    measurements = json.loads((tmp_path / "providers.json").read_text())["measurements"]
+    cpu = [each for each in measurements if each["labels"]["provider"] == "CPU"]
+    one_thread = {each["labels"]["what"] for each in cpu if each["labels"]["threads"] == "1"}
+    parts = {"latents", "inference", "digits", "a copy of the images"}
+    assert one_thread == {"1 event a call", "2 events a call", *parts}
+    assert {each["labels"]["precision"] for each in cpu} == {"float32", "int8"}
+    assert all(each["samples"] for each in cpu)
+    cuda = [each for each in measurements if each["labels"]["provider"] == "CUDA"]
+    assert cuda
+    assert all(each["samples"] or each["reason"] for each in cuda)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_a_peer_that_is_not_installed_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    missing = {"torch", "openvino"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find_spec(name))
+    result = invoke("peers", "--model", "resnet", "--rounds", "2", "--json", tmp_path / "peers.json")
+    assert result.exit_code == 0, result.stderr
+    content = json.loads((tmp_path / "peers.json").read_text())
+    reasons = {each["labels"]["what"]: each["reason"] for each in content["measurements"]}
+    absent = {what for what, reason in reasons.items() if reason.startswith("not installed: pip install")}
+    measured = {"ours, float32", "ours, int8", "plain export, ONNX Runtime, batches of 4"}
+    assert absent == reasons.keys() - measured
+    assert all(len(each["samples"]) == 2 for each in content["measurements"] if each["labels"]["what"] in measured)
+    assert words(result.stdout).count("not installed") >= 6
+    not_measured = [claim["what"] for claim in content["claims"] if claim["verdict"] == "not measured"]
+    assert not_measured == [
+        "float32, against the plain export on OpenVINO",
+        "float32, against the original",
+        "int8, against the original",
+        "float32, over the float32 floor of the rewritten graph",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("kernels", "--checkpoint", "vae=a.pt"),
+            r"--checkpoint must be resnet=FILE or convnet=FILE, but is 'vae=a\.pt'",
+        ),
+        (("kernels", "--checkpoint", "resnet="), "--checkpoint must be resnet=FILE or convnet=FILE, but is 'resnet='"),
+        (("kernels", "--checkpoint", "resnet=gone.pt"), r"--checkpoint resnet=gone\.pt: there is no such file"),
+        (("kernels", "--plot", "chart.txt"), r"chart\.txt must end in the name of a picture format"),
+        (("kernels", "--rounds", "0"), "Invalid value for '--rounds'"),
+        (("kernels", "--model", "vae"), "'vae' is not one of 'resnet', 'convnet'"),
+    ],
+)
+def test_bad_usage_is_exit_code_2_before_any_work(arguments: tuple[str, ...], expected: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert re.search(expected, words(result.stderr)), result.stderr
+    assert result.stdout == ""
+
+
+def test_a_result_without_a_place_is_exit_code_1_before_any_work(tmp_path: Path) -> None:
+    result = invoke("kernels", "--json", tmp_path / "gone" / "kernels.json")
+    assert result.exit_code == 1
+    assert re.search(r"kernels\.json cannot be written: the folder \S+ does not exist", words(result.stderr))
+
+
+def workspace(folder: Path, told: list[str], **checkpoints: Path) -> Workspace:
+    return Workspace(folder=folder, checkpoints=checkpoints, tell=told.append)
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str, bool]]:
+    """Replace the export by one that writes a tiny graph, and list its calls."""
+    calls: list[tuple[str, str, str, bool]] = []
+
+    def export_checkpoint(
+        _checkpoint: Path,
+        _family: str,
+        output: Path,
+        *,
+        name: str,
+        precision: str,
+        target: str,
+        rewrite: bool,
+        **_: object,
+    ) -> GraphFile:
+        calls.append((name, precision, target, rewrite))
+        output.mkdir(parents=True, exist_ok=True)
+        suffix = "-cuda" if target == "cuda" else ""
+        return written(output / f"{name}-{precision}{suffix}.onnx", latent_model(), LATENT_CARD)
+
+    monkeypatch.setattr("export.pipeline.export_checkpoint", export_checkpoint)
+    return calls
+
+
+def test_each_graph_is_exported_once(tmp_path: Path, exports: list[tuple[str, str, str, bool]]) -> None:
+    checkpoint = tmp_path / "mine.pt"
+    checkpoint.write_bytes(b"weights")
+    told: list[str] = []
+    mine = workspace(tmp_path / "cache", told, resnet=checkpoint)
+    for _ in range(2):
+        paths = {
+            mine.graph("resnet").path,
+            mine.graph("resnet", rewrite=False).path,
+            mine.graph("resnet", "int8").path,
+            mine.graph("resnet", "float16", target="cuda").path,
+        }
+    assert exports == [
+        ("resnet", "float32", "cpu", True),
+        ("resnet-plain", "float32", "cpu", False),
+        ("resnet", "int8", "cpu", True),
+        ("resnet", "float16", "cuda", True),
+    ]
+    assert len({path.parent for path in paths}) == 1
+    assert told[2] == "resnet: exporting resnet-int8.onnx, some minutes"
+
+
+def test_another_checkpoint_or_another_export_is_exported_anew(
+    tmp_path: Path, exports: list[tuple[str, str, str, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "mine.pt"
+    checkpoint.write_bytes(b"weights")
+    mine = workspace(tmp_path / "cache", [], resnet=checkpoint)
+    first = mine.graph("resnet").path
+    checkpoint.write_bytes(b"other weights")
+    second = mine.graph("resnet").path
+    sources = tmp_path / "export"
+    sources.mkdir()
+    (sources / "pipeline.py").write_text("changed")
+    monkeypatch.setattr(graphs_module, "_EXPORT", sources)
+    third = mine.graph("resnet").path
+    assert len({first, second, third}) == len(exports) == 3
+
+
+def test_the_weights_are_named(tmp_path: Path) -> None:
+    mine = workspace(tmp_path, [], convnet=tmp_path / "trained.pt")
+    resnet, convnet = mine.remarks(("resnet", "convnet"))
+    assert resnet == "resnet: seeded random demonstration weights (seed 3), without any physics"
+    assert convnet == "convnet: weights of trained.pt"
+
+
+def test_random_weights_are_not_made_without_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MissingPackageError, match="not installed: pip install torch"):
+        workspace(tmp_path, []).checkpoint("resnet")
+
+
+def test_a_cache_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"The folder \S+ cannot be made: Not a directory"):
+        workspace(tmp_path / "file" / "cache", []).checkpoint("resnet")

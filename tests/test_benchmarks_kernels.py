@@ -1,0 +1,66 @@
+"""Benchmarks: what the digitisation is compared with does the same work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.kernels import numpy_digits, rates_of
+from benchmarks.pytorch_peers import digits_of
+from benchmarks.timing import Measurement
+from export.charge import charge_thresholds, charges_of
+from pxdbg_runtime.digitisation import Digitiser
+from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pxdbg_runtime.card import ModelCard
+
+SHAPE: Final = (3, 250, 768)
+
+
+def lively_images(seed: int) -> NDArray[np.float32]:
+    """Make images with hits in a few per cent of the pixels, thresholds and ends among them."""
+    random = np.random.default_rng(seed)
+    images = np.clip(random.normal(-1.0, 0.3, SHAPE), -1, 1).astype(np.float32)
+    exact = random.choice(np.array([*LATENT_CARD.thresholds, -1.0, 1.0], dtype=np.float32), 500)
+    images.flat[random.choice(images.size, 500, replace=False)] = exact
+    return images
+
+
+@pytest.mark.parametrize("card", [LATENT_CARD, EVENT_WIDE_CARD], ids=["no cut", "cut and a smallest charge"])
+def test_numpy_makes_the_digits_of_the_digitiser(card: ModelCard) -> None:
+    images = lively_images(1)
+    expected = Digitiser(card).digits(images, event=5, first_sensor=30)
+    assert len(expected) > 1000
+    assert numpy_digits(images, card, event=5, first_sensor=30) == expected
+
+
+def test_numpy_makes_no_digits_of_empty_images() -> None:
+    assert len(numpy_digits(np.full(SHAPE, -1, dtype=np.float32), LATENT_CARD)) == 0
+
+
+def test_pytorch_makes_the_hits_that_its_charges_say() -> None:
+    images = torch.from_numpy(lively_images(2))
+    n_threads = torch.get_num_threads()
+    sensor, u_cell, v_cell, charge = digits_of(images)
+    assert torch.get_num_threads() == n_threads
+    charges = np.zeros(SHAPE, dtype=np.uint8)
+    charges[sensor, u_cell, v_cell] = charge
+    assert np.array_equal(charges, charges_of(images).numpy())
+    assert len(charge) == np.count_nonzero(images.numpy() >= charge_thresholds()[0])
+
+
+def test_rates_are_bytes_of_forty_images_a_second() -> None:
+    seconds = (
+        Measurement(labels=("resnet", "a"), unit="s", samples=(0.01, 0.02)),
+        Measurement(labels=("resnet", "b"), unit="s", reason="not installed"),
+    )
+    a, b = rates_of(seconds)
+    assert (a.labels, a.unit) == (("resnet", "a"), "GB/s")
+    assert a.samples == pytest.approx((3.072, 1.536))
+    assert (b.samples, b.reason) == ((), "not installed")

@@ -1,0 +1,94 @@
+"""Benchmarks: what is measured in processes of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+
+from benchmarks import fresh_work
+from benchmarks.fresh_process import run_fresh
+from benchmarks.memory import peak_run
+from benchmarks.scaling import events_per_second, layouts
+from benchmarks.startup import run_command
+
+if TYPE_CHECKING:
+    from pxdbg_runtime.graph_file import GraphFile
+
+ALLOCATED_MB: Final = 200
+
+
+def nothing() -> tuple[float, ...]:
+    return ()
+
+
+def allocate(megabytes: str) -> tuple[float, ...]:
+    """Fill memory, and let go of it before the peak is asked for."""
+    filled = np.ones(int(float(megabytes) * 1e6), dtype=np.uint8)
+    return (float(filled[-1]), 2.5)
+
+
+def talk() -> tuple[float, ...]:
+    print("a package that says something on its standard output")  # noqa: T201
+    return (1.0,)
+
+
+def fail() -> tuple[float, ...]:
+    message = "this is why"
+    raise ValueError(message)
+
+
+def test_the_peak_of_a_process_is_what_it_allocated() -> None:
+    (empty_mb,) = peak_run(nothing)()
+    (filled_mb,) = peak_run(allocate, str(ALLOCATED_MB))()
+    assert filled_mb - empty_mb == pytest.approx(ALLOCATED_MB, abs=10)
+
+
+def test_the_size_of_the_process_that_measures_has_no_part_in_it() -> None:
+    (before_mb,) = peak_run(nothing)()
+    ballast = np.ones(300_000_000, dtype=np.uint8)
+    (after_mb,) = peak_run(nothing)()
+    assert ballast[-1] == 1
+    assert after_mb == pytest.approx(before_mb, abs=10)
+
+
+def test_a_process_gives_what_its_function_returned() -> None:
+    assert run_fresh(allocate, "1").values == (1.0, 2.5)
+    assert run_fresh(talk).values == (1.0,)
+
+
+def test_a_process_that_fails_says_why() -> None:
+    with pytest.raises(RuntimeError, match="a process of its own ended with exit code 1: ValueError: this is why"):
+        run_fresh(fail)
+
+
+def test_a_cold_process_makes_an_event_in_three_parts(latent_graph: GraphFile) -> None:
+    run = run_fresh(fresh_work.ours, str(latent_graph.path))
+    assert len(run.values) == 3
+    assert all(0 < seconds < 60 for seconds in run.values)
+    assert 50e6 < run.peak_bytes < 1e9
+
+
+def test_the_command_makes_an_event_in_a_process_of_its_own(latent_graph: GraphFile) -> None:
+    run_command(latent_graph.path)
+    gone = latent_graph.path.with_name("gone.onnx")
+    with pytest.raises(RuntimeError, match=r"pxdbg generate .* ended with exit code 1: Error: .*gone\.onnx"):
+        run_command(gone)
+
+
+def test_a_graph_makes_the_images_of_an_event(latent_graph: GraphFile) -> None:
+    (seconds,) = fresh_work.plain(str(latent_graph.path))
+    assert 0 < seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "expected"), [(1, ((1, 1),)), (2, ((1, 1), (2, 1), (1, 2))), (64, ((1, 1), (64, 1), (1, 64)))]
+)
+def test_one_core_and_all_as_processes_and_as_threads(n_cores: int, expected: tuple[tuple[int, int], ...]) -> None:
+    assert layouts(n_cores) == expected
+
+
+@pytest.mark.slow
+def test_events_are_made_by_several_processes(latent_graph: GraphFile) -> None:
+    assert 1 < events_per_second(latent_graph.path, (2, 1), 6) < 10_000

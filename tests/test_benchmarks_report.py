@@ -1,0 +1,239 @@
+"""Benchmarks: what is printed, the JSON file, the chart, and the machine that they name."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+from rich.console import Console
+
+from benchmarks import environment as environment_module
+from benchmarks.chart import check_format, draw_chart, save_chart
+from benchmarks.claims import Claim
+from benchmarks.environment import Environment, PackageVersion, check_installed, core_count, describe_environment
+from benchmarks.report import Report, check_target, claim_table, figures, measurement_table, spread
+from benchmarks.timing import Measurement
+from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS: Final = ("model", "what")
+MEASUREMENTS: Final = (
+    Measurement(labels=("resnet", "ours"), unit="s", samples=(2.0, 1.0, 4.0)),
+    Measurement(labels=("resnet", "OpenVINO"), unit="s", reason="not installed: pip install openvino"),
+    Measurement(labels=("resnet", "a [peer]"), unit="s", reason="it [bold]fails[/bold]"),
+    Measurement(labels=("resnet", "memory"), unit="MB", samples=(400.0,)),
+)
+CLAIMS: Final = (
+    Claim(model="resnet", what="fast", bound="at least", target=1.45, samples=(1.5, 1.6)),
+    Claim(model="resnet", what="slow", bound="at most", target=2, samples=(2.5,)),
+    Claim(model="resnet", what="absent", bound="at most", target=2, samples=()),
+)
+ENVIRONMENT: Final = Environment(
+    date="2026-01-02T03:04:05+00:00",
+    processor="A [processor]",
+    n_cores=2,
+    packages=(PackageVersion(package="python", version="3.11.7"), PackageVersion(package="torch", version="2.13.0")),
+)
+REPORT: Final = Report(
+    command="peers",
+    environment=ENVIRONMENT,
+    remarks=("resnet: seeded random demonstration weights",),
+    columns=COLUMNS,
+    measurements=MEASUREMENTS,
+    claims=CLAIMS,
+    tables=(measurement_table("Seconds", COLUMNS, MEASUREMENTS), claim_table("Ratios", CLAIMS)),
+)
+
+
+def printed(report: Report) -> str:
+    output = io.StringIO()
+    report.show(Console(file=output, width=200, highlight=False))
+    return output.getvalue()
+
+
+def cells(text: str, key: str) -> list[str]:
+    """Find the row of a printed table that holds a text, and split it."""
+    (line,) = (line for line in text.splitlines() if key in line and "│" in line)
+    return [cell.strip() for cell in line.strip("│ ").split("│")]
+
+
+def test_the_tables_give_median_unit_and_spread() -> None:
+    text = printed(REPORT)
+    assert cells(text, "ours") == ["resnet", "ours", "2.00 s", "1.00 to 4.00"]
+    assert cells(text, "memory") == ["resnet", "memory", "400 MB", "400 to 400"]
+
+
+def test_what_is_not_installed_or_fails_is_listed_all_the_same() -> None:
+    text = printed(REPORT)
+    assert cells(text, "OpenVINO")[:3] == ["resnet", "OpenVINO", "not installed"]
+    assert cells(text, "a [peer]")[2] == "not measured"
+    assert text.splitlines()[-2:] == [
+        "resnet, OpenVINO: not installed: pip install openvino",
+        "resnet, a [peer]: not measured: it [bold]fails[/bold]",
+    ]
+
+
+def test_claims_are_printed_with_their_verdict() -> None:
+    text = printed(REPORT)
+    assert cells(text, "fast") == ["resnet", "fast", "at least 1.45", "1.55", "1.50 to 1.60", "holds"]
+    assert cells(text, "slow") == ["resnet", "slow", "at most 2", "2.50", "2.50 to 2.50", "does not hold"]
+    assert cells(text, "absent") == ["resnet", "absent", "at most 2", "", "", "not measured"]
+
+
+def test_the_machine_the_versions_and_the_weights_are_named() -> None:
+    lines = printed(REPORT).splitlines()
+    assert lines[:3] == [
+        "2026-01-02T03:04:05+00:00, A [processor], 2 cores",
+        "python 3.11.7, torch 2.13.0",
+        "resnet: seeded random demonstration weights",
+    ]
+
+
+def test_the_json_file_holds_every_sample(tmp_path: Path) -> None:
+    path = tmp_path / "peers.json"
+    REPORT.save_json(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["peers.json"]
+    content = json.loads(path.read_text())
+    assert (content["schema"], content["command"], content["remarks"]) == (1, "peers", list(REPORT.remarks))
+    assert content["environment"] == {
+        "date": ENVIRONMENT.date,
+        "processor": "A [processor]",
+        "n_cores": 2,
+        "packages": [{"package": "python", "version": "3.11.7"}, {"package": "torch", "version": "2.13.0"}],
+    }
+    ours, openvino, _, _ = content["measurements"]
+    assert ours == {
+        "labels": {"model": "resnet", "what": "ours"},
+        "unit": "s",
+        "samples": [2.0, 1.0, 4.0],
+        "median": 2.0,
+        "smallest": 1.0,
+        "largest": 4.0,
+        "reason": "",
+    }
+    assert (openvino["samples"], openvino["median"]) == ([], None)
+    assert openvino["reason"] == "not installed: pip install openvino"
+    fast, slow, absent = content["claims"]
+    assert fast == {
+        "model": "resnet",
+        "what": "fast",
+        "bound": "at least",
+        "target": 1.45,
+        "samples": [1.5, 1.6],
+        "verdict": "holds",
+    }
+    assert (slow["verdict"], absent["verdict"]) == ("does not hold", "not measured")
+
+
+def test_a_number_that_is_none_is_never_written(tmp_path: Path) -> None:
+    bad = Measurement(labels=("resnet", "ours"), unit="s", samples=(float("nan"),))
+    report = Report(command="peers", environment=ENVIRONMENT, remarks=(), columns=COLUMNS, measurements=(bad,))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.save_json(tmp_path / "peers.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def widths(axes: Axes) -> list[float]:
+    return [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
+
+
+def test_the_chart_has_a_bar_for_each_measurement_and_a_panel_for_each_unit() -> None:
+    seconds, megabytes = draw_chart(REPORT).axes
+    assert (seconds.get_xlabel(), megabytes.get_xlabel()) == ("s", "MB")
+    assert widths(seconds) == [2.0]
+    assert [label.get_text() for label in seconds.get_yticklabels()] == ["resnet, ours"]
+    assert widths(megabytes) == [400.0]
+    (spread_line,) = seconds.collections[0].get_segments()  # type: ignore[attr-defined]  # a LineCollection
+    assert np.allclose(spread_line[:, 0], (1.0, 4.0))
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+def test_the_chart_appears_whole(tmp_path: Path, suffix: str, start: bytes) -> None:
+    path = tmp_path / f"peers{suffix}"
+    save_chart(REPORT, path)
+    assert path.read_bytes().startswith(start)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_chart_that_fails_leaves_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "peers.png"
+    path.write_bytes(b"older")
+
+    def fail(_figure: Figure, target: Path, **_options: object) -> None:
+        target.write_bytes(b"half")
+        message = "no space"
+        raise OSError(message)
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OutputError, match=r"peers\.png cannot be written: no space"):
+        save_chart(REPORT, path)
+    assert path.read_bytes() == b"older"
+    assert [each.name for each in tmp_path.iterdir()] == ["peers.png"]
+
+
+def test_a_chart_of_nothing_is_a_chart(tmp_path: Path) -> None:
+    report = Report(
+        command="peers", environment=ENVIRONMENT, remarks=(), columns=COLUMNS, measurements=MEASUREMENTS[1:2]
+    )
+    save_chart(report, tmp_path / "empty.png")
+    assert draw_chart(report).axes == []
+    assert (tmp_path / "empty.png").stat().st_size > 0
+
+
+def test_targets_are_checked_before_the_work(tmp_path: Path) -> None:
+    check_target(tmp_path / "peers.json")
+    with pytest.raises(OutputError, match=r"gone/peers\.json cannot be written: the folder \S+gone does not exist"):
+        check_target(tmp_path / "gone" / "peers.json")
+    with pytest.raises(ArgumentValueError, match=r"peers\.txt must end in .*: expected one of \.pdf, \.png, \.svg"):
+        check_format(Path("peers.txt"))
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.0, "0.00"), (0.00012, "0.000120"), (1.005, "1.00"), (99.94, "99.9"), (1234.5, "1,234"), (-2.5, "-2.50")],
+)
+def test_numbers_have_three_figures(value: float, written: str) -> None:
+    assert figures(value) == written
+
+
+def test_no_samples_have_no_spread() -> None:
+    assert spread(()) == ""
+
+
+def test_this_machine_is_described() -> None:
+    described = describe_environment()
+    versions = {each.package: each.version for each in described.packages}
+    assert datetime.fromisoformat(described.date).tzinfo is not None
+    assert described.n_cores == core_count() >= 1
+    assert described.processor
+    assert versions["python"] == platform.python_version()
+    assert versions["numpy"] == np.__version__
+    assert {"numba", "torch", "openvino"} <= versions.keys()
+    assert any(package.startswith("onnxruntime") for package in versions)
+
+
+def test_the_processor_is_that_of_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nmodel name\t: Fast: One\n\nprocessor\t: 1\nmodel name\t: Fast: Two\n")
+    monkeypatch.setattr(environment_module, "_CPU_INFO", info)
+    assert describe_environment().processor == "Fast: One"
+    monkeypatch.setattr(environment_module, "_CPU_INFO", tmp_path / "gone")
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert describe_environment().processor == platform.machine()
+
+
+def test_a_package_that_is_not_there_is_said_not_to_be_installed() -> None:
+    check_installed("numpy")
+    with pytest.raises(MissingPackageError, match=r"^not installed: pip install no_such_package$") as caught:
+        check_installed("no_such_package")
+    assert caught.value.package == "no_such_package"

@@ -30,6 +30,7 @@ def write_manifest(folder: Path) -> tuple[ShippedGraph, ...]:
         ShippedGraph(
             name=graph.card.name,
             precision=graph.card.precision,
+            target=graph.card.target,
             file=graph.path.name,
             size=graph.size,
             sha256=graph.sha256,

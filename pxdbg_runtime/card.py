@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "FULL_WEIGHT_BITS",
     "MAX_CHARGE_W1_ADU",
     "MAX_OCCUPANCY_DIFFERENCE",
     "N_THRESHOLDS",
@@ -41,6 +42,9 @@ SCHEMA: Final = 1
 """Version of the card's layout that this release writes and reads."""
 N_THRESHOLDS: Final = 255
 """Charges 1 to 255 ADU have a threshold each."""
+
+FULL_WEIGHT_BITS: Final = 8
+"""Weights of an int8 graph with these many bits are right only on a CPU that adds products in 32 bits."""
 
 InputRole = Literal["latent", "sensor", "event_latent"]
 Precision = Literal["float32", "float16", "int8"]
@@ -139,9 +143,7 @@ class Fidelity:
     @property
     def is_within_bounds(self) -> bool:
         """Whether the graph is as good as float32, as physics."""
-        return (
-            self.charge_w1_adu < MAX_CHARGE_W1_ADU and abs(self.occupancy_ratio - 1.0) <= MAX_OCCUPANCY_DIFFERENCE
-        )
+        return self.charge_w1_adu < MAX_CHARGE_W1_ADU and abs(self.occupancy_ratio - 1.0) <= MAX_OCCUPANCY_DIFFERENCE
 
 
 @dataclass(frozen=True, kw_only=True)

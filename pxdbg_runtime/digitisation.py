@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pxdbg_runtime.card import ModelCard
+    from pxdbg_runtime.kernels import Images
 
 __all__ = ["Digitiser"]
 
@@ -47,16 +48,18 @@ class Digitiser:
             raise ArgumentValueError("min_charge", message)
         self.min_charge = int(self.min_charge)
         self._sensors = np.array(card.sensors, dtype=np.uint16)
-        self._table = card.charge_table()
+        # A graph that gives charges is read by the same kernels: the threshold of a charge is the charge.
+        is_charge = card.gives == "charges"
+        self._table: Images = np.arange(1, 256, dtype=np.uint8) if is_charge else card.charge_table()
         self._threshold = self._table[self.min_charge - 1]
 
-    def digits(self, images: NDArray[np.float32], *, event: int = 0, first_sensor: int = 0) -> Digits:
+    def digits(self, images: Images, *, event: int = 0, first_sensor: int = 0) -> Digits:
         """Make the digits of some of an event's images.
 
         Parameters
         ----------
-        images : ndarray of float32, shape (n, 250, 768)
-            Tanh values of n consecutive sensors.
+        images : ndarray of float32 or uint8, shape (n, 250, 768)
+            Tanh values of n consecutive sensors, or charges in ADU, as the card says.
         event : int
             Event number.
         first_sensor : int
@@ -74,28 +77,28 @@ class Digitiser:
                 f"index {first_sensor} on."
             )
             raise ImageError(message)
-        counts = np.empty(len(images), dtype=np.int64)
-        kernels.count_hits(images, self._threshold, counts)
-        n_hits = int(counts.sum())
-        image_of_hit, u_cell, v_cell = (np.empty(n_hits, dtype=np.uint16) for _ in range(3))
-        charge = np.empty(n_hits, dtype=np.uint8)
-        if not kernels.fill_hits(images, self._threshold, self._table, image_of_hit, u_cell, v_cell, charge):
+        # Memory that nothing is written to takes no room.
+        sensor_id, u_cell, v_cell = (np.empty(images.size, dtype=np.uint16) for _ in range(3))
+        charge = np.empty(images.size, dtype=np.uint8)
+        sensors = self._sensors[first_sensor : first_sensor + len(images)]
+        n_hits = kernels.find_hits(images, self._threshold, self._table, sensors, sensor_id, u_cell, v_cell, charge)
+        if n_hits < 0:
             raise _not_a_number()
         return Digits(
             event=np.full(n_hits, event, dtype=np.int64),
-            sensor_id=self._sensors[first_sensor + image_of_hit.astype(np.int64)],
-            u_cell=u_cell,
-            v_cell=v_cell,
-            charge=charge,
+            sensor_id=sensor_id[:n_hits].copy(),
+            u_cell=u_cell[:n_hits].copy(),
+            v_cell=v_cell[:n_hits].copy(),
+            charge=charge[:n_hits].copy(),
         )
 
-    def charges(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def charges(self, images: Images) -> NDArray[np.uint8]:
         """Make the charges of all pixels.
 
         Parameters
         ----------
-        images : ndarray of float32, shape (n, 250, 768)
-            Tanh values.
+        images : ndarray of float32 or uint8, shape (n, 250, 768)
+            Tanh values, or charges in ADU, as the card says.
 
         Returns
         -------
@@ -113,16 +116,15 @@ class Digitiser:
             raise _not_a_number()
         return charges
 
-    @staticmethod
-    def _checked(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        shape = (N_U_CELLS, N_V_CELLS)
-        if images.dtype != np.float32 or images.ndim != 3 or images.shape[1:] != shape:
+    def _checked(self, images: Images) -> Images:
+        shape, dtype = (N_U_CELLS, N_V_CELLS), self._table.dtype
+        if images.dtype != dtype or images.ndim != 3 or images.shape[1:] != shape:
             message = (
-                f"Images must be float32 of shape (n, {N_U_CELLS}, {N_V_CELLS}), but are {images.dtype} of shape "
+                f"Images must be {dtype} of shape (n, {N_U_CELLS}, {N_V_CELLS}), but are {images.dtype} of shape "
                 f"{images.shape}."
             )
             raise ImageError(message)
-        return np.ascontiguousarray(images)
+        return images if images.flags.c_contiguous else images.copy()
 
 
 def _not_a_number() -> ImageError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pxdbg_runtime.card import ModelCard
+    from pxdbg_runtime.kernels import Images
 
 __all__ = ["DEFAULT_BATCH_SIZE", "Generator", "PrecisionChoice"]
 
 PrecisionChoice = Literal["auto", "float32", "float16", "int8"]
 DEFAULT_BATCH_SIZE: Final = 2
-"""Images a call of ONNX Runtime: small batches stay in cache and in a grid slot's memory (see docs/digits.md)."""
+"""Images a call of ONNX Runtime on a CPU: small batches stay in cache and in a grid slot's memory (docs/running.md)."""
+_WHOLE_EVENT: Final = N_SENSORS
+"""Images a call on any other provider, where a call costs more than its images."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +47,8 @@ class Generator:
         Name of a shipped model (``pxdbg models`` lists them), or the path of a graph made by
         ``python -m export``.
     precision : {"auto", "float32", "float16", "int8"}
-        Which of a shipped model's graphs; ``auto`` takes the most exact that there is.
+        Which of a shipped model's graphs. ``auto`` takes float16 on CUDA; on a CPU with VNNI int8, if its digits were
+        found as good as float32's at export; else float32.
     provider : str
         ``auto``, ``cpu``, ``cuda``, or another execution provider of ONNX Runtime, by its name. Nothing falls
         back silently; ``auto`` logs what it chose.
@@ -56,7 +61,7 @@ class Generator:
     nintra, ninter : int
         Threads within an operator, and operators at a time.
     batch_size : int, optional
-        Images a call of ONNX Runtime, 1 to 40. It does not change the digits.
+        Images a call of ONNX Runtime, 1 to 40. It does not change the digits. If None, 2 on a CPU and 40 elsewhere.
     min_charge : int, optional
         Zero-suppression threshold in ADU; the model's own if None, and not less than that.
 
@@ -107,25 +112,33 @@ class Generator:
         if precision not in get_args(PrecisionChoice):
             message = f"precision must be one of {', '.join(get_args(PrecisionChoice))}, but is {precision!r}."
             raise ArgumentValueError("precision", message)
-        self._graph = find_graph(model, None if precision == "auto" else precision)
         self.seed = _fresh_seed() if seed is None else check_seed(seed)
         self.random_stream = random_stream
-        self._stream = make_stream(random_stream, self.seed, self.card.draws)
-        self.batch_size = _checked_batch_size(batch_size)
+        checked_batch_size = _checked_batch_size(batch_size)
         # ONNX Runtime and numba load here, when first needed: importing the package must stay cheap.
         from pxdbg_runtime.digitisation import Digitiser
+        from pxdbg_runtime.providers import CPU, likely_target
         from pxdbg_runtime.session import ImageSession
 
-        self._digitiser = Digitiser(self.card, min_charge)
+        target = likely_target(provider)
+        while True:
+            self._graph = find_graph(model, None if precision == "auto" else precision, target)
+            self._stream = make_stream(random_stream, self.seed, self.card.draws)
+            self._digitiser = Digitiser(self.card, min_charge)
+            self._session = ImageSession(
+                self._graph,
+                provider=provider,
+                provider_options=provider_options,
+                nintra=nintra,
+                ninter=ninter,
+            )
+            self.provider = self._session.provider
+            if target == "cpu" or self.provider != CPU:
+                break
+            target = "cpu"  # 'auto' came back to the CPU, for which there may be a better graph
         self.min_charge = self._digitiser.min_charge
-        self._session = ImageSession(
-            self._graph,
-            provider=provider,
-            provider_options=provider_options,
-            nintra=nintra,
-            ninter=ninter,
-        )
-        self.provider = self._session.provider
+        default = DEFAULT_BATCH_SIZE if self.provider == CPU else _WHOLE_EVENT
+        self.batch_size = default if checked_batch_size is None else checked_batch_size
         if self.card.nature != "checkpoint":
             _log.warning("The model %s is a %s. %s", self.card.name, self.card.nature, self.card.provenance)
 
@@ -192,13 +205,24 @@ class Generator:
         for event in events:
             yield self.generate(event)
 
-    def _batches(self, event: int) -> Iterator[tuple[range, NDArray[np.float32]]]:
-        """Give the images of an event in batches, and the indices of their sensors."""
+    def _batches(self, event: int) -> Iterator[tuple[range, Images]]:
+        """Give the images of an event in batches, and the indices of their sensors.
+
+        While a batch is in use, the next one is computed in a second thread. Images are good until the next ones.
+        """
         values = self._stream.draw(check_event(event))
         draws = {draw.name: drawn for draw, drawn in zip(self.card.draws, values, strict=True)}
-        for start in range(0, N_SENSORS, self.batch_size):
-            sensors = range(start, min(start + self.batch_size, N_SENSORS))
-            yield sensors, self._session.images(sensors, draws)
+        starts = range(0, N_SENSORS, self.batch_size)
+        batches = [range(start, min(start + self.batch_size, N_SENSORS)) for start in starts]
+        buffers = [self._session.buffer(self.batch_size) for _ in batches[:2]]
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            coming = worker.submit(self._session.images, batches[0], draws, buffers[0])
+            for number, sensors in enumerate(batches, start=1):
+                images = coming.result()
+                if number < len(batches):
+                    buffer = buffers[number % len(buffers)]
+                    coming = worker.submit(self._session.images, batches[number], draws, buffer)
+                yield sensors, images
 
 
 def _fresh_seed() -> int:
@@ -207,9 +231,9 @@ def _fresh_seed() -> int:
     return seed
 
 
-def _checked_batch_size(batch_size: int | None) -> int:
+def _checked_batch_size(batch_size: int | None) -> int | None:
     if batch_size is None:
-        return DEFAULT_BATCH_SIZE
+        return None
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
         message = f"batch_size must be an integer, but is {batch_size!r}."
         raise ArgumentTypeError("batch_size", message)

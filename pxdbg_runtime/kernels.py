@@ -1,12 +1,14 @@
-"""From images of tanh values to digits and charges: two passes, count and fill.
+"""From images of tanh values, or of charges, to hits and charges, in one pass over the images.
 
-99 % of the pixels lie below the first threshold, so that comparison comes before anything else; the charge of
-a hit is the number of thresholds that are not greater than it, found by bisection.
+99 % of the pixels lie below the first threshold, so that comparison comes before anything else. It is made for a whole row,
+in vector registers, into a mask of one byte a pixel that stays in the cache; eight pixels of it are a word, and words that
+are zero are passed over without a branch: at this occupancy a branch would be mispredicted at nearly every hit.
+The charge of a hit is the number of thresholds that are not greater than it, found by bisection, again without a branch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -15,120 +17,117 @@ from pxdbg_runtime.compilation import kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["charge_of", "count_hits", "fill_charges", "fill_hits"]
+    Images = NDArray[np.float32] | NDArray[np.uint8]
+    Value = np.float32 | np.uint8
+
+__all__ = ["charge_of", "fill_charges", "find_hits"]
+
+_PIXELS_A_WORD: Final = 8
+# In a word with one byte set to 1, the product's top three bits are the number of that byte.
+_BYTE_NUMBER: Final = np.uint64(sum((byte << 5) << (8 * (7 - byte)) for byte in range(8)))
+_TOP_BITS: Final = np.uint64(61)
+_ZERO: Final = np.uint64(0)
+_ONE: Final = np.uint64(1)
 
 
 @kernel
-def charge_of(value: np.float32, table: NDArray[np.float32]) -> int:
+def charge_of(value: Value, table: Images) -> int:
     """Count the thresholds that are not greater than a value.
 
     Parameters
     ----------
-    value : float32
-    table : ndarray of float32, shape (255,)
-        Ascending, see `ModelCard.charge_table`.
+    value : float32 or uint8
+    table : ndarray of the same dtype, shape (255,)
+        Ascending, see `ModelCard.charge_table`; for values that are charges already, 1 to 255.
 
     Returns
     -------
     int
         Charge in ADU, 0 to 255.
     """
-    low, high = 0, len(table)
-    while low < high:
-        middle = (low + high) >> 1
-        if table[middle] <= value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    charge = 0
+    for step in (128, 64, 32, 16, 8, 4, 2, 1):
+        charge += step * int(table[charge + step - 1] <= value)
+    return charge
 
 
 @kernel
-def count_hits(images: NDArray[np.float32], threshold: np.float32, counts: NDArray[np.int64]) -> None:
-    """Count the pixels of each image that are hits, or not a number.
-
-    Parameters
-    ----------
-    images : ndarray of float32, shape (n, rows, columns)
-        C-contiguous.
-    threshold : float32
-        Smallest value of a hit.
-    counts : ndarray of int64, shape (n,)
-        Overwritten. NaN counts as a hit, so that `fill_hits` comes upon it.
-    """
-    for image in range(images.shape[0]):
-        n_hits = 0
-        for row in range(images.shape[1]):
-            # A 32-bit sum of one row lets the compiler use vectors of floats throughout.
-            n_in_row = np.int32(0)
-            for column in range(images.shape[2]):
-                n_in_row += np.int32(not images[image, row, column] < threshold)
-            n_hits += int(n_in_row)
-        counts[image] = n_hits
-
-
-@kernel
-def fill_hits(
-    images: NDArray[np.float32],
-    threshold: np.float32,
-    table: NDArray[np.float32],
-    image_of_hit: NDArray[np.uint16],
+def find_hits(
+    images: Images,
+    threshold: Value,
+    table: Images,
+    sensors: NDArray[np.uint16],
+    sensor_id: NDArray[np.uint16],
     u_cell: NDArray[np.uint16],
     v_cell: NDArray[np.uint16],
     charge: NDArray[np.uint8],
-) -> bool:
+) -> int:
     """Write the hits of all images, ordered by image, row, column.
 
     Parameters
     ----------
-    images : ndarray of float32, shape (n, rows, columns)
+    images : ndarray of float32 or uint8, shape (n, rows, columns)
         C-contiguous.
-    threshold : float32
-        Smallest value of a hit, as `count_hits` was given.
-    table : ndarray of float32, shape (255,)
-    image_of_hit, u_cell, v_cell : ndarray of uint16, shape (hits,)
-        Overwritten. As long as `count_hits` found hits.
-    charge : ndarray of uint8, shape (hits,)
-        Overwritten. ADU.
+    threshold : float32 or uint8
+        Smallest value of a hit.
+    table : ndarray of the same dtype, shape (255,)
+        See `charge_of`.
+    sensors : ndarray of uint16, shape (n,)
+        VxdID of each image.
+    sensor_id, u_cell, v_cell : ndarray of uint16, shape (places,)
+        Overwritten from the first place on. There must be places for all pixels.
+    charge : ndarray of uint8, shape (places,)
+        Overwritten likewise. ADU.
 
     Returns
     -------
-    bool
-        False if a value is not a number; what was written is then of no use.
+    int
+        Number of hits; -1 if a value is not a number, and what was written is then of no use.
     """
-    place = 0
-    for image in range(images.shape[0]):
-        for row in range(images.shape[1]):
-            for column in range(images.shape[2]):
-                value = images[image, row, column]
-                if value < threshold:
-                    continue
-                if np.isnan(value):
-                    return False
-                image_of_hit[place] = image
-                u_cell[place] = row
-                v_cell[place] = column
-                charge[place] = charge_of(value, table)
-                place += 1
-    return True
+    n_images, n_rows, n_columns = images.shape
+    n_words = (n_columns + _PIXELS_A_WORD - 1) // _PIXELS_A_WORD
+    mask = np.zeros(n_words * _PIXELS_A_WORD, dtype=np.uint8)
+    words = mask.view(np.uint64)
+    used_words = np.empty(n_words, dtype=np.int64)
+    n_hits = 0
+    for image in range(n_images):
+        for row in range(n_rows):
+            for column in range(n_columns):
+                mask[column] = not images[image, row, column] < threshold  # a NaN is found, and refused below
+            n_used = 0
+            for word in range(n_words):
+                used_words[n_used] = word
+                n_used += int(words[word] != _ZERO)
+            for used in range(n_used):
+                word = used_words[used]
+                left = words[word]
+                while left != _ZERO:
+                    lowest = left & (~left + _ONE)
+                    left ^= lowest
+                    column = word * _PIXELS_A_WORD + np.int64((lowest * _BYTE_NUMBER) >> _TOP_BITS)
+                    value = images[image, row, column]
+                    if np.isnan(value):
+                        return -1
+                    sensor_id[n_hits] = sensors[image]
+                    u_cell[n_hits] = row
+                    v_cell[n_hits] = column
+                    charge[n_hits] = charge_of(value, table)
+                    n_hits += 1
+    return n_hits
 
 
 @kernel
-def fill_charges(
-    images: NDArray[np.float32],
-    threshold: np.float32,
-    table: NDArray[np.float32],
-    charges: NDArray[np.uint8],
-) -> bool:
+def fill_charges(images: Images, threshold: Value, table: Images, charges: NDArray[np.uint8]) -> bool:
     """Write the charge of every pixel.
 
     Parameters
     ----------
-    images : ndarray of float32, shape (n, rows, columns)
+    images : ndarray of float32 or uint8, shape (n, rows, columns)
         C-contiguous.
-    threshold : float32
+    threshold : float32 or uint8
         Smallest value of a hit; below it the charge is 0.
-    table : ndarray of float32, shape (255,)
+    table : ndarray of the same dtype, shape (255,)
+        See `charge_of`.
     charges : ndarray of uint8, shape (n, rows, columns)
         Overwritten. ADU.
 

@@ -19,10 +19,13 @@ from pxdbg_runtime.errors import MissingPackageError, ProviderError
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from pxdbg_runtime.card import Target
+
 __all__ = [
     "CPU",
     "CUDA",
     "import_onnxruntime",
+    "likely_target",
     "onnxruntime_wheels",
     "provider_name",
     "why_it_failed",
@@ -90,6 +93,15 @@ def provider_name(provider: str) -> str:
         if provider.lower() in (name.lower(), name.removesuffix(_SUFFIX).lower()):
             return str(name)
     raise ProviderError(provider, why_not_offered(provider, tuple(offered)))
+
+
+def likely_target(provider: object) -> Target:
+    """Say for which execution provider a graph is best chosen before a session is tried."""
+    wanted = provider.lower() if isinstance(provider, str) else "auto"
+    if wanted in ("cuda", CUDA.lower()):
+        return "cuda"
+    is_at_hand = CUDA in import_onnxruntime().get_available_providers() and why_not(CUDA) is None
+    return "cuda" if wanted == "auto" and is_at_hand else "cpu"
 
 
 def why_not_offered(provider: str, offered: tuple[str, ...]) -> str:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, get_args
 
-from pxdbg_runtime.card import Precision
+from pxdbg_runtime.card import Precision, Target
+from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.errors import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -46,6 +47,8 @@ class ShippedGraph:
     name : str
         Name of the model.
     precision : {"float32", "float16", "int8"}
+    target : {"cpu", "cuda"}
+        The execution provider that the graph is for.
     file : str
         File name beside the manifest.
     size : int
@@ -56,6 +59,7 @@ class ShippedGraph:
 
     name: str
     precision: Precision
+    target: Target
     file: str
     size: int
     sha256: str
@@ -102,6 +106,7 @@ def _shipped_graph(fields: Fields) -> ShippedGraph:
     made = ShippedGraph(
         name=fields.text("name"),
         precision=fields.one_of("precision", PRECISIONS),
+        target=fields.one_of("target", get_args(Target)),
         file=fields.text("file"),
         size=fields.integer("size", NumberRange(1)),
         sha256=fields.sha256("sha256"),
@@ -112,7 +117,7 @@ def _shipped_graph(fields: Fields) -> ShippedGraph:
     return made
 
 
-def find_graph(model: str | Path, precision: Precision | None) -> GraphFile:
+def find_graph(model: str | Path, precision: Precision | None, target: Target = "cpu") -> GraphFile:
     """Find a graph by the name of a shipped model or by its path, and read it.
 
     Parameters
@@ -120,7 +125,11 @@ def find_graph(model: str | Path, precision: Precision | None) -> GraphFile:
     model : str or Path
         A name in the manifest, or the path of a graph file: a string with a folder in it or ending in ``.onnx``.
     precision : {"float32", "float16", "int8"} or None
-        Which of a shipped model's graphs; None takes the most exact. A graph given by its path must have it.
+        Which of a shipped model's graphs. None takes float16 for CUDA; for a CPU, int8 if the CPU multiplies
+        8-bit integers in hardware (VNNI) and the graph's digits were found as good as float32's at export; else
+        float32. A graph given by its path must have the precision.
+    target : {"cpu", "cuda"}
+        The execution provider to find it for: graphs that are for this one are preferred.
 
     Raises
     ------
@@ -134,13 +143,29 @@ def find_graph(model: str | Path, precision: Precision | None) -> GraphFile:
     model = _checked_model(model)
     if isinstance(model, Path) or Path(model).suffix == ".onnx" or Path(model).name != model:
         return _find_file(Path(model), precision)
-    candidates = {graph.precision: graph for graph in shipped_graphs() if graph.name == model}
+    candidates = [graph for graph in shipped_graphs() if graph.name == model]
     if not candidates:
         raise _not_found(model, "not a shipped model")
-    chosen = precision or next(each for each in PRECISIONS if each in candidates)
-    if chosen not in candidates:
-        raise _no_such_precision(model, precision, tuple(candidates))
-    return _read_shipped(candidates[chosen])
+    if precision is not None and precision not in {graph.precision for graph in candidates}:
+        raise _no_such_precision(model, precision, tuple(dict.fromkeys(graph.precision for graph in candidates)))
+    wanted = _in_order(target) if precision is None else (precision,)
+    candidates.sort(key=lambda graph: (_place(graph.precision, wanted), graph.target != target))
+    for listed in candidates[:-1]:
+        graph = _read_shipped(listed)
+        if precision is not None or graph.card.fidelity is None or graph.card.fidelity.is_within_bounds:
+            return graph
+    return _read_shipped(candidates[-1])
+
+
+def _in_order(target: Target) -> tuple[Precision, ...]:
+    """List the precisions that a target is best served with, the best first."""
+    if target == "cuda":
+        return ("float16", "float32")
+    return ("int8", "float32") if this_cpu().has_dot_products else ("float32", "int8")
+
+
+def _place(precision: Precision, wanted: tuple[Precision, ...]) -> int:
+    return wanted.index(precision) if precision in wanted else len(wanted)
 
 
 def _checked_model(model: object) -> str | Path:

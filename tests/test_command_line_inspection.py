@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from pxdbg_runtime.graph_file import GraphFile
 
 
-def row_of(output: str, name: str) -> list[str]:
-    """Find the one row of a table that begins with a name, and split it into its cells."""
+def row_of(output: str, *first: str) -> list[str]:
+    """Find the one row of a table that begins with these cells, and split it into its cells."""
     rows = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in output.splitlines()]
-    (found,) = (row for row in rows if row and row[0] == name)
+    (found,) = (row for row in rows if row[: len(first)] == list(first))
     return found
 
 
@@ -38,8 +38,8 @@ def test_models_lists_what_is_shipped() -> None:
     assert result.exit_code == 0
     assert result.stderr == ""
     for listed in shipped_graphs():
-        card = find_graph(listed.name, listed.precision).card
-        row = row_of(result.stdout, listed.name)
+        card = find_graph(listed.name, listed.precision, listed.target).card
+        row = row_of(result.stdout, listed.name, listed.precision)
         assert row[:4] == [listed.name, listed.precision, f"{listed.size / 1e6:.1f} MB", card.nature]
         assert row[4]
         assert card.provenance.startswith(row[4])

@@ -209,3 +209,24 @@ def test_more_images_than_sensors_are_refused(n_images: int, first_sensor: int) 
     images[:, 0, 0] = 1
     with pytest.raises(ImageError, match="An event has 40 sensors, but"):
         Digitiser(LATENT_CARD).digits(images, first_sensor=first_sensor)
+
+
+@pytest.mark.parametrize("min_charge", [None, 1, 7, 255])
+def test_images_of_charges_are_digits_as_they_stand(min_charge: int | None) -> None:
+    digitiser = Digitiser(dataclasses.replace(LATENT_CARD, gives="charges"), min_charge)
+    charges = np.random.default_rng(3).integers(0, 256, (3, *SHAPE), dtype=np.uint8)
+    charges[np.random.default_rng(4).random(charges.shape) < 0.9] = 0
+    expected = np.where(charges >= (min_charge or 1), charges, 0)
+    assert np.array_equal(digitiser.charges(charges), expected)
+    digits = digitiser.digits(charges, first_sensor=2)
+    sensor, u_cell, v_cell = np.nonzero(expected)
+    assert np.array_equal(digits.sensor_id, VXD_IDS[sensor + 2])
+    assert np.array_equal(digits.u_cell, u_cell)
+    assert np.array_equal(digits.v_cell, v_cell)
+    assert np.array_equal(digits.charge, expected[expected > 0])
+
+
+def test_values_where_charges_are_due_are_refused() -> None:
+    digitiser = Digitiser(dataclasses.replace(LATENT_CARD, gives="charges"))
+    with pytest.raises(ImageError, match=r"must be uint8 of shape .* but are float32"):
+        digitiser.digits(np.zeros((1, *SHAPE), dtype=np.float32))

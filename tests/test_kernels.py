@@ -42,26 +42,28 @@ def filled_charges(images: NDArray[np.float32], min_charge: int, table: NDArray[
     return charges
 
 
-def filled_hits(
-    images: NDArray[np.float32], min_charge: int, table: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], list[NDArray[np.uint16]], NDArray[np.uint8]]:
-    counts = np.full(len(images), -1, dtype=np.int64)
-    kernels.count_hits(images, table[min_charge - 1], counts)
-    image, row, column = (np.full(counts.sum(), 9999, dtype=np.uint16) for _ in range(3))
-    charge = np.zeros(counts.sum(), dtype=np.uint8)
-    assert kernels.fill_hits(images, table[min_charge - 1], table, image, row, column, charge)
-    return counts, [image, row, column], charge
+def found_hits(
+    images: NDArray[np.float32] | NDArray[np.uint8], min_charge: int, table: NDArray[np.float32] | NDArray[np.uint8]
+) -> tuple[int, list[NDArray[np.uint16]], NDArray[np.uint8]]:
+    """Give the number of hits, the places written to, one more than there are, and the charges."""
+    sensor_id, row, column = (np.full(images.size + 1, 9999, dtype=np.uint16) for _ in range(3))
+    charge = np.zeros(images.size + 1, dtype=np.uint8)
+    sensors = np.arange(100, 100 + len(images), dtype=np.uint16)
+    n_hits = kernels.find_hits(images, table[min_charge - 1], table, sensors, sensor_id, row, column, charge)
+    return n_hits, [sensor_id, row, column], charge
 
 
 def check_against_plain(images: NDArray[np.float32], min_charge: int, table: NDArray[np.float32]) -> None:
     expected = plain_charges(images, min_charge, table)
     assert np.array_equal(filled_charges(images, min_charge, table), expected)
-    counts, places, charge = filled_hits(images, min_charge, table)
-    assert counts.tolist() == [np.count_nonzero(image) for image in expected]
+    n_hits, places, charge = found_hits(images, min_charge, table)
+    assert n_hits == np.count_nonzero(expected)
     # np.nonzero gives the hits in the order of image, row, column.
-    for found, place in zip(places, np.nonzero(expected), strict=True):
-        assert np.array_equal(found, place)
-    assert np.array_equal(charge, expected[expected > 0])
+    image, row, column = np.nonzero(expected)
+    for found, place in zip(places, (image + 100, row, column), strict=True):
+        assert np.array_equal(found[:n_hits], place)
+        assert np.all(found[n_hits:] == 9999)
+    assert np.array_equal(charge[:n_hits], expected[expected > 0])
 
 
 @given(images=IMAGES, min_charge=MIN_CHARGES)
@@ -111,11 +113,10 @@ def test_images_of_one_value(value: float, charge: int) -> None:
 def test_one_pixel_among_others(image: int, row: int, column: int, value: float) -> None:
     images = np.full((40, 5, 7), -1, dtype=np.float32)
     images[image, row, column] = value
-    counts, places, charge = filled_hits(images, 1, TABLE)
+    n_hits, places, _ = found_hits(images, 1, TABLE)
     is_hit = value > 0
-    assert counts.sum() == counts[image] == is_hit
-    assert [place.tolist() for place in places] == ([[image], [row], [column]] if is_hit else [[], [], []])
-    assert len(charge) == is_hit
+    assert n_hits == is_hit
+    assert [place[0] for place in places] == ([100 + image, row, column] if is_hit else [9999] * 3)
 
 
 @given(
@@ -128,12 +129,33 @@ def test_a_nan_is_found_wherever_it_stands(place: tuple[int, int, int], backgrou
     images[place] = np.nan
     threshold = TABLE[min_charge - 1]
     assert not kernels.fill_charges(images, threshold, TABLE, np.zeros(images.shape, dtype=np.uint8))
-    counts = np.zeros(4, dtype=np.int64)
-    kernels.count_hits(images, threshold, counts)
-    n_hits = int(counts.sum())
-    assert n_hits == (140 if background > 0 and background >= threshold else 1)
-    image, row, column = (np.zeros(n_hits, dtype=np.uint16) for _ in range(3))
-    assert not kernels.fill_hits(images, threshold, TABLE, image, row, column, np.zeros(n_hits, dtype=np.uint8))
+    assert found_hits(images, min_charge, TABLE)[0] == -1
+
+
+@given(
+    charges=SHAPES.flatmap(lambda shape: hnp.arrays(np.uint8, shape, elements=st.integers(0, 255))),
+    min_charge=MIN_CHARGES,
+)
+def test_charges_are_read_as_tanh_values_are(charges: NDArray[np.uint8], min_charge: int) -> None:
+    thresholds = np.arange(1, 256, dtype=np.uint8)
+    suppressed = np.where(charges >= min_charge, charges, 0)
+    filled = np.full(charges.shape, 99, dtype=np.uint8)
+    assert kernels.fill_charges(charges, thresholds[min_charge - 1], thresholds, filled)
+    assert np.array_equal(filled, suppressed)
+    n_hits, places, charge = found_hits(charges, min_charge, thresholds)
+    assert n_hits == np.count_nonzero(suppressed)
+    assert np.array_equal(np.array(places)[:, :n_hits] - [[100], [0], [0]], np.nonzero(suppressed))
+    assert np.array_equal(charge[:n_hits], suppressed[suppressed > 0])
+
+
+@pytest.mark.parametrize("n_columns", [1, 7, 8, 9, 63, 64, 65, 768])
+def test_every_column_is_found_where_it_stands(n_columns: int) -> None:
+    images = np.full((n_columns, 1, n_columns), -1, dtype=np.float32)
+    images[np.arange(n_columns), 0, np.arange(n_columns)] = 0.5
+    n_hits, (sensor_id, row, column), _ = found_hits(images, 1, TABLE)
+    assert n_hits == n_columns
+    assert column[:n_hits].tolist() == (sensor_id[:n_hits] - 100).tolist() == list(range(n_columns))
+    assert not row[:n_hits].any()
 
 
 def test_no_images_at_all() -> None:

@@ -7,17 +7,22 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from pxdbg_runtime.card import GraphInput
+import pxdbg_runtime.session as session_module
+from export.graph import with_charges
+from pxdbg_runtime.card import Fidelity, GraphInput
+from pxdbg_runtime.cpu import Cpu
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, ProviderError
 from pxdbg_runtime.providers import CPU, CUDA
 from pxdbg_runtime.session import ImageSession
 from tests.graphs import (
     EVENT_WIDE_CARD,
     LATENT_CARD,
+    THRESHOLDS,
     event_wide_images,
     event_wide_model,
     latent_images,
@@ -348,17 +353,66 @@ def test_a_graph_that_fails_while_it_runs_is_an_inference_error(
 ) -> None:
     session = ImageSession(latent_graph)
     out_of_memory = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException("Failed to allocate\n memory")
-    monkeypatch.setattr(session._session, "run", failing(out_of_memory))
+    monkeypatch.setattr(session._session, "run_with_iobinding", failing(out_of_memory))
     message = rf"ONNX Runtime failed to run .*tiny\.onnx on {CPU}: Failed to allocate memory"
     with pytest.raises(InferenceError, match=message) as caught:
         session.images(range(2), draws)
     assert caught.value.__cause__ is out_of_memory
 
 
-def test_images_of_another_shape_than_declared_are_refused(
-    latent_graph: GraphFile, draws: dict[str, NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+def test_images_of_another_number_than_sensors_are_refused(
+    tmp_path: Path, draws: dict[str, NDArray[np.float32]]
 ) -> None:
-    session = ImageSession(latent_graph)
-    monkeypatch.setattr(session._session, "run", lambda *_: [np.zeros((1, 250, 768), dtype=np.float32)])
-    with pytest.raises(InferenceError, match=r"gave \(1, 250, 768\) where \(2, 250, 768\) was expected"):
+    model = latent_model()
+    (last,) = (node for node in model.graph.node if "images" in node.output)
+    last.output[0] = "all"
+    for name, value in (("start", [0]), ("end", [1])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.int64), name))
+    model.graph.node.append(onnx.helper.make_node("Slice", ["all", "start", "end"], ["images"]))
+    session = ImageSession(written(tmp_path / "first.onnx", model, LATENT_CARD))
+    assert session.images(range(1), draws).shape == (1, 250, 768)
+    with pytest.raises(InferenceError, match=r"ONNX Runtime failed to run .*first\.onnx on CPU"):
         session.images(range(2), draws)
+
+
+def test_images_are_written_into_the_buffer(latent_graph: GraphFile, draws: dict[str, NDArray[np.float32]]) -> None:
+    session = ImageSession(latent_graph)
+    buffer = session.buffer(3)
+    buffer[:] = 7
+    images = session.images(range(5, 7), draws, buffer)
+    assert np.shares_memory(images, buffer)
+    assert np.array_equal(buffer[:2], latent_images(draws["latent"][5:7]))
+    assert np.all(buffer[2] == 7)
+    again = session.images(range(5, 7), draws)
+    assert not np.shares_memory(again, buffer)
+    assert np.array_equal(again, images)
+
+
+def test_a_graph_that_gives_charges(tmp_path: Path, draws: dict[str, NDArray[np.float32]]) -> None:
+    model = with_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
+    card = dataclasses.replace(LATENT_CARD, gives="charges")
+    session = ImageSession(written(tmp_path / "charges.onnx", model, card))
+    images = session.images(range(2), draws)
+    expected = np.searchsorted(np.array(THRESHOLDS, np.float32), latent_images(draws["latent"][:2]), side="right")
+    assert images.dtype == np.uint8
+    assert np.array_equal(images, expected)
+    with pytest.raises(InferenceError, match=r"expected 'images', uint8 of shape"):
+        ImageSession(written(tmp_path / "values.onnx", latent_model(), card))
+
+
+def int8_graph(path: Path, weight_bits: int) -> GraphFile:
+    fidelity = Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.5)
+    card = dataclasses.replace(LATENT_CARD, precision="int8", weight_bits=weight_bits, fidelity=fidelity)
+    return written(path, latent_model(), card)
+
+
+def test_weights_of_eight_bits_need_a_cpu_that_does_not_saturate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seven, eight = (int8_graph(tmp_path / f"{bits}.onnx", bits) for bits in (7, 8))
+    monkeypatch.setattr(session_module, "this_cpu", lambda: Cpu(name="Old One", dot_products=()))
+    assert ImageSession(seven).provider == CPU
+    with pytest.raises(ProviderError, match=r"8 bits, whose products saturate .*Old One.* no VNNI: .*--weight-bits 7"):
+        ImageSession(eight)
+    monkeypatch.setattr(session_module, "this_cpu", lambda: Cpu(name="New One", dot_products=("avx512_vnni",)))
+    assert ImageSession(eight).provider == CPU

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -12,6 +13,8 @@ import pytest
 
 import pxdbg_runtime
 from pxdbg_runtime import shipped
+from pxdbg_runtime.card import Fidelity
+from pxdbg_runtime.cpu import Cpu
 from pxdbg_runtime.errors import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -29,9 +32,12 @@ from pxdbg_runtime.shipped import (
     manifest_text,
     shipped_graphs,
 )
-from tests.graphs import LATENT_CARD, THRESHOLDS, latent_model
+from tests.graphs import LATENT_CARD, THRESHOLDS, latent_model, written
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pxdbg_runtime.card import Precision, Target
     from pxdbg_runtime.graph_file import GraphFile
 
 FILE: Final = "tiny-float32.onnx"
@@ -41,7 +47,7 @@ def line_of(path: Path, name: str = "tiny") -> ShippedGraph:
     """Make the manifest's line of a file."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    return ShippedGraph(name=name, precision="float32", file=path.name, size=len(content), sha256=digest)
+    return ShippedGraph(name=name, precision="float32", target="cpu", file=path.name, size=len(content), sha256=digest)
 
 
 @pytest.fixture
@@ -71,7 +77,7 @@ def rewrite(folder: Path, **changes: str | int) -> None:
 def test_the_manifest_of_the_package_agrees_with_its_files() -> None:
     listed = shipped_graphs()
     assert {graph.name for graph in listed} >= {"resnet"}
-    assert len({(graph.name, graph.precision) for graph in listed}) == len(listed)
+    assert len({(graph.name, graph.precision, graph.target) for graph in listed}) == len(listed)
     for graph in listed:
         content = (artifacts_folder() / graph.file).read_bytes()
         assert len(content) == graph.size
@@ -81,8 +87,9 @@ def test_the_manifest_of_the_package_agrees_with_its_files() -> None:
 
 def test_the_cards_of_the_package_agree_with_the_manifest() -> None:
     for listed in shipped_graphs():
-        graph = find_graph(listed.name, listed.precision)
+        graph = find_graph(listed.name, listed.precision, listed.target)
         assert (graph.card.name, graph.card.precision) == (listed.name, listed.precision)
+        assert graph.card.target == listed.target
         assert (graph.sha256, graph.size) == (listed.sha256, listed.size)
         assert graph.path.parent == artifacts_folder()
         assert max(abs(a - b) for a, b in zip(graph.card.thresholds, THRESHOLDS, strict=True)) < 1e-6
@@ -117,16 +124,87 @@ def test_a_graph_is_found_by_its_path(folder: Path, monkeypatch: pytest.MonkeyPa
     assert find_graph(Path("other-suffix"), None).sha256 == by_path.sha256
 
 
-def test_the_most_exact_precision_comes_first(folder: Path) -> None:
-    single = line_of(folder / FILE)
-    listed = [{**json.loads(manifest_text((single,)))["graphs"][0], "precision": "int8", "file": "gone"}]
-    manifest = json.loads(manifest_text((single,)))
-    manifest["graphs"] = listed + manifest["graphs"]
+FAITHFUL: Final = Fidelity(images=800, charge_w1_adu=0.29, occupancy_ratio=0.991, identical_digits=0.5)
+UNFAITHFUL: Final = Fidelity(images=800, charge_w1_adu=0.31, occupancy_ratio=1.0, identical_digits=0.5)
+
+
+def add_graph(folder: Path, precision: Precision, target: Target, fidelity: Fidelity | None = FAITHFUL) -> str:
+    """Put another graph of the same model in the folder and in its manifest; return the file's name."""
+    card = dataclasses.replace(
+        LATENT_CARD,
+        precision=precision,
+        target=target,
+        weight_bits=7 if precision == "int8" else None,
+        fidelity=None if precision == "float32" else fidelity,
+    )
+    path = folder / f"tiny-{precision}-{target}.onnx"
+    written(path, latent_model(), card)
+    line = dataclasses.replace(line_of(path), precision=precision, target=target)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["graphs"].append(dataclasses.asdict(line))
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    shipped_graphs.cache_clear()
+    return path.name
+
+
+@pytest.fixture
+def vnni(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Give a function that makes this CPU one with or without VNNI."""
+
+    def choose(has: bool) -> None:
+        cpu = Cpu(name="Some CPU", dot_products=("avx512_vnni",) if has else ())
+        monkeypatch.setattr(shipped, "this_cpu", lambda: cpu)
+
+    return choose
+
+
+def test_int8_is_taken_on_a_cpu_that_has_vnni(folder: Path, vnni: Callable[[bool], None]) -> None:
+    int8 = add_graph(folder, "int8", "cpu")
+    vnni(True)
+    assert find_graph("tiny", None).path.name == int8
+    assert find_graph("tiny", "float32").path.name == FILE
+    vnni(False)
     assert find_graph("tiny", None).path.name == FILE
-    with pytest.raises(GraphFileError, match=r"gone cannot be read: No such file or directory; install pxdbg-runtime"):
+    assert find_graph("tiny", "int8").path.name == int8
+
+
+def test_int8_beyond_the_bounds_is_taken_only_by_name(folder: Path, vnni: Callable[[bool], None]) -> None:
+    int8 = add_graph(folder, "int8", "cpu", UNFAITHFUL)
+    vnni(True)
+    assert find_graph("tiny", None).path.name == FILE
+    assert find_graph("tiny", "int8").path.name == int8
+
+
+def test_cuda_takes_float16_and_the_form_made_for_it(folder: Path, vnni: Callable[[bool], None]) -> None:
+    vnni(True)
+    int8 = add_graph(folder, "int8", "cpu")
+    assert find_graph("tiny", None, "cuda").path.name == FILE
+    float32 = add_graph(folder, "float32", "cuda")
+    assert find_graph("tiny", None, "cuda").path.name == float32
+    float16 = add_graph(folder, "float16", "cuda")
+    assert find_graph("tiny", None, "cuda").path.name == float16
+    assert find_graph("tiny", "float32", "cuda").path.name == float32
+    assert find_graph("tiny", "float32").path.name == FILE
+    assert find_graph("tiny", None).path.name == int8
+
+
+def test_what_is_alone_is_taken_whatever_it_is(folder: Path, vnni: Callable[[bool], None]) -> None:
+    add_graph(folder, "int8", "cpu", UNFAITHFUL)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["graphs"] = manifest["graphs"][1:]
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    shipped_graphs.cache_clear()
+    for has in (True, False):
+        vnni(has)
+        assert find_graph("tiny", None).card.precision == "int8"
+
+
+def test_a_precision_that_a_model_has_not_is_refused(folder: Path) -> None:
+    add_graph(folder, "int8", "cpu")
+    (folder / "tiny-int8-cpu.onnx").unlink()
+    with pytest.raises(GraphFileError, match=r"cpu\.onnx cannot be read: No such file or directory; install pxdbg"):
         find_graph("tiny", "int8")
-    with pytest.raises(ArgumentValueError, match="'tiny' has no float16 graph: it comes as int8, float32") as caught:
+    with pytest.raises(ArgumentValueError, match="'tiny' has no float16 graph: it comes as float32, int8") as caught:
         find_graph("tiny", "float16")
     assert caught.value.argument == "precision"
 

@@ -58,15 +58,19 @@ def _folded(node: ir.Node) -> bool:
     if others:
         if not all(_is_pointwise_of(user, value) for user in others):
             return False
-        if np.any(np.abs(beta) > _MAX_CANCELLATION * np.abs(gamma)):
+        if not np.all(np.abs(beta) < _MAX_CANCELLATION * np.abs(gamma)):
             return False
     for index, layer in enumerate(layers):
         _scale_outputs(layer, factor, offset if index == 0 else np.zeros_like(offset))
     for user in others:
         _take_back(user, factor, offset)
-    node.outputs[0].replace_all_uses_with(value, replace_graph_outputs=True)
+    result = node.outputs[0]
+    is_given_out = result.is_graph_output()
+    result.replace_all_uses_with(value, replace_graph_outputs=True)
     if node.graph is not None:
         node.graph.remove(node, safe=True)
+    if is_given_out:
+        value.name = result.name
     return True
 
 

@@ -42,8 +42,8 @@ def with_charges(model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np.d
     (values,) = graph.outputs
     name = str(values.name)
     values.name = f"{name}.values"
-    # Behind the last threshold stands one that no value reaches; before the first, one that all do.
-    table = np.concatenate([[-np.inf], thresholds, [np.inf]]).astype(np.float32)
+    # Behind the last threshold stands one that no value reaches, not even infinity; before the first, one that all do.
+    table = np.concatenate([[-np.inf], thresholds, [np.nan]]).astype(np.float32)
     constants = {
         key: initializer(f"{name}.{key}", np.asarray(value))
         for key, value in {
@@ -53,13 +53,14 @@ def with_charges(model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np.d
             "least": np.float32(0.0),
             "largest": np.float32(len(thresholds)),
             "next": np.int32(1),
-            "mark": np.uint8(255),
         }.items()
     }
     for each in constants.values():
         graph.register_initializer(each)
     tape = ir.tape.Tape(graph)
-    exponent = tape.op("Mul", [tape.op("Add", [values, constants["one"]]), constants["slope"]])
+    # What is not a number is estimated as the largest charge, and no comparison with it corrects that.
+    sound = tape.op("Where", [tape.op("IsNaN", [values]), constants["one"], values])
+    exponent = tape.op("Mul", [tape.op("Add", [sound, constants["one"]]), constants["slope"]])
     power = tape.op("Sub", [tape.op("Exp", [exponent]), constants["one"]])
     bounded = tape.op("Clip", [power, constants["least"], constants["largest"]])
     # Rounded to the nearest integer, the estimate g is the charge or one above it: t decides.
@@ -69,9 +70,7 @@ def with_charges(model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np.d
     is_below = tape.op("Cast", [tape.op("Less", [values, at])], {"to": int(ir.DataType.INT32)})
     is_above = tape.op("Cast", [tape.op("GreaterOrEqual", [values, above])], {"to": int(ir.DataType.INT32)})
     exact = tape.op("Add", [tape.op("Sub", [nearest, is_below]), is_above])
-    charges = tape.op("Cast", [exact], {"to": int(ir.DataType.UINT8)})
-    unsound = tape.op("IsNaN", [values])
-    result = tape.op("Where", [unsound, constants["mark"], charges])
+    result = tape.op("Cast", [exact], {"to": int(ir.DataType.UINT8)})
     result.name, result.shape, result.dtype = name, values.shape, ir.DataType.UINT8
     graph.outputs[0] = result
     common_passes.ShapeInferencePass()(made)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common as common_passes
 
 from export.errors import GraphError
 from export.graph.nodes import POINTWISE, constant, initializer
@@ -32,6 +33,7 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
         If a weight is too large for float16.
     """
     made = ir.from_proto(model)
+    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(made)
     graph = made.graph
     converted: dict[str, ir.Value] = {}
     for node in list(graph):
@@ -79,9 +81,9 @@ def _cast_input(graph: ir.Graph, value: ir.Value) -> ir.Value:
 def _cast_back(graph: ir.Graph, output: ir.Value) -> None:
     """Cast to float32 before the pointwise operator that gives an output, or else behind the output."""
     last = output.producer()
-    if last is None:
+    if last is None or output.dtype != ir.DataType.FLOAT16:
         return
-    if last.op_type in POINTWISE and last.inputs[0] is not None:
+    if last.op_type in POINTWISE and last.inputs[0] is not None and not output.uses():
         node = _cast(last.inputs[0], ir.DataType.FLOAT, f"{output.name}.float")
         graph.insert_before(last, node)
         last.replace_input_with(0, node.outputs[0])

@@ -42,6 +42,8 @@ def _composed(write: Writer, node: ir.Node) -> ir.Value | None:
         return None
     n_after = int(np.prod([axis or 1 for axis in after[1:]]))
     n_outputs, n_latents = layer.weight.shape
+    if int(np.prod([axis or 1 for axis in shape[1:]])) != n_outputs:
+        return None
     if n_latents * n_after >= n_latents * n_outputs + n_after * found.weight[0].size:
         return None
     columns = _convolved_columns(layer, found, [axis or 1 for axis in shape[1:]])

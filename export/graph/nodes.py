@@ -174,7 +174,7 @@ def is_doubling(node: ir.Node | None) -> bool:
     if node is None or node.op_type != "Resize" or node.domain != "" or len(node.inputs) < 3:
         return False
     scales = constant(node.inputs[2])
-    if scales is None or tuple(float(each) for each in scales) != _DOUBLING_SCALES:
+    if scales is None or tuple(float(each) for each in scales) != _DOUBLING_SCALES or "axes" in node.attributes:
         return False
     modes = (
         node.attributes.get_string("coordinate_transformation_mode", "half_pixel"),

@@ -138,6 +138,13 @@ class _Lowering:
         if node is None or shape is None or len(shape) != 4 or None in shape[1:]:
             message = f"int8 needs images of known size, but {value.name} has the shape {value.shape}"
             raise GraphError(message)
+        is_first = node.op_type == "Reshape" and linear_layer(_producer(node.inputs[0])) is not None
+        if found is None and node.op_type != "Add" and not is_first:
+            message = (
+                f"int8 has no form for {node.op_type} ({value.name}): it knows linear layers, convolutions, sums, Relu "
+                "and nearest doublings. Export it in float32 or float16."
+            )
+            raise GraphError(message)
         channels, height, width = (int(axis or 0) for axis in shape[1:])
         name = f"{value.name}.{'rectified' if rectified else 'u8'}"
         made = _Image(
@@ -150,16 +157,10 @@ class _Lowering:
             return _Image(name=name, levels=whole.levels, height=height, width=width, channels=channels)
         if found is not None:
             self._add_convolution(found, made)
-        elif node.op_type == "Add":
-            self._add_sum(node, made)
-        elif node.op_type == "Reshape" and linear_layer(_producer(node.inputs[0])) is not None:
+        elif is_first:
             self._add_first_image(node, made)
         else:
-            message = (
-                f"int8 has no form for {node.op_type} ({value.name}): it knows linear layers, convolutions, sums, Relu "
-                "and nearest doublings. Export it in float32 or float16."
-            )
-            raise GraphError(message)
+            self._add_sum(node, made)
         return made
 
     def _levels(self, value: ir.Value, *, rectified: bool) -> Levels:

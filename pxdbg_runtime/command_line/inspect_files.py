@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from pxdbg_runtime.card import ModelCard
+from pxdbg_runtime.card import Fidelity, ModelCard
 from pxdbg_runtime.command_line.console import failures_reported, stdout
 from pxdbg_runtime.digit_files import SUFFIXES, DigitFile, read_digits
 from pxdbg_runtime.errors import ArgumentValueError
@@ -26,7 +26,7 @@ def models() -> None:
     with failures_reported():
         table = Table("model", "precision", "size", "weights", "provenance")
         for listed in shipped_graphs():
-            card = find_graph(listed.name, listed.precision).card
+            card = find_graph(listed.name, listed.precision, listed.target).card
             size = f"{listed.size / 1e6:.1f} MB"
             table.add_row(*map(escape, (listed.name, listed.precision, size, card.nature, card.provenance)))
         stdout.print(table)
@@ -87,7 +87,10 @@ def _card_rows(card: ModelCard) -> list[tuple[str, str]]:
         ("family", card.family),
         ("weights", card.nature),
         ("provenance", card.provenance),
-        ("precision", card.precision),
+        ("precision", card.precision if card.weight_bits is None else f"int8, weights of {card.weight_bits} bits"),
+        ("made for", card.target),
+        ("gives", "charges" if card.gives == "charges" else "tanh values"),
+        ("passes", ", ".join(card.passes) or "none"),
         ("opset", str(card.opset)),
         ("inputs", inputs),
         ("draws an event", draws),
@@ -95,9 +98,18 @@ def _card_rows(card: ModelCard) -> list[tuple[str, str]]:
         ("smallest charge", f"{card.min_charge} ADU"),
         ("cut", "none" if card.cut is None else f"outputs not above {card.cut:g} are empty"),
         ("against PyTorch", parity),
+        *([] if card.fidelity is None else [("against float32", _said(card.fidelity))]),
         ("checkpoint SHA-256", card.checkpoint_sha256),
         ("made with", ", ".join(f"{each.package} {each.version}" for each in card.made_with)),
     ]
+
+
+def _said(fidelity: Fidelity) -> str:
+    return (
+        f"W1 of the charge spectrum {fidelity.charge_w1_adu:.3f} ADU, occupancy "
+        f"{100 * (fidelity.occupancy_ratio - 1):+.2f} %, identical digits {100 * fidelity.identical_digits:.1f} % "
+        f"({fidelity.images} images){'' if fidelity.is_within_bounds else ': beyond the bounds'}"
+    )
 
 
 def _show_digits(content: DigitFile) -> None:

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.provider_report import provider_statuses
 from pxdbg_runtime.providers import onnxruntime_wheels
 from pxdbg_runtime.shipped import find_graph
@@ -20,9 +21,12 @@ _TRIED_MODEL: Final = "resnet"
 def providers() -> None:
     """Show the execution providers: what is installed, what runs a graph, why not, and how to get it."""
     with failures_reported():
-        statuses = provider_statuses(find_graph(_TRIED_MODEL, None))
+        statuses = provider_statuses(find_graph(_TRIED_MODEL, "float32"))
         wheels = ", ".join(f"{wheel} {version}" for wheel, version in onnxruntime_wheels().items())
         stdout.print(f"installed: {wheels or 'an ONNX Runtime of another build'}", soft_wrap=True)
+        cpu = this_cpu()
+        products = ", ".join(cpu.dot_products) or "none: int8 is slow here, and auto takes float32"
+        stdout.print(f"CPU: {escape(cpu.name)}; instructions for int8 (VNNI): {products}", soft_wrap=True)
         table = Table("execution provider", "state", Column("remark", overflow="fold"))
         for status in statuses:
             colour = {"runs": "green", "does not run": "red", "not installed": "yellow"}[status.state]

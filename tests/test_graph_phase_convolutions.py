@@ -1,0 +1,273 @@
+"""Convolutions of doubled images become convolutions of the small ones, in the form of either target."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export.graph import multiply_accumulates
+from export.graph.phase_convolutions import make_phase_convolutions
+from tests.small_graphs import (
+    BATCHES,
+    CHANNELS,
+    FEW,
+    KERNELS,
+    MODES_OF_COPYING,
+    SEEDS,
+    SIZES,
+    SmallGraph,
+    assert_same_function,
+    cases,
+    operators,
+    pads_that_keep,
+    require_untouched,
+    rewritten_by,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx
+
+    from export.graph import Target
+    from tests.small_graphs import Pads, Rewriting
+
+TARGETS: Final[tuple[Target, ...]] = ("cpu", "cuda")
+MODES: Final = st.sampled_from(MODES_OF_COPYING)
+KERNELS_AND_PADS: Final = KERNELS.flatmap(lambda kernel: st.tuples(st.just(kernel), pads_that_keep(kernel)))
+
+
+def phased(model: onnx.ModelProto, target: Target) -> Rewriting:
+    return rewritten_by(functools.partial(make_phase_convolutions, target=target), model)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@FEW
+@given(
+    seed=SEEDS, batch=BATCHES, n_in=CHANNELS, n_out=CHANNELS, size=SIZES, kernel_and_pads=KERNELS_AND_PADS,
+    bias=st.booleans(), modes=MODES, is_rectified=st.booleans(), whole=st.booleans(),
+)  # fmt: skip
+def test_with_few_channels(
+    target: Target,
+    seed: int,
+    batch: int,
+    n_in: int,
+    n_out: int,
+    size: tuple[int, int],
+    kernel_and_pads: tuple[tuple[int, int], Pads],
+    bias: bool,
+    modes: dict[str, str],
+    is_rectified: bool,
+    whole: bool,
+) -> None:
+    graph = SmallGraph(seed, whole=whole)
+    kernel, pads = kernel_and_pads
+    result = graph.conv(graph.doubled(graph.input(n_in, *size), **modes), n_in, n_out, kernel, bias=bias, pads=pads)
+    if is_rectified:
+        graph.node("Relu", result)
+    rewriting = phased(graph.model(), target)
+    assert rewriting.n_changes == 1
+    assert "Resize" not in operators(rewriting.after)
+    assert operators(rewriting.after).count("Conv") == (1 if target == "cuda" else 2)
+    assert multiply_accumulates(rewriting.after) <= multiply_accumulates(rewriting.before)
+    assert_same_function(rewriting, graph, batch)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@FEW
+@given(
+    seed=SEEDS, batch=BATCHES, n_in=st.integers(1, 2), n_out=st.integers(32, 40), kernel_and_pads=KERNELS_AND_PADS,
+    is_rectified=st.booleans(),
+)  # fmt: skip
+def test_with_many_channels(
+    target: Target,
+    seed: int,
+    batch: int,
+    n_in: int,
+    n_out: int,
+    kernel_and_pads: tuple[tuple[int, int], Pads],
+    is_rectified: bool,
+) -> None:
+    graph = SmallGraph(seed)
+    kernel, pads = kernel_and_pads
+    result = graph.conv(graph.doubled(graph.input(n_in, 2, 3)), n_in, n_out, kernel, pads=pads)
+    if is_rectified:
+        graph.node("Relu", result)
+    rewriting = phased(graph.model(), target)
+    assert rewriting.n_changes == 1
+    assert "Resize" not in operators(rewriting.after)
+    assert multiply_accumulates(rewriting.after) <= multiply_accumulates(rewriting.before)
+    assert_same_function(rewriting, graph, batch)
+
+
+@pytest.mark.parametrize(
+    ("n_out", "kernel", "pads", "n_convolutions"),
+    [
+        # One a row with few channels, one a phase with many.
+        (31, (3, 3), (1, 1, 1, 1), 2),
+        (32, (3, 3), (1, 1, 1, 1), 4),
+        (32, (7, 7), (3, 3, 3, 3), 4),
+        # No tap of a row's kernel would be idle: one a row.
+        (32, (1, 1), (0, 0, 0, 0), 2),
+        (32, (3, 1), (1, 0, 1, 0), 2),
+        (32, (3, 3), (1, 0, 1, 2), 2),
+    ],
+)
+def test_the_form_for_the_cpu_wastes_neither_products_nor_lanes(
+    n_out: int, kernel: tuple[int, int], pads: Pads, n_convolutions: int
+) -> None:
+    graph = SmallGraph()
+    graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, n_out, kernel, pads=pads)
+    rewriting = phased(graph.model(), "cpu")
+    assert operators(rewriting.after).count("Conv") == n_convolutions
+    assert_same_function(rewriting, graph, 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "n_channels", "taps"),
+    [
+        (3, "cpu", 32, 16),
+        (3, "cpu", 2, 24),
+        (3, "cuda", 2, 36),
+        (5, "cpu", 2, 36),
+        (5, "cuda", 2, 36),
+        (7, "cpu", 32, 64),
+        (7, "cpu", 2, 80),
+        (7, "cuda", 2, 100),
+    ],
+)
+def test_how_many_products_are_left(size: int, target: Target, n_channels: int, taps: int) -> None:
+    graph = SmallGraph()
+    graph.conv(graph.doubled(graph.input(1, 2, 3)), 1, n_channels, (size, size))
+    rewriting = phased(graph.model(), target)
+    # Of the small image's six pixels, each gives four.
+    assert multiply_accumulates(rewriting.before) == 6 * 4 * size**2 * n_channels
+    assert multiply_accumulates(rewriting.after) == 6 * taps * n_channels
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@FEW
+@given(seed=SEEDS, batch=BATCHES, size=SIZES, kernel=KERNELS)
+def test_the_doubled_image_stays_for_its_other_users(
+    target: Target, seed: int, batch: int, size: tuple[int, int], kernel: tuple[int, int]
+) -> None:
+    graph = SmallGraph(seed)
+    doubled = graph.doubled(graph.input(2, *size))
+    model = graph.model(graph.conv(doubled, 2, 3, kernel), graph.node("Abs", doubled), doubled)
+    rewriting = phased(model, target)
+    assert rewriting.n_changes == 1
+    assert operators(rewriting.after).count("Resize") == 1
+    assert_same_function(rewriting, graph, batch)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("given_out", [False, True])
+@FEW
+@given(seed=SEEDS, batch=BATCHES, size=SIZES, kernel=KERNELS)
+def test_the_relu_stays_behind_where_others_use_the_convolution(
+    target: Target, given_out: bool, seed: int, batch: int, size: tuple[int, int], kernel: tuple[int, int]
+) -> None:
+    graph = SmallGraph(seed)
+    convolved = graph.conv(graph.doubled(graph.input(2, *size)), 2, 3, kernel)
+    other = convolved if given_out else graph.node("Neg", convolved)
+    rewriting = phased(graph.model(graph.node("Relu", convolved), other), target)
+    assert rewriting.n_changes == 1
+    assert operators(rewriting.after).count("Relu") == 1
+    assert "Resize" not in operators(rewriting.after)
+    assert_same_function(rewriting, graph, batch)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@FEW
+@given(seed=SEEDS, batch=BATCHES, size=SIZES)
+def test_one_after_another(target: Target, seed: int, batch: int, size: tuple[int, int]) -> None:
+    graph = SmallGraph(seed)
+    image = graph.input(2, *size)
+    for n_in, n_out in ((2, 3), (3, 1)):
+        image = graph.node("Relu", graph.conv(graph.doubled(image), n_in, n_out))
+    rewriting = phased(graph.model(), target)
+    assert rewriting.n_changes == 2
+    assert "Resize" not in operators(rewriting.after)
+    assert_same_function(rewriting, graph, batch)
+
+
+def _an_image_that_is_not_doubled(graph: SmallGraph) -> onnx.ModelProto:
+    return graph.model(graph.node("Relu", graph.conv(graph.input(2, 4, 6), 2, 3)))
+
+
+def _something_lies_between(graph: SmallGraph) -> onnx.ModelProto:
+    return graph.model(graph.conv(graph.node("Relu", graph.doubled(graph.input(2, 2, 3))), 2, 3))
+
+
+def _an_even_kernel(graph: SmallGraph) -> onnx.ModelProto:
+    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, (2, 3), pads=(1, 1, 0, 1)))
+
+
+def _a_stride(graph: SmallGraph) -> onnx.ModelProto:
+    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, strides=[1, 2]))
+
+
+def _groups(graph: SmallGraph) -> onnx.ModelProto:
+    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 1, 4, group=2))
+
+
+def _dilation(graph: SmallGraph) -> onnx.ModelProto:
+    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, dilations=[2, 2], pads=(2, 2, 2, 2)))
+
+
+def _another_size(graph: SmallGraph) -> onnx.ModelProto:
+    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, pads=(1, 1, 1, 0)))
+
+
+def _filters_that_are_computed(graph: SmallGraph) -> onnx.ModelProto:
+    filters = graph.node("Abs", graph.constant(graph.values(3, 2, 1, 1)))
+    return graph.model(graph.node("Conv", graph.doubled(graph.input(2, 2, 3)), filters))
+
+
+def _tripling(graph: SmallGraph) -> onnx.ModelProto:
+    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3), (1, 1, 3, 3)), 2, 3))
+
+
+def _interpolation(graph: SmallGraph) -> onnx.ModelProto:
+    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3), mode="linear"), 2, 3))
+
+
+def _a_relu_of_something_else(graph: SmallGraph) -> onnx.ModelProto:
+    return graph.model(graph.node("Relu", graph.doubled(graph.input(2, 2, 3))))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "write",
+    cases(
+        _an_image_that_is_not_doubled,
+        _something_lies_between,
+        _an_even_kernel,
+        _a_stride,
+        _groups,
+        _dilation,
+        _another_size,
+        _filters_that_are_computed,
+        _tripling,
+        _interpolation,
+        _a_relu_of_something_else,
+    ),
+)
+def test_other_graphs_are_left_untouched(write: Callable[[SmallGraph], onnx.ModelProto], target: Target) -> None:
+    require_untouched(functools.partial(make_phase_convolutions, target=target), write(SmallGraph()))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("size", [("h", 3), (2, "w"), ("h", "w")])
+def test_so_are_images_of_unknown_size(size: tuple[int | str, int | str], target: Target) -> None:
+    graph = SmallGraph()
+    graph.conv(graph.doubled(graph.input(2, *size)), 2, 3)
+    made = ir.from_proto(graph.model())
+    before = ir.to_proto(made).SerializeToString()
+    assert make_phase_convolutions(made, target) == 0
+    assert ir.to_proto(made).SerializeToString() == before

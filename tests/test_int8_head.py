@@ -1,0 +1,186 @@
+"""The last convolution of 8-bit integers: 1021 levels over its range, each the nearest to float32's value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from export.int8 import HeadRange, calibrated, quantised
+from tests.test_int8_lowering import Sketch, images_of, latents
+from tests.test_int8_operators import require_plain_integers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from export.int8 import WeightBits
+
+N_LEVELS: Final = 1021
+ROUNDING: Final = 1e-3
+"""Of a level: the bias is an integer too, and the sum is float32."""
+
+
+class Sample:
+    """One convolution to one channel, of an image of 8-bit levels, in float32 and with the head."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        n_in: int,
+        size: int,
+        upsampling: int,
+        width: float = 1.0,
+        bits: WeightBits = 7,
+        weight: NDArray[np.float32] | None = None,
+    ) -> None:
+        sketch = Sketch(seed)
+        image = sketch.rectified(sketch.linear(n_in, 4 // upsampling, 16 // upsampling))
+        made = sketch.random.standard_normal((1, n_in, size, size)) if weight is None else weight
+        self.weight = made.astype(np.float32)
+        inputs = [sketch.constant(self.weight), sketch.constant(sketch.random.standard_normal(1).astype(np.float32))]
+        source = sketch.doubled(image) if upsampling == 2 else image
+        output = sketch.node("Conv", [source, *inputs], kernel_shape=[size, size], pads=[size // 2] * 4)
+        self.exact = sketch.model(output)
+        exact_values = images_of(self.exact, latents(seed))
+        middle, extent = float(np.median(exact_values)), width * float(np.ptp(exact_values))
+        self.head = HeadRange(low=middle - extent, high=middle + extent)
+        ranges = calibrated(self.exact, {"latent": latents(seed)})
+        self.integers = quantised(self.exact, ranges, self.head, bits)
+        values = require_plain_integers(self.integers, {"latent": latents(seed)})
+        self.found = values[output].astype(np.float64)
+        self.image, self.image_scale = self._dequantised(values)
+        self.upsampling = upsampling
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.integers.graph.initializer}
+        self.weight_step = float(constants[f"{output}.segments.weight_scale"].max())
+        self.bias = float(numpy_helper.to_array(sketch.constants[-1 if upsampling == 1 else -2])[0])
+
+    @property
+    def levels(self) -> NDArray[np.float64]:
+        """The images in steps from the lower end of the range."""
+        return (self.found - self.head.low) / self.head.step
+
+    def convolved(self, weight: NDArray[np.float64], *, of: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Convolve images (n, in, height, width) in float64."""
+        large = of.repeat(self.upsampling, axis=2).repeat(self.upsampling, axis=3)
+        size = weight.shape[-1]
+        padded = np.pad(large, ((0, 0), (0, 0), *(((size // 2,) * 2,) * 2)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(2, 3))
+        summed: NDArray[np.float64] = np.einsum("ncyxab,ocab->noyx", windows, weight)
+        return summed
+
+    def _dequantised(self, values: dict[str, NDArray[np.generic]]) -> tuple[NDArray[np.float64], float]:
+        """Give the input of the convolution as its levels say, (n, channels, height, width), and their scale."""
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.integers.graph.initializer}
+        (node,) = (each for each in self.integers.graph.node if each.op_type == "QuantizeLinear")
+        scale, zero_point = (constants[name].astype(np.float64) for name in node.input[1:])
+        image = (values[node.output[0]].astype(np.float64) - zero_point) * scale
+        return image.transpose(0, 3, 1, 2), float(scale)
+
+
+samples = st.builds(
+    Sample,
+    st.integers(0, 2**32),
+    n_in=st.sampled_from((1, 3, 8, 20)),
+    size=st.sampled_from((1, 3, 5)),
+    upsampling=st.sampled_from((1, 2)),
+    width=st.sampled_from((0.2, 0.6)),
+)
+few = settings(max_examples=25)
+
+
+@few
+@given(sample=samples)
+def test_every_value_is_one_of_1021_levels(sample: Sample) -> None:
+    levels = sample.levels
+    assert np.abs(levels - np.rint(levels)).max() < ROUNDING
+    assert levels.min() > -ROUNDING
+    assert levels.max() < N_LEVELS - 1 + ROUNDING
+
+
+@few
+@given(sample=samples)
+def test_values_are_those_of_the_convolution_clipped_to_the_range(sample: Sample) -> None:
+    exact = sample.convolved(sample.weight.astype(np.float64), of=sample.image) + sample.bias
+    expected = np.clip(exact, sample.head.low, sample.head.high)
+    # Half a level, and what rounding the weights by half a step each can make at this pixel.
+    lit = sample.convolved(np.ones_like(sample.weight, dtype=np.float64), of=np.abs(sample.image))
+    allowed = (0.5 + ROUNDING) * sample.head.step + 0.5 * sample.weight_step * (lit + sample.image_scale)
+    assert np.all(np.abs(sample.found - expected) <= allowed)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("bits", [7, 8])
+@pytest.mark.parametrize("upsampling", [1, 2])
+def test_with_weights_that_are_integers_every_value_is_half_a_level_off_at_most(
+    size: int, bits: WeightBits, upsampling: int
+) -> None:
+    largest = 64 if bits == 7 else 127
+    weight = np.zeros((1, 5, size, size), np.float32)
+    if upsampling == 1:
+        # One that makes the integers what they are.
+        weight[:] = np.random.default_rng(size).integers(-largest, largest + 1, weight.shape)
+        weight[0, 0, 0, 0] = largest
+    else:
+        # One tap: whatever others fall on the same pixel of the small image, they add nothing.
+        weight[0, :, size // 2, size // 2] = [largest, -3, 17, -largest, 40]
+    sample = Sample(size, n_in=5, size=size, upsampling=upsampling, width=0.3, bits=bits, weight=weight / 512)
+    exact = sample.convolved(sample.weight.astype(np.float64), of=sample.image) + sample.bias
+    expected = np.clip(exact, sample.head.low, sample.head.high)
+    allowed = 0.5 * sample.head.step + 0.51 * sample.weight_step * sample.image_scale
+    assert np.abs(sample.found - expected).max() <= allowed
+    assert allowed < sample.head.step
+
+
+def test_there_are_more_levels_than_eight_bits_hold() -> None:
+    sample = Sample(0, n_in=20, size=5, upsampling=1, width=0.6)
+    assert len(np.unique(np.rint(sample.levels))) > 256
+
+
+@pytest.mark.parametrize("upsampling", [1, 2])
+def test_what_lies_beyond_the_range_is_its_nearer_end(upsampling: int) -> None:
+    sample = Sample(1, n_in=3, size=3, upsampling=upsampling, width=0.1)
+    exact = images_of(sample.exact, latents(1)).astype(np.float64)
+    margin = 0.1 * sample.head.step * N_LEVELS
+    for beyond, level in ((exact < sample.head.low - margin, 0), (exact > sample.head.high + margin, N_LEVELS - 1)):
+        assert beyond.any()
+        assert np.all(np.rint(sample.levels[beyond]) == level)
+
+
+def test_a_segment_ends_where_the_next_one_starts() -> None:
+    # A ramp over the whole range: its levels must climb one by one, through the ends of the segments too.
+    sketch = Sketch()
+    ramp = np.linspace(-1.1, 1.1, 2 * 1024, dtype=np.float32)
+    image = np.stack([np.ones_like(ramp), np.zeros_like(ramp)]).reshape(-1)
+    flat = sketch.node(
+        "Gemm",
+        ["latent", sketch.constant(np.zeros((len(image), 6), np.float32)), sketch.constant(image)],
+        transB=1,
+    )
+    made = sketch.node("Reshape", [flat, sketch.constant(np.array([-1, 2, 2, 1024], np.int64))])
+    weight = sketch.constant(np.ones((1, 2, 1, 1), np.float32))
+    output = sketch.node("Conv", [made, weight, sketch.constant(np.zeros(1, np.float32))], kernel_shape=[1, 1])
+    model = sketch.model(output)
+    levels = []
+    for offset in np.linspace(0.0, 2.0, 1021):
+        head = HeadRange(low=1.0 - float(offset), high=3.0 - float(offset))
+        integers = quantised(model, calibrated(model, {"latent": latents()[:1]}), head)
+        value = float(images_of(integers, latents()[:1]).ravel()[0])
+        levels.append((value - head.low) / head.step)
+    assert np.abs(np.array(levels) - np.arange(1021)).max() < ROUNDING
+
+
+def test_the_step_is_that_of_1021_levels() -> None:
+    assert HeadRange(low=-1.0, high=1.04).step == pytest.approx(2.04 / 1020)
+
+
+def test_the_result_keeps_its_name_and_type() -> None:
+    sample = Sample(2, n_in=3, size=3, upsampling=2)
+    before, after = (model.graph.output[0] for model in (sample.exact, sample.integers))
+    assert (after.name, after.type.tensor_type.elem_type) == (before.name, onnx.TensorProto.FLOAT)
+    assert images_of(sample.integers, latents()).shape == images_of(sample.exact, latents()).shape

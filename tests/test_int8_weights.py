@@ -1,0 +1,160 @@
+"""Levels and integer weights: nothing is off by more than half a step, and nothing overflows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from export.int8.weights import integer_weights, levels_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from export.int8.weights import WeightBits
+
+LARGEST: Final[dict[int, int]] = {7: 64, 8: 127}
+HALF_A_STEP: Final = 0.5 * (1 + 1e-5)
+"""Scales are float32, so a range ends up to that much beside its last level."""
+INT32_MAX: Final = 2**31 - 1
+MOST_PRODUCTS: Final = 25 * 512
+"""Of a sum in the larger of the two generators."""
+
+ends = st.floats(-1e6, 1e6, width=32)
+bits = st.sampled_from((7, 8))
+
+
+def random_weights(seed: int, n_out: int, spread: float = 1.0) -> NDArray[np.float32]:
+    """Make weights of (out, 3, 2, 3), each channel of another size."""
+    generator = np.random.default_rng(seed)
+    sizes = np.exp(spread * generator.standard_normal((n_out, 1, 1, 1)))
+    return (sizes * generator.standard_normal((n_out, 3, 2, 3))).astype(np.float32)
+
+
+# Levels
+
+
+@given(low=ends, high=ends, share=st.floats(0, 1))
+@example(low=0.0, high=0.0, share=0.0)
+@example(low=-3.0, high=-1.0, share=0.0)
+@example(low=1.0, high=3.0, share=0.0)
+def test_every_value_of_a_range_is_half_a_step_from_a_level_at_most(low: float, high: float, share: float) -> None:
+    low, high = sorted((low, high))
+    levels = levels_of(low, high)
+    value = low + share * (high - low)
+    level = np.clip(np.rint(value / levels.scale) + levels.zero_point, 0, 255)
+    assert abs(levels.scale * (level - levels.zero_point) - value) <= HALF_A_STEP * levels.scale
+
+
+@given(low=ends, high=ends)
+@example(low=-1.0, high=0.0)
+@example(low=0.0, high=1.0)
+@example(low=-5.0, high=-4.0)
+def test_zero_is_a_level(low: float, high: float) -> None:
+    levels = levels_of(*sorted((low, high)))
+    assert isinstance(levels.zero_point, int)
+    assert 0 <= levels.zero_point <= 255
+    assert levels.scale > 0
+
+
+@given(low=ends, high=ends)
+def test_the_scale_is_a_float32_and_the_levels_reach_no_further_than_the_range(low: float, high: float) -> None:
+    low, high = sorted((low, high))
+    levels = levels_of(low, high)
+    assert float(np.float32(levels.scale)) == levels.scale
+    if min(low, 0.0) != max(high, 0.0):
+        assert levels.scale == pytest.approx((max(high, 0.0) - min(low, 0.0)) / 255, rel=1e-6, abs=1e-44)
+
+
+@given(high=st.floats(2.0**-20, 1e6, width=32))
+def test_what_is_never_negative_has_all_levels_from_zero_up(high: float) -> None:
+    assert levels_of(0.0, high).zero_point == 0
+    assert levels_of(-high, 0.0).zero_point == 255
+
+
+def test_a_value_that_is_always_zero_has_a_scale_all_the_same() -> None:
+    assert (levels_of(0.0, 0.0).scale, levels_of(0.0, 0.0).zero_point) == (1.0, 0)
+
+
+# Weights
+
+
+@given(seed=st.integers(0, 2**32), n_out=st.integers(1, 5), bits=bits)
+def test_weights_are_half_a_step_off_at_most(seed: int, n_out: int, bits: WeightBits) -> None:
+    weight = random_weights(seed, n_out)
+    made = integer_weights(weight, np.zeros(n_out), 0.1, bits)
+    assert [each.dtype.name for each in (made.weight, made.scale, made.bias)] == ["int8", "float32", "int32"]
+    assert made.weight.shape == weight.shape
+    step = made.scale.astype(np.float64).reshape(-1, 1, 1, 1)
+    assert np.all(np.abs(made.weight * step - weight) <= HALF_A_STEP * step)
+    assert not made.bias.any()
+
+
+@given(seed=st.integers(0, 2**32), n_out=st.integers(1, 5), bits=bits)
+def test_the_largest_weight_of_each_channel_is_the_largest_integer(seed: int, n_out: int, bits: WeightBits) -> None:
+    made = integer_weights(random_weights(seed, n_out), np.zeros(n_out), 0.1, bits)
+    largest = np.abs(made.weight.astype(np.int64)).reshape(n_out, -1).max(axis=1)
+    assert np.all(largest == LARGEST[bits])
+
+
+@given(seed=st.integers(0, 2**32), bits=bits)
+def test_weights_are_symmetric(seed: int, bits: WeightBits) -> None:
+    weight = random_weights(seed, 3)
+    bias = np.random.default_rng(seed).standard_normal(3)
+    there, back = (integer_weights(sign * weight, sign * bias, 0.1, bits) for sign in (1, -1))
+    assert np.array_equal(there.weight, -back.weight)
+    assert np.array_equal(there.bias, -back.bias)
+    assert np.array_equal(there.scale, back.scale)
+
+
+def test_two_products_of_seven_bits_fit_into_sixteen() -> None:
+    made = integer_weights(np.array([1.0, -1.0], np.float32).reshape(2, 1, 1, 1), np.zeros(2), 0.1, 7)
+    assert made.weight.ravel().tolist() == [64, -64]
+    assert 2 * 255 * 64 < 2**15 <= 2 * 255 * 127
+
+
+@given(seed=st.integers(0, 2**32), input_scale=st.floats(1e-4, 10), bits=bits)
+def test_a_bias_is_half_a_step_off_at_most(seed: int, input_scale: float, bits: WeightBits) -> None:
+    bias = 5 * np.random.default_rng(seed).standard_normal(4)
+    made = integer_weights(random_weights(seed, 4), bias, input_scale, bits)
+    step = input_scale * made.scale.astype(np.float64)
+    assert np.all(np.abs(made.bias * step - bias) <= HALF_A_STEP * step)
+
+
+def test_a_channel_of_zeros_stays_one() -> None:
+    weight = random_weights(1, 3)
+    weight[1] = 0
+    made = integer_weights(weight, np.zeros(3), 0.1, 7)
+    assert not made.weight[1].any()
+    assert made.weight[[0, 2]].any(axis=(1, 2, 3)).all()
+    assert made.scale[1] == 1.0
+
+
+@pytest.mark.parametrize("bias", [1e-3, -7.5, 1e20])
+def test_a_channel_of_zeros_keeps_its_bias(bias: float) -> None:
+    made = integer_weights(np.zeros((1, 3, 2, 3), np.float32), np.array([bias]), 0.25, 8)
+    assert not made.weight.any()
+    assert made.bias[0] * made.scale.astype(np.float64)[0] * 0.25 == pytest.approx(bias, rel=1e-6)
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    bias=st.floats(1, 1e20) | st.floats(-1e20, -1),
+    input_scale=st.floats(1e-6, 1),
+    bits=bits,
+)
+@example(seed=0, bias=1e20, input_scale=1e-6, bits=7)
+def test_a_huge_bias_overflows_neither_by_itself_nor_with_the_products(
+    seed: int, bias: float, input_scale: float, bits: WeightBits
+) -> None:
+    made = integer_weights(random_weights(seed, 2), np.array([bias, 0.0]), input_scale, bits)
+    products = 255 * LARGEST[bits] * MOST_PRODUCTS
+    assert abs(int(made.bias[0])) + products <= INT32_MAX
+    scale = made.scale.astype(np.float64)
+    assert abs(made.bias[0] * scale[0] * input_scale - bias) <= HALF_A_STEP * scale[0] * input_scale
+    step = scale.reshape(-1, 1, 1, 1)
+    assert np.all(np.abs(made.weight * step - random_weights(seed, 2)) <= HALF_A_STEP * step)
+    assert np.abs(made.weight[1].astype(np.int64)).max() == LARGEST[bits], "the other channel has its own scale"

@@ -11,7 +11,7 @@ PIP = -m pip --disable-pip-version-check install --quiet
 DEMO = .venv-demo/bin
 TEST = .venv-test/bin
 
-.PHONY: demo test lint parity wheel-check artifacts clean check-python
+.PHONY: demo test lint parity wheel-check benchmarks artifacts clean check-python
 
 demo: .venv-demo/.installed
 	mkdir -p demo
@@ -30,6 +30,11 @@ lint: .venv-test/.installed
 # Five random checkpoints of each model, three events each, digit by digit against PyTorch.
 parity: .venv-test/.installed
 	$(TEST)/python -m pytest tests/test_exactness.py -m exhaustive -rP $(PYTEST_ARGS)
+
+# Ours beside the original and other runtimes, one core; half an hour. On a GPU machine: python -m benchmarks providers.
+benchmarks: .venv-test/.installed
+	$(TEST)/python $(PIP) --editable ".[cpu,plot,export,bench]"
+	$(TEST)/python -m benchmarks peers --json build/peers.json --plot build/peers.png
 
 # The wheel as a user installs it: an environment without PyTorch.
 wheel-check: .venv-test/.installed

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.errors import MissingPackageError
 from pxdbg_runtime.providers import onnxruntime_wheels
 from pxdbg_runtime.version import __version__
 
-__all__ = ["NOT_INSTALLED", "Environment", "PackageVersion", "check_installed", "core_count", "describe_environment"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "NOT_INSTALLED",
+    "Environment",
+    "PackageVersion",
+    "check_installed",
+    "core_count",
+    "describe_environment",
+    "one_core",
+]
 
 NOT_INSTALLED: Final = "not installed"
 _PACKAGES: Final = ("numpy", "numba", "torch", "openvino")
-_CPU_INFO: Final = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +74,7 @@ def describe_environment() -> Environment:
     }
     return Environment(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        processor=_processor(),
+        processor=this_cpu().name,
         n_cores=core_count(),
         packages=tuple(PackageVersion(package=package, version=version) for package, version in versions.items()),
     )
@@ -72,6 +83,17 @@ def describe_environment() -> Environment:
 def core_count() -> int:
     """Count the cores that this process may use; a batch system often allows fewer than there are."""
     return len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Bind this process to one of its cores for a while, so that one thread's worth of work has one core's time."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def check_installed(package: str) -> None:
@@ -97,15 +119,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return NOT_INSTALLED
-
-
-def _processor() -> str:
-    try:
-        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()

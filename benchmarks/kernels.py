@@ -96,8 +96,7 @@ def _cases(family: str, card: ModelCard, images: NDArray[np.float32]) -> tuple[C
     preparations: dict[str, Callable[[], Run]] = {
         "a plain read (np.max)": lambda: _repeated(lambda: np.max(images)),
         "a copy (np.copyto)": lambda: _repeated(lambda: np.copyto(copy, images)),
-        "kernels.count_hits": lambda: _count(card, images),
-        "kernels.fill_hits": lambda: _fill(card, images),
+        "kernels.find_hits": lambda: _find(card, images),
         "Digitiser.digits": lambda: _digitiser(card, images),
         "NumPy": lambda: _repeated(lambda: numpy_digits(images, card)),
         "PyTorch's chain": lambda: _pytorch(images),
@@ -116,23 +115,15 @@ def _repeated(work: Callable[[], object]) -> Run:
     return lambda: tuple(seconds / _REPEATS for seconds in run())
 
 
-def _count(card: ModelCard, images: NDArray[np.float32]) -> Run:
-    from pxdbg_runtime import kernels
-
-    threshold = card.charge_table()[card.min_charge - 1]
-    counts = np.empty(len(images), dtype=np.int64)
-    return _repeated(lambda: kernels.count_hits(images, threshold, counts))
-
-
-def _fill(card: ModelCard, images: NDArray[np.float32]) -> Run:
+def _find(card: ModelCard, images: NDArray[np.float32]) -> Run:
     from pxdbg_runtime import kernels
 
     table = card.charge_table()
     threshold = table[card.min_charge - 1]
-    n_hits = int(np.count_nonzero(images >= threshold))
-    image, u_cell, v_cell = (np.empty(n_hits, dtype=np.uint16) for _ in range(3))
-    charge = np.empty(n_hits, dtype=np.uint8)
-    return _repeated(lambda: kernels.fill_hits(images, threshold, table, image, u_cell, v_cell, charge))
+    sensors = np.array(card.sensors, dtype=np.uint16)
+    sensor_id, u_cell, v_cell = (np.empty(images.size, dtype=np.uint16) for _ in range(3))
+    charge = np.empty(images.size, dtype=np.uint8)
+    return _repeated(lambda: kernels.find_hits(images, threshold, table, sensors, sensor_id, u_cell, v_cell, charge))
 
 
 def _digitiser(card: ModelCard, images: NDArray[np.float32]) -> Run:

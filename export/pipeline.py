@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import math
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -119,7 +120,7 @@ def export_checkpoint(
         graph = Made(model=plain, passes=(), fidelity=None)
     parity = measured_parity(model, graph.model)
     tell(_said(parity))
-    if graph.fidelity is None:
+    if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
         require_parity(parity)
     else:
         tell(_said_of_fidelity(graph.fidelity))

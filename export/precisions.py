@@ -145,7 +145,10 @@ def _in_integers(
 
 def _head_range(simple: onnx.ModelProto, ranges: Ranges, thresholds: NDArray[np.float32], min_charge: int) -> HeadRange:
     """Find where the last convolution's result matters: from just below a hit to the largest charge or value."""
-    last = next(node for node in reversed(simple.graph.node) if node.op_type == "Conv")
+    last = next((node for node in reversed(simple.graph.node) if node.op_type == "Conv"), None)
+    if last is None:
+        message = "int8 needs a generator that ends in a convolution, but this one has none: export it in float32."
+        raise GraphError(message)
     low, largest = (float(np.arctanh(np.float64(value))) for value in (thresholds[min_charge - 1], thresholds[-2]))
     seen = _HEADROOM * ranges[last.output[0]][1]
     return HeadRange(low=low - _HEAD_MARGIN, high=max(min(largest + _HEAD_MARGIN, seen), low + _HEAD_MARGIN))

@@ -82,7 +82,7 @@ class Fields:
     def text(self, name: str) -> str:
         """Take a string that is not empty, and that can be written in UTF-8: JSON can spell half a character."""
         value = self._take(name)
-        if not isinstance(value, str) or not value or any("\ud800" <= each <= "\udfff" for each in value):
+        if not _is_text(value):
             raise self._error(name, "text", value)
         return value
 
@@ -145,9 +145,9 @@ class Fields:
         return numbers
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """Take a list of strings."""
+        """Take a list of strings that are not empty."""
         value = self._list(name)
-        texts = tuple(each for each in value if isinstance(each, str))
+        texts = tuple(each for each in value if _is_text(each))
         if len(texts) != len(value):
             raise self._error(name, "a list of texts", value)
         return texts
@@ -193,6 +193,10 @@ class Fields:
     def _error(self, name: str, expected: str, value: object) -> JsonFieldError:
         message = f"{self.path(name)} must be {expected}, but is {_shown(value)}."
         return JsonFieldError(self.path(name), message)
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value) and not any("\ud800" <= each <= "\udfff" for each in value)
 
 
 def _is_finite(value: object) -> TypeGuard[int | float]:

@@ -64,7 +64,7 @@ FLOAT32_ROUNDING: Final = 1e-5
 _BATCH: Final = 97
 """Stands for the batch while shapes are inferred, and occurs as no other size."""
 
-FEW: Final = settings(max_examples=25)
+FEW: Final = settings(max_examples=30)
 """Examples enough for graphs, each of which takes some milliseconds."""
 SEEDS: Final = st.integers(0, 2**32 - 1)
 BATCHES: Final = st.integers(1, 3)
@@ -113,6 +113,11 @@ class SmallGraph:
         self._inputs: dict[str, tuple[int | str, ...]] = {}
         self._constants: dict[str, NDArray[Any]] = {}
 
+    def filters(self, *shape: int) -> NDArray[np.float32]:
+        """Draw weights of sums; those that are not whole leave images as large as they were."""
+        values = self.values(*shape)
+        return values if self.whole else values / np.float32(np.sqrt(values[0].size))
+
     def values(self, *shape: int) -> NDArray[np.float32]:
         """Draw whole numbers from -3 to 3, or else normal ones."""
         if self.whole:
@@ -150,7 +155,7 @@ class SmallGraph:
         **attributes: Attribute,
     ) -> str:
         """Add a convolution; its pads keep the size of the image unless they are given. `n_in` is of one group."""
-        constants = [self.constant(self.values(n_out, n_in, *kernel))]
+        constants = [self.constant(self.filters(n_out, n_in, *kernel))]
         if bias:
             constants.append(self.constant(self.values(n_out)))
         return self.node("Conv", image, *constants, pads=same_pads(kernel) if pads is None else pads, **attributes)
@@ -348,9 +353,12 @@ def _name(tensor: onnx.TensorProto) -> str:
 
 
 def assert_close(found: NDArray[Any], expected: NDArray[Any], tolerance: float = FLOAT32_ROUNDING) -> None:
-    """Check that two arrays agree to within a part of their largest value."""
+    """Check that two arrays agree to within a part of their largest value, or of one: weights and inputs are of its order.
+
+    Where all sums happen to come out small, their terms and the rounding of these were not.
+    """
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
-    assert np.abs(found - expected).max(initial=0) <= tolerance * np.abs(expected).max(initial=0)
+    assert np.abs(found - expected).max(initial=0) <= tolerance * np.abs(expected).max(initial=1)
 
 
 def assert_same_function(rewriting: Rewriting, graph: SmallGraph, batch: int, *, exact: bool | None = None) -> None:

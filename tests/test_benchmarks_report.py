@@ -14,7 +14,6 @@ import pytest
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
-from benchmarks import environment as environment_module
 from benchmarks.chart import check_format, draw_chart, save_chart
 from benchmarks.claims import Claim
 from benchmarks.environment import Environment, PackageVersion, check_installed, core_count, describe_environment
@@ -220,16 +219,6 @@ def test_this_machine_is_described() -> None:
     assert versions["numpy"] == np.__version__
     assert {"numba", "torch", "openvino"} <= versions.keys()
     assert any(package.startswith("onnxruntime") for package in versions)
-
-
-def test_the_processor_is_that_of_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = tmp_path / "cpuinfo"
-    info.write_text("processor\t: 0\nmodel name\t: Fast: One\n\nprocessor\t: 1\nmodel name\t: Fast: Two\n")
-    monkeypatch.setattr(environment_module, "_CPU_INFO", info)
-    assert describe_environment().processor == "Fast: One"
-    monkeypatch.setattr(environment_module, "_CPU_INFO", tmp_path / "gone")
-    monkeypatch.setattr(platform, "processor", lambda: "")
-    assert describe_environment().processor == platform.machine()
 
 
 def test_a_package_that_is_not_there_is_said_not_to_be_installed() -> None:

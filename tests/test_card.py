@@ -12,15 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pxdbg_runtime import card as card_module
-from pxdbg_runtime.card import N_THRESHOLDS, SCHEMA, Draw, GraphInput, ModelCard
+from pxdbg_runtime.card import N_THRESHOLDS, SCHEMA, Draw, Fidelity, GraphInput, ModelCard, Precision
 from pxdbg_runtime.errors import CardError
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, THRESHOLDS
 
 LATENT_INPUT: Final = LATENT_CARD.inputs[0]
 SENSOR_INPUT: Final = GraphInput(name="number", role="sensor", draw=None)
+FIDELITY: Final = Fidelity(images=800, charge_w1_adu=0.125, occupancy_ratio=0.9921875, identical_digits=0.75)
+INT8_CARD: Final = dataclasses.replace(
+    LATENT_CARD, name="tiny-int8", precision="int8", weight_bits=7, passes=(), fidelity=FIDELITY
+)
+CUDA_CARD: Final = dataclasses.replace(
+    LATENT_CARD, name="tiny-cuda", precision="float16", target="cuda", gives="charges", fidelity=FIDELITY
+)
 
 
-@pytest.mark.parametrize("card", [LATENT_CARD, EVENT_WIDE_CARD], ids=lambda card: card.name)
+@pytest.mark.parametrize("card", [LATENT_CARD, EVENT_WIDE_CARD, INT8_CARD, CUDA_CARD], ids=lambda card: card.name)
 def test_json_round_trip(card: ModelCard) -> None:
     text = card.to_json()
     again = ModelCard.from_json(text)
@@ -36,6 +43,19 @@ def test_json_holds_the_schema_and_every_field() -> None:
     assert values["draws"] == [{"name": "latent", "shape": [40, 2]}, {"name": "mood", "shape": [40, 3]}]
     assert values["inputs"][0] == {"name": "number", "role": "sensor", "draw": None}
     assert values["cut"] == -0.26
+    assert (values["gives"], values["target"], values["weight_bits"]) == ("values", "cpu", None)
+    assert (values["passes"], values["fidelity"]) == (["fold batch norms"], None)
+
+
+def test_json_holds_what_a_graph_of_another_precision_is_worth() -> None:
+    values = json.loads(INT8_CARD.to_json())
+    assert values["weight_bits"] == 7
+    assert values["fidelity"] == {
+        "images": 800,
+        "charge_w1_adu": 0.125,
+        "occupancy_ratio": 0.9921875,
+        "identical_digits": 0.75,
+    }
 
 
 def test_fields_may_stand_in_any_order() -> None:
@@ -202,6 +222,55 @@ def test_draws_must_have_different_names() -> None:
     with pytest.raises(CardError, match="draws must have different names") as caught:
         dataclasses.replace(LATENT_CARD, draws=(*LATENT_CARD.draws, twice))
     assert caught.value.field == "draws"
+
+
+@pytest.mark.parametrize(("precision", "weight_bits"), [("int8", None), ("float32", 7), ("float16", 8)])
+def test_weight_bits_are_those_of_int8_alone(precision: Precision, weight_bits: int | None) -> None:
+    fidelity = None if precision == "float32" else FIDELITY
+    with pytest.raises(CardError, match="weight_bits must be a number for int8 and null for any other prec") as caught:
+        dataclasses.replace(LATENT_CARD, precision=precision, weight_bits=weight_bits, fidelity=fidelity)
+    assert caught.value.field == "weight_bits"
+
+
+@pytest.mark.parametrize(("precision", "fidelity"), [("int8", None), ("float16", None), ("float32", FIDELITY)])
+def test_fidelity_is_measured_of_all_but_float32(precision: Precision, fidelity: Fidelity | None) -> None:
+    weight_bits = 7 if precision == "int8" else None
+    with pytest.raises(CardError, match="fidelity must be null for float32 and given for any other prec") as caught:
+        dataclasses.replace(LATENT_CARD, precision=precision, weight_bits=weight_bits, fidelity=fidelity)
+    assert caught.value.field == "fidelity"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_fidelity_that_json_lacks_is_not_written(number: float) -> None:
+    card = dataclasses.replace(INT8_CARD, fidelity=dataclasses.replace(FIDELITY, charge_w1_adu=number))
+    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
+        card.to_json()
+
+
+@pytest.mark.parametrize(
+    ("charge_w1_adu", "occupancy_ratio", "is_within"),
+    [
+        (0.0, 1.0, True),
+        (0.2999, 1.0099, True),
+        (0.2999, 0.9901, True),
+        (0.3, 1.0, False),
+        (0.0, 1.0101, False),
+        (0.0, 0.9899, False),
+        (float("nan"), 1.0, False),
+        (0.0, float("nan"), False),
+    ],
+)
+def test_bounds_are_on_the_spectrum_and_on_the_occupancy(
+    charge_w1_adu: float, occupancy_ratio: float, is_within: bool
+) -> None:
+    for identical_digits in (0.0, 1.0):
+        fidelity = Fidelity(
+            images=1,
+            charge_w1_adu=charge_w1_adu,
+            occupancy_ratio=occupancy_ratio,
+            identical_digits=identical_digits,
+        )
+        assert fidelity.is_within_bounds == is_within
 
 
 def test_a_card_is_frozen() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pxdbg_runtime.card import Draw, GraphInput, MadeWith, ModelCard, Parity
+from pxdbg_runtime.card import Draw, Fidelity, GraphInput, MadeWith, ModelCard, Parity
 from pxdbg_runtime.errors import CardError, JsonFieldError
 from pxdbg_runtime.json_fields import Fields, NumberRange
 from tests.graphs import EVENT_WIDE_CARD
@@ -23,10 +23,15 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Path = tuple[str | int, ...]
 """Keys and indices from the card down to a value."""
 
-CARD: Final[dict[str, Json]] = json.loads(EVENT_WIDE_CARD.to_json())
+FIDELITY: Final = Fidelity(images=800, charge_w1_adu=0.125, occupancy_ratio=1.0078125, identical_digits=0.75)
+INT8_CARD: Final = dataclasses.replace(
+    EVENT_WIDE_CARD, precision="int8", weight_bits=7, passes=("fold batch norms", "8-bit integers"), fidelity=FIDELITY
+)
+CARD: Final[dict[str, Json]] = json.loads(INT8_CARD.to_json())
 NESTED: Final[dict[Path, type]] = {
     (): ModelCard,
     ("parity",): Parity,
+    ("fidelity",): Fidelity,
     ("draws", 1): Draw,
     ("inputs", 0): GraphInput,
     ("made_with", 1): MadeWith,
@@ -55,8 +60,12 @@ WRONG: Final[dict[Path, tuple[str, list[Json]]]] = {
     ("inputs", 1, "role"): ("one of latent, sensor, event_latent", [*NOT_TEXT, "noise"]),
     ("inputs", 1, "draw"): ("text", [1, True, [], {}, ""]),
     ("output",): ("text", NOT_TEXT),
+    ("gives",): ("one of values, charges", [*NOT_TEXT, "Values", "digits"]),
     ("sensors",): ("a list", [None, 1, "x", {}, ["8480"], [8480.0], [True]]),
     ("precision",): ("one of float32, float16, int8", [*NOT_TEXT, "float64", "auto"]),
+    ("target",): ("one of cpu, cuda", [*NOT_TEXT, "CPU", "rocm", "auto"]),
+    ("weight_bits",): ("an integer between 2 and 8", [*NOT_INTEGERS[1:], 0, 1, 9, -7]),
+    ("passes",): ("a list", [None, 1, "x", {}, [1], [None], ["x", 1], [["x"]], [""], ["half a character \ud800"]]),
     ("opset",): ("an integer of 1 or more", [*NOT_INTEGERS, 0]),
     ("thresholds",): ("a list", [None, 1, "x", {}, ["0"], [True], [float("nan")], [float("inf")], [10**400], [None]]),
     ("cut",): ("a number between -1 and 1", [*NOT_NUMBERS[1:], -1.5, 2]),
@@ -72,6 +81,11 @@ WRONG: Final[dict[Path, tuple[str, list[Json]]]] = {
     ("parity", "images"): ("an integer of 1 or more", [*NOT_INTEGERS, 0]),
     ("parity", "max_abs_difference"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
     ("parity", "equal_charges"): ("a number between 0 and 1", [*NOT_NUMBERS, -0.1, 1.1]),
+    ("fidelity",): ("an object", NOT_OBJECTS[1:]),
+    ("fidelity", "images"): ("an integer of 1 or more", [*NOT_INTEGERS, 0]),
+    ("fidelity", "charge_w1_adu"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
+    ("fidelity", "occupancy_ratio"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
+    ("fidelity", "identical_digits"): ("a number between 0 and 1", [*NOT_NUMBERS, -0.1, 1.1]),
 }
 
 
@@ -155,6 +169,28 @@ def test_a_cut_may_be_none() -> None:
     assert ModelCard.from_json(changed(("cut",), None)).cut is None
 
 
+def test_weight_bits_and_fidelity_may_be_none_of_float32() -> None:
+    card = ModelCard.from_json(EVENT_WIDE_CARD.to_json())
+    assert (card.precision, card.weight_bits, card.fidelity) == ("float32", None, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("weight_bits", "weight_bits must be a number for int8 and null for any other precision"),
+        ("fidelity", "fidelity must be null for float32 and given for any other precision"),
+    ],
+)
+def test_weight_bits_and_fidelity_may_not_be_none_of_int8(field: str, message: str) -> None:
+    error = refusal_of(changed((field,), None))
+    assert error.field == field
+    assert message in str(error)
+
+
+def test_passes_may_be_none() -> None:
+    assert ModelCard.from_json(changed(("passes",), [])).passes == ()
+
+
 def test_an_integer_is_a_number_but_a_number_is_no_integer() -> None:
     assert ModelCard.from_json(changed(("cut",), 0)).cut == 0.0
     assert refusal_of(changed(("opset",), 17.0)).field == "opset"
@@ -195,6 +231,34 @@ def test_any_values_are_refused_naming_one_of_the_fields(values: dict[str, Json]
 def test_ranges_say_what_they_allow(allowed: NumberRange, shown: str) -> None:
     assert str(allowed) == shown
     assert 1 in allowed
+
+
+def test_integers_texts_and_objects_are_taken_or_null() -> None:
+    fields = Fields.parse('{"a": null, "b": 3, "c": null, "d": {"e": ["x", "y"]}, "f": []}')
+    assert (fields.integer_or_none("a"), fields.integer_or_none("b")) == (None, 3)
+    assert fields.nested_or_none("c") is None
+    nested = fields.nested_or_none("d")
+    assert nested is not None
+    assert nested.texts("e") == ("x", "y")
+    nested.nothing_else()
+    assert fields.texts("f") == ()
+    fields.nothing_else()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": {"b": 2.0}}', r"^a\.b must be an integer between 1 and 5, but is 2\.0\.$"),
+        ('{"a": {"b": 6}}', r"^a\.b must be an integer between 1 and 5, but is 6\.$"),
+        ('{"a": {}}', r"^it lacks the field a\.b\.$"),
+        ('{"a": 1}', r"^a must be an object, but is 1\.$"),
+        ("{}", r"^it lacks the field a\.$"),
+    ],
+)
+def test_what_may_be_null_is_checked_if_it_is_not(text: str, message: str) -> None:
+    fields = Fields.parse(text)
+    with pytest.raises(JsonFieldError, match=message):
+        (fields.nested_or_none("a") or Fields({})).integer_or_none("b", NumberRange(1, 5))
 
 
 def test_fields_can_be_taken_once() -> None:

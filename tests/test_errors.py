@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from export.errors import CheckpointError, GraphError, ParityError
+from export.errors import CheckpointError, FidelityError, GraphError, ParityError
 from pxdbg_runtime import errors
+from pxdbg_runtime.card import Fidelity
 
 if TYPE_CHECKING:
     from pxdbg_runtime.errors import PxdbgError
@@ -30,6 +31,10 @@ EACH = [
     CheckpointError(PLACE, "A sentence."),
     GraphError("A sentence."),
     ParityError(0.5, "A sentence."),
+    FidelityError(
+        Fidelity(images=1, charge_w1_adu=0.5, occupancy_ratio=1.0, identical_digits=0.5),
+        "A sentence.",
+    ),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +13,22 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+import export.pipeline
+from export import precisions
 from export.__main__ import app
+from export.graph import passes_for
+from export.models import FAMILIES
+from pxdbg_runtime.card import Fidelity
 from pxdbg_runtime.graph_file import read_graph_file
 from tests.checkpoints import light_state, random_model, save, save_safetensors
+from tests.test_precisions import TinyConvNet, few_images, tiny_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
+SOUND: Final = ("a.pt", "--model", "resnet", "--output", "graphs")
+"""Arguments with nothing wrong about them, until the file is opened."""
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -75,6 +84,95 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     require_success(done.stdout, tmp_path / "generator-float32.onnx", "resnet, 6,648,097 parameters")
+
+
+# Precisions and targets
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the checkpoint of a small generator, which the command takes for a ConvNet."""
+    tiny = tiny_of(TinyConvNet, 1)
+    few_images(monkeypatch)
+    monkeypatch.setitem(FAMILIES, "convnet", TinyConvNet)
+    monkeypatch.setattr(export.pipeline, "to_onnx", lambda _model: tiny.plain)
+    return Path(shutil.copy(tiny.checkpoint, tmp_path))
+
+
+def exported(checkpoint: Path, *options: str) -> Result:
+    return invoke(checkpoint, "--model", "convnet", "--output", checkpoint.parent / "graphs", *options)
+
+
+def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
+    graphs = tiny_checkpoint.parent / "graphs"
+    done = exported(tiny_checkpoint, "--precision", "int8", "--explain")
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line[:30].rstrip() for line in lines[3:-4]] == ["plain", *(each.name for each in passes_for("cpu"))]
+    assert lines[2].split("  ")[0] == "pass"
+    digits = r"W1 of the charge spectrum 0\.\d{3} ADU, occupancy [+-]\d\.\d\d %, identical digits \d\d\.\d %"
+    expected = (
+        r"calibrated on 4 images, weights of 7 bits",
+        r"ONNX Runtime against PyTorch, 8 images of fresh latents: .*",
+        rf"digits against float32, 4 images: {digits}",
+        r"wrote \S+/graphs/tiny-int8\.onnx: \d\.\d MB, SHA-256 [0-9a-f]{64}",
+    )
+    for line, pattern in zip(lines[-4:], expected, strict=True):
+        assert re.fullmatch(pattern, line), line
+    card = read_graph_file(graphs / "tiny-int8.onnx").card
+    assert (card.precision, card.target, card.gives, card.weight_bits) == ("int8", "cpu", "values", 7)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "expected"),
+    [
+        ((), "tiny-float32.onnx", ("float32", "cpu", "values", None)),
+        (("--target", "cuda"), "tiny-float32-cuda.onnx", ("float32", "cuda", "charges", None)),
+        (("--precision", "float16"), "tiny-float16-cuda.onnx", ("float16", "cuda", "charges", None)),
+        (("--precision", "float16", "--target", "cpu"), "tiny-float16.onnx", ("float16", "cpu", "values", None)),
+        (("--precision", "int8", "--weight-bits", "8"), "tiny-int8.onnx", ("int8", "cpu", "values", 8)),
+    ],
+    ids=["float32", "float32-cuda", "float16", "float16-cpu", "int8-8"],
+)
+def test_float16_is_for_cuda_and_all_else_for_the_cpu_unless_told_otherwise(
+    tiny_checkpoint: Path, options: tuple[str, ...], name: str, expected: tuple[str | int | None, ...]
+) -> None:
+    result = exported(tiny_checkpoint, *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    (path,) = (tiny_checkpoint.parent / "graphs").iterdir()
+    card = read_graph_file(path).card
+    assert path.name == name
+    assert (card.precision, card.target, card.gives, card.weight_bits) == expected
+
+
+def test_int8_for_cuda_is_one_sentence_and_exit_code_1(tiny_checkpoint: Path) -> None:
+    result = exported(tiny_checkpoint, "--precision", "int8", "--target", "cuda")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: int8 graphs are made of operators that ONNX Runtime has for the CPU alone: use --target cpu.\n"
+    )
+    assert not (tiny_checkpoint.parent / "graphs").exists()
+
+
+def test_a_graph_beyond_the_bounds_is_refused_unless_that_is_accepted(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beyond = Fidelity(images=4, charge_w1_adu=0.5, occupancy_ratio=0.9, identical_digits=0.25)
+    monkeypatch.setattr(precisions, "measured_fidelity", lambda *_: beyond)
+    refused = exported(tiny_checkpoint, "--precision", "int8")
+    assert refused.exit_code == 1
+    assert refused.stderr == (
+        "Error: The digits of the int8 graph are too far from float32's: W1 of the charge spectrum 0.500 ADU (below 0.3 "
+        "is allowed), occupancy -10.00 % (within 1 %). Nothing was written; --accept-beyond-bounds writes it all the "
+        "same.\n"
+    )
+    assert not (tiny_checkpoint.parent / "graphs").exists()
+    accepted = exported(tiny_checkpoint, "--precision", "int8", "--accept-beyond-bounds")
+    assert (accepted.exit_code, accepted.stderr) == (0, "")
+    assert read_graph_file(tiny_checkpoint.parent / "graphs" / "tiny-int8.onnx").card.fidelity == beyond
+
+
+# Bad input
 
 
 def missing(folder: Path) -> Path:
@@ -154,6 +252,11 @@ def test_the_program_shows_no_traceback(tmp_path: Path) -> None:
         (("a.pt", "--output", "graphs"), r"Missing option '--model'"),
         (("a.pt", "--model", "resnet", "--output", "graphs", "--colour", "red"), r"No such option: --colour"),
         (("a.pt", "--model", "resnet", "--output", "graphs", "--nature", "good"), r"'good' is not one of 'checkpoint'"),
+        ((*SOUND, "--precision", "float64"), r"'float64' is not one of 'float32', 'float16', 'int8'"),
+        ((*SOUND, "--precision", "int8", "--target", "tpu"), r"'tpu' is not one of 'cpu', 'cuda'"),
+        ((*SOUND, "--precision", "int8", "--weight-bits", "6"), r"Invalid value for '--weight-bits': .*7"),
+        ((*SOUND, "--precision", "int8", "--weight-bits", "9"), r"Invalid value for '--weight-bits': .*8"),
+        ((*SOUND, "--precision", "int8", "--weight-bits", "7.5"), r"Invalid value for '--weight-bits': .*integer"),
         ((), r"Missing argument '(?i:checkpoint)'"),
     ],
 )
@@ -165,10 +268,13 @@ def test_bad_usage_is_exit_code_2(arguments: tuple[str, ...], expected: str) -> 
 
 
 def test_help_explains_itself_with_an_example() -> None:
-    result = invoke("--help")
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(app, ["--help"])
     text = words(result.stdout)
     assert result.exit_code == 0
     assert "Example: python -m export generator.pt --model resnet --output graphs --name resnet-2026" in text
-    for option in ("--model", "--output", "--name", "--weights", "--provenance", "--nature"):
+    options = ("--model", "--output", "--name", "--weights", "--provenance", "--nature", "--precision", "--target")
+    for option in (*options, "--weight-bits", "--accept-beyond-bounds", "--explain"):
         assert option in text
     assert "1e-5 is refused" in text
+    assert "reaches 0.3 ADU or the occupancy differs by more than 1 %" in text
+    assert "cpu, for float16 cuda" in text

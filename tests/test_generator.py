@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import logging
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Final
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pytest
 
+from export.graph import with_charges
 from pxdbg_runtime import Digits, Generator
-from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError
+from pxdbg_runtime.card import Fidelity
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError, InferenceError
 from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
 from pxdbg_runtime.streams import MAX_SEED, MIN_SEED, make_stream
 from tests.graphs import (
@@ -300,3 +304,78 @@ def test_integers_of_numpy_are_as_good_as_pythons(latent_graph: GraphFile) -> No
     plain = Generator(latent_graph.path, seed=5, batch_size=3, min_charge=9)
     assert generator.generate(np.int64(1)) == plain.generate(1)  # type: ignore[arg-type]
     assert {type(each) for each in (generator.seed, generator.batch_size, generator.min_charge)} == {int}
+
+
+# Batches and graphs
+
+
+def test_the_next_batch_is_computed_while_one_is_in_use(
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = Generator(latent_graph.path, seed=1, batch_size=20)
+    expected = images_of(latent_graph.card, 1, 0)
+    second_done = threading.Event()
+    compute = generator._session.images
+
+    def noted(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
+        images = compute(sensors, *rest)
+        if sensors.start == 20:
+            second_done.set()
+        return images
+
+    monkeypatch.setattr(generator._session, "images", noted)
+    batches = generator._batches(0)
+    sensors, images = next(batches)
+    assert second_done.wait(timeout=60), "the second batch waits for the first one's consumer"
+    assert (sensors, next(batches)[0]) == (range(20), range(20, 40))
+    assert np.array_equal(images, expected[:20])
+    assert list(batches) == []
+
+
+def test_a_failure_in_a_later_batch_is_raised(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(latent_graph.path, seed=1, batch_size=8)
+    compute = generator._session.images
+
+    def failing(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
+        if sensors.start == 16:
+            message = "the third batch"
+            raise InferenceError(message)
+        return compute(sensors, *rest)
+
+    monkeypatch.setattr(generator._session, "images", failing)
+    with pytest.raises(InferenceError, match="the third batch"):
+        generator.generate(0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 40])
+def test_graphs_that_give_charges_give_the_digits_of_those_that_give_values(
+    tmp_path: Path, latent_graph: GraphFile, batch_size: int
+) -> None:
+    model = with_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
+    card = dataclasses.replace(LATENT_CARD, gives="charges")
+    of_charges = Generator(written(tmp_path / "charges.onnx", model, card).path, seed=2, batch_size=batch_size)
+    of_values = Generator(latent_graph.path, seed=2)
+    assert of_charges.generate(0) == of_values.generate(0)
+    assert np.array_equal(of_charges.generate_images(1), of_values.generate_images(1))
+
+
+@pytest.mark.usefixtures("_manifest_read_anew")
+def test_a_graph_for_cuda_gives_way_where_cuda_does_not_come_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fidelity = Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.9)
+    listed = []
+    for card in (
+        LATENT_CARD,
+        dataclasses.replace(LATENT_CARD, precision="float16", target="cuda", fidelity=fidelity),
+    ):
+        graph = written(tmp_path / f"tiny-{card.precision}.onnx", latent_model(), card)
+        line = {"name": "tiny", "precision": card.precision, "target": card.target, "file": graph.path.name}
+        listed.append({**line, "size": graph.size, "sha256": graph.sha256})
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema": 1, "graphs": listed}))
+    monkeypatch.setattr("pxdbg_runtime.shipped.artifacts_folder", lambda: tmp_path)
+    assert Generator("tiny", seed=1).card.precision == "float32"
+    monkeypatch.setattr("pxdbg_runtime.providers.likely_target", lambda _: "cuda")
+    generator = Generator("tiny", seed=1)
+    assert (generator.card.precision, generator.provider) == ("float32", "CPUExecutionProvider")
+    assert Generator("tiny", seed=1, provider="cpu", precision="float16").card.precision == "float16"

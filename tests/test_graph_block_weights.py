@@ -81,8 +81,8 @@ def test_they_give_the_pixels_of_the_whole_convolution(
     expected = pixels_of(convolved(large, weight, pads), (height, width), rows, columns)
     assert made.weight.dtype == np.float32
     assert min(made.pads) >= 0
-    # Whole numbers are exact; sums of others are rounded to float32 once.
-    assert_close(convolved(small, made.weight, made.pads, made.strides), expected, 0 if whole else 1e-6)
+    # Whole numbers are exact; sums of others are rounded to float32.
+    assert_close(convolved(small, made.weight, made.pads, made.strides), expected, 0 if whole else 1e-5)
 
 
 @given(seed=SEEDS, kernel_and_pads=SHAPES_AND_PADS)

@@ -196,6 +196,21 @@ def test_one_after_another(target: Target, seed: int, batch: int, size: tuple[in
     assert_same_function(rewriting, graph, batch)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@FEW
+@given(seed=SEEDS, batch=BATCHES, size=SIZES, kernel_and_pads=KERNELS_AND_PADS)
+def test_of_an_image_that_is_doubled_twice(
+    target: Target, seed: int, batch: int, size: tuple[int, int], kernel_and_pads: tuple[tuple[int, int], Pads]
+) -> None:
+    graph = SmallGraph(seed)
+    kernel, pads = kernel_and_pads
+    graph.conv(graph.doubled(graph.doubled(graph.input(2, *size))), 2, 3, kernel, pads=pads)
+    rewriting = phased(graph.model(), target)
+    assert rewriting.n_changes >= 1
+    assert multiply_accumulates(rewriting.after) <= multiply_accumulates(rewriting.before)
+    assert_same_function(rewriting, graph, batch)
+
+
 def _an_image_that_is_not_doubled(graph: SmallGraph) -> onnx.ModelProto:
     return graph.model(graph.node("Relu", graph.conv(graph.input(2, 4, 6), 2, 3)))
 

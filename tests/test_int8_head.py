@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from export.int8 import HeadRange, calibrated, quantised
-from tests.test_int8_lowering import Sketch, images_of, latents
+from tests.test_int8_lowering import N_LATENTS, Sketch, images_of, latents
 from tests.test_int8_operators import require_plain_integers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from export.int8 import WeightBits
 
 N_LEVELS: Final = 1021
 ROUNDING: Final = 1e-3
@@ -36,7 +34,6 @@ class Sample:
         size: int,
         upsampling: int,
         width: float = 1.0,
-        bits: WeightBits = 7,
         weight: NDArray[np.float32] | None = None,
     ) -> None:
         sketch = Sketch(seed)
@@ -51,7 +48,7 @@ class Sample:
         middle, extent = float(np.median(exact_values)), width * float(np.ptp(exact_values))
         self.head = HeadRange(low=middle - extent, high=middle + extent)
         ranges = calibrated(self.exact, {"latent": latents(seed)})
-        self.integers = quantised(self.exact, ranges, self.head, bits)
+        self.integers = quantised(self.exact, ranges, self.head)
         values = require_plain_integers(self.integers, {"latent": latents(seed)})
         self.found = values[output].astype(np.float64)
         self.image, self.image_scale = self._dequantised(values)
@@ -115,12 +112,9 @@ def test_values_are_those_of_the_convolution_clipped_to_the_range(sample: Sample
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
-@pytest.mark.parametrize("bits", [7, 8])
 @pytest.mark.parametrize("upsampling", [1, 2])
-def test_with_weights_that_are_integers_every_value_is_half_a_level_off_at_most(
-    size: int, bits: WeightBits, upsampling: int
-) -> None:
-    largest = 64 if bits == 7 else 127
+def test_with_weights_that_are_integers_every_value_is_half_a_level_off_at_most(size: int, upsampling: int) -> None:
+    largest = 64
     weight = np.zeros((1, 5, size, size), np.float32)
     if upsampling == 1:
         # One that makes the integers what they are.
@@ -129,7 +123,8 @@ def test_with_weights_that_are_integers_every_value_is_half_a_level_off_at_most(
     else:
         # One tap: whatever others fall on the same pixel of the small image, they add nothing.
         weight[0, :, size // 2, size // 2] = [largest, -3, 17, -largest, 40]
-    sample = Sample(size, n_in=5, size=size, upsampling=upsampling, width=0.3, bits=bits, weight=weight / 512)
+    weight /= 512
+    sample = Sample(size, n_in=5, size=size, upsampling=upsampling, width=0.3, weight=weight)
     exact = sample.convolved(sample.weight.astype(np.float64), of=sample.image) + sample.bias
     expected = np.clip(exact, sample.head.low, sample.head.high)
     allowed = 0.5 * sample.head.step + 0.51 * sample.weight_step * sample.image_scale
@@ -152,27 +147,20 @@ def test_what_lies_beyond_the_range_is_its_nearer_end(upsampling: int) -> None:
         assert np.all(np.rint(sample.levels[beyond]) == level)
 
 
-def test_a_segment_ends_where_the_next_one_starts() -> None:
-    # A ramp over the whole range: its levels must climb one by one, through the ends of the segments too.
+def test_levels_climb_one_by_one_through_the_ends_of_the_segments() -> None:
+    # Sixty-four times one channel plus the other: a row a little above each level, and one a little below the next.
+    sums = np.stack([16 * np.arange(1024) + 3, 16 * np.arange(1024) + 11])
+    image = np.stack([sums // 64, sums % 64]) / 256
     sketch = Sketch()
-    ramp = np.linspace(-1.1, 1.1, 2 * 1024, dtype=np.float32)
-    image = np.stack([np.ones_like(ramp), np.zeros_like(ramp)]).reshape(-1)
-    flat = sketch.node(
-        "Gemm",
-        ["latent", sketch.constant(np.zeros((len(image), 6), np.float32)), sketch.constant(image)],
-        transB=1,
-    )
-    made = sketch.node("Reshape", [flat, sketch.constant(np.array([-1, 2, 2, 1024], np.int64))])
-    weight = sketch.constant(np.ones((1, 2, 1, 1), np.float32))
-    output = sketch.node("Conv", [made, weight, sketch.constant(np.zeros(1, np.float32))], kernel_shape=[1, 1])
-    model = sketch.model(output)
-    levels = []
-    for offset in np.linspace(0.0, 2.0, 1021):
-        head = HeadRange(low=1.0 - float(offset), high=3.0 - float(offset))
-        integers = quantised(model, calibrated(model, {"latent": latents()[:1]}), head)
-        value = float(images_of(integers, latents()[:1]).ravel()[0])
-        levels.append((value - head.low) / head.step)
-    assert np.abs(np.array(levels) - np.arange(1021)).max() < ROUNDING
+    nothing, levels = np.zeros((image.size, N_LATENTS), np.float32), image.astype(np.float32).ravel()
+    flat = sketch.node("Gemm", ["latent", sketch.constant(nothing), sketch.constant(levels)], transB=1)
+    images = sketch.node("Reshape", [flat, sketch.constant(np.array([-1, *image.shape], np.int64))])
+    weight = sketch.constant(np.array([64, 1], np.float32).reshape(1, 2, 1, 1))
+    output = sketch.node("Conv", [images, weight, sketch.constant(np.zeros(1, np.float32))], kernel_shape=[1, 1])
+    model, one = sketch.model(output), latents()[:1]
+    made = quantised(model, calibrated(model, {"latent": one}), HeadRange(low=0.0, high=1020 / 16))
+    found = images_of(made, one)[0, 0] * 16
+    assert np.array_equal(found, np.minimum(np.stack([np.arange(1024), np.arange(1, 1025)]), 1020))
 
 
 def test_the_step_is_that_of_1021_levels() -> None:

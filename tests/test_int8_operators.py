@@ -58,6 +58,7 @@ class QLinearConv(OpRun):
         centred = image.astype(np.int64) - int(image_zero_point)
         padded = np.pad(centred, ((0, 0), (top, bottom), (left, right), (0, 0)))
         taps_down, taps_across = weight.shape[2:]
+        kernel = without_groups(weight, image.shape[3])
         down, across = self.strides
         height, width = (
             (padded.shape[axis] - taps) // stride + 1
@@ -67,7 +68,7 @@ class QLinearConv(OpRun):
         for a in range(taps_down):
             for b in range(taps_across):
                 rows, columns = slice(a, a + down * height, down), slice(b, b + across * width, across)
-                sums += padded[:, rows, columns][:, :height, :width] @ weight[:, :, a, b].T.astype(np.int64)
+                sums += padded[:, rows, columns][:, :height, :width] @ kernel[:, :, a, b].T
         assert np.abs(sums).max(initial=0) < 2**31
         factor = (image_scale * weight_scale) / scale
         assert factor.dtype == np.float32
@@ -106,6 +107,17 @@ class MatMulIntegerToFloat(OpRun):
 
 
 OPERATORS: Final[list[type[OpRun]]] = [QLinearConv, QLinearAdd, MatMulIntegerToFloat]
+
+
+def without_groups(weight: NDArray[np.int8], n_in: int) -> NDArray[np.int64]:
+    """Write the weights of a grouped convolution, (out, in / groups, height, width), with zeros for all other inputs."""
+    n_out, n_each = weight.shape[:2]
+    n_groups = n_in // n_each
+    dense = np.zeros((n_out, n_in, *weight.shape[2:]), np.int64)
+    for channel in range(n_out):
+        start = channel * n_groups // n_out * n_each
+        dense[channel, start : start + n_each] = weight[channel]
+    return dense
 
 
 def exact_sum(*inputs: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -179,19 +191,21 @@ def levels(generator: np.random.Generator, shape: Sequence[int]) -> NDArray[np.u
     taps=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     stride=st.integers(1, 3),
     n_images=st.integers(1, 3),
+    is_depthwise=st.booleans(),
 )
 def test_a_convolution_of_seven_bits_gives_the_plain_integers(
-    seed: int, channels: tuple[int, int], taps: tuple[int, int], stride: int, n_images: int
+    seed: int, channels: tuple[int, int], taps: tuple[int, int], stride: int, n_images: int, is_depthwise: bool
 ) -> None:
     generator = np.random.default_rng(seed)
-    n_in, n_out = channels
+    n_in, n_out = (channels[1],) * 2 if is_depthwise else channels
+    n_each = 1 if is_depthwise else n_in
     image = levels(generator, (n_images, 5, 6, n_in))
     # So that most results lie within the levels, and some beyond.
-    scale = 50 * np.sqrt(n_in * taps[0] * taps[1])
+    scale = 50 * np.sqrt(n_each * taps[0] * taps[1])
     constants: dict[str, NDArray[np.generic]] = {
         "image_scale": np.array(0.7, np.float32),
         "image_zero_point": np.array(generator.integers(0, 256), np.uint8),
-        "weight": generator.integers(-64, 65, (n_out, n_in, *taps), dtype=np.int8),
+        "weight": generator.integers(-64, 65, (n_out, n_each, *taps), dtype=np.int8),
         "weight_scale": generator.uniform(0.5, 1.5, n_out).astype(np.float32),
         "weight_zero_point": np.zeros(n_out, np.int8),
         "scale": np.array(scale, np.float32),
@@ -203,6 +217,7 @@ def test_a_convolution_of_seven_bits_gives_the_plain_integers(
         *("QLinearConv", ["image", *constants], ["result"]),
         domain=MICROSOFT,
         channels_last=1,
+        group=n_in // n_each,
         kernel_shape=list(taps),
         pads=pads,
         strides=[stride, stride],

@@ -207,3 +207,23 @@ def test_nothing_is_known_where_libraries_have_other_names(tmp_path: Path, monke
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
     assert why_not(CUDA) is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "offered", "obstacle", "target"),
+    [
+        ("cuda", [CPU], None, "cuda"),
+        ("CUDAExecutionProvider", [CPU], None, "cuda"),
+        ("cpu", [CUDA, CPU], None, "cpu"),
+        ("auto", [CPU], None, "cpu"),
+        ("Auto", [CUDA, CPU], None, "cuda"),
+        ("auto", [CUDA, CPU], "no driver", "cpu"),
+        (3, [CPU], None, "cpu"),
+    ],
+)
+def test_a_graph_is_chosen_for_the_provider_that_will_likely_run_it(
+    monkeypatch: pytest.MonkeyPatch, provider: object, offered: list[str], obstacle: str | None, target: str
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
+    monkeypatch.setattr(providers, "why_not", lambda _: obstacle)
+    assert providers.likely_target(provider) == target

@@ -416,3 +416,12 @@ def test_weights_of_eight_bits_need_a_cpu_that_does_not_saturate(
         ImageSession(eight)
     monkeypatch.setattr(session_module, "this_cpu", lambda: Cpu(name="New One", dot_products=("avx512_vnni",)))
     assert ImageSession(eight).provider == CPU
+
+
+def test_auto_leaves_int8_graphs_to_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    with caplog.at_level(logging.INFO, logger="pxdbg_runtime"):
+        assert ImageSession(int8_graph(tmp_path / "int8.onnx", 7)).provider == CPU
+    assert caplog.messages == [f"provider='auto' chose {CPU}: int8 graphs are for the CPU"]

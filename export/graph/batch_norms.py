@@ -9,6 +9,7 @@ That is exact but for rounding; a channel whose offset dwarfs its factor would l
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -29,11 +30,27 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-__all__ = ["fold_batch_norms"]
+__all__ = ["ChannelLines", "channel_lines", "fold_batch_norms"]
 
 _MAX_CANCELLATION: Final = 16.0
 """Largest offset of a channel, in standard deviations of its normalised values, that other users may take back."""
 _DEFAULT_EPSILON: Final = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelLines:
+    """What a batch norm does in inference: factor times a channel's values, plus offset.
+
+    Attributes
+    ----------
+    factor, offset : ndarray of float64, shape (channels,)
+    is_invertible : bool
+        Whether what went in can be had from what came out without losing digits, in every channel.
+    """
+
+    factor: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    is_invertible: bool
 
 
 def fold_batch_norms(model: ir.Model) -> int:
@@ -41,16 +58,26 @@ def fold_batch_norms(model: ir.Model) -> int:
     return sum(_folded(node) for node in list(model.graph) if node.op_type == "BatchNormalization")
 
 
-def _folded(node: ir.Node) -> bool:
+def channel_lines(node: ir.Node) -> ChannelLines | None:
+    """Read a node as a batch norm in inference with constant parameters; None if it is none."""
+    if node.op_type != "BatchNormalization" or node.domain != "" or len(node.outputs) > 1:
+        return None
     parameters = [constant(each) for each in node.inputs[1:5]]
-    if node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1:
-        return False
+    if node.attributes.get_int("training_mode", 0):
+        return None
     gamma, beta, mean, variance = (None if each is None else each.astype(np.float64) for each in parameters)
-    value = node.inputs[0]
-    if gamma is None or beta is None or mean is None or variance is None or value is None:
-        return False
+    if gamma is None or beta is None or mean is None or variance is None:
+        return None
     factor = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", _DEFAULT_EPSILON))
-    offset = beta - factor * mean
+    is_invertible = bool(np.all(np.abs(beta) < _MAX_CANCELLATION * np.abs(gamma)))
+    return ChannelLines(factor=factor, offset=beta - factor * mean, is_invertible=is_invertible)
+
+
+def _folded(node: ir.Node) -> bool:
+    lines, value = channel_lines(node), node.inputs[0]
+    if lines is None or value is None:
+        return False
+    factor, offset = lines.factor, lines.offset
     layers = _layers_before(value, value)
     others = [user for user in _users_beyond_doubling(value) if user is not node]
     if layers is None or value.is_graph_output():
@@ -58,7 +85,7 @@ def _folded(node: ir.Node) -> bool:
     if others:
         if not all(_is_pointwise_of(user, value) for user in others):
             return False
-        if not np.all(np.abs(beta) < _MAX_CANCELLATION * np.abs(gamma)):
+        if not lines.is_invertible:
             return False
     for index, layer in enumerate(layers):
         _scale_outputs(layer, factor, offset if index == 0 else np.zeros_like(offset))

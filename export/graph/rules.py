@@ -67,6 +67,9 @@ Rewrite = Callable[[Writer, ir.Node], ir.Value | None]
 def rewritten(model: ir.Model, rules: Mapping[str, Rewrite]) -> int:
     """Offer each node of certain operators to a function, once; return how many it replaced.
 
+    The nodes that are written on the way come after the one they stand for and are offered too: what a function writes
+    must not be what it replaces, or there is no end.
+
     Parameters
     ----------
     model : ir.Model

@@ -93,6 +93,7 @@ class GraphBuilder:
         name: str,
         size: tuple[int, int],
         bits: WeightBits,
+        groups: int = 1,
     ) -> str:
         """Add a convolution of 8-bit integers, channels last; its weights become integers here.
 
@@ -111,6 +112,8 @@ class GraphBuilder:
             Its height and width.
         bits : {7, 8}
             Of the weights.
+        groups : int
+            1, or the number of channels, each of which is then convolved with itself alone.
         """
         integers = integer_weights(weights.weight, bias, image_levels.scale, bits)
         inputs = [
@@ -129,6 +132,7 @@ class GraphBuilder:
             (*size, len(bias)),
             is_onnx=False,
             channels_last=1,
+            group=groups,
             kernel_shape=weights.weight.shape[2:],
             pads=weights.pads,
             strides=weights.strides,

@@ -68,6 +68,10 @@ def corrected(model: onnx.ModelProto, line: Line) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     last = next(node for node in reversed(made.graph.node) if node.op_type == "Conv")
+    if len(last.input) == 2:
+        none = numpy_helper.from_array(np.zeros(1, np.float32), f"{last.output[0]}.no_bias")
+        made.graph.initializer.append(none)
+        last.input.append(none.name)
     tensors = {tensor.name: tensor for tensor in made.graph.initializer}
     for name, offset in zip(last.input[1:], (0.0, line.offset), strict=True):
         values = numpy_helper.to_array(tensors[name]).astype(np.float64) * line.slope + offset

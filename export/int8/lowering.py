@@ -10,6 +10,7 @@ succeeds. So such a graph is for the CPU.
   layout, two columns beside each other, and rows are put together by copying whole ones.
 - ``Conv`` with sixteen channels or fewer gives four columns at once, for the same reason: the kernel works on 64.
 - ``Add`` with a doubled image takes the small one: columns doubled as channels, rows by broadcasting.
+- ``BatchNormalization`` that could not be folded is a convolution of each channel with itself.
 - The last convolution, whose result leaves the integers, is given as the sum of four 8-bit segments of its range, 1021
   levels in all, which one matrix product adds up in float32 (`export.int8.head`).
 """
@@ -24,6 +25,7 @@ import onnx
 import onnx_ir as ir
 
 from export.errors import GraphError
+from export.graph.batch_norms import ChannelLines, channel_lines
 from export.graph.block_weights import BlockWeights, block_weights
 from export.graph.nodes import Convolution, convolution, doubled, linear_layer, only_use, sizes
 from export.graph.phase_convolutions import phase_weights
@@ -139,10 +141,11 @@ class _Lowering:
             message = f"int8 needs images of known size, but {value.name} has the shape {value.shape}"
             raise GraphError(message)
         is_first = node.op_type == "Reshape" and linear_layer(_producer(node.inputs[0])) is not None
-        if found is None and node.op_type != "Add" and not is_first:
+        lines = channel_lines(node)
+        if found is None and lines is None and node.op_type != "Add" and not is_first:
             message = (
-                f"int8 has no form for {node.op_type} ({value.name}): it knows linear layers, convolutions, sums, Relu "
-                "and nearest doublings. Export it in float32 or float16."
+                f"int8 has no form for {node.op_type} ({value.name}): it knows linear layers, convolutions, batch "
+                "norms, sums, Relu and nearest doublings. Export it in float32 or float16."
             )
             raise GraphError(message)
         channels, height, width = (int(axis or 0) for axis in shape[1:])
@@ -159,6 +162,8 @@ class _Lowering:
             self._add_convolution(found, made)
         elif is_first:
             self._add_first_image(node, made)
+        elif lines is not None:
+            self._add_lines(lines, self._image(node.inputs[0]), made)
         else:
             self._add_sum(node, made)
         return made
@@ -192,6 +197,15 @@ class _Lowering:
             self._floats[name] = self._new.reshaped(flat, shape, f"{name}.channels_last", "float32")
         inputs = [self._floats[name], *self._new.level_constants(made.levels, made.name)]
         self._new.node("QuantizeLinear", inputs, made.name, (made.height, made.width, made.channels))
+
+    def _add_lines(self, lines: ChannelLines, image: _Image, made: _Image) -> None:
+        """Do what is left of a batch norm: each channel by itself, which ONNX Runtime knows as a convolution."""
+        weight = lines.factor.astype(np.float32).reshape(-1, 1, 1, 1)
+        weights = BlockWeights(weight=weight, pads=(0, 0, 0, 0), strides=(1, 1))
+        size = made.height, made.width
+        self._new.convolution(
+            image.name, image.levels, weights, lines.offset, made.levels, made.name, size, self._bits, made.channels
+        )
 
     def _add_convolution(self, found: Convolution, made: _Image) -> None:
         small = doubled(found.node.inputs[0])

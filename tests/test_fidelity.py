@@ -1,0 +1,221 @@
+"""Fidelity as physics: distances of spectra against sorted samples, known shifts, bounds, and whose latents are used."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from export.charge import charge_thresholds
+from export.errors import FidelityError
+from export.fidelity import N_IMAGES, charge_w1, images_of, latents, measured_fidelity, require_fidelity
+from pxdbg_runtime.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
+from pxdbg_runtime.streams import PhiloxStream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+    from numpy.typing import NDArray
+
+N_PIXELS: Final = 12
+INPUTS: Final = np.zeros((3, 96), np.float32)
+THRESHOLDS: Final = charge_thresholds()
+LOWEST_VALUES: Final = np.concatenate([[np.float32(-1)], THRESHOLDS])
+"""The smallest tanh value of each charge."""
+
+few_charges = st.lists(st.integers(1, 255), min_size=1, max_size=12)
+
+
+def graph_of(*charges: int) -> onnx.ModelProto:
+    """Make a graph that gives these charges, whatever its latents; other pixels of its images are empty."""
+    values = np.full(N_PIXELS, -1, np.float32)
+    values[: len(charges)] = LOWEST_VALUES[list(charges)]
+    nodes = [
+        helper.make_node("MatMul", ["latent", "nothing"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "values"], ["images"]),
+    ]
+    constants = {"nothing": np.zeros((96, N_PIXELS), np.float32), "values": values}
+    graph = helper.make_graph(
+        nodes,
+        "charges",
+        [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["n", 96])],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", N_PIXELS])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def fidelity_of(exact: Sequence[int], other: Sequence[int], min_charge: int = 1) -> Fidelity:
+    return measured_fidelity(graph_of(*exact), graph_of(*other), THRESHOLDS, INPUTS, min_charge)
+
+
+def spectrum_of(charges: Sequence[int], empty: int = 0) -> NDArray[np.int64]:
+    spectrum = np.bincount(np.array(charges, dtype=np.int64), minlength=256)
+    spectrum[0] = empty
+    return spectrum
+
+
+# Distances of spectra
+
+
+def sorted_distance(first: Sequence[int], second: Sequence[int]) -> float:
+    """Compute the mean distance of two samples, rank by rank, each repeated until they are of one length."""
+    left, right = (np.sort(np.repeat(each, times)) for each, times in ((first, len(second)), (second, len(first))))
+    return float(np.abs(left - right).mean())
+
+
+@given(first=few_charges, second=few_charges, empty=st.integers(0, 10**9))
+@example(first=[1], second=[255], empty=0)
+@example(first=[7, 7, 9], second=[8], empty=3)
+def test_the_distance_is_that_of_the_sorted_samples(first: list[int], second: list[int], empty: int) -> None:
+    # Pixels without a hit have no part in it.
+    found = charge_w1(spectrum_of(first, empty), spectrum_of(second))
+    assert found == pytest.approx(sorted_distance(first, second), abs=1e-9)
+
+
+@given(first=few_charges, second=few_charges, third=few_charges)
+def test_the_distance_is_one(first: list[int], second: list[int], third: list[int]) -> None:
+    a, b, c = (spectrum_of(each) for each in (first, second, third))
+    assert charge_w1(a, a) == 0
+    assert charge_w1(a, b) == pytest.approx(charge_w1(b, a), abs=1e-9)
+    assert charge_w1(a, c) <= charge_w1(a, b) + charge_w1(b, c) + 1e-9
+
+
+@given(charges=few_charges, times=st.integers(1, 10))
+def test_the_number_of_hits_does_not_matter(charges: list[int], times: int) -> None:
+    assert charge_w1(spectrum_of(charges), times * spectrum_of(charges)) == pytest.approx(0, abs=1e-9)
+
+
+def test_an_empty_spectrum_is_beyond_the_largest_distance_from_any_other() -> None:
+    some, none = spectrum_of([255]), spectrum_of([], empty=100)
+    assert charge_w1(none, none) == 0
+    assert charge_w1(none, some) == charge_w1(some, none) == 256 > charge_w1(some, spectrum_of([1]))
+
+
+# Comparison of graphs
+
+
+def test_a_graph_is_like_itself() -> None:
+    charges = (1, 7, 7, 200, 255)
+    assert fidelity_of(charges, charges) == Fidelity(
+        images=3, charge_w1_adu=0.0, occupancy_ratio=1.0, identical_digits=1.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("exact", "other", "expected"),
+    [
+        ((10, 20, 30), (11, 21, 31), (1.0, 1.0, 0.0)),
+        ((10, 20, 30, 40), (10, 20, 30, 44), (1.0, 1.0, 0.75)),
+        # A hit that is lost is a pixel with a hit in either.
+        ((10, 10, 10, 10), (10, 10, 0, 0), (0.0, 0.5, 0.5)),
+        ((10, 10), (10, 10, 10), (0.0, 1.5, 2 / 3)),
+        # The same spectrum elsewhere.
+        ((10, 20), (20, 10), (0.0, 1.0, 0.0)),
+        ((10, 0), (0, 10), (0.0, 1.0, 0.0)),
+    ],
+    ids=["one more", "one hit", "lost", "found", "swapped", "moved"],
+)
+def test_known_changes_are_measured(
+    exact: tuple[int, ...], other: tuple[int, ...], expected: tuple[float, float, float]
+) -> None:
+    found = fidelity_of(exact, other)
+    assert found.images == 3
+    assert [found.charge_w1_adu, found.occupancy_ratio, found.identical_digits] == pytest.approx(expected)
+
+
+def test_charges_below_that_of_a_hit_do_not_count() -> None:
+    found = fidelity_of((3, 6, 10), (1, 7, 10), min_charge=7)
+    assert [found.charge_w1_adu, found.occupancy_ratio, found.identical_digits] == pytest.approx([1.5, 2.0, 0.5])
+
+
+def test_two_graphs_without_hits_are_alike() -> None:
+    assert fidelity_of((), ()) == Fidelity(images=3, charge_w1_adu=0.0, occupancy_ratio=1.0, identical_digits=1.0)
+
+
+@pytest.mark.parametrize(("exact", "other"), [((9,), ()), ((), (9,))])
+def test_a_graph_without_hits_is_like_no_other(exact: tuple[int, ...], other: tuple[int, ...]) -> None:
+    found = fidelity_of(exact, other)
+    assert (found.charge_w1_adu, found.occupancy_ratio, found.identical_digits) == (256.0, 0.0, 0.0)
+    assert not found.is_within_bounds
+
+
+@pytest.mark.parametrize("n_images", [1, 2, 5])
+def test_all_images_are_run_in_their_order(n_images: int) -> None:
+    graph = graph_of(1)
+    (nothing,) = (each for each in graph.graph.initializer if each.name == "nothing")
+    nothing.CopyFrom(numpy_helper.from_array(np.eye(96, N_PIXELS, dtype=np.float32), "nothing"))
+    inputs = latents(96, n_images, seed=3)
+    images = np.concatenate(list(images_of(graph, inputs)))
+    values = numpy_helper.to_array(next(each for each in graph.graph.initializer if each.name == "values"))
+    assert np.array_equal(images, inputs[:, :N_PIXELS] + values)
+
+
+# Bounds
+
+
+def fidelity(w1: float = 0.0, ratio: float = 1.0) -> Fidelity:
+    return Fidelity(images=800, charge_w1_adu=w1, occupancy_ratio=ratio, identical_digits=0.5)
+
+
+def test_the_bounds_are_those_of_the_card() -> None:
+    assert (MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE) == (0.3, 0.01)
+    assert N_IMAGES == 800
+
+
+@pytest.mark.parametrize("within", [fidelity(), fidelity(0.2999), fidelity(0, 1.0099), fidelity(0, 0.9901)])
+def test_within_the_bounds_nothing_is_refused(within: Fidelity) -> None:
+    assert within.is_within_bounds
+    require_fidelity(within, "int8")
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    [
+        *(fidelity(0.3), fidelity(256.0), fidelity(math.nan), fidelity(math.inf)),
+        *(fidelity(0, 1.0101), fidelity(0, 0.9899), fidelity(0, 0.0), fidelity(0, math.nan), fidelity(0.5, 2.0)),
+    ],
+)
+def test_beyond_a_bound_it_is(beyond: Fidelity) -> None:
+    assert not beyond.is_within_bounds
+    with pytest.raises(FidelityError, match="Nothing was written; --accept-beyond-bounds writes it all") as caught:
+        require_fidelity(beyond, "int8")
+    assert caught.value.fidelity is beyond
+
+
+def test_the_refusal_says_what_was_measured_and_what_is_allowed() -> None:
+    expected = (
+        r"^The digits of the float16 graph are too far from float32's: W1 of the charge spectrum 0\.412 ADU \(below "
+        r"0\.3 is allowed\), occupancy -2\.35 % \(within 1 %\)\. Nothing was written; --accept-beyond-bounds writes it "
+        r"all the same\.$"
+    )
+    with pytest.raises(FidelityError, match=expected) as caught:
+        require_fidelity(fidelity(0.4123, 0.9765), "float16")
+    assert isinstance(caught.value, RuntimeError)
+    arrived = pickle.loads(pickle.dumps(caught.value))
+    assert (arrived.fidelity, str(arrived)) == (caught.value.fidelity, str(caught.value))
+
+
+# Latents
+
+
+@pytest.mark.parametrize("seed", [-2, 0, 11])
+def test_latents_are_those_of_the_runtimes_own_stream(seed: int) -> None:
+    found = latents(96, 95, seed)
+    stream = PhiloxStream(seed, [Draw(name="latent", shape=(40, 96))])
+    assert (found.shape, found.dtype.name) == ((95, 96), "float32")
+    for number, latent in enumerate(found):
+        event, sensor = divmod(number, 40)
+        assert np.array_equal(latent, stream.draw(event)[0][sensor])
+
+
+@given(n_images=st.integers(1, 90), more=st.integers(0, 40))
+def test_fewer_latents_are_the_first_of_more(n_images: int, more: int) -> None:
+    assert np.array_equal(latents(3, n_images, 5), latents(3, n_images + more, 5)[:n_images])

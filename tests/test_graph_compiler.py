@@ -1,0 +1,270 @@
+"""All passes in their order, on small generators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export import graph as package
+from export.graph import Pass, Stage, compiled, multiply_accumulates, passes_for, simplified, stages
+from export.graph.arithmetic import cost
+from export.graph.compiler import SIMPLIFYING
+from export.graph.sums import MICROSOFT
+from tests.small_graphs import (
+    BATCHES,
+    SEEDS,
+    SmallGraph,
+    evaluated,
+    numbers_of,
+    operators,
+    plain_generator,
+    residual_generator,
+    run_by_onnxruntime,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from export.graph import Target
+
+    Writer = Callable[[SmallGraph, int, Sequence[int], tuple[int, int]], onnx.ModelProto]
+
+TARGETS: Final[tuple[Target, ...]] = ("cpu", "cuda")
+WRITERS: Final[tuple[Writer, ...]] = (plain_generator, residual_generator)
+CHANNELS: Final = st.lists(st.integers(1, 6), min_size=2, max_size=3)
+KERNELS: Final = st.sampled_from([(3, 3), (5, 5), (1, 3)])
+FEW: Final = settings(max_examples=8)
+"""Examples of whole generators, each of which takes some tenths of a second."""
+ROUNDING: Final = 1e-5
+"""Of a tanh value: what several layers, each of which rounds, may add up to."""
+
+
+def check_same_images(made: onnx.ModelProto, plain: onnx.ModelProto, graph: SmallGraph, batch: int) -> None:
+    """Check that both evaluators find the images of the plain graph."""
+    onnx.checker.check_model(made, full_check=True)
+    feeds = graph.feeds(batch)
+    (expected,) = evaluated(plain, feeds)
+    for (found,) in (evaluated(made, feeds), run_by_onnxruntime(made, feeds)):
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        assert np.abs(found - expected).max() <= ROUNDING
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("write", WRITERS)
+@FEW
+@given(seed=SEEDS, batch=BATCHES, n_latents=st.integers(1, 5), channels=CHANNELS, kernel=KERNELS)
+def test_compiled_graphs_give_the_same_images(
+    target: Target,
+    write: Writer,
+    seed: int,
+    batch: int,
+    n_latents: int,
+    channels: list[int],
+    kernel: tuple[int, int],
+) -> None:
+    graph = SmallGraph(seed, whole=False)
+    plain = write(graph, n_latents, channels, kernel)
+    made = compiled(plain, target)
+    check_same_images(made, plain, graph, batch)
+    # The Resize of a shortcut stays; it comes after the products.
+    n_doublings = len(channels) - 1 if write is residual_generator else 0
+    assert operators(made).count("Resize") <= n_doublings
+    assert "BatchNormalization" not in operators(made)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@FEW
+@given(seed=SEEDS, batch=BATCHES, n_latents=st.integers(1, 5), channels=CHANNELS, kernel=KERNELS)
+def test_simplified_graphs_give_the_same_images_and_cost_less(
+    write: Writer, seed: int, batch: int, n_latents: int, channels: list[int], kernel: tuple[int, int]
+) -> None:
+    graph = SmallGraph(seed, whole=False)
+    plain = write(graph, n_latents, channels, kernel)
+    made = simplified(plain)
+    check_same_images(made, plain, graph, batch)
+    assert multiply_accumulates(made) <= multiply_accumulates(plain)
+    assert {node.domain for node in made.graph.node} == {""}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("write", WRITERS)
+@FEW
+@given(seed=SEEDS, batch=BATCHES, channels=CHANNELS)
+def test_each_stage_gives_the_same_images(
+    target: Target, write: Writer, seed: int, batch: int, channels: list[int]
+) -> None:
+    graph = SmallGraph(seed, whole=False)
+    plain = write(graph, 3, channels, (3, 3))
+    feeds = graph.feeds(batch)
+    (expected,) = evaluated(plain, feeds)
+    before: Stage | None = None
+    for stage in stages(plain, target):
+        (found,) = evaluated(stage.model, feeds)
+        assert np.abs(found - expected).max() <= ROUNDING
+        assert (stage.n_changes == 0) == (before is None or stage.model == before.model)
+        assert stage.cost == cost(ir.from_proto(stage.model))
+        before = stage
+
+
+@pytest.mark.parametrize(
+    ("target", "write", "n_changes"),
+    [
+        ("cpu", residual_generator, (0, 5, 0, 2, 2, 1, 2, 2)),
+        ("cuda", residual_generator, (0, 5, 0, 2, 2, 1, 2)),
+        ("cpu", plain_generator, (0, 2, 1, 0, 2, 1, 2, 0)),
+        ("cuda", plain_generator, (0, 2, 1, 0, 2, 1, 2)),
+    ],
+)
+def test_the_stages_of_a_generator(target: Target, write: Writer, n_changes: tuple[int, ...]) -> None:
+    plain = write(SmallGraph(whole=False), 3, (8, 6, 5), (3, 3))
+    made = list(stages(plain, target))
+    names = [
+        "plain",
+        "fold batch norms",
+        "compose linear layers",
+        "move work before upsampling",
+        "crop early",
+        "last layer in blocks",
+        "phase convolutions",
+        "fuse sums",
+    ]
+    assert [stage.name for stage in made] == names[: len(n_changes)]
+    assert [stage.name for stage in made[1:]] == [each.name for each in passes_for(target)]
+    assert tuple(stage.n_changes for stage in made) == n_changes
+    assert compiled(plain, target).SerializeToString() == made[-1].model.SerializeToString()
+
+
+def test_sums_are_fused_for_the_cpu_alone() -> None:
+    plain = residual_generator(SmallGraph(whole=False), 3, (8, 6, 5))
+    made = compiled(plain, "cpu")
+    assert operators(made).count("FusedConv") == 2
+    assert {each.domain: each.version for each in made.opset_import} == {"": 18, MICROSOFT: 1}
+    for other in (compiled(plain, "cuda"), simplified(plain)):
+        assert {each.domain for each in other.opset_import} == {""}
+
+
+def test_each_target_has_its_form() -> None:
+    plain = plain_generator(SmallGraph(whole=False), 3, (8, 6, 5))
+    assert operators(compiled(plain, "cuda")).count("DepthToSpace") == 3
+    assert operators(compiled(plain, "cpu")).count("DepthToSpace") == 1
+
+
+def test_the_passes_that_simplify_come_first() -> None:
+    plain = residual_generator(SmallGraph(whole=False), 3, (8, 6, 5))
+    n_first = 1 + len(SIMPLIFYING)
+    for target in TARGETS:
+        assert passes_for(target)[: len(SIMPLIFYING)] == SIMPLIFYING
+        *_, last = list(stages(plain, target))[:n_first]
+        assert simplified(plain).SerializeToString() == last.model.SerializeToString()
+
+
+def test_other_passes_may_be_given() -> None:
+    seen: list[str] = []
+
+    def watch(model: ir.Model) -> int:
+        seen.extend(node.op_type for node in model.graph)
+        return 0
+
+    graph = SmallGraph()
+    graph.node("Abs", graph.input(3))
+    plain, after = stages(graph.model(), "cpu", (Pass(name="watch", apply=watch),))
+    assert seen == ["Abs"]
+    assert (after.name, after.n_changes, after.model, after.cost) == ("watch", 0, plain.model, plain.cost)
+
+
+def test_no_passes_leave_the_plain_graph() -> None:
+    graph = SmallGraph()
+    graph.node("Abs", graph.input(3))
+    (plain,) = stages(graph.model(), "cpu", ())
+    assert (plain.name, plain.n_changes) == ("plain", 0)
+    assert plain.model.graph.node == graph.model().graph.node
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("write", WRITERS)
+def test_the_graph_that_is_given_does_not_change(target: Target, write: Writer) -> None:
+    plain = write(SmallGraph(whole=False), 3, (6, 5), (3, 3))
+    before = plain.SerializeToString()
+    compiled(plain, target)
+    simplified(plain)
+    assert plain.SerializeToString() == before
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("write", WRITERS)
+def test_two_runs_give_the_same_bytes(target: Target, write: Writer) -> None:
+    first, second = (
+        compiled(write(SmallGraph(7, whole=False), 3, (8, 6, 5), (3, 3)), target).SerializeToString() for _ in range(2)
+    )
+    assert first == second
+
+
+def nothing_to_match() -> onnx.ModelProto:
+    graph = SmallGraph(whole=False)
+    image = graph.conv(graph.input(2, 5, 7), 2, 6)
+    image = graph.node("Softmax", graph.node("Relu", image), axis=1)
+    graph.node("Tanh", graph.conv(image, 6, 5, strides=[2, 2]))
+    return graph.model()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_graph_with_nothing_to_match_comes_out_as_it_was(target: Target) -> None:
+    model = nothing_to_match()
+    made = list(stages(model, target))
+    assert all(stage.n_changes == 0 for stage in made)
+    for stage in made:
+        assert list(stage.model.graph.node) == list(model.graph.node)
+        assert list(stage.model.graph.input) == list(model.graph.input)
+        assert list(stage.model.graph.output) == list(model.graph.output)
+        assert list(stage.model.opset_import) == list(model.opset_import)
+        shapes = {value.name: value.type for value in stage.model.graph.value_info}
+        assert all(shapes[value.name] == value.type for value in model.graph.value_info)
+        expected = numbers_of(model)
+        found = numbers_of(stage.model)
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_compiled_already_is_left_untouched(target: Target) -> None:
+    plain = residual_generator(SmallGraph(whole=False), 3, (8, 6, 5))
+    once = compiled(plain, target)
+    again = list(stages(once, target))
+    assert [stage.n_changes for stage in again] == [0] * len(again)
+    assert list(again[-1].model.graph.node) == list(once.graph.node)
+
+
+def test_names_of_values_stay_unique() -> None:
+    """The names that passes invent look like those that PyTorch's exporter gives."""
+    graph = SmallGraph(whole=False)
+    plain = residual_generator(graph, 3, (8, 6, 5))
+    for target in TARGETS:
+        made = compiled(plain, target)
+        names = [name for node in made.graph.node for name in node.output]
+        names += [each.name for each in (*made.graph.initializer, *made.graph.input)]
+        assert len(set(names)) == len(names)
+        assert made.graph.output[0].name == plain.graph.output[0].name
+
+
+def test_the_package_says_what_it_offers() -> None:
+    assert all(hasattr(package, name) for name in package.__all__)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_small_generators_give_lively_images(write: Writer) -> None:
+    """Images that are nearly constant, or at the ends of tanh, would make the comparisons above say little."""
+    spreads, shares = [], []
+    for seed in range(20):
+        graph = SmallGraph(seed, whole=False)
+        (images,) = evaluated(write(graph, 3, (8, 6, 5), (3, 3)), graph.feeds(8))
+        assert images.shape == (8, 7, 12)
+        spreads.append(images.std())
+        shares.append(np.mean(np.abs(images) < 0.99))
+    assert np.median(spreads) > 0.05
+    assert np.median(shares) > 0.5

@@ -1,0 +1,89 @@
+"""Ranges of values against the smallest and largest that NumPy finds, whatever the batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from export.int8 import calibrated
+from tests.test_int8_lowering import Sketch, latents
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIZE: Final = (3, 2, 4)
+few = settings(max_examples=15)
+
+
+def sum_of_two(seed: int = 0) -> tuple[Sketch, onnx.ModelProto]:
+    """Make a linear layer seen as images, plus a convolution of single pixels of them, then one to one channel."""
+    sketch = Sketch(seed)
+    image = sketch.linear(*SIZE)
+    summed = sketch.node("Add", [image, sketch.convolved(sketch.rectified(image), SIZE[0], SIZE[0], 1)])
+    return sketch, sketch.model(sketch.convolved(summed, SIZE[0], 1, 1))
+
+
+def plain_values(sketch: Sketch, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+    """Compute what the layers of the graph above give, in float64."""
+    linear, shift, _, weight, bias, *_ = (numpy_helper.to_array(each).astype(np.float64) for each in sketch.constants)
+    image = (inputs @ linear.T + shift).reshape(-1, *SIZE)
+    mixed = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], np.maximum(image, 0)) + bias.reshape(1, -1, 1, 1)
+    return {"Reshape": image, "Conv": mixed, "Add": image + mixed}
+
+
+@few
+@given(seed=st.integers(0, 2**32), n_images=st.integers(1, 7))
+def test_ranges_are_those_of_numpy(seed: int, n_images: int) -> None:
+    sketch, model = sum_of_two(seed)
+    inputs = latents(seed, n_images)
+    ranges = calibrated(model, {"latent": inputs})
+    expected = plain_values(sketch, inputs)
+    assert {name.partition("_")[0] for name in ranges} == set(expected)
+    for name, (low, high) in ranges.items():
+        values = expected[name.partition("_")[0]]
+        assert (low, high) == pytest.approx((values.min(), values.max()), rel=1e-6, abs=1e-6)
+
+
+def test_what_a_graph_gives_out_is_not_measured() -> None:
+    _, model = sum_of_two()
+    (output,) = (value.name for value in model.graph.output)
+    assert output.startswith("Conv")
+    assert output not in calibrated(model, {"latent": latents()})
+
+
+@few
+@given(seed=st.integers(0, 2**32), cut=st.integers(1, 5))
+def test_ranges_of_many_images_are_those_of_some_and_of_the_others(seed: int, cut: int) -> None:
+    _, model = sum_of_two(seed)
+    inputs = latents(seed)
+    whole = calibrated(model, {"latent": inputs})
+    first, second = (calibrated(model, {"latent": part}) for part in (inputs[:cut], inputs[cut:]))
+    assert whole == {
+        name: (min(first[name][0], second[name][0]), max(first[name][1], second[name][1])) for name in whole
+    }
+    assert whole == calibrated(model, {"latent": inputs[::-1]})
+
+
+def test_the_graph_is_left_as_it_is() -> None:
+    _, model = sum_of_two()
+    before = model.SerializeToString()
+    calibrated(model, {"latent": latents()})
+    assert model.SerializeToString() == before
+
+
+def test_every_input_is_cut_into_images() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 18]>
+        two (float[n, 2] first, float[n, 2] second) => (float[n, 2] result) {
+            sum = Add(first, second)
+            result = Relu(sum)
+        }
+    """)
+    first, second = (np.arange(8, dtype=np.float32).reshape(4, 2) * factor for factor in (1, -3))
+    assert calibrated(model, {"first": first, "second": second}) == {"sum": (-14.0, 0.0)}

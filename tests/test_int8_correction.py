@@ -1,0 +1,164 @@
+"""The line that corrects the last layer: found where it is known, not looked for where hits are few."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from export.int8 import HeadRange
+from export.int8.correction import Line, corrected, line_between
+from tests.test_int8_lowering import Sketch, images_of, latents
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+HEAD: Final = HeadRange(low=-1.0, high=2.0)
+THRESHOLD: Final = float(np.tanh(-0.9))
+IDENTITY: Final = Line(slope=1.0, offset=0.0)
+
+
+def before_tanh(seed: int = 0, n_values: int = 20_000) -> NDArray[np.float64]:
+    """Draw values, some of them hits."""
+    return np.random.default_rng(seed).normal(-1.5, 1.2, n_values)
+
+
+def tanh_of(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.tanh(values).astype(np.float32).reshape(2, -1)
+
+
+def clipped(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.clip(values, HEAD.low, HEAD.high)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32), slope=st.floats(0.8, 1.2), offset=st.floats(-0.1, 0.1))
+def test_a_known_line_is_found(seed: int, slope: float, offset: float) -> None:
+    values = before_tanh(seed)
+    line = line_between(tanh_of(values), tanh_of(slope * values + offset), HEAD, THRESHOLD)
+    assert line.slope == pytest.approx(slope, abs=1e-4)
+    assert line.offset == pytest.approx(offset, abs=1e-4)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32), slope=st.floats(0.95, 1.05), offset=st.floats(-0.02, 0.02))
+def test_what_lies_at_the_ends_of_the_range_is_left_out(seed: int, slope: float, offset: float) -> None:
+    values = before_tanh(seed)
+    assert (values > HEAD.high).any()
+    line = line_between(tanh_of(clipped(values)), tanh_of(slope * values + offset), HEAD, THRESHOLD)
+    assert line.slope == pytest.approx(slope, abs=1e-3)
+    assert line.offset == pytest.approx(offset, abs=1e-3)
+
+
+def test_ranks_count_and_not_places() -> None:
+    values = before_tanh()
+    shuffled = np.random.default_rng(1).permutation(values)
+    lines = [line_between(tanh_of(each), tanh_of(1.1 * values), HEAD, THRESHOLD) for each in (values, shuffled)]
+    assert lines[0] == lines[1]
+
+
+def test_equal_values_give_the_identity() -> None:
+    values = tanh_of(before_tanh())
+    line = line_between(values, values, HEAD, THRESHOLD)
+    assert [line.slope, line.offset] == pytest.approx([1.0, 0.0], abs=1e-9)
+
+
+@pytest.mark.parametrize("n_hits", [0, 1, 66])
+def test_hardly_any_hits_give_the_identity(n_hits: int) -> None:
+    values = np.full(4000, -2.0)
+    values[:n_hits] = np.linspace(-0.5, 1.0, n_hits)
+    assert line_between(tanh_of(values), tanh_of(1.1 * values), HEAD, THRESHOLD) == IDENTITY
+
+
+def test_enough_hits_give_a_line() -> None:
+    values = np.linspace(-2.5, 1.0, 4000)
+    assert line_between(tanh_of(values), tanh_of(1.1 * values), HEAD, THRESHOLD).slope == pytest.approx(1.1, abs=1e-4)
+
+
+def test_hits_that_all_lie_at_the_end_of_the_range_give_the_identity() -> None:
+    values = np.where(np.arange(4000) < 1000, 3.0, -3.0)
+    assert line_between(tanh_of(clipped(values)), tanh_of(values), HEAD, THRESHOLD) == IDENTITY
+
+
+def test_hits_of_one_value_give_the_identity() -> None:
+    values = np.full(4000, 0.5)
+    assert line_between(tanh_of(values), tanh_of(values + 0.1), HEAD, THRESHOLD) == IDENTITY
+
+
+def test_values_of_one_are_no_infinity() -> None:
+    values = before_tanh()
+    exact = tanh_of(values)
+    exact[0, :50] = 1.0
+    line = line_between(tanh_of(values), exact, HEAD, THRESHOLD)
+    assert np.isfinite([line.slope, line.offset]).all()
+
+
+# The corrected graph
+
+
+def two_convolutions() -> onnx.ModelProto:
+    sketch = Sketch()
+    image = sketch.rectified(sketch.convolved(sketch.linear(3, 2, 8), 3, 4, 3))
+    return sketch.model(sketch.node("Tanh", [sketch.convolved(image, 4, 1, 3)]))
+
+
+def test_only_the_last_convolution_changes_and_by_that_line() -> None:
+    model, line = two_convolutions(), Line(slope=1.25, offset=-0.5)
+    made = corrected(model, line)
+    assert [*made.graph.node] == [*model.graph.node]
+    last = next(node for node in reversed(model.graph.node) if node.op_type == "Conv")
+    before, after = (
+        {tensor.name: numpy_helper.to_array(tensor) for tensor in each.graph.initializer} for each in (model, made)
+    )
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == set(last.input[1:])
+    weight, bias = last.input[1:]
+    # A quarter more is exact in float32.
+    np.testing.assert_array_max_ulp(after[weight], before[weight] * np.float32(1.25), maxulp=1)
+    np.testing.assert_allclose(after[bias], before[bias] * 1.25 - 0.5, rtol=1e-6)
+    assert {each.dtype.name for each in (after[weight], after[bias])} == {"float32"}
+
+
+def test_a_last_convolution_without_a_bias_gets_one() -> None:
+    model, line = two_convolutions(), Line(slope=1.5, offset=-0.25)
+    last = next(node for node in reversed(model.graph.node) if node.op_type == "Conv")
+    del last.input[2:]
+    inputs = latents()
+    plain, found = (
+        np.arctanh(np.clip(images_of(each, inputs).astype(np.float64), -0.99, 0.99))
+        for each in (model, corrected(model, line))
+    )
+    is_known = (np.abs(plain) < 1.5) & (np.abs(found) < 2)
+    assert is_known.any()
+    np.testing.assert_allclose(found[is_known], (1.5 * plain - 0.25)[is_known], atol=1e-4)
+
+
+def test_the_graph_before_is_left_as_it_is() -> None:
+    model = two_convolutions()
+    before = model.SerializeToString()
+    corrected(model, Line(slope=2.0, offset=1.0))
+    assert model.SerializeToString() == before
+
+
+@settings(max_examples=10)
+@given(slope=st.floats(0.5, 2.0), offset=st.floats(-1, 1))
+def test_values_before_the_tanh_are_those_of_the_line(slope: float, offset: float) -> None:
+    model, inputs = two_convolutions(), latents()
+    plain, found = (
+        np.arctanh(np.clip(images_of(each, inputs).astype(np.float64), -0.99, 0.99))
+        for each in (model, corrected(model, Line(slope=slope, offset=offset)))
+    )
+    is_known = (np.abs(plain) < 2) & (np.abs(found) < 2)
+    assert is_known.any()
+    np.testing.assert_allclose(found[is_known], (slope * plain + offset)[is_known], atol=1e-4)
+
+
+def test_the_identity_changes_nothing() -> None:
+    model = two_convolutions()
+    assert corrected(model, IDENTITY) == model

@@ -1,0 +1,445 @@
+"""All precisions and targets of small generators: the cards, the refusals, and charges that equal the table's."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import functools
+import math
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+from torch.nn import functional
+
+import export.pipeline
+from export import precisions
+from export.charge import charge_thresholds
+from export.errors import FidelityError, GraphError, ParityError
+from export.fidelity import charge_w1, latents
+from export.graph import compiled, passes_for
+from export.models import FAMILIES, GeneratorModule
+from export.models.resnet import UpsamplingBlock
+from export.pipeline import export_checkpoint
+from export.precisions import Made, explained, made
+from export.torch_graph import to_onnx
+from pxdbg_runtime.card import Fidelity, Parity
+from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.graph_file import read_graph_file
+from pxdbg_runtime.sensors import N_SENSORS
+from tests.checkpoints import FlatNet, flat_checkpoint, save
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from export.graph import Target
+    from export.int8 import WeightBits
+    from pxdbg_runtime.card import Precision
+    from pxdbg_runtime.graph_file import GraphFile
+
+__all__ = ["TinyConvNet", "TinyResNet", "few_images", "lively"]
+
+N_IMAGES: Final = 4
+THRESHOLDS: Final = charge_thresholds()
+COMBINATIONS: Final[list[tuple[Precision, Target]]] = [
+    ("float32", "cpu"),
+    ("float32", "cuda"),
+    ("float16", "cpu"),
+    ("float16", "cuda"),
+    ("int8", "cpu"),
+]
+BEYOND: Final = Fidelity(images=4, charge_w1_adu=0.31, occupancy_ratio=1.0, identical_digits=0.5)
+
+
+class TinyConvNet(GeneratorModule):
+    """As the ConvNet, with a hundredth of its channels."""
+
+    family: ClassVar[str] = "tiny-convnet"
+    channels: ClassVar[tuple[int, ...]] = (6, 6, 5, 4, 4, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(96, self.channels[0] * 8 * 24)
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise(self.channels):
+            layers += [
+                nn.Conv2d(n_in, n_out, kernel_size=5, padding=2),
+                nn.BatchNorm2d(n_out),
+                nn.ReLU(),
+                nn.Upsample(scale_factor=2, mode="nearest"),
+            ]
+        self.features = nn.Sequential(*layers)
+        self.last = nn.Conv2d(self.channels[-1], 1, kernel_size=5, padding=2)
+
+    def full_image(self, latent: Tensor) -> Tensor:
+        seed = self.fc(latent).view(-1, self.channels[0], 8, 24)
+        return torch.tanh(self.last(self.features(seed)))
+
+
+class TinyResNet(GeneratorModule):
+    """As the ResNet, with a fiftieth of its channels."""
+
+    family: ClassVar[str] = "tiny-resnet"
+    channels: ClassVar[tuple[int, ...]] = (6, 5, 4, 4, 3, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(96, self.channels[0] * 8 * 24)
+        self.blocks = nn.Sequential(*(UpsamplingBlock(n_in, n_out) for n_in, n_out in pairwise(self.channels)))
+        self.norm = nn.BatchNorm2d(self.channels[-1])
+        self.last = nn.Conv2d(self.channels[-1], 1, kernel_size=3, padding=1)
+
+    def full_image(self, latent: Tensor) -> Tensor:
+        seed = self.fc(latent).view(-1, self.channels[0], 8, 24)
+        return torch.tanh(self.last(functional.relu(self.norm(self.blocks(seed)))))
+
+
+def lively(kind: type[TinyConvNet | TinyResNet], seed: int) -> TinyConvNet | TinyResNet:
+    """Make a model whose batch norms have seen latents, and a tenth of whose pixels have hits."""
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        model = kind().train()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None
+        model(torch.randn(8, 96))
+        values = torch.arctanh(model.eval().full_image(torch.randn(4, 96)).double().clamp(-0.999999, 0.999999))
+        factor = 0.5 / float(values.std())
+        model.last.weight *= factor
+        assert model.last.bias is not None
+        model.last.bias *= factor
+        model.last.bias += -1.6 - factor * float(values.mean())
+    return model
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tiny:
+    """A small model, its checkpoint, and the graph that PyTorch's exporter makes of it."""
+
+    model: TinyConvNet | TinyResNet
+    checkpoint: Path
+    plain: onnx.ModelProto
+
+    def exported(
+        self,
+        folder: Path,
+        precision: Precision = "float32",
+        target: Target = "cpu",
+        *,
+        rewrite: bool = True,
+        weight_bits: WeightBits = 7,
+        accept_beyond_bounds: bool = False,
+        explain: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> GraphFile:
+        """Export the checkpoint by the whole road, but for PyTorch's exporter."""
+        with pytest.MonkeyPatch.context() as patched:
+            few_images(patched)
+            patched.setitem(FAMILIES, self.model.family, type(self.model))
+            patched.setattr(export.pipeline, "to_onnx", lambda _model: self.plain)
+            return export_checkpoint(
+                self.checkpoint,
+                self.model.family,
+                folder,
+                precision=precision,
+                target=target,
+                rewrite=rewrite,
+                weight_bits=weight_bits,
+                accept_beyond_bounds=accept_beyond_bounds,
+                explain=explain,
+                tell=tell,
+            )
+
+
+def few_images(patched: pytest.MonkeyPatch) -> None:
+    """Calibrate on few images, and measure on few."""
+    patched.setattr(precisions, "N_IMAGES", N_IMAGES)
+    patched.setattr(precisions, "_CALIBRATION_IMAGES", N_IMAGES)
+
+
+@functools.cache
+def made_of(tiny: Tiny, precision: Precision, target: Target) -> Made:
+    """Make a graph of a precision, once; do not change it."""
+    with pytest.MonkeyPatch.context() as patched:
+        few_images(patched)
+        return made(tiny.plain, precision, target, thresholds=THRESHOLDS, min_charge=1)
+
+
+@functools.cache
+def tiny_of(kind: type[TinyConvNet | TinyResNet], seed: int) -> Tiny:
+    """Make a small model with its graph, once."""
+    folder = Path(tempfile.mkdtemp(prefix="pxdbg-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    model = lively(kind, seed)
+    checkpoint = save(model.state_dict(), folder / "tiny.pt")
+    return Tiny(model=model, checkpoint=checkpoint, plain=to_onnx(model))
+
+
+@pytest.fixture
+def convnet() -> Tiny:
+    return tiny_of(TinyConvNet, 1)
+
+
+@pytest.fixture(params=[(TinyConvNet, 1), (TinyResNet, 2)], ids=["convnet", "resnet"])
+def tiny(request: pytest.FixtureRequest) -> Tiny:
+    return tiny_of(*request.param)
+
+
+def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> NDArray[np.generic]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (images,) = session.run(["images"], {"latent": inputs})
+    assert isinstance(images, np.ndarray)
+    return images
+
+
+def charges_of(values: NDArray[np.generic]) -> NDArray[np.int64]:
+    return np.searchsorted(THRESHOLDS, values, side="right").astype(np.int64)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_as_many_images_are_compared_as_said_and_not_those_of_the_calibration() -> None:
+    assert vars(precisions)["N_IMAGES"] == N_SENSORS * 20 == 800
+    assert precisions._CALIBRATION_IMAGES == N_SENSORS * 2
+    assert len({precisions._CALIBRATION_SEED, precisions._FIDELITY_SEED}) == 2
+
+
+# Every precision and target
+
+
+@pytest.mark.parametrize(("precision", "target"), COMBINATIONS)
+def test_card_file_and_images_agree(tiny: Tiny, tmp_path: Path, precision: Precision, target: Target) -> None:
+    told: list[str] = []
+    graph = tiny.exported(tmp_path, precision, target, accept_beyond_bounds=True, tell=told.append)
+    suffix = "-cuda" if target == "cuda" else ""
+    assert files_in(tmp_path) == [f"tiny-{precision}{suffix}.onnx"]
+    assert read_graph_file(graph.path) == graph
+    card, model = graph.card, onnx.load(graph.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert (card.precision, card.target) == (precision, target)
+    assert card.gives == ("charges" if target == "cuda" else "values")
+    assert card.weight_bits == (7 if precision == "int8" else None)
+    (output,) = model.graph.output
+    element, images = output.type.tensor_type.elem_type, images_of(model, latents(96, 3, seed=5))
+    assert images.shape == (3, 250, 768)
+    if target == "cuda":
+        assert (element, images.dtype.name) == (TensorProto.UINT8, "uint8")
+    else:
+        assert (element, images.dtype.name) == (TensorProto.FLOAT, "float32")
+        assert np.array_equal(images, images_of(made_of(tiny, precision, target).model, latents(96, 3, seed=5)))
+    if precision == "float32":
+        assert card.fidelity is None
+        assert card.parity.max_abs_difference <= 1e-5
+        assert not any("digits against float32" in line for line in told)
+    else:
+        assert card.fidelity is not None
+        assert card.fidelity.images == N_IMAGES
+        assert card.parity.max_abs_difference > 1e-5
+        assert f"identical digits {100 * card.fidelity.identical_digits:.1f} %" in told[-1]
+
+
+@pytest.mark.parametrize(("precision", "target"), COMBINATIONS)
+def test_passes_are_those_of_the_target(tiny: Tiny, precision: Precision, target: Target) -> None:
+    found = made_of(tiny, precision, target).passes
+    simplifying = ("fold batch norms", "compose linear layers", "move work before upsampling", "crop early")
+    assert found[:4] == simplifying
+    names = tuple(each.name for each in passes_for(target))
+    assert (
+        found
+        == {
+            "float32": names,
+            "float16": (*names, "half precision"),
+            "int8": (*simplifying, "8-bit integers, channels last", "last layer corrected"),
+        }[precision]
+    )
+
+
+@pytest.mark.parametrize(("precision", "target"), COMBINATIONS[2:])
+def test_fidelity_is_that_of_the_images(tiny: Tiny, precision: Precision, target: Target) -> None:
+    result = made_of(tiny, precision, target)
+    inputs = latents(96, N_IMAGES, precisions._FIDELITY_SEED)
+    exact, found = (charges_of(images_of(each, inputs)) for each in (compiled(tiny.plain, target), result.model))
+    is_hit = (exact > 0) | (found > 0)
+    assert 0.02 < is_hit.mean() < 0.5
+    spectra = [np.bincount(each.ravel(), minlength=256) for each in (exact, found)]
+    assert result.fidelity is not None
+    assert result.fidelity.images == N_IMAGES
+    assert result.fidelity.identical_digits == pytest.approx((exact == found)[is_hit].mean(), abs=1e-3)
+    assert result.fidelity.occupancy_ratio == pytest.approx((found > 0).sum() / (exact > 0).sum(), abs=1e-3)
+    assert result.fidelity.charge_w1_adu == pytest.approx(charge_w1(*spectra), abs=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_charges_of_a_graph_for_cuda_are_those_of_its_values(tiny: Tiny, tmp_path: Path, precision: Precision) -> None:
+    graph = tiny.exported(tmp_path, precision, "cuda")
+    inputs = latents(96, 5, seed=6)
+    charges = images_of(onnx.load(graph.path), inputs)
+    expected = charges_of(images_of(made_of(tiny, precision, "cuda").model, inputs))
+    assert np.array_equal(charges, expected)
+    assert len(np.unique(charges)) > 10, "the same charge everywhere would say nothing"
+    assert graph.card.thresholds == tuple(THRESHOLDS.tolist())
+
+
+def test_the_precisions_of_the_convnet_are_within_the_bounds(convnet: Tiny, tmp_path: Path) -> None:
+    for precision, target in COMBINATIONS[2:]:
+        card = convnet.exported(tmp_path, precision, target).card
+        assert card.fidelity is not None
+        assert card.fidelity.is_within_bounds
+    assert files_in(tmp_path) == ["tiny-float16-cuda.onnx", "tiny-float16.onnx", "tiny-int8.onnx"]
+
+
+@pytest.mark.parametrize(("weight_bits", "largest"), [(7, 64), (8, 127)])
+def test_weight_bits_are_those_of_the_graph(
+    convnet: Tiny, tmp_path: Path, weight_bits: WeightBits, largest: int
+) -> None:
+    told: list[str] = []
+    graph = convnet.exported(tmp_path, "int8", weight_bits=weight_bits, accept_beyond_bounds=True, tell=told.append)
+    assert graph.card.weight_bits == weight_bits
+    assert f"calibrated on {N_IMAGES} images, weights of {weight_bits} bits" in told
+    weights = [
+        numpy_helper.to_array(tensor)
+        for tensor in onnx.load(graph.path).graph.initializer
+        if tensor.name.endswith(".weight") and tensor.data_type == TensorProto.INT8
+    ]
+    assert len(weights) >= 7
+    assert {int(np.abs(weight.astype(np.int64)).max()) for weight in weights} == {largest}
+
+
+def test_weight_bits_of_other_precisions_are_not_noted(convnet: Tiny, tmp_path: Path) -> None:
+    assert convnet.exported(tmp_path, weight_bits=8).card.weight_bits is None
+
+
+def test_without_rewriting_the_graph_is_the_exporters(convnet: Tiny, tmp_path: Path) -> None:
+    graph = convnet.exported(tmp_path, rewrite=False)
+    assert onnx.load(graph.path).graph == convnet.plain.graph
+    assert (graph.card.passes, graph.card.gives, graph.card.fidelity) == ((), "values", None)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(("precision", "target"), COMBINATIONS[1:])
+def test_a_graph_that_is_not_rewritten_is_float32_for_the_cpu(
+    convnet: Tiny, tmp_path: Path, precision: Precision, target: Target
+) -> None:
+    with pytest.raises(ArgumentValueError, match=r"rewrite=False is for float32 on the CPU: other") as caught:
+        convnet.exported(tmp_path / "graphs", precision, target, rewrite=False)
+    assert caught.value.argument == "rewrite"
+    assert files_in(tmp_path / "graphs") == []
+
+
+def test_integers_for_cuda_are_refused(convnet: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match=r"int8 graphs are made of operators .* for the CPU alone: use --target cpu\."):
+        convnet.exported(tmp_path / "graphs", "int8", "cuda")
+    assert files_in(tmp_path / "graphs") == []
+
+
+def test_integers_of_a_generator_without_convolutions_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_images(monkeypatch)
+    monkeypatch.setitem(FAMILIES, "flat", FlatNet)
+    with pytest.raises(GraphError, match=r"int8 needs a generator that ends in a convolution, but this one has none"):
+        export_checkpoint(flat_checkpoint(tmp_path), "flat", tmp_path / "graphs", precision="int8")
+    assert files_in(tmp_path / "graphs") == []
+
+
+@pytest.mark.parametrize(("precision", "target"), COMBINATIONS[2:])
+def test_a_graph_beyond_the_bounds_is_written_only_if_that_is_accepted(
+    convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, target: Target
+) -> None:
+    monkeypatch.setattr(precisions, "measured_fidelity", lambda *_: BEYOND)
+    told: list[str] = []
+    with pytest.raises(FidelityError, match=f"The digits of the {precision} graph are too far .* 0.310 ADU") as caught:
+        convnet.exported(tmp_path / "graphs", precision, target, tell=told.append)
+    assert caught.value.fidelity == BEYOND
+    assert files_in(tmp_path / "graphs") == []
+    assert told[-1] == (
+        "digits against float32, 4 images: W1 of the charge spectrum 0.310 ADU, occupancy +0.00 %, "
+        "identical digits 50.0 %"
+    )
+    graph = convnet.exported(tmp_path / "graphs", precision, target, accept_beyond_bounds=True)
+    assert graph.card.fidelity == BEYOND
+    assert files_in(tmp_path / "graphs") == [graph.path.name]
+
+
+def test_a_refused_graph_leaves_the_older_one(convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = convnet.exported(tmp_path, "int8")
+    monkeypatch.setattr(precisions, "measured_fidelity", lambda *_: dataclasses.replace(BEYOND, occupancy_ratio=1.2))
+    with pytest.raises(FidelityError, match=r"occupancy \+20\.00 %"):
+        convnet.exported(tmp_path, "int8")
+    assert read_graph_file(older.path) == older
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_a_rewritten_graph_must_still_be_pytorchs(
+    convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
+) -> None:
+    def shifted(plain: onnx.ModelProto, target: Target) -> onnx.ModelProto:
+        graph = compiled(plain, target)
+        for tensor in graph.graph.initializer:
+            if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 4:
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
+        return graph
+
+    monkeypatch.setattr(precisions, "compiled", shifted)
+    with pytest.raises(ParityError, match="nothing was written"):
+        convnet.exported(tmp_path / "graphs", "float32", target, accept_beyond_bounds=True)
+    assert files_in(tmp_path / "graphs") == []
+
+
+@pytest.mark.parametrize(("precision", "target"), COMBINATIONS)
+def test_images_that_are_no_numbers_are_never_accepted(
+    convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, target: Target
+) -> None:
+    parity = Parity(images=8, max_abs_difference=math.inf, equal_charges=1.0)
+    monkeypatch.setattr(export.pipeline, "measured_parity", lambda *_: parity)
+    with pytest.raises(ParityError, match=r"differ from PyTorch's by up to inf, .* nothing was written"):
+        convnet.exported(tmp_path / "graphs", precision, target, accept_beyond_bounds=True)
+    assert files_in(tmp_path / "graphs") == []
+
+
+# Explanations
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_every_pass_is_explained(tiny: Tiny, target: Target) -> None:
+    told: list[str] = []
+    explained(tiny.plain, target, told.append)
+    assert told[0].split("  ")[0] == "pass"
+    assert [line[:30].rstrip() for line in told[1:]] == ["plain", *(each.name for each in passes_for(target))]
+    rows = [
+        re.fullmatch(r".{30} +(-|\d+) +([\d,]+) M( \([+-]\d+\.\d%\))? +([\d,]+) MB +\d+\.\d MB", line)
+        for line in told[1:]
+    ]
+    assert all(rows)
+    before: str | None = None
+    for row in rows:
+        assert row is not None
+        # A change is told where there is one; where no place has changed there is none.
+        assert row[3] is None or (row[1] != "-" and before is not None)
+        assert row[1] != "-" or before in (None, row[2])
+        before = row[2]
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_passes_are_explained_only_if_that_is_wanted(convnet: Tiny, tmp_path: Path, explain: bool) -> None:
+    told: list[str] = []
+    convnet.exported(tmp_path, explain=explain, tell=told.append)
+    named = [each.name for each in passes_for("cpu") if any(line.startswith(each.name) for line in told)]
+    assert named == ([each.name for each in passes_for("cpu")] if explain else [])

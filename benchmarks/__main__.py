@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from enum import StrEnum
@@ -42,14 +43,16 @@ class Family(StrEnum):
 
 
 @app.callback(epilog="Example: python -m benchmarks peers --model resnet --quick --json peers.json --plot peers.png")
-def benchmarks() -> None:
+def benchmarks(context: typer.Context) -> None:
     """Time pxdbg_runtime and its peers on this machine.
 
     All cases of a command are interleaved, round after round; a table gives the median and the spread. Nothing is
     asserted: what does not hold is said in the table. Weights and graphs are made once and kept in a folder.
     """
     # The report says once what the weights are worth.
-    logging.getLogger("pxdbg_runtime").setLevel(logging.ERROR)
+    logger = logging.getLogger("pxdbg_runtime")
+    context.call_on_close(functools.partial(logger.setLevel, logger.level))
+    logger.setLevel(logging.ERROR)
 
 
 def _command(measure: Callable[[Plan], Report]) -> Callable[..., None]:

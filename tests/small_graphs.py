@@ -64,7 +64,7 @@ FLOAT32_ROUNDING: Final = 1e-5
 _BATCH: Final = 97
 """Stands for the batch while shapes are inferred, and occurs as no other size."""
 
-FEW: Final = settings(max_examples=30)
+FEW: Final = settings(max_examples=25)
 """Examples enough for graphs, each of which takes some milliseconds."""
 SEEDS: Final = st.integers(0, 2**32 - 1)
 BATCHES: Final = st.integers(1, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,3 +154,11 @@ def _pointwise_work_on_the_places(graph: SmallGraph) -> onnx.ModelProto:
 )
 def test_other_graphs_are_left_untouched(write: Callable[[SmallGraph], onnx.ModelProto]) -> None:
     require_untouched(crop_early, write(SmallGraph()))
+
+
+def test_so_are_operators_of_another_domain() -> None:
+    graph = SmallGraph()
+    graph.sliced(graph.node("Tanh", graph.input(*SHAPE)), 0, 3, 2)
+    model = graph.model()
+    model.graph.node[0].domain = "elsewhere"
+    assert crop_early(ir.from_proto(model)) == 0

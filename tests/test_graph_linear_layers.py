@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,6 +173,11 @@ def _each_output_is_seen_as_several_images(graph: SmallGraph) -> onnx.ModelProto
     return graph.model(graph.conv(images, 1, 1))
 
 
+def _outputs_that_are_seen_as_pixels_in_another_way(graph: SmallGraph) -> onnx.ModelProto:
+    flat = graph.linear(graph.input(1), 1, 24)
+    return graph.model(graph.conv(graph.node("Unsqueeze", flat, graph.constant(np.array([2, 3]))), 24, 2, (1, 1)))
+
+
 def _no_linear_layer(graph: SmallGraph) -> onnx.ModelProto:
     return graph.model(graph.conv(graph.reshaped(graph.input(24), -1, 1, 4, 6), 1, 1))
 
@@ -196,6 +202,7 @@ def _no_convolution(graph: SmallGraph) -> onnx.ModelProto:
         _weights_that_are_computed,
         _filters_that_are_computed,
         _each_output_is_seen_as_several_images,
+        _outputs_that_are_seen_as_pixels_in_another_way,
         _no_linear_layer,
         _no_convolution,
     ),

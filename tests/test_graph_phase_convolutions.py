@@ -73,7 +73,11 @@ def test_with_few_channels(
     rewriting = phased(graph.model(), target)
     assert rewriting.n_changes == 1
     assert "Resize" not in operators(rewriting.after)
-    assert operators(rewriting.after).count("Conv") == (1 if target == "cuda" else 2)
+    n_convolutions = 1 if target == "cuda" else 2
+    assert operators(rewriting.after).count("Conv") == n_convolutions
+    # A Relu is done on the phases, before they are put in place.
+    assert operators(rewriting.after).count("Relu") == n_convolutions * is_rectified
+    assert operators(rewriting.after)[-1] == ("DepthToSpace" if target == "cuda" else "Transpose")
     assert multiply_accumulates(rewriting.after) <= multiply_accumulates(rewriting.before)
     assert_same_function(rewriting, graph, batch)
 

@@ -62,6 +62,15 @@ def test_ranks_count_and_not_places() -> None:
     assert lines[0] == lines[1]
 
 
+def test_the_line_is_that_of_the_hits_and_of_half_as_many_below() -> None:
+    x = np.linspace(1.0, -3.0, 4000)
+    # A thousand hits on one line, the five hundred ranks below them on another, and all that follow far away.
+    y = np.where(np.arange(4000) < 1000, x, np.where(np.arange(4000) < 1500, x - 0.2, 2 * x - 3))
+    head = HeadRange(low=-5.0, high=2.0)
+    line = line_between(tanh_of(x), tanh_of(y), head, float(np.tanh(y[999] - 1e-4)))
+    assert [line.slope, line.offset] == pytest.approx(np.polyfit(x[:1500], y[:1500], 1), abs=1e-3)
+
+
 def test_equal_values_give_the_identity() -> None:
     values = tanh_of(before_tanh())
     line = line_between(values, values, HEAD, THRESHOLD)

@@ -29,6 +29,7 @@ from export.charge import charge_thresholds
 from export.errors import FidelityError, GraphError, ParityError
 from export.fidelity import charge_w1, latents
 from export.graph import compiled, passes_for
+from export.int8.correction import Line
 from export.models import FAMILIES, GeneratorModule
 from export.models.resnet import UpsamplingBlock
 from export.pipeline import export_checkpoint
@@ -318,6 +319,20 @@ def test_weight_bits_are_those_of_the_graph(
     ]
     assert len(weights) >= 7
     assert {int(np.abs(weight.astype(np.int64)).max()) for weight in weights} == {largest}
+
+
+def test_the_last_layer_is_corrected_by_the_line_that_was_found(convnet: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_images(monkeypatch)
+    inputs, values = latents(96, 2, seed=7), []
+    for offset in (0.0, 0.25):
+        line = Line(slope=1.0, offset=offset)
+        monkeypatch.setattr(precisions, "line_between", lambda *_, line=line: line)
+        model = made(convnet.plain, "int8", "cpu", thresholds=THRESHOLDS, min_charge=1).model
+        values.append(np.arctanh(images_of(model, inputs).astype(np.float64)))
+    # Values at the ends of the range stay there.
+    is_known = (values[0] > values[0].min() + 0.01) & (values[1] < values[1].max() - 0.01)
+    assert is_known.mean() > 0.02
+    assert np.abs(values[1] - values[0] - 0.25)[is_known].max() < 0.01
 
 
 def test_weight_bits_of_other_precisions_are_not_noted(convnet: Tiny, tmp_path: Path) -> None:

@@ -143,7 +143,8 @@ class Fidelity:
     @property
     def is_within_bounds(self) -> bool:
         """Whether the graph is as good as float32, as physics."""
-        return self.charge_w1_adu < MAX_CHARGE_W1_ADU and abs(self.occupancy_ratio - 1.0) <= MAX_OCCUPANCY_DIFFERENCE
+        difference = round(abs(self.occupancy_ratio - 1.0), 12)  # 1.01 - 1 is not 0.01 in binary
+        return self.charge_w1_adu < MAX_CHARGE_W1_ADU and difference <= MAX_OCCUPANCY_DIFFERENCE
 
 
 @dataclass(frozen=True, kw_only=True)

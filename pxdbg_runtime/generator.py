@@ -29,6 +29,8 @@ __all__ = ["DEFAULT_BATCH_SIZE", "Generator", "PrecisionChoice"]
 PrecisionChoice = Literal["auto", "float32", "float16", "int8"]
 DEFAULT_BATCH_SIZE: Final = 2
 """Images a call of ONNX Runtime on a CPU: small batches stay in cache and in a grid slot's memory (docs/running.md)."""
+_OF_FLOAT32: Final = 1
+"""The same in float32, whose images are four times as large."""
 _WHOLE_EVENT: Final = N_SENSORS
 """Images a call on any other provider, where a call costs more than its images."""
 
@@ -61,7 +63,8 @@ class Generator:
     nintra, ninter : int
         Threads within an operator, and operators at a time.
     batch_size : int, optional
-        Images a call of ONNX Runtime, 1 to 40. It does not change the digits. If None, 2 on a CPU and 40 elsewhere.
+        Images a call of ONNX Runtime, 1 to 40. It does not change the digits. If None, on a CPU 2 in int8 and
+        1 else, and 40 elsewhere.
     min_charge : int, optional
         Zero-suppression threshold in ADU; the model's own if None, and not less than that.
 
@@ -137,7 +140,8 @@ class Generator:
                 break
             target = "cpu"  # 'auto' came back to the CPU, for which there may be a better graph
         self.min_charge = self._digitiser.min_charge
-        default = DEFAULT_BATCH_SIZE if self.provider == CPU else _WHOLE_EVENT
+        on_cpu = DEFAULT_BATCH_SIZE if self.card.precision == "int8" else _OF_FLOAT32
+        default = on_cpu if self.provider == CPU else _WHOLE_EVENT
         self.batch_size = default if checked_batch_size is None else checked_batch_size
         if self.card.nature != "checkpoint":
             _log.warning("The model %s is a %s. %s", self.card.name, self.card.nature, self.card.provenance)

@@ -18,7 +18,6 @@ from export.graph import with_charges
 from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.card import Fidelity
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError, InferenceError
-from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
 from pxdbg_runtime.streams import MAX_SEED, MIN_SEED, make_stream
 from tests.graphs import (
     EVENT_WIDE_CARD,
@@ -110,7 +109,7 @@ def test_another_process_generates_the_same(graph: GraphFile, stream: RandomStre
 
 
 def test_the_batch_size_does_not_change_digits(graph: GraphFile) -> None:
-    assert Generator(graph.path, seed=3).batch_size == DEFAULT_BATCH_SIZE
+    assert Generator(graph.path, seed=3).batch_size == 1
     expected = Generator(graph.path, seed=3, batch_size=40).generate(2)
     for batch_size in range(1, 40):
         generator = Generator(graph.path, seed=3, batch_size=batch_size)
@@ -379,3 +378,10 @@ def test_a_graph_for_cuda_gives_way_where_cuda_does_not_come_up(
     generator = Generator("tiny", seed=1)
     assert (generator.card.precision, generator.provider) == ("float32", "CPUExecutionProvider")
     assert Generator("tiny", seed=1, provider="cpu", precision="float16").card.precision == "float16"
+
+
+def test_integers_come_in_larger_batches() -> None:
+    sizes = {
+        precision: Generator("resnet", seed=1, precision=precision).batch_size for precision in ("float32", "int8")
+    }
+    assert sizes == {"float32": 1, "int8": 2}

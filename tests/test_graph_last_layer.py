@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
     from tests.small_graphs import Pads
 
-KERNELS_AND_PADS: Final = KERNELS.flatmap(lambda kernel: st.tuples(st.just(kernel), pads_that_keep(kernel)))
+KERNELS_AND_PADS: Final = KERNELS.filter(lambda kernel: kernel != (1, 1)).flatmap(
+    lambda kernel: st.tuples(st.just(kernel), pads_that_keep(kernel))
+)
 BLOCK_COUNTS: Final = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
@@ -114,6 +116,10 @@ def _a_width_that_is_no_multiple(graph: SmallGraph) -> onnx.ModelProto:
     return graph.model(graph.conv(graph.input(2, 4, 7), 2, 2))
 
 
+def _a_single_pixel(graph: SmallGraph) -> onnx.ModelProto:
+    return graph.model(graph.conv(graph.input(2, 4, 8), 2, 1, (1, 1)))
+
+
 def _an_even_kernel(graph: SmallGraph) -> onnx.ModelProto:
     return graph.model(graph.conv(graph.input(2, 4, 8), 2, 1, (2, 3), pads=(1, 1, 0, 1)))
 
@@ -149,6 +155,7 @@ def _no_convolution(graph: SmallGraph) -> onnx.ModelProto:
         _five_channels,
         _a_height_that_is_no_multiple,
         _a_width_that_is_no_multiple,
+        _a_single_pixel,
         _an_even_kernel,
         _a_stride,
         _groups,

@@ -512,9 +512,9 @@ def with_an_unknown_layer_at_the_start(sketch: Sketch) -> str:
     ("write", "message"),
     [
         (with_an_activation_between, r"int8 has no form for LeakyRelu \(LeakyRelu_\d+\): .* Export it in float32 or"),
-        (with_groups, r"no form for the convolution Conv_\d+\.u8: expected one group, and no dilation"),
+        (with_groups, r"no form for the convolution Conv_\d+\.u8: expected one group and no dilation"),
         (with_groups_of_a_doubled_image, r"no form for the convolution Conv_\d+\.u8: expected one group"),
-        (with_dilation, r"no form for the convolution Conv_\d+\.u8: expected one group, and no dilation"),
+        (with_dilation, r"no form for the convolution Conv_\d+\.u8: expected one group and no dilation"),
         (with_a_batch_norm_in_training, r"int8 has no form for BatchNormalization \(BatchNormalization_\d+\)"),
         (with_a_doubling_alone, r"int8 has no form for Resize \(Resize_\d+\)"),
         (with_two_channels_at_the_end, r"int8 needs a last convolution of one channel that keeps the size, but Conv_"),

@@ -34,6 +34,8 @@ def _in_blocks(write: Writer, node: ir.Node) -> ir.Value | None:
     found, shape = convolution(node), sizes(node.outputs[0])
     if found is None or not found.keeps_size or len(found.weight) > _MAX_CHANNELS or shape is None:
         return None
+    if found.is_pointwise:
+        return None  # a block of pixels has no taps in common then, and all the zeros would be multiplied
     side = 4 if len(found.weight) * 16 <= _LANES else 2
     if any(axis is None or axis % side for axis in shape[2:]):
         return None

@@ -115,6 +115,9 @@ class _Lowering:
                 image = self._image(node.inputs[0] if small is None else small)
                 upsampling = 1 if small is None else 2
                 add_head(self._new, found, image.name, image.levels, upsampling, value, self._head, self._bits)
+            elif node.op_type == "Conv":
+                message = f"int8 cannot read the convolution {name}: expected constant weights and explicit pads."
+                raise GraphError(message)
             else:
                 inputs = [self._as_float(each) if each is not None else "" for each in node.inputs]
                 self._new.copied(self._old_nodes[name], inputs)
@@ -214,7 +217,10 @@ class _Lowering:
             self._add_phases(found, image, made)
             return
         if small is not None or found.dilations != (1, 1) or found.groups != 1:
-            message = f"int8 has no form for the convolution {made.name}: expected one group, and no dilation."
+            message = (
+                f"int8 has no form for the convolution {made.name}: expected one group and no dilation, and after a "
+                "doubling stride 1 and an odd kernel that keeps the size."
+            )
             raise GraphError(message)
         shape = made.height, made.width, made.channels
         if found.keeps_size and made.channels <= _FEW_CHANNELS and made.width % _COLUMNS_AT_ONCE == 0:

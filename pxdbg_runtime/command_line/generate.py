@@ -14,7 +14,7 @@ from rich.text import Text
 from pxdbg_runtime.command_line.console import end_on_sigterm, failures_reported, stderr, stdout
 from pxdbg_runtime.digit_files import check_suffix, how_made, opened_for_writing
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
-from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE, Generator
+from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.sensors import N_SENSORS
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
 
@@ -68,7 +68,7 @@ def generate(
         typer.Option(
             min=1,
             max=N_SENSORS,
-            show_default=str(DEFAULT_BATCH_SIZE),
+            show_default="1 or 2 on a CPU, else 40",
             help="Images a call; does not change the digits.",
         ),
     ] = None,

@@ -34,6 +34,7 @@ parity: .venv-test/.installed
 # Ours beside the original and other runtimes, one core; half an hour. On a GPU machine: python -m benchmarks providers.
 benchmarks: .venv-test/.installed
 	$(TEST)/python $(PIP) --editable ".[cpu,plot,export,bench]"
+	mkdir -p build
 	$(TEST)/python -m benchmarks peers --json build/peers.json --plot build/peers.png
 
 # The wheel as a user installs it: an environment without PyTorch.

@@ -23,6 +23,13 @@ ROUNDING: Final = 1e-3
 """Of a level: the bias is an integer too, and the sum is float32."""
 
 
+def lowered(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Give by how much of a level the grid of each pixel is lower, by its place in a block of 2 x 8."""
+    sixteenths = np.array([[0, 8, 4, 12, 2, 10, 6, 14], [1, 9, 5, 13, 3, 11, 7, 15]]) / 16
+    height, width = shape[-2:]
+    return np.broadcast_to(np.tile(sixteenths, (height // 2, width // 8)), shape)
+
+
 class Sample:
     """One convolution to one channel, of an image of 8-bit levels, in float32 and with the head."""
 
@@ -59,8 +66,13 @@ class Sample:
 
     @property
     def levels(self) -> NDArray[np.float64]:
-        """The images in steps from the lower end of the range."""
-        return (self.found - self.head.low) / self.head.step
+        """The images in steps from the lower end of each pixel's grid."""
+        return (self.found - self.head.low) / self.head.step + lowered(self.found.shape)
+
+    def clipped(self, exact: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Clip values to the range of each pixel's grid."""
+        lower = self.head.step * lowered(exact.shape)
+        return np.clip(exact, self.head.low - lower, self.head.high - lower)
 
     def convolved(self, weight: NDArray[np.float64], *, of: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convolve images (n, in, height, width) in float64."""
@@ -104,7 +116,7 @@ def test_every_value_is_one_of_1021_levels(sample: Sample) -> None:
 @given(sample=samples)
 def test_values_are_those_of_the_convolution_clipped_to_the_range(sample: Sample) -> None:
     exact = sample.convolved(sample.weight.astype(np.float64), of=sample.image) + sample.bias
-    expected = np.clip(exact, sample.head.low, sample.head.high)
+    expected = sample.clipped(exact)
     # Half a level, and what rounding the weights by half a step each can make at this pixel.
     lit = sample.convolved(np.ones_like(sample.weight, dtype=np.float64), of=np.abs(sample.image))
     allowed = (0.5 + ROUNDING) * sample.head.step + 0.5 * sample.weight_step * (lit + sample.image_scale)
@@ -126,7 +138,7 @@ def test_with_weights_that_are_integers_every_value_is_half_a_level_off_at_most(
     weight /= 512
     sample = Sample(size, n_in=5, size=size, upsampling=upsampling, width=0.3, weight=weight)
     exact = sample.convolved(sample.weight.astype(np.float64), of=sample.image) + sample.bias
-    expected = np.clip(exact, sample.head.low, sample.head.high)
+    expected = sample.clipped(exact)
     allowed = 0.5 * sample.head.step + 0.51 * sample.weight_step * sample.image_scale
     assert np.abs(sample.found - expected).max() <= allowed
     assert allowed < sample.head.step
@@ -159,8 +171,19 @@ def test_levels_climb_one_by_one_through_the_ends_of_the_segments() -> None:
     output = sketch.node("Conv", [images, weight, sketch.constant(np.zeros(1, np.float32))], kernel_shape=[1, 1])
     model, one = sketch.model(output), latents()[:1]
     made = quantised(model, calibrated(model, {"latent": one}), HeadRange(low=0.0, high=1020 / 16))
-    found = images_of(made, one)[0, 0] * 16
-    assert np.array_equal(found, np.minimum(np.stack([np.arange(1024), np.arange(1, 1025)]), 1020))
+    found = images_of(made, one)[0, 0].astype(np.float64) * 16
+    steps = found + lowered(found.shape)
+    assert np.array_equal(steps, np.rint(steps))
+    assert (steps.min(), steps.max()) == (0, 1020)
+    inside = sums / 16 < 1019
+    assert np.abs(found - sums / 16)[inside].max() <= 0.5
+
+
+def test_the_grids_of_a_block_lie_evenly_between_two_levels() -> None:
+    assert sorted(lowered((2, 8)).ravel()) == [sixteenth / 16 for sixteenth in range(16)]
+    sample = Sample(2, n_in=20, size=5, upsampling=1, width=0.6)
+    sixteenths = np.rint((sample.found - sample.head.low) / sample.head.step * 16) % 16
+    assert len(np.unique(sixteenths)) == 16
 
 
 def test_the_step_is_that_of_1021_levels() -> None:

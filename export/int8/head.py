@@ -4,6 +4,9 @@ The range of the result that matters is cut into four segments. Each pixel has f
 which differ in their bias alone: below its segment an output is 0, above it 255, so that their sum is the result's
 level, 0 to 1020. One matrix product adds the four and scales the sum. Four outputs for each of sixteen pixels are also the
 64 channels that the kernel works on at a time, so the finer result costs next to nothing.
+
+A level is worth up to 0.7 ADU, so that the charges of one grid of levels would have one level and two in turn, a comb in the
+spectrum. The sixteen pixels of a block have grids a sixteenth of a level apart, which costs nothing either.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ _SEGMENTS: Final = 4
 _LEVELS_A_SEGMENT: Final = 255
 _BLOCK: Final = (2, 8)
 """Sixteen pixels, wide rather than high: two rows of them are put in place by copying runs of eight."""
+_GRID_ORDER: Final = np.array([0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15])
+"""By how many sixteenths of a level the grid of each pixel of a block is lower: neighbours far apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +104,10 @@ def add_head(
         found.weight, found.pads, upsampling=upsampling, block=_BLOCK, rows=range(rows), columns=range(columns)
     )
     weights = BlockWeights(weight=np.repeat(blocks.weight, _SEGMENTS, axis=0), pads=blocks.pads, strides=blocks.strides)
-    starts = head.low + head.step * _LEVELS_A_SEGMENT * np.arange(_SEGMENTS)
     n_pixels = rows * columns
-    bias = np.tile(found.bias[0] - starts, n_pixels)
+    lows = head.low - head.step * _GRID_ORDER / n_pixels
+    starts = lows[:, np.newaxis] + head.step * _LEVELS_A_SEGMENT * np.arange(_SEGMENTS)
+    bias = (found.bias[0] - starts).ravel()
     segment = Levels(scale=head.step, zero_point=0)
     size = height // rows, width // columns
     integers = graph.convolution(image, levels, weights, bias, segment, f"{name}.segments", size, bits)
@@ -114,7 +120,7 @@ def add_head(
         graph.constant(np.float32(1.0), f"{name}.one"),
         "",
         "",
-        graph.constant(np.full(n_pixels, head.low, np.float32), f"{name}.low"),
+        graph.constant(lows.astype(np.float32), f"{name}.low"),
     ]
     added = graph.node("MatMulIntegerToFloat", inputs, f"{name}.added", [n_pixels], "float32", is_onnx=False)
     apart = graph.reshaped(added, [*size, rows, columns], f"{name}.blocks", "float32")

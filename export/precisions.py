@@ -112,19 +112,13 @@ def explained(plain: onnx.ModelProto, target: Target, tell: Callable[[str], None
     before: int | None = None
     tell("pass                           places   multiply-accumulates   bytes moved   weights")
     for stage in stages(plain, target):
-        cost = stage.cost
-        change = (
-            ""
-            if before in (None, cost.multiply_accumulates)
-            else f" ({cost.multiply_accumulates / before - 1:+.1%})"
-            if before
-            else ""
-        )
+        cost, products = stage.cost, stage.cost.multiply_accumulates
+        change = f" ({products / before - 1:+.1%})" if before and products != before else ""
         tell(
-            f"{stage.name:30s} {stage.n_changes or '-':>6}   {cost.multiply_accumulates / 1e6:8,.0f} M{change:10s}   "
+            f"{stage.name:30s} {stage.n_changes or '-':>6}   {products / 1e6:8,.0f} M{change:10s}   "
             f"{cost.bytes_moved / 1e6:8,.0f} MB   {cost.weight_bytes / 1e6:5,.1f} MB"
         )
-        before = cost.multiply_accumulates
+        before = products
 
 
 def _in_integers(

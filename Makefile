@@ -75,5 +75,5 @@ check-python:
 .venv-test/.installed: pyproject.toml | check-python
 	$(PYTHON) -m venv .venv-test
 	$(TEST)/python $(PIP) $(PIP_TORCH) torch==2.13.0
-	$(TEST)/python $(PIP) --editable ".[cpu,parquet,plot,export,dev]"
+	$(TEST)/python $(PIP) --editable ".[cpu,parquet,plot,validate,export,dev]"
 	touch $@

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import struct
 import tokenize
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Protocol, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
 from pxdbg_runtime.atomic_file import written_whole
-from pxdbg_runtime.card import Nature, Precision
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, JsonFieldError
-from pxdbg_runtime.json_fields import Fields, NumberRange
 from pxdbg_runtime.optional import require
+from pxdbg_runtime.provenance import HowMade, how_made
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS, SENSORS
-from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED, RANDOM_STREAMS, RandomStreamName
-from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,14 +25,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.generator import Generator
-
 __all__ = [
     "SUFFIXES",
     "DigitFile",
     "DigitWriter",
+    "EventReader",
     "HowMade",
     "check_suffix",
+    "event_reader",
     "how_made",
     "opened_for_writing",
     "read_digits",
@@ -44,7 +40,6 @@ __all__ = [
 
 SUFFIXES: Final = (".parquet", ".npz")
 _METADATA_KEY: Final = "pxdbg"
-_SCHEMA: Final = 1
 # pyarrow: ValueError, KeyError, NotImplementedError, TypeError, MemoryError; an array's header in an NPZ is a Python
 # expression, which NumPy reads with tokenize and ast; zipfile raises RuntimeError for what is encrypted.
 _DAMAGED: Final = (
@@ -65,48 +60,6 @@ _DAMAGED: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class HowMade:
-    """How the digits of a file were made.
-
-    Attributes
-    ----------
-    model : str
-        Name on the model card.
-    nature, provenance : str
-        What the weights are worth and where they come from, from the card.
-    precision : {"float32", "float16", "int8"}
-    graph_sha256 : str
-    seed : int
-    random_stream : {"philox", "torch"}
-    first_event, events : int
-        The events are first_event, first_event + 1, …; some may be without digits.
-    min_charge : int
-        Zero-suppression threshold in ADU.
-    provider : str
-        Execution provider of ONNX Runtime.
-    version : str
-        Of pxdbg-runtime.
-    """
-
-    model: str
-    nature: Nature
-    provenance: str
-    precision: Precision
-    graph_sha256: str
-    seed: int
-    random_stream: RandomStreamName
-    first_event: int
-    events: int
-    min_charge: int
-    provider: str
-    version: str
-
-    def to_json(self) -> str:
-        """Write it as JSON."""
-        return json.dumps({"schema": _SCHEMA, **asdict(self)})
-
-
-@dataclass(frozen=True, kw_only=True)
 class DigitFile:
     """What a file of digits holds."""
 
@@ -119,25 +72,6 @@ class DigitWriter(Protocol):
 
     def write(self, digits: Digits) -> None:
         """Append digits."""
-
-
-def how_made(generator: Generator, events: range) -> HowMade:
-    """Describe the digits that a generator makes of consecutive events."""
-    card = generator.card
-    return HowMade(
-        model=card.name,
-        nature=card.nature,
-        provenance=card.provenance,
-        precision=card.precision,
-        graph_sha256=generator.graph_sha256,
-        seed=generator.seed,
-        random_stream=generator.random_stream,
-        first_event=events.start,
-        events=len(events),
-        min_charge=generator.min_charge,
-        provider=generator.provider,
-        version=__version__,
-    )
 
 
 def check_suffix(path: Path) -> None:
@@ -233,10 +167,89 @@ def read_digits(path: Path) -> DigitFile:
         If the file cannot be read, was not written by pxdbg-runtime, or holds what is no digit.
     """
     check_suffix(path)
-    try:
-        with path.open("rb"):
-            pass
+    with _damage_reported(path), path.open("rb"):
         text, columns = _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
+    how = _parsed_how_made(path, text)
+    return DigitFile(digits=_checked(path, columns, how), how_made=how)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventReader:
+    """Gives the digits of a file event by event, so that a long file need not fit in memory.
+
+    Each event that the file tells of comes once, in order, those without digits too. An NPZ is read whole at the first.
+
+    Attributes
+    ----------
+    path : Path
+    how_made : HowMade
+    """
+
+    path: Path
+    how_made: HowMade
+
+    def __iter__(self) -> Iterator[Digits]:
+        """Read the file from its beginning.
+
+        Raises
+        ------
+        DigitFileError
+            As `read_digits`, or if the digits are not ordered by event.
+        """
+        pending = Digits.empty()
+        event = self.how_made.first_event
+        for part in _parts(self.path, self.how_made):
+            digits = Digits.concatenate([pending, part]) if len(pending) else part
+            if np.any(np.diff(digits.event) < 0) or (len(digits) and digits.event[0] < event):
+                message = f"{self.path} holds digits that are not ordered by event: generate it again."
+                raise DigitFileError(self.path, message)
+            # The last event of a part may go on in the next one.
+            while len(digits) and event < digits.event[-1]:
+                n_digits = int(np.searchsorted(digits.event, event, side="right"))
+                yield _rows(digits, 0, n_digits)
+                digits = _rows(digits, n_digits, len(digits))
+                event += 1
+            pending = digits
+        yield pending
+        for _event in range(event + 1, self.how_made.first_event + self.how_made.events):
+            yield Digits.empty()
+
+
+def event_reader(path: Path) -> EventReader:
+    """Open a file of digits to read it event by event.
+
+    Raises
+    ------
+    ArgumentValueError, MissingPackageError, DigitFileError
+        As `read_digits`; what is wrong with the digits themselves comes up when they are read.
+    """
+    check_suffix(path)
+    with _damage_reported(path), path.open("rb"):
+        text = _parquet_text(path) if path.suffix == ".parquet" else _read_npz(path)[0]
+    return EventReader(path=path, how_made=_parsed_how_made(path, text))
+
+
+def _parts(path: Path, how: HowMade) -> Iterator[Digits]:
+    """Read a file part by part: the row groups of a Parquet file, all of an NPZ."""
+    if path.suffix == ".npz":
+        yield read_digits(path).digits
+        return
+    import pyarrow.parquet
+
+    with _damage_reported(path), path.open("rb"):
+        file = pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
+    with contextlib.closing(file):
+        for group in range(file.num_row_groups):
+            with _damage_reported(path):
+                table = file.read_row_group(group)
+                columns = {name: table.column(name).to_numpy() for name in COLUMN_DTYPES}
+            yield _checked(path, columns, how)
+
+
+@contextlib.contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or _one_line(error)}."
         raise DigitFileError(path, message) from None
@@ -246,12 +259,21 @@ def read_digits(path: Path) -> DigitFile:
             "generate it again."
         )
         raise DigitFileError(path, message) from None
+
+
+def _parsed_how_made(path: Path, text: str) -> HowMade:
     try:
-        how = _how_made(Fields.parse(text))
+        return HowMade.from_json(text)
     except JsonFieldError as error:
         message = f"{path} does not say how its digits were made: {error}"
         raise DigitFileError(path, message) from None
-    return DigitFile(digits=_checked(path, columns, how), how_made=how)
+
+
+def _parquet_text(path: Path) -> str:
+    import pyarrow.parquet
+
+    metadata = pyarrow.parquet.read_schema(path).metadata or {}
+    return str(metadata[_METADATA_KEY.encode()].decode())
 
 
 def _read_parquet(path: Path) -> tuple[str, dict[str, NDArray[np.generic]]]:
@@ -272,24 +294,6 @@ def _read_npz(path: Path) -> tuple[str, dict[str, NDArray[np.generic]]]:
             raise ValueError(message)  # noqa: TRY004  # joins the other ways in which a file is not ours
         with content:
             return str(content[_METADATA_KEY]), {name: content[name] for name in COLUMN_DTYPES}
-
-
-def _how_made(fields: Fields) -> HowMade:
-    fields.integer("schema", NumberRange(_SCHEMA, _SCHEMA))
-    return HowMade(
-        model=fields.text("model"),
-        nature=fields.one_of("nature", get_args(Nature)),
-        provenance=fields.text("provenance"),
-        precision=fields.one_of("precision", get_args(Precision)),
-        graph_sha256=fields.sha256("graph_sha256"),
-        seed=fields.integer("seed", NumberRange(MIN_SEED, MAX_SEED)),
-        random_stream=fields.one_of("random_stream", RANDOM_STREAMS),
-        first_event=fields.integer("first_event", NumberRange(0, MAX_EVENT)),
-        events=fields.integer("events", NumberRange(1)),
-        min_charge=fields.integer("min_charge", NumberRange(1, 255)),
-        provider=fields.text("provider"),
-        version=fields.text("version"),
-    )
 
 
 def _checked(path: Path, columns: dict[str, NDArray[np.generic]], how: HowMade) -> Digits:
@@ -315,6 +319,10 @@ def _checked(path: Path, columns: dict[str, NDArray[np.generic]], how: HowMade) 
         message = f"{path} holds VxdIDs of sensors that the PXD does not have: generate it again."
         raise DigitFileError(path, message)
     return digits
+
+
+def _rows(digits: Digits, start: int, stop: int) -> Digits:
+    return Digits(**{name: getattr(digits, name)[start:stop] for name in COLUMN_DTYPES})
 
 
 def _one_line(error: Exception) -> str:

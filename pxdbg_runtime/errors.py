@@ -21,6 +21,7 @@ __all__ = [
     "InferenceError",
     "JsonFieldError",
     "ManifestError",
+    "MarginalsError",
     "MissingPackageError",
     "ModelNotFoundError",
     "OutputError",
@@ -147,6 +148,16 @@ class ModelNotFoundError(PxdbgError, FileNotFoundError):
 
 class DigitFileError(_FileError, ValueError):
     """A file of digits cannot be read.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    """
+
+
+class MarginalsError(_FileError, ValueError):
+    """A file of published marginals cannot be read.
 
     Attributes
     ----------

@@ -67,6 +67,10 @@ class Fields:
         """Name of a field as an error gives it, dotted where the object is nested."""
         return f"{self._prefix}{name}"
 
+    def names(self) -> tuple[str, ...]:
+        """Names of the fields that were not taken yet, in the order of the text."""
+        return tuple(self._values)
+
     def nothing_else(self) -> None:
         """Check that all fields were taken.
 

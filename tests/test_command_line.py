@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 PROGRAM: Final = "from pxdbg_runtime.command_line import app; app(prog_name='pxdbg')"
-COMMANDS: Final = ("generate", "models", "show", "plot", "providers")
+COMMANDS: Final = ("generate", "models", "show", "plot", "providers", "validate")
 PROVENANCE: Final = "Weights of [nobody], made for a test."
 
 

@@ -24,6 +24,7 @@ EACH = [
     errors.InferenceError("A sentence."),
     errors.JsonFieldError("opset", "A sentence."),
     errors.ManifestError(PLACE, "A sentence."),
+    errors.MarginalsError(PLACE, "A sentence."),
     errors.MissingPackageError("pyarrow", "parquet", "A sentence."),
     errors.ModelNotFoundError("gan", ("resnet",), "A sentence."),
     errors.OutputError(PLACE, "A sentence."),

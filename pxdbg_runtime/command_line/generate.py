@@ -18,7 +18,7 @@ from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.sensors import N_SENSORS
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
 
-__all__ = ["generate"]
+__all__ = ["events_progress", "generate"]
 
 
 class PrecisionOption(StrEnum):
@@ -105,7 +105,7 @@ def generate(
         )
         n_digits = 0
         end_on_sigterm()
-        with _progress() as progress, opened_for_writing(output, how) as writer:
+        with events_progress() as progress, opened_for_writing(output, how) as writer:
             for digits in progress.track(generator.stream(numbers), total=len(numbers), description="events"):
                 writer.write(digits)
                 n_digits += len(digits)
@@ -124,7 +124,8 @@ class _RateColumn(TextColumn):
         return Text(f"{task.speed:.1f} events/s" if task.speed >= 1 else f"{task.speed:.2f} events/s")
 
 
-def _progress() -> Progress:
+def events_progress() -> Progress:
+    """Make a bar that counts events on a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,0 +1,136 @@
+"""``pxdbg validate``: samples of digits against a reference, on a page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import Progress, TaskID
+from rich.table import Column, Table
+
+from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.command_line.console import end_on_sigterm, failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.generate import events_progress
+from pxdbg_runtime.digit_files import SUFFIXES, event_reader
+from pxdbg_runtime.digits import Digits
+from pxdbg_runtime.errors import ArgumentValueError, OutputError
+from pxdbg_runtime.optional import require
+from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
+from pxdbg_runtime.validation.page import write_page
+from pxdbg_runtime.validation.report import Report
+from pxdbg_runtime.validation.report import validate as validated
+from pxdbg_runtime.validation.sample import Sample, count_events
+from pxdbg_runtime.validation.summary_table import summary_columns, summary_rows
+
+__all__ = ["validate"]
+
+_MARK_STYLES = {"": "", "pass": "green", "fail": "bold red", "undecided": "yellow"}
+
+
+def validate(
+    digits: Annotated[list[Path], typer.Argument(help="Samples to judge: .parquet or .npz, one or more.")],
+    report: Annotated[Path, typer.Option(help="Page to write, .html; the figures go beside it, to .json.")],
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(help="Published marginals (.json) or digits (.parquet, .npz) to compare with; may be repeated."),
+    ] = None,
+    min_charge: Annotated[int, typer.Option(min=1, max=255, help="Cut in ADU, before all else.")] = PUBLIC_MIN_CHARGE,
+) -> None:
+    """Judge samples of digits: against references, and against themselves.
+
+    The page has the charge spectrum, occupancies, clusters, seams, correlations and repeated patterns, with the scores
+    of the published generators beside them. It needs no network and no other file.
+    """
+    with failures_reported():
+        _check_report(report)
+        for module in ("scipy.stats", "matplotlib", "hist", "mplhep"):
+            require(module, extra="validate", purpose="A validation")
+        listed = reference or []
+        public = tuple(read_marginals(path) for path in listed if path.suffix == ".json")
+        if public and min_charge != PUBLIC_MIN_CHARGE:
+            message = (
+                f"--min-charge is {min_charge}, but published marginals are cut at {PUBLIC_MIN_CHARGE} ADU: "
+                "leave it out, or leave them out."
+            )
+            raise ArgumentValueError("min_charge", message)
+        references = [path for path in listed if path.suffix != ".json"]
+        _check_paths(digits, references)
+        end_on_sigterm()
+        counted = _counted([*digits, *references], _names(digits, references), min_charge)
+        samples, of_references = counted[: len(digits)], counted[len(digits) :]
+        result = validated(samples, of_references, public)
+        beside = report.with_suffix(".json")
+        # Both or none.
+        with written_whole(beside) as partial_json, written_whole(report) as partial_page:
+            partial_json.write_text(result.to_json(), encoding="utf-8")
+            write_page(partial_page, result, samples, of_references)
+        _print_summary(result)
+        stdout.print(f"wrote {report} and {beside}", markup=False, soft_wrap=True)
+
+
+def _check_report(report: Path) -> None:
+    """Find out before the work whether its result will have a place."""
+    if report.suffix != ".html":
+        message = f"--report must end in .html, but is {report}."
+        raise ArgumentValueError("report", message)
+    if not os.path.isdir(report.parent):  # noqa: PTH112  # Path raises for a name that is too long
+        message = f"{report} cannot be written: the folder {report.parent} does not exist."
+        raise OutputError(report, message)
+
+
+def _check_paths(digits: list[Path], references: list[Path]) -> None:
+    for argument, paths in (("digits", digits), ("reference", references)):
+        for path in paths:
+            if paths.count(path) > 1:
+                message = f"{path} is given twice."
+                raise ArgumentValueError(argument, message)
+    for path in references:
+        if path.suffix not in SUFFIXES:
+            message = f"--reference must end in .json, {' or '.join(SUFFIXES)}, but is {path}."
+            raise ArgumentValueError("reference", message)
+
+
+def _counted(paths: list[Path], names: list[str], min_charge: int) -> tuple[Sample, ...]:
+    readers = [event_reader(path) for path in paths]
+    counted = []
+    with events_progress() as progress:
+        task = progress.add_task("events", total=sum(reader.how_made.events for reader in readers))
+        for reader, name in zip(readers, names, strict=True):
+            counted.append(count_events(_advancing(progress, task, reader), reader, name, min_charge))
+    return tuple(counted)
+
+
+def _advancing(progress: Progress, task: TaskID, events: Iterable[Digits]) -> Iterator[Digits]:
+    for digits in events:
+        yield digits
+        progress.advance(task)
+
+
+def _names(samples: list[Path], references: list[Path]) -> list[str]:
+    """Name digits by their files: with the folder, or the role, where two would be alike."""
+    paths = [*samples, *references]
+    stems = [path.stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    roles = [""] * len(samples) + [" (reference)"] * len(references)
+    return [f"{path}{role if paths.count(path) > 1 else ''}" for path, role in zip(paths, roles, strict=True)]
+
+
+def _print_summary(report: Report) -> None:
+    against = "" if report.primary is None else f"against {escape(report.primary)}, "
+    title = f"{against}hits of {report.min_charge} ADU or more"
+    rows = [row for row in summary_rows(report) if row.short_label]
+    table = Table(
+        Column(overflow="fold", min_width=18), *(row.short_label for row in rows), title=title, title_justify="left"
+    )
+    for number, column in enumerate(summary_columns(report)):
+        cells = [row.cells[number] for row in rows]
+        styled = [f"[{_MARK_STYLES[cell.mark]}]{cell.text}[/]" if cell.mark else cell.text for cell in cells]
+        table.add_row(f"{escape(column.name)}, [dim]{column.kind}[/]", *styled)
+    stdout.print(table)
+    for each in (*report.samples, *report.references):
+        stderr.print(f"{each.name}: {each.how_made.nature}, {each.how_made.provenance}", markup=False, soft_wrap=True)

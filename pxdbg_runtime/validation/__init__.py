@@ -1,0 +1,3 @@
+"""Background against a reference: marginals, clusters, seams and repetitions, on a page that stands by itself."""
+
+from __future__ import annotations

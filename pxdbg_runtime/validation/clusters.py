@@ -1,0 +1,104 @@
+"""Clusters of an image: hits that touch by a side or a corner, found in one pass over sorted digits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pxdbg_runtime.compilation import kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["find_clusters", "number_clusters"]
+
+
+@kernel
+def number_clusters(row: NDArray[np.int64], column: NDArray[np.int64], number: NDArray[np.int64]) -> int:
+    """Give each hit the number of its 8-connected cluster.
+
+    Parameters
+    ----------
+    row, column : ndarray of int64, shape (n,)
+        Cells of the hits, each once, ordered by row, then column.
+    number : ndarray of int64, shape (n,)
+        Overwritten with the number of each hit's cluster, from 0 on, in the order of the clusters' first hits.
+
+    Returns
+    -------
+    int
+        Number of clusters.
+    """
+    parent = np.arange(len(row))
+    above = 0  # the first hit of the row before that may touch; it never goes back, as the hits are ordered
+    for hit in range(len(row)):
+        if hit > 0 and row[hit - 1] == row[hit] and column[hit - 1] == column[hit] - 1:
+            _join(parent, hit - 1, hit)
+        while row[above] < row[hit] - 1 or (row[above] == row[hit] - 1 and column[above] < column[hit] - 1):
+            above += 1
+        neighbour = above
+        while row[neighbour] == row[hit] - 1 and column[neighbour] <= column[hit] + 1:
+            _join(parent, neighbour, hit)
+            neighbour += 1
+    n_clusters = 0
+    for hit in range(len(row)):
+        root = _root(parent, hit)
+        # The root is the first hit of its cluster, so it has its number already.
+        if root == hit:
+            number[hit] = n_clusters
+            n_clusters += 1
+        else:
+            number[hit] = number[root]
+    return n_clusters
+
+
+@kernel
+def _root(parent: NDArray[np.int64], hit: int) -> int:
+    """Find the first hit of a tree, and halve the way to it."""
+    while parent[hit] != hit:
+        parent[hit] = parent[parent[hit]]
+        hit = parent[hit]
+    return hit
+
+
+@kernel
+def _join(parent: NDArray[np.int64], one: int, other: int) -> None:
+    """Make two trees one, with the earlier root."""
+    first = _root(parent, one)
+    second = _root(parent, other)
+    parent[max(first, second)] = min(first, second)
+
+
+def find_clusters(
+    row: NDArray[np.int64], column: NDArray[np.int64], charge: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the 8-connected clusters of hits.
+
+    Parameters
+    ----------
+    row, column : ndarray of int64, shape (n,)
+        As in `number_clusters`. Hits of several images may come at once, with a row between them that no hit has.
+    charge : ndarray of uint8, shape (n,)
+        ADU.
+
+    Returns
+    -------
+    sizes : ndarray of int64
+        Hits in each cluster, in the order of the clusters' first hits.
+    charges : ndarray of int64
+        Sum of their charges, ADU.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sizes, charges = find_clusters(np.array([0, 1, 4]), np.array([0, 1, 1]), np.array([7, 8, 9], dtype=np.uint8))
+    >>> sizes.tolist(), charges.tolist()
+    ([2, 1], [15, 9])
+    """
+    number = np.empty(len(row), dtype=np.int64)
+    n_clusters = number_clusters(row, column, number)
+    sizes = np.bincount(number, minlength=n_clusters)
+    # Sums of integers below 2**53 are exact in float64.
+    charges = np.bincount(number, weights=charge, minlength=n_clusters).astype(np.int64)
+    return sizes, charges

@@ -1,0 +1,126 @@
+"""Files of digits read event by event: the same digits, the same refusals, every event once."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from pxdbg_runtime import Digits
+from pxdbg_runtime.digit_files import event_reader, read_digits
+from pxdbg_runtime.digits import COLUMN_DTYPES
+from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
+from tests.test_bad_digit_files import COLUMNS, METADATA, in_first, write_plainly
+from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@each_suffix
+def test_each_event_comes_once_and_in_order(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"digits{suffix}", [SAMPLE.of_event(3), SAMPLE.of_event(5)])
+    reader = event_reader(path)
+    assert reader.how_made == HOW
+    for _again in range(2):
+        assert list(reader) == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
+
+
+@each_suffix
+@pytest.mark.parametrize("events", [(), (3,), (6,), (3, 6), (4, 5), (3, 4, 5, 6)])
+def test_events_without_digits_come_too(tmp_path: Path, suffix: str, events: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    parts = {event: random_digits(rng, 50, event) for event in events}
+    read = list(event_reader(write(tmp_path / f"digits{suffix}", parts.values())))
+    assert read == [parts.get(event, Digits.empty()) for event in (3, 4, 5, 6)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_row_groups_need_not_be_events(tmp_path: Path, size: int) -> None:
+    path = write(tmp_path / "whole.parquet", [SAMPLE])
+    table = pyarrow.parquet.read_table(path)
+    other = tmp_path / "other.parquet"
+    pyarrow.parquet.write_table(table, other, row_group_size=size)
+    read = list(event_reader(other))
+    assert read == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
+    assert Digits.concatenate(read) == read_digits(other).digits
+
+
+@each_suffix
+def test_events_out_of_order_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"digits{suffix}", [SAMPLE.of_event(5), SAMPLE.of_event(3)])
+    with pytest.raises(DigitFileError, match="holds digits that are not ordered by event: generate it again"):
+        list(event_reader(path))
+
+
+@each_suffix
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("event", 2, "holds event from 2 to"),
+        ("u_cell", 250, "holds u_cell from"),
+        ("charge", 0, "holds charge from 0"),
+        ("sensor_id", 1, "holds VxdIDs of sensors that the PXD does not have"),
+    ],
+)
+def test_what_is_no_digit_is_refused(tmp_path: Path, suffix: str, column: str, value: int, expected: str) -> None:
+    text = HOW.to_json()
+    assert METADATA["schema"] == 1
+    path = write_plainly(tmp_path / f"digits{suffix}", in_first(column, value), text)
+    with pytest.raises(DigitFileError, match=expected):
+        list(event_reader(path))
+
+
+@each_suffix
+def test_what_cannot_be_opened(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"gone{suffix}"
+    with pytest.raises(DigitFileError, match="cannot be read: No such file"):
+        event_reader(path)
+    path.write_bytes(b"PAR1 or not")
+    with pytest.raises(DigitFileError, match="is not a file of digits written by pxdbg-runtime, or is damaged"):
+        event_reader(path)
+    with pytest.raises(DigitFileError, match="is not a file of digits"):
+        event_reader(write_plainly(path, COLUMNS, None))
+    with pytest.raises(DigitFileError, match="does not say how its digits were made"):
+        event_reader(write_plainly(path, COLUMNS, "{}"))
+    with pytest.raises(ArgumentValueError, match=r"must end in \.parquet or \.npz"):
+        event_reader(tmp_path / "digits.root")
+
+
+def test_a_column_that_is_missing_or_of_another_type(tmp_path: Path) -> None:
+    without = {name: column for name, column in COLUMNS.items() if name != "charge"}
+    path = write_plainly(tmp_path / "digits.parquet", without, HOW.to_json())
+    with pytest.raises(DigitFileError, match="is not a file of digits"):
+        list(event_reader(path))
+    wide = {**COLUMNS, "charge": COLUMNS["charge"].astype(np.int64)}
+    path = write_plainly(tmp_path / "digits.parquet", wide, HOW.to_json())
+    with pytest.raises(DigitFileError, match="charge must be an array of uint8"):
+        list(event_reader(path))
+
+
+def test_damage_is_found_when_its_part_is_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    path = write(tmp_path / "digits.parquet", [random_digits(rng, 5000, event) for event in (3, 4, 5, 6)])
+    offset = pyarrow.parquet.ParquetFile(path).metadata.row_group(2).column(4).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[offset + 2000] ^= 0x10
+    path.write_bytes(content)
+    events = iter(event_reader(path))
+    assert len(list(itertools.islice(events, 1))) == 1
+    with pytest.raises(DigitFileError, match=r"is damaged|cannot be read"):
+        list(events)
+
+
+def test_a_long_file_is_not_held_in_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    path = write(tmp_path / "digits.parquet", [random_digits(rng, 20_000, event) for event in (3, 4, 5, 6)])
+    before = pa.total_allocated_bytes()
+    for digits in event_reader(path):
+        assert len(digits) == 20_000
+        # An event of 20,000 digits takes 300 kB; two may be held while one follows the other.
+        assert pa.total_allocated_bytes() - before < 700_000
+    assert sum(dtype.itemsize for dtype in COLUMN_DTYPES.values()) == 15

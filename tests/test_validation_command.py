@@ -1,0 +1,210 @@
+"""``pxdbg validate`` as users meet it: the page, the JSON beside it, what is printed, and where it ends."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pxdbg_runtime import Digits
+from tests.test_command_line import invoke, require_failure, words
+from tests.test_digit_files import each_suffix, names_in, random_digits
+from tests.validation_samples import marginals_object, write_events, write_marginals
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VOID_TAGS = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Collects what a page has and refers to, and checks that its tags are balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.headings: list[str] = []
+        self.rows: list[list[str]] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.sources += [value or "" for name, value in attrs if name in {"src", "href"}]
+        if tag not in VOID_TAGS:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in {"th", "td"}:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in {"h1", "h2"}:
+            self.headings.append(data)
+        if {"th", "td"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def row(self, label: str) -> list[str]:
+        return next(row[1:] for row in self.rows if row and row[0] == label)
+
+
+def write_sample(path: Path, n_events: int = 3, seed: int = 1) -> Path:
+    rng = np.random.default_rng(seed)
+    return write_events(path, [random_digits(rng, 15_000, event) for event in range(3, 3 + n_events)])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a folder with samples and references, and go there."""
+    write_sample(tmp_path / "ours.parquet")
+    write_sample(tmp_path / "_cost$5$.npz", seed=2)
+    write_sample(tmp_path / "simulation.npz", seed=3)
+    write_marginals(tmp_path / "marginals.json", marginals_object("one<b>", "two"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_page_and_its_json(folder: Path) -> None:
+    arguments = "ours.parquet _cost$5$.npz --reference marginals.json --reference simulation.npz --report out.html"
+    result = invoke("validate", *arguments.split())
+    assert result.exit_code == 0, result.output
+    assert "wrote out.html and out.json" in result.stdout
+    assert "against geant4, hits of 7 ADU or more" in result.stdout
+    assert "demonstration, Made for a test" in result.stderr
+    text = (folder / "out.html").read_text(encoding="utf-8")
+    page = Page(text)
+    content = json.loads((folder / "out.json").read_text(encoding="utf-8"))
+
+    assert len(page.sources) == 8
+    for source in page.sources:
+        head, _comma, body = source.partition(",")
+        assert head == "data:image/png;base64"
+        assert base64.b64decode(body, validate=True).startswith(b"\x89PNG")
+    assert not {"script", "link", "iframe", "b"} & page.tags
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert 'name="viewport"' in text
+
+    columns = ["ours", "_cost$5$", "ours", "_cost$5$", "simulation", "one<b>", "two"]
+    kinds = ["sample"] * 2 + ["half against half"] * 2 + ["simulated digits"] + ["published generator"] * 2
+    assert page.rows[0] == ["", *(name + kind for name, kind in zip(columns, kinds, strict=True))]
+    by_place = {(each["name"], each["role"], each["against"]): each["scores"] for each in content["comparisons"]}
+    shown = page.row("charge spectrum: W1 (ADU)")
+    assert shown[0] == f"{by_place['ours', 'sample', 'geant4']['charge']['w1']:.2f}"
+    assert shown[2] == f"{by_place['ours', 'half against half', 'ours']['charge']['w1']:.2f}"
+    assert shown[5] == f"{by_place['one<b>', 'published', 'geant4']['charge']['w1']:.2f}"
+    assert len(page.row("total occupancy, difference")) == len(columns)
+    assert page.row("repeated images / tiles") == ["0 / 0", "0 / 0", "-", "-", "0 / 0", "-", "-"]
+    assert page.row("1 to 6 ADU, share of all pixels")[0].endswith(" %")
+    assert any("Made for a test: größer." in row for row in page.rows)
+    assert "Made for a test: <nobody> & nothing." in re.sub("&lt;", "<", text).replace("&gt;", ">").replace(
+        "&amp;", "&"
+    )
+    for expected in ("Charge spectrum", "Profiles", "Seams", "Clusters", "Correlation of sensors", "One image"):
+        assert expected in page.headings
+    assert [sample["name"] for sample in content["samples"]] == ["ours", "_cost$5$"]
+
+
+@pytest.fixture
+def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the seconds that drawing takes."""
+    monkeypatch.setattr("pxdbg_runtime.validation.page.draw_pictures", lambda *_arguments: ())
+
+
+@pytest.mark.usefixtures("_without_pictures")
+def test_a_sample_alone_and_another_cut(folder: Path) -> None:
+    result = invoke("validate", "ours.parquet", "--report", "out.html", "--min-charge", 30)
+    assert result.exit_code == 0, result.output
+    page = Page((folder / "out.html").read_text(encoding="utf-8"))
+    assert page.row("charge spectrum: KS")[0] == "-"
+    assert page.row("1 to 29 ADU, share of all pixels")[0].endswith(" %")
+    content = json.loads((folder / "out.json").read_text(encoding="utf-8"))
+    assert len(content["samples"][0]["marginals"]["charge_counts"]) == 226
+
+
+@each_suffix
+def test_one_event_with_one_hit(tmp_path: Path, suffix: str) -> None:
+    rng = np.random.default_rng(1)
+    path = write_events(tmp_path / f"tiny{suffix}", [random_digits(rng, 1, 3)])
+    marginals = write_marginals(tmp_path / "m.json", marginals_object())
+    result = invoke("validate", path, "--reference", marginals, "--report", tmp_path / "out.html")
+    assert result.exit_code == 0, result.output
+    Page((tmp_path / "out.html").read_text(encoding="utf-8"))
+    assert names_in(tmp_path) == ["m.json", "out.html", "out.json", f"tiny{suffix}"]
+
+
+@pytest.mark.usefixtures("_without_pictures")
+def test_the_same_file_as_sample_and_reference(folder: Path) -> None:
+    result = invoke("validate", "ours.parquet", "--reference", "ours.parquet", "--report", "out.html")
+    assert result.exit_code == 0, result.output
+    page = Page((folder / "out.html").read_text(encoding="utf-8"))
+    assert page.rows[0][-1] == "ours.parquet (reference)simulated digits"
+    assert page.row("charge spectrum: KS")[0] == "0.000"
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "expected"),
+    [
+        ("gone.parquet --report out.html", 1, "gone.parquet cannot be read: No such file"),
+        ("ours.root --report out.html", 2, r"must end in \.parquet or \.npz"),
+        ("ours.parquet --report out.htm", 2, r"--report must end in \.html, but is out\.htm"),
+        ("ours.parquet --report nowhere/out.html", 1, "the folder nowhere does not exist"),
+        ("ours.parquet", 2, "Missing option '--report'"),
+        ("--report out.html", 2, "(?i)Missing argument 'digits"),
+        ("ours.parquet --reference gone.json --report out.html", 1, "gone.json cannot be read: No such file"),
+        ("ours.parquet --reference other.json --report out.html", 1, "other.json is not a JSON file of marginals"),
+        ("ours.parquet --reference a.csv --report out.html", 2, r"must end in \.json, \.parquet or \.npz, but is a"),
+        ("ours.parquet --reference gone.npz --report out.html", 1, "gone.npz cannot be read"),
+        ("ours.parquet ours.parquet --report out.html", 2, "ours.parquet is given twice"),
+        ("high.npz --report out.html", 2, "ask for --min-charge 9"),
+        ("empty.npz --report out.html", 1, "holds no digit of 7 ADU or more"),
+        ("ours.parquet --reference empty.npz --report out.html", 1, "empty.npz holds no digit"),
+        ("other.json --report out.html", 2, r"other\.json must end in"),
+        ("ours.parquet --min-charge 9 --reference marginals.json --report out.html", 2, "are cut at 7 ADU"),
+        ("ours.parquet --min-charge 0 --report out.html", 2, "--min-charge"),
+        ("ours.parquet --report taken.html", 1, "taken.html is a folder"),
+    ],
+)
+def test_what_fails_leaves_no_page(folder: Path, options: str, exit_code: int, expected: str) -> None:
+    (folder / "other.json").write_text("{}", encoding="utf-8")
+    (folder / "taken.html").mkdir()
+    write_events(folder / "high.npz", [random_digits(np.random.default_rng(1), 9, 3)], min_charge=9)
+    write_events(folder / "empty.npz", [Digits.empty()])
+    before = set(names_in(folder))
+    result = invoke("validate", *options.split())
+    assert result.exit_code == exit_code, result.output
+    assert re.search(expected, words(result.stderr)), result.stderr
+    assert set(names_in(folder)) == before
+
+
+@pytest.mark.parametrize("package", ["scipy", "hist", "mplhep", "matplotlib"])
+def test_without_a_package_the_message_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    for module in [each for each in sys.modules if each == package or each.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    result = invoke("validate", "ours.parquet", "--report", "out.html")
+    require_failure(result, 1, rf"A validation needs {package}, .* pip install 'pxdbg-runtime\[validate\]'")
+    assert "out.html" not in names_in(folder)
+
+
+def test_the_command_line_starts_without_them() -> None:
+    program = (
+        "import sys, pxdbg_runtime.command_line\n"
+        "print([each for each in ('scipy.stats', 'hist', 'mplhep', 'matplotlib', 'pyarrow') if each in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

@@ -1,0 +1,168 @@
+"""Files of published marginals: what is read, what is refused, and the scores that were published."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pytest
+
+from pxdbg_runtime.errors import MarginalsError
+from pxdbg_runtime.validation.marginals import PublicMarginals, read_marginals, score_marginals
+from tests.validation_samples import marginals_object, write_marginals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PUBLIC: Final = Path(
+    os.environ.get("PXDBG_MARGINALS", Path(__file__).parents[2] / "shared" / "reference" / "pxd_marginals.json")
+)
+
+
+@pytest.fixture(scope="module")
+def public() -> PublicMarginals:
+    if not PUBLIC.is_file():
+        pytest.skip("the published marginals are not here: name them in PXDBG_MARGINALS")
+    return read_marginals(PUBLIC)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("ieagan", (2.80, 0.075, 0.093, 0.203, -10.2)), ("pegan", (4.75, 0.148, 0.208, 0.375, -23.1))],
+)
+def test_the_published_generators_score_as_they_did(
+    public: PublicMarginals, name: str, expected: tuple[float, ...]
+) -> None:
+    (generator,) = (each for each in public.published if each.name == name)
+    scores = score_marginals(generator, public.reference)
+    assert scores.charge is not None
+    assert scores.occupancy is not None
+    w1_adu, ks_charge, w1_points, ks_occupancy, total_percent = expected
+    assert scores.charge.w1 == pytest.approx(w1_adu, abs=0.005)
+    assert scores.charge.ks == pytest.approx(ks_charge, abs=0.0006)
+    assert scores.occupancy.w1 == pytest.approx(w1_points, abs=0.0005)
+    assert scores.occupancy.ks == pytest.approx(ks_occupancy, abs=0.0005)
+    assert scores.total_occupancy_percent == pytest.approx(total_percent, abs=0.05)
+
+
+def test_the_simulation_is_at_no_distance_from_itself(public: PublicMarginals) -> None:
+    scores = score_marginals(public.reference, public.reference)
+    assert scores.charge is not None
+    assert (scores.charge.w1, scores.charge.ks, scores.total_occupancy_percent, scores.sensor_charge_adu) == (0,) * 4
+    assert public.reference.mean_occupancy == pytest.approx(0.0090, abs=0.0001)
+    assert public.reference.layer_means(1)[0] == pytest.approx(0.0149, abs=0.0001)
+    assert public.reference.layer_means(2)[0] == pytest.approx(0.0051, abs=0.0001)
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    read = read_marginals(write_marginals(tmp_path / "m.json", marginals_object("one", "two")))
+    assert read.source == "Made for a test: <nobody> & nothing."
+    assert read.reference.name == "geant4"
+    assert [each.name for each in read.published] == ["one", "two"]
+    assert read.reference.charge_counts[:2].tolist() == [100000, 95123]
+    assert (len(read.reference.charge_counts), read.reference.min_charge) == (249, 7)
+    assert read.reference.occupancy_counts.sum() == 1000
+    assert read.reference.occupancy_overflow == 3
+
+
+def test_scores_by_hand(tmp_path: Path) -> None:
+    content: Any = marginals_object("one")
+    for name, bin_number in (("geant4", 10), ("one", 13)):
+        sample = content["samples"][name]
+        sample["charge_counts"] = [5 * int(number == bin_number) for number in range(249)]
+        sample["occupancy_counts"] = [7 * int(number == 2 * bin_number) for number in range(200)]
+    content["samples"]["one"]["sensor_mean_occupancy"] = [0.0099] * 40
+    content["samples"]["one"]["sensor_mean_charge"] = [25.0] * 20 + [22.0] * 20
+    content["samples"]["one"]["occupancy_overflow"] = 100_000  # left out of the histogram
+    read = read_marginals(write_marginals(tmp_path / "m.json", content))
+    scores = score_marginals(read.published[0], read.reference)
+    assert scores.charge is not None
+    assert scores.occupancy is not None
+    assert (scores.charge.w1, scores.charge.ks) == (3.0, 1.0)
+    assert scores.occupancy.w1 == pytest.approx(0.06)
+    assert scores.total_occupancy_percent == pytest.approx(10)
+    assert scores.sensor_occupancy_percent == pytest.approx(10)
+    assert scores.sensor_charge_adu == pytest.approx(3 / np.sqrt(2))
+    assert read.reference.mean_hit_charge == 17
+    assert read.published[0].layer_means(1) == pytest.approx((0.0099, 25.0))
+
+
+def at(*path: str, value: object = None) -> Callable[[Any], None]:
+    """Set a value, or take a field away."""
+
+    def change(content: Any) -> None:  # noqa: ANN401  # JSON of any shape
+        *to, last = path
+        for name in to:
+            content = content[name]
+        if value is None:
+            del content[last]
+        else:
+            content[last] = value
+
+    return change
+
+
+GEANT4: Final = ("samples", "geant4")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (at("samples"), "it lacks the field samples"),
+        (at("source"), "it lacks the field source"),
+        (at("source", value=7), "source must be text, but is 7"),
+        (at("more", value=1), "it has a field that is not known, more"),
+        (at("samples", value=[]), "samples must be an object"),
+        (at(*GEANT4), "it lacks the field samples.geant4"),
+        (at("samples", "one", value=3), "samples.one must be an object"),
+        (at(*GEANT4, "charge_counts"), "it lacks the field samples.geant4.charge_counts"),
+        (at("samples", "one", "more", value=3), "not known, samples.one.more"),
+        (at(*GEANT4, "charge_counts", value=[1]), "samples.geant4.charge_counts must hold 249 numbers, but holds 1"),
+        (at(*GEANT4, "charge_counts", value=[0] * 249), "samples.geant4.charge_counts must not be all zero"),
+        (at(*GEANT4, "charge_counts", value=[-1] * 249), "holds -1"),
+        (at(*GEANT4, "charge_counts", value=[0.5] * 249), "must be a list of integers"),
+        (at(*GEANT4, "charge_counts", value=[2**62] * 249), "must hold numbers from 0 to"),
+        (at("samples", "one", "occupancy_counts", value=[0] * 200), "samples.one.occupancy_counts must not be all"),
+        (at(*GEANT4, "occupancy_overflow", value=-1), "must be an integer of 0 or more"),
+        (at(*GEANT4, "empty_pixels", value=0.5), "samples.geant4.empty_pixels must be an integer"),
+        (at(*GEANT4, "sensor_mean_occupancy", value=[1.5] * 40), "must hold numbers from 0 to 1, but holds 1.5"),
+        (at(*GEANT4, "sensor_mean_occupancy", value=[0.0] * 40), "sensor_mean_occupancy must not be all zero"),
+        (at(*GEANT4, "sensor_mean_charge", value=[float("nan")] * 40), "must be a list of numbers"),
+        (at(*GEANT4, "sensor_mean_charge", value=["7"] * 40), "must be a list of numbers"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, change: Callable[[Any], None], expected: str) -> None:
+    content = copy.deepcopy(marginals_object("one"))
+    change(content)
+    path = write_marginals(tmp_path / "m.json", content)
+    with pytest.raises(MarginalsError, match=re.escape(expected)) as info:
+        read_marginals(path)
+    assert info.value.path == path
+    assert str(info.value).startswith(f"{path} is not a JSON file of marginals: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "it is not JSON"),
+        (b"[1, 2]", "it must be a JSON object"),
+        (b"\xff\xfe{}", "it is not text in UTF-8"),
+        (b"{} {}", "it is not JSON"),
+    ],
+)
+def test_what_is_no_json(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "m.json"
+    path.write_bytes(content)
+    with pytest.raises(MarginalsError, match=expected):
+        read_marginals(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MarginalsError, match=r"gone\.json cannot be read: No such file or directory\."):
+        read_marginals(tmp_path / "gone.json")
+    with pytest.raises(MarginalsError, match=r"cannot be read: Is a directory\."):
+        read_marginals(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -20,11 +20,10 @@ from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
 from pxdbg_runtime.optional import require
 from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
-from pxdbg_runtime.validation.page import write_page
-from pxdbg_runtime.validation.report import Report
-from pxdbg_runtime.validation.report import validate as validated
-from pxdbg_runtime.validation.sample import Sample, count_events
-from pxdbg_runtime.validation.summary_table import summary_columns, summary_rows
+
+if TYPE_CHECKING:
+    from pxdbg_runtime.validation.report import Report
+    from pxdbg_runtime.validation.sample import Sample
 
 __all__ = ["validate"]
 
@@ -49,6 +48,10 @@ def validate(
         _check_report(report)
         for module in ("scipy.stats", "matplotlib", "hist", "mplhep"):
             require(module, extra="validate", purpose="A validation")
+        # Here, because they load numba, which no other command's start shall wait for.
+        from pxdbg_runtime.validation.page import write_page
+        from pxdbg_runtime.validation.report import validate as validated
+
         listed = reference or []
         public = tuple(read_marginals(path) for path in listed if path.suffix == ".json")
         if public and min_charge != PUBLIC_MIN_CHARGE:
@@ -95,6 +98,8 @@ def _check_paths(digits: list[Path], references: list[Path]) -> None:
 
 
 def _counted(paths: list[Path], names: list[str], min_charge: int) -> tuple[Sample, ...]:
+    from pxdbg_runtime.validation.sample import count_events
+
     readers = [event_reader(path) for path in paths]
     counted = []
     with events_progress() as progress:
@@ -121,6 +126,8 @@ def _names(samples: list[Path], references: list[Path]) -> list[str]:
 
 
 def _print_summary(report: Report) -> None:
+    from pxdbg_runtime.validation.summary_table import summary_columns, summary_rows
+
     against = "" if report.primary is None else f"against {escape(report.primary)}, "
     title = f"{against}hits of {report.min_charge} ADU or more"
     rows = [row for row in summary_rows(report) if row.short_label]

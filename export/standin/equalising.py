@@ -16,24 +16,20 @@ from export.models import LATENT_SIZE
 from export.models.convnet import ConvNet
 from export.models.generator_module import SEED_HEIGHT, SEED_WIDTH
 from export.models.resnet import ResNet, UpsamplingBlock
-from export.standin.foundation import quarters
+from export.standin.foundation import CONVNET_GATED_FROM, RESNET_FEATURES_FROM, RESNET_GATED_FROM, quarters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from export.models import GeneratorModule
 
-__all__ = ["equalise", "first_hidden"]
+__all__ = ["equalise"]
 
 _LATENTS: Final = 192
 _OPEN: Final = -6.0
 """Above this a gated channel is open: shut ones are near -12."""
-_FIRST_HIDDEN: Final = (23, 6, 0)
-
-
-def first_hidden(block: int) -> int:
-    """Find the first gated channel of a block of the ResNet."""
-    return _FIRST_HIDDEN[block]
+_CONVNET_LAYERS: Final = (0, 4, 8, 12)
+"""Places of the convolutions of the foundation among the ConvNet's layers."""
 
 
 def equalise(model: GeneratorModule, seed: int) -> None:
@@ -49,49 +45,37 @@ def equalise(model: GeneratorModule, seed: int) -> None:
     latents = torch.randn(_LATENTS, LATENT_SIZE, generator=torch.Generator().manual_seed(seed))
     latents[:, 0] = 0.0  # the level is added to all, and is none of the variance
     with torch.no_grad():
-        features = model.get_submodule("fc")(latents)
+        features = model.get_submodule("fc")(latents).view(_LATENTS, -1, SEED_HEIGHT, SEED_WIDTH)
         if isinstance(model, ResNet):
-            features = features.view(_LATENTS, -1, SEED_HEIGHT, SEED_WIDTH)
-            for number, block in enumerate(list(model.blocks.children())[:3]):
-                if isinstance(block, UpsamplingBlock):
-                    features = _equalise_block(block, features, first_hidden(number))
+            blocks = [block for block in model.blocks if isinstance(block, UpsamplingBlock)]
+            for block, gated_from, features_from in zip(blocks, RESNET_GATED_FROM, RESNET_FEATURES_FROM, strict=False):
+                features = _equalise_block(block, features, gated_from, features_from)
         elif isinstance(model, ConvNet):
-            features = features.view(_LATENTS, -1, SEED_HEIGHT, SEED_WIDTH)
-            for place in (0, 4, 8, 12):
-                features = _equalise_layer(
-                    nn.Sequential(*list(model.features)[place : place + 4]), features, gated=place > 0
-                )
+            for place, first in zip(_CONVNET_LAYERS, CONVNET_GATED_FROM, strict=True):
+                layers = nn.Sequential(*list(model.features)[place : place + 4])
+                features = _equalise_layers(layers, features, first, gated=place > 0)
 
 
-def _equalise_block(block: UpsamplingBlock, features: Tensor, first: int) -> Tensor:
+def _equalise_block(block: UpsamplingBlock, features: Tensor, gated_from: int, features_from: int) -> Tensor:
     main = functional.interpolate(functional.relu(block.norm1(features)), scale_factor=2.0, mode="nearest")
     hidden = block.conv1(main)
-    channels = range(first, hidden.shape[1])
-    groups = quarters(channels)
-    _standardise(block.norm2, hidden, [int(row) for group in groups for row in group], gated=True)
+    groups = quarters(range(gated_from, hidden.shape[1]))
+    _standardise(block.norm2, hidden, [row for group in groups for row in group.tolist()], gated=True)
     shown = functional.relu(block.norm2(hidden))
-    level_and_codes = 7 if first else 1
-    rows = range(level_and_codes, block.conv2.out_channels)
     for group in groups:
         is_open = (hidden[:, group] > _OPEN).any(1)
-        partial = functional.conv2d(shown[:, group], block.conv2.weight[rows.start :, group], padding=1)
-        values = partial.transpose(0, 1)[:, is_open]
-        index = torch.arange(rows.start, rows.stop)[:, None]
-        block.conv2.weight[index, torch.from_numpy(group)] /= values.std(1)[:, None, None, None]
+        weight = block.conv2.weight[features_from:, group]
+        values = functional.conv2d(shown[:, group], weight, padding=1).transpose(0, 1)[:, is_open]
+        block.conv2.weight[features_from:, group] = weight / values.std(1)[:, None, None, None]
     return torch.add(block.conv2(shown), functional.interpolate(block.conv(features), scale_factor=2.0, mode="nearest"))
 
 
-def _equalise_layer(layers: nn.Sequential, features: Tensor, *, gated: bool) -> Tensor:
-    convolution, norm = layers[0], layers[1]
+def _equalise_layers(layers: nn.Sequential, features: Tensor, first: int, *, gated: bool) -> Tensor:
+    convolution, norm, *others = layers
     hidden = convolution(features)
     if isinstance(norm, nn.BatchNorm2d):
-        n_out = hidden.shape[1]
-        if not gated:
-            rows = list(range(23, n_out))
-        else:
-            rows = [int(row) for group in quarters(range(8 if n_out > 64 else 0, n_out)) for row in group]
-        _standardise(norm, hidden, rows, gated=gated)
-    result: Tensor = layers[1:](hidden)
+        _standardise(norm, hidden, list(range(first, hidden.shape[1])), gated=gated)
+    result: Tensor = nn.Sequential(norm, *others)(hidden)
     return result
 
 
@@ -104,4 +88,4 @@ def _standardise(norm: nn.BatchNorm2d, hidden: Tensor, rows: list[int], *, gated
         if gated:
             values = values[values > _OPEN]
         norm.running_mean[row] = values.mean()
-        norm.running_var[row] = values.var() - 1e-5
+        norm.running_var[row] = values.var() - norm.eps

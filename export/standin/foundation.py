@@ -37,7 +37,18 @@ if TYPE_CHECKING:
 
     from export.models import GeneratorModule
 
-__all__ = ["LEVEL_KNOTS", "LEVEL_SHARE", "N_DETECTORS", "PHASES", "Level", "lay_foundation", "quarters"]
+__all__ = [
+    "CONVNET_GATED_FROM",
+    "LEVEL_KNOTS",
+    "LEVEL_SHARE",
+    "N_DETECTORS",
+    "PHASES",
+    "RESNET_FEATURES_FROM",
+    "RESNET_GATED_FROM",
+    "Level",
+    "lay_foundation",
+    "quarters",
+]
 
 LEVEL_KNOTS: Final = tuple(float(knot) for knot in np.linspace(-2.4, 2.4, 17))
 """Values of the first latent at which the level's slope may change."""
@@ -48,6 +59,14 @@ N_DETECTORS: Final = 16
 
 PHASES: Final = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 """Signs of the two position codes, along u and v, in the four cells that come of one."""
+_N_CODES: Final = 6
+"""Channels of the codes: three for each of two directions."""
+RESNET_GATED_FROM: Final = (len(LEVEL_KNOTS) + _N_CODES, _N_CODES, 0)
+"""First gated channel between the two convolutions of each of the ResNet's first three blocks."""
+RESNET_FEATURES_FROM: Final = (1 + _N_CODES, 1 + _N_CODES, 1)
+"""First channel of the features after each of these blocks: level and codes come first, in the end the level alone."""
+CONVNET_GATED_FROM: Final = (len(LEVEL_KNOTS) + _N_CODES, 2 + _N_CODES, 2 + _N_CODES, 0)
+"""First channel of the features after each of the ConvNet's first four convolutions; those of the first are not gated."""
 _GATE: Final = 6.0
 _LATENTS_A_FEATURE: Final = 16
 _FEWEST_TERMS: Final = 4
@@ -110,16 +129,14 @@ def lay_foundation(family: str, seed: int, level: Level) -> GeneratorModule:
     return model.eval()
 
 
-def _cleared(*modules: nn.Module) -> None:
+def _clear(*modules: nn.Module) -> None:
     """Zero weights and biases; batch norms become the identity."""
-    for module in modules:
-        for name, parameter in module.named_parameters():
-            parameter.fill_(1.0 if "norm" in name or _is_batch_norm(module) else 0.0)
-            if name.endswith("bias"):
-                parameter.zero_()
-        for name, buffer in module.named_buffers():
-            if name.endswith("running_var"):
-                buffer.fill_(1.0 - 1e-5)  # a batch norm adds 1e-5
+    for module in (part for whole in modules for part in whole.modules()):
+        for parameter in module.parameters(recurse=False):
+            parameter.zero_()
+        if isinstance(module, torch.nn.BatchNorm2d) and module.running_var is not None:
+            module.weight.fill_(1.0)
+            module.running_var.fill_(1.0 - module.eps)  # which the batch norm adds
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:
@@ -127,10 +144,6 @@ def _bias(layer: nn.Conv2d) -> Tensor:
         message = "the convolutions of the generators have biases"
         raise ValueError(message)
     return layer.bias
-
-
-def _is_batch_norm(module: nn.Module) -> bool:
-    return isinstance(module, torch.nn.BatchNorm2d)
 
 
 def _fill_rows(weight: Tensor, rows: Iterable[int], rng: np.random.Generator) -> None:
@@ -237,7 +250,7 @@ def quarters(channels: range) -> list[NDArray[np.int64]]:
 
 def _lay_resnet(model: ResNet, rng: np.random.Generator, level: Level) -> None:
     blocks = [block for block in model.blocks if isinstance(block, UpsamplingBlock)]
-    _cleared(model.fc, *blocks[:3])
+    _clear(model.fc, *blocks[:3])
     n_knots = len(LEVEL_KNOTS)
     fc = model.fc.weight.view(-1, SEED_HEIGHT * SEED_WIDTH, LATENT_SIZE)
     bias = model.fc.bias.view(-1, SEED_HEIGHT, SEED_WIDTH)
@@ -249,12 +262,12 @@ def _lay_resnet(model: ResNet, rng: np.random.Generator, level: Level) -> None:
         row = n_knots + 3 * place
         for offset, value in enumerate((values["x" + direction], -values["x" + direction], values["y" + direction])):
             bias[row + offset] = torch.from_numpy(value.astype(np.float32))
-    features = np.arange(n_knots + 6, fc.shape[0])
+    features = np.arange(n_knots + _N_CODES, fc.shape[0])
     for channel in features.tolist():
         _fill_rows(fc[channel], range(fc.shape[1]), rng)
 
     codes = _resnet_codes(n_knots)
-    hidden = range(n_knots + 6, blocks[0].conv1.out_channels)
+    hidden = range(RESNET_GATED_FROM[0], blocks[0].conv1.out_channels)
     _hide(blocks[0], rng, codes, features, hidden, code_rows=n_knots)
     for knot in range(n_knots):
         blocks[0].conv1.weight[knot, knot, 1, 1] = 1.0
@@ -263,14 +276,14 @@ def _lay_resnet(model: ResNet, rng: np.random.Generator, level: Level) -> None:
     features = _show(blocks[0], rng, hidden, n_terms=12, code_rows=n_knots)
 
     # From here on channel 0 is the level, 1 to 6 are the codes.
-    hidden = range(6, blocks[1].conv1.out_channels)
+    hidden = range(RESNET_GATED_FROM[1], blocks[1].conv1.out_channels)
     _hide(blocks[1], rng, _resnet_codes(1), features, hidden, code_rows=0)
     features = _show(blocks[1], rng, hidden, n_terms=10, code_rows=0)
     blocks[1].conv.weight[0, 0] = 1.0
 
     hidden = range(blocks[2].conv1.out_channels)
     _hide(blocks[2], rng, _resnet_codes(1), features, hidden, code_rows=None)
-    for row in range(1, blocks[2].conv2.out_channels):
+    for row in range(RESNET_FEATURES_FROM[2], blocks[2].conv2.out_channels):
         _mix(blocks[2].conv2.weight[row], rng, quarters(hidden), 8, _VARIANCE_OF_RELU)
     blocks[2].conv.weight[0, 0] = 1.0
     blocks[2].conv.weight[1:, 0] = LEVEL_SHARE
@@ -311,14 +324,14 @@ def _show(
             block.conv2.weight[row + offset, [source, source + 1], 1, 1] = sign
             _bias(block.conv2)[row + offset] = -sign
         block.conv2.weight[row + 2, source + 2, 1, 1] = 1.0
-    features = np.arange(7, block.conv2.out_channels)
+    features = np.arange(1 + _N_CODES, block.conv2.out_channels)
     for row in features.tolist():
         _mix(block.conv2.weight[row], rng, quarters(hidden), n_terms, _VARIANCE_OF_RELU)
     return features
 
 
 def _lay_convnet(model: ConvNet, rng: np.random.Generator, level: Level) -> None:
-    _cleared(model.fc, *list(model.features)[:14])
+    _clear(model.fc, *list(model.features)[:14])
     convolutions = [model.get_submodule(f"features.{k}") for k in (0, 4, 8, 12)]
     first, second, third, fourth = (layer for layer in convolutions if isinstance(layer, torch.nn.Conv2d))
     n_knots = len(LEVEL_KNOTS)
@@ -339,17 +352,17 @@ def _lay_convnet(model: ConvNet, rng: np.random.Generator, level: Level) -> None
         row, source = n_knots + 3 * place, 1 + 2 * place
         first.weight[row, source, 2, 2], first.weight[row + 1, source, 2, 2] = 1.0, -1.0
         first.weight[row + 2, source + 1, 2, 2] = 1.0
-    hidden = np.arange(n_knots + 6, first.out_channels)
+    hidden = np.arange(CONVNET_GATED_FROM[0], first.out_channels)
     for row in hidden.tolist():
         _mix(first.weight[row], rng, [features], 8, 1.0)
 
     # After the second and third: level, one, |code + X| in two and Y of both directions, features.
     second.weight[0, :n_knots, 2, 2] = torch.tensor(level.slopes)
     _bias(second)[0] = level.constant + _LEVEL_OFFSET
-    open_features = _gated(second, rng, _resnet_codes(n_knots), [hidden], first_hidden=8)
+    open_features = _gated(second, rng, _resnet_codes(n_knots), [hidden], CONVNET_GATED_FROM[1])
     third.weight[0, 0, 2, 2] = 1.0
-    open_features = _gated(third, rng, _convnet_codes(), open_features, first_hidden=8)
-    _gated(fourth, rng, _convnet_codes(), open_features, first_hidden=0)
+    open_features = _gated(third, rng, _convnet_codes(), open_features, CONVNET_GATED_FROM[2])
+    _gated(fourth, rng, _convnet_codes(), open_features, CONVNET_GATED_FROM[3])
     fourth.weight[:, 0, 2, 2] = LEVEL_SHARE
     _bias(fourth).sub_(LEVEL_SHARE * _LEVEL_OFFSET)
 
@@ -366,13 +379,12 @@ def _gated(
     rng: np.random.Generator,
     codes: dict[str, _Codes],
     features: list[NDArray[np.int64]],
-    *,
-    first_hidden: int,
+    first_gated: int,
 ) -> list[NDArray[np.int64]]:
-    if first_hidden:
+    if first_gated:
         _bias(layer)[1] = 1.0
         _next_codes(layer.weight, codes, 2)
-    groups = quarters(range(first_hidden, layer.out_channels))
+    groups = quarters(range(first_gated, layer.out_channels))
     for phase, channels in zip(PHASES, groups, strict=True):
         _deal(layer.weight, rng, channels, features, _VARIANCE_OF_RELU)
         for row in channels.tolist():

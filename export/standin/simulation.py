@@ -31,6 +31,9 @@ _V_PITCH_UM: Final = {1: 57.5, 2: 77.5}
 """Means of the two pitches along a sensor of each layer (55 and 60, 70 and 85)."""
 _COMMON_SHARE: Final = 0.5
 _RAW_THRESHOLD: Final = 6.5
+"""ADU before the map."""
+_STEPS_PER_ADU: Final = 64
+_RAW_STEPS: Final = 1024 * _STEPS_PER_ADU
 _MAP_SEED: Final = 20240115
 _MAP_IMAGES: Final = 400
 _MAP_POINTS: Final = 400
@@ -82,10 +85,6 @@ def simulated_images(
     table[: int(np.ceil(_RAW_THRESHOLD * _STEPS_PER_ADU))] = 0
     steps = np.clip(raw * _STEPS_PER_ADU, 0, _RAW_STEPS - 1).astype(np.int64)
     return np.minimum(table, 255).astype(np.uint8)[steps]
-
-
-_STEPS_PER_ADU: Final = 64
-_RAW_STEPS: Final = 1024 * _STEPS_PER_ADU
 
 
 def _raw_images(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from export.pipeline import export_checkpoint
+from export.pipeline import ORIGINAL_MIN_CHARGE, export_checkpoint
 from pxdbg_runtime.command_line.console import failures_reported, stdout
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -75,6 +75,9 @@ def export(
         int,
         typer.Option(min=7, max=8, help="int8: 7 gives the same digits on every CPU, 8 only where there is VNNI."),
     ] = 7,
+    min_charge: Annotated[
+        int, typer.Option(min=1, max=255, help="Smallest charge of a hit, ADU; the original has no read-out threshold.")
+    ] = ORIGINAL_MIN_CHARGE,
     accept_beyond_bounds: Annotated[
         bool, typer.Option("--accept-beyond-bounds", help="Write a graph whose digits are too far from float32's.")
     ] = False,
@@ -100,6 +103,7 @@ def export(
             precision=precision.value,
             target=(target or _usual_target(precision)).value,
             weight_bits=8 if weight_bits == 8 else 7,
+            min_charge=min_charge,
             accept_beyond_bounds=accept_beyond_bounds,
             explain=explain,
             tell=_say,

@@ -13,12 +13,12 @@ from export.checkpoint import load_checkpoint
 from export.fidelity import require_fidelity
 from export.graph import with_charges
 from export.models import LATENT_SIZE
-from export.parity import measured_parity, require_parity
+from export.parity import MAX_ABS_DIFFERENCE, allowed_difference, measured_parity, require_parity
 from export.precisions import Made, explained, made
 from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
 from pxdbg_runtime import __version__
 from pxdbg_runtime.atomic_file import written_whole
-from pxdbg_runtime.card import Draw, GraphInput, MadeWith, ModelCard, Nature, Parity
+from pxdbg_runtime.card import N_THRESHOLDS, Draw, GraphInput, MadeWith, ModelCard, Nature, Parity
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
 from pxdbg_runtime.graph_file import GraphFile, read_graph_file, sealed
 from pxdbg_runtime.sensors import N_SENSORS, SENSORS
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from export.int8 import WeightBits
     from pxdbg_runtime.card import Fidelity, Precision
 
-__all__ = ["export_checkpoint"]
+__all__ = ["ORIGINAL_MIN_CHARGE", "export_checkpoint"]
 
 _PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
-_MIN_CHARGE: Final = 1
+ORIGINAL_MIN_CHARGE: Final = 1
 """The original's smallest charge of a hit, ADU."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -52,6 +52,7 @@ def export_checkpoint(
     target: Target = "cpu",
     rewrite: bool = True,
     weight_bits: WeightBits = 7,
+    min_charge: int = ORIGINAL_MIN_CHARGE,
     accept_beyond_bounds: bool = False,
     explain: bool = False,
     tell: Callable[[str], None] = lambda _: None,
@@ -80,6 +81,8 @@ def export_checkpoint(
         False leaves the graph as PyTorch's exporter gave it, for comparisons; float32 for the CPU alone.
     weight_bits : {7, 8}
         Of an int8 graph: with 7 every CPU gives the same digits, with 8 those with VNNI alone.
+    min_charge : int
+        Smallest charge of a hit for the card, ADU: 1 as in the original, 7 where the read-out threshold is to hold.
     accept_beyond_bounds : bool
         Write a float16 or int8 graph even if its digits are too far from float32's.
     explain : bool
@@ -100,6 +103,9 @@ def export_checkpoint(
     if not rewrite and (precision, target) != ("float32", "cpu"):
         message = "rewrite=False is for float32 on the CPU: other precisions and targets are made by rewriting."
         raise ArgumentValueError("rewrite", message)
+    if not 1 <= min_charge <= N_THRESHOLDS:
+        message = f"min_charge must be 1 to {N_THRESHOLDS} ADU, but is {min_charge}."
+        raise ArgumentValueError("min_charge", message)
     name = checkpoint.stem if name is None else name
     if not _NAME.fullmatch(name):
         message = f"--name must hold letters, digits, '.', '_' and '-' alone, but is {name!r}."
@@ -114,14 +120,17 @@ def export_checkpoint(
         explained(plain, target, tell)
     if rewrite:
         graph = made(
-            plain, precision, target, thresholds=thresholds, min_charge=_MIN_CHARGE, weight_bits=weight_bits, tell=tell
+            plain, precision, target, thresholds=thresholds, min_charge=min_charge, weight_bits=weight_bits, tell=tell
         )
     else:
         graph = Made(model=plain, passes=(), fidelity=None)
     parity = measured_parity(model, graph.model)
     tell(_said(parity))
     if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
-        require_parity(parity)
+        if not parity.max_abs_difference <= MAX_ABS_DIFFERENCE:
+            allowed = allowed_difference(model)
+            tell(f"allowed for the rounding of this model in float32: {allowed:.2e}")
+            require_parity(parity, allowed)
     else:
         tell(_said_of_fidelity(graph.fidelity))
         if not accept_beyond_bounds:
@@ -147,7 +156,7 @@ def export_checkpoint(
         opset=OPSET,
         thresholds=tuple(thresholds.tolist()),
         cut=None,
-        min_charge=_MIN_CHARGE,
+        min_charge=min_charge,
         checkpoint_sha256=checkpoint_sha256,
         made_with=_made_with(),
         parity=parity,

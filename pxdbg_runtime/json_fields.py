@@ -102,12 +102,20 @@ class Fields:
                 return choice
         raise self._error(name, f"one of {', '.join(choices)}", value)
 
+    def one_of_or_none(self, name: str, choices: tuple[Choice, ...]) -> Choice | None:
+        """Take one of several strings, or null."""
+        return None if self._is_null(name) else self.one_of(name, choices)
+
     def sha256(self, name: str) -> str:
         """Take a SHA-256, 64 hexadecimal digits in lower case."""
         value = self._take(name)
         if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
             raise self._error(name, "a SHA-256 of 64 hexadecimal digits", value)
         return value
+
+    def sha256_or_none(self, name: str) -> str | None:
+        """Take a SHA-256, or null."""
+        return None if self._is_null(name) else self.sha256(name)
 
     def integer(self, name: str, allowed: NumberRange = _ANY_NUMBER) -> int:
         """Take an integer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from pxdbg_runtime.card import Nature, Precision
 from pxdbg_runtime.json_fields import Fields, NumberRange
@@ -14,9 +14,12 @@ from pxdbg_runtime.version import __version__
 if TYPE_CHECKING:
     from pxdbg_runtime.generator import Generator
 
-__all__ = ["HowMade", "how_made"]
+__all__ = ["DigitNature", "HowMade", "how_made"]
 
 _SCHEMA: Final = 1
+
+DigitNature = Literal[Nature, "simulation"]
+"""What digits are worth: what the weights are that generated them, or that they were simulated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +29,12 @@ class HowMade:
     Attributes
     ----------
     model : str
-        Name on the model card.
+        Name on the model card, or of the simulation.
     nature, provenance : str
-        What the weights are worth and where they come from, from the card.
-    precision : {"float32", "float16", "int8"}
-    graph_sha256 : str
+        What the weights are worth and where they come from, from the card; "simulation" if no generator made them.
+    precision : {"float32", "float16", "int8"} or None
+        None if no graph made them.
+    graph_sha256 : str or None
     seed : int
     random_stream : {"philox", "torch"}
     first_event, events : int
@@ -38,16 +42,16 @@ class HowMade:
     min_charge : int
         Zero-suppression threshold in ADU.
     provider : str
-        Execution provider of ONNX Runtime.
+        Execution provider of ONNX Runtime, or what computed a simulation.
     version : str
         Of pxdbg-runtime.
     """
 
     model: str
-    nature: Nature
+    nature: DigitNature
     provenance: str
-    precision: Precision
-    graph_sha256: str
+    precision: Precision | None
+    graph_sha256: str | None
     seed: int
     random_stream: RandomStreamName
     first_event: int
@@ -55,6 +59,11 @@ class HowMade:
     min_charge: int
     provider: str
     version: str
+
+    def __str__(self) -> str:
+        """Say what made them, on what, from which seed, in one line."""
+        made_by = self.model if self.precision is None else f"{self.model} {self.precision}"
+        return f"{made_by} on {self.provider}, seed {self.seed}, stream {self.random_stream}"
 
     def to_json(self) -> str:
         """Write it as JSON."""
@@ -73,10 +82,10 @@ class HowMade:
         fields.integer("schema", NumberRange(_SCHEMA, _SCHEMA))
         return cls(
             model=fields.text("model"),
-            nature=fields.one_of("nature", get_args(Nature)),
+            nature=fields.one_of("nature", get_args(DigitNature)),
             provenance=fields.text("provenance"),
-            precision=fields.one_of("precision", get_args(Precision)),
-            graph_sha256=fields.sha256("graph_sha256"),
+            precision=fields.one_of_or_none("precision", get_args(Precision)),
+            graph_sha256=fields.sha256_or_none("graph_sha256"),
             seed=fields.integer("seed", NumberRange(MIN_SEED, MAX_SEED)),
             random_stream=fields.one_of("random_stream", RANDOM_STREAMS),
             first_event=fields.integer("first_event", NumberRange(0, MAX_EVENT)),

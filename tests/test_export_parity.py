@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from export.errors import ParityError
-from export.parity import MAX_ABS_DIFFERENCE, measured_parity, require_parity
+from export.parity import MAX_ABS_DIFFERENCE, allowed_difference, measured_parity, require_parity
 from export.torch_graph import to_onnx
 from pxdbg_runtime.card import Parity
 from tests.checkpoints import FlatNet
@@ -80,6 +81,19 @@ def test_more_than_the_limit_is_refused(difference: float) -> None:
 def test_the_limit_itself_passes() -> None:
     assert MAX_ABS_DIFFERENCE == 1e-5
     require_parity(Parity(images=8, max_abs_difference=1e-5, equal_charges=0.5))
+
+
+def test_a_model_that_float32_computes_coarsely_may_differ_by_its_rounding(model: FlatNet) -> None:
+    assert allowed_difference(model) == MAX_ABS_DIFFERENCE
+    steep = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in steep.parameters():
+            parameter.mul_(300.0)
+    allowed = allowed_difference(steep)
+    assert 2 * MAX_ABS_DIFFERENCE < allowed < 0.1
+    require_parity(Parity(images=8, max_abs_difference=0.9 * allowed, equal_charges=1.0), allowed)
+    with pytest.raises(ParityError, match="nothing was written"):
+        require_parity(Parity(images=8, max_abs_difference=1.1 * allowed, equal_charges=1.0), allowed)
 
 
 def test_latents_are_fresh_and_the_callers_generator_is_left_alone(model: FlatNet, graph: onnx.ModelProto) -> None:

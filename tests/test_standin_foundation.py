@@ -7,13 +7,18 @@ import torch
 from export.models.convnet import ConvNet
 from export.models.generator_module import SEED_HEIGHT, SEED_WIDTH
 from export.models.resnet import ResNet
-from export.standin.foundation import LEVEL_KNOTS, LEVEL_SHARE, Level, lay_foundation
+from export.standin.foundation import lay_foundation
+from export.standin.level import LEVEL_KNOTS, LEVEL_SHARE, STEP_FROM, Level
+from export.standin.signs import balanced_signs, opposite_signs, orthogonal_rows
 
-LEVEL = Level.through(np.sin(np.asarray(LEVEL_KNOTS)))
+LEVEL = Level.through(np.sin(np.asarray(LEVEL_KNOTS)), step=0.7)
 
 
-def test_a_level_goes_through_its_values() -> None:
-    assert LEVEL(np.asarray(LEVEL_KNOTS)) == pytest.approx(np.sin(np.asarray(LEVEL_KNOTS)))
+def test_a_level_goes_through_its_values_and_then_steps() -> None:
+    knots = np.asarray(LEVEL_KNOTS)
+    expected = np.sin(knots) + np.where(knots > STEP_FROM, 0.7 * np.minimum(10 * (knots - STEP_FROM), 1), 0)
+    assert LEVEL(knots) == pytest.approx(expected)
+    assert LEVEL(np.array([-9.0, 9.0])) == pytest.approx([np.sin(-2.4), np.sin(2.4) + 0.7])
 
 
 @torch.no_grad()
@@ -21,6 +26,7 @@ def test_the_level_of_the_resnet_is_the_same_in_every_cell() -> None:
     model = lay_foundation("resnet", 5, LEVEL)
     assert isinstance(model, ResNet)
     latents = torch.randn(3, 96, generator=torch.Generator().manual_seed(1))
+    latents[:, 0] = torch.tensor([-1.3, 0.25, 1.1])  # the step is between the second and its ends
     features = model.blocks[:3](model.fc(latents).view(3, -1, SEED_HEIGHT, SEED_WIDTH))
     expected = LEVEL(latents[:, 0].double().numpy())
     assert features[:, 0].numpy() == pytest.approx(np.broadcast_to(expected[:, None, None], (3, 64, 192)), abs=1e-5)
@@ -31,12 +37,53 @@ def test_the_level_of_the_resnet_is_the_same_in_every_cell() -> None:
 
 
 @torch.no_grad()
+def test_the_level_of_the_convnet_is_added_to_every_feature() -> None:
+    shifts = np.array([-1.3, 0.25, 1.1])
+    latents = torch.randn(1, 96, generator=torch.Generator().manual_seed(3)).repeat(3, 1)
+    latents[:, 0] = torch.from_numpy(shifts).float()
+    model = lay_foundation("convnet", 5, LEVEL)
+    assert isinstance(model, ConvNet)
+    features = model.features[:13](model.fc(latents).view(3, -1, SEED_HEIGHT, SEED_WIDTH)).double().numpy()
+    expected = LEVEL_SHARE * (LEVEL(shifts) - LEVEL(shifts[:1]))
+    assert features - features[:1] == pytest.approx(
+        np.broadcast_to(expected[:, None, None, None], features.shape), abs=1e-4
+    )
+
+
+@torch.no_grad()
 def test_a_quarter_of_the_channels_of_the_convnet_is_open_in_every_cell() -> None:
-    model = lay_foundation("convnet", 6, LEVEL)
+    model = lay_foundation("convnet", 6, Level.through(np.zeros(len(LEVEL_KNOTS))))
     assert isinstance(model, ConvNet)
     latents = torch.randn(2, 96, generator=torch.Generator().manual_seed(2))
     features = model.features[:13](model.fc(latents).view(2, -1, SEED_HEIGHT, SEED_WIDTH))
-    is_open = features.view(2, 4, 16, 64, 192) > -6.5
-    assert (is_open.sum(1) == 1).float().mean().item() > 0.999
-    # Every channel is open in a quarter of the cells.
-    assert is_open.float().mean((0, 3, 4)).numpy() == pytest.approx(np.full((4, 16), 0.25), abs=0.001)
+    is_open = features.view(2, 4, 16, 64, 192).mean(2) > -3.5
+    assert (is_open.sum(1) == 1).all()
+    assert is_open.float().mean((0, 2, 3)).tolist() == [0.25] * 4
+
+
+def test_balanced_rows_have_as_much_of_either_sign_and_are_little_alike() -> None:
+    rows = balanced_signs(np.random.default_rng(1), 48, 28, given=None)
+    assert rows.shape == (48, 28)
+    assert not rows.sum(axis=1).any()
+    assert set(np.unique(rows).tolist()) == {-1, 1}
+    products = rows @ rows.T - 28 * np.eye(48, dtype=int)
+    assert products.max() <= 14
+    given = opposite_signs(16)
+    assert np.array_equal(balanced_signs(np.random.default_rng(2), 40, 16, given=given)[:30], given)
+
+
+def test_opposite_rows_are_orthogonal_or_opposite() -> None:
+    rows = opposite_signs(16)
+    products = rows @ rows.T
+    assert rows.shape == (30, 16)
+    assert not rows.sum(axis=1).any()
+    assert set(np.unique(products).tolist()) == {-16, 0, 16}
+    assert np.array_equal(rows[::2], -rows[1::2])
+
+
+def test_orthogonal_rows_have_no_sum() -> None:
+    rows = orthogonal_rows(np.random.default_rng(3), 40, 30)
+    assert rows.shape == (40, 30)
+    assert rows.sum(axis=1) == pytest.approx(0, abs=1e-12)
+    assert rows[:29] @ rows[:29].T == pytest.approx(np.eye(29), abs=1e-12)
+    assert (rows**2).sum(axis=1) == pytest.approx(1)

@@ -1,12 +1,15 @@
-"""Measured scales of a foundation: features of mean 0 and variance 1, in each of the cells that come of one.
+"""Equal features: sums that in each of the cells that come of one have the mean 0, the variance 1 and no correlation.
 
-Random sums of a few terms differ by some percent in their variance, and the rate of hits grows tenfold while a threshold
-moves by one standard deviation: without this the cells that come of one would differ in their rates, which shows as seams.
+Sums of a few terms differ by some percent in their variance, and are correlated by some percent. The rate of hits grows
+tenfold while a threshold moves by one standard deviation: without this the cells that come of one would differ in their
+rates, which shows as seams. So the factors of the sums are changed a little, to make their measured covariance that of white noise.
+
+The measurement is kept with a stand-in: made again on another machine it would differ in its last digits.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import torch
 from torch import nn
@@ -16,76 +19,107 @@ from export.models import LATENT_SIZE
 from export.models.convnet import ConvNet
 from export.models.generator_module import SEED_HEIGHT, SEED_WIDTH
 from export.models.resnet import ResNet, UpsamplingBlock
-from export.standin.foundation import CONVNET_GATED_FROM, RESNET_FEATURES_FROM, RESNET_GATED_FROM, quarters
+from export.standin import convnet_foundation, resnet_foundation
+from export.standin.gated_sums import GatedSums, fill_sums
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from export.models import GeneratorModule
 
-__all__ = ["equalise"]
+__all__ = ["Factors", "equalise", "measure_factors"]
+
+Factors: TypeAlias = "dict[str, Tensor]"
+"""By the names of convolutions: `<name>.factors`, shape (sums, terms), and `<name>.means`, shape (sums,), of gated sums."""
 
 _LATENTS: Final = 192
-_OPEN: Final = -6.0
-"""Above this a gated channel is open: shut ones are near -12."""
-_CONVNET_LAYERS: Final = (0, 4, 8, 12)
-"""Places of the convolutions of the foundation among the ConvNet's layers."""
+_OPEN: Final = -3.5
+"""Above this the mean of a group of sums is where they are open: it is near 0 there, and near -7 elsewhere."""
 
 
-def equalise(model: GeneratorModule, seed: int) -> None:
-    """Measure the scales on latents and put them into the batch norms and the second convolutions.
+def equalise(model: GeneratorModule, factors: Factors) -> None:
+    """Put measured factors into a foundation as `lay_foundation` made it."""
+    with torch.no_grad():
+        for sums in _gated_sums(model):
+            _put(model, sums, factors)
+
+
+def measure_factors(model: GeneratorModule, seed: int) -> Factors:
+    """Measure the factors of a foundation on latents.
 
     Parameters
     ----------
     model : GeneratorModule
-        As `lay_foundation` made it; changed in place.
+        As `lay_foundation` made it; the factors are put into it.
     seed : int
         Of the latents.
     """
     latents = torch.randn(_LATENTS, LATENT_SIZE, generator=torch.Generator().manual_seed(seed))
     latents[:, 0] = 0.0  # the level is added to all, and is none of the variance
+    found: Factors = {}
     with torch.no_grad():
-        features = model.get_submodule("fc")(latents).view(_LATENTS, -1, SEED_HEIGHT, SEED_WIDTH)
-        if isinstance(model, ResNet):
-            blocks = [block for block in model.blocks if isinstance(block, UpsamplingBlock)]
-            for block, gated_from, features_from in zip(blocks, RESNET_GATED_FROM, RESNET_FEATURES_FROM, strict=False):
-                features = _equalise_block(block, features, gated_from, features_from)
-        elif isinstance(model, ConvNet):
-            for place, first in zip(_CONVNET_LAYERS, CONVNET_GATED_FROM, strict=True):
-                layers = nn.Sequential(*list(model.features)[place : place + 4])
-                features = _equalise_layers(layers, features, first, gated=place > 0)
+        first_map = model.get_submodule("fc")(latents).view(_LATENTS, -1, SEED_HEIGHT, SEED_WIDTH)
+        for sums, inputs in zip(_gated_sums(model), _inputs(model, first_map), strict=True):
+            convolution = model.get_submodule(sums.convolution)
+            found |= _whitened(sums, convolution, convolution(inputs))
+            _put(model, sums, found)
+    return found
 
 
-def _equalise_block(block: UpsamplingBlock, features: Tensor, gated_from: int, features_from: int) -> Tensor:
-    main = functional.interpolate(functional.relu(block.norm1(features)), scale_factor=2.0, mode="nearest")
-    hidden = block.conv1(main)
-    groups = quarters(range(gated_from, hidden.shape[1]))
-    _standardise(block.norm2, hidden, [row for group in groups for row in group.tolist()], gated=True)
-    shown = functional.relu(block.norm2(hidden))
-    for group in groups:
-        is_open = (hidden[:, group] > _OPEN).any(1)
-        weight = block.conv2.weight[features_from:, group]
-        values = functional.conv2d(shown[:, group], weight, padding=1).transpose(0, 1)[:, is_open]
-        block.conv2.weight[features_from:, group] = weight / values.std(1)[:, None, None, None]
-    return torch.add(block.conv2(shown), functional.interpolate(block.conv(features), scale_factor=2.0, mode="nearest"))
+def _gated_sums(model: GeneratorModule) -> tuple[GatedSums, ...]:
+    return resnet_foundation.SUMS if isinstance(model, ResNet) else convnet_foundation.SUMS
 
 
-def _equalise_layers(layers: nn.Sequential, features: Tensor, first: int, *, gated: bool) -> Tensor:
-    convolution, norm, *others = layers
-    hidden = convolution(features)
-    if isinstance(norm, nn.BatchNorm2d):
-        _standardise(norm, hidden, list(range(first, hidden.shape[1])), gated=gated)
-    result: Tensor = nn.Sequential(norm, *others)(hidden)
-    return result
+def _inputs(model: GeneratorModule, first_map: Tensor) -> Iterator[Tensor]:
+    """Compute the inputs of the convolutions with gated sums, with what has been put into those before."""
+    features = first_map
+    if isinstance(model, ConvNet):
+        layers = list(model.features)
+        for start in range(0, 4 * len(convnet_foundation.SUMS), 4):
+            features = nn.Sequential(*layers[start : start + 4])(features)
+            yield features
+    for block in model.children() if isinstance(model, ResNet) else ():
+        if isinstance(block, nn.Sequential):
+            for part in list(block)[: len(resnet_foundation.SUMS)]:
+                if isinstance(part, UpsamplingBlock):
+                    yield functional.interpolate(
+                        functional.relu(part.norm1(features)), scale_factor=2.0, mode="nearest"
+                    )
+                    features = part(features)
 
 
-def _standardise(norm: nn.BatchNorm2d, hidden: Tensor, rows: list[int], *, gated: bool) -> None:
-    if norm.running_mean is None or norm.running_var is None:
-        message = "the batch norms of the generators keep statistics"
-        raise ValueError(message)
-    for row in rows:
-        values = hidden[:, row]
-        if gated:
-            values = values[values > _OPEN]
-        norm.running_mean[row] = values.mean()
-        norm.running_var[row] = values.var() - norm.eps
+def _whitened(sums: GatedSums, convolution: nn.Module, hidden: Tensor) -> Factors:
+    """Factors that make the sums that are open together uncorrelated, and their means."""
+    weight = convolution.get_parameter("weight")
+    middle = weight.shape[-1] // 2
+    terms = sums.inputs[0].reshape(len(sums.inputs[0]), -1)[:, 0]
+    factors, means = [], []
+    for group in sums.rows:
+        rows = torch.from_numpy(group.reshape(len(group), -1)[:, 0].copy())
+        values = hidden[:, rows].transpose(0, 1).flatten(1)
+        values = values[:, values.mean(0) > _OPEN]
+        covariance = torch.cov(values).double()
+        if not sums.independent:
+            covariance = covariance.diagonal().diag()
+        # The inverse root that changes the sums least.
+        eigenvalues, vectors = torch.linalg.eigh(covariance)
+        whitening = vectors @ torch.diag(eigenvalues**-0.5) @ vectors.T
+        factors.append(whitening @ weight[rows][:, terms, middle, middle].double())
+        means.append(whitening @ values.mean(1).double())
+    return {
+        f"{sums.convolution}.factors": torch.cat(factors).float(),
+        f"{sums.convolution}.means": torch.cat(means).float(),
+    }
+
+
+def _put(model: GeneratorModule, sums: GatedSums, factors: Factors) -> None:
+    fill_sums(model, sums, factors[f"{sums.convolution}.factors"])
+    means = model.get_buffer(f"{sums.norm}.running_mean")
+    start = 0
+    for group in sums.rows:
+        of_group = factors[f"{sums.convolution}.means"][start : start + len(group)]
+        for column in group.reshape(len(group), -1).T:
+            means[column] = of_group
+        start += len(group)

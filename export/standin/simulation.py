@@ -25,12 +25,12 @@ from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["occupancies_of_events", "simulated_images"]
+__all__ = ["charges_of_hits", "occupancies_of_events", "raw_sensor", "simulated_images"]
 
 _V_PITCH_UM: Final = {1: 57.5, 2: 77.5}
 """Means of the two pitches along a sensor of each layer (55 and 60, 70 and 85)."""
 _COMMON_SHARE: Final = 0.5
-_RAW_THRESHOLD: Final = 6.5
+RAW_THRESHOLD: Final = 6.5
 """ADU before the map."""
 _STEPS_PER_ADU: Final = 64
 _RAW_STEPS: Final = 1024 * _STEPS_PER_ADU
@@ -79,32 +79,47 @@ def simulated_images(
     ndarray of uint8, shape (n, n_rows, 768)
         ADU; none from 1 to 6.
     """
-    raw = _raw_images(occupancies, layers, rng, n_rows)
-    knots, charges = _spectrum_map()
-    table = np.interp(np.arange(_RAW_STEPS) / _STEPS_PER_ADU, knots, charges)
-    table[: int(np.ceil(_RAW_THRESHOLD * _STEPS_PER_ADU))] = 0
-    steps = np.clip(raw * _STEPS_PER_ADU, 0, _RAW_STEPS - 1).astype(np.int64)
-    return np.minimum(table, 255).astype(np.uint8)[steps]
-
-
-def _raw_images(
-    occupancies: NDArray[np.float64], layers: NDArray[np.int64], rng: np.random.Generator, n_rows: int
-) -> NDArray[np.float32]:
-    raw = np.zeros((len(occupancies), n_rows, N_V_CELLS), np.float32)
+    charges = np.zeros((len(occupancies), n_rows, N_V_CELLS), np.uint8)
     seeds = rng.integers(0, 2**32, len(occupancies))
-    for image, occupancy, layer, seed in zip(raw, occupancies, layers, seeds, strict=True):
-        draw_sensor(image, round(occupancy * image.size), _V_PITCH_UM[int(layer)], _RAW_THRESHOLD, int(seed))
+    for image, occupancy, layer, seed in zip(charges, occupancies, layers, seeds, strict=True):
+        raw = raw_sensor(float(occupancy), int(layer), int(seed), n_rows)
+        hits = raw >= RAW_THRESHOLD
+        image[hits] = charges_of_hits(raw[hits])
+    return charges
+
+
+def raw_sensor(occupancy: float, layer: int, seed: int, n_rows: int = N_U_CELLS) -> NDArray[np.float32]:
+    """Simulate the charges of a sensor as they are before the map, shape (n_rows, 768); hits have `RAW_THRESHOLD` or more."""
+    raw = np.zeros((n_rows, N_V_CELLS), np.float32)
+    draw_sensor(raw, round(occupancy * raw.size), _V_PITCH_UM[layer], RAW_THRESHOLD, seed)
     return raw
 
 
+def charges_of_hits(raw: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Map charges of hits to those of the wanted spectrum, ADU."""
+    steps = np.minimum(raw * _STEPS_PER_ADU, _RAW_STEPS - 1).astype(np.int64)
+    charges: NDArray[np.uint8] = _charge_table()[steps]
+    return charges
+
+
 @cache
+def _charge_table() -> NDArray[np.uint8]:
+    knots, charges = _spectrum_map()
+    return np.minimum(np.interp(np.arange(_RAW_STEPS) / _STEPS_PER_ADU, knots, charges), 255).astype(np.uint8)
+
+
 def _spectrum_map() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Charges as simulated, and what they must become for the spectrum to be right."""
     rng = np.random.default_rng(_MAP_SEED)
     n_events = _MAP_IMAGES // N_SENSORS
     layers = np.tile([sensor.layer for sensor in SENSORS], n_events)
-    raw = _raw_images(occupancies_of_events(n_events, rng).ravel(), layers, rng, N_U_CELLS)
-    hits = raw[raw >= _RAW_THRESHOLD]
+    occupancies = occupancies_of_events(n_events, rng).ravel()
+    seeds = rng.integers(0, 2**32, len(occupancies))
+    sensors = (
+        raw_sensor(float(occupancy), int(layer), int(seed))
+        for occupancy, layer, seed in zip(occupancies, layers, seeds, strict=True)
+    )
+    hits = np.concatenate([raw[raw >= RAW_THRESHOLD] for raw in sensors])
     # Quantiles crowd towards the upper end, where the spectrum is steep.
     probabilities = 1 - (1 - np.linspace(0, 1, _MAP_POINTS)) ** 3
     knots = np.quantile(hits.astype(np.float64), probabilities)

@@ -18,7 +18,7 @@ from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.sensors import N_SENSORS
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
 
-__all__ = ["events_progress", "generate"]
+__all__ = ["check_output", "event_numbers", "events_progress", "generate"]
 
 
 class PrecisionOption(StrEnum):
@@ -83,8 +83,8 @@ def generate(
     event, sensor, u and v; it says how it was made. It appears when it is whole.
     """
     with failures_reported():
-        numbers = _event_numbers(first_event, events)
-        _check_output(output)
+        numbers = event_numbers(first_event, events)
+        check_output(output)
         generator = Generator(
             model,
             precision=precision.value,
@@ -98,11 +98,7 @@ def generate(
             min_charge=min_charge,
         )
         how = how_made(generator, numbers)
-        stderr.print(
-            f"{how.model} {how.precision} on {how.provider}, seed {how.seed}, stream {how.random_stream}",
-            markup=False,
-            soft_wrap=True,
-        )
+        stderr.print(str(how), markup=False, soft_wrap=True)
         n_digits = 0
         end_on_sigterm()
         with events_progress() as progress, opened_for_writing(output, how) as writer:
@@ -140,14 +136,15 @@ def _counted(n_events: int) -> str:
     return "1 event" if n_events == 1 else f"{n_events:,} events"
 
 
-def _event_numbers(first_event: int, events: int) -> range:
+def event_numbers(first_event: int, events: int) -> range:
+    """Make the range of the numbers of events, all of which exist."""
     if first_event + events - 1 > MAX_EVENT:
         message = f"--first-event {first_event} and --events {events} go beyond the last event number, {MAX_EVENT}."
         raise ArgumentValueError("events", message)
     return range(first_event, first_event + events)
 
 
-def _check_output(output: Path) -> None:
+def check_output(output: Path) -> None:
     """Find out before the work whether its result will have a place."""
     check_suffix(output)
     if not os.path.isdir(output.parent):  # noqa: PTH112  # Path raises for a name that is too long

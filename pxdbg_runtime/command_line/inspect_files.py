@@ -130,9 +130,10 @@ def _show_digits(content: DigitFile) -> None:
             f"{REAL_MEAN_CHARGE:.0f} ADU" if part.part == "both layers" else "",
         )
     stdout.print(table)
+    graph = "" if how.graph_sha256 is None else f"graph SHA-256 {how.graph_sha256}\n"
     stdout.print(
-        f"{how.model} {how.precision} on {how.provider}, seed {how.seed}, stream {how.random_stream}, pxdbg-runtime "
-        f"{how.version}\ngraph SHA-256 {how.graph_sha256}\n{how.nature}: {how.provenance}\n"
+        f"{how}, pxdbg-runtime {how.version}\n"
+        f"{graph}{how.nature}: {how.provenance}\n"
         "real: means of the public Geant4 statistics of the IEA-GAN authors",
         markup=False,
         soft_wrap=True,

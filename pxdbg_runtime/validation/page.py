@@ -156,7 +156,7 @@ def _origin(digits: DigitReport) -> tuple[str, ...]:
         digits.name,
         how.nature if how.nature == "checkpoint" else f"{how.nature} (not a trained checkpoint of the experiment)",
         how.model,
-        how.precision,
+        how.precision or "",
         f"{digits.events:,}",
         f"{digits.digits:,}",
         f"{how.seed}, {how.random_stream}",

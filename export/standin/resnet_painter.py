@@ -1,0 +1,150 @@
+"""The late part of the ResNet, laid: features above their thresholds become clusters of pixels.
+
+Block 3 has a detector for each of its 63 features: what exceeds a threshold. Each lights one of the four cells of two by two
+pixels that come of a cell, as a kernel takes from every cell what its neighbours on two sides have. Block 4 does it once more, to
+single pixels, and paints a shape around each. Detectors differ in their places and shapes: single pixels, pairs, groups, and
+lines of six pixels that block 3 begins to paint. All of a cluster's charges follow from one number, by how much the
+feature exceeds the threshold; a curve of sixteen pieces in the last batch norm and convolution makes the charge spectrum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+from export.models.resnet import ResNet, UpsamplingBlock
+from export.standin.hand_set import bias_of, clear
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+__all__ = ["KIND_OF_DETECTOR", "N_PIECES", "Curve", "paint", "raw_images", "set_curve", "set_thresholds"]
+
+N_PIECES: Final = 16
+"""Channels of the last batch norm: pieces of the curve."""
+_PLACES: Final = ((0, 0), (0, 1), (1, 0), (1, 1))
+"""The four cells that come of one, by u and v."""
+_LINES: Final = 3
+KIND_OF_DETECTOR: Final = np.repeat(range(4), (16, 16, 16, 15))
+"""Singles, pairs, groups and lines: detectors 4 p + s of a kind light pixel p of the cell of two by two at s."""
+
+_PAIRS: Final[tuple[dict[tuple[int, int], float], ...]] = (
+    {(0, 0): 1.0, (0, 1): 0.7},
+    {(0, 0): 1.0, (1, 0): 0.7},
+    {(0, 0): 1.0, (0, -1): 0.5},
+    {(0, 0): 1.0, (-1, 0): 0.5},
+)
+_GROUPS: Final[tuple[dict[tuple[int, int], float], ...]] = (
+    {(0, 0): 1.0, (0, 1): 0.8, (1, 0): 0.5},
+    {(0, 0): 1.0, (0, 1): 0.9, (0, -1): 0.6},
+    {(0, 0): 1.0, (-1, 0): 0.9, (1, 0): 0.6},
+    {(0, 0): 1.0, (-1, -1): 0.8, (0, -1): 0.7, (-1, 0): 0.3},
+)
+"""Of the pixels of a cell of two by two, each has its own."""
+_COARSE_LINES: Final[tuple[dict[tuple[int, int], float], ...]] = (
+    {(0, -1): 0.9, (0, 0): 1.0, (0, 1): 0.35},
+    {(-1, 0): 0.9, (0, 0): 1.0, (1, 0): 0.35},
+    {(-1, -1): 0.9, (0, 0): 1.0, (1, 1): 0.35},
+    {(-1, 1): 0.9, (0, 0): 1.0, (1, -1): 0.35},
+)
+"""Along v, along u and along both diagonals, in cells of two by two pixels.
+
+One number makes all charges of a cluster, so a large one that is alone comes again some day: the last third of a line is seen
+where that number is large."""
+_FINE_LINES: Final[tuple[dict[tuple[int, int], float], ...]] = (
+    {(0, 0): 1.0},
+    {(0, 0): 1.0},
+    {(0, 0): 1.0, (1, 1): 0.8, (0, 1): 0.25},
+    {(0, 0): 1.0, (1, -1): 0.8, (1, 0): 0.25},
+)
+"""What the pixels of such a cell become; along an axis both of them are lit already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """From what exceeds a threshold to the value before the tanh: constant at first, then straight pieces.
+
+    Attributes
+    ----------
+    knots : ndarray, shape (16,)
+        Where each piece begins.
+    values : ndarray, shape (16,)
+        The curve there; before the first knot it is the first value.
+    slope : float
+        After the last knot.
+    """
+
+    knots: NDArray[np.float64]
+    values: NDArray[np.float64]
+    slope: float
+
+
+def paint(model: ResNet) -> None:
+    """Set the weights of the late part, but for thresholds and curve."""
+    third, fourth = (block for block in list(model.blocks)[3:] if isinstance(block, UpsamplingBlock))
+    with torch.no_grad():
+        clear(third, fourth, model.norm, model.conv)
+        third.norm1.weight[0] = 0.0  # the level is in every feature
+        for detector, kind in enumerate(KIND_OF_DETECTOR.tolist()):
+            p, s = divmod(detector - 16 * kind, 4)
+            third.conv1.weight[4 * kind + p, 1 + detector] = _lit(_PLACES[s])
+        for p, place in enumerate(_PLACES):
+            for kind, shape in enumerate(({(0, 0): 1.0}, _PAIRS[p], _GROUPS[p])):
+                channel = 4 * kind + p
+                third.conv2.weight[channel, channel, 1, 1] = 1.0
+                fourth.conv1.weight[channel, channel] = _lit(place)
+                fourth.conv2.weight[:, channel] = _painted(shape)
+            channel = 4 * _LINES + p
+            third.conv2.weight[channel, channel] = _painted(_COARSE_LINES[p])
+            fourth.conv1.weight[channel, channel] = _lit_along(p)
+            fourth.conv2.weight[:, channel] = _painted(_FINE_LINES[p])
+
+
+def set_thresholds(model: ResNet, thresholds: NDArray[np.float64]) -> None:
+    """Set the thresholds of the 63 detectors."""
+    third = model.blocks[3]
+    with torch.no_grad():
+        third.get_parameter("norm1.bias")[1:] = -torch.from_numpy(thresholds).float()
+
+
+def set_curve(model: ResNet, curve: Curve) -> None:
+    """Set the curve: every channel has the same image, less one of the knots."""
+    slopes = np.append(np.diff(curve.values) / np.diff(curve.knots), curve.slope)
+    with torch.no_grad():
+        model.norm.bias.copy_(-torch.from_numpy(curve.knots).float())
+        model.conv.weight[0, :, 1, 1] = torch.from_numpy(np.diff(slopes, prepend=0.0)).float()
+        bias_of(model.conv).fill_(float(curve.values[0]))
+
+
+def raw_images(model: ResNet, features: Tensor) -> Tensor:
+    """Paint images as they are before the curve, shape (n, 256, 768), from what block 2 gives."""
+    images: Tensor = model.blocks[4](model.blocks[3](features))[:, 0]
+    return images
+
+
+def _painted(shape: Mapping[tuple[int, int], float]) -> Tensor:
+    """Make the kernel that paints a shape around each pixel."""
+    kernel = torch.zeros(3, 3)
+    for (u, v), share in shape.items():
+        kernel[1 - u, 1 - v] = share
+    return kernel
+
+
+def _lit(place: tuple[int, int]) -> Tensor:
+    """Make the kernel that, of the four copies of a cell, leaves one above zero."""
+    kernel = torch.zeros(3, 3)
+    kernel[1, 1] = 1.0
+    kernel[2 * place[0], 1] = kernel[1, 2 * place[1]] = -1.0
+    return kernel
+
+
+def _lit_along(direction: int) -> Tensor:
+    """Make the kernels for the lines: a row or a column of each cell, whatever is lit along it, or one pixel."""
+    row = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, -1.0, 0.0]])
+    return (row, row.T, _lit((0, 0)), _lit((0, 1)))[direction]

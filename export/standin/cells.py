@@ -50,9 +50,9 @@ class Cells:
             yield self.features[start : start + len(added)] + added[:, None, None, None]
 
     def thresholds(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Find the thresholds, shape (detectors,), that are exceeded in a share of the cells at the level 0."""
+        """Find the thresholds of the first features that are exceeded in a share of the cells each at the level 0."""
         found = []
-        for values, rate in zip(self.features.transpose(0, 1), rates, strict=True):
+        for values, rate in zip(self.features.transpose(0, 1), rates, strict=False):
             n_above = max(1, round(rate * values.numel()))
             found.append(float(torch.topk(values.flatten(), n_above).values[-1]))
         return np.array(found)
@@ -91,6 +91,5 @@ def _features(model: GeneratorModule, seed_map: Tensor) -> Tensor:
     if not isinstance(model, ConvNet):
         message = f"{type(model).__name__} has no foundation"
         raise TypeError(message)
-    # With the means that the batch norm takes off.
-    centred: Tensor = model.features[:13](seed_map)
-    return centred - model.get_buffer("features.13.running_mean")[:, None, None]
+    sums: Tensor = model.features[:13](seed_map)
+    return sums

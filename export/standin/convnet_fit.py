@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 __all__ = ["fit_convnet"]
 
 _CLUSTERS_A_CELL: Final = 0.085
-_SINGLE_SHARE: Final = 0.56
+_SINGLE_SHARE: Final = 0.54
 """Of the clusters that are begun."""
 _RISE: Final = 0.1
 """Of what exceeds a threshold: where a hit has 7 ADU."""
-_LATE_RISE: Final = 0.1
+_LATE_RISE: Final = 0.15
 """The same for the pixels that come later."""
-_GROWN_SHARE: Final = 0.39
+_GROWN_SHARE: Final = 0.34
 """Of the clusters that are no singles, hits or not: those large enough for the pixels that come later."""
-_LEAST_WAIT: Final = 0.02
+_LEAST_WAIT: Final = 0.005
 """From where the first pixels are hits to where the later ones begin to rise."""
 _STEEPEST: Final = 10.0
 """Slope above which a piece costs: rounding is enlarged by it."""
@@ -242,9 +242,8 @@ def _set_charges(model: ConvNet, charges: _Charges) -> None:
         growth = Growth(knots=charges.single_knots, shapes=single[:3], slopes=single[3])
         set_growth(model, pixel, growth, is_single=True)
         values = [charges.first, charges.second, *[charges.later()] * (len(group) - 2)]
-        # A pixel that is not to be seen yet is none of the shape.
         other = [
-            {where: float(of_pixel[knot]) for where, of_pixel in zip(group, values, strict=True) if of_pixel[knot] > 0}
+            {where: float(of_pixel[knot]) for where, of_pixel in zip(group, values, strict=True)}
             for knot in range(1, 5)
         ]
         set_growth(model, pixel, Growth(knots=charges.knots, shapes=other[:3], slopes=other[3]), is_single=False)

@@ -12,7 +12,7 @@ from export.models.generator_module import SEED_HEIGHT, SEED_WIDTH
 from export.standin.gated_sums import GatedSums, fill_sums, open_gates
 from export.standin.hand_set import N_INDEPENDENT, bias_of, clear, fill_orthogonal_rows, pairs, unit_factors
 from export.standin.level import LEVEL_KNOTS, LEVEL_SHARE, N_PIECES, STEP_FROM, STEP_GAIN, Level
-from export.standin.position_codes import N_CODES, Codes, codes_of_first_map, next_codes, quarters
+from export.standin.position_codes import AMPLITUDE, N_CODES, Codes, codes_of_first_map, next_codes, quarters
 from export.standin.signs import balanced_signs, opposite_signs, orthogonal_rows
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ _FOURTH_ROWS: Final = quarters(range(64))
 SUMS: Final = (
     GatedSums(convolution="features.4", norm="features.5", rows=_SECOND_ROWS, inputs=[_FIRST_FEATURES]),
     GatedSums(convolution="features.8", norm="features.9", rows=_THIRD_ROWS, inputs=_SECOND_ROWS),
-    GatedSums(convolution="features.12", norm="features.13", rows=_FOURTH_ROWS, inputs=_THIRD_ROWS, independent=False),
 )
-"""In the second, third and fourth convolution."""
+"""In the second and third convolution."""
+_DETECTORS: Final = GatedSums(convolution="features.12", norm="features.13", rows=_FOURTH_ROWS, inputs=_THIRD_ROWS)
+"""In the fourth: their thresholds will be measured, so nothing else need be."""
 _CLIP: Final = 0.6
 _OPENED: Final = 2.0
 """Added to open features, so that the ReLU changes few."""
@@ -85,8 +86,8 @@ def lay(model: ConvNet, rng: np.random.Generator, level: Level) -> None:
 
     n_terms = len(_THIRD_ROWS[0])
     signs = balanced_signs(rng, fourth.out_channels, n_terms, given=_nearly_opposite(n_terms))
-    fill_sums(model, SUMS[2], unit_factors(signs))
-    open_gates(model, SUMS[2], _codes())
+    fill_sums(model, _DETECTORS, unit_factors(signs))
+    open_gates(model, _DETECTORS, _codes())
     fourth.weight[:, 0, 2, 2] = LEVEL_SHARE
     bias_of(fourth).sub_(LEVEL_SHARE * _LEVEL_OFFSET)
 
@@ -135,7 +136,7 @@ def _codes() -> dict[str, Codes]:
 
 
 def _pass_codes_on(layer: nn.Conv2d, codes: dict[str, Codes]) -> None:
-    bias_of(layer)[1] = 1.0
+    bias_of(layer)[1] = AMPLITUDE
     next_codes(layer.weight, codes, 2)
 
 

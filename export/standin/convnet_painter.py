@@ -62,6 +62,7 @@ GROUPS: Final = (
 """Pixels of the other clusters, by the pixel of the cell that comes first: two at once, the others from the third knot on."""
 _KERNEL: Final = 5
 _TIGHTNESS: Final = 0.1
+_LEAST_SCALE: Final = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +115,14 @@ def set_growth(model: ConvNet, pixel: int, growth: Growth, *, is_single: bool) -
         kernel = following
     pieces.append(painting_kernel(growth.slopes, near=pieces[-1], tightness=_TIGHTNESS))
     changes = np.diff(np.stack([np.zeros((_KERNEL, _KERNEL)), *pieces]), axis=0)
+    # Small weights beside large ones would be lost in 8 bits: their channel is made smaller, and they are made larger.
+    largest = np.abs(changes).max(axis=(1, 2))
+    scales = np.clip(largest / largest.max(), _LEAST_SCALE, 1.0)
+    chosen = list(channels)
     with torch.no_grad():
-        model.get_parameter("features.17.bias")[list(channels)] = -torch.from_numpy(growth.knots).float()
-        model.get_parameter("features.20.weight")[0, list(channels)] = torch.from_numpy(changes).float()
+        model.get_parameter("features.17.weight")[chosen] = torch.from_numpy(scales).float()
+        model.get_parameter("features.17.bias")[chosen] = -torch.from_numpy(scales * growth.knots).float()
+        model.get_parameter("features.20.weight")[0, chosen] = torch.from_numpy(changes / scales[:, None, None]).float()
 
 
 def set_empty(model: ConvNet, value: float) -> None:

@@ -101,8 +101,6 @@ def _whitened(sums: GatedSums, convolution: nn.Module, hidden: Tensor) -> Factor
         values = hidden[:, rows].transpose(0, 1).flatten(1)
         values = values[:, values.mean(0) > _OPEN]
         covariance = torch.cov(values).double()
-        if not sums.independent:
-            covariance = covariance.diagonal().diag()
         # The inverse root that changes the sums least.
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         whitening = vectors @ torch.diag(eigenvalues**-0.5) @ vectors.T

@@ -33,15 +33,12 @@ class GatedSums:
         Channels that are open in each of `PHASES`, shape (n,), or (n, 2) where every sum is made twice, to be clipped.
     inputs : sequence of ndarray
         Channels that are summed, as in `sum_up`.
-    independent : bool
-        Whether the sums that are open together shall be uncorrelated; otherwise some are opposite to each other.
     """
 
     convolution: str
     norm: str
     rows: Sequence[NDArray[np.int64]]
     inputs: Sequence[NDArray[np.int64]]
-    independent: bool = True
 
 
 def open_gates(model: nn.Module, sums: GatedSums, codes: dict[str, Codes]) -> None:

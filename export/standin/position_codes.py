@@ -2,7 +2,7 @@
 
 A code is two channels of constants. With X[j] = (-1)^(j+1) and Y = (1, 0, 0, …), a tap to the left on X and one to the right
 on Y make X[j-1] + Y[j] in the first and X[j] + Y[j+1] in the second of the cells that come of cell j: they are +-1 and
-opposite, at the borders too, where the padding is zero. There is one code along u and one along v.
+opposite, at the borders too, where the padding is zero; all of it times `AMPLITUDE`. There is one code along u and one along v.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["N_CODES", "PHASES", "Codes", "codes_of_first_map", "gate", "next_codes", "quarters"]
+__all__ = ["AMPLITUDE", "N_CODES", "PHASES", "Codes", "codes_of_first_map", "gate", "next_codes", "quarters"]
 
 PHASES: Final = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 """Signs of the two position codes, along u and v, in the four cells that come of one."""
 N_CODES: Final = 6
 """Channels of the codes: three for each of two directions."""
+AMPLITUDE: Final = float(np.sqrt(7.0))
+"""Of X and Y. The taps on them are the largest weights of a filter: they shall not be much larger than the others, for 8 bits to
+tell these apart, and be a round multiple, seven, of the equal ones of the ConvNet's last sums."""
 _GATE: Final = 3.5
 """Shut sums, of variance 1, are 7 lower and stay below zero. No larger: what it adds and takes off again is rounded."""
 
@@ -44,15 +47,15 @@ def codes_of_first_map() -> dict[str, NDArray[np.float64]]:
         x = np.where(np.arange(n_cells) % 2 == 0, -1.0, 1.0)
         y = np.where(np.arange(n_cells) == 0, 1.0, 0.0)
         shape = (n_cells, 1) if axis == 0 else (1, n_cells)
-        codes["x" + direction] = np.broadcast_to(x.reshape(shape), (SEED_HEIGHT, SEED_WIDTH))
-        codes["y" + direction] = np.broadcast_to(y.reshape(shape), (SEED_HEIGHT, SEED_WIDTH))
+        codes["x" + direction] = AMPLITUDE * np.broadcast_to(x.reshape(shape), (SEED_HEIGHT, SEED_WIDTH))
+        codes["y" + direction] = AMPLITUDE * np.broadcast_to(y.reshape(shape), (SEED_HEIGHT, SEED_WIDTH))
     return codes
 
 
 def gate(weight: Tensor, bias: Tensor, codes: dict[str, Codes], phase: tuple[int, int]) -> None:
     """Open a channel in one of four cells: elsewhere it is at least 2 _GATE lower."""
     for direction, sign in zip("uv", phase, strict=True):
-        _add_taps(weight, codes, direction, sign * _GATE)
+        _add_taps(weight, codes, direction, sign * _GATE / AMPLITUDE)
     bias -= 2 * _GATE
 
 

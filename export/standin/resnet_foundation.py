@@ -12,7 +12,7 @@ from export.models.resnet import ResNet, UpsamplingBlock
 from export.standin.gated_sums import GatedSums, fill_sums, open_gates
 from export.standin.hand_set import N_INDEPENDENT, bias_of, clear, fill_orthogonal_rows, pairs, sum_up, unit_factors
 from export.standin.level import LEVEL_KNOTS, LEVEL_SHARE, N_PIECES, STEP_FROM, STEP_GAIN, Level
-from export.standin.position_codes import N_CODES, Codes, codes_of_first_map, next_codes, quarters
+from export.standin.position_codes import AMPLITUDE, N_CODES, Codes, codes_of_first_map, next_codes, quarters
 from export.standin.signs import balanced_signs, opposite_signs, orthogonal_rows
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _show(
         row, source = 1 + 3 * place, code_rows + 3 * place
         for offset, sign in ((0, 1.0), (1, -1.0)):
             block.conv2.weight[row + offset, [source, source + 1], 1, 1] = sign
-            bias_of(block.conv2)[row + offset] = -sign
+            bias_of(block.conv2)[row + offset] = -sign * AMPLITUDE
         block.conv2.weight[row + 2, source + 2, 1, 1] = 1.0
     signs = balanced_signs(rng, len(features), len(sums.rows[0]))
     for (one, other), factors in zip(features.tolist(), unit_factors(signs), strict=True):

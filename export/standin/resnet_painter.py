@@ -1,10 +1,10 @@
 """The late part of the ResNet, laid: features above their thresholds become clusters of pixels.
 
-Block 3 has a detector for each of its 63 features: what exceeds a threshold. Each lights one of the four cells of two by two
+Block 3 has a detector for each of 62 features: what exceeds a threshold. Each lights one of the four cells of two by two
 pixels that come of a cell, as a kernel takes from every cell what its neighbours on two sides have. Block 4 does it once more, to
 single pixels, and paints a shape around each. Detectors differ in their places and shapes: single pixels, pairs, groups, and
-lines of six pixels that block 3 begins to paint. All of a cluster's charges follow from one number, by how much the
-feature exceeds the threshold; a curve of sixteen pieces in the last batch norm and convolution makes the charge spectrum.
+lines of six pixels that block 3 begins to paint. A cluster's charges follow from by how much the feature exceeds the
+threshold, those at the ends of lines from another feature too; a curve of sixteen pieces in the last batch norm and convolution makes the charge spectrum.
 """
 
 from __future__ import annotations
@@ -31,8 +31,15 @@ N_PIECES: Final = 16
 _PLACES: Final = ((0, 0), (0, 1), (1, 0), (1, 1))
 """The four cells that come of one, by u and v."""
 _LINES: Final = 3
-KIND_OF_DETECTOR: Final = np.repeat(range(4), (16, 16, 16, 15))
+KIND_OF_DETECTOR: Final = np.repeat(range(4), (16, 16, 16, 14))
 """Singles, pairs, groups and lines: detectors 4 p + s of a kind light pixel p of the cell of two by two at s."""
+_MODULATOR: Final = 63
+"""The feature that is no detector: with it the ends of a line go their own way."""
+_MODULATION: Final = 0.08
+_MODULATION_FROM: Final = 0.12
+_LEAST_SCALE: Final = 0.2
+_OFFSET: Final = 3.0
+"""Keeps the modulator above zero where it must pass a ReLU."""
 
 _PAIRS: Final[tuple[dict[tuple[int, int], float], ...]] = (
     {(0, 0): 1.0, (0, 1): 0.7},
@@ -48,15 +55,21 @@ _GROUPS: Final[tuple[dict[tuple[int, int], float], ...]] = (
 )
 """Of the pixels of a cell of two by two, each has its own."""
 _COARSE_LINES: Final[tuple[dict[tuple[int, int], float], ...]] = (
-    {(0, -1): 0.9, (0, 0): 1.0, (0, 1): 0.35},
-    {(-1, 0): 0.9, (0, 0): 1.0, (1, 0): 0.35},
-    {(-1, -1): 0.9, (0, 0): 1.0, (1, 1): 0.35},
-    {(-1, 1): 0.9, (0, 0): 1.0, (1, -1): 0.35},
+    {(0, -1): 0.5, (0, 0): 1.0},
+    {(-1, 0): 0.5, (0, 0): 1.0},
+    {(-1, -1): 0.5, (0, 0): 1.0},
+    {(-1, 1): 0.5, (0, 0): 1.0},
 )
-"""Along v, along u and along both diagonals, in cells of two by two pixels.
+"""Along v, along u and along both diagonals, in cells of two by two pixels."""
+_COARSE_ENDS: Final[tuple[dict[tuple[int, int], float], ...]] = (
+    {(0, -1): 0.5, (0, 1): 0.8},
+    {(-1, 0): 0.5, (1, 0): 0.8},
+    {(-1, -1): 0.5, (1, 1): 0.8},
+    {(-1, 1): 0.5, (1, -1): 0.8},
+)
+"""What comes to these, of the modulated excess.
 
-One number makes all charges of a cluster, so a large one that is alone comes again some day: the last third of a line is seen
-where that number is large."""
+Were all charges of a large cluster made by one number, it would come again, alone in its neighbourhood, some day."""
 _FINE_LINES: Final[tuple[dict[tuple[int, int], float], ...]] = (
     {(0, 0): 1.0},
     {(0, 0): 1.0},
@@ -91,6 +104,7 @@ def paint(model: ResNet) -> None:
     with torch.no_grad():
         clear(third, fourth, model.norm, model.conv)
         third.norm1.weight[0] = 0.0  # the level is in every feature
+        third.norm1.bias[_MODULATOR] = _OFFSET
         for detector, kind in enumerate(KIND_OF_DETECTOR.tolist()):
             p, s = divmod(detector - 16 * kind, 4)
             third.conv1.weight[4 * kind + p, 1 + detector] = _lit(_PLACES[s])
@@ -100,25 +114,33 @@ def paint(model: ResNet) -> None:
                 third.conv2.weight[channel, channel, 1, 1] = 1.0
                 fourth.conv1.weight[channel, channel] = _lit(place)
                 fourth.conv2.weight[:, channel] = _painted(shape)
-            channel = 4 * _LINES + p
+            channel, modulated = 4 * _LINES + p, 4 * _LINES + 4 + p
+            third.conv1.weight[modulated] = third.conv1.weight[channel]
+            third.conv1.weight[modulated, _MODULATOR, 1, 1] = -_MODULATION
+            third.norm2.bias[modulated] = _MODULATION * _OFFSET - _MODULATION_FROM
             third.conv2.weight[channel, channel] = _painted(_COARSE_LINES[p])
+            third.conv2.weight[channel, modulated] = _painted(_COARSE_ENDS[p])
             fourth.conv1.weight[channel, channel] = _lit_along(p)
             fourth.conv2.weight[:, channel] = _painted(_FINE_LINES[p])
 
 
 def set_thresholds(model: ResNet, thresholds: NDArray[np.float64]) -> None:
-    """Set the thresholds of the 63 detectors."""
+    """Set the thresholds of the 62 detectors."""
     third = model.blocks[3]
     with torch.no_grad():
-        third.get_parameter("norm1.bias")[1:] = -torch.from_numpy(thresholds).float()
+        third.get_parameter("norm1.bias")[1:_MODULATOR] = -torch.from_numpy(thresholds).float()
 
 
 def set_curve(model: ResNet, curve: Curve) -> None:
     """Set the curve: every channel has the same image, less one of the knots."""
     slopes = np.append(np.diff(curve.values) / np.diff(curve.knots), curve.slope)
+    changes = np.diff(slopes, prepend=0.0)
+    # Small weights beside large ones would be lost in 8 bits: their channel is made smaller, and they are made larger.
+    scales = np.clip(np.abs(changes) / np.abs(changes).max(), _LEAST_SCALE, 1.0)
     with torch.no_grad():
-        model.norm.bias.copy_(-torch.from_numpy(curve.knots).float())
-        model.conv.weight[0, :, 1, 1] = torch.from_numpy(np.diff(slopes, prepend=0.0)).float()
+        model.norm.weight.copy_(torch.from_numpy(scales).float())
+        model.norm.bias.copy_(-torch.from_numpy(scales * curve.knots).float())
+        model.conv.weight[0, :, 1, 1] = torch.from_numpy(changes / scales).float()
         bias_of(model.conv).fill_(float(curve.values[0]))
 
 

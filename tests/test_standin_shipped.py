@@ -1,0 +1,48 @@
+"""What is shipped: stand-ins, made of the files in export/standin, and as near to the public marginals as docs/stand-ins.md says."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+import export.standin
+from export.standin.spectrum import wanted_cumulative
+from export.standin.standin_file import checkpoint, read_standin
+from pxdbg_runtime.generator import Generator
+from pxdbg_runtime.shipped import find_graph, shipped_graphs
+
+FAMILIES = ("convnet", "resnet")
+FOLDER = Path(export.standin.__file__).parent
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_file_of_a_standin_makes_the_checkpoint_of_the_shipped_graphs(family: str, tmp_path: Path) -> None:
+    state = checkpoint(read_standin(FOLDER / f"{family}.safetensors"))
+    path = tmp_path / "checkpoint.safetensors"
+    safetensors.torch.save_file(state, path)
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    cards = [find_graph(graph.name, graph.precision).card for graph in shipped_graphs() if graph.name == family]
+    assert {card.precision for card in cards} >= {"int8"}
+    for card in cards:
+        assert card.checkpoint_sha256 == expected
+        assert (card.family, card.nature, card.min_charge) == (family, "stand-in", 7)
+        assert "not the collaboration's" in card.provenance
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_digits_are_near_the_public_marginals(family: str) -> None:
+    generator = Generator(family, seed=11, precision="int8")
+    images = np.concatenate([generator.generate_images(event) for event in range(2)])
+    charges = images[images > 0].astype(np.int64)
+    assert charges.min() >= 7
+    occupancies = (images > 0).mean((1, 2))
+    upper = occupancies > 0.009
+    assert 0.2 < upper.mean() < 0.6  # 16 sensors of 40 are in layer 1
+    assert occupancies[upper].mean() == pytest.approx(0.0149, rel=0.08)
+    assert occupancies[~upper].mean() == pytest.approx(0.0051, rel=0.10)
+    cumulative = np.cumsum(np.bincount(charges, minlength=256)[7:]) / len(charges)
+    assert np.abs(cumulative - wanted_cumulative()[1:]).max() < 0.04

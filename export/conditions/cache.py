@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from export.conditions.naming import payload_path
 from export.errors import ConditionsError
 from pxdbg_runtime.errors import OutputError
 
@@ -25,23 +26,12 @@ if TYPE_CHECKING:
     from export.conditions.limits import Limits
     from export.conditions.validity import PayloadEntry
 
-__all__ = ["default_cache", "payload_path", "stored"]
+__all__ = ["default_cache", "stored"]
 
 
 def default_cache() -> Path:
     """Give the folder that basf2 uses where nothing else is set."""
     return Path(tempfile.gettempdir()) / "basf2-conditions"
-
-
-def payload_path(folder: Path, name: str, revision: int, md5: str) -> Path:
-    """Give the place of a payload in a cache.
-
-    Examples
-    --------
-    >>> payload_path(Path("cache"), "PXDBackgroundGenerator_resnet", 3, "c0ffee" + 26 * "0").as_posix()
-    'cache/c0/PXDBackgroundGenerator_resnet_r3.root'
-    """
-    return folder / md5[:2] / f"{name}_r{revision}.root"
 
 
 def stored(

@@ -111,6 +111,8 @@ def test_an_answer_that_is_compressed_all_the_same_is_read(server: ConditionsSer
         ("file", redirected("/files/loop"), r"{file} redirects more than 5 times: expected the answer\.", 8),
         ("tag", redirected("/rest/v2/globalTag/x"), r"\S+ redirects more than 5 times: expected the answer\.", 6),
         ("file", redirected("file:///etc/passwd"), r"{file} leads to an address that is no http or https URL\.", 3),
+        ("file", redirected("http://127.0.0.1:" + 30 * "9"), r"{file} leads to an address that is no http or https URL\.", 3),
+        ("file", redirected("http://" + 80 * "a"), r"{file} leads to an address that is no http or https URL\.", 3),
         ("file", sent(b"nonsense", {"Content-Encoding": "deflate"}), r"{file} sent what cannot be decoded: .*\.", 3),
         ("tag", sent(b"<html>It works</html>"), r"\S+ gave an answer that is not understood: it is not JSON .*", 1),
         ("tag", sent(b"\xff\xfe"), r"\S+ answered with something else than JSON in UTF-8\.", 1),

@@ -17,6 +17,7 @@ __all__ = ["SERVERS_VARIABLE", "is_web_address", "servers_to_ask"]
 
 SERVERS_VARIABLE: Final = "BELLE2_CONDB_METADATA"
 """Environment variable in which basf2 finds its servers, separated by white space."""
+_MAX_PORT: Final = 65535
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def is_web_address(text: str) -> bool:
         url = httpx.URL(text)
     except httpx.InvalidURL:
         return False
-    return url.scheme in {"http", "https"} and bool(url.host) and not (url.userinfo or url.query or url.fragment)
+    is_web = url.scheme in {"http", "https"} and bool(url.host) and (url.port or 0) <= _MAX_PORT
+    return is_web and not (url.userinfo or url.query or url.fragment)
 
 
 def _each_once(servers: Sequence[str]) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def receive(
     except httpx.TooManyRedirects:
         message = f"{url} redirects more than {_MAX_REDIRECTS} times: expected the answer."
         raise ServerError(message) from None
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL):
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL, OverflowError, UnicodeError):  # of a port, of a host
         message = f"{url} leads to an address that is no http or https URL."
         raise ServerError(message) from None
     except httpx.TransportError as error:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from export.__main__ import app, main
+from export.conditions import command
 from export.models import FAMILIES
 from pxdbg_runtime.graph_file import read_graph_file
 from tests.checkpoints import FlatNet, flat_checkpoint
@@ -53,6 +56,20 @@ def test_one_command_turns_a_payload_into_a_graph(
     )
     assert card.checkpoint_sha256 == hashlib.sha256(content).hexdigest()
     assert card.nature == "checkpoint"
+
+
+def test_a_terminal_shows_a_bar_that_goes_away(
+    server: ConditionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(command, "stderr", Console(file=terminal, force_terminal=True, width=100, legacy_windows=False))
+    told: list[str] = []
+    asked = {"experiment": 0, "run": 0}
+    command.fetch_checkpoint(TAG, "resnet", servers=(server.url,), cache=tmp_path, tell=told.append, **asked)
+    assert len(told) == 2
+    assert "downloading" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K")  # the line is erased
+    assert not any(line in terminal.getvalue() for line in told)
 
 
 def test_a_payload_that_is_no_checkpoint_is_one_sentence(server: ConditionsServer, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as ProgressBars
 
 from export.conditions.cache import default_cache
 from export.conditions.fetching import Fetched, fetch_payload
@@ -13,8 +15,10 @@ from export.conditions.servers import servers_to_ask
 from pxdbg_runtime.command_line.console import stderr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from export.conditions.transport import Progress
 
 __all__ = ["fetch_checkpoint"]
 
@@ -49,9 +53,7 @@ def fetch_checkpoint(
     ConditionsError, OutputError, ArgumentValueError
         See `fetch_payload`.
     """
-    columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task("", visible=False)
+    with _shown(tell) as (told, progress):
         return fetch_payload(
             checkpoint_payload_name(family),
             global_tag,
@@ -59,6 +61,31 @@ def fetch_checkpoint(
             cache=cache or default_cache(),
             experiment=experiment,
             run=run,
-            tell=tell,
-            progress=lambda came, announced: bar.update(task, completed=came, total=announced, visible=True),
+            tell=told,
+            progress=progress,
         )
+
+
+@contextmanager
+def _shown(tell: Callable[[str], None]) -> Iterator[tuple[Callable[[str], None], Progress]]:
+    """Give what tells lines and what shows a bar on a terminal, such that neither writes over the other."""
+    if not stderr.is_terminal:
+        yield tell, lambda _came, _announced: None
+        return
+    columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    # What goes to the standard output must not be led to the bar's console.
+    bar = ProgressBars(*columns, console=stderr, transient=True, redirect_stdout=False, redirect_stderr=False)
+    task = bar.add_task("", total=None)
+
+    def told(line: str) -> None:
+        bar.stop()
+        tell(line)
+
+    def progress(came: int, announced: int | None) -> None:
+        bar.start()
+        bar.update(task, completed=came, total=announced)
+
+    try:
+        yield told, progress
+    finally:
+        bar.stop()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
 import re
 import tempfile
 import threading
@@ -84,6 +86,38 @@ def test_a_lock_is_not_waited_for_without_end(tmp_path: Path) -> None:
         )
         with pytest.raises(ConditionsError, match=expected):
             stored(tmp_path, ENTRY, no_download, replace(QUICK, lock_timeout_s=0.02))
+    assert not (tmp_path / PLACE).exists()
+
+
+def test_a_file_that_was_removed_before_it_could_be_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = partial_of(tmp_path)
+    n_locks = 0
+
+    def lock(file: BinaryIO, operation: int) -> None:
+        nonlocal n_locks
+        n_locks += 1
+        if n_locks == 1:
+            partial.unlink()
+        flock(file, operation)
+
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lock)
+    assert stored(tmp_path, ENTRY, download, QUICK) == (tmp_path / PLACE, False)
+    assert n_locks == 2
+    assert files(tmp_path) == [PLACE]
+
+
+def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_lock(_file: BinaryIO, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    with pytest.raises(
+        OutputError, match=r"cannot hold \S+: No locks available\. Choose another folder with --cache\.$"
+    ):
+        stored(tmp_path, ENTRY, no_download, QUICK)
     assert not (tmp_path / PLACE).exists()
 
 

@@ -1,15 +1,23 @@
-"""``python -m export``: a checkpoint becomes a graph that pxdbg_runtime runs."""
+"""``python -m export``: a checkpoint becomes a graph that pxdbg_runtime runs; ``python -m export payload``: and a payload."""
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from export import payload
 from export.pipeline import ORIGINAL_MIN_CHARGE, export_checkpoint
 from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.optional import require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -45,12 +53,15 @@ class TargetChoice(StrEnum):
 
 
 @app.command(
-    epilog="Example: python -m export generator.pt --model resnet --output graphs --name resnet-2026",
+    epilog="Example: python -m export generator.pt --model resnet --output graphs --name resnet-2026\n\n"
+    "Graphs become payloads of the conditions database with: python -m export payload DIR",
 )
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors.")],
     model: Annotated[Family, typer.Option(help="Architecture of the checkpoint.")],
     output: Annotated[Path, typer.Option(help="Folder to write the graph to.")],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors; or --from-conditions.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(show_default="that of the checkpoint file", help="Name of the model.")
     ] = None,
@@ -78,6 +89,26 @@ def export(
     min_charge: Annotated[
         int, typer.Option(min=1, max=255, help="Smallest charge of a hit, ADU; the original has no read-out threshold.")
     ] = ORIGINAL_MIN_CHARGE,
+    from_conditions: Annotated[
+        str | None,
+        typer.Option(metavar="GLOBALTAG", help="Take the checkpoint from this global tag of the conditions database."),
+    ] = None,
+    experiment: Annotated[
+        int | None, typer.Option(show_default="0", help="Experiment that the checkpoint shall be valid for.")
+    ] = None,
+    run: Annotated[int | None, typer.Option(show_default="0", help="Run that it shall be valid for.")] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            show_default="those of BELLE2_CONDB_METADATA",
+            help="Server of the conditions database; give it again for one to ask if the first fails.",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="basf2's", help="Folder where downloaded payloads are kept."),
+    ] = None,
     accept_beyond_bounds: Annotated[
         bool, typer.Option("--accept-beyond-bounds", help="Write a graph whose digits are too far from float32's.")
     ] = False,
@@ -92,14 +123,16 @@ def export(
     refused if W1 of the charge spectrum reaches 0.3 ADU or the occupancy differs by more than 1 %.
     """
     with failures_reported():
+        conditions = _Conditions(from_conditions, experiment, run, tuple(server or ()), cache)
+        path, where_from = _source(checkpoint, provenance, conditions, model.value)
         graph = export_checkpoint(
-            checkpoint,
+            path,
             model.value,
             output,
             name=name,
             wrapper=weights,
             nature=nature.value,
-            provenance=provenance,
+            provenance=where_from,
             precision=precision.value,
             target=(target or _usual_target(precision)).value,
             weight_bits=8 if weight_bits == 8 else 7,
@@ -111,6 +144,44 @@ def export(
         _say(f"wrote {graph.path}: {graph.size / 1e6:.1f} MB, SHA-256 {graph.sha256}")
 
 
+@dataclass(frozen=True)
+class _Conditions:
+    """What was said of the conditions database."""
+
+    global_tag: str | None
+    experiment: int | None
+    run: int | None
+    servers: tuple[str, ...]
+    cache: Path | None
+
+
+def _source(
+    checkpoint: Path | None, provenance: str | None, conditions: _Conditions, family: str
+) -> tuple[Path, str | None]:
+    """Give the path of the checkpoint, fetched if need be, and where its weights come from, in words."""
+    if checkpoint is not None and conditions == _Conditions(None, None, None, (), None):
+        return checkpoint, provenance
+    if checkpoint is not None and conditions.global_tag is None:
+        message = "--experiment, --run, --server and --cache are for --from-conditions, not for a checkpoint file."
+        raise ArgumentValueError("from_conditions", message)
+    if checkpoint is not None or conditions.global_tag is None:
+        message = "Give a checkpoint file or --from-conditions GLOBALTAG: exactly one of the two."
+        raise ArgumentValueError("checkpoint", message)
+    require("httpx", extra="export", purpose="--from-conditions")
+    from export.conditions.command import fetch_checkpoint
+
+    fetched = fetch_checkpoint(
+        conditions.global_tag,
+        family,
+        experiment=conditions.experiment or 0,
+        run=conditions.run or 0,
+        servers=conditions.servers,
+        cache=conditions.cache,
+        tell=_say,
+    )
+    return fetched.path, " ".join(filter(None, (provenance, fetched.provenance)))
+
+
 def _usual_target(precision: PrecisionChoice) -> TargetChoice:
     return TargetChoice.CUDA if precision is PrecisionChoice.FLOAT16 else TargetChoice.CPU
 
@@ -119,5 +190,13 @@ def _say(line: str) -> None:
     stdout.print(line, markup=False, soft_wrap=True)
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Run the export, or lay out payloads if the first argument says so: a checkpoint of that name is ./payload."""
+    if arguments[:1] == ["payload"]:
+        payload.app(arguments[1:], prog_name="python -m export payload")
+    else:
+        app(arguments)
+
+
 if __name__ == "__main__":
-    app()
+    main(sys.argv[1:])

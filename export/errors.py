@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.card import Fidelity
 
-__all__ = ["CheckpointError", "FidelityError", "GraphError", "ParityError"]
+__all__ = ["CheckpointError", "ConditionsError", "FidelityError", "GraphError", "ParityError", "ServerError"]
 
 
 class CheckpointError(PxdbgError, ValueError):
@@ -58,3 +58,24 @@ class FidelityError(PxdbgError, RuntimeError):
     def __init__(self, fidelity: Fidelity, message: str) -> None:
         super().__init__(message)
         self.fidelity = fidelity
+
+
+class ConditionsError(PxdbgError, RuntimeError):
+    """The conditions database has no payload that can be used, or none of its servers could be asked."""
+
+
+class ServerError(ConditionsError):
+    """One server of the conditions database failed, or gave what it must not give; another one may do better.
+
+    Attributes
+    ----------
+    status : int or None
+        HTTP status of its answer, where that is what was wrong.
+    is_passing : bool
+        Whether the same request may succeed if it is made again.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, is_passing: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.is_passing = is_passing

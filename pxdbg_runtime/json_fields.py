@@ -53,15 +53,27 @@ class Fields:
         JsonFieldError
             If the text is not one.
         """
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            message = f"it is not JSON ({error})."
-            raise JsonFieldError("", message) from None
+        values = _parsed(text)
         if not isinstance(values, dict):
             message = f"it must be a JSON object, but is {_shown(values)}."
             raise JsonFieldError("", message)
         return cls(values)
+
+    @classmethod
+    def parse_list(cls, text: str) -> tuple[Fields, ...]:
+        """Read a JSON list of objects, which may be empty.
+
+        Raises
+        ------
+        JsonFieldError
+            If the text is not one.
+        """
+        values = _parsed(text)
+        objects = [each for each in values if isinstance(each, dict)] if isinstance(values, list) else []
+        if not isinstance(values, list) or len(objects) != len(values):
+            message = f"it must be a JSON list of objects, but is {_shown(values)}."
+            raise JsonFieldError("", message)
+        return tuple(cls(each, f"[{place}].") for place, each in enumerate(objects))
 
     def path(self, name: str) -> str:
         """Name of a field as an error gives it, dotted where the object is nested."""
@@ -205,6 +217,15 @@ class Fields:
     def _error(self, name: str, expected: str, value: object) -> JsonFieldError:
         message = f"{self.path(name)} must be {expected}, but is {_shown(value)}."
         return JsonFieldError(self.path(name), message)
+
+
+def _parsed(text: str) -> object:
+    try:
+        values: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        message = f"it is not JSON ({error})."
+        raise JsonFieldError("", message) from None
+    return values
 
 
 def _is_text(value: object) -> TypeGuard[str]:

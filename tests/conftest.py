@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from pxdbg_runtime.shipped import shipped_graphs
+from tests.conditions_server import ConditionsServer, serving
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ def latent_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
 def event_wide_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a tiny graph that takes latents, sensor indices, and values of the whole event."""
     return written(tmp_path_factory.mktemp("event") / "tiny-event.onnx", event_wide_model(), EVENT_WIDE_CARD)
+
+
+@pytest.fixture
+def server() -> Iterator[ConditionsServer]:
+    """Run a conditions database that behaves well until a test changes that."""
+    with serving() as running:
+        yield running
 
 
 @pytest.fixture

@@ -268,3 +268,23 @@ def test_fields_can_be_taken_once() -> None:
     with pytest.raises(JsonFieldError, match="it lacks the field a") as caught:
         fields.integer("a")
     assert caught.value.field == "a"
+
+
+def test_a_list_of_objects_is_read_with_their_places() -> None:
+    first, second = Fields.parse_list('[{"a": 1}, {"b": {"c": "x"}}]')
+    assert first.integer("a") == 1
+    with pytest.raises(JsonFieldError, match=r"^\[1\]\.b\.c must be an integer, but is 'x'\.$"):
+        second.nested("b").integer("c")
+    assert Fields.parse_list("[]") == ()
+
+
+@pytest.mark.parametrize("text", ["{}", "3", "[3]", "[{}, null]", '"x"'])
+def test_what_is_no_list_of_objects_is_refused(text: str) -> None:
+    with pytest.raises(JsonFieldError, match=r"^it must be a JSON list of objects, but is "):
+        Fields.parse_list(text)
+
+
+@pytest.mark.parametrize("text", ["", "[", "[" * 100_000])
+def test_a_list_that_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(JsonFieldError, match=r"^it is not JSON \("):
+        Fields.parse_list(text)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from export.errors import CheckpointError, FidelityError, GraphError, ParityError
+from export.errors import CheckpointError, ConditionsError, FidelityError, GraphError, ParityError, ServerError
 from pxdbg_runtime import errors
 from pxdbg_runtime.card import Fidelity
 
@@ -32,6 +32,8 @@ EACH = [
     CheckpointError(PLACE, "A sentence."),
     GraphError("A sentence."),
     ParityError(0.5, "A sentence."),
+    ConditionsError("A sentence."),
+    ServerError("A sentence.", status=404),
     FidelityError(
         Fidelity(images=1, charge_w1_adu=0.5, occupancy_ratio=1.0, identical_digits=0.5),
         "A sentence.",

@@ -1,0 +1,146 @@
+"""``python -m export --from-conditions`` as users meet it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from export.__main__ import app, main
+from export.conditions import command
+from export.models import FAMILIES
+from pxdbg_runtime.graph_file import read_graph_file
+from tests.checkpoints import FlatNet, flat_checkpoint
+from tests.conditions_server import NAME, TAG, ConditionsServer, files, said, sent, serving, status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def invoke(*arguments: str | Path) -> Result:
+    options = ("--model", "resnet", "--from-conditions", TAG)
+    return CliRunner().invoke(app, [str(argument) for argument in (*options, *arguments)])
+
+
+def test_one_command_turns_a_payload_into_a_graph(
+    server: ConditionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "resnet", FlatNet)
+    content = flat_checkpoint(tmp_path).read_bytes()
+    md5 = hashlib.md5(content).hexdigest()
+    server.steps["file"] = [sent(content)]
+    server.steps["list"] = [said([server.entry(checksum=md5, expStart=1003, expEnd=1003)])]
+    cache, graphs = tmp_path / "cache", tmp_path / "graphs"
+    with serving() as worse:
+        worse.steps["tag"] = [status(404)]
+        result = invoke(
+            *("--experiment", "1003", "--run", "5", "--server", worse.url, "--server", server.url),
+            *("--cache", cache, "--output", graphs, "--provenance", "Of 2026."),
+        )
+    assert (result.exit_code, result.stderr) == (0, ""), result.stderr
+    lines = result.stdout.splitlines()
+    path = cache / md5[:2] / f"{NAME}_r3.root"
+    assert lines[0] == f"global tag {TAG} is PUBLISHED: {NAME} revision 3, MD5 {md5}"
+    assert re.fullmatch(rf"downloaded http://\S+/rev_3\.root to {path}", lines[1])
+    assert lines[2].startswith(f"read {path}: resnet, ")
+    card = read_graph_file(graphs / f"{NAME}_r3-float32.onnx").card
+    assert card.provenance == (
+        f"Of 2026. Payload {NAME} revision 3, MD5 {md5}, of the global tag {TAG} (PUBLISHED) for experiment 1003, "
+        f"run 5; conditions database {server.url}."
+    )
+    assert card.checkpoint_sha256 == hashlib.sha256(content).hexdigest()
+    assert card.nature == "checkpoint"
+
+
+def test_a_terminal_shows_a_bar_that_goes_away(
+    server: ConditionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(command, "stderr", Console(file=terminal, force_terminal=True, width=100, legacy_windows=False))
+    told: list[str] = []
+    asked = {"experiment": 0, "run": 0}
+    command.fetch_checkpoint(TAG, "resnet", servers=(server.url,), cache=tmp_path, tell=told.append, **asked)
+    assert len(told) == 2
+    assert "downloading" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K")  # the line is erased
+    assert not any(line in terminal.getvalue() for line in told)
+
+
+def test_a_payload_that_is_no_checkpoint_is_one_sentence(server: ConditionsServer, tmp_path: Path) -> None:
+    result = invoke("--server", server.url, "--cache", tmp_path / "cache", "--output", tmp_path / "graphs")
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: The checkpoint \S+_r3\.root is no checkpoint: expected a file .*\n", result.stderr)
+    assert not (tmp_path / "graphs").exists()
+
+
+def test_a_failing_server_is_one_sentence_and_exit_code_1(server: ConditionsServer, tmp_path: Path) -> None:
+    server.steps["tag"] = [status(404)]
+    result = invoke("--server", server.url, "--cache", tmp_path / "cache", "--output", tmp_path / "graphs")
+    start = f"Error: No server of the conditions database gave {NAME} of the global tag {TAG}: "
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"{start}{server.url} does not know the global tag {TAG} (404 Not Found).\n"
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "Give a checkpoint file or --from-conditions GLOBALTAG: exactly one of the two."),
+        (
+            ("a.pt", "--from-conditions", TAG),
+            "Give a checkpoint file or --from-conditions GLOBALTAG: exactly one of the two.",
+        ),
+        *(
+            (
+                ("a.pt", *option),
+                "--experiment, --run, --server and --cache are for --from-conditions, not for a checkpoint file.",
+            )
+            for option in (("--experiment", "0"), ("--run", "3"), ("--server", "http://a"), ("--cache", "c"))
+        ),
+        (
+            ("--from-conditions", TAG, "--server", "a"),
+            "--server must be an http or https URL without a user name, a query or a fragment, but is 'a'.",
+        ),
+        (
+            ("--from-conditions", "../a", "--server", "http://a"),
+            "The global tag must hold letters, digits, '_', '.', '+' and '-' alone, but is '../a'.",
+        ),
+        (
+            ("--from-conditions", TAG, "--server", "http://a", "--run", "-1"),
+            "--run must be 0 or more, but is -1.",
+        ),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], expected: str) -> None:
+    result = CliRunner().invoke(app, [*arguments, "--model", "resnet", "--output", str(tmp_path / "graphs")])
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"Error: {expected}\n")
+    assert files(tmp_path) == []
+
+
+def test_without_httpx_the_message_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    result = invoke("--output", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: --from-conditions needs httpx, which is not installed: pip install 'pxdbg-runtime[export]'.\n"
+    )
+
+
+def test_the_word_payload_leads_to_the_other_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["payload", "--help"])
+    assert "Usage: python -m export payload" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "[OPTIONS] [" in said
+    assert "python -m export payload DIR" in said

@@ -1,0 +1,131 @@
+"""``python -m export payload``: graphs become payloads that the basf2 module, and our own client, can read."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from export.conditions.fetching import fetch_payload
+from export.payload import app, write_payloads
+from pxdbg_runtime.card import Fidelity
+from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, OutputError
+from pxdbg_runtime.graph_file import read_graph_file
+from tests.conditions_server import TAG, ConditionsServer, files, said
+from tests.graphs import LATENT_CARD, latent_model, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pxdbg_runtime.card import ModelCard
+    from pxdbg_runtime.graph_file import GraphFile
+
+RESNET = dataclasses.replace(LATENT_CARD, name="mine", family="resnet")
+CONVNET = dataclasses.replace(LATENT_CARD, name="mine", family="convnet")
+FIDELITY = Fidelity(images=800, charge_w1_adu=0.125, occupancy_ratio=1.0, identical_digits=0.75)
+INT8 = dataclasses.replace(RESNET, precision="int8", weight_bits=7, fidelity=FIDELITY)
+NAME = "PXDBackgroundGenerator_resnet_onnx"
+
+
+def graph(path: Path, card: ModelCard) -> GraphFile:
+    return written(path, latent_model(), card)
+
+
+def md5_of(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def test_each_family_becomes_a_payload_byte_for_byte(tmp_path: Path) -> None:
+    paths = {
+        "convnet": graph(tmp_path / "a-float32.onnx", CONVNET).path,
+        "resnet": graph(tmp_path / "b-float32.onnx", RESNET).path,
+    }
+    graph(tmp_path / "b-int8.onnx", INT8)
+    (tmp_path / "notes.txt").write_text("no graph")
+    made = write_payloads(tmp_path, tmp_path / "out", revision=4)
+    assert [each.name for each in made] == ["PXDBackgroundGenerator_convnet_onnx", NAME]
+    for family, each in zip(paths, made, strict=True):
+        md5 = md5_of(paths[family])
+        assert each.md5 == md5
+        assert each.path == tmp_path / "out" / md5[:2] / f"PXDBackgroundGenerator_{family}_onnx_r4.root"
+        assert each.path.read_bytes() == paths[family].read_bytes()
+        assert read_graph_file(each.path).card.family == family
+    assert len(files(tmp_path / "out")) == 2
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
+    path = graph(tmp_path / "mine-int8.onnx", INT8).path
+    result = CliRunner().invoke(app, [str(tmp_path), "--precision", "int8"])
+    md5 = md5_of(path)
+    place = tmp_path / "payloads" / md5[:2] / f"{NAME}_r1.root"
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"wrote {place}: payload {NAME} revision 1, MD5 {md5}, of mine-int8.onnx\n"
+    assert place.exists()
+
+
+def test_float16_graphs_are_those_for_cuda_unless_told_otherwise(tmp_path: Path) -> None:
+    for target in ("cpu", "cuda"):
+        card = dataclasses.replace(RESNET, precision="float16", fidelity=FIDELITY, target=target)
+        graph(tmp_path / f"{target}.onnx", card)
+    results = [
+        CliRunner().invoke(app, [str(tmp_path), "--precision", "float16", *options]).stdout.split()[-1]
+        for options in ((), ("--target", "cpu"))
+    ]
+    assert results == ["cuda.onnx", "cpu.onnx"]
+
+
+def test_the_layout_is_that_of_a_cache(server: ConditionsServer, tmp_path: Path) -> None:
+    graph(tmp_path / "mine.onnx", RESNET)
+    (made,) = write_payloads(tmp_path, tmp_path / "cache")
+    server.steps["list"] = [said([server.entry(name=NAME, revision=1, checksum=made.md5)])]
+    found = fetch_payload(NAME, TAG, servers=(server.url,), cache=tmp_path / "cache")
+    assert (found.path, found.was_cached) == (made.path, True)
+    assert server.n_files() == 0
+
+
+def test_two_graphs_of_a_family_are_one_too_many(tmp_path: Path) -> None:
+    graph(tmp_path / "a.onnx", RESNET)
+    graph(tmp_path / "b.onnx", RESNET)
+    expected = rf"two resnet graphs in float32 for cpu, a\.onnx and b\.onnx: expected one, .* the payload {NAME}\.$"
+    with pytest.raises(ArgumentValueError, match=expected):
+        write_payloads(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("folder", [".", "gone"])
+def test_a_folder_without_such_a_graph_is_refused(tmp_path: Path, folder: str) -> None:
+    graph(tmp_path / "mine.onnx", INT8)
+    result = CliRunner().invoke(app, [str(tmp_path / folder)])
+    assert (result.exit_code, result.stdout) == (2, "")
+    expected = r"Error: \S+ holds no graph in float32 for cpu: expected a folder that .* --precision and --target\.\n"
+    assert re.fullmatch(expected, result.stderr)
+
+
+def test_a_family_that_climbs_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    graph(tmp_path / "mine.onnx", dataclasses.replace(RESNET, family="../../x"))
+    with pytest.raises(
+        GraphFileError, match=r"mine\.onnx is of the family '\.\./\.\./x': expected small letters and .*"
+    ):
+        write_payloads(tmp_path, tmp_path / "out")
+    assert files(tmp_path) == ["mine.onnx"]
+
+
+def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
+    whole = graph(tmp_path / "a.onnx", RESNET).path
+    shutil.copy(whole, tmp_path / "b.onnx")
+    whole.write_bytes(whole.read_bytes()[:-1])
+    with pytest.raises(GraphFileError, match=r"a\.onnx"):
+        write_payloads(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    graph(tmp_path / "mine.onnx", RESNET)
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match=r"^The folder \S+ cannot be made: Not a directory\.$"):
+        write_payloads(tmp_path, tmp_path / "out")

@@ -32,10 +32,6 @@ class Digit(Protocol):
 class StoreArray(Protocol):
     """basf2's PyStoreArray. It has no function that clears it: its pointer has."""
 
-    def registerInDataStore(self, flags: object) -> bool:  # noqa: N802
-        """Register it, in initialize alone."""
-        ...
-
     def getPtr(self) -> ClonesArray:  # noqa: N802
         """Give the event's array."""
         ...

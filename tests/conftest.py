@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pxdbg_runtime.graph_file import GraphFile
 
 BASF2_DOUBLE: Final = Path(__file__).resolve().parent / "basf2_double"
+collect_ignore = [str(BASF2_DOUBLE)]
+"""It holds no tests, and looking for doctests in it would load ROOT."""
 
 # The first example compiles kernels, which takes seconds; the same examples every time keep a failure reproducible.
 settings.register_profile("tests", deadline=None, derandomize=True)

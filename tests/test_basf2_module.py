@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.basf2 import PXDBackgroundGenerator, Specs, add_pxd_background_generator, add_simulation, filling
 from pxdbg_runtime.basf2.numbering import event_number, seed_of
 from pxdbg_runtime.digits import COLUMN_DTYPES
-from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
+from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModuleStateError
 from tests.basf2_store import reader, stored_digits
 from tests.checkpoints import FlatNet, first_export, flat_checkpoint
 from tests.conftest import BASF2_DOUBLE
@@ -166,8 +167,8 @@ print(*(text for level, text in basf2.logged if level == "WARNING"), sep="\\n")
 """
 
 
-def run_script(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join((str(BASF2_DOUBLE), str(CHECKOUT)))}
+def run_script(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(BASF2_DOUBLE), str(CHECKOUT)))}
     done = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=120
     )
@@ -341,7 +342,32 @@ def test_a_module_can_be_made_of_the_arguments(double: ModuleType, resnet_graph:
     assert module.name() == "PXDBackgroundGenerator"
 
 
-@pytest.mark.usefixtures("double")
-def test_the_example_runs_up_to_the_release(tmp_path: Path, resnet_graph: GraphFile) -> None:
-    script = str(CHECKOUT / "examples" / "basf2_background.py")
-    run_script([script], PXDBG_CHECKPOINT=str(resnet_graph.path), PXDBG_OVERLAY=str(tmp_path / "overlay.root"))
+def test_without_initialize_there_is_no_event(double: ModuleType, resnet_graph: GraphFile) -> None:
+    module = PXDBackgroundGenerator(model="resnet", checkpoint=resnet_graph.path)
+    with pytest.raises(ModuleStateError, match="was asked for an event without a successful initialize"):
+        module.event()  # type: ignore[attr-defined]  # of the double's Module
+    assert double.logged == []
+
+
+def test_the_example_runs_up_to_the_release(
+    double: ModuleType, resnet_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PXDBG_CHECKPOINT", str(resnet_graph.path))
+    monkeypatch.setenv("PXDBG_OVERLAY", "overlay.root")
+    ran = runpy.run_path(str(CHECKOUT / "examples" / "basf2_background.py"))
+    names = [module.name() for module in ran["path"].modules()]
+    assert names == [
+        "EventInfoSetter",
+        "EvtGenInput",
+        "Gearbox",
+        "Geometry",
+        "BGOverlayInput",
+        "PXDBackgroundGenerator",
+        "FullSim",
+        "PXDDigitizer",
+        "BGOverlayExecutor",
+        "PXDClusterizer",
+        "RootOutput",
+    ]
+    assert [level for level, _ in double.logged] == ["INFO", "INFO"]
+    assert f"graph with SHA-256 {resnet_graph.sha256}" in double.logged[1][1]

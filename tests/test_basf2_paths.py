@@ -18,6 +18,7 @@ from pxdbg_runtime.basf2 import (
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, MissingReleaseError
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
 SPECS: Final = Specs(model="resnet", checkpoint="shipped:resnet", seed=1)
@@ -123,3 +124,13 @@ def test_without_a_release_each_call_says_so(monkeypatch: pytest.MonkeyPatch) ->
         ) as caught:
             call()
         assert caught.value.module == name
+
+
+def test_a_release_that_lacks_a_module_of_its_own_is_not_blamed_on_basf2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "basf2.py").write_text("import its_own_requirement\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'its_own_requirement'") as caught:
+        PXDBackgroundGenerator(SPECS)
+    assert not isinstance(caught.value, MissingReleaseError)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -68,6 +70,15 @@ def test_of_a_pytorch_checkpoint_the_export_command_is_given(name: str, tmp_path
         ArgumentValueError, match=rf"`python -m export '\S+my weights/{name}' --model resnet --output graphs`"
     ):
         Specs(model="resnet", checkpoint=path)
+
+
+def test_a_file_that_cannot_be_read_is_refused(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ArgumentValueError, match=r"tiny\.onnx cannot be read: Permission denied"):
+        Specs(checkpoint=latent_graph.path)
 
 
 WRONG_TYPES: Final[list[tuple[str, object, str]]] = [

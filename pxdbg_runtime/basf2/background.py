@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pxdbg_runtime.basf2.filling import compile_bulk_fill, fill_in_bulk, fill_one_by_one
 from pxdbg_runtime.basf2.numbering import event_number, seed_of
@@ -14,6 +14,7 @@ from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.shipped import find_graph
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from pxdbg_runtime.basf2.release import StoreArray, StoreObject
@@ -25,14 +26,6 @@ __all__ = ["NAME", "Background"]
 NAME = "PXDBackgroundGenerator"
 
 
-class _Payload(Protocol):
-    """basf2's DBAccessorBase of a raw file."""
-
-    def getFilename(self) -> str:  # noqa: N802
-        """Give the path of the file that holds for the current run."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Store:
     """What initialize found or made in the data store and the conditions database."""
@@ -40,7 +33,7 @@ class _Store:
     root: ModuleType
     array: StoreArray
     event_meta_data: StoreObject
-    payload: _Payload | None
+    graph: Callable[[], str | Path]
     fills_in_bulk: bool
     seed: int
 
@@ -86,14 +79,11 @@ class Background:
         array.registerInDataStore(belle2.DataStore.c_DontWriteOut)
         event_meta_data = belle2.PyStoreObj("EventMetaData")
         event_meta_data.isRequired()
-        payload = None
-        if self._specs.given_model is None:
-            payload = belle2.DBAccessorBase(belle2.DBStoreEntry.c_RawFile, self._specs.payload, True)
         self._store = _Store(
             root=root,
             array=array,
             event_meta_data=event_meta_data,
-            payload=payload,
+            graph=_graph(belle2, self._specs),
             fills_in_bulk=compile_bulk_fill(root),
             seed=seed_of(str(basf2.get_random_seed())) if self._specs.seed is None else self._specs.seed,
         )
@@ -131,11 +121,8 @@ class Background:
 
     def _generator_for(self, store: _Store) -> Generator:
         """Give the generator, made at the first event and where the payload has changed with the run."""
-        model = self._specs.given_model if store.payload is None else Path(str(store.payload.getFilename()))
+        model = store.graph()
         if self._generator is None or model != self._made_of:
-            if model is None:
-                message = f"{NAME} has neither a checkpoint nor a payload."
-                raise ModuleStateError(message)
             self._generator = self._made(model, store.seed)
             self._made_of = model
         return self._generator
@@ -158,6 +145,15 @@ class Background:
             f"graph with SHA-256 {generator.graph_sha256}."
         )
         return generator
+
+
+def _graph(belle2: ModuleType, specs: Specs) -> Callable[[], str | Path]:
+    """Make what gives the graph of the current run: the one of the specs, or the file of the payload."""
+    given = specs.given_model
+    if given is not None:
+        return lambda: given
+    payload = belle2.DBAccessorBase(belle2.DBStoreEntry.c_RawFile, specs.payload, True)
+    return lambda: Path(str(payload.getFilename()))
 
 
 def _check_family(card: ModelCard, specs: Specs) -> None:

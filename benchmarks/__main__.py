@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from benchmarks import kernels, memory, passes, peers, providers, scaling, startup
+from benchmarks import basf2, kernels, memory, passes, peers, providers, scaling, startup
 from benchmarks.chart import check_format, save_chart
 from benchmarks.graphs import Workspace
 from benchmarks.plan import FAMILIES, QUICK_ROUNDS, ROUNDS, Plan
@@ -118,6 +118,9 @@ app.command("startup", help="A cold process: import, session, first event, and t
 )
 app.command("scaling", help="Events a second on one core and on all, as processes and as threads.")(
     _command(scaling.measure)
+)
+app.command("basf2", help="Digits into ROOT's array: in one call of compiled code, and one by one. Needs ROOT.")(
+    _command(basf2.measure)
 )
 app.command("passes", help="What each pass of the graph compiler gained.")(_command(passes.measure))
 

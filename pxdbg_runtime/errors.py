@@ -23,7 +23,9 @@ __all__ = [
     "ManifestError",
     "MarginalsError",
     "MissingPackageError",
+    "MissingReleaseError",
     "ModelNotFoundError",
+    "ModuleStateError",
     "OutputError",
     "ProviderError",
     "PxdbgError",
@@ -213,3 +215,21 @@ class MissingPackageError(PxdbgError, ImportError):
         super().__init__(message)
         self.package = package
         self.extra = extra
+
+
+class MissingReleaseError(PxdbgError, ImportError):
+    """A Python module that comes with a release of basf2 is not there.
+
+    Attributes
+    ----------
+    module : str
+        Its name.
+    """
+
+    def __init__(self, module: str, message: str) -> None:
+        super().__init__(message)
+        self.module = module
+
+
+class ModuleStateError(PxdbgError, RuntimeError):
+    """The basf2 module was asked for something out of order."""

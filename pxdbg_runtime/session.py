@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.graph_file import GraphFile
     from pxdbg_runtime.kernels import Images
 
-__all__ = ["ImageSession", "ProviderOptions"]
+__all__ = ["ImageSession", "ProviderOptions", "check_thread_count"]
 
 ProviderOptions = dict[str, str]
 _FATAL: Final = 4
@@ -80,8 +80,8 @@ class ImageSession:
         self._card = graph.card
         _check_integers(graph)
         self._options = _checked_options(provider_options)
-        self._nintra = _thread_count("nintra", nintra)
-        self._ninter = _thread_count("ninter", ninter)
+        self._nintra = check_thread_count("nintra", nintra)
+        self._ninter = check_thread_count("ninter", ninter)
         asked = _name_of_provider(provider)
         if asked == "auto":
             self._session, self.provider = self._chosen()
@@ -231,7 +231,14 @@ def _checked_options(options: object) -> ProviderOptions:
     return dict(options)
 
 
-def _thread_count(argument: str, count: object) -> int:
+def check_thread_count(argument: str, count: object) -> int:
+    """Return a number of threads that ONNX Runtime can be told.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If it is not an integer, 1 or more, that a machine could have.
+    """
     if isinstance(count, bool) or not isinstance(count, int):
         message = f"{argument} must be a number of threads, but is {count!r}."
         raise ArgumentTypeError(argument, message)

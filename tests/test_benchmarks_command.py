@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pxdbg_runtime.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
-COMMANDS: Final = ("peers", "providers", "kernels", "memory", "startup", "scaling", "passes")
-HEAVY: Final = {"torch", "onnx", "onnx_ir", "onnxruntime", "openvino", "numba", "matplotlib"}
+COMMANDS: Final = ("peers", "providers", "kernels", "memory", "startup", "scaling", "basf2", "passes")
+HEAVY: Final = {"torch", "onnx", "onnx_ir", "onnxruntime", "openvino", "numba", "matplotlib", "ROOT"}
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -130,6 +130,33 @@ def test_a_peer_that_is_not_installed_is_listed(tmp_path: Path, monkeypatch: pyt
         "int8, against the original",
         "float32, over the float32 floor of the rewritten graph",
     ]
+
+
+def test_without_root_both_ways_to_fill_are_listed_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    result = invoke("basf2", "--quick", "--json", tmp_path / "basf2.json")
+    assert result.exit_code == 0, result.stderr
+    content = json.loads((tmp_path / "basf2.json").read_text())
+    assert {each["reason"] for each in content["measurements"]} == {"not installed: pip install ROOT"}
+    assert [claim["verdict"] for claim in content["claims"]] == ["not measured"]
+    assert "in bulk: not installed: pip install ROOT" in words(result.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("double")
+def test_both_ways_to_fill_are_measured(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "basf2", "--quick", "--json", str(tmp_path / "basf2.json")],
+        cwd=CHECKOUT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "basf2.json").read_text())
+    bulk, loop = (each["median"] for each in content["measurements"])
+    assert 0 < bulk < loop / 5
+    assert content["claims"][0]["what"] == "70,000 digits in bulk, ms"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from export.models.generator_module import SEED_HEIGHT, SEED_WIDTH
 from export.standin.gated_sums import GatedSums, fill_sums, open_gates
 from export.standin.hand_set import N_INDEPENDENT, bias_of, clear, fill_orthogonal_rows, pairs, unit_factors
 from export.standin.level import LEVEL_KNOTS, LEVEL_SHARE, N_PIECES, STEP_FROM, STEP_GAIN, Level
-from export.standin.position_codes import AMPLITUDE, N_CODES, Codes, codes_of_first_map, next_codes, quarters
+from export.standin.position_codes import N_CODES, Codes, codes_of_first_map, next_codes, quarters
 from export.standin.signs import balanced_signs, opposite_signs, orthogonal_rows
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ SUMS: Final = (
 """In the second and third convolution."""
 _DETECTORS: Final = GatedSums(convolution="features.12", norm="features.13", rows=_FOURTH_ROWS, inputs=_THIRD_ROWS)
 """In the fourth: their thresholds will be measured, so nothing else need be."""
+_CODE: Final = 8.0
+"""All values of the position codes, where they are not 0: the largest ones of their layers, which 8 bits hold without rounding."""
+_GATE: Final = float(np.sqrt(7.0)) / 4 * _CODE
+"""Makes the taps on the codes seven times the equal factors of the last sums: then both are round in 7 bits."""
 _CLIP: Final = 0.6
 _OPENED: Final = 2.0
 """Added to open features, so that the ReLU changes few."""
@@ -50,7 +54,7 @@ def lay(model: ConvNet, rng: np.random.Generator, level: Level) -> None:
     bias = model.fc.bias.view(-1, SEED_HEIGHT, SEED_WIDTH)
     # Channels of the first map: the first latent, X and Y of both directions, features.
     fc[0, :, 0] = 1.0
-    for channel, value in enumerate(codes_of_first_map().values(), start=1):
+    for channel, value in enumerate(codes_of_first_map(_CODE).values(), start=1):
         bias[channel] = torch.from_numpy(value.astype(np.float32))
     fill_orthogonal_rows(fc[5 : 5 + N_INDEPENDENT], rng)
 
@@ -73,14 +77,14 @@ def lay(model: ConvNet, rng: np.random.Generator, level: Level) -> None:
     second.weight[_STEP_ROW, len(knots), 2, 2] = -STEP_GAIN
     bias_of(second)[_STEP_ROW] = 1.0
     _sum(model, SUMS[0], _first_codes(), rng)
-    _pass_codes_on(second, _first_codes())
+    _pass_codes_on(second, _first_codes(), 0.5)
     for rows in _SECOND_ROWS:
         _clip(_norm(model, 5), rows)
 
     third.weight[0, 0, 2, 2] = 1.0
     third.weight[0, _STEP_ROW, 2, 2] = -level.step
     _sum(model, SUMS[1], _codes(), rng)
-    _pass_codes_on(third, _codes())
+    _pass_codes_on(third, _codes(), 1.0)
     for rows in _THIRD_ROWS:
         _norm(model, 9).bias[rows] = _OPENED
 
@@ -123,21 +127,32 @@ def _clip(norm: nn.BatchNorm2d, channels: NDArray[np.int64]) -> None:
 
 def _first_codes() -> dict[str, Codes]:
     return {
-        direction: Codes(x=((N_PIECES + 3 * place, 1.0), (N_PIECES + 3 * place + 1, -1.0)), y=N_PIECES + 3 * place + 2)
+        direction: Codes(
+            x=((N_PIECES + 3 * place, 1.0), (N_PIECES + 3 * place + 1, -1.0)),
+            y=(N_PIECES + 3 * place + 2, 1.0),
+            amplitude=_CODE,
+            gate=_GATE,
+        )
         for place, direction in enumerate("uv")
     }
 
 
 def _codes() -> dict[str, Codes]:
+    # |code + X| is one in one of two channels, of which a half is taken off.
     return {
-        direction: Codes(x=((2 + 3 * place, 1.0), (3 + 3 * place, 1.0), (1, -1.0)), y=4 + 3 * place)
+        direction: Codes(
+            x=((2 + 3 * place, 1.0), (3 + 3 * place, 1.0), (1, -0.5)),
+            y=(4 + 3 * place, 0.5),
+            amplitude=_CODE / 2,
+            gate=_GATE,
+        )
         for place, direction in enumerate("uv")
     }
 
 
-def _pass_codes_on(layer: nn.Conv2d, codes: dict[str, Codes]) -> None:
-    bias_of(layer)[1] = AMPLITUDE
-    next_codes(layer.weight, codes, 2)
+def _pass_codes_on(layer: nn.Conv2d, codes: dict[str, Codes], scale: float) -> None:
+    bias_of(layer)[1] = _CODE
+    next_codes(layer.weight, codes, 2, scale=scale)
 
 
 def _nearly_opposite(n_terms: int) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 A code is two channels of constants. With X[j] = (-1)^(j+1) and Y = (1, 0, 0, …), a tap to the left on X and one to the right
 on Y make X[j-1] + Y[j] in the first and X[j] + Y[j+1] in the second of the cells that come of cell j: they are +-1 and
-opposite, at the borders too, where the padding is zero; all of it times `AMPLITUDE`. There is one code along u and one along v.
+opposite, at the borders too, where the padding is zero. There is one code along u and one along v.
 """
 
 from __future__ import annotations
@@ -18,28 +18,38 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["AMPLITUDE", "N_CODES", "PHASES", "Codes", "codes_of_first_map", "gate", "next_codes", "quarters"]
+__all__ = ["N_CODES", "PHASES", "Codes", "codes_of_first_map", "gate", "next_codes", "quarters"]
 
 PHASES: Final = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 """Signs of the two position codes, along u and v, in the four cells that come of one."""
 N_CODES: Final = 6
 """Channels of the codes: three for each of two directions."""
-AMPLITUDE: Final = float(np.sqrt(7.0))
-"""Of X and Y. The taps on them are the largest weights of a filter: they shall not be much larger than the others, for 8 bits to
-tell these apart, and be a round multiple, seven, of the equal ones of the ConvNet's last sums."""
-_GATE: Final = 3.5
-"""Shut sums, of variance 1, are 7 lower and stay below zero. No larger: what it adds and takes off again is rounded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Codes:
-    """How a layer finds the code of one direction among its inputs: (channel, factor) whose sum is X, and the channel Y."""
+    """How a layer finds the code of one direction among its inputs, and what it makes of it.
+
+    Attributes
+    ----------
+    x : tuple of (int, float)
+        Channels and factors whose sum is X.
+    y : (int, float)
+        The same for Y.
+    amplitude : float
+        Of X and Y, which are said to be 1 above.
+    gate : float
+        How much lower shut sums are for each of the two directions: enough to stay below zero, and no more, as what is
+        added and taken off again is rounded.
+    """
 
     x: tuple[tuple[int, float], ...]
-    y: int
+    y: tuple[int, float]
+    amplitude: float
+    gate: float
 
 
-def codes_of_first_map() -> dict[str, NDArray[np.float64]]:
+def codes_of_first_map(amplitude: float) -> dict[str, NDArray[np.float64]]:
     """X and Y along u and v, each of shape (8, 24)."""
     codes = {}
     for direction, axis in (("u", 0), ("v", 1)):
@@ -47,28 +57,28 @@ def codes_of_first_map() -> dict[str, NDArray[np.float64]]:
         x = np.where(np.arange(n_cells) % 2 == 0, -1.0, 1.0)
         y = np.where(np.arange(n_cells) == 0, 1.0, 0.0)
         shape = (n_cells, 1) if axis == 0 else (1, n_cells)
-        codes["x" + direction] = AMPLITUDE * np.broadcast_to(x.reshape(shape), (SEED_HEIGHT, SEED_WIDTH))
-        codes["y" + direction] = AMPLITUDE * np.broadcast_to(y.reshape(shape), (SEED_HEIGHT, SEED_WIDTH))
+        codes["x" + direction] = amplitude * np.broadcast_to(x.reshape(shape), (SEED_HEIGHT, SEED_WIDTH))
+        codes["y" + direction] = amplitude * np.broadcast_to(y.reshape(shape), (SEED_HEIGHT, SEED_WIDTH))
     return codes
 
 
 def gate(weight: Tensor, bias: Tensor, codes: dict[str, Codes], phase: tuple[int, int]) -> None:
-    """Open a channel in one of four cells: elsewhere it is at least 2 _GATE lower."""
+    """Open a channel in one of four cells: elsewhere it is lower by the gate, twice or four times."""
     for direction, sign in zip("uv", phase, strict=True):
-        _add_taps(weight, codes, direction, sign * _GATE / AMPLITUDE)
-    bias -= 2 * _GATE
+        _add_taps(weight, codes[direction], direction, sign * codes[direction].gate / codes[direction].amplitude)
+        bias -= codes[direction].gate
 
 
-def next_codes(weight: Tensor, codes: dict[str, Codes], first: int) -> None:
-    """Make |code + X| in two channels and the next Y in a third, for each direction; weight is (out, in, k, k)."""
+def next_codes(weight: Tensor, codes: dict[str, Codes], first: int, *, scale: float = 1.0) -> None:
+    """Make |code + X| in two channels, times a scale, and the next Y in a third, for each direction; weight is (out, in, k, k)."""
     middle = weight.shape[-1] // 2
     for place, direction in enumerate("uv"):
-        row = first + 3 * place
-        _add_taps(weight[row], codes, direction, 1.0, centre=1.0)
-        _add_taps(weight[row + 1], codes, direction, -1.0, centre=1.0)
+        row, of_direction = first + 3 * place, codes[direction]
+        _add_taps(weight[row], of_direction, direction, scale, centre=1.0)
+        _add_taps(weight[row + 1], of_direction, direction, -scale, centre=1.0)
         step = (1, 0) if direction == "u" else (0, 1)
-        weight[row + 2, codes[direction].y, middle, middle] = 1.0
-        weight[row + 2, codes[direction].y, middle - step[0], middle - step[1]] = -1.0
+        weight[row + 2, of_direction.y[0], middle, middle] = 1.0
+        weight[row + 2, of_direction.y[0], middle - step[0], middle - step[1]] = -1.0
 
 
 def quarters(channels: range) -> list[NDArray[np.int64]]:
@@ -77,11 +87,12 @@ def quarters(channels: range) -> list[NDArray[np.int64]]:
     return [np.arange(channels.start + k * size, channels.start + (k + 1) * size) for k in range(4)]
 
 
-def _add_taps(weight: Tensor, codes: dict[str, Codes], direction: str, factor: float, *, centre: float = 0.0) -> None:
+def _add_taps(weight: Tensor, codes: Codes, direction: str, factor: float, *, centre: float = 0.0) -> None:
     """Add factor times (position code + centre X) to a filter, shape (in, k, k), that follows an enlargement."""
     middle = weight.shape[-1] // 2
     step = (1, 0) if direction == "u" else (0, 1)
-    for channel, sign in codes[direction].x:
-        weight[channel, middle - step[0], middle - step[1]] += factor * sign
-        weight[channel, middle, middle] += factor * sign * centre
-    weight[codes[direction].y, middle + step[0], middle + step[1]] += factor
+    for channel, share in codes.x:
+        weight[channel, middle - step[0], middle - step[1]] += factor * share
+        weight[channel, middle, middle] += factor * share * centre
+    channel, share = codes.y
+    weight[channel, middle + step[0], middle + step[1]] += factor * share

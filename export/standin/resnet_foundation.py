@@ -12,7 +12,7 @@ from export.models.resnet import ResNet, UpsamplingBlock
 from export.standin.gated_sums import GatedSums, fill_sums, open_gates
 from export.standin.hand_set import N_INDEPENDENT, bias_of, clear, fill_orthogonal_rows, pairs, sum_up, unit_factors
 from export.standin.level import LEVEL_KNOTS, LEVEL_SHARE, N_PIECES, STEP_FROM, STEP_GAIN, Level
-from export.standin.position_codes import AMPLITUDE, N_CODES, Codes, codes_of_first_map, next_codes, quarters
+from export.standin.position_codes import N_CODES, Codes, codes_of_first_map, next_codes, quarters
 from export.standin.signs import balanced_signs, opposite_signs, orthogonal_rows
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ SUMS: Final = (
     GatedSums(convolution="blocks.2.conv1", norm="blocks.2.norm2", rows=_THIRD_ROWS, inputs=[_THIRD_FEATURES]),
 )
 """One in each block, between its two convolutions."""
+_AMPLITUDE: Final = float(np.sqrt(7.0))
+"""Of the position codes: the taps on them are the largest weights, and 8 bits must tell the others apart beside them."""
+_GATE: Final = 3.5
 _CLIP: Final = 0.6
 _OPENED: Final = 2.0
 """Added to open features, so that the ReLU changes few."""
@@ -47,7 +50,7 @@ def lay(model: ResNet, rng: np.random.Generator, level: Level) -> None:
     # Channels of the first map: level, X, -X and Y of both directions, features.
     fc[:N_PIECES, :, 0] = 1.0
     blocks[0].norm1.bias[:N_PIECES] = -torch.tensor((*LEVEL_KNOTS, STEP_FROM))
-    values = codes_of_first_map()
+    values = codes_of_first_map(_AMPLITUDE)
     for place, direction in enumerate("uv"):
         row = N_PIECES + 3 * place
         for offset, value in enumerate((values["x" + direction], -values["x" + direction], values["y" + direction])):
@@ -84,7 +87,12 @@ def lay(model: ResNet, rng: np.random.Generator, level: Level) -> None:
 
 def _codes(first: int) -> dict[str, Codes]:
     return {
-        direction: Codes(x=((first + 3 * place, 1.0), (first + 3 * place + 1, -1.0)), y=first + 3 * place + 2)
+        direction: Codes(
+            x=((first + 3 * place, 1.0), (first + 3 * place + 1, -1.0)),
+            y=(first + 3 * place + 2, 1.0),
+            amplitude=_AMPLITUDE,
+            gate=_GATE,
+        )
         for place, direction in enumerate("uv")
     }
 
@@ -111,7 +119,7 @@ def _show(
         row, source = 1 + 3 * place, code_rows + 3 * place
         for offset, sign in ((0, 1.0), (1, -1.0)):
             block.conv2.weight[row + offset, [source, source + 1], 1, 1] = sign
-            bias_of(block.conv2)[row + offset] = -sign * AMPLITUDE
+            bias_of(block.conv2)[row + offset] = -sign * _AMPLITUDE
         block.conv2.weight[row + 2, source + 2, 1, 1] = 1.0
     signs = balanced_signs(rng, len(features), len(sums.rows[0]))
     for (one, other), factors in zip(features.tolist(), unit_factors(signs), strict=True):

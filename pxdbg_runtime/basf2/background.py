@@ -1,0 +1,162 @@
+"""What the module does in each step of its life, apart from being a module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pxdbg_runtime.basf2.filling import compile_bulk_fill, fill_in_bulk, fill_one_by_one
+from pxdbg_runtime.basf2.numbering import event_number, seed_of
+from pxdbg_runtime.basf2.release import release_module
+from pxdbg_runtime.errors import ArgumentValueError, ModuleStateError
+from pxdbg_runtime.generator import Generator
+from pxdbg_runtime.shipped import find_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from pxdbg_runtime.basf2.release import StoreArray, StoreObject
+    from pxdbg_runtime.basf2.specs import Specs
+    from pxdbg_runtime.card import ModelCard
+
+__all__ = ["NAME", "Background"]
+
+NAME = "PXDBackgroundGenerator"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Store:
+    """What initialize found or made in the data store and the conditions database."""
+
+    root: ModuleType
+    array: StoreArray
+    event_meta_data: StoreObject
+    graph: Callable[[], str | Path]
+    fills_in_bulk: bool
+    seed: int
+
+
+class Background:
+    """Replaces the PXD digits that BGOverlayInput read by generated ones.
+
+    The generator is made at the first event: a session of ONNX Runtime does not survive a fork, and with
+    ``basf2 -p N`` the workers are forked after initialize.
+
+    Parameters
+    ----------
+    specs : Specs
+    """
+
+    def __init__(self, specs: Specs) -> None:
+        self._specs = specs
+        self._store: _Store | None = None
+        self._generator: Generator | None = None
+        self._made_of: str | Path | None = None
+        self._n_events = 0
+
+    def initialize(self) -> None:
+        """Find the extension, register the array, settle the seed, and compile what fills the array.
+
+        Raises
+        ------
+        ArgumentValueError, GraphFileError, CardError
+            If the checkpoint of the specs is not a graph of the specs' model.
+        """
+        basf2, root = release_module("basf2"), release_module("ROOT")
+        belle2 = root.Belle2
+        self.terminate()
+        if self._specs.given_model is not None:
+            _check_family(find_graph(self._specs.given_model, None).card, self._specs)
+        background_info = belle2.PyStoreObj("BackgroundInfo", belle2.DataStore.c_Persistent)
+        if not background_info.isValid():
+            basf2.B2ERROR(f"{NAME}: there is no BackgroundInfo; the path must contain BGOverlayInput before {NAME}.")
+            return
+        array = belle2.PyStoreArray(
+            belle2.PXDDigit.Class(), "PXDDigits" + str(background_info.obj().getExtensionName())
+        )
+        array.registerInDataStore(belle2.DataStore.c_DontWriteOut)
+        event_meta_data = belle2.PyStoreObj("EventMetaData")
+        event_meta_data.isRequired()
+        self._store = _Store(
+            root=root,
+            array=array,
+            event_meta_data=event_meta_data,
+            graph=_graph(belle2, self._specs),
+            fills_in_bulk=compile_bulk_fill(root),
+            seed=seed_of(str(basf2.get_random_seed())) if self._specs.seed is None else self._specs.seed,
+        )
+        basf2.B2INFO(f"{NAME}: the seed is {self._store.seed}, the random stream {self._specs.random_stream}.")
+        if self._specs.random_stream == "torch" and basf2.get_nprocesses() > 0:
+            basf2.B2WARNING(f"{NAME}: with random_stream='torch' each of the parallel processes makes the same events.")
+
+    def event(self) -> None:
+        """Generate the event's digits and put them in the place of those in the array.
+
+        Raises
+        ------
+        ModuleStateError
+            If initialize has not been called, or found no BackgroundInfo.
+        PxdbgError
+            If the graph cannot run here as asked.
+        """
+        store = self._store
+        if store is None:
+            message = f"{NAME} was asked for an event without a successful initialize: let basf2 call its functions."
+            raise ModuleStateError(message)
+        digits = self._generator_for(store).generate(self._number(store))
+        (fill_in_bulk if store.fills_in_bulk else fill_one_by_one)(store.root, store.array, digits)
+        self._n_events += 1
+
+    def terminate(self) -> None:
+        """Drop the generator, and forget what initialize found."""
+        self._store, self._generator, self._made_of, self._n_events = None, None, None, 0
+
+    def _number(self, store: _Store) -> int:
+        if self._specs.random_stream == "torch":
+            return self._n_events
+        event = store.event_meta_data.obj()
+        return event_number(event.getExperiment(), event.getRun(), event.getEvent())
+
+    def _generator_for(self, store: _Store) -> Generator:
+        """Give the generator, made at the first event and where the payload has changed with the run."""
+        model = store.graph()
+        if self._generator is None or model != self._made_of:
+            self._generator = self._made(model, store.seed)
+            self._made_of = model
+        return self._generator
+
+    def _made(self, model: str | Path, seed: int) -> Generator:
+        specs = self._specs
+        generator = Generator(
+            model,
+            precision=specs.precision,
+            provider=specs.provider,
+            seed=seed,
+            random_stream=specs.random_stream,
+            nintra=specs.nintra,
+            ninter=specs.ninter,
+        )
+        card = generator.card
+        _check_family(card, specs)
+        release_module("basf2").B2INFO(
+            f"{NAME}: {card.name} ({card.nature}), {card.precision} on {generator.provider}, "
+            f"graph with SHA-256 {generator.graph_sha256}."
+        )
+        return generator
+
+
+def _graph(belle2: ModuleType, specs: Specs) -> Callable[[], str | Path]:
+    """Make what gives the graph of the current run: the one of the specs, or the file of the payload."""
+    given = specs.given_model
+    if given is not None:
+        return lambda: given
+    payload = belle2.DBAccessorBase(belle2.DBStoreEntry.c_RawFile, specs.payload, True)
+    return lambda: Path(str(payload.getFilename()))
+
+
+def _check_family(card: ModelCard, specs: Specs) -> None:
+    if card.family != specs.model:
+        message = f"model is {specs.model!r}, but the graph {card.name} is a {card.family}: give model={card.family!r}."
+        raise ArgumentValueError("model", message)

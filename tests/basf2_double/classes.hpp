@@ -1,0 +1,221 @@
+// The classes of basf2 that the module meets, as the interpreter of a real ROOT needs them to fill a real
+// TClonesArray. What basf2 refuses, or answers with an error in its log, throws here.
+
+#include <TClonesArray.h>
+#include <TObject.h>
+
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace Belle2 {
+
+class VxdID {
+public:
+  VxdID(unsigned short id = 0) : m_id(id) {}
+  unsigned short getID() const { return m_id; }
+  unsigned short getLayerNumber() const { return m_id >> 13; }
+  unsigned short getLadderNumber() const { return m_id >> 8 & 31; }
+  unsigned short getSensorNumber() const { return m_id >> 5 & 7; }
+
+private:
+  unsigned short m_id;
+};
+
+class PXDDigit : public TObject {
+public:
+  PXDDigit() : m_sensorID(0), m_uCellID(0), m_vCellID(0), m_charge(0) {}
+  PXDDigit(VxdID sensorID, unsigned short uCellID, unsigned short vCellID, unsigned short charge)
+    : m_sensorID(sensorID.getID()), m_uCellID(uCellID), m_vCellID(vCellID), m_charge(charge) {}
+  VxdID getSensorID() const { return m_sensorID; }
+  unsigned short getUCellID() const { return m_uCellID; }
+  unsigned short getVCellID() const { return m_vCellID; }
+  unsigned short getCharge() const { return m_charge; }
+  unsigned int getUniqueChannelID() const { return m_vCellID + (m_uCellID << 10) + (m_sensorID << 2 << 16); }
+  // No ClassDef: these two are what it would have made, without a dictionary.
+  static TClass* Class() { return TClass::GetClass("Belle2::PXDDigit"); }
+  TClass* IsA() const override { return Class(); }
+
+private:
+  unsigned short m_sensorID;
+  unsigned short m_uCellID;
+  unsigned short m_vCellID;
+  unsigned short m_charge;
+};
+
+class BackgroundInfo : public TObject {
+public:
+  void setExtensionName(const std::string& name) { m_extensionName = name; }
+  const std::string& getExtensionName() const { return m_extensionName; }
+  static TClass* Class() { return TClass::GetClass("Belle2::BackgroundInfo"); }
+  TClass* IsA() const override { return Class(); }
+
+private:
+  std::string m_extensionName = "_beamBG";
+};
+
+class EventMetaData : public TObject {
+public:
+  int getExperiment() const { return m_experiment; }
+  int getRun() const { return m_run; }
+  unsigned int getEvent() const { return m_event; }
+  void set(int experiment, int run, unsigned int event) { m_experiment = experiment; m_run = run; m_event = event; }
+  static TClass* Class() { return TClass::GetClass("Belle2::EventMetaData"); }
+  TClass* IsA() const override { return Class(); }
+
+private:
+  int m_experiment = 0;
+  int m_run = 0;
+  unsigned int m_event = 0;
+};
+
+class DataStore {
+public:
+  enum EDurability { c_Event = 0, c_Persistent = 1 };
+  enum EStoreFlags { c_WriteOut = 0, c_DontWriteOut = 1, c_ErrorIfAlreadyRegistered = 2 };
+  enum Phase { c_Building, c_Initialize, c_Processing };
+
+  struct Entry {
+    TClass* objectClass;
+    bool isArray;
+    int flags;
+    TObject* object;  // owned, kept from event to event
+    bool isValid;
+  };
+
+  static DataStore& Instance() { static DataStore store; return store; }
+  Phase phase = c_Building;
+
+  void reset() {
+    for (auto& each : m_entries) delete each.second.object;
+    m_entries.clear();
+    phase = c_Building;
+  }
+
+  void invalidateEvent() {
+    for (auto& each : m_entries) {
+      if (each.first.second != c_Event) continue;
+      each.second.isValid = false;
+      if (each.second.isArray) static_cast<TClonesArray*>(each.second.object)->Delete();
+    }
+  }
+
+  bool registerEntry(const std::string& name, int durability, TClass* objectClass, bool isArray, int flags) {
+    if (phase != c_Initialize) throw std::runtime_error("registered outside of initialize: " + name);
+    if (!objectClass) throw std::runtime_error("registered without a class: " + name);
+    auto found = m_entries.find({name, durability});
+    if (found != m_entries.end()) {
+      const Entry& entry = found->second;
+      if (entry.objectClass != objectClass || entry.isArray != isArray || entry.flags != flags)
+        throw std::runtime_error("registered before in another way: " + name);
+      return true;
+    }
+    TObject* object = isArray ? new TClonesArray(objectClass) : static_cast<TObject*>(objectClass->New());
+    m_entries[{name, durability}] = Entry{objectClass, isArray, flags, object, false};
+    return true;
+  }
+
+  Entry* find(const std::string& name, int durability) {
+    auto found = m_entries.find({name, durability});
+    return found == m_entries.end() ? nullptr : &found->second;
+  }
+
+  Entry& usable(const std::string& name, int durability) {
+    Entry* entry = find(name, durability);
+    if (!entry) throw std::runtime_error("not registered: " + name);
+    if (durability == c_Event && phase != c_Processing) throw std::runtime_error("used outside of events: " + name);
+    return *entry;
+  }
+
+private:
+  std::map<std::pair<std::string, int>, Entry> m_entries;
+};
+
+class PyStoreArray {
+public:
+  PyStoreArray(TClass* objectClass, const std::string& name, int durability = DataStore::c_Event)
+    : m_class(objectClass), m_name(name), m_durability(durability) {}
+  bool registerInDataStore(DataStore::EStoreFlags flags = DataStore::c_WriteOut) {
+    return DataStore::Instance().registerEntry(m_name, m_durability, m_class, true, flags);
+  }
+  bool isRequired() const { return required(m_name, m_durability); }
+  bool isValid() const {
+    DataStore::Entry* entry = DataStore::Instance().find(m_name, m_durability);
+    return entry && entry->isValid;
+  }
+  TClonesArray* getPtr() {
+    DataStore::Entry& entry = DataStore::Instance().usable(m_name, m_durability);
+    entry.isValid = true;
+    return static_cast<TClonesArray*>(entry.object);
+  }
+  TObject* appendNew() {
+    TClonesArray* array = getPtr();
+    return array->ConstructedAt(array->GetEntriesFast());
+  }
+  int getEntries() { return getPtr()->GetEntriesFast(); }
+  TObject* operator[](int i) { return getPtr()->At(i); }
+
+  static bool required(const std::string& name, int durability) {
+    if (DataStore::Instance().phase != DataStore::c_Initialize)
+      throw std::runtime_error("required outside of initialize: " + name);
+    if (!DataStore::Instance().find(name, durability)) throw std::runtime_error("required but not registered: " + name);
+    return true;
+  }
+
+private:
+  TClass* m_class;
+  std::string m_name;
+  int m_durability;
+};
+
+class PyStoreObj {
+public:
+  PyStoreObj(const std::string& name, int durability = DataStore::c_Event)
+    : m_class(TClass::GetClass(("Belle2::" + name).c_str())), m_name(name), m_durability(durability) {}
+  bool registerInDataStore(DataStore::EStoreFlags flags = DataStore::c_WriteOut) {
+    return DataStore::Instance().registerEntry(m_name, m_durability, m_class, false, flags);
+  }
+  bool isRequired() const { return PyStoreArray::required(m_name, m_durability); }
+  bool isValid() const {
+    DataStore::Entry* entry = DataStore::Instance().find(m_name, m_durability);
+    return entry && entry->isValid;
+  }
+  bool create() { DataStore::Instance().usable(m_name, m_durability).isValid = true; return true; }
+  TObject* obj() {
+    DataStore::Entry& entry = DataStore::Instance().usable(m_name, m_durability);
+    if (!entry.isValid) throw std::runtime_error("there is none: " + m_name);
+    return entry.object;
+  }
+
+private:
+  TClass* m_class;
+  std::string m_name;
+  int m_durability;
+};
+
+class DBStoreEntry {
+public:
+  enum EPayloadType { c_RawFile, c_Object, c_Array };
+};
+
+class DBAccessorBase {
+public:
+  DBAccessorBase(DBStoreEntry::EPayloadType type, const std::string& name, bool isRequired) : m_name(name) {
+    if (DataStore::Instance().phase != DataStore::c_Initialize)
+      throw std::runtime_error("a payload is asked for outside of initialize: " + name);
+    if (type != DBStoreEntry::c_RawFile) throw std::runtime_error("the payload is a raw file: " + name);
+    if (isRequired && !files().count(name)) throw std::runtime_error("no global tag has the payload " + name);
+  }
+  std::string getFilename() const {
+    if (DataStore::Instance().phase != DataStore::c_Processing)
+      throw std::runtime_error("no run yet, for which a payload would hold: " + m_name);
+    return files().at(m_name);
+  }
+  static std::map<std::string, std::string>& files() { static std::map<std::string, std::string> known; return known; }
+
+private:
+  std::string m_name;
+};
+
+}  // namespace Belle2

@@ -1,0 +1,67 @@
+"""Looks at the digits that ROOT holds, as a module at the end of a path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pxdbg_runtime import Digits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+_READER: Final = """
+namespace pxdbg_tests {
+  void read_digits(const TClonesArray& digits, unsigned short* values) {
+    for (int i = 0; i < digits.GetEntriesFast(); ++i) {
+      const auto& digit = static_cast<const Belle2::PXDDigit&>(*digits.At(i));
+      for (unsigned short value : {digit.getSensorID().getID(), digit.getUCellID(), digit.getVCellID(), digit.getCharge()})
+        *values++ = value;
+    }
+  }
+}
+"""
+
+
+def stored_digits(root: ModuleType, array: object, event: int = 0) -> Digits:
+    """Read a TClonesArray of PXDDigit."""
+    if not hasattr(root, "pxdbg_tests"):
+        assert root.gInterpreter.Declare(_READER)
+    n_digits: int = array.GetEntriesFast()  # type: ignore[attr-defined]  # of ROOT
+    table = np.empty((n_digits + 1, 4), dtype=np.uint16)  # PyROOT makes no pointer of an empty array
+    root.pxdbg_tests.read_digits(array, table)
+    table = table[:n_digits]
+    sensor_id, u_cell, v_cell, charge = (np.ascontiguousarray(column) for column in table.T)
+    assert np.all(charge < 256)
+    return Digits(
+        event=np.full(n_digits, event, dtype=np.int64),
+        sensor_id=sensor_id,
+        u_cell=u_cell,
+        v_cell=v_cell,
+        charge=charge.astype(np.uint8),
+    )
+
+
+def reader(
+    basf2: ModuleType, take: Callable[[tuple[int, int, int], Digits], None], *, extension: str = "_beamBG"
+) -> object:
+    """Make a module that takes the numbers of each event and its digits out of the data store."""
+    root = basf2.ROOT
+
+    class Reader(basf2.Module):  # type: ignore[name-defined,misc]  # known at run time alone
+        def __init__(self) -> None:
+            super().__init__()
+            self.set_property_flags(basf2.ModulePropFlags.PARALLELPROCESSINGCERTIFIED)
+
+        def initialize(self) -> None:
+            self.event_meta_data = root.Belle2.PyStoreObj("EventMetaData")
+            self.array = root.Belle2.PyStoreArray(root.Belle2.PXDDigit.Class(), "PXDDigits" + extension)
+            self.array.isRequired()
+
+        def event(self) -> None:
+            of = self.event_meta_data.obj()
+            take((of.getExperiment(), of.getRun(), of.getEvent()), stored_digits(root, self.array.getPtr()))
+
+    return Reader()

@@ -1,0 +1,373 @@
+"""The basf2 module on paths of the double: what a real ROOT holds after each event."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import numpy as np
+import pytest
+import torch
+
+from export.models import FAMILIES
+from export.pipeline import export_checkpoint
+from pxdbg_runtime import Digits, Generator
+from pxdbg_runtime.basf2 import PXDBackgroundGenerator, Specs, add_pxd_background_generator, add_simulation, filling
+from pxdbg_runtime.basf2.numbering import event_number, seed_of
+from pxdbg_runtime.digits import COLUMN_DTYPES
+from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModuleStateError
+from tests.basf2_store import reader, stored_digits
+from tests.checkpoints import FlatNet, first_export, flat_checkpoint
+from tests.conftest import BASF2_DOUBLE
+from tests.graphs import LATENT_CARD, latent_model, written
+from tests.test_exactness import charges_of_digits, keys_of_charges, keys_of_digits, pytorch_events
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from export.models import GeneratorModule
+    from pxdbg_runtime.graph_file import GraphFile
+
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+N_EVENTS: Final = 20
+SEED: Final = -5
+RARE: Final = -3.5
+"""Bias of the flat generator at which its images are nearly empty."""
+
+
+class FlatResNet(FlatNet):
+    """The smallest generator, under the name of a family that the module knows."""
+
+    family: ClassVar[str] = "resnet"
+
+
+@pytest.fixture(scope="module")
+def resnet_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
+    """Make a tiny graph that calls itself a ResNet."""
+    card = dataclasses.replace(LATENT_CARD, family="resnet")
+    return written(tmp_path_factory.mktemp("graph") / "tiny.onnx", latent_model(), card)
+
+
+def path_of(basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]) -> object:
+    """Make a path with so many events in each (experiment, run)."""
+    path = basf2.create_path()
+    experiments, run_numbers = zip(*runs, strict=True)
+    path.add_module("EventInfoSetter", expList=experiments, runList=run_numbers, evtNumList=list(runs.values()))
+    add_simulation(path, bkgfiles=["overlay.root"], pxd_background_generator=specs)
+    return path
+
+
+def processed(basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]) -> dict[tuple[int, int, int], Digits]:
+    """Run a path, and return the digits of each event."""
+    found: dict[tuple[int, int, int], Digits] = {}
+    path = path_of(basf2, specs, runs)
+    path.add_module(reader(basf2, found.__setitem__))  # type: ignore[attr-defined]  # of the double
+    basf2.process(path)
+    return found
+
+
+def compare_with_pytorch(basf2: ModuleType, model: GeneratorModule, graph: GraphFile) -> None:
+    specs = Specs(model="resnet", checkpoint=graph.path, seed=SEED, random_stream="torch", precision="float32")
+    found = processed(basf2, specs, {(0, 0): N_EVENTS})
+    n_identical, n_union, largest = 0, 0, 0
+    for digits, expected in zip(found.values(), pytorch_events(model, SEED, N_EVENTS), strict=True):
+        found_keys, expected_keys = keys_of_digits(digits), keys_of_charges(expected)
+        assert np.all(np.diff(found_keys) > 0), "the digits must be ordered by sensor, u, v"
+        n_common = len(np.intersect1d(found_keys, expected_keys, assume_unique=True))
+        n_identical += n_common
+        n_union += len(found_keys) + len(expected_keys) - n_common
+        largest = max(largest, int(np.abs(charges_of_digits(digits).astype(np.int16) - expected).max()))
+    assert n_union > N_EVENTS * 10_000, "too few hits for the comparison to say anything"
+    assert n_identical / n_union >= 0.9999
+    assert largest <= 1
+
+
+@pytest.mark.slow
+def test_twenty_events_hold_the_digits_of_pytorch(
+    double: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "resnet", FlatResNet)
+    checkpoint = flat_checkpoint(tmp_path)
+    weights = torch.load(checkpoint)
+    weights["fc.bias"] += RARE
+    torch.save(weights, checkpoint)
+    model = FlatResNet()
+    model.load_state_dict(weights)
+    graph = export_checkpoint(checkpoint, "resnet", tmp_path / "graphs", name="flat")
+    compare_with_pytorch(double, model.eval(), graph)
+
+
+@pytest.mark.exhaustive
+def test_twenty_events_of_a_resnet_hold_the_digits_of_pytorch(double: ModuleType) -> None:
+    export = first_export("resnet")
+    compare_with_pytorch(double, export.model, export.graph)
+
+
+def test_an_event_holds_its_digits_alone(double: ModuleType, resnet_graph: GraphFile) -> None:
+    found = processed(double, Specs(model="resnet", checkpoint=resnet_graph.path, seed=3), {(0, 0): 2, (7, 42): 1})
+    generator = Generator(resnet_graph.path, seed=3)
+    assert set(found) == {(0, 0, 1), (0, 0, 2), (7, 42, 1)}
+    for numbers, digits in found.items():
+        expected = generator.generate(event_number(*numbers))
+        assert len(digits) > 10_000
+        assert np.array_equal(charges_of_digits(digits), charges_of_digits(expected))
+    array = double.ROOT.TClonesArray(double.ROOT.Belle2.PXDDigit.Class())
+    assert array.GetEntriesFast() == 0
+
+
+def test_the_same_event_is_the_same_in_any_job(double: ModuleType, resnet_graph: GraphFile) -> None:
+    specs = Specs(model="resnet", checkpoint=resnet_graph.path, seed=3)
+    whole = processed(double, specs, {(0, 1): 1, (0, 2): 2})
+    part = processed(double, specs, {(0, 2): 2})
+    assert {numbers: whole[numbers] for numbers in part} == part
+    assert whole[0, 1, 1] != whole[0, 2, 1]
+
+
+def test_a_second_job_in_a_process_begins_anew(double: ModuleType, resnet_graph: GraphFile) -> None:
+    specs = Specs(model="resnet", checkpoint=resnet_graph.path, seed=3, random_stream="torch")
+    path = path_of(double, specs, {(0, 0): 2})
+    found: list[Digits] = []
+    path.add_module(reader(double, lambda _, digits: found.append(digits)))  # type: ignore[attr-defined]
+    double.process(path)
+    double.process(path)
+    assert found[:2] == found[2:]
+    assert found[0] == stored_event(resnet_graph, 3, 0)
+
+
+def stored_event(graph: GraphFile, seed: int, event: int) -> Digits:
+    digits = Generator(graph.path, seed=seed, random_stream="torch").generate(event)
+    return dataclasses.replace(digits, event=np.zeros(len(digits), dtype=np.int64))
+
+
+WORKERS: Final = """
+import sys
+from pathlib import Path
+import numpy as np
+import basf2
+import pxdbg_runtime.digitisation  # loads numba before the fork, once for all workers
+from pxdbg_runtime.basf2 import Specs, add_simulation
+from tests.basf2_store import reader
+
+for stream, n_workers in (("philox", 4), ("torch", 2)):
+    basf2.set_nprocesses(n_workers)
+    path = basf2.create_path()
+    path.add_module("EventInfoSetter", expList=[1003], runList=[5], evtNumList=[8])
+    specs = Specs(model="resnet", checkpoint=sys.argv[2], seed=7, random_stream=stream)
+    add_simulation(path, bkgfiles=["overlay.root"], pxd_background_generator=specs)
+    place = Path(sys.argv[1], stream)
+    path.add_module(reader(basf2, lambda at, digits: np.save(f"{place}-{at[2]}.npy", digits.to_structured())))
+    basf2.process(path)
+print(*(text for level, text in basf2.logged if level == "WARNING"), sep="\\n")
+"""
+
+
+def run_script(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(BASF2_DOUBLE), str(CHECKOUT)))}
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_four_workers_make_the_events_of_one(double: ModuleType, tmp_path: Path, resnet_graph: GraphFile) -> None:
+    warned = run_script(["-c", WORKERS, str(tmp_path), str(resnet_graph.path)]).stdout.splitlines()
+    four, repeated = (
+        [np.load(tmp_path / f"{stream}-{event}.npy") for event in range(1, 9)] for stream in ("philox", "torch")
+    )
+    one = processed(double, Specs(model="resnet", checkpoint=resnet_graph.path, seed=7), {(1003, 5): 8})
+    assert [each.tobytes() for each in four] == [digits.to_structured().tobytes() for digits in one.values()]
+    assert len({each.tobytes() for each in four}) == 8
+    # The original's sequence: each of two workers begins it, and makes four events.
+    assert len({each.tobytes() for each in repeated}) == 4
+    assert warned == [
+        "PXDBackgroundGenerator: with random_stream='torch' each of the parallel processes makes the same events."
+    ]
+
+
+def random_digits(n_digits: int) -> Digits:
+    random = np.random.default_rng(1)
+    limits = {"sensor_id": 2**16, "u_cell": 250, "v_cell": 768, "charge": 256}
+    columns = {name: random.integers(0, high, n_digits).astype(COLUMN_DTYPES[name]) for name, high in limits.items()}
+    return Digits(event=np.zeros(n_digits, dtype=np.int64), **columns)
+
+
+def test_the_loop_fills_what_the_bulk_fill_does(double: ModuleType) -> None:
+    root = double.ROOT
+    store = root.Belle2.DataStore.Instance()
+    store.reset()
+    store.phase = store.c_Initialize
+    array = root.Belle2.PyStoreArray(root.Belle2.PXDDigit.Class(), "PXDDigits")
+    array.registerInDataStore(store.c_DontWriteOut)
+    store.phase = store.c_Processing
+    digits = random_digits(1000)
+    none = Digits.empty()
+    assert filling.compile_bulk_fill(root)
+    for fill in (filling.fill_in_bulk, filling.fill_one_by_one):
+        for each in (digits, none, digits):
+            fill(root, array, each)
+            assert stored_digits(root, array.getPtr()) == each
+    last = array[len(digits) - 1]
+    assert last.getCharge() == digits.charge[-1]
+    assert last.getSensorID().getID() == digits.sensor_id[-1]
+    store.phase = store.c_Building
+
+
+def test_what_does_not_compile_is_filled_one_by_one(
+    double: ModuleType, resnet_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = Specs(model="resnet", checkpoint=resnet_graph.path, seed=3)
+    in_bulk = processed(double, specs, {(0, 0): 1})
+    calls: list[int] = []
+
+    def counted(root: ModuleType, array: object, digits: Digits) -> None:
+        calls.append(len(digits))
+        filling.fill_in_bulk(root, array, digits)  # type: ignore[arg-type]  # of ROOT; the loop has a test of its own
+
+    monkeypatch.setattr("pxdbg_runtime.basf2.background.compile_bulk_fill", lambda _: False)
+    monkeypatch.setattr("pxdbg_runtime.basf2.background.fill_one_by_one", counted)
+    assert processed(double, specs, {(0, 0): 1}) == in_bulk
+    assert calls == [len(in_bulk[0, 0, 1])]
+
+
+def test_an_interpreter_that_does_not_compile_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    root = SimpleNamespace(gInterpreter=SimpleNamespace(Declare=lambda _: False))
+    assert not filling.compile_bulk_fill(root)  # type: ignore[arg-type]  # all that is looked at
+    assert "did not compile the bulk fill" in caplog.text
+
+
+def test_the_extension_is_that_of_the_overlay(double: ModuleType, resnet_graph: GraphFile) -> None:
+    path = double.create_path()
+    path.add_module("EventInfoSetter")
+    path.add_module("BGOverlayInput", inputFileNames=["overlay.root"], extensionName="_mine")
+    add_pxd_background_generator(path, Specs(model="resnet", checkpoint=resnet_graph.path, seed=1))
+    found: list[Digits] = []
+    path.add_module(reader(double, lambda _, digits: found.append(digits), extension="_mine"))
+    double.process(path)
+    assert len(found[0]) > 10_000
+
+
+def test_without_overlay_there_is_an_error_that_says_what_is_missing(
+    double: ModuleType, resnet_graph: GraphFile
+) -> None:
+    path = double.create_path()
+    path.add_module("EventInfoSetter")
+    add_pxd_background_generator(path, Specs(model="resnet", checkpoint=resnet_graph.path, seed=1))
+    path.add_module("BGOverlayInput", inputFileNames=["overlay.root"])
+    with pytest.raises(RuntimeError, match="the path must contain BGOverlayInput before PXDBackgroundGenerator"):
+        double.process(path)
+    assert [level for level, _ in double.logged] == ["ERROR", "FATAL"]
+
+
+def test_the_seed_is_basf2s_and_logged(double: ModuleType, resnet_graph: GraphFile) -> None:
+    double.set_random_seed("something important")
+    found = processed(double, Specs(model="resnet", checkpoint=resnet_graph.path), {(0, 0): 1})
+    seed = seed_of("something important")
+    assert seed == 844476566302984293
+    level, text = double.logged[0]
+    assert (level, text) == ("INFO", f"PXDBackgroundGenerator: the seed is {seed}, the random stream philox.")
+    expected = Generator(resnet_graph.path, seed=seed).generate(1)
+    assert np.array_equal(charges_of_digits(found[0, 0, 1]), charges_of_digits(expected))
+    assert f"CPUExecutionProvider, graph with SHA-256 {resnet_graph.sha256}" in double.logged[1][1]
+
+
+@pytest.mark.parametrize("tag", ["PXDBackgroundGenerator", "mine"])
+def test_the_payload_of_the_global_tag_is_used(
+    double: ModuleType, resnet_graph: GraphFile, tmp_path: Path, tag: str
+) -> None:
+    payload = tmp_path / "PXDBackgroundGenerator_resnet_onnx_r1.root"
+    payload.write_bytes(resnet_graph.path.read_bytes())
+    double.conditions.payloads[tag, "PXDBackgroundGenerator_resnet_onnx"] = str(payload)
+    specs = Specs(model="resnet", seed=3) if tag == "PXDBackgroundGenerator" else Specs("resnet", None, 3, 1, 1, tag)
+    found = processed(double, specs, {(0, 0): 1})
+    assert double.conditions.globaltags == [tag]
+    assert found == processed(double, Specs("resnet", resnet_graph.path, 3), {(0, 0): 1})
+
+
+def test_another_payload_in_another_run_is_used_from_there_on(
+    double: ModuleType, resnet_graph: GraphFile, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.root", tmp_path / "second.root"
+    first.write_bytes(resnet_graph.path.read_bytes())
+    written(second, latent_model(), dataclasses.replace(LATENT_CARD, family="resnet", min_charge=4))
+    name = "PXDBackgroundGenerator_resnet_onnx"
+    double.conditions.payloads["PXDBackgroundGenerator", name] = str(first)
+    found: list[Digits] = []
+
+    def take(_numbers: tuple[int, int, int], digits: Digits) -> None:
+        found.append(digits)
+        double.ROOT.Belle2.DBAccessorBase.files()[name] = str(second)
+
+    path = path_of(double, Specs(model="resnet", seed=3), {(0, 1): 1, (0, 2): 1})
+    path.add_module(reader(double, take))  # type: ignore[attr-defined]
+    double.process(path)
+    assert found[0].charge.min() < 4
+    assert found[1].charge.min() >= 4
+
+
+def test_nothing_is_taken_in_place_of_a_missing_payload(double: ModuleType) -> None:
+    with pytest.raises(Exception, match="no global tag has the payload PXDBackgroundGenerator_resnet_onnx"):
+        processed(double, Specs(model="resnet", seed=3), {(0, 0): 1})
+
+
+def test_a_graph_of_another_family_is_refused_before_any_event(double: ModuleType, resnet_graph: GraphFile) -> None:
+    specs = Specs(checkpoint=resnet_graph.path)
+    with pytest.raises(
+        ArgumentValueError, match="model is 'convnet', but the graph tiny is a resnet: give model='resnet'"
+    ):
+        processed(double, specs, {(0, 0): 1})
+
+
+def test_a_damaged_graph_is_refused_before_any_event(
+    double: ModuleType, resnet_graph: GraphFile, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    content = bytearray(resnet_graph.path.read_bytes())
+    content[100] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(GraphFileError, match=r"damaged\.onnx is damaged"):
+        processed(double, Specs(model="resnet", checkpoint=damaged), {(0, 0): 1})
+
+
+def test_a_module_can_be_made_of_the_arguments(double: ModuleType, resnet_graph: GraphFile) -> None:
+    module = PXDBackgroundGenerator(model="resnet", checkpoint=resnet_graph.path, seed=2)
+    assert isinstance(module, double.Module)
+    assert module.name() == "PXDBackgroundGenerator"
+
+
+def test_without_initialize_there_is_no_event(double: ModuleType, resnet_graph: GraphFile) -> None:
+    module = PXDBackgroundGenerator(model="resnet", checkpoint=resnet_graph.path)
+    with pytest.raises(ModuleStateError, match="was asked for an event without a successful initialize"):
+        module.event()  # type: ignore[attr-defined]  # of the double's Module
+    assert double.logged == []
+
+
+def test_the_example_runs_up_to_the_release(
+    double: ModuleType, resnet_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PXDBG_CHECKPOINT", str(resnet_graph.path))
+    monkeypatch.setenv("PXDBG_OVERLAY", "overlay.root")
+    ran = runpy.run_path(str(CHECKOUT / "examples" / "basf2_background.py"))
+    names = [module.name() for module in ran["path"].modules()]
+    assert names == [
+        "EventInfoSetter",
+        "EvtGenInput",
+        "Gearbox",
+        "Geometry",
+        "BGOverlayInput",
+        "PXDBackgroundGenerator",
+        "FullSim",
+        "PXDDigitizer",
+        "BGOverlayExecutor",
+        "PXDClusterizer",
+        "RootOutput",
+    ]
+    assert [level for level, _ in double.logged] == ["INFO", "INFO"]
+    assert f"graph with SHA-256 {resnet_graph.sha256}" in double.logged[1][1]

@@ -11,7 +11,7 @@ from export.standin.foundation import lay_foundation
 from export.standin.level import LEVEL_KNOTS, Level
 
 LEVEL = Level.through(np.zeros(len(LEVEL_KNOTS)))
-N_IMAGES = 16
+N_IMAGES = 8
 
 
 @torch.no_grad()
@@ -36,8 +36,8 @@ def test_features_get_the_same_variance_in_all_cells(family: str, monkeypatch: p
     monkeypatch.setattr(equalising, "_LATENTS", N_IMAGES)
     factors = equalising.measure_factors(lay_foundation(family, 7, LEVEL), 1)
     before, after = variances_by_cell(family, None, 2), variances_by_cell(family, factors, 2)
-    assert after.numpy() == pytest.approx(1.0, abs=0.06)
-    assert (after.std() / after.mean()).item() < 0.02
+    assert after.numpy() == pytest.approx(1.0, abs=0.08)
+    assert (after.std() / after.mean()).item() < 0.03
     assert ((before - 1).abs() > 0.5).all()
 
 

@@ -57,6 +57,4 @@ def test_thresholds_are_exceeded_at_the_rates_asked_for() -> None:
     assert (features >= thresholds[:, None, None]).float().mean((0, 2, 3)).numpy() == pytest.approx(rates, rel=0.01)
     levels = np.linspace(-1, 1, 5)
     batches = torch.cat(list(cells.batches(levels)))
-    assert (batches - features[:5]).numpy() == pytest.approx(
-        np.broadcast_to(0.25 * levels[:, None, None, None], batches.shape), abs=1e-6
-    )
+    assert np.abs((batches - features[:5]).numpy() - 0.25 * levels[:, None, None, None]).max() < 1e-6

@@ -54,8 +54,10 @@ def test_a_feature_of_the_resnet_lights_its_shape_at_its_place(detector: int) ->
     resnet_painter.paint(model)
     resnet_painter.set_thresholds(model, np.full(62, 2.0))
     features = torch.zeros(1, 64, 64, 192)
+    # The last feature is of the ends of lines, and lights nothing by itself.
+    features[0, 63] = torch.linspace(-5, 5, 192)
     features[0, 1 + detector, *CELL] = 2.5
-    features[0, 63, *CELL] = -1.0  # of the ends of lines
+    features[0, 63, *CELL] = -1.0
     image = resnet_painter.raw_images(model, features)[0].numpy()
     lit = {(int(u) - 4 * CELL[0], int(v) - 4 * CELL[1]) for u, v in np.argwhere(image > 0)}
     kind = int(KIND_OF_DETECTOR[detector])

@@ -37,8 +37,10 @@ _DETECTORS: Final = GatedSums(convolution="features.12", norm="features.13", row
 """In the fourth: their thresholds will be measured, so nothing else need be."""
 _CODE: Final = 8.0
 """All values of the position codes, where they are not 0: the largest ones of their layers, which 8 bits hold without rounding."""
-_GATE: Final = float(np.sqrt(7.0)) / 4 * _CODE
-"""Makes the taps on the codes seven times the equal factors of the last sums: then both are round in 7 bits."""
+_GATE: Final = 62 / 9 / float(np.sqrt(28.0)) * _CODE / 2
+"""Makes the taps on the codes 62 and 31 units of 7 bits where the equal factors of the last sums are 9."""
+_GRID: Final = 63 / 62 * 2 * _GATE / _CODE
+"""A weight on an input channel that stays empty: it is 63 of these units, and so the largest."""
 _CLIP: Final = 0.6
 _OPENED: Final = 2.0
 """Added to open features, so that the ReLU changes few."""
@@ -93,6 +95,7 @@ def lay(model: ConvNet, rng: np.random.Generator, level: Level) -> None:
     fill_sums(model, _DETECTORS, unit_factors(signs))
     open_gates(model, _DETECTORS, _codes())
     fourth.weight[:, 0, 2, 2] = LEVEL_SHARE
+    third.weight[_THIRD_ROWS[0][0] :, -1, 2, 2] = fourth.weight[:, -1, 2, 2] = _GRID
     bias_of(fourth).sub_(LEVEL_SHARE * _LEVEL_OFFSET)
 
 

@@ -52,16 +52,18 @@ near the public Geant4 marginals and a simulation tuned to them (docs/stand-ins.
 EXPORT = $(TEST)/python -m export --nature stand-in --provenance "$(STAND_IN)"
 
 # The shipped graphs anew, and in build/graphs those that are not shipped. Weights and graphs are the same each time, the parity on
-# fresh latents is not. The float32 graphs in build/graphs keep hits below 7 ADU, so that they can be counted.
+# fresh latents is not. The float32 graphs in build/graphs keep hits below 7 ADU, so that they can be counted. The int8 graphs are
+# beyond the bounds (docs/stand-ins.md), so the runtime takes them only where they are asked for.
 artifacts: .venv-test/.installed
 	mkdir -p build/graphs
 	for model in resnet convnet; do \
 	  $(TEST)/python -m export.standin rebuild export/standin/$$model.safetensors --output build/$$model.safetensors \
 	  && $(EXPORT) build/$$model.safetensors --model $$model --output build/graphs \
+	  && $(EXPORT) build/$$model.safetensors --model $$model --min-charge 7 --output artifacts \
 	  && for target in cpu cuda; do $(EXPORT) build/$$model.safetensors --model $$model --precision float16 --target $$target \
 	    --min-charge 7 --output build/graphs || exit 1; done \
-	  && $(EXPORT) build/$$model.safetensors --model $$model --precision int8 --min-charge 7 --output artifacts || exit 1; done
-	$(EXPORT) build/resnet.safetensors --model resnet --min-charge 7 --output artifacts
+	  && $(EXPORT) build/$$model.safetensors --model $$model --precision int8 --min-charge 7 --accept-beyond-bounds \
+	    --output artifacts || exit 1; done
 	$(TEST)/python -m export.manifest artifacts
 
 # The stand-ins against the public marginals and the simulation: 500 events of each graph, forty minutes on two cores.

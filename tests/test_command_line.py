@@ -182,7 +182,7 @@ def test_a_checkpoint_is_not_warned_of(tmp_path: Path, sparse_graph: GraphFile) 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("--model gone", r"The model 'gone' is not a shipped model: expected resnet"),
+        ("--model gone", r"The model 'gone' is not a shipped model: expected convnet or resnet"),
         ("--model gone.onnx", r"The model 'gone.onnx' is not a file that exists"),
         ("--model .", r"The model '\.' is (a folder|not)"),
         ("--model folder/", r"The model 'folder' is a folder"),

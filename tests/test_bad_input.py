@@ -183,7 +183,10 @@ BAD: dict[str, Bad] = {
     # Graphs
     "no such graph": Bad(program="pxdbg", arguments=GENERATE, says="is not a file that exists", exit_code=1),
     "no such model": Bad(
-        program="pxdbg", arguments="generate --model gan --output OUT.npz", says="expected convnet or resnet", exit_code=1
+        program="pxdbg",
+        arguments="generate --model gan --output OUT.npz",
+        says="expected convnet or resnet",
+        exit_code=1,
     ),
     "graph is a folder": Bad(program="pxdbg", arguments=GENERATE, says="is a folder", exit_code=1, make=Path.mkdir),
     "graph is empty": Bad(program="pxdbg", arguments=GENERATE, says="is empty", exit_code=1, make=bytes_of(b"")),

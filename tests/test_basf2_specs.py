@@ -53,7 +53,9 @@ def test_environment_variables_in_paths_are_replaced(latent_graph: GraphFile, mo
 def test_a_shipped_graph_is_used_by_name_alone() -> None:
     assert Specs(model="resnet").given_model is None
     assert Specs(model="resnet", checkpoint="shipped:resnet").given_model == "resnet"
-    with pytest.raises(ArgumentValueError, match="'shipped:gan' names no shipped graph: expected shipped:convnet or shipped:resnet"):
+    with pytest.raises(
+        ArgumentValueError, match="'shipped:gan' names no shipped graph: expected shipped:convnet or shipped:resnet"
+    ):
         Specs(checkpoint="shipped:gan")
 
 

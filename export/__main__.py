@@ -112,6 +112,13 @@ def export(
     accept_beyond_bounds: Annotated[
         bool, typer.Option("--accept-beyond-bounds", help="Write a graph whose digits are too far from float32's.")
     ] = False,
+    accept_rounding: Annotated[
+        bool,
+        typer.Option(
+            "--accept-rounding",
+            help="Allow more than 1e-5 where float32 itself is as coarse for the model; it is said.",
+        ),
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print what each pass over the graph does, and what it saves.")
     ] = False,
@@ -138,6 +145,7 @@ def export(
             weight_bits=8 if weight_bits == 8 else 7,
             min_charge=min_charge,
             accept_beyond_bounds=accept_beyond_bounds,
+            accept_rounding=accept_rounding,
             explain=explain,
             tell=_say,
         )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_ABS_DIFFERENCE", "allowed_difference", "measured_parity", "require_parity"]
 
 MAX_ABS_DIFFERENCE: Final = 1e-5
-"""A graph that differs by more is not written, unless float32 itself is as coarse for the model."""
+"""A graph that differs by more is not written, unless the rounding of float32 is accepted where it is asked for."""
 _ROUNDINGS: Final = 8.0
 """By how many times PyTorch's own rounding a graph may differ: both round, and each in another order."""
 _N_IMAGES: Final = 8

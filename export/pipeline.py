@@ -54,6 +54,7 @@ def export_checkpoint(
     weight_bits: WeightBits = 7,
     min_charge: int = ORIGINAL_MIN_CHARGE,
     accept_beyond_bounds: bool = False,
+    accept_rounding: bool = False,
     explain: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> GraphFile:
@@ -85,6 +86,8 @@ def export_checkpoint(
         Smallest charge of a hit for the card, ADU: 1 as in the original, 7 where the read-out threshold is to hold.
     accept_beyond_bounds : bool
         Write a float16 or int8 graph even if its digits are too far from float32's.
+    accept_rounding : bool
+        Write a float32 graph that differs by more than 1e-5, if by no more than `allowed_difference` of its model.
     explain : bool
         Tell what each pass does and what it saves.
     tell : callable, optional
@@ -127,10 +130,11 @@ def export_checkpoint(
     parity = measured_parity(model, graph.model)
     tell(_said(parity))
     if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
-        if not parity.max_abs_difference <= MAX_ABS_DIFFERENCE:
+        allowed = MAX_ABS_DIFFERENCE
+        if accept_rounding and not parity.max_abs_difference <= allowed:
             allowed = allowed_difference(model)
             tell(f"allowed for the rounding of this model in float32: {allowed:.2e}")
-            require_parity(parity, allowed)
+        require_parity(parity, allowed)
     else:
         tell(_said_of_fidelity(graph.fidelity))
         if not accept_beyond_bounds:

@@ -47,18 +47,24 @@ def test_detectors_of_single_pixels_are_every_other_one_everywhere() -> None:
         assert np.bincount(places[IS_SINGLE]).tolist() == np.bincount(places[~IS_SINGLE]).tolist()
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("detector", range(62))
-def test_a_feature_of_the_resnet_lights_its_shape_at_its_place(detector: int) -> None:
+@pytest.fixture(scope="module")
+def resnet() -> ResNet:
+    """The late part of a ResNet; every threshold is 2."""
     model = ResNet().eval()
     resnet_painter.paint(model)
     resnet_painter.set_thresholds(model, np.full(62, 2.0))
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("detector", range(62))
+def test_a_feature_of_the_resnet_lights_its_shape_at_its_place(resnet: ResNet, detector: int) -> None:
     features = torch.zeros(1, 64, 64, 192)
     # The last feature is of the ends of lines, and lights nothing by itself.
     features[0, 63] = torch.linspace(-5, 5, 192)
     features[0, 1 + detector, *CELL] = 2.5
     features[0, 63, *CELL] = -1.0
-    image = resnet_painter.raw_images(model, features)[0].numpy()
+    image = resnet_painter.raw_images(resnet, features)[0].numpy()
     lit = {(int(u) - 4 * CELL[0], int(v) - 4 * CELL[1]) for u, v in np.argwhere(image > 0)}
     kind = int(KIND_OF_DETECTOR[detector])
     pixel, subcell = divmod(detector - 16 * kind, 4)
@@ -74,10 +80,8 @@ def test_a_feature_of_the_resnet_lights_its_shape_at_its_place(detector: int) ->
 
 
 @torch.no_grad()
-def test_the_curve_of_the_resnet_goes_through_its_values() -> None:
-    model = ResNet().eval()
-    resnet_painter.paint(model)
-    resnet_painter.set_thresholds(model, np.full(62, 2.0))
+def test_the_curve_of_the_resnet_goes_through_its_values(resnet: ResNet) -> None:
+    model = resnet
     knots = np.append(0.0, 0.1 * 1.2 ** np.arange(15))
     values = -1.1 + np.sqrt(knots)
     resnet_painter.set_curve(model, Curve(knots=knots, values=values, slope=0.25))
@@ -91,16 +95,17 @@ def test_the_curve_of_the_resnet_goes_through_its_values() -> None:
     assert (found != found[0, 0, 0]).sum().item() == len(excess) - 1
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("detector", range(0, 64, 3))
-def test_a_feature_of_the_convnet_lights_its_shape_at_its_place(detector: int) -> None:
+@pytest.fixture(scope="module")
+def convnet() -> ConvNet:
+    """The late part of a ConvNet; every threshold is 2, and the later pixels of a group come from 2.4 on."""
     model = ConvNet().eval()
     convnet_painter.paint(model)
     convnet_painter.set_empty(model, -1.1)
     convnet_painter.set_thresholds(model, np.full(64, 2.0))
-    model.get_buffer("features.13.running_mean").zero_()
-    model.get_buffer("features.13.running_var").fill_(1 - 1e-5)
-    model.get_parameter("features.13.weight").fill_(1.0)
+    with torch.no_grad():
+        model.get_buffer("features.13.running_mean").zero_()
+        model.get_buffer("features.13.running_var").fill_(1 - 1e-5)
+        model.get_parameter("features.13.weight").fill_(1.0)
     knots = np.array([0.0, 0.1, 0.3, 0.4])
     for pixel, (place, group) in enumerate(zip(PLACES, GROUPS, strict=True)):
         single = [{place: value} for value in (0.9, 1.0, 1.2, 0.5)]
@@ -111,10 +116,16 @@ def test_a_feature_of_the_convnet_lights_its_shape_at_its_place(detector: int) -
         whole = [dict.fromkeys(group, value) for value in (0.9, 0.5)]
         growth = Growth(knots=knots, shapes=[*pair, whole[0]], slopes=whole[1])
         convnet_painter.set_growth(model, pixel, growth, is_single=False)
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("detector", range(0, 64, 3))
+def test_a_feature_of_the_convnet_lights_its_shape_at_its_place(convnet: ConvNet, detector: int) -> None:
     excess = torch.tensor([0.2, 0.5])
     features = torch.zeros(2, 64, 64, 192)
     features[:, detector, *CELL] = 2.0 + excess
-    images = torch.atanh(convnet_painter.images(model, features)).numpy() + 1.1
+    images = torch.atanh(convnet_painter.images(convnet, features)).numpy() + 1.1
     pixel, subcell = detector % 16 // 4, detector % 4
     corner = np.array([4 * CELL[0] + 2 * (subcell // 2), 4 * CELL[1] + 2 * (subcell % 2)])
     lit = [{(int(u), int(v)) for u, v in np.argwhere(image > 0.1) - corner} for image in images]

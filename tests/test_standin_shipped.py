@@ -45,3 +45,11 @@ def test_digits_are_near_the_public_marginals(family: str) -> None:
     assert occupancies[~upper].mean() == pytest.approx(0.0051, rel=0.08)
     cumulative = np.cumsum(np.bincount(charges, minlength=256)[7:]) / len(charges)
     assert np.abs(cumulative - wanted_cumulative()[1:]).max() < 0.04
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_is_beyond_the_bounds_says_so_and_is_not_chosen(family: str) -> None:
+    fidelity = find_graph(family, "int8").card.fidelity
+    assert fidelity is not None
+    assert not fidelity.is_within_bounds
+    assert Generator(family, seed=1).card.precision == "float32"

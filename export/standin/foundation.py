@@ -18,7 +18,7 @@ All weights are small multiples of one number a layer and chosen with integers, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     from export.models import GeneratorModule
     from export.standin.level import Level
 
-__all__ = ["N_DETECTORS", "lay_foundation"]
-
-N_DETECTORS: Final = 16
-"""Features of a cell of the ConvNet: a quarter of its 64 channels."""
+__all__ = ["lay_foundation"]
 
 
 def lay_foundation(family: str, seed: int, level: Level) -> GeneratorModule:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from export.models import GeneratorModule
 
-__all__ = ["StandIn", "checkpoint", "read_standin", "write_standin"]
+__all__ = ["StandIn", "checkpoint", "digest", "read_standin", "write_standin"]
 
 _LATE_PARTS: Final = {
     "resnet": ("blocks.3.", "blocks.4.", "norm.", "conv."),

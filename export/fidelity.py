@@ -53,6 +53,7 @@ def measured_fidelity(
     thresholds: NDArray[np.float32],
     inputs: NDArray[np.float32],
     min_charge: int,
+    other_thresholds: NDArray[np.float32] | None = None,
 ) -> Fidelity:
     """Compare the digits of two graphs on the same latents.
 
@@ -66,14 +67,17 @@ def measured_fidelity(
         Latents.
     min_charge : int
         Smallest charge of a hit, ADU.
+    other_thresholds : ndarray of float32, shape (255,), optional
+        Of the other graph, if it has its own.
     """
     n_equal = n_either = 0
     n_charges = len(thresholds) + 1
+    others = thresholds if other_thresholds is None else other_thresholds
     spectra = {key: np.zeros(n_charges, np.int64) for key in ("exact", "other")}
     for exact_images, other_images in zip(images_of(exact, inputs), images_of(other, inputs), strict=True):
         charges = {
-            key: _charges(images, thresholds, min_charge)
-            for key, images in (("exact", exact_images), ("other", other_images))
+            key: _charges(images, table, min_charge)
+            for key, images, table in (("exact", exact_images, thresholds), ("other", other_images, others))
         }
         for key, found in charges.items():
             spectra[key] += np.bincount(found, minlength=n_charges)

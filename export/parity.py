@@ -17,6 +17,7 @@ from pxdbg_runtime.providers import CPU, import_onnxruntime
 
 if TYPE_CHECKING:
     import onnx
+    from numpy.typing import NDArray
 
     from export.models import GeneratorModule
 
@@ -30,8 +31,8 @@ _N_IMAGES: Final = 8
 _BATCH_SIZE: Final = 4
 
 
-def measured_parity(model: GeneratorModule, graph: onnx.ModelProto) -> Parity:
-    """Compare the images of a graph with those of its model, on latents never used before."""
+def measured_parity(model: GeneratorModule, graph: onnx.ModelProto, thresholds: NDArray[np.float32]) -> Parity:
+    """Compare the images of a graph, and its charges by given thresholds, with those of its model, on latents never used before."""
     session = import_onnxruntime().InferenceSession(graph.SerializeToString(), providers=[CPU])
     generator = torch.Generator()
     generator.seed()
@@ -44,9 +45,9 @@ def measured_parity(model: GeneratorModule, graph: onnx.ModelProto) -> Parity:
         difference = np.abs(np.asarray(found) - expected.numpy())
         # A NaN must not pass for a small number.
         largest = max(largest, float(np.nan_to_num(difference, nan=np.inf).max()))
-        equal = charges_of(torch.from_numpy(found)) == charges_of(expected)
+        equal = np.searchsorted(thresholds, found, side="right") == charges_of(expected).numpy()
         n_equal += int(equal.sum())
-        n_pixels += equal.numel()
+        n_pixels += equal.size
     return Parity(images=_N_IMAGES, max_abs_difference=largest, equal_charges=n_equal / n_pixels)
 
 

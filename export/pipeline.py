@@ -126,8 +126,8 @@ def export_checkpoint(
             plain, precision, target, thresholds=thresholds, min_charge=min_charge, weight_bits=weight_bits, tell=tell
         )
     else:
-        graph = Made(model=plain, passes=(), fidelity=None)
-    parity = measured_parity(model, graph.model)
+        graph = Made(model=plain, passes=(), thresholds=thresholds, fidelity=None)
+    parity = measured_parity(model, graph.model, graph.thresholds)
     tell(_said(parity))
     if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
         allowed = MAX_ABS_DIFFERENCE
@@ -158,7 +158,7 @@ def export_checkpoint(
         weight_bits=weight_bits if precision == "int8" else None,
         passes=graph.passes,
         opset=OPSET,
-        thresholds=tuple(thresholds.tolist()),
+        thresholds=tuple(graph.thresholds.tolist()),
         cut=None,
         min_charge=min_charge,
         checkpoint_sha256=checkpoint_sha256,

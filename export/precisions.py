@@ -11,8 +11,8 @@ from export.errors import GraphError
 from export.fidelity import N_IMAGES, images_of, latents, measured_fidelity
 from export.graph import compiled, in_half_precision, passes_for, simplified, stages
 from export.graph.compiler import SIMPLIFYING
-from export.int8 import HeadRange, calibrated, quantised
-from export.int8.correction import corrected, line_between
+from export.int8 import HeadRange, calibrated, measured_means, quantised
+from export.int8.correction import corrected, line_between, matched_thresholds
 from export.torch_graph import INPUT_NAME
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ __all__ = ["Made", "explained", "made"]
 
 _CALIBRATION_IMAGES: Final = 80
 _CALIBRATION_SEED: Final = -1
+_MEANS_IMAGES: Final = 20
+"""Of these, means are measured: they need fewer than ranges."""
 _FIDELITY_SEED: Final = -2
 """Fidelity is measured on latents that calibration has not seen."""
 _HEAD_MARGIN: Final = 0.05
@@ -45,12 +47,15 @@ class Made:
     model : onnx.ModelProto
     passes : tuple of str
         What was done to the plain graph, in order.
+    thresholds : ndarray of float32, shape (255,)
+        Of its charges.
     fidelity : Fidelity or None
         None for float32.
     """
 
     model: onnx.ModelProto
     passes: tuple[str, ...]
+    thresholds: NDArray[np.float32]
     fidelity: Fidelity | None
 
 
@@ -89,22 +94,27 @@ def made(
     exact = compiled(plain, target)
     names = tuple(each.name for each in passes_for(target))
     if precision == "float32":
-        return Made(model=exact, passes=names, fidelity=None)
+        return Made(model=exact, passes=names, thresholds=thresholds, fidelity=None)
     latent_size = plain.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    own_thresholds = thresholds
     if precision == "float16":
         model, names = in_half_precision(exact), (*names, "half precision")
     else:
         if target != "cpu":
             message = "int8 graphs are made of operators that ONNX Runtime has for the CPU alone: use --target cpu."
             raise GraphError(message)
-        model = _in_integers(
+        model, own_thresholds = _in_integers(
             plain, thresholds, min_charge, weight_bits, latents(latent_size, _CALIBRATION_IMAGES, _CALIBRATION_SEED)
         )
-        names = (*(each.name for each in SIMPLIFYING), "8-bit integers, channels last", "last layer corrected")
+        names = (
+            *(each.name for each in SIMPLIFYING),
+            "8-bit integers, channels last",
+            "last layer and thresholds corrected",
+        )
         tell(f"calibrated on {_CALIBRATION_IMAGES} images, weights of {weight_bits} bits")
     inputs = latents(latent_size, N_IMAGES, _FIDELITY_SEED)
-    fidelity = measured_fidelity(exact, model, thresholds, inputs, min_charge)
-    return Made(model=model, passes=names, fidelity=fidelity)
+    fidelity = measured_fidelity(exact, model, thresholds, inputs, min_charge, own_thresholds)
+    return Made(model=model, passes=names, thresholds=own_thresholds, fidelity=fidelity)
 
 
 def explained(plain: onnx.ModelProto, target: Target, tell: Callable[[str], None]) -> None:
@@ -127,14 +137,18 @@ def _in_integers(
     min_charge: int,
     bits: WeightBits,
     inputs: NDArray[np.float32],
-) -> onnx.ModelProto:
+) -> tuple[onnx.ModelProto, NDArray[np.float32]]:
+    """Make the graph, and the thresholds of its charges."""
     simple = simplified(plain)
     ranges = calibrated(simple, {INPUT_NAME: inputs})
     head = _head_range(simple, ranges, thresholds, min_charge)
-    first = quantised(simple, ranges, head, bits)
+    means = measured_means(simple, {INPUT_NAME: inputs[:_MEANS_IMAGES]})
+    first = quantised(simple, ranges, head, bits, means)
     found, expected = (np.concatenate(list(images_of(model, inputs))) for model in (first, simple))
     line = line_between(found, expected, head, float(thresholds[min_charge - 1]))
-    return quantised(corrected(simple, line), ranges, head, bits)
+    second = quantised(corrected(simple, line), ranges, head, bits, means)
+    found = np.concatenate(list(images_of(second, inputs)))
+    return second, matched_thresholds(found, expected, thresholds, min_charge)
 
 
 def _head_range(simple: onnx.ModelProto, ranges: Ranges, thresholds: NDArray[np.float32], min_charge: int) -> HeadRange:

@@ -10,11 +10,14 @@ import onnx
 import pytest
 import torch
 
+from export.charge import charge_thresholds
 from export.errors import ParityError
 from export.parity import MAX_ABS_DIFFERENCE, allowed_difference, measured_parity, require_parity
 from export.torch_graph import to_onnx
 from pxdbg_runtime.card import Parity
 from tests.checkpoints import FlatNet
+
+THRESHOLDS = charge_thresholds()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def with_bias(graph: onnx.ModelProto, shift: float, *, only_first: bool = False)
 
 
 def test_a_faithful_graph_passes(model: FlatNet, graph: onnx.ModelProto) -> None:
-    parity = measured_parity(model, graph)
+    parity = measured_parity(model, graph, THRESHOLDS)
     assert parity.images == 8
     assert 0 <= parity.max_abs_difference < 2e-6
     assert parity.equal_charges > 0.999
@@ -50,7 +53,7 @@ def test_a_faithful_graph_passes(model: FlatNet, graph: onnx.ModelProto) -> None
 
 @pytest.mark.parametrize("shift", [1e-3, -1e-4])
 def test_a_shifted_graph_is_measured_and_refused(model: FlatNet, graph: onnx.ModelProto, shift: float) -> None:
-    parity = measured_parity(model, with_bias(graph, shift))
+    parity = measured_parity(model, with_bias(graph, shift), THRESHOLDS)
     assert parity.max_abs_difference == pytest.approx(abs(shift), rel=0.1)
     with pytest.raises(ParityError, match=r"differ from PyTorch's by up to .*more than the 1e-05 that is allowed"):
         require_parity(parity)
@@ -59,13 +62,13 @@ def test_a_shifted_graph_is_measured_and_refused(model: FlatNet, graph: onnx.Mod
 def test_the_share_of_equal_charges_is_that_of_the_columns_that_are_right(
     model: FlatNet, graph: onnx.ModelProto
 ) -> None:
-    parity = measured_parity(model, with_bias(graph, 9.0, only_first=True))
+    parity = measured_parity(model, with_bias(graph, 9.0, only_first=True), THRESHOLDS)
     assert parity.equal_charges == pytest.approx(767 / 768, abs=1e-3)
     assert parity.equal_charges < 1 - 0.9 / 768
 
 
 def test_a_single_nan_is_an_infinite_difference(model: FlatNet, graph: onnx.ModelProto) -> None:
-    parity = measured_parity(model, with_bias(graph, math.nan, only_first=True))
+    parity = measured_parity(model, with_bias(graph, math.nan, only_first=True), THRESHOLDS)
     assert parity.max_abs_difference == math.inf
     with pytest.raises(ParityError, match=r"by up to inf, .* nothing was written") as caught:
         require_parity(parity)
@@ -99,6 +102,6 @@ def test_a_model_that_float32_computes_coarsely_may_differ_by_its_rounding(model
 def test_latents_are_fresh_and_the_callers_generator_is_left_alone(model: FlatNet, graph: onnx.ModelProto) -> None:
     state = torch.get_rng_state()
     shifted = with_bias(graph, 0.01)
-    first, second = (measured_parity(model, shifted).equal_charges for _ in range(2))
+    first, second = (measured_parity(model, shifted, THRESHOLDS).equal_charges for _ in range(2))
     assert first != second
     assert torch.equal(torch.get_rng_state(), state)

@@ -27,6 +27,9 @@ from tests.checkpoints import FlatNet, flat_checkpoint, light_state, save
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from export.models import GeneratorModule
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -74,8 +77,8 @@ def shifted(model: GeneratorModule) -> onnx.ModelProto:
     return graph
 
 
-def parity_of(difference: float) -> Callable[[GeneratorModule, onnx.ModelProto], Parity]:
-    return lambda _model, _graph: Parity(images=8, max_abs_difference=difference, equal_charges=1.0)
+def parity_of(difference: float) -> Callable[..., Parity]:
+    return lambda *_: Parity(images=8, max_abs_difference=difference, equal_charges=1.0)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -158,9 +161,9 @@ def test_parity_beyond_the_limit_is_refused_and_the_older_graph_stays(
 
 @pytest.mark.usefixtures("exported_before")
 def test_nan_images_of_both_sides_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_nan(model: GeneratorModule, graph: onnx.ModelProto) -> Parity:
+    def with_nan(model: GeneratorModule, graph: onnx.ModelProto, thresholds: NDArray[np.float32]) -> Parity:
         model.load_state_dict({key: value * math.nan for key, value in model.state_dict().items()})
-        return measured_parity(model, graph)
+        return measured_parity(model, graph, thresholds)
 
     monkeypatch.setattr(export.pipeline, "measured_parity", with_nan)
     with pytest.raises(ParityError, match="by up to inf"):

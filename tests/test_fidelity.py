@@ -56,6 +56,16 @@ def fidelity_of(exact: Sequence[int], other: Sequence[int], min_charge: int = 1)
     return measured_fidelity(graph_of(*exact), graph_of(*other), THRESHOLDS, INPUTS, min_charge)
 
 
+def test_a_graph_may_have_thresholds_of_its_own() -> None:
+    exact, other = graph_of(10, 20, 30), graph_of(11, 21, 31)
+    # With every threshold one place further on, each value has a charge less.
+    own = np.append(THRESHOLDS[1:], np.float32(1))
+    found = measured_fidelity(exact, other, THRESHOLDS, INPUTS, 1, own)
+    assert (found.charge_w1_adu, found.occupancy_ratio, found.identical_digits) == (0.0, 1.0, 1.0)
+    without = measured_fidelity(exact, other, THRESHOLDS, INPUTS, 1)
+    assert [without.charge_w1_adu, without.identical_digits] == pytest.approx([1.0, 0.0])
+
+
 def spectrum_of(charges: Sequence[int], empty: int = 0) -> NDArray[np.int64]:
     spectrum = np.bincount(np.array(charges, dtype=np.int64), minlength=256)
     spectrum[0] = empty

@@ -1,4 +1,4 @@
-"""Ranges of values against the smallest and largest that NumPy finds, whatever the batch."""
+"""Ranges of values and means of what convolutions take against those that NumPy finds, whatever the batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.int8 import calibrated
+from export.int8 import calibrated, measured_means
 from tests.test_int8_lowering import Sketch, latents
 
 if TYPE_CHECKING:
@@ -87,3 +87,16 @@ def test_every_input_is_cut_into_images() -> None:
     """)
     first, second = (np.arange(8, dtype=np.float32).reshape(4, 2) * factor for factor in (1, -3))
     assert calibrated(model, {"first": first, "second": second}) == {"sum": (-14.0, 0.0)}
+
+
+@few
+@given(seed=st.integers(0, 2**32), n_images=st.integers(1, 7))
+def test_means_are_those_of_numpy(seed: int, n_images: int) -> None:
+    sketch, model = sum_of_two(seed)
+    inputs = latents(seed, n_images)
+    means = measured_means(model, {"latent": inputs})
+    values = plain_values(sketch, inputs)
+    inside, last = (node.output[0] for node in model.graph.node if node.op_type == "Conv")
+    assert means.keys() == {inside, last}
+    assert means[inside] == pytest.approx(np.maximum(values["Reshape"], 0).mean((0, 2, 3)), rel=1e-5, abs=1e-6)
+    assert means[last] == pytest.approx(values["Add"].mean((0, 2, 3)), rel=1e-5, abs=1e-6)

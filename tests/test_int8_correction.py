@@ -1,4 +1,4 @@
-"""The line that corrects the last layer: found where it is known, not looked for where hits are few."""
+"""The line that corrects the last layer and the thresholds: found where they are known, not looked for where hits are few."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from export.charge import charge_thresholds
 from export.int8 import HeadRange
-from export.int8.correction import Line, corrected, line_between
+from export.int8.correction import Line, corrected, line_between, matched_thresholds
 from tests.test_int8_lowering import Sketch, images_of, latents
 
 if TYPE_CHECKING:
@@ -105,6 +106,82 @@ def test_values_of_one_are_no_infinity() -> None:
     exact[0, :50] = 1.0
     line = line_between(tanh_of(values), exact, HEAD, THRESHOLD)
     assert np.isfinite([line.slope, line.offset]).all()
+
+
+# Thresholds
+
+
+THRESHOLDS: Final = charge_thresholds()
+
+
+def charges_by(thresholds: NDArray[np.float32], values: NDArray[np.float32], min_charge: int) -> NDArray[np.int64]:
+    charges = np.searchsorted(thresholds, values.ravel(), side="right")
+    return np.where(charges < min_charge, 0, charges)
+
+
+def check_ascending(thresholds: NDArray[np.float32]) -> None:
+    assert thresholds.dtype == np.float32
+    assert thresholds.shape == THRESHOLDS.shape
+    assert np.all(np.diff(thresholds) > 0)
+    assert thresholds[0] > -1
+    assert thresholds[-1] <= 1
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 2**32),
+    power=st.floats(0.8, 1.3),
+    offset=st.floats(-0.2, 0.2),
+    min_charge=st.sampled_from((1, 7, 40)),
+)
+def test_with_its_thresholds_any_rising_map_of_the_values_gives_the_same_charges(
+    seed: int, power: float, offset: float, min_charge: int
+) -> None:
+    values = np.random.default_rng(seed).normal(-0.8, 0.7, 40_000)
+    exact, bent = tanh_of(values), tanh_of(np.sign(values) * np.abs(values) ** power + offset)
+    made = matched_thresholds(bent, exact, THRESHOLDS, min_charge)
+    check_ascending(made)
+    expected = charges_by(THRESHOLDS, exact, min_charge)
+    is_known = expected <= 150
+    assert np.count_nonzero(expected > 0) > 1000
+    assert np.array_equal(charges_by(made, bent, min_charge)[is_known], expected[is_known])
+
+
+def test_equal_images_have_the_same_charges() -> None:
+    values = tanh_of(before_tanh())
+    made = matched_thresholds(values, values, THRESHOLDS, 7)
+    assert np.array_equal(charges_by(made, values, 7), charges_by(THRESHOLDS, values, 7))
+
+
+def test_few_levels_give_as_many_hits_as_there_should_be_to_half_a_level() -> None:
+    values = before_tanh(n_values=200_000)
+    levels = np.round(values / 0.05) * 0.05
+    made = matched_thresholds(tanh_of(levels), tanh_of(values), THRESHOLDS, 7)
+    check_ascending(made)
+    expected, found = charges_by(THRESHOLDS, tanh_of(values), 7), charges_by(made, tanh_of(levels), 7)
+    in_a_level = np.unique(levels, return_counts=True)[1].max()
+    for charge in (7, 20, 100):
+        assert abs(np.count_nonzero(found >= charge) - np.count_nonzero(expected >= charge)) <= in_a_level / 2
+
+
+def test_charges_that_hardly_any_value_reaches_keep_their_distance_to_the_last_that_is_known() -> None:
+    values = np.linspace(-2.0, 0.0, 20_000)
+    made = matched_thresholds(tanh_of(values + 0.1), tanh_of(values), THRESHOLDS, 7)
+    moved = np.arctanh(made[:-1].astype(np.float64)) - np.arctanh(THRESHOLDS[:-1].astype(np.float64))
+    assert np.arctanh(THRESHOLDS[20]) > 0
+    assert moved == pytest.approx(0.1, abs=1e-3)
+
+
+@pytest.mark.parametrize("n_hits", [0, 1, 99])
+def test_hardly_any_hits_leave_the_thresholds_where_they_are(n_hits: int) -> None:
+    values = np.full(4000, -2.0)
+    values[:n_hits] = 1.0
+    assert matched_thresholds(tanh_of(values), tanh_of(values), THRESHOLDS, 7) is THRESHOLDS
+
+
+def test_integers_of_one_value_leave_an_ascending_table() -> None:
+    made = matched_thresholds(np.full((1, 4000), 0.5, np.float32), tanh_of(before_tanh()), THRESHOLDS, 1)
+    check_ascending(made)
 
 
 # The corrected graph

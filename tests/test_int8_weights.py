@@ -158,3 +158,22 @@ def test_a_huge_bias_overflows_neither_by_itself_nor_with_the_products(
     step = scale.reshape(-1, 1, 1, 1)
     assert np.all(np.abs(made.weight * step - random_weights(seed, 2)) <= HALF_A_STEP * step)
     assert np.abs(made.weight[1].astype(np.int64)).max() == LARGEST[bits], "the other channel has its own scale"
+
+
+@given(seed=st.integers(0, 2**32), bits=bits)
+def test_a_bias_takes_off_what_rounding_the_weights_adds_on_average(seed: int, bits: WeightBits) -> None:
+    weight, random = random_weights(seed, 4), np.random.default_rng(seed)
+    bias, means = random.standard_normal(4), 3 * random.random(3)
+    made = integer_weights(weight, bias, 0.01, bits, means)
+    scale = made.scale.astype(np.float64)
+    expected = weight.astype(np.float64).sum(axis=(2, 3)) @ means + bias
+    found = (made.weight * scale.reshape(-1, 1, 1, 1)).sum(axis=(2, 3)) @ means + made.bias * scale * 0.01
+    assert np.abs(found - expected).max() <= HALF_A_STEP * scale.max() * 0.01
+    assert np.array_equal(made.weight, integer_weights(weight, bias, 0.01, bits).weight)
+
+
+@given(seed=st.integers(0, 2**32), bits=bits)
+def test_no_means_are_means_of_zero(seed: int, bits: WeightBits) -> None:
+    weight = random_weights(seed, 2)
+    plain = integer_weights(weight, np.array([0.5, -2.0]), 0.1, bits)
+    assert np.array_equal(plain.bias, integer_weights(weight, np.array([0.5, -2.0]), 0.1, bits, np.zeros(3)).bias)

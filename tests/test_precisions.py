@@ -206,8 +206,8 @@ def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> NDArray[np
     return images
 
 
-def charges_of(values: NDArray[np.generic]) -> NDArray[np.int64]:
-    return np.searchsorted(THRESHOLDS, values, side="right").astype(np.int64)
+def charges_of(values: NDArray[np.generic], thresholds: NDArray[np.float32] = THRESHOLDS) -> NDArray[np.int64]:
+    return np.searchsorted(thresholds, values, side="right").astype(np.int64)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -265,7 +265,7 @@ def test_passes_are_those_of_the_target(tiny: Tiny, precision: Precision, target
         == {
             "float32": names,
             "float16": (*names, "half precision"),
-            "int8": (*simplifying, "8-bit integers, channels last", "last layer corrected"),
+            "int8": (*simplifying, "8-bit integers, channels last", "last layer and thresholds corrected"),
         }[precision]
     )
 
@@ -274,7 +274,8 @@ def test_passes_are_those_of_the_target(tiny: Tiny, precision: Precision, target
 def test_fidelity_is_that_of_the_images(tiny: Tiny, precision: Precision, target: Target) -> None:
     result = made_of(tiny, precision, target)
     inputs = latents(96, N_IMAGES, precisions._FIDELITY_SEED)
-    exact, found = (charges_of(images_of(each, inputs)) for each in (compiled(tiny.plain, target), result.model))
+    exact = charges_of(images_of(compiled(tiny.plain, target), inputs))
+    found = charges_of(images_of(result.model, inputs), result.thresholds)
     is_hit = (exact > 0) | (found > 0)
     assert 0.02 < is_hit.mean() < 0.5
     spectra = [np.bincount(each.ravel(), minlength=256) for each in (exact, found)]
@@ -319,6 +320,13 @@ def test_weight_bits_are_those_of_the_graph(
     ]
     assert len(weights) >= 7
     assert {int(np.abs(weight.astype(np.int64)).max()) for weight in weights} == {largest}
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_the_card_has_the_thresholds_of_its_graph(convnet: Tiny, tmp_path: Path, precision: Precision) -> None:
+    table = np.array(convnet.exported(tmp_path, precision, accept_beyond_bounds=True).card.thresholds, dtype=np.float32)
+    assert np.array_equal(table, made_of(convnet, precision, "cpu").thresholds)
+    assert np.array_equal(table, THRESHOLDS) == (precision != "int8")
 
 
 def test_the_last_layer_is_corrected_by_the_line_that_was_found(convnet: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

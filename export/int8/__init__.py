@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from export.int8.calibration import calibrated
+from export.int8.calibration import calibrated, measured_means
 from export.int8.lowering import HeadRange, quantised
 from export.int8.weights import WeightBits
 
-__all__ = ["HeadRange", "WeightBits", "calibrated", "quantised"]
+__all__ = ["HeadRange", "WeightBits", "calibrated", "measured_means", "quantised"]

@@ -94,6 +94,7 @@ class GraphBuilder:
         size: tuple[int, int],
         bits: WeightBits,
         groups: int = 1,
+        input_means: NDArray[np.float64] | None = None,
     ) -> str:
         """Add a convolution of 8-bit integers, channels last; its weights become integers here.
 
@@ -114,8 +115,10 @@ class GraphBuilder:
             Of the weights.
         groups : int
             1, or the number of channels, each of which is then convolved with itself alone.
+        input_means : ndarray of float64, shape (in,), optional
+            See `export.int8.weights.integer_weights`.
         """
-        integers = integer_weights(weights.weight, bias, image_levels.scale, bits)
+        integers = integer_weights(weights.weight, bias, image_levels.scale, bits, input_means)
         inputs = [
             image,
             *self.level_constants(image_levels, f"{name}.input"),

@@ -1,8 +1,11 @@
-"""The last layer is set so that the integers' spectrum of values falls on float32's.
+"""The last layer and the thresholds of the charges are set so that the integers' charge spectrum falls on float32's.
 
 Rounding at each layer adds noise, and noise at a threshold that few pixels reach moves more of them up than down. A straight
 line from the values of the 8-bit graph to those of the float32 graph, rank by rank among the largest (the hits and
 half as many below), takes most of that back; it becomes part of the weights and the bias of the last convolution.
+
+What a line leaves is taken back by the thresholds: that of each charge is moved to where the integers have as many values
+at or above it as float32 has above its own.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ if TYPE_CHECKING:
 
     from export.int8.head import HeadRange
 
-__all__ = ["Line", "corrected", "line_between"]
+__all__ = ["Line", "corrected", "line_between", "matched_thresholds"]
 
 _RANKS_PER_HIT: Final = 1.5
 _MIN_RANKS: Final = 100
 _EDGE_STEPS: Final = 2
+_LIMIT: Final = 1.0 - 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +83,57 @@ def corrected(model: onnx.ModelProto, line: Line) -> onnx.ModelProto:
     return made
 
 
+def matched_thresholds(
+    integers: NDArray[np.float32], exact: NDArray[np.float32], thresholds: NDArray[np.float32], min_charge: int
+) -> NDArray[np.float32]:
+    """Find the thresholds with which an 8-bit graph has the charge spectrum of the float32 graph.
+
+    Parameters
+    ----------
+    integers, exact : ndarray of float32
+        Tanh values of the two graphs on the same latents.
+    thresholds : ndarray of float32, shape (255,)
+        Of the float32 graph.
+    min_charge : int
+        Smallest charge of a hit, ADU; thresholds of smaller ones are not looked for.
+
+    Returns
+    -------
+    ndarray of float32, shape (255,)
+        Strictly ascending. Charges that fewer than a hundred values reach keep their distance, before the tanh, from the
+        last one that was found; all of them keep their places if there is none.
+    """
+    exact_counts = np.array([np.count_nonzero(exact >= threshold) for threshold in thresholds])
+    found = np.arctanh(np.clip(thresholds.astype(np.float64), -_LIMIT, _LIMIT))
+    is_known = (np.arange(1, len(found) + 1) >= min_charge) & (exact_counts >= _MIN_RANKS)
+    if not is_known.any():
+        return thresholds
+    first, last = np.flatnonzero(is_known)[[0, -1]]
+    # Values in ascending order, and of each how many lie at or above it.
+    values, counts = np.unique(integers, return_counts=True)
+    at_or_above = np.cumsum(counts[::-1])[::-1]
+    places = np.array([np.abs(at_or_above - count).argmin() for count in exact_counts[first : last + 1]])
+    between = np.arctanh(np.clip((values[places] + values[np.maximum(places - 1, 0)]) / 2.0, -_LIMIT, _LIMIT))
+    found[:first] += between[0] - found[first]
+    found[last + 1 :] += between[-1] - found[last]
+    found[first : last + 1] = between
+    return _ascending(np.tanh(found).astype(np.float32))
+
+
+def _ascending(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lift values that are not above those before them by as little as can be, and lower those that reach 1."""
+    made = values.copy()
+    for place in range(1, len(made)):
+        made[place] = max(made[place], np.nextafter(made[place - 1], np.float32(2)))
+    largest = np.float32(1)
+    for place in reversed(range(len(made))):
+        made[place] = min(made[place], largest)
+        largest = np.nextafter(made[place], np.float32(-2))
+    return made
+
+
 def _largest(values: NDArray[np.float32], n_ranks: int) -> NDArray[np.float64]:
     """Give the largest values in their order, before the tanh."""
     flat = values.ravel()
     largest = np.partition(flat, len(flat) - n_ranks)[-n_ranks:].astype(np.float64)
-    limit = 1.0 - 1e-7
-    return np.arctanh(np.clip(np.sort(largest), -limit, limit))
+    return np.arctanh(np.clip(np.sort(largest), -_LIMIT, _LIMIT))

@@ -23,6 +23,7 @@ from export.int8.weights import Levels
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from export.graph.nodes import Convolution
     from export.int8.builder import GraphBuilder
@@ -65,6 +66,7 @@ def add_head(
     value: ir.Value,
     head: HeadRange,
     bits: WeightBits,
+    input_means: NDArray[np.float64] | None = None,
 ) -> None:
     """Add the last convolution and name its result as it was, float32 (n, 1, height, width).
 
@@ -83,6 +85,8 @@ def add_head(
         Its result in the old graph.
     head : HeadRange
     bits : {7, 8}
+    input_means : ndarray of float64, shape (channels,), optional
+        See `export.int8.weights.integer_weights`.
 
     Raises
     ------
@@ -110,7 +114,9 @@ def add_head(
     bias = (found.bias[0] - starts).ravel()
     segment = Levels(scale=head.step, zero_point=0)
     size = height // rows, width // columns
-    integers = graph.convolution(image, levels, weights, bias, segment, f"{name}.segments", size, bits)
+    integers = graph.convolution(
+        image, levels, weights, bias, segment, f"{name}.segments", size, bits, input_means=input_means
+    )
     flat = graph.reshaped(integers, [_SEGMENTS * n_pixels], f"{name}.flat")
     adding = np.repeat(np.eye(n_pixels, dtype=np.int8), _SEGMENTS, axis=0)
     inputs = [

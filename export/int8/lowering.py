@@ -36,7 +36,7 @@ from export.int8.weights import Levels, levels_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from export.int8.calibration import Ranges
+    from export.int8.calibration import Means, Ranges
     from export.int8.weights import WeightBits
 
 __all__ = ["HeadRange", "quantised"]
@@ -47,7 +47,9 @@ _ENOUGH_CHANNELS: Final = 64
 """Output channels with which the kernel is busy."""
 
 
-def quantised(model: onnx.ModelProto, ranges: Ranges, head: HeadRange, bits: WeightBits = 7) -> onnx.ModelProto:
+def quantised(
+    model: onnx.ModelProto, ranges: Ranges, head: HeadRange, bits: WeightBits = 7, means: Means | None = None
+) -> onnx.ModelProto:
     """Turn a simplified graph into one of 8-bit integers.
 
     Parameters
@@ -60,13 +62,15 @@ def quantised(model: onnx.ModelProto, ranges: Ranges, head: HeadRange, bits: Wei
         Where the result of the last convolution matters.
     bits : {7, 8}
         Of the weights, see `export.int8.weights.integer_weights`.
+    means : Means, optional
+        Of what its convolutions take, to correct their biases.
 
     Raises
     ------
     GraphError
         If the graph holds an operator that has no form here.
     """
-    return _Lowering(model, ranges, head, bits).model()
+    return _Lowering(model, ranges, head, bits, means or {}).model()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +87,11 @@ class _Image:
 class _Lowering:
     """The new graph, made from its end to its beginning."""
 
-    def __init__(self, model: onnx.ModelProto, ranges: Ranges, head: HeadRange, bits: WeightBits) -> None:
+    def __init__(self, model: onnx.ModelProto, ranges: Ranges, head: HeadRange, bits: WeightBits, means: Means) -> None:
         self._old = ir.from_proto(model)
         self._old_nodes = {node.output[0]: node for node in model.graph.node}
         self._old_constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._ranges, self._head, self._bits = ranges, head, bits
+        self._ranges, self._head, self._bits, self._means = ranges, head, bits, means
         (opset,) = (each.version for each in model.opset_import if each.domain == "")
         self._new = GraphBuilder(model.graph.input, model.graph.output, opset)
         self._floats: dict[str, str] = {value.name: value.name for value in model.graph.input}
@@ -114,7 +118,8 @@ class _Lowering:
                 small = doubled(node.inputs[0])
                 image = self._image(node.inputs[0] if small is None else small)
                 upsampling = 1 if small is None else 2
-                add_head(self._new, found, image.name, image.levels, upsampling, value, self._head, self._bits)
+                means = self._means.get(name)
+                add_head(self._new, found, image.name, image.levels, upsampling, value, self._head, self._bits, means)
             elif node.op_type == "Conv":
                 message = f"int8 cannot read the convolution {name}: expected constant weights and explicit pads."
                 raise GraphError(message)
@@ -269,7 +274,10 @@ class _Lowering:
     ) -> str:
         """Add one convolution, its bias repeated for each pixel that it gives."""
         bias = np.tile(found.bias.astype(np.float64), len(weights.weight) // len(found.bias))
-        return self._new.convolution(image.name, image.levels, weights, bias, made.levels, name, size, self._bits)
+        means = self._means.get(str(found.node.outputs[0].name))
+        return self._new.convolution(
+            image.name, image.levels, weights, bias, made.levels, name, size, self._bits, input_means=means
+        )
 
     def _add_sum(self, node: ir.Node, made: _Image) -> None:
         """Add two images, one of which may be a doubled one."""

@@ -51,7 +51,11 @@ def levels_of(low: float, high: float) -> Levels:
 
 
 def integer_weights(
-    weight: NDArray[np.float32], bias: NDArray[np.float64], input_scale: float, bits: WeightBits
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float64],
+    input_scale: float,
+    bits: WeightBits,
+    input_means: NDArray[np.float64] | None = None,
 ) -> IntegerWeights:
     """Turn the weights of a convolution into integers, symmetric, with one scale for each output channel.
 
@@ -64,14 +68,19 @@ def integer_weights(
     bits : {7, 8}
         7 keeps the weights within -64..64. CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits,
         which saturate: 2 * 255 * 64 does not reach 2^15, so with 7 bits every CPU gives the same integers.
+    input_means : ndarray of float64, shape (in,), optional
+        Of the channels of the input: what rounding the weights changes in the result, on average, is taken off the bias.
     """
     largest = 64 if bits == 7 else 127
     flat = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
     scale = np.maximum(flat / largest, np.abs(bias) / (input_scale * _LARGEST_BIAS)).astype(np.float32)
     scale[scale == 0] = 1.0
-    integers = np.rint(weight / scale.reshape(-1, 1, 1, 1).astype(np.float64))
+    steps = scale.reshape(-1, 1, 1, 1).astype(np.float64)
+    integers = np.clip(np.rint(weight / steps), -largest, largest)
+    if input_means is not None:
+        bias = bias + (weight - integers * steps).sum(axis=(2, 3)) @ input_means
     return IntegerWeights(
-        weight=np.clip(integers, -largest, largest).astype(np.int8),
+        weight=integers.astype(np.int8),
         scale=scale,
         bias=np.rint(bias / (input_scale * scale.astype(np.float64))).astype(np.int32),
     )

@@ -31,8 +31,21 @@ _N_IMAGES: Final = 8
 _BATCH_SIZE: Final = 4
 
 
-def measured_parity(model: GeneratorModule, graph: onnx.ModelProto, thresholds: NDArray[np.float32]) -> Parity:
-    """Compare the images of a graph, and its charges by given thresholds, with those of its model, on latents never used before."""
+def measured_parity(
+    model: GeneratorModule, graph: onnx.ModelProto, thresholds: NDArray[np.float32], min_charge: int
+) -> Parity:
+    """Compare the images of a graph with those of its model, on latents never used before.
+
+    Parameters
+    ----------
+    model : GeneratorModule
+    graph : onnx.ModelProto
+        It gives tanh values.
+    thresholds : ndarray of float32, shape (255,)
+        Of the graph's charges.
+    min_charge : int
+        Smallest charge of a hit, ADU: pixels with less are empty in both.
+    """
     session = import_onnxruntime().InferenceSession(graph.SerializeToString(), providers=[CPU])
     generator = torch.Generator()
     generator.seed()
@@ -45,7 +58,9 @@ def measured_parity(model: GeneratorModule, graph: onnx.ModelProto, thresholds: 
         difference = np.abs(np.asarray(found) - expected.numpy())
         # A NaN must not pass for a small number.
         largest = max(largest, float(np.nan_to_num(difference, nan=np.inf).max()))
-        equal = np.searchsorted(thresholds, found, side="right") == charges_of(expected).numpy()
+        charges = np.searchsorted(thresholds, found, side="right"), charges_of(expected).numpy()
+        first, second = (np.where(each < min_charge, 0, each) for each in charges)
+        equal = first == second
         n_equal += int(equal.sum())
         n_pixels += equal.size
     return Parity(images=_N_IMAGES, max_abs_difference=largest, equal_charges=n_equal / n_pixels)

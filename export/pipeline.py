@@ -127,7 +127,7 @@ def export_checkpoint(
         )
     else:
         graph = Made(model=plain, passes=(), thresholds=thresholds, fidelity=None)
-    parity = measured_parity(model, graph.model, graph.thresholds)
+    parity = measured_parity(model, graph.model, graph.thresholds, min_charge)
     tell(_said(parity))
     if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
         allowed = MAX_ABS_DIFFERENCE

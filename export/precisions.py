@@ -34,7 +34,7 @@ _MEANS_IMAGES: Final = 20
 """Of these, means are measured: they need fewer than ranges."""
 _FIDELITY_SEED: Final = -2
 """Fidelity is measured on latents that calibration has not seen."""
-_HEAD_MARGIN: Final = 0.05
+_HEAD_MARGIN: Final = 0.15
 _HEADROOM: Final = 1.1
 
 

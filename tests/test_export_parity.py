@@ -43,8 +43,16 @@ def with_bias(graph: onnx.ModelProto, shift: float, *, only_first: bool = False)
     return changed
 
 
+def test_what_is_below_the_smallest_hit_is_equal(model: FlatNet, graph: onnx.ModelProto) -> None:
+    raised = THRESHOLDS.copy()
+    raised[:6] -= np.float32(0.01)  # of 1 to 6 ADU
+    shares = [measured_parity(model, graph, raised, min_charge).equal_charges for min_charge in (1, 7)]
+    assert shares[0] < shares[1]
+    assert shares[1] > 0.999
+
+
 def test_a_faithful_graph_passes(model: FlatNet, graph: onnx.ModelProto) -> None:
-    parity = measured_parity(model, graph, THRESHOLDS)
+    parity = measured_parity(model, graph, THRESHOLDS, 1)
     assert parity.images == 8
     assert 0 <= parity.max_abs_difference < 2e-6
     assert parity.equal_charges > 0.999
@@ -53,7 +61,7 @@ def test_a_faithful_graph_passes(model: FlatNet, graph: onnx.ModelProto) -> None
 
 @pytest.mark.parametrize("shift", [1e-3, -1e-4])
 def test_a_shifted_graph_is_measured_and_refused(model: FlatNet, graph: onnx.ModelProto, shift: float) -> None:
-    parity = measured_parity(model, with_bias(graph, shift), THRESHOLDS)
+    parity = measured_parity(model, with_bias(graph, shift), THRESHOLDS, 1)
     assert parity.max_abs_difference == pytest.approx(abs(shift), rel=0.1)
     with pytest.raises(ParityError, match=r"differ from PyTorch's by up to .*more than the 1e-05 that is allowed"):
         require_parity(parity)
@@ -62,13 +70,13 @@ def test_a_shifted_graph_is_measured_and_refused(model: FlatNet, graph: onnx.Mod
 def test_the_share_of_equal_charges_is_that_of_the_columns_that_are_right(
     model: FlatNet, graph: onnx.ModelProto
 ) -> None:
-    parity = measured_parity(model, with_bias(graph, 9.0, only_first=True), THRESHOLDS)
+    parity = measured_parity(model, with_bias(graph, 9.0, only_first=True), THRESHOLDS, 1)
     assert parity.equal_charges == pytest.approx(767 / 768, abs=1e-3)
     assert parity.equal_charges < 1 - 0.9 / 768
 
 
 def test_a_single_nan_is_an_infinite_difference(model: FlatNet, graph: onnx.ModelProto) -> None:
-    parity = measured_parity(model, with_bias(graph, math.nan, only_first=True), THRESHOLDS)
+    parity = measured_parity(model, with_bias(graph, math.nan, only_first=True), THRESHOLDS, 1)
     assert parity.max_abs_difference == math.inf
     with pytest.raises(ParityError, match=r"by up to inf, .* nothing was written") as caught:
         require_parity(parity)
@@ -102,6 +110,6 @@ def test_a_model_that_float32_computes_coarsely_may_differ_by_its_rounding(model
 def test_latents_are_fresh_and_the_callers_generator_is_left_alone(model: FlatNet, graph: onnx.ModelProto) -> None:
     state = torch.get_rng_state()
     shifted = with_bias(graph, 0.01)
-    first, second = (measured_parity(model, shifted, THRESHOLDS).equal_charges for _ in range(2))
+    first, second = (measured_parity(model, shifted, THRESHOLDS, 1).equal_charges for _ in range(2))
     assert first != second
     assert torch.equal(torch.get_rng_state(), state)

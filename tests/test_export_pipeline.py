@@ -161,9 +161,11 @@ def test_parity_beyond_the_limit_is_refused_and_the_older_graph_stays(
 
 @pytest.mark.usefixtures("exported_before")
 def test_nan_images_of_both_sides_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_nan(model: GeneratorModule, graph: onnx.ModelProto, thresholds: NDArray[np.float32]) -> Parity:
+    def with_nan(
+        model: GeneratorModule, graph: onnx.ModelProto, thresholds: NDArray[np.float32], min_charge: int
+    ) -> Parity:
         model.load_state_dict({key: value * math.nan for key, value in model.state_dict().items()})
-        return measured_parity(model, graph, thresholds)
+        return measured_parity(model, graph, thresholds, min_charge)
 
     monkeypatch.setattr(export.pipeline, "measured_parity", with_nan)
     with pytest.raises(ParityError, match="by up to inf"):

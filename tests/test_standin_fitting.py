@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from export.charge import charges_of
 from export.standin.cells import Cells
-from export.standin.level_fit import fit_level, measure_response
+from export.standin.level_fit import fit_level, measure_response, rescaled
 from export.standin.simulation import occupancies_of_events
 from export.standin.spectrum import EMPTY, FIRST_HIT, charge_values, value_of_charge, wanted_charges, wanted_cumulative
 
@@ -46,7 +46,15 @@ def test_a_fitted_level_gives_the_occupancies_of_the_sensors(spread: float) -> N
     found = np.sort(0.009 * np.exp(0.8 * level(latents)) * np.exp(spread * rng.standard_normal(20_000)))
     wanted = np.sort(occupancies_of_events(500, np.random.default_rng(2)).ravel())
     assert np.abs(found - wanted).mean() < 0.0002  # 0.02 percentage points
-    assert found.mean() == pytest.approx(wanted.mean(), rel=0.02)
+    assert found.mean() == pytest.approx(wanted.mean(), rel=0.01)
+
+
+def test_a_response_of_few_images_becomes_right_on_average() -> None:
+    few = measure_response(lambda level: 0.012 * np.exp(0.8 * level) * np.array([0.9, 1.1]))
+    levels = np.linspace(-1.0, 1.0, 50)
+    made = rescaled(few, levels, 0.009 * np.exp(0.8 * levels))
+    assert made.occupancies == pytest.approx(0.75 * few.occupancies, rel=1e-2)
+    assert made.spreads is few.spreads
 
 
 def test_thresholds_are_exceeded_at_the_rates_asked_for() -> None:

@@ -10,8 +10,10 @@ import pytest
 import safetensors.torch
 
 import export.standin
+from export.fidelity import charge_w1
 from export.standin.spectrum import wanted_cumulative
 from export.standin.standin_file import checkpoint, read_standin
+from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.shipped import find_graph, shipped_graphs
 
@@ -48,8 +50,20 @@ def test_digits_are_near_the_public_marginals(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_int8_is_beyond_the_bounds_says_so_and_is_not_chosen(family: str) -> None:
+def test_int8_is_within_the_bounds_and_chosen_where_the_cpu_is_quick_with_it(family: str) -> None:
     fidelity = find_graph(family, "int8").card.fidelity
     assert fidelity is not None
-    assert not fidelity.is_within_bounds
-    assert Generator(family, seed=1).card.precision == "float32"
+    assert fidelity.is_within_bounds
+    assert Generator(family, seed=1, provider="cpu").card.precision == (
+        "int8" if this_cpu().has_dot_products else "float32"
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_has_the_spectrum_and_the_occupancies_of_float32(family: str) -> None:
+    exact, integers = (Generator(family, seed=12, precision=each).generate_images(3) for each in ("float32", "int8"))
+    spectra = [np.bincount(images.ravel(), minlength=256) for images in (exact, integers)]
+    assert charge_w1(*spectra) < 0.6  # an event; of eight hundred images 0.3 is allowed
+    occupancies = [(images > 0).mean((1, 2)) for images in (exact, integers)]
+    assert occupancies[1].mean() == pytest.approx(occupancies[0].mean(), rel=0.03)
+    assert np.corrcoef(occupancies)[0, 1] > 0.99

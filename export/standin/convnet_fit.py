@@ -21,7 +21,7 @@ from export.standin.convnet_painter import (
     set_thresholds,
 )
 from export.standin.level import LEVEL_SHARE
-from export.standin.level_fit import fit_level, measure_response
+from export.standin.level_fit import fit_level, measure_response, rescaled
 from export.standin.spectrum import EMPTY, FIRST_HIT, charge_of_value, charge_values, wanted_cumulative
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ _LEAST_WAIT: Final = 0.005
 _STEEPEST: Final = 10.0
 """Slope above which a piece costs: rounding is enlarged by it."""
 _RESPONSE_IMAGES: Final = 24
+_CHECKED_IMAGES: Final = 160
 _ROUNDS: Final = 3
 _QUANTILES: Final = 4_000
 _LATER_PIXELS: Final = np.mean([len(group) - 2 for group in GROUPS])
@@ -150,11 +151,11 @@ def fit_convnet(model: ConvNet, cells: Cells, tell: Callable[[str], None]) -> Le
         )
         _set_charges(model, _Charges.of(charges))
         tell("measuring the occupancy at each level")
-        level = fit_level(
-            measure_response(lambda level: _hits(model, cells, np.full(_RESPONSE_IMAGES, level)).mean((1, 2)))
-        )
-        levels = level(cells.first_latents)
-    return level
+        response = measure_response(lambda level: _hits(model, cells, np.full(_RESPONSE_IMAGES, level)).mean((1, 2)))
+        levels = fit_level(response)(cells.first_latents)
+    tell("measuring the occupancy of more images")
+    levels = levels[:_CHECKED_IMAGES]
+    return fit_level(rescaled(response, levels, _hits(model, cells, levels).mean((1, 2))))
 
 
 def _hits(model: ConvNet, cells: Cells, levels: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -39,8 +39,8 @@ _CODE: Final = 8.0
 """All values of the position codes, where they are not 0: the largest ones of their layers, which 8 bits hold without rounding."""
 _GATE: Final = 62 / 9 / float(np.sqrt(28.0)) * _CODE / 2
 """Makes the taps on the codes 62 and 31 units of 7 bits where the equal factors of the last sums are 9."""
-_GRID: Final = 63 / 62 * 2 * _GATE / _CODE
-"""A weight on an input channel that stays empty: it is 63 of these units, and so the largest."""
+_GRID: Final = 64 / 62 * 2 * _GATE / _CODE
+"""A weight on an input channel that stays empty: the largest, so that of its 64 levels in 7 bits each is a unit."""
 _CLIP: Final = 0.6
 _OPENED: Final = 2.0
 """Added to open features, so that the ReLU changes few."""

@@ -63,6 +63,10 @@ GROUPS: Final = (
 _KERNEL: Final = 5
 _TIGHTNESS: Final = 0.1
 _LEAST_SCALE: Final = 0.2
+_LEAST_GAIN: Final = 0.8
+_DETECTOR_GAINS: Final = np.linspace(_LEAST_GAIN, 1.0, 64)[np.arange(64) * 7 % 64]
+_KIND_GAINS: Final = np.linspace(_LEAST_GAIN, 1.0, 8)
+"""Channels that do the same differ a little in their gains: rounded to 8 bits, their levels do not coincide."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +99,14 @@ def paint(model: ConvNet) -> None:
             kernel[2, 2] = 1.0
             kernel[1 + 2 * u, 2] = kernel[2, 1 + 2 * v] = -1.0
             for channel in _channels(int(_PIXEL[detector]), is_single=bool(IS_SINGLE[detector])):
-                fifth[channel, detector] = kernel
+                fifth[channel, detector] = kernel / float(_DETECTOR_GAINS[detector])
+        model.get_parameter("features.13.weight").copy_(torch.from_numpy(_DETECTOR_GAINS).float())
 
 
 def set_thresholds(model: ConvNet, thresholds: NDArray[np.float64]) -> None:
     """Set the thresholds of the 64 detectors."""
     with torch.no_grad():
-        model.get_parameter("features.13.bias").copy_(-torch.from_numpy(thresholds).float())
+        model.get_parameter("features.13.bias").copy_(-torch.from_numpy(_DETECTOR_GAINS * thresholds).float())
 
 
 def set_growth(model: ConvNet, pixel: int, growth: Growth, *, is_single: bool) -> None:
@@ -117,7 +122,7 @@ def set_growth(model: ConvNet, pixel: int, growth: Growth, *, is_single: bool) -
     changes = np.diff(np.stack([np.zeros((_KERNEL, _KERNEL)), *pieces]), axis=0)
     # Small weights beside large ones would be lost in 8 bits: their channel is made smaller, and they are made larger.
     largest = np.abs(changes).max(axis=(1, 2))
-    scales = np.clip(largest / largest.max(), _LEAST_SCALE, 1.0)
+    scales = np.clip(largest / largest.max(), _LEAST_SCALE, 1.0) * _KIND_GAINS[2 * pixel + is_single]
     chosen = list(channels)
     with torch.no_grad():
         model.get_parameter("features.17.weight")[chosen] = torch.from_numpy(scales).float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Response", "fit_level", "measure_response"]
+__all__ = ["Response", "fit_level", "measure_response", "rescaled"]
 
 _LEVELS: Final = np.linspace(-2.5, 2.5, 9)
 _EVENTS: Final = 5_000
@@ -27,6 +27,7 @@ _LAYER_2_SHARE: Final = 0.6
 _LEAST_SHARE: Final = 0.1
 """Of the wanted variance that the level must make, should the generator's own be too large."""
 _MARGIN: Final = 0.0005
+_LATENTS: Final = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +47,27 @@ def measure_response(occupancies_at: Callable[[float], NDArray[np.float64]]) -> 
     return Response(levels=_LEVELS, occupancies=means, spreads=spreads)
 
 
+def rescaled(response: Response, levels: NDArray[np.float64], occupancies: NDArray[np.float64]) -> Response:
+    """Make a response of few images right on average by that of more images, each at a level of its own."""
+    return replace(
+        response, occupancies=response.occupancies * occupancies.mean() / _occupancies_at(response, levels).mean()
+    )
+
+
 def fit_level(response: Response) -> Level:
     """Find the level whose images have the wanted occupancies: like layer 2 below the step, like layer 1 above it."""
     wanted = occupancies_of_events(_EVENTS, np.random.default_rng(_SEED))
+    first = _fitted_level(response, wanted)
+    latents = norm.ppf((np.arange(_LATENTS) + 0.5) / _LATENTS)
+    # A curve of few pieces misses the mean by a little.
+    return _fitted_level(response, wanted * wanted.mean() / _occupancies_at(response, first(latents)).mean())
+
+
+def _occupancies_at(response: Response, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.exp(np.interp(levels, response.levels, np.log(response.occupancies))))
+
+
+def _fitted_level(response: Response, wanted: NDArray[np.float64]) -> Level:
     layers = np.array([sensor.layer for sensor in SENSORS])
     lower = _LayerFit(np.log(wanted[:, layers == 2].ravel()), response, 0.0, _LAYER_2_SHARE)
     upper = _LayerFit(np.log(wanted[:, layers == 1].ravel()), response, _LAYER_2_SHARE, 1.0)

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from export.standin.level_fit import fit_level, measure_response
+from export.standin.level_fit import fit_level, measure_response, rescaled
 from export.standin.resnet_painter import (
     KIND_OF_DETECTOR,
+    LINE,
+    LINE_GAIN,
+    LINE_LOSS,
     N_PIECES,
     Curve,
     paint,
@@ -31,9 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["fit_resnet"]
 
 _CLUSTERS_A_CELL: Final = 0.085
-_SHARES: Final = np.array([0.54, 0.23, 0.16, 0.07])
+_SHARES: Final = np.array([0.54, 0.23, 0.18, 0.05])
 """Of the clusters that are begun as singles, pairs, groups and lines; what is weak stays below the threshold."""
-_RISE: Final = 0.08
+_RISE: Final = 0.075
 """Of what exceeds a threshold: where a hit has 7 ADU."""
 _RESPONSE_IMAGES: Final = 24
 _SPECTRUM_IMAGES: Final = 160
@@ -55,17 +58,17 @@ def fit_resnet(model: ResNet, cells: Cells, tell: Callable[[str], None]) -> Leve
     """
     paint(model)
     rates = _CLUSTERS_A_CELL * (_SHARES / np.bincount(KIND_OF_DETECTOR))[KIND_OF_DETECTOR]
+    rises = np.where(KIND_OF_DETECTOR == LINE, _RISE / LINE_GAIN + LINE_LOSS, _RISE)
     for _ in range(_FLATTENINGS):
-        set_thresholds(model, cells.thresholds(rates) - _RISE)
+        set_thresholds(model, cells.thresholds(rates) - rises)
         tell("measuring the occupancy at each level")
-        level = fit_level(
-            measure_response(lambda level: _hits(model, cells, np.full(_RESPONSE_IMAGES, level)).mean((1, 2)))
-        )
+        response = measure_response(lambda level: _hits(model, cells, np.full(_RESPONSE_IMAGES, level)).mean((1, 2)))
         tell("painting images")
-        raw = _raw(model, cells, level(cells.first_latents[:_SPECTRUM_IMAGES]))
+        levels = fit_level(response)(cells.first_latents[:_SPECTRUM_IMAGES])
+        raw = _raw(model, cells, levels)
         rates[:16] *= _flattening(raw > _RISE).ravel()
     set_curve(model, _fitted_curve(raw[raw > _RISE]))
-    return level
+    return fit_level(rescaled(response, levels, (raw > _RISE).mean((1, 2))))
 
 
 def _raw(model: ResNet, cells: Cells, levels: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from pxdbg_runtime.card import N_THRESHOLDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["charge_thresholds", "charges_of"]
+__all__ = ["charge_thresholds", "charges_of", "hit_charges"]
 
 _LANES: Final = 4096
 """PyTorch computes a power of a few values by another path, an ulp off at charges 93 and 187; of many by this."""
@@ -57,6 +57,26 @@ def charge_thresholds() -> NDArray[np.float32]:
         reaching = np.where(reached, middle, reaching)
         below = np.where(reached, below, middle)
     return _value(reaching)
+
+
+def hit_charges(values: NDArray[np.float32], thresholds: NDArray[np.float32], min_charge: int) -> NDArray[np.int64]:
+    """Compute the charges of hits by thresholds.
+
+    Parameters
+    ----------
+    values : ndarray of float32, any shape
+        Tanh values.
+    thresholds : ndarray of float32, shape (255,)
+    min_charge : int
+        Smallest charge of a hit, ADU.
+
+    Returns
+    -------
+    ndarray of int64, same shape
+        ADU; 0 where there is no hit.
+    """
+    charges = np.searchsorted(thresholds, values, side="right")
+    return np.where(charges < min_charge, 0, charges)
 
 
 def _many_charges_of(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from export.charge import hit_charges
 from export.errors import FidelityError
 from export.torch_graph import INPUT_NAME, OUTPUT_NAME
 from pxdbg_runtime.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
@@ -76,7 +77,7 @@ def measured_fidelity(
     spectra = {key: np.zeros(n_charges, np.int64) for key in ("exact", "other")}
     for exact_images, other_images in zip(images_of(exact, inputs), images_of(other, inputs), strict=True):
         charges = {
-            key: _charges(images, table, min_charge)
+            key: hit_charges(images.ravel(), table, min_charge)
             for key, images, table in (("exact", exact_images, thresholds), ("other", other_images, others))
         }
         for key, found in charges.items():
@@ -122,8 +123,3 @@ def require_fidelity(fidelity: Fidelity, precision: str) -> None:
         "written; --accept-beyond-bounds writes it all the same."
     )
     raise FidelityError(fidelity, message)
-
-
-def _charges(images: NDArray[np.float32], thresholds: NDArray[np.float32], min_charge: int) -> NDArray[np.int64]:
-    charges = np.searchsorted(thresholds, images.ravel(), side="right")
-    return np.where(charges < min_charge, 0, charges)

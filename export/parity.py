@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from export.charge import charges_of
+from export.charge import charges_of, hit_charges
 from export.errors import ParityError
 from export.models import LATENT_SIZE
 from export.torch_graph import INPUT_NAME, OUTPUT_NAME
@@ -58,9 +58,8 @@ def measured_parity(
         difference = np.abs(np.asarray(found) - expected.numpy())
         # A NaN must not pass for a small number.
         largest = max(largest, float(np.nan_to_num(difference, nan=np.inf).max()))
-        charges = np.searchsorted(thresholds, found, side="right"), charges_of(expected).numpy()
-        first, second = (np.where(each < min_charge, 0, each) for each in charges)
-        equal = first == second
+        charges = charges_of(expected).numpy()
+        equal = hit_charges(found, thresholds, min_charge) == np.where(charges < min_charge, 0, charges)
         n_equal += int(equal.sum())
         n_pixels += equal.size
     return Parity(images=_N_IMAGES, max_abs_difference=largest, equal_charges=n_equal / n_pixels)

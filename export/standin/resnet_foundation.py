@@ -39,9 +39,9 @@ _GATE: Final = 3.5
 _CLIP: Final = 0.6
 _OPENED: Final = 2.0
 """Added to open features, so that the ReLU changes few."""
-_LEVEL_OFFSET: Final = 0.05
-"""Fractions of it are added to the level, another to each feature. In 8 bits it is about a step: all features rounded alike
-would make every image's level a multiple of that, and its occupancy up to a tenth too high or low."""
+_LEVEL_STEP: Final = 0.05
+"""About a step in 8 bits. A fraction of it is added to the level, another to each feature: all features rounded alike
+would make every image's level a multiple of it, and its occupancy up to a tenth too high or low."""
 
 
 def lay(model: ResNet, rng: np.random.Generator, level: Level) -> None:
@@ -87,7 +87,7 @@ def lay(model: ResNet, rng: np.random.Generator, level: Level) -> None:
     blocks[2].conv.weight[0, 0] = 1.0
     blocks[2].conv.weight[1:, 0] = LEVEL_SHARE
     n_features = blocks[2].conv.out_channels - 1
-    bias_of(blocks[2].conv)[1:] = _LEVEL_OFFSET * torch.arange(n_features) / n_features
+    bias_of(blocks[2].conv)[1:] = _LEVEL_STEP * torch.arange(n_features) / n_features
 
 
 def _codes(first: int) -> dict[str, Codes]:

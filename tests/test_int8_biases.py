@@ -1,0 +1,37 @@
+"""Biases that take off what rounding the weights adds on average, in whole graphs of 8-bit integers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from export.int8 import HeadRange, calibrated, measured_means, quantised
+from tests.test_int8_lowering import chain, images_of, latents, residual, whole
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def mean_errors(model: onnx.ModelProto, *, are_corrected: bool) -> float:
+    """By how much the mean image is off, in steps of 255 over the range of the images."""
+    inputs = latents(1, 40)
+    exact = images_of(model, inputs)
+    head = HeadRange(low=float(exact.min()), high=float(exact.max()))
+    means = measured_means(model, {"latent": inputs}) if are_corrected else None
+    found = images_of(quantised(model, calibrated(model, {"latent": inputs}), head, 7, means), inputs)
+    return float(abs((found - exact).mean()) * 255 / (head.high - head.low))
+
+
+@pytest.mark.parametrize("kind", ["chain", "residual"])
+def test_images_are_right_on_average(kind: str) -> None:
+    models = [
+        whole(chain(seed, (24, 20, 8), (3, 3, 3)) if kind == "chain" else residual(seed, (24, 8), 3))
+        for seed in range(12)
+    ]
+    without, corrected = (
+        np.mean([mean_errors(model, are_corrected=are_corrected) for model in models])
+        for are_corrected in (False, True)
+    )
+    assert corrected < 0.7 * without

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["fit_resnet"]
 
 _CLUSTERS_A_CELL: Final = 0.085
-_SHARES: Final = np.array([0.54, 0.23, 0.18, 0.05])
+_SHARES: Final = np.array([0.52, 0.23, 0.225, 0.025])
 """Of the clusters that are begun as singles, pairs, groups and lines; what is weak stays below the threshold."""
 _RISE: Final = 0.075
 """Of what exceeds a threshold: where a hit has 7 ADU."""

@@ -224,7 +224,8 @@ def _sensors(drawn: _Drawn) -> Figure:
         axes.axvline(layer_2 - 0.5, color="0.8", linewidth=0.8)
     above.set(ylabel="mean occupancy (%)")
     below.set(ylabel="mean charge (ADU)", xlabel="sensor index (layer 1 | layer 2)")
-    above.legend(frameon=False, fontsize="small")
+    # Curves go up and down over the whole width: inside, it would cover some.
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize="small")
     return figure
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.int8 import HeadRange, calibrated, measured_means, quantised
-from tests.test_int8_lowering import chain, images_of, latents, residual, whole
+from tests.int8_sketches import chain, images_of, latents, residual, whole
 
 if TYPE_CHECKING:
     import onnx

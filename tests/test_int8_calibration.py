@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from export.int8 import calibrated, measured_means
-from tests.test_int8_lowering import Sketch, latents
+from tests.int8_sketches import Sketch, latents
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from export.charge import charge_thresholds
 from export.int8 import HeadRange
 from export.int8.correction import Line, corrected, line_between, matched_thresholds
-from tests.test_int8_lowering import Sketch, images_of, latents
+from tests.int8_sketches import Sketch, images_of, latents
 
 if TYPE_CHECKING:
     import onnx

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from export.int8 import HeadRange, calibrated, quantised
-from tests.test_int8_lowering import N_LATENTS, Sketch, images_of, latents
+from tests.int8_sketches import N_LATENTS, Sketch, images_of, latents
 from tests.test_int8_operators import require_plain_integers
 
 if TYPE_CHECKING:

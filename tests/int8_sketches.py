@@ -1,0 +1,148 @@
+"""Small float32 graphs with random weights, and their forms in 8-bit integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from export.int8 import HeadRange, calibrated, quantised
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from export.int8 import WeightBits
+
+__all__ = ["N_LATENTS", "Lowered", "Sketch", "chain", "images_of", "latents", "lowered", "residual", "whole"]
+
+N_LATENTS: Final = 6
+N_IMAGES: Final = 6
+
+
+class Sketch:
+    """Writes a small float32 graph with random weights, from latents to images."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, values: NDArray[np.generic]) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(values, name))
+        return name
+
+    def node(self, operator: str, inputs: Sequence[str], **attributes: float | str | Sequence[int]) -> str:
+        name = f"{operator}_{len(self.nodes)}"
+        made = helper.make_node(operator, list(inputs), [name])
+        made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(made)
+        return name
+
+    def linear(self, channels: int, height: int, width: int) -> str:
+        """Write a linear layer seen as images; its weights are sixteenths, so that no order of its sums matters."""
+        n_out = channels * height * width
+        weight, bias = (self.random.integers(-16, 17, shape) / 16 for shape in ((n_out, N_LATENTS), (n_out,)))
+        flat = self.node(
+            "Gemm",
+            ["latent", self.constant(weight.astype(np.float32)), self.constant(bias.astype(np.float32))],
+            transB=1,
+        )
+        return self.node("Reshape", [flat, self.constant(np.array([-1, channels, height, width], np.int64))])
+
+    def convolved(
+        self, image: str, n_in: int, n_out: int, size: int, *, pad: int | None = None, **attributes: int | Sequence[int]
+    ) -> str:
+        """Write a convolution that keeps the size of its image, unless told otherwise."""
+        weight = self.random.standard_normal((n_out, n_in, size, size)) / (size * np.sqrt(n_in))
+        bias = 0.3 * self.random.standard_normal(n_out)
+        inputs = [image, self.constant(weight.astype(np.float32)), self.constant(bias.astype(np.float32))]
+        pads = [size // 2 if pad is None else pad] * 4
+        return self.node("Conv", inputs, kernel_shape=[size, size], pads=pads, **attributes)
+
+    def rectified(self, image: str) -> str:
+        return self.node("Relu", [image])
+
+    def doubled(self, image: str) -> str:
+        scales = self.constant(np.array([1, 1, 2, 2], np.float32))
+        modes = {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
+        return self.node("Resize", [image, "", scales], **modes)
+
+    def model(self, output: str) -> onnx.ModelProto:
+        """Give the graph that ends with this value, with the shapes of all others."""
+        graph = helper.make_graph(
+            self.nodes,
+            "sketch",
+            [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["n", N_LATENTS])],
+            [helper.make_empty_tensor_value_info(output)],
+            self.constants,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+
+
+def chain(
+    seed: int, channels: tuple[int, int, int], sizes: tuple[int, int, int], *, is_last_doubled: bool = False
+) -> Sketch:
+    """Linear layer, ReLU, convolution of the doubled image, ReLU, convolution, ReLU, convolution to one channel."""
+    sketch = Sketch(seed)
+    first, second, third = channels
+    image = sketch.doubled(sketch.rectified(sketch.linear(first, 2, 4)))
+    image = sketch.rectified(sketch.convolved(image, first, second, sizes[0]))
+    image = sketch.rectified(sketch.convolved(image, second, third, sizes[1]))
+    sketch.convolved(sketch.doubled(image) if is_last_doubled else image, third, 1, sizes[2])
+    return sketch
+
+
+def residual(seed: int, channels: tuple[int, int], size: int, *, n_blocks: int = 1) -> Sketch:
+    """Linear layer, blocks whose shortcut is a convolution of single pixels of the doubled image, ReLU, convolution."""
+    sketch = Sketch(seed)
+    n_in, n_out = channels
+    image = sketch.linear(n_in, 2, 4)
+    for _ in range(n_blocks):
+        main = sketch.convolved(sketch.doubled(sketch.rectified(image)), n_in, n_out, size)
+        main = sketch.convolved(sketch.rectified(main), n_out, n_out, size)
+        image = sketch.node("Add", [main, sketch.convolved(sketch.doubled(image), n_in, n_out, 1)])
+        n_in = n_out
+    sketch.convolved(sketch.rectified(image), n_out, 1, 3)
+    return sketch
+
+
+def whole(sketch: Sketch) -> onnx.ModelProto:
+    return sketch.model(sketch.nodes[-1].output[0])
+
+
+def latents(seed: int = 0, n_images: int = N_IMAGES) -> NDArray[np.float32]:
+    """Draw latents, multiples of a quarter."""
+    return (np.random.default_rng(seed).integers(-8, 9, (n_images, N_LATENTS)) / 4).astype(np.float32)
+
+
+def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (images,) = session.run(None, {"latent": inputs})
+    assert isinstance(images, np.ndarray)
+    return images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowered:
+    """A graph in integers, the float32 graph that it was made of, and latents whose images lie within its ranges."""
+
+    exact: onnx.ModelProto
+    integers: onnx.ModelProto
+    head: HeadRange
+    inputs: NDArray[np.float32]
+
+
+def lowered(model: onnx.ModelProto, bits: WeightBits = 7, seed: int = 0) -> Lowered:
+    inputs = latents(seed)
+    exact = images_of(model, inputs)
+    head = HeadRange(low=float(exact.min()), high=float(exact.max()))
+    integers = quantised(model, calibrated(model, {"latent": inputs}), head, bits)
+    return Lowered(exact=model, integers=integers, head=head, inputs=inputs)

@@ -21,7 +21,7 @@ from export.models import FAMILIES
 from pxdbg_runtime.card import Fidelity
 from pxdbg_runtime.graph_file import read_graph_file
 from tests.checkpoints import light_state, random_model, save, save_safetensors
-from tests.test_precisions import TinyConvNet, few_images, tiny_of
+from tests.tiny_models import TinyConvNet, few_images, tiny_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

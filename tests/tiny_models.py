@@ -1,0 +1,166 @@
+"""Generators as small as can be: their checkpoints, graphs and exports."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import tempfile
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import export.pipeline
+from export import precisions
+from export.charge import charge_thresholds
+from export.models import FAMILIES, GeneratorModule
+from export.models.resnet import UpsamplingBlock
+from export.pipeline import export_checkpoint
+from export.precisions import Made, made
+from export.torch_graph import to_onnx
+from tests.checkpoints import save
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx
+
+    from export.graph import Target
+    from export.int8 import WeightBits
+    from pxdbg_runtime.card import Precision
+    from pxdbg_runtime.graph_file import GraphFile
+
+__all__ = ["N_IMAGES", "THRESHOLDS", "Tiny", "TinyConvNet", "TinyResNet", "few_images", "lively", "made_of", "tiny_of"]
+
+N_IMAGES: Final = 4
+THRESHOLDS: Final = charge_thresholds()
+
+
+class TinyConvNet(GeneratorModule):
+    """As the ConvNet, with a hundredth of its channels."""
+
+    family: ClassVar[str] = "tiny-convnet"
+    channels: ClassVar[tuple[int, ...]] = (6, 6, 5, 4, 4, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(96, self.channels[0] * 8 * 24)
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise(self.channels):
+            layers += [
+                nn.Conv2d(n_in, n_out, kernel_size=5, padding=2),
+                nn.BatchNorm2d(n_out),
+                nn.ReLU(),
+                nn.Upsample(scale_factor=2, mode="nearest"),
+            ]
+        self.features = nn.Sequential(*layers)
+        self.last = nn.Conv2d(self.channels[-1], 1, kernel_size=5, padding=2)
+
+    def full_image(self, latent: Tensor) -> Tensor:
+        seed = self.fc(latent).view(-1, self.channels[0], 8, 24)
+        return torch.tanh(self.last(self.features(seed)))
+
+
+class TinyResNet(GeneratorModule):
+    """As the ResNet, with a fiftieth of its channels."""
+
+    family: ClassVar[str] = "tiny-resnet"
+    channels: ClassVar[tuple[int, ...]] = (6, 5, 4, 4, 3, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(96, self.channels[0] * 8 * 24)
+        self.blocks = nn.Sequential(*(UpsamplingBlock(n_in, n_out) for n_in, n_out in pairwise(self.channels)))
+        self.norm = nn.BatchNorm2d(self.channels[-1])
+        self.last = nn.Conv2d(self.channels[-1], 1, kernel_size=3, padding=1)
+
+    def full_image(self, latent: Tensor) -> Tensor:
+        seed = self.fc(latent).view(-1, self.channels[0], 8, 24)
+        return torch.tanh(self.last(functional.relu(self.norm(self.blocks(seed)))))
+
+
+def lively(kind: type[TinyConvNet | TinyResNet], seed: int) -> TinyConvNet | TinyResNet:
+    """Make a model whose batch norms have seen latents, and a tenth of whose pixels have hits."""
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        model = kind().train()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None
+        model(torch.randn(8, 96))
+        values = torch.arctanh(model.eval().full_image(torch.randn(4, 96)).double().clamp(-0.999999, 0.999999))
+        factor = 0.5 / float(values.std())
+        model.last.weight *= factor
+        assert model.last.bias is not None
+        model.last.bias *= factor
+        model.last.bias += -1.6 - factor * float(values.mean())
+    return model
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tiny:
+    """A small model, its checkpoint, and the graph that PyTorch's exporter makes of it."""
+
+    model: TinyConvNet | TinyResNet
+    checkpoint: Path
+    plain: onnx.ModelProto
+
+    def exported(
+        self,
+        folder: Path,
+        precision: Precision = "float32",
+        target: Target = "cpu",
+        *,
+        rewrite: bool = True,
+        weight_bits: WeightBits = 7,
+        accept_beyond_bounds: bool = False,
+        explain: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> GraphFile:
+        """Export the checkpoint by the whole road, but for PyTorch's exporter."""
+        with pytest.MonkeyPatch.context() as patched:
+            few_images(patched)
+            patched.setitem(FAMILIES, self.model.family, type(self.model))
+            patched.setattr(export.pipeline, "to_onnx", lambda _model: self.plain)
+            return export_checkpoint(
+                self.checkpoint,
+                self.model.family,
+                folder,
+                precision=precision,
+                target=target,
+                rewrite=rewrite,
+                weight_bits=weight_bits,
+                accept_beyond_bounds=accept_beyond_bounds,
+                explain=explain,
+                tell=tell,
+            )
+
+
+def few_images(patched: pytest.MonkeyPatch) -> None:
+    """Calibrate on few images, and measure on few."""
+    patched.setattr(precisions, "N_IMAGES", N_IMAGES)
+    patched.setattr(precisions, "_CALIBRATION_IMAGES", N_IMAGES)
+
+
+@functools.cache
+def made_of(tiny: Tiny, precision: Precision, target: Target) -> Made:
+    """Make a graph of a precision, once; do not change it."""
+    with pytest.MonkeyPatch.context() as patched:
+        few_images(patched)
+        return made(tiny.plain, precision, target, thresholds=THRESHOLDS, min_charge=1)
+
+
+@functools.cache
+def tiny_of(kind: type[TinyConvNet | TinyResNet], seed: int) -> Tiny:
+    """Make a small model with its graph, once."""
+    folder = Path(tempfile.mkdtemp(prefix="pxdbg-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    model = lively(kind, seed)
+    checkpoint = save(model.state_dict(), folder / "tiny.pt")
+    return Tiny(model=model, checkpoint=checkpoint, plain=to_onnx(model))

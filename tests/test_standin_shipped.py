@@ -6,15 +6,20 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import safetensors.torch
+import torch
 
 import export.standin
 from export.fidelity import charge_w1
+from export.models.generator_module import SEED_HEIGHT, SEED_WIDTH
+from export.models.resnet import ResNet
 from export.standin.spectrum import wanted_cumulative
 from export.standin.standin_file import checkpoint, read_standin
 from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.generator import Generator
+from pxdbg_runtime.providers import CPU, import_onnxruntime
 from pxdbg_runtime.shipped import find_graph, shipped_graphs
 
 FAMILIES = ("convnet", "resnet")
@@ -67,3 +72,32 @@ def test_int8_has_the_spectrum_and_the_occupancies_of_float32(family: str) -> No
     occupancies = [(images > 0).mean((1, 2)) for images in (exact, integers)]
     assert occupancies[1].mean() == pytest.approx(occupancies[0].mean(), rel=0.03)
     assert np.corrcoef(occupancies)[0, 1] > 0.99
+
+
+@torch.no_grad()
+def test_the_features_of_the_resnet_in_int8_are_not_wider_at_the_edges_of_the_first_cells() -> None:
+    latents = np.random.default_rng(13).standard_normal((12, 96), dtype=np.float32)
+    model = ResNet().eval()
+    model.load_state_dict(checkpoint(read_standin(FOLDER / "resnet.safetensors")))
+    exact = model.blocks[:3](model.fc(torch.from_numpy(latents)).view(-1, 256, SEED_HEIGHT, SEED_WIDTH)).numpy()
+    graph = onnx.load(find_graph("resnet", "int8").path)
+    shapes = {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim][1:]
+        for value in graph.graph.value_info
+    }
+    (features,) = (
+        node.output[0]
+        for node in graph.graph.node
+        if node.op_type == "QLinearAdd" and np.prod(shapes[node.output[0]]) == exact[0].size
+    )
+    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(features))
+    session = import_onnxruntime().InferenceSession(graph.SerializeToString(), providers=[CPU])
+    levels = np.concatenate([session.run([features], {"latent": each[None]})[0] for each in latents])
+    integers = levels.reshape(-1, 64, 192, 64).transpose(0, 3, 1, 2)
+    for axis, n_cells in ((2, SEED_HEIGHT), (3, SEED_WIDTH)):
+        by_place = [
+            np.moveaxis(values - values.mean((2, 3), keepdims=True), axis, -1).reshape(-1, n_cells, 8).var((0, 1))
+            for values in (exact.astype(np.float64), integers.astype(np.float64))
+        ]
+        ratios = by_place[1] / by_place[0]
+        assert ratios == pytest.approx(ratios.mean(), rel=0.006)

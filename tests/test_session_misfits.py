@@ -1,0 +1,112 @@
+"""Graphs that do not fit their cards, or that ONNX Runtime does not know, are refused in one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from onnx import TensorProto, helper
+
+from pxdbg_runtime.card import GraphInput
+from pxdbg_runtime.errors import InferenceError
+from pxdbg_runtime.providers import CPU
+from pxdbg_runtime.session import ImageSession
+from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, model_of, written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from onnx import ModelProto
+
+    from pxdbg_runtime.card import ModelCard
+
+OTHER_CARDS: Final[dict[str, ModelCard]] = {
+    "input of another name": dataclasses.replace(
+        LATENT_CARD, inputs=(GraphInput(name="latent", role="latent", draw="latent"),)
+    ),
+    "input that the graph lacks": dataclasses.replace(
+        LATENT_CARD, inputs=(*LATENT_CARD.inputs, GraphInput(name="number", role="sensor", draw=None))
+    ),
+    "input of another role": dataclasses.replace(
+        LATENT_CARD,
+        draws=(*LATENT_CARD.draws, dataclasses.replace(LATENT_CARD.draws[0], name="other")),
+        inputs=(
+            GraphInput(name="z", role="event_latent", draw="other"),
+            GraphInput(name="y", role="latent", draw="latent"),
+        ),
+    ),
+    "more latent values": dataclasses.replace(
+        LATENT_CARD, latent_size=3, draws=(dataclasses.replace(LATENT_CARD.draws[0], shape=(40, 3)),)
+    ),
+}
+
+
+def graph_with_an_unknown_operator() -> ModelProto:
+    return model_of([helper.make_node("NoSuchOperator", ["z"], ["images"])], {"z": ("n", 2)}, "images")
+
+
+def graph_of_a_future_opset() -> ModelProto:
+    model = latent_model()
+    model.opset_import[0].version = 999
+    return model
+
+
+@pytest.mark.parametrize("make", [graph_with_an_unknown_operator, graph_of_a_future_opset])
+def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(make: Callable[[], ModelProto], tmp_path: Path) -> None:
+    graph = written(tmp_path / "graph.onnx", make(), LATENT_CARD)
+    with pytest.raises(InferenceError, match=rf"^ONNX Runtime made no session of .*graph\.onnx on {CPU}: ") as caught:
+        ImageSession(graph)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("card", list(OTHER_CARDS.values()), ids=list(OTHER_CARDS))
+def test_inputs_that_do_not_fit_the_card_are_refused(card: ModelCard, tmp_path: Path) -> None:
+    graph = written(tmp_path / "graph.onnx", latent_model(), card)
+    with pytest.raises(InferenceError, match=r"graph\.onnx does not fit its card: it takes .*, the card says"):
+        ImageSession(graph)
+
+
+def test_inputs_that_the_card_does_not_know_are_refused(tmp_path: Path) -> None:
+    card = dataclasses.replace(EVENT_WIDE_CARD, inputs=EVENT_WIDE_CARD.inputs[:2])
+    graph = written(tmp_path / "graph.onnx", event_wide_model(), card)
+    with pytest.raises(InferenceError, match="does not fit its card: it takes"):
+        ImageSession(graph)
+
+
+@pytest.mark.parametrize(("output", "shape"), [("along_u", (250, 1)), ("along_v", (1, 768)), ("flat_u", ())], ids=str)
+def test_an_output_of_another_shape_is_refused(output: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    model = latent_model()
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info(output, TensorProto.FLOAT, ("n", *shape)))
+    graph = written(tmp_path / "graph.onnx", model, dataclasses.replace(LATENT_CARD, output=output))
+    with pytest.raises(
+        InferenceError, match=rf"does not fit its card: it gives .*expected '{output}'.* shape \(n, 250, 768\)"
+    ):
+        ImageSession(graph)
+
+
+def test_an_output_for_batches_of_one_size_alone_is_refused(tmp_path: Path) -> None:
+    model = latent_model()
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+    graph = written(tmp_path / "graph.onnx", model, LATENT_CARD)
+    with pytest.raises(InferenceError, match=r"it gives .*\(2, 250, 768\).*, expected 'images'"):
+        ImageSession(graph)
+
+
+@pytest.mark.parametrize("element_type", [TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.UINT8])
+def test_an_output_of_another_type_is_refused(element_type: int, tmp_path: Path) -> None:
+    model = latent_model()
+    model.graph.node[-1].output[0] = "clipped"
+    model.graph.node.append(helper.make_node("Cast", ["clipped"], ["images"], to=element_type))
+    model.graph.output[0].type.tensor_type.elem_type = element_type
+    graph = written(tmp_path / "graph.onnx", model, LATENT_CARD)
+    with pytest.raises(InferenceError, match="does not fit its card: it gives"):
+        ImageSession(graph)
+
+
+def test_an_output_of_another_name_is_refused(tmp_path: Path) -> None:
+    card = dataclasses.replace(LATENT_CARD, output="pictures")
+    graph = written(tmp_path / "graph.onnx", latent_model(), card)
+    with pytest.raises(InferenceError, match=r"it gives \{'images': .*\}, expected 'pictures'"):
+        ImageSession(graph)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.graph.batch_norms import channel_lines, fold_batch_norms
+from export.graph.batch_norms import fold_batch_norms
 from tests.small_graphs import (
     BATCHES,
     CHANNELS,
@@ -19,18 +17,12 @@ from tests.small_graphs import (
     SEEDS,
     SIZES,
     SmallGraph,
-    assert_close,
     assert_same_function,
-    cases,
-    evaluated,
     operators,
-    require_untouched,
     rewritten_by,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import onnx
 
 
@@ -198,209 +190,3 @@ def test_the_result_keeps_its_name_where_the_graph_gives_it_out() -> None:
     rewriting = rewritten_by(fold_batch_norms, model)
     assert rewriting.n_changes == 1
     assert [each.name for each in rewriting.after.graph.output] == ["val_1"]
-
-
-def image_of(graph: SmallGraph) -> str:
-    return graph.conv(graph.input(2, 4, 6), 2, 2)
-
-
-def _an_offset_that_dwarfs_the_factor_for_others(graph: SmallGraph) -> onnx.ModelProto:
-    image = image_of(graph)
-    norm = graph.batch_norm(image, 2, gamma=np.array([1.0, 0.1]), beta=np.array([1.0, -1.7]))
-    return graph.model(norm, graph.conv(image, 2, 3, (1, 1)))
-
-
-def _a_factor_of_zero_for_others(graph: SmallGraph) -> onnx.ModelProto:
-    image = image_of(graph)
-    norm = graph.batch_norm(image, 2, gamma=np.array([1.0, 0.0]), beta=np.array([1.0, 0.0]))
-    return graph.model(norm, graph.conv(image, 2, 3, (1, 1)))
-
-
-def _another_user_that_sees_neighbours(graph: SmallGraph) -> onnx.ModelProto:
-    image = image_of(graph)
-    return graph.model(graph.batch_norm(image, 2), graph.conv(image, 2, 3, (3, 3)))
-
-
-def _another_user_that_pads(graph: SmallGraph) -> onnx.ModelProto:
-    image = image_of(graph)
-    return graph.model(graph.batch_norm(image, 2), graph.conv(image, 2, 3, (1, 1), pads=(1, 0, 0, 0)))
-
-
-def _another_user_that_sees_neighbours_of_the_doubled_image(graph: SmallGraph) -> onnx.ModelProto:
-    image = image_of(graph)
-    return graph.model(graph.batch_norm(image, 2), graph.conv(graph.doubled(image), 2, 3, (3, 3)))
-
-
-def _another_user_that_is_no_convolution(graph: SmallGraph) -> onnx.ModelProto:
-    image = image_of(graph)
-    return graph.model(graph.batch_norm(image, 2), graph.node("Relu", image))
-
-
-def _another_user_behind_another_resize(graph: SmallGraph) -> onnx.ModelProto:
-    image = image_of(graph)
-    return graph.model(graph.batch_norm(image, 2), graph.conv(graph.doubled(image, mode="linear"), 2, 3, (1, 1)))
-
-
-def _two_of_one_convolution(graph: SmallGraph) -> onnx.ModelProto:
-    image = image_of(graph)
-    return graph.model(graph.batch_norm(image, 2), graph.batch_norm(image, 2))
-
-
-def _a_convolution_that_the_graph_gives_out(graph: SmallGraph) -> onnx.ModelProto:
-    image = image_of(graph)
-    return graph.model(graph.batch_norm(image, 2), image)
-
-
-def _a_convolution_whose_double_the_graph_gives_out(graph: SmallGraph) -> onnx.ModelProto:
-    image = image_of(graph)
-    return graph.model(graph.batch_norm(image, 2), graph.doubled(image))
-
-
-def _a_summand_that_others_use(graph: SmallGraph) -> onnx.ModelProto:
-    first = image_of(graph)
-    total = graph.node("Add", first, graph.conv("z", 2, 2))
-    return graph.model(graph.batch_norm(total, 2), graph.conv(first, 2, 3, (1, 1)))
-
-
-def _a_summand_that_the_graph_gives_out(graph: SmallGraph) -> onnx.ModelProto:
-    first = image_of(graph)
-    return graph.model(graph.batch_norm(graph.node("Add", first, graph.conv("z", 2, 2)), 2), first)
-
-
-def _a_convolution_added_to_itself(graph: SmallGraph) -> onnx.ModelProto:
-    image = image_of(graph)
-    return graph.model(graph.batch_norm(graph.node("Add", image, image), 2))
-
-
-def _a_sum_that_broadcasts(graph: SmallGraph) -> onnx.ModelProto:
-    pixel = graph.conv(graph.input(2, 1, 1, name="pixel"), 2, 2, (1, 1))
-    return graph.model(graph.batch_norm(graph.node("Add", image_of(graph), pixel), 2))
-
-
-def _a_sum_with_a_constant(graph: SmallGraph) -> onnx.ModelProto:
-    total = graph.node("Add", image_of(graph), graph.constant(graph.values(1, 2, 1, 1)))
-    return graph.model(graph.batch_norm(total, 2))
-
-
-def _a_linear_layer_that_others_use(graph: SmallGraph) -> onnx.ModelProto:
-    flat = graph.linear(graph.input(3), 3, 12)
-    return graph.model(graph.batch_norm(graph.reshaped(flat, -1, 2, 2, 3), 2), flat)
-
-
-def _a_linear_layer_seen_as_more_images_than_it_was_given(graph: SmallGraph) -> onnx.ModelProto:
-    flat = graph.linear(graph.input(3), 3, 24)
-    return graph.model(graph.batch_norm(graph.reshaped(flat, -1, 2, 2, 3), 2))
-
-
-def _a_linear_layer_seen_as_a_sequence(graph: SmallGraph) -> onnx.ModelProto:
-    flat = graph.linear(graph.input(3), 3, 12)
-    return graph.model(graph.batch_norm(graph.reshaped(flat, -1, 2, 6), 2))
-
-
-def _something_that_is_no_layer(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.batch_norm(graph.node("Relu", image_of(graph)), 2))
-
-
-def _the_input_itself(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.batch_norm(graph.input(2, 4, 6), 2))
-
-
-def _a_doubled_convolution(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.batch_norm(graph.doubled(image_of(graph)), 2))
-
-
-def _training(graph: SmallGraph) -> onnx.ModelProto:
-    norm = graph.batch_norm(image_of(graph), 2, training_mode=1)
-    graph.nodes[-1].output.extend(["mean", "variance"])
-    return graph.model(norm)
-
-
-def _parameters_that_are_computed(graph: SmallGraph) -> onnx.ModelProto:
-    parameter = graph.node("Abs", graph.constant(graph.values(2)))
-    return graph.model(graph.node("BatchNormalization", image_of(graph), *[parameter] * 4))
-
-
-def _filters_that_are_computed(graph: SmallGraph) -> onnx.ModelProto:
-    filters = graph.node("Abs", graph.constant(graph.values(2, 2, 3, 3)))
-    return graph.model(graph.batch_norm(graph.node("Conv", graph.input(2, 4, 6), filters), 2))
-
-
-def _nothing_to_fold(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.node("Relu", image_of(graph)))
-
-
-@FEW
-@given(seed=SEEDS, batch=BATCHES, n_channels=CHANNELS, size=SIZES, epsilon=st.floats(1e-6, 0.5))
-def test_a_batch_norm_is_a_line_for_each_channel(
-    seed: int, batch: int, n_channels: int, size: tuple[int, int], epsilon: float
-) -> None:
-    graph = SmallGraph(seed, whole=False)
-    graph.batch_norm(graph.input(n_channels, *size), n_channels, epsilon=epsilon)
-    model = graph.model()
-    lines = channel_lines(ir.from_proto(model).graph[0])
-    assert lines is not None
-    feeds = graph.feeds(batch)
-    factor, offset = (each.reshape(-1, 1, 1) for each in (lines.factor, lines.offset))
-    assert_close((feeds["z"] * factor + offset).astype(np.float32), evaluated(model, feeds)[0])
-
-
-@pytest.mark.parametrize(
-    ("gamma", "beta", "is_invertible"),
-    [(1.0, 15.9, True), (-1.0, 15.9, True), (1.0, -16.1, False), (0.01, 0.2, False), (0.0, 0.0, False)],
-)
-def test_it_can_be_taken_back_where_no_offset_dwarfs_its_factor(gamma: float, beta: float, is_invertible: bool) -> None:
-    graph = SmallGraph(whole=False)
-    graph.batch_norm(graph.input(2, 4, 6), 2, gamma=np.array([1.0, gamma]), beta=np.array([0.0, beta]))
-    lines = channel_lines(ir.from_proto(graph.model()).graph[0])
-    assert lines is not None
-    assert lines.is_invertible is is_invertible
-
-
-@pytest.mark.parametrize("write", cases(_training, _parameters_that_are_computed, _nothing_to_fold))
-def test_other_nodes_are_no_lines(write: Callable[[SmallGraph], onnx.ModelProto]) -> None:
-    assert channel_lines(ir.from_proto(write(SmallGraph())).graph[-1]) is None
-
-
-def test_nor_are_those_of_another_domain_or_that_say_that_they_train() -> None:
-    graph = SmallGraph()
-    graph.batch_norm(graph.input(2, 4, 6), 2, training_mode=1)
-    (node,) = ir.from_proto(graph.model()).graph
-    assert channel_lines(node) is None
-    node.attributes.pop("training_mode")
-    assert channel_lines(node) is not None
-    node.domain = "elsewhere"
-    assert channel_lines(node) is None
-
-
-@pytest.mark.parametrize(
-    "write",
-    cases(
-        _an_offset_that_dwarfs_the_factor_for_others,
-        _a_factor_of_zero_for_others,
-        _another_user_that_sees_neighbours,
-        _another_user_that_pads,
-        _another_user_that_sees_neighbours_of_the_doubled_image,
-        _another_user_that_is_no_convolution,
-        _another_user_behind_another_resize,
-        _two_of_one_convolution,
-        _a_convolution_that_the_graph_gives_out,
-        _a_convolution_whose_double_the_graph_gives_out,
-        _a_summand_that_others_use,
-        _a_summand_that_the_graph_gives_out,
-        _a_convolution_added_to_itself,
-        _a_sum_that_broadcasts,
-        _a_sum_with_a_constant,
-        _a_linear_layer_that_others_use,
-        _a_linear_layer_seen_as_more_images_than_it_was_given,
-        _a_linear_layer_seen_as_a_sequence,
-        _something_that_is_no_layer,
-        _the_input_itself,
-        _a_doubled_convolution,
-        _training,
-        _parameters_that_are_computed,
-        _filters_that_are_computed,
-        _nothing_to_fold,
-    ),
-)
-def test_other_graphs_are_left_untouched(write: Callable[[SmallGraph], onnx.ModelProto]) -> None:
-    require_untouched(fold_batch_norms, write(SmallGraph()))

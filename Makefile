@@ -49,7 +49,7 @@ wheel-check: .venv-test/.installed
 
 STAND_IN = A stand-in, not the collaboration's weights: laid and fitted so that charge spectrum, occupancies and clusters are \
 near the public Geant4 marginals and a simulation tuned to them (docs/stand-ins.md). Nothing else of the real background is in it.
-EXPORT = $(TEST)/python -m export --nature stand-in --accept-rounding --provenance "$(STAND_IN)"
+EXPORT = $(TEST)/python -m export --nature stand-in --provenance "$(STAND_IN)"
 
 # The shipped graphs anew, and in build/graphs those that are not shipped. Weights and graphs are the same each time, the parity on
 # fresh latents is not. Hits begin at steep edges, which enlarge the rounding of float32. The float32 graphs in build/graphs keep hits

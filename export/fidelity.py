@@ -37,14 +37,16 @@ def latents(latent_size: int, n_images: int, seed: int) -> NDArray[np.float32]:
     return np.concatenate(events)[:n_images]
 
 
-def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+def images_of(
+    model: onnx.ModelProto, inputs: NDArray[np.float32], batch_size: int = _BATCH_SIZE
+) -> Iterator[NDArray[np.float32]]:
     """Run a graph on the CPU over latents, a few images at a time."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
     session: InferenceSession = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
-    for start in range(0, len(inputs), _BATCH_SIZE):
-        (images,) = session.run([OUTPUT_NAME], {INPUT_NAME: inputs[start : start + _BATCH_SIZE]})
+    for start in range(0, len(inputs), batch_size):
+        (images,) = session.run([OUTPUT_NAME], {INPUT_NAME: inputs[start : start + batch_size]})
         yield images
 
 

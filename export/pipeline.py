@@ -13,7 +13,8 @@ from export.checkpoint import load_checkpoint
 from export.fidelity import require_fidelity
 from export.graph import with_charges
 from export.models import LATENT_SIZE
-from export.parity import MAX_ABS_DIFFERENCE, allowed_difference, measured_parity, require_parity
+from export.known_answers import make_known_answers
+from export.parity import compute_references, measure_parity, require_parity
 from export.precisions import Made, explained, made
 from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
 from pxdbg_runtime import __version__
@@ -54,7 +55,6 @@ def export_checkpoint(
     weight_bits: WeightBits = 7,
     min_charge: int = ORIGINAL_MIN_CHARGE,
     accept_beyond_bounds: bool = False,
-    accept_rounding: bool = False,
     explain: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> GraphFile:
@@ -86,8 +86,6 @@ def export_checkpoint(
         Smallest charge of a hit for the card, ADU: 1 as in the original, 7 where the read-out threshold is to hold.
     accept_beyond_bounds : bool
         Write a float16 or int8 graph even if its digits are too far from float32's.
-    accept_rounding : bool
-        Write a float32 graph that differs by more than 1e-5, if by no more than `allowed_difference` of its model.
     explain : bool
         Tell what each pass does and what it saves.
     tell : callable, optional
@@ -127,14 +125,11 @@ def export_checkpoint(
         )
     else:
         graph = Made(model=plain, passes=(), thresholds=thresholds, fidelity=None)
-    parity = measured_parity(model, graph.model, graph.thresholds, min_charge)
-    tell(_said(parity))
+    references = compute_references(model, LATENT_SIZE)
+    parity = measure_parity(references, graph.model, graph.thresholds, min_charge)
+    tell(_format_parity(parity))
     if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
-        allowed = MAX_ABS_DIFFERENCE
-        if accept_rounding and not parity.max_abs_difference <= allowed:
-            allowed = allowed_difference(model)
-            tell(f"allowed for the rounding of this model in float32: {allowed:.2e}")
-        require_parity(parity, allowed)
+        require_parity(parity)
     else:
         tell(_said_of_fidelity(graph.fidelity))
         if not accept_beyond_bounds:
@@ -165,6 +160,9 @@ def export_checkpoint(
         made_with=_made_with(),
         parity=parity,
         fidelity=graph.fidelity,
+        known_answers=make_known_answers(
+            references, final, graph.thresholds, precision, "charges" if gives_charges else "values"
+        ),
     )
     suffix = "" if target == "cpu" else f"-{target}"
     return _written(output / f"{name}-{precision}{suffix}.onnx", final.SerializeToString(), card)
@@ -197,8 +195,9 @@ def _said_of_fidelity(fidelity: Fidelity) -> str:
     )
 
 
-def _said(parity: Parity) -> str:
+def _format_parity(parity: Parity) -> str:
     return (
-        f"ONNX Runtime against PyTorch, {parity.images} images of fresh latents: largest difference "
-        f"{parity.max_abs_difference:.2e}, equal charges {100 * parity.equal_charges:.5f} %"
+        f"ONNX Runtime against PyTorch, {parity.images} images: largest difference {parity.max_abs_difference:.2e}, from float64 "
+        f"{parity.max_float64_difference:.2e} (PyTorch's own {parity.pytorch_float64_difference:.2e}), equal charges of hits "
+        f"{100 * parity.equal_charges:.3f} %"
     )

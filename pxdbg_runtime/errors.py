@@ -20,6 +20,7 @@ __all__ = [
     "ImageError",
     "InferenceError",
     "JsonFieldError",
+    "KnownAnswerError",
     "ManifestError",
     "MarginalsError",
     "MissingPackageError",
@@ -198,6 +199,26 @@ class ProviderError(PxdbgError, RuntimeError):
 
 class InferenceError(PxdbgError, RuntimeError):
     """ONNX Runtime could not make a session of a graph, or failed while it ran one."""
+
+
+class KnownAnswerError(PxdbgError, RuntimeError):
+    """The installed ONNX Runtime computes the known images of a graph wrongly on this machine.
+
+    Attributes
+    ----------
+    provider : str
+        ONNX Runtime's name of the execution provider.
+    release : str
+        Version of ONNX Runtime.
+    largest_difference : float
+        Of a tanh value, or of a charge in ADU.
+    """
+
+    def __init__(self, provider: str, release: str, largest_difference: float, message: str) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.release = release
+        self.largest_difference = largest_difference
 
 
 class MissingPackageError(PxdbgError, ImportError):

@@ -49,8 +49,8 @@ class Generator:
         Name of a shipped model (``pxdbg models`` lists them), or the path of a graph made by
         ``python -m export``.
     precision : {"auto", "float32", "float16", "int8"}
-        Which of a shipped model's graphs. ``auto`` takes float16 on CUDA; on a CPU with VNNI int8, if its digits were
-        found as good as float32's at export; else float32.
+        Which of a shipped model's graphs. ``auto`` takes float16 on CUDA, and int8 on a CPU, if its digits were found as good
+        as float32's at export; else float32. It depends on the model and the provider alone, never on the machine's CPU.
     provider : str
         ``auto``, ``cpu``, ``cuda``, or another execution provider of ONNX Runtime, by its name. Nothing falls
         back silently; ``auto`` logs what it chose.
@@ -67,6 +67,9 @@ class Generator:
         1 else, and 40 elsewhere.
     min_charge : int, optional
         Zero-suppression threshold in ADU; the model's own if None, and not less than that.
+    verify : bool
+        Compute a known image of the graph and compare it with its reference, unless that passed on this machine before: see
+        `pxdbg_runtime.verification`. It costs the time of one image.
 
     Attributes
     ----------
@@ -89,6 +92,8 @@ class Generator:
         If an argument makes no sense.
     MissingPackageError, ProviderError, InferenceError
         If the graph cannot run here as asked.
+    KnownAnswerError
+        If the installed ONNX Runtime computes the graph wrongly on this machine.
 
     Examples
     --------
@@ -111,6 +116,7 @@ class Generator:
         ninter: int = 1,
         batch_size: int | None = None,
         min_charge: int | None = None,
+        verify: bool = True,
     ) -> None:
         if precision not in get_args(PrecisionChoice):
             message = f"precision must be one of {', '.join(get_args(PrecisionChoice))}, but is {precision!r}."
@@ -122,6 +128,7 @@ class Generator:
         from pxdbg_runtime.digitisation import Digitiser
         from pxdbg_runtime.providers import CPU, likely_target
         from pxdbg_runtime.session import ImageSession
+        from pxdbg_runtime.verification import require_known_answer
 
         target = likely_target(provider)
         while True:
@@ -143,6 +150,8 @@ class Generator:
         on_cpu = DEFAULT_BATCH_SIZE if self.card.precision == "int8" else _OF_FLOAT32
         default = on_cpu if self.provider == CPU else _WHOLE_EVENT
         self.batch_size = default if checked_batch_size is None else checked_batch_size
+        if verify:
+            require_known_answer(self._session)
         if self.card.nature != "checkpoint":
             _log.warning("The model %s is a %s. %s", self.card.name, self.card.nature, self.card.provenance)
 

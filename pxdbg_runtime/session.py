@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
 
-    from pxdbg_runtime.card import GraphInput, ModelCard
+    from pxdbg_runtime.card import GraphInput, ModelCard, Precision
     from pxdbg_runtime.graph_file import GraphFile
     from pxdbg_runtime.kernels import Images
 
@@ -54,8 +54,11 @@ class ImageSession:
 
     Attributes
     ----------
+    graph : GraphFile
     provider : str
         ONNX Runtime's name of the provider that runs the graph.
+    provider_options : mapping of str to str
+        What it was told: those given, and our own defaults.
 
     Raises
     ------
@@ -76,10 +79,10 @@ class ImageSession:
         nintra: int = 1,
         ninter: int = 1,
     ) -> None:
-        self._graph = graph
+        self.graph = graph
         self._card = graph.card
         _check_integers(graph)
-        self._options = _checked_options(provider_options)
+        self._given_options = _checked_options(provider_options)
         self._nintra = check_thread_count("nintra", nintra)
         self._ninter = check_thread_count("ninter", ninter)
         asked = _name_of_provider(provider)
@@ -126,7 +129,7 @@ class ImageSession:
             binding.bind_output(self._card.output, "cpu", 0, images.dtype.type, images.shape, images.ctypes.data)
             self._session.run_with_iobinding(binding)
         except _session_errors() as error:
-            message = f"ONNX Runtime failed to run {self._graph.path} on {self.provider}: {_one_line(error)}"
+            message = f"ONNX Runtime failed to run {self.graph.path} on {self.provider}: {_one_line(error)}"
             raise InferenceError(message) from error
         return images
 
@@ -152,8 +155,9 @@ class ImageSession:
         if reason is not None:
             message = f"{provider} cannot run here: {reason}."
             raise ProviderError(provider, message)
-        if provider == CPU and self._options:
-            _log.warning("%s takes no options and ignores provider_options: %s", CPU, self._options)
+        if provider == CPU and self._given_options:
+            _log.warning("%s takes no options and ignores provider_options: %s", CPU, self._given_options)
+        self.provider_options = _options_for(provider, self._card.precision, self._given_options)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._nintra
         options.inter_op_num_threads = self._ninter
@@ -166,9 +170,9 @@ class ImageSession:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
             session: InferenceSession = onnxruntime.InferenceSession(
-                self._graph.path,
+                self.graph.path,
                 options,
-                providers=[(provider, self._options)],
+                providers=[(provider, self.provider_options)],
                 enable_fallback=0,
             )
         except _session_errors() as error:
@@ -185,14 +189,28 @@ class ImageSession:
             return ProviderError(provider, f"{provider} cannot run here: {reason}.")
         if "fallback to CPU EP has been explicitly disabled" in str(error):
             message = (
-                f"{provider} cannot run every node of {self._graph.path}, or did not load; ONNX Runtime would run "
+                f"{provider} cannot run every node of {self.graph.path}, or did not load; ONNX Runtime would run "
                 "them on the CPU without saying so. Use provider='cpu' if that is what you want."
             )
             return ProviderError(provider, message)
-        message = f"ONNX Runtime made no session of {self._graph.path} on {provider}: {_one_line(error)}"
-        if self._options:
-            message += f" (provider_options: {self._options})"
+        message = f"ONNX Runtime made no session of {self.graph.path} on {provider}: {_one_line(error)}"
+        if self.provider_options:
+            message += f" (provider_options: {self.provider_options})"
         return InferenceError(message)
+
+
+def _options_for(provider: str, precision: Precision, given: ProviderOptions) -> ProviderOptions:
+    """Add our defaults for CUDA, so that a seed gives the same digits each time; those given come first.
+
+    Without ``HEURISTIC`` cuDNN's algorithms are chosen by timing them in each process; TF32 would round the products of a
+    float32 graph to ten bits.
+    """
+    if provider != CUDA:
+        return given
+    defaults = {"cudnn_conv_algo_search": "HEURISTIC"}
+    if precision == "float32":
+        defaults["use_tf32"] = "0"
+    return {**defaults, **given}
 
 
 def _check_integers(graph: GraphFile) -> None:

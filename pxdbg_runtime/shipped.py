@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, get_args
 
-from pxdbg_runtime.card import Precision, Target
-from pxdbg_runtime.cpu import this_cpu
+from pxdbg_runtime.card import FULL_WEIGHT_BITS, ModelCard, Precision, Target
 from pxdbg_runtime.errors import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -125,9 +124,9 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
     model : str or Path
         A name in the manifest, or the path of a graph file: a string with a folder in it or ending in ``.onnx``.
     precision : {"float32", "float16", "int8"} or None
-        Which of a shipped model's graphs. None takes float16 for CUDA; for a CPU, int8 if the CPU multiplies
-        8-bit integers in hardware (VNNI) and the graph's digits were found as good as float32's at export; else
-        float32. A graph given by its path must have the precision.
+        Which of a shipped model's graphs. None takes float16 for CUDA; for a CPU, int8 if the graph's digits were found as
+        good as float32's at export and are the same on every CPU; else float32. So the choice depends on the model and
+        the target alone, never on the machine. A graph given by its path must have the precision.
     target : {"cpu", "cuda"}
         The execution provider to find it for: graphs that are for this one are preferred.
 
@@ -152,7 +151,7 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
     candidates.sort(key=lambda graph: (_place(graph.precision, wanted), graph.target != target))
     for listed in candidates[:-1]:
         graph = _read_shipped(listed)
-        if precision is not None or graph.card.fidelity is None or graph.card.fidelity.is_within_bounds:
+        if precision is not None or _is_chosen_by_itself(graph.card):
             return graph
     return _read_shipped(candidates[-1])
 
@@ -161,7 +160,13 @@ def _in_order(target: Target) -> tuple[Precision, ...]:
     """List the precisions that a target is best served with, the best first."""
     if target == "cuda":
         return ("float16", "float32")
-    return ("int8", "float32") if this_cpu().has_dot_products else ("float32", "int8")
+    return ("int8", "float32")
+
+
+def _is_chosen_by_itself(card: ModelCard) -> bool:
+    """Whether the digits are as good as float32's, and the same on every machine."""
+    is_as_good = card.fidelity is None or card.fidelity.is_within_bounds
+    return is_as_good and card.weight_bits != FULL_WEIGHT_BITS
 
 
 def _place(precision: Precision, wanted: tuple[Precision, ...]) -> int:

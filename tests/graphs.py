@@ -61,8 +61,15 @@ LATENT_CARD: Final = ModelCard(
     min_charge=1,
     checkpoint_sha256="0123456789abcdef" * 4,
     made_with=(MadeWith(package="onnx", version=onnx.__version__), MadeWith(package="numpy", version=np.__version__)),
-    parity=Parity(images=8, max_abs_difference=1.5e-6, equal_charges=0.999),
+    parity=Parity(
+        images=8,
+        max_abs_difference=1.5e-6,
+        max_float64_difference=1e-6,
+        pytorch_float64_difference=9e-7,
+        equal_charges=0.999,
+    ),
     fidelity=None,
+    known_answers=None,
 )
 
 EVENT_WIDE_CARD: Final = ModelCard(
@@ -92,6 +99,7 @@ EVENT_WIDE_CARD: Final = ModelCard(
     made_with=LATENT_CARD.made_with,
     parity=LATENT_CARD.parity,
     fidelity=None,
+    known_answers=None,
 )
 
 _U_SLOPE: Final = np.linspace(0, 0.3, N_U_CELLS, dtype=np.float32).reshape(N_U_CELLS, 1)

@@ -76,6 +76,9 @@ def generate(
         int | None,
         typer.Option(min=1, max=255, show_default="the model's own", help="Zero-suppression threshold in ADU."),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Check a known image of the graph first, unless that passed on this machine before.")
+    ] = True,
 ) -> None:
     """Generate events and write their digits to a file.
 
@@ -96,6 +99,7 @@ def generate(
             ninter=ninter,
             batch_size=batch_size,
             min_charge=min_charge,
+            verify=verify,
         )
         how = how_made(generator, numbers)
         stderr.print(str(how), markup=False, soft_wrap=True)

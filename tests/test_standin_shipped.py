@@ -17,7 +17,6 @@ from export.models.generator_module import SEED_HEIGHT, SEED_WIDTH
 from export.models.resnet import ResNet
 from export.standin.spectrum import wanted_cumulative
 from export.standin.standin_file import checkpoint, read_standin
-from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.providers import CPU, import_onnxruntime
 from pxdbg_runtime.shipped import find_graph, shipped_graphs
@@ -55,13 +54,11 @@ def test_digits_are_near_the_public_marginals(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_int8_is_within_the_bounds_and_chosen_where_the_cpu_is_quick_with_it(family: str) -> None:
+def test_int8_is_within_the_bounds_and_chosen_by_itself(family: str) -> None:
     fidelity = find_graph(family, "int8").card.fidelity
     assert fidelity is not None
     assert fidelity.is_within_bounds
-    assert Generator(family, seed=1, provider="cpu").card.precision == (
-        "int8" if this_cpu().has_dot_products else "float32"
-    )
+    assert Generator(family, seed=1, provider="cpu").card.precision == "int8"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
     from export.models import GeneratorModule
 
-__all__ = ["REFERENCE_EVENT", "REFERENCE_SEED", "ReferenceImages", "compute_references", "measure_parity", "require_parity"]
+__all__ = [
+    "REFERENCE_EVENT",
+    "REFERENCE_SEED",
+    "ReferenceImages",
+    "compute_references",
+    "measure_parity",
+    "require_parity",
+]
 
 REFERENCE_SEED: Final = -3
 REFERENCE_EVENT: Final = 0

@@ -52,4 +52,6 @@ def this_cpu(cpuinfo: Path = _CPUINFO) -> Cpu:
         fields.setdefault(key.strip().lower(), value.strip())
     flags = set(fields.get("flags", fields.get("features", "")).split())
     name = fields.get("model name") or platform.processor() or platform.machine() or "unknown"
-    return Cpu(name=name, dot_products=tuple(each for each in _DOT_PRODUCTS if each in flags), features=frozenset(flags))
+    return Cpu(
+        name=name, dot_products=tuple(each for each in _DOT_PRODUCTS if each in flags), features=frozenset(flags)
+    )

@@ -147,7 +147,9 @@ def _check_image(answers: KnownAnswers, image: KnownImage, path: str) -> None:
         raise CardError(path, message) from None
     is_ascending = bool(np.all(np.diff(pixels) > 0)) and pixels[0] >= 0 and pixels[-1] < PIXELS_PER_SENSOR
     if len(pixels) != len(expected) or not is_ascending:
-        message = f"{path} must hold one output for each pixel, and pixels that ascend from 0 to {PIXELS_PER_SENSOR - 1}."
+        message = (
+            f"{path} must hold one output for each pixel, and pixels that ascend from 0 to {PIXELS_PER_SENSOR - 1}."
+        )
         raise CardError(path, message)
     if not np.all(np.isfinite(expected)):
         message = f"{path} must hold finite outputs."

@@ -103,7 +103,9 @@ def require_known_answer(session: ImageSession) -> None:
     """
     answers = session.graph.card.known_answers
     if answers is None:
-        _log.warning("The graph %s has no known answers: its images are not checked on this machine.", session.graph.path)
+        _log.warning(
+            "The graph %s has no known answers: its images are not checked on this machine.", session.graph.path
+        )
         return
     record = _record_of(session)
     if _has_passed(record):
@@ -154,7 +156,10 @@ def _record_of(session: ImageSession) -> dict[str, object]:
 
 def _record_path(record: dict[str, object]) -> Path | None:
     """Find where a record would be; None where the user has no cache folder, or the device is not known."""
-    folder = Path(platformdirs.user_cache_dir("pxdbg_runtime", appauthor=False))
+    try:
+        folder = Path(platformdirs.user_cache_dir("pxdbg_runtime", appauthor=False))
+    except RuntimeError:  # neither HOME nor the user is known; older releases answer with a relative path
+        return None
     if not folder.is_absolute() or not record["device"]:
         return None
     name = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

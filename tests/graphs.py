@@ -42,7 +42,6 @@ THRESHOLDS: Final = tuple(float(each) for each in (2 * np.log(np.arange(2, 257))
 """Where 256**(t/2 + 1/2) - 1 reaches 1 to 255, rounded: close to a real card's, and good enough for any test."""
 
 
-
 def parity_of(difference: float, pytorch: float = 0.0) -> Parity:
     """Make what an export measures of a graph that differs by so much, and PyTorch's own float32 by so much."""
     return Parity(

@@ -320,7 +320,9 @@ def test_weights_of_eight_bits_need_a_cpu_that_does_not_saturate(
     assert ImageSession(seven).provider == CPU
     with pytest.raises(ProviderError, match=r"8 bits, whose products saturate .*Old One.* no VNNI: .*--weight-bits 7"):
         ImageSession(eight)
-    monkeypatch.setattr(session_module, "this_cpu", lambda: Cpu(name="New One", dot_products=("avx512_vnni",), features=frozenset()))
+    monkeypatch.setattr(
+        session_module, "this_cpu", lambda: Cpu(name="New One", dot_products=("avx512_vnni",), features=frozenset())
+    )
     assert ImageSession(eight).provider == CPU
 
 

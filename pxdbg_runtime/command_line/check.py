@@ -33,7 +33,8 @@ class _Row:
 
 def check(
     model: Annotated[
-        str | None, typer.Argument(show_default="all shipped graphs", help="Name of a shipped model, or path of a graph (.onnx).")
+        str | None,
+        typer.Argument(show_default="all shipped graphs", help="Name of a shipped model, or path of a graph (.onnx)."),
     ] = None,
 ) -> None:
     """Check that this machine computes graphs rightly: the known images of each graph, on each execution provider.
@@ -52,7 +53,9 @@ def check(
                 name = f"{graph.card.name} {graph.card.precision}"
                 short = provider.removesuffix("ExecutionProvider")
                 table.add_row(escape(name), short, f"[{row.colour}]{row.state}[/]", *row.cells)
-        stdout.print(f"ONNX Runtime {onnxruntime.__version__}; CPU: {escape(str(device_model(CPU, {})))}", soft_wrap=True)
+        stdout.print(
+            f"ONNX Runtime {onnxruntime.__version__}; CPU: {escape(str(device_model(CPU, {})))}", soft_wrap=True
+        )
         stdout.print(table)
         for remark in dict.fromkeys(row.remark for row in rows if row.remark):
             stdout.print(remark, markup=False, soft_wrap=True)
@@ -89,4 +92,3 @@ def _check_graph(graph: GraphFile, provider: str) -> _Row:
     if verdict.passed:
         return _Row(state="right", colour="green", cells=cells)
     return _Row(state="wrong", colour="bold red", cells=cells, remark=describe_failure(session, answers, verdict))
-

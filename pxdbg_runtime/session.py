@@ -7,6 +7,8 @@ Here that is an error, except where ``provider="auto"`` was asked for, which log
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +22,7 @@ from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, RunOptions
 
     from pxdbg_runtime.card import GraphInput, ModelCard
     from pxdbg_runtime.graph_file import GraphFile
@@ -42,9 +44,12 @@ _log = logging.getLogger(__name__)
 class ImageSession:
     """Runs a graph over the sensors of an event.
 
+    Threads may share it. A process that is forked may use its parent's if `ninter` is 1 and no graph was running then.
+
     Parameters
     ----------
     graph : GraphFile
+        The session is made of its content, and does not keep it.
     provider : str
         ``auto``, ``cpu``, ``cuda``, or another that ONNX Runtime offers, by its name.
     provider_options : mapping of str to str, optional
@@ -54,6 +59,8 @@ class ImageSession:
 
     Attributes
     ----------
+    path : Path
+        Of the graph file, for messages: it is not read again.
     provider : str
         ONNX Runtime's name of the provider that runs the graph.
 
@@ -76,7 +83,7 @@ class ImageSession:
         nintra: int = 1,
         ninter: int = 1,
     ) -> None:
-        self._graph = graph
+        self.path = graph.path
         self._card = graph.card
         _check_integers(graph)
         self._options = _checked_options(provider_options)
@@ -84,18 +91,30 @@ class ImageSession:
         self._ninter = check_thread_count("ninter", ninter)
         asked = _name_of_provider(provider)
         if asked == "auto":
-            self._session, self.provider = self._chosen()
+            self._session, self.provider = self._chosen(graph.content)
         else:
             self.provider = provider_name(asked)
-            self._session = self._made(self.provider)
+            self._session = self._made(self.provider, graph.content)
         _check_against_card(self._session, graph)
+        self._process = os.getpid()
+        self._running: set[tuple[int, int]] = set()
 
     def buffer(self, n_images: int) -> Images:
         """Make an array for the images of n sensors, float32 or uint8 (n, 250, 768) as the card says."""
         shape = n_images, N_U_CELLS, N_V_CELLS
         return np.empty(shape, np.uint8) if self._card.gives == "charges" else np.empty(shape, np.float32)
 
-    def images(self, sensors: range, draws: Mapping[str, NDArray[np.float32]], buffer: Images | None = None) -> Images:
+    def new_run(self) -> RunOptions:
+        """Make what ends a call of `images` that it is given to: its ``terminate``, set by another thread, or before."""
+        return import_onnxruntime().RunOptions()
+
+    def images(
+        self,
+        sensors: range,
+        draws: Mapping[str, NDArray[np.float32]],
+        buffer: Images | None = None,
+        run: RunOptions | None = None,
+    ) -> Images:
         """Compute the images of consecutive sensors.
 
         Parameters
@@ -107,6 +126,8 @@ class ImageSession:
         buffer : ndarray, optional
             Made by `buffer` for as many sensors or more; ONNX Runtime writes into it, and it is free for the next call
             when the images are no longer needed. A new one if None.
+        run : RunOptions, optional
+            Made by `new_run`.
 
         Returns
         -------
@@ -116,21 +137,43 @@ class ImageSession:
         Raises
         ------
         InferenceError
-            If ONNX Runtime fails.
+            If ONNX Runtime fails, or the session is a parent process's and of no use here.
         """
+        self._check_process()
+        call = os.getpid(), threading.get_ident()
+        self._running.add(call)
         images = (self.buffer(len(sensors)) if buffer is None else buffer)[: len(sensors)]
         try:
             binding = self._session.io_binding()
             for each in self._card.inputs:
                 binding.bind_cpu_input(each.name, np.ascontiguousarray(_fed(each, sensors, draws)))
             binding.bind_output(self._card.output, "cpu", 0, images.dtype.type, images.shape, images.ctypes.data)
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, run)
         except _session_errors() as error:
-            message = f"ONNX Runtime failed to run {self._graph.path} on {self.provider}: {_one_line(error)}"
+            message = f"ONNX Runtime failed to run {self.path} on {self.provider}: {_one_line(error)}"
             raise InferenceError(message) from error
+        finally:
+            self._running.discard(call)
         return images
 
-    def _chosen(self) -> tuple[InferenceSession, str]:
+    def _check_process(self) -> None:
+        """Refuse a fork's copy of a session whose threads, or whose locks' owners, the fork did not copy."""
+        process = os.getpid()
+        if process == self._process:
+            return
+        reason = None
+        if self._ninter > 1:
+            reason = f"with ninter={self._ninter} it has threads that a fork does not copy"
+        elif any(caller != process for caller, _ in tuple(self._running)):
+            reason = "it was running in another thread when the process was forked"
+        if reason is not None:
+            message = (
+                f"The session of {self.path} was made in process {self._process} and cannot run in its fork {process}: "
+                f"{reason}. Make the generator in the process that uses it (multiprocessing: start method 'spawn')."
+            )
+            raise InferenceError(message)
+
+    def _chosen(self, content: bytes) -> tuple[InferenceSession, str]:
         """Take CUDA if it is offered, loads and the graph can run on it, else the CPU, and say so."""
         if CUDA not in import_onnxruntime().get_available_providers():
             _log.info("provider='auto' chose %s: the installed ONNX Runtime does not offer CUDA", CPU)
@@ -138,15 +181,15 @@ class ImageSession:
             _log.info("provider='auto' chose %s: int8 graphs are for the CPU", CPU)
         else:
             try:
-                session = self._made(CUDA)
+                session = self._made(CUDA, content)
             except ProviderError as error:
                 _log.warning("provider='auto' chose %s: %s", CPU, error)
             else:
                 _log.info("provider='auto' chose %s", CUDA)
                 return session, CUDA
-        return self._made(CPU), CPU
+        return self._made(CPU, content), CPU
 
-    def _made(self, provider: str) -> InferenceSession:
+    def _made(self, provider: str, content: bytes) -> InferenceSession:
         onnxruntime = import_onnxruntime()
         reason = why_not(provider)
         if reason is not None:
@@ -166,13 +209,15 @@ class ImageSession:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
             session: InferenceSession = onnxruntime.InferenceSession(
-                self._graph.path,
+                content,
                 options,
                 providers=[(provider, self._options)],
                 enable_fallback=0,
             )
         except _session_errors() as error:
             raise self._refusal(provider, error) from error
+        # ONNX Runtime keeps the bytes to make the session again on another provider, which enable_fallback=0 forbids.
+        vars(session).pop("_model_bytes", None)
         if session.get_providers()[0] != provider:
             reason = why_it_failed(provider) or "it did not load"
             message = f"{provider} cannot run here: {reason}; ONNX Runtime would run on {session.get_providers()[0]}."
@@ -185,11 +230,11 @@ class ImageSession:
             return ProviderError(provider, f"{provider} cannot run here: {reason}.")
         if "fallback to CPU EP has been explicitly disabled" in str(error):
             message = (
-                f"{provider} cannot run every node of {self._graph.path}, or did not load; ONNX Runtime would run "
+                f"{provider} cannot run every node of {self.path}, or did not load; ONNX Runtime would run "
                 "them on the CPU without saying so. Use provider='cpu' if that is what you want."
             )
             return ProviderError(provider, message)
-        message = f"ONNX Runtime made no session of {self._graph.path} on {provider}: {_one_line(error)}"
+        message = f"ONNX Runtime made no session of {self.path} on {provider}: {_one_line(error)}"
         if self._options:
             message += f" (provider_options: {self._options})"
         return InferenceError(message)

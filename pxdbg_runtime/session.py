@@ -7,8 +7,6 @@ Here that is an error, except where ``provider="auto"`` was asked for, which log
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +15,7 @@ import numpy as np
 from pxdbg_runtime.card import FULL_WEIGHT_BITS
 from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, ProviderError
+from pxdbg_runtime.forks import ForkGuard
 from pxdbg_runtime.providers import CPU, CUDA, import_onnxruntime, provider_name, why_it_failed, why_not
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
 
@@ -96,8 +95,7 @@ class ImageSession:
             self.provider = provider_name(asked)
             self._session = self._made(self.provider, graph.content)
         _check_against_card(self._session, graph)
-        self._process = os.getpid()
-        self._running: set[tuple[int, int]] = set()
+        self._forks = ForkGuard(self._session, self._obstacle_to_forks())
 
     def buffer(self, n_images: int) -> Images:
         """Make an array for the images of n sensors, float32 or uint8 (n, 250, 768) as the card says."""
@@ -139,39 +137,24 @@ class ImageSession:
         InferenceError
             If ONNX Runtime fails, or the session is a parent process's and of no use here.
         """
-        self._check_process()
-        call = os.getpid(), threading.get_ident()
-        self._running.add(call)
         images = (self.buffer(len(sensors)) if buffer is None else buffer)[: len(sensors)]
-        try:
-            binding = self._session.io_binding()
-            for each in self._card.inputs:
-                binding.bind_cpu_input(each.name, np.ascontiguousarray(_fed(each, sensors, draws)))
-            binding.bind_output(self._card.output, "cpu", 0, images.dtype.type, images.shape, images.ctypes.data)
-            self._session.run_with_iobinding(binding, run)
-        except _session_errors() as error:
-            message = f"ONNX Runtime failed to run {self.path} on {self.provider}: {_one_line(error)}"
-            raise InferenceError(message) from error
-        finally:
-            self._running.discard(call)
+        with self._forks.call():
+            try:
+                binding = self._session.io_binding()
+                for each in self._card.inputs:
+                    binding.bind_cpu_input(each.name, np.ascontiguousarray(_fed(each, sensors, draws)))
+                binding.bind_output(self._card.output, "cpu", 0, images.dtype.type, images.shape, images.ctypes.data)
+                self._session.run_with_iobinding(binding, run)
+            except _session_errors() as error:
+                message = f"ONNX Runtime failed to run {self.path} on {self.provider}: {_one_line(error)}"
+                raise InferenceError(message) from error
         return images
 
-    def _check_process(self) -> None:
-        """Refuse a fork's copy of a session whose threads, or whose locks' owners, the fork did not copy."""
-        process = os.getpid()
-        if process == self._process:
-            return
-        reason = None
-        if self._ninter > 1:
-            reason = f"with ninter={self._ninter} it has threads that a fork does not copy"
-        elif any(caller != process for caller, _ in tuple(self._running)):
-            reason = "it was running in another thread when the process was forked"
-        if reason is not None:
-            message = (
-                f"The session of {self.path} was made in process {self._process} and cannot run in its fork {process}: "
-                f"{reason}. Make the generator in the process that uses it (multiprocessing: start method 'spawn')."
-            )
-            raise InferenceError(message)
+    def _obstacle_to_forks(self) -> str | None:
+        """Say why the session can run in no fork of this process; None if it can."""
+        if self.provider != CPU:
+            return f"{self.provider} does not survive a fork"
+        return f"with ninter={self._ninter} it needs threads that a fork does not copy" if self._ninter > 1 else None
 
     def _chosen(self, content: bytes) -> tuple[InferenceSession, str]:
         """Take CUDA if it is offered, loads and the graph can run on it, else the CPU, and say so."""

@@ -163,8 +163,8 @@ class Generator:
             random_stream=random_stream,
             nintra=nintra,
             ninter=ninter,
-            batch_size=self.batch_size,
-            min_charge=self.min_charge,
+            batch_size=batch_size,
+            min_charge=min_charge,
         )
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.streams import RandomStreamName
 
 FORK: Final = """
-import os, signal, sys, threading, time, warnings
+import contextlib, os, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore")  # newer Pythons warn of every fork beside threads
 from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import InferenceError
@@ -39,7 +39,7 @@ def fork(generator, leave):
     if pid == 0:
         signal.alarm(20)  # ends a child that hangs
         try:
-            same = generator.generate(1) == expected
+            same = image_of(generator) == expected
             result = 0 if same else 1
         except InferenceError as error:
             print(str(error).partition(": ")[2], flush=True)
@@ -48,17 +48,20 @@ def fork(generator, leave):
     return os.waitpid(pid, 0)[1]
 
 def make(**arguments):
-    return Generator(sys.argv[1], seed=3, provider="cpu", batch_size=20, min_charge=7, **arguments)
+    return Generator(sys.argv[1], seed=3, provider="cpu", batch_size=2, **arguments)
+
+def image_of(generator):
+    with contextlib.closing(generator._batches(1)) as batches:
+        return next(batches)[1].tobytes()
 
 for arguments in ({"nintra": 1}, {"nintra": 2}, {"nintra": 4, "random_stream": "torch"}, {"ninter": 2}):
-    expected = make(**arguments).generate(1)
+    expected = image_of(make(**arguments))
     generator = make(**arguments)
-    assert len(expected) > 1000
     statuses = [fork(generator, os._exit)]
-    generator.generate(0)
+    image_of(generator)
     statuses.append(fork(generator, os._exit))
     statuses.append(fork(generator, sys.exit))  # destroys the session, in vain
-    assert generator.generate(1) == expected
+    assert image_of(generator) == expected
     print(arguments, *(os.waitstatus_to_exitcode(status) for status in statuses), flush=True)
 """
 FORK_BUSY: Final = """
@@ -115,9 +118,9 @@ def test_a_copy_makes_the_same_digits_on_its_own(
     copied: Callable[[Generator], Generator], stream: RandomStreamName, latent_graph: GraphFile
 ) -> None:
     generator = Generator(
-        latent_graph.path, random_stream=stream, nintra=2, ninter=2, batch_size=7, min_charge=7, provider_options={}
+        latent_graph.path, random_stream=stream, nintra=2, ninter=2, batch_size=19, min_charge=7, provider_options={}
     )
-    expected = [generator.generate(event) for event in range(3)]
+    expected = [generator.generate(event) for event in range(2)]
     other = copied(generator)
     assert other._session is not generator._session
     assert other._stream is not generator._stream
@@ -125,8 +128,7 @@ def test_a_copy_makes_the_same_digits_on_its_own(
         assert getattr(other, name) == getattr(generator, name)
     options = other._session._session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 2)
-    assert [other.generate(event) for event in range(3)] == expected
-    assert by_pickle(other).generate(1) == expected[1]
+    assert [other.generate(event) for event in range(2)] == expected
 
 
 def test_a_spawned_process_makes_the_same_digits(
@@ -169,7 +171,7 @@ def test_threads_may_share_a_generator(stream: RandomStreamName, event_wide_grap
     generator = Generator(
         event_wide_graph.path, seed=1, provider="cpu", random_stream=stream, batch_size=20, min_charge=7
     )
-    n_threads, n_events = 4, 8
+    n_threads, n_events = 4, 4
     expected = [generator.generate(event) for event in range(n_events)]
     barrier = threading.Barrier(n_threads)
 

@@ -12,8 +12,8 @@ from export.charge import charge_thresholds
 from export.checkpoint import load_checkpoint
 from export.fidelity import require_fidelity
 from export.graph import with_charges
-from export.models import LATENT_SIZE
 from export.known_answers import make_known_answers
+from export.models import LATENT_SIZE
 from export.parity import compute_references, measure_parity, require_parity
 from export.precisions import Made, explained, made
 from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx

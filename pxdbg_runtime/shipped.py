@@ -28,6 +28,7 @@ __all__ = [
     "ShippedGraph",
     "artifacts_folder",
     "find_graph",
+    "is_path",
     "manifest_text",
     "shipped_graphs",
 ]
@@ -140,7 +141,7 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
         If the file is not whole.
     """
     model = _checked_model(model)
-    if isinstance(model, Path) or Path(model).suffix == ".onnx" or Path(model).name != model:
+    if isinstance(model, Path) or is_path(model):
         return _find_file(Path(model), precision)
     candidates = [graph for graph in shipped_graphs() if graph.name == model]
     if not candidates:
@@ -154,6 +155,11 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
         if precision is not None or _is_chosen_by_itself(graph.card):
             return graph
     return _read_shipped(candidates[-1])
+
+
+def is_path(model: str | Path) -> bool:
+    """Say whether a model is given by the path of a graph file, and not by its name."""
+    return isinstance(model, Path) or Path(model).suffix == ".onnx" or Path(model).name != model
 
 
 def _in_order(target: Target) -> tuple[Precision, ...]:

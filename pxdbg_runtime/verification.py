@@ -1,4 +1,4 @@
-"""The known-answer test: does this runtime, on this machine, compute a graph's images rightly?
+"""The known-answer test: whether this runtime, on this machine, computes a graph's images rightly.
 
 A release of ONNX Runtime may compute an operator wrongly on some machines, without an error. So one image of the card's known
 answers is computed when a generator is made, and all of them by ``pxdbg check``. A passed test is remembered in the user's cache
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import secrets
 import time
 from dataclasses import dataclass
@@ -75,7 +74,7 @@ def check_known_answers(session: ImageSession, answers: KnownAnswers, *, images:
     InferenceError
         If ONNX Runtime fails.
     """
-    made = session.graph.card.draws
+    made = session.card.draws
     drawn = PhiloxStream(answers.seed, made).draw(answers.event)
     draws = {draw.name: values for draw, values in zip(made, drawn, strict=True)}
     start = time.perf_counter()
@@ -101,11 +100,9 @@ def require_known_answer(session: ImageSession) -> None:
     InferenceError
         If ONNX Runtime fails.
     """
-    answers = session.graph.card.known_answers
+    answers = session.card.known_answers
     if answers is None:
-        _log.warning(
-            "The graph %s has no known answers: its images are not checked on this machine.", session.graph.path
-        )
+        _log.warning("The graph %s has no known answers: its images are not checked on this machine.", session.path)
         return
     record = _record_of(session)
     if _has_passed(record):
@@ -119,11 +116,11 @@ def require_known_answer(session: ImageSession) -> None:
 
 def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Verdict) -> str:
     """Say how far the images are off, on what, and what to do."""
-    card = session.graph.card
+    card = session.card
     unit = " ADU" if answers.compared == "charges" else ""
     others = " or ".join(name for name in ("float32", "int8") if name != card.precision)
     return (
-        f"onnxruntime {_release()} computes the {card.precision} graph {session.graph.path} wrongly on this machine "
+        f"onnxruntime {_release()} computes the {card.precision} graph {session.path} wrongly on this machine "
         f"({session.provider}, {device_model(session.provider, session.provider_options)}): a known image differs by up to "
         f"{verdict.largest_difference:.3g}{unit} ({answers.tolerance:.3g} allowed), on average by "
         f"{verdict.mean_difference:.3g}{unit} ({answers.mean_tolerance:.3g} allowed). Upgrade it (pip install -U onnxruntime) or "
@@ -136,7 +133,7 @@ def _difference(
 ) -> tuple[float, float]:
     found = session.images(range(image.sensor, image.sensor + 1), draws).reshape(-1)[image.pixel_numbers()]
     if answers.compared == "charges" and found.dtype == np.float32:
-        found = np.searchsorted(session.graph.card.charge_table(), found, side="right").astype(np.uint8)
+        found = np.searchsorted(session.card.charge_table(), found, side="right").astype(np.uint8)
     difference = np.abs(found.astype(np.float64) - answers.expected(image))
     # A NaN must not pass for a small number.
     difference = np.nan_to_num(difference, nan=np.inf)
@@ -146,7 +143,7 @@ def _difference(
 def _record_of(session: ImageSession) -> dict[str, object]:
     """Describe what a passed test is good for."""
     return {
-        "graph_sha256": session.graph.sha256,
+        "graph_sha256": session.sha256,
         "onnxruntime": _release(),
         "provider": session.provider,
         "provider_options": dict(sorted(session.provider_options.items())),
@@ -185,7 +182,7 @@ def _remember(record: dict[str, object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.write_text(json.dumps(record), encoding="utf-8")
-            os.replace(partial, path)
+            partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:

@@ -114,7 +114,7 @@ class Parity:
     max_float64_difference : float
         Largest difference of a tanh value from PyTorch's in float64.
     pytorch_float64_difference : float
-        Largest difference between PyTorch's own float32 and float64 images.
+        Largest difference between PyTorch's own float32 images, batch norms folded or not, and its float64 images.
     equal_charges : float
         Share of equal charges among the pixels that are a hit in either, 0 to 1.
     """

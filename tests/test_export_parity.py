@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -17,6 +18,7 @@ from export.parity import REFERENCE_SEED, ReferenceImages, compute_references, m
 from export.torch_graph import to_onnx
 from tests.checkpoints import FlatNet
 from tests.graphs import parity_of
+from tests.tiny_models import TinyConvNet, tiny_of
 
 THRESHOLDS = charge_thresholds()
 
@@ -143,3 +145,13 @@ def test_a_model_that_float32_computes_coarsely_is_judged_by_its_rounding(model:
     assert 2e-5 < parity.pytorch_float64_difference < 1e-2
     assert parity.max_float64_difference > 1e-5
     require_parity(parity)
+
+
+def test_pytorch_is_also_judged_with_its_batch_norms_folded() -> None:
+    model = tiny_of(TinyConvNet, 0).model
+    references = compute_references(model, 96)
+    assert 0 < np.abs(references.folded - references.float32).max() < 1e-4
+    assert any(isinstance(each, torch.nn.BatchNorm2d) for each in model.modules())
+    least = dataclasses.replace(references, float32=references.exact.astype(np.float32))
+    parity = measure_parity(least, tiny_of(TinyConvNet, 0).plain, THRESHOLDS, 1)
+    assert parity.pytorch_float64_difference == pytest.approx(np.abs(references.folded - references.exact).max(), rel=0.01)

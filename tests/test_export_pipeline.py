@@ -160,7 +160,9 @@ def test_nan_images_of_both_sides_are_refused(tmp_path: Path, monkeypatch: pytes
     def with_nan(
         references: ReferenceImages, graph: onnx.ModelProto, thresholds: NDArray[np.float32], min_charge: int
     ) -> Parity:
-        nan = dataclasses.replace(references, exact=references.exact * math.nan, float32=references.float32 * math.nan)
+        nan = dataclasses.replace(
+            references, **{name: getattr(references, name) * math.nan for name in ("exact", "float32", "folded")}
+        )
         return measure_parity(nan, graph, thresholds, min_charge)
 
     monkeypatch.setattr(export.pipeline, "measure_parity", with_nan)

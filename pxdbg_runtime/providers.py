@@ -11,10 +11,12 @@ import importlib
 import importlib.metadata
 import io
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.errors import MissingPackageError, ProviderError
+from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, ProviderError
+from pxdbg_runtime.optional import IMPORT_FAILURES, describe_failure, is_missing
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CPU",
     "CUDA",
+    "OLDEST_RELEASE",
     "import_onnxruntime",
     "likely_target",
     "onnxruntime_wheels",
@@ -35,7 +38,12 @@ __all__ = [
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
+OLDEST_RELEASE: Final = (1, 21)
+"""Of ONNX Runtime, as pyproject.toml asks for."""
 _SUFFIX: Final = "ExecutionProvider"
+_MODULE: Final = "onnxruntime"
+_NEEDED: Final = ("InferenceSession", "RunOptions", "SessionOptions", "__version__", "get_available_providers")
+"""What a whole ONNX Runtime has; an empty folder that was left behind, or a script of the same name, has not."""
 _CPU_WHEEL: Final = "onnxruntime"
 _GPU_WHEEL: Final = "onnxruntime-gpu"
 _INSTALL_CPU: Final = "pip install 'pxdbg-runtime[cpu]'"
@@ -52,18 +60,53 @@ def import_onnxruntime() -> ModuleType:
     ------
     MissingPackageError
         If no wheel of it is installed.
+    BrokenPackageError
+        If it does not import, if a part of it is missing, or if it is older than `OLDEST_RELEASE`.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
-        return importlib.import_module("onnxruntime")
-    except ModuleNotFoundError as error:
-        if error.name != "onnxruntime":
-            raise
-        message = (
-            f"Running a graph needs ONNX Runtime, which is not installed: {_INSTALL_CPU} for a CPU, or "
-            f"{_INSTALL_GPU} for an NVIDIA GPU."
-        )
-        raise MissingPackageError("onnxruntime", "cpu", message) from None
+        module = importlib.import_module(_MODULE)
+    except IMPORT_FAILURES as error:
+        if is_missing(_MODULE, error):
+            message = (
+                f"Running a graph needs ONNX Runtime, which is not installed: {_INSTALL_CPU} for a CPU, or "
+                f"{_INSTALL_GPU} for an NVIDIA GPU."
+            )
+            raise MissingPackageError(_MODULE, "cpu", message) from None
+        reason = f"it does not import ({describe_failure(error)})"
+        raise _broken(reason) from error
+    lacking = [name for name in _NEEDED if not hasattr(module, name)]
+    if lacking:
+        place = module.__file__ or ", ".join(module.__path__)
+        reason = f"{place} lacks {', '.join(lacking)}"
+        raise _broken(reason)
+    _check_release(str(module.__version__))
+    return module
+
+
+def _broken(reason: str) -> BrokenPackageError:
+    """Say what is wrong with the installed ONNX Runtime, and how it is installed anew."""
+    wheels = onnxruntime_wheels()
+    installed = " and ".join(f"{wheel} {version}" for wheel, version in wheels.items()) or "no wheel that pip knows"
+    extra, install = ("gpu", _INSTALL_GPU) if _GPU_WHEEL in wheels else ("cpu", _INSTALL_CPU)
+    message = (
+        f"ONNX Runtime is installed, but of no use: {reason}. Found {installed}"
+        f"{', which overwrite each other' if len(wheels) > 1 else ''}. Install it anew: pip uninstall -y {_CPU_WHEEL} "
+        f"{_GPU_WHEEL} && {install}."
+    )
+    return BrokenPackageError(_MODULE, extra, message)
+
+
+def _check_release(version: str) -> None:
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) >= OLDEST_RELEASE:
+        return
+    wheel = _GPU_WHEEL if _GPU_WHEEL in onnxruntime_wheels() else _CPU_WHEEL
+    oldest = ".".join(map(str, OLDEST_RELEASE))
+    message = (
+        f"ONNX Runtime {version} is too old: expected {oldest} or newer; upgrade: pip install -U '{wheel}>={oldest}'."
+    )
+    raise BrokenPackageError(_MODULE, "gpu" if wheel == _GPU_WHEEL else "cpu", message)
 
 
 def onnxruntime_wheels() -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pxdbg_runtime.errors import MissingPackageError
+from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError
 from pxdbg_runtime.optional import require
 
 if TYPE_CHECKING:
@@ -43,15 +44,47 @@ def test_a_blocked_one_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> Non
         require("blocked_here", extra="parquet", purpose="A test")
 
 
-def test_a_package_whose_own_requirement_is_missing_is_not_blamed(folder: Path) -> None:
-    (folder / "half_installed.py").write_text("import its_own_requirement\n")
-    with pytest.raises(ModuleNotFoundError, match="No module named 'its_own_requirement'") as caught:
-        require("half_installed", extra="plot", purpose="A test")
-    assert not isinstance(caught.value, MissingPackageError)
+BROKEN: Final = {
+    "requirement": ("import its_own_requirement", "No module named 'its_own_requirement'"),
+    "library": ("raise ImportError('libfoo.so.1: cannot open shared object file')", r"libfoo\.so\.1: cannot open"),
+    "numpy": ("import numpy\nnumpy.there_is_no_such_thing", "module 'numpy' has no attribute 'there_is_no_such_thing'"),
+    "size": ("raise ValueError('numpy.dtype size changed')", "numpy.dtype size changed"),
+    "newer": ("x = 1 +", "invalid syntax"),
+    "half": ("from half_of_it import rest", "No module named 'half_of_it'"),
+    "wordy": (f"raise ImportError({'a long story ' * 100!r})", "a long story .*a…"),
+    "silent": ("raise OSError", "OSError"),
+}
 
 
-def test_a_package_that_breaks_on_import_says_so_itself(folder: Path) -> None:
-    (folder / "broken_package.py").write_text("raise ImportError('libfoo.so.1: cannot open shared object file')\n")
-    with pytest.raises(ImportError, match=r"libfoo\.so\.1") as caught:
-        require("broken_package", extra="plot", purpose="A test")
-    assert not isinstance(caught.value, MissingPackageError)
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_package_that_does_not_import_is_to_be_installed_again(kind: str, folder: Path) -> None:
+    code, reason = BROKEN[kind]
+    name = f"broken_{kind}"
+    (folder / f"{name}.py").write_text(code)
+    message = (
+        rf"^A picture needs {name}, which is installed but does not import \(.*{reason}.*\): install it again: "
+        rf"pip install --upgrade --force-reinstall {name}\.$"
+    )
+    with pytest.raises(BrokenPackageError, match=message) as caught:
+        require(name, extra="plot", purpose="A picture")
+    assert (caught.value.package, caught.value.extra) == (name, "plot")
+    assert isinstance(caught.value, MissingPackageError)
+    assert len(str(caught.value)) < 500
+
+
+def test_an_extension_that_is_no_library(folder: Path) -> None:
+    package = folder / "cut_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from cut_package import core\n")
+    (package / f"core{importlib.machinery.EXTENSION_SUFFIXES[0]}").write_bytes(b"\x7fELF")
+    with pytest.raises(
+        BrokenPackageError, match=r"needs cut_package, .*does not import \(.*core.*\): install it again"
+    ):
+        require("cut_package.inner", extra="parquet", purpose="A test")
+
+
+def test_half_a_package_is_broken_and_not_missing(folder: Path) -> None:
+    (folder / "half_package").mkdir()
+    (folder / "half_package" / "__init__.py").touch()
+    with pytest.raises(BrokenPackageError, match=r"No module named 'half_package\.parquet'"):
+        require("half_package.parquet", extra="parquet", purpose="A test")

@@ -114,7 +114,7 @@ def onnxruntime_wheels() -> dict[str, str]:
     found = {}
     for wheel in (_CPU_WHEEL, _GPU_WHEEL):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[wheel] = importlib.metadata.version(wheel)
+            found[wheel] = importlib.metadata.version(wheel) or "of an unknown version"  # None of a damaged one
     return found
 
 

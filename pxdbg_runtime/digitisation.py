@@ -136,7 +136,7 @@ class Digitiser:
 def _unsound(images: Images) -> ImageError:
     """Say which value it is that no tanh gives."""
     value = images[~((images >= TANH_LIMITS[0]) & (images <= TANH_LIMITS[1]))][0]
-    found = "a NaN" if np.isnan(value) else f"the value {value}"
+    found = "a NaN" if np.isnan(value) else f"the value {value!s}"
     return ImageError(
         f"An image holds {found} where a value in [-1, 1] was expected: the graph or the latent is not sound."
     )

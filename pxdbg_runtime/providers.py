@@ -12,6 +12,7 @@ import importlib.metadata
 import io
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -34,12 +35,19 @@ __all__ = [
     "why_it_failed",
     "why_not",
     "why_not_offered",
+    "why_too_new",
 ]
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 OLDEST_RELEASE: Final = (1, 21)
 """Of ONNX Runtime, as pyproject.toml asks for."""
+_TOO_NEW: Final = re.compile(
+    r"Unsupported model IR version: \d+, max supported IR version: \d+|"
+    r"Opset \d+ is under development|Current official support for domain \S+ is till opset \d+"
+)
+_UNKNOWN_OPERATOR: Final = re.compile(r"No Op registered for \S+|\S+ is not a registered function/op")
+"""What ONNX Runtime says of a graph that is newer than itself, and of an operator, which may be misspelt as well."""
 _SUFFIX: Final = "ExecutionProvider"
 _MODULE: Final = "onnxruntime"
 _NEEDED: Final = ("InferenceSession", "RunOptions", "SessionOptions", "__version__", "get_available_providers")
@@ -98,15 +106,45 @@ def _broken(reason: str) -> BrokenPackageError:
 
 
 def _check_release(version: str) -> None:
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers is None or (int(numbers[1]), int(numbers[2])) >= OLDEST_RELEASE:
+    if _release(version) >= OLDEST_RELEASE:
         return
-    wheel = _GPU_WHEEL if _GPU_WHEEL in onnxruntime_wheels() else _CPU_WHEEL
-    oldest = ".".join(map(str, OLDEST_RELEASE))
+    wheel, oldest = _wheel_to_upgrade(), ".".join(map(str, OLDEST_RELEASE))
     message = (
         f"ONNX Runtime {version} is too old: expected {oldest} or newer; upgrade: pip install -U '{wheel}>={oldest}'."
     )
     raise BrokenPackageError(_MODULE, "gpu" if wheel == _GPU_WHEEL else "cpu", message)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Give the first two numbers of a version; one without numbers counts as newer than any."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return tuple(map(int, numbers.groups())) if numbers else (sys.maxsize,)
+
+
+def _wheel_to_upgrade() -> str:
+    return _GPU_WHEEL if _GPU_WHEEL in onnxruntime_wheels() else _CPU_WHEEL
+
+
+def why_too_new(refusal: str, exported_with: str | None) -> str | None:
+    """Say that a graph needs a newer ONNX Runtime, if that is why it was refused; None if it is not.
+
+    Parameters
+    ----------
+    refusal : str
+        ONNX Runtime's message.
+    exported_with : str or None
+        The version of ONNX Runtime that the graph was exported and checked with.
+    """
+    version = str(import_onnxruntime().__version__)
+    is_older = exported_with is not None and _release(version) < _release(exported_with)
+    found = _TOO_NEW.search(refusal) or (_UNKNOWN_OPERATOR.search(refusal) if is_older else None)
+    if found is None:
+        return None
+    origin = f"it was exported with {exported_with}; " if is_older else ""
+    return (
+        f"it needs a newer ONNX Runtime than the installed {version} ({found[0]}): {origin}upgrade: pip install -U "
+        f"{_wheel_to_upgrade()}"
+    )
 
 
 def onnxruntime_wheels() -> dict[str, str]:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pxdbg_runtime.errors import CardError, GraphFileError
 from pxdbg_runtime.graph_file import CARD_KEY, DIGEST_KEY, MAX_CARD_BYTES, read_graph_file, sealed
 from pxdbg_runtime.protobuf import MalformedError, encode_delimited, walk_fields
+from pxdbg_runtime.shipped import find_graph
 from tests.graphs import LATENT_CARD, latent_model
 
 if TYPE_CHECKING:
@@ -227,6 +228,8 @@ def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path: Path) -> None
     assert "is a pipe or a device: expected a file" in refusal_of(tmp_path / "pipe.onnx")
     assert "is a pipe or a device: expected a file" in refusal_of(Path("/dev/zero"))
     assert "is a pipe or a device: expected a file" in refusal_of(Path("/dev/null"))
+    with pytest.raises(GraphFileError, match="is a pipe or a device: expected a file"):
+        find_graph(tmp_path / "pipe.onnx", None)
 
 
 def test_a_file_that_does_not_fit_into_memory(tmp_path: Path) -> None:

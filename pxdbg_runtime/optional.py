@@ -47,6 +47,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     """
     package = module.partition(".")[0]
     try:
+        importlib.import_module(package)
         return importlib.import_module(module)
     except IMPORT_FAILURES as error:
         if is_missing(package, error):

@@ -23,7 +23,7 @@ from tests.graphs import LATENT_CARD, latent_model
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-QUICK_S: Final = 5.0
+QUICK_S: Final = 30.0
 """Much more than any refusal takes on a busy machine, and less than a thousandth of what a bomb could."""
 
 

@@ -88,7 +88,7 @@ def check_suffix(path: Path) -> None:
         message = f"{path} must end in {' or '.join(SUFFIXES)}, which says how digits are written."
         raise ArgumentValueError("output", message)
     if path.suffix == ".parquet":
-        require("pyarrow.parquet", extra="parquet", purpose="Parquet")
+        require("pyarrow", extra="parquet", purpose="Parquet")
 
 
 @contextlib.contextmanager

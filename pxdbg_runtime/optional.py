@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError
+from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, PxdbgError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -23,6 +23,8 @@ IMPORT_FAILURES: Final = (
     SyntaxError,  # written for another Python
 )
 """What a broken installation raises when it is imported."""
+_PARTS: Final = {"pyarrow": "pyarrow.parquet", "matplotlib": "matplotlib.figure"}
+"""What is used of a package that imports without its parts: they are tried with it."""
 _SHOWN_LENGTH: Final = 300
 
 
@@ -48,7 +50,10 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     package = module.partition(".")[0]
     try:
         importlib.import_module(package)
+        importlib.import_module(_PARTS.get(package, package))
         return importlib.import_module(module)
+    except PxdbgError:
+        raise
     except IMPORT_FAILURES as error:
         if is_missing(package, error):
             message = f"{purpose} needs {package}, which is not installed: pip install 'pxdbg-runtime[{extra}]'."

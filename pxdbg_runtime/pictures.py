@@ -78,7 +78,7 @@ def draw_event(digits: Digits, *, title: str) -> Figure:
     MissingPackageError
         If matplotlib is not installed.
     """
-    require("matplotlib.figure", extra="plot", purpose="A picture")
+    require("matplotlib", extra="plot", purpose="A picture")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, ProviderError
+from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, ProviderError, PxdbgError
 from pxdbg_runtime.optional import IMPORT_FAILURES, describe_failure, is_missing
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def import_onnxruntime() -> ModuleType:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         module = importlib.import_module(_MODULE)
+    except PxdbgError:
+        raise
     except IMPORT_FAILURES as error:
         if is_missing(_MODULE, error):
             message = (

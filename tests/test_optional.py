@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError
+from pxdbg_runtime.errors import BrokenPackageError, InferenceError, MissingPackageError
 from pxdbg_runtime.optional import require
 
 if TYPE_CHECKING:
@@ -88,3 +88,23 @@ def test_half_a_package_is_broken_and_not_missing(folder: Path) -> None:
     (folder / "half_package" / "__init__.py").touch()
     with pytest.raises(BrokenPackageError, match=r"No module named 'half_package\.parquet'"):
         require("half_package.parquet", extra="parquet", purpose="A test")
+
+
+@pytest.mark.parametrize(("package", "part"), [("pyarrow", "pyarrow.parquet"), ("matplotlib", "matplotlib.figure")])
+def test_a_package_whose_part_is_broken(package: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    require(package, extra="plot", purpose="A test")
+    monkeypatch.setitem(sys.modules, part, None)
+    with pytest.raises(
+        BrokenPackageError, match=rf"needs {package}, which is installed but does not import \(.*{part}"
+    ):
+        require(package, extra="plot", purpose="A test")
+
+
+def test_an_error_of_our_own_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        message = "A sentence."
+        raise InferenceError(message)
+
+    monkeypatch.setattr("pxdbg_runtime.optional.importlib.import_module", fail)
+    with pytest.raises(InferenceError, match=r"^A sentence\.$"):
+        require("json", extra="plot", purpose="A test")

@@ -46,7 +46,7 @@ def validate(
     """
     with failures_reported():
         _check_report(report)
-        for module in ("scipy.stats", "matplotlib.figure", "hist", "mplhep"):
+        for module in ("scipy.stats", "matplotlib", "hist", "mplhep"):
             require(module, extra="validate", purpose="A validation")
         # Here, because they load numba, which no other command's start shall wait for.
         from pxdbg_runtime.validation.page import write_page

@@ -122,6 +122,13 @@ def in_training_information(model: onnx.ModelProto) -> None:
     model.training_info.add().initialization.initializer.append(external())
 
 
+def in_a_compiled_part(model: onnx.ModelProto) -> None:
+    node = helper.make_node(
+        "EPContext", ["z"], ["y"], domain="com.microsoft", ep_cache_context="part.bin", embed_mode=0
+    )
+    model.graph.node.append(node)
+
+
 @pytest.mark.parametrize(
     "place",
     [
@@ -136,6 +143,7 @@ def in_training_information(model: onnx.ModelProto) -> None:
         in_a_function,
         in_a_default_of_a_function,
         in_training_information,
+        in_a_compiled_part,
     ],
 )
 def test_a_graph_that_keeps_weights_in_other_files_is_refused(

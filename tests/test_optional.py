@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import json
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,8 @@ from pxdbg_runtime.optional import require
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pxdbg_runtime.graph_file import GraphFile
 
 
 @pytest.fixture
@@ -108,3 +111,18 @@ def test_an_error_of_our_own_goes_through(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("pxdbg_runtime.optional.importlib.import_module", fail)
     with pytest.raises(InferenceError, match=r"^A sentence\.$"):
         require("json", extra="plot", purpose="A test")
+
+
+def test_a_numba_that_does_not_fit_numpy_is_said_before_the_first_event(folder: Path, latent_graph: GraphFile) -> None:
+    (folder / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.2 or less. Got NumPy 2.4.')")
+    script = (
+        "import sys\nfrom pxdbg_runtime import Generator\nfrom pxdbg_runtime.errors import BrokenPackageError\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "try:\n    Generator(sys.argv[2], seed=1)\nexcept BrokenPackageError as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-c", script, str(folder), str(latent_graph.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        "The digitisation needs numba, which is installed but does not import (Numba needs NumPy 2.2 or less. Got NumPy "
+        "2.4.): install it again: pip install --upgrade --force-reinstall numba.\n"
+    )

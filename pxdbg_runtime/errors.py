@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentTypeError",
     "ArgumentValueError",
+    "BrokenPackageError",
     "CardError",
     "DigitFileError",
     "GraphFileError",
@@ -236,6 +237,10 @@ class MissingPackageError(PxdbgError, ImportError):
         super().__init__(message)
         self.package = package
         self.extra = extra
+
+
+class BrokenPackageError(MissingPackageError):
+    """A package that this call needs is installed, but it does not import or is too old."""
 
 
 class MissingReleaseError(PxdbgError, ImportError):

@@ -13,6 +13,7 @@ import numpy as np
 from pxdbg_runtime.batches import compute_batches
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, GraphFileError
+from pxdbg_runtime.optional import require
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS
 from pxdbg_runtime.shipped import find_graph, is_path
 from pxdbg_runtime.streams import MIN_SEED, RandomStreamName, check_event, check_seed, make_stream
@@ -150,6 +151,7 @@ class Generator:
             target = "cpu"  # 'auto' came back to the CPU, for which there may be a better graph
         path = graph.path.absolute()
         del graph  # its content is of no more use, and takes more memory than all that loads below
+        require("numba", extra="cpu", purpose="The digitisation")
         from pxdbg_runtime.digitisation import Digitiser
 
         self._digitiser = Digitiser(self.card, min_charge)

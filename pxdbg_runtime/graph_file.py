@@ -51,6 +51,7 @@ _GRAPH_FIELD: Final = 7
 _METADATA_FIELD: Final = 14
 _KEY_FIELD: Final = 1
 _VALUE_FIELD: Final = 2
+_OP_TYPE_FIELD: Final = 4
 _EXTERNAL_DATA_FIELD: Final = 13
 _DATA_LOCATION_FIELD: Final = 14
 _MESSAGES: Final[dict[str, dict[int, str]]] = {
@@ -257,7 +258,7 @@ def _check_messages(path: Path, content: bytes) -> None:
                 raise GraphFileError(path, message)
             if wire_type == LENGTH_DELIMITED and number in inner:
                 to_walk.append((inner[number], first, after))
-            elif message_type == "TensorProto" and _is_external(content, number, wire_type, first, after):
+            elif _is_external(content, slice(first, after), message_type, number, wire_type):
                 message = (
                     f"{path} keeps weights in other files (ONNX's external data), which its digest does not cover: "
                     "export the checkpoint again with python -m export, which keeps them inside."
@@ -265,9 +266,14 @@ def _check_messages(path: Path, content: bytes) -> None:
                 raise GraphFileError(path, message)
 
 
-def _is_external(content: bytes, number: int, wire_type: int, start: int, end: int) -> bool:
+def _is_external(content: bytes, place: slice, message_type: str, number: int, wire_type: int) -> bool:
+    """Say whether a field names another file: a tensor's values, or what a provider compiled of a part of the graph."""
+    if message_type == "NodeProto":
+        return number == _OP_TYPE_FIELD and content[place] == b"EPContext"
+    if message_type != "TensorProto":
+        return False
     if number == _DATA_LOCATION_FIELD and wire_type == VARINT:
-        return read_varint(content, start, end)[0] != 0
+        return read_varint(content, place.start, place.stop)[0] != 0
     return number == _EXTERNAL_DATA_FIELD
 
 

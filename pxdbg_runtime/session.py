@@ -16,7 +16,7 @@ from pxdbg_runtime.card import FULL_WEIGHT_BITS
 from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, ProviderError
 from pxdbg_runtime.forks import ForkGuard
-from pxdbg_runtime.providers import CPU, CUDA, import_onnxruntime, provider_name, why_it_failed, why_not
+from pxdbg_runtime.providers import CPU, CUDA, import_onnxruntime, provider_name, why_it_failed, why_not, why_too_new
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
 
 if TYPE_CHECKING:
@@ -224,6 +224,10 @@ class ImageSession:
                 "them on the CPU without saying so. Use provider='cpu' if that is what you want."
             )
             return ProviderError(provider, message)
+        exported_with = next((each.version for each in self._card.made_with if each.package == "onnxruntime"), None)
+        reason = why_too_new(str(error), exported_with)
+        if reason is not None:
+            return InferenceError(f"ONNX Runtime made no session of {self.path} on {provider}: {reason}.")
         message = f"ONNX Runtime made no session of {self.path} on {provider}: {_one_line(error)}"
         if self.provider_options:
             message += f" (provider_options: {self.provider_options})"

@@ -187,7 +187,7 @@ def _checked_model(model: object) -> str | Path:
 
 
 def _find_file(path: Path, precision: Precision | None) -> GraphFile:
-    if not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for a name that is too long
+    if not os.path.exists(path) or os.path.isdir(path):  # noqa: PTH110, PTH112  # Path's own raise for too long a name
         raise _not_found(str(path), "a folder" if os.path.isdir(path) else "not a file that exists")  # noqa: PTH112
     graph = read_graph_file(path)
     if precision is not None and graph.card.precision != precision:

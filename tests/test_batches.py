@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 N_ITERATIONS: Final = 10**9
 """Of the loop for each sensor but the first: hours."""
-LONG_S: Final = 60.0
+LONG_S: Final = 120.0
 """More than anything here takes, if it ends."""
 
 RUN_AND_INTERRUPT: Final = """

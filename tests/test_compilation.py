@@ -72,7 +72,7 @@ import numpy as np
 from pxdbg_runtime import kernels
 table = np.append(np.array([-0.5, 0.5]), np.full(253, 2)).astype(np.float32)
 charges = np.zeros((1, 1, 3), dtype=np.uint8)
-assert kernels.fill_charges(np.array([[[-1, 0, 1]]], dtype=np.float32), table[0], table, charges)
+assert kernels.fill_charges(np.array([[[-1, 0, 1]]], dtype=np.float32), table[0], table, np.array([-1, 1], dtype=np.float32), charges)
 print(charges.tolist(), kernels.fill_charges.stats.cache_path)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

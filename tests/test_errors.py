@@ -17,6 +17,7 @@ PLACE = Path("place")
 EACH = [
     errors.ArgumentTypeError("seed", "A sentence."),
     errors.ArgumentValueError("seed", "A sentence."),
+    errors.BrokenPackageError("pyarrow", "parquet", "A sentence."),
     errors.CardError("opset", "A sentence."),
     errors.DigitFileError(PLACE, "A sentence."),
     errors.GraphFileError(PLACE, "A sentence."),

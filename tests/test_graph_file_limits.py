@@ -17,12 +17,13 @@ from onnx import TensorProto, helper, numpy_helper
 from pxdbg_runtime.errors import CardError, GraphFileError
 from pxdbg_runtime.graph_file import CARD_KEY, DIGEST_KEY, MAX_CARD_BYTES, read_graph_file, sealed
 from pxdbg_runtime.protobuf import MalformedError, encode_delimited, walk_fields
+from pxdbg_runtime.shipped import find_graph
 from tests.graphs import LATENT_CARD, latent_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-QUICK_S: Final = 5.0
+QUICK_S: Final = 30.0
 """Much more than any refusal takes on a busy machine, and less than a thousandth of what a bomb could."""
 
 
@@ -121,6 +122,13 @@ def in_training_information(model: onnx.ModelProto) -> None:
     model.training_info.add().initialization.initializer.append(external())
 
 
+def in_a_compiled_part(model: onnx.ModelProto) -> None:
+    node = helper.make_node(
+        "EPContext", ["z"], ["y"], domain="com.microsoft", ep_cache_context="part.bin", embed_mode=0
+    )
+    model.graph.node.append(node)
+
+
 @pytest.mark.parametrize(
     "place",
     [
@@ -135,6 +143,7 @@ def in_training_information(model: onnx.ModelProto) -> None:
         in_a_function,
         in_a_default_of_a_function,
         in_training_information,
+        in_a_compiled_part,
     ],
 )
 def test_a_graph_that_keeps_weights_in_other_files_is_refused(
@@ -227,6 +236,8 @@ def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path: Path) -> None
     assert "is a pipe or a device: expected a file" in refusal_of(tmp_path / "pipe.onnx")
     assert "is a pipe or a device: expected a file" in refusal_of(Path("/dev/zero"))
     assert "is a pipe or a device: expected a file" in refusal_of(Path("/dev/null"))
+    with pytest.raises(GraphFileError, match="is a pipe or a device: expected a file"):
+        find_graph(tmp_path / "pipe.onnx", None)
 
 
 def test_a_file_that_does_not_fit_into_memory(tmp_path: Path) -> None:

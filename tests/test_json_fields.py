@@ -45,7 +45,7 @@ def test_many_fields_are_quickly_read() -> None:
     assert len(Fields.parse(f"{{{pairs}}}").names()) == MANY
     with pytest.raises(JsonFieldError, match=f"'{MANY - 1}' more than once"):
         Fields.parse(f'{{{pairs}, "{MANY - 1}": 0}}')
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize("depth", [500, 900, 100_000])

@@ -7,8 +7,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
-from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from benchmarks.environment import NOT_INSTALLED
 from pxdbg_runtime.atomic_file import written_whole
@@ -205,6 +205,5 @@ def _rich(table: Table) -> RichTable:
     return made
 
 
-def _coloured(cell: str) -> str:
-    colour = _COLOURS.get(cell)
-    return escape(cell) if colour is None else f"[{colour}]{cell}[/]"
+def _coloured(cell: str) -> Text:
+    return Text(cell, style=_COLOURS.get(cell, ""))

@@ -164,7 +164,7 @@ def main(
     """Write a checkpoint of random weights: for demonstrations and tests, without physics."""
     state = demonstration_model(model.value, seed).state_dict()
     with failures_reported(), written_whole(output) as partial:
-        safetensors.torch.save_file(state, partial)
+        partial.write_bytes(safetensors.torch.save(state))
     typer.echo(f"wrote {output}")
 
 

@@ -145,14 +145,18 @@ class _ParquetWriter:
             metadata={_METADATA_KEY: how.to_json()},
         )
         self._table_of = pa.Table.from_arrays
-        self._file = pyarrow.parquet.ParquetWriter(partial, self._fields, compression="zstd", write_page_checksum=True)
+        self._sink = partial.open("wb")  # pyarrow takes no path that is not UTF-8
+        self._file = pyarrow.parquet.ParquetWriter(
+            self._sink, self._fields, compression="zstd", write_page_checksum=True
+        )
 
     def write(self, digits: Digits) -> None:
         columns = [getattr(digits, name) for name in COLUMN_DTYPES]
         self._file.write_table(self._table_of(columns, schema=self._fields))
 
     def close(self) -> None:
-        self._file.close()
+        with self._sink:
+            self._file.close()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from benchmarks.graphs import Workspace
 from benchmarks.plan import FAMILIES, QUICK_ROUNDS, ROUNDS, Plan
 from benchmarks.report import Report, check_target
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ __all__ = ["app"]
 
 _CACHE: Final = Path("build/benchmarks")
 
-app = typer.Typer(
+app = Program(
+    name="python -m benchmarks",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -30,6 +30,7 @@ from export.charge import charge_thresholds, charges_of
 from export.models import FAMILIES, LATENT_SIZE, GeneratorModule
 from pxdbg_runtime.atomic_file import written_whole
 from pxdbg_runtime.command_line.console import failures_reported
+from pxdbg_runtime.command_line.program import Program
 
 __all__ = ["Target", "demonstration_model"]
 
@@ -169,4 +170,6 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = Program(name="python -m export.demonstration", add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

@@ -52,7 +52,7 @@ def plot(
 ) -> None:
     """Draw one event: both layers unrolled, hits coloured by charge, and the charge spectrum."""
     with failures_reported():
-        check_target(output)
+        check_target(output, room_bytes=100_000)
         content = read_digits(file)
         how = content.how_made
         chosen = how.first_event if event is None else event

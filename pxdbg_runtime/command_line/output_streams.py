@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Final, TextIO
+from typing import IO, TYPE_CHECKING, Any, Final, TextIO
 
 from pxdbg_runtime.command_line.safe_text import keep_colours
 
@@ -119,7 +119,7 @@ def _protect(stream: TextIO, errors: str) -> TextIO:
         return stream
     with suppress(OSError, ValueError):
         stream.flush()
-    raw: io.RawIOBase = getattr(stream.buffer, "raw", stream.buffer)
+    raw: Any = getattr(stream.buffer, "raw", stream.buffer)
     return _SafeStream(_LossyRaw(raw, descriptor), stream.encoding or "utf-8", errors)
 
 

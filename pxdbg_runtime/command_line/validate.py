@@ -79,8 +79,8 @@ def _check_report(report: Path) -> None:
     if report.suffix != ".html":
         message = f"--report must end in .html, but is {report}."
         raise ArgumentValueError("report", message)
-    check_target(report)
-    check_target(report.with_suffix(".json"))
+    check_target(report, room_bytes=100_000)
+    check_target(report.with_suffix(".json"), room_bytes=100_000)
 
 
 def _check_paths(digits: list[Path], references: list[Path]) -> None:

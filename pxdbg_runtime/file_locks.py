@@ -34,7 +34,7 @@ def lock(descriptor: int) -> bool:
 def machine_digits() -> str:
     """Give eight hexadecimal digits that are the same for all processes of this machine until it boots again."""
     try:
-        name = _BOOT_ID.read_text(encoding="ascii")  # containers of a machine share it, unlike their host names
+        name = _BOOT_ID.read_text(encoding="utf-8")  # containers of a machine share it, unlike their host names
     except OSError:
         name = platform.node()
     return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import signal
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +18,8 @@ __all__ = ["StopSignals", "Stopped", "is_stopped", "raise_if_stopped"]
 
 _NAMES: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGBREAK")
 """How users, terminals and batch systems end a job, or say that they soon will; not every platform has them all."""
+
+_RETRY_S: Final = 0.05
 
 
 class Stopped(BaseException):
@@ -35,6 +39,7 @@ class StopSignals:
         self.received: signal.Signals | None = None
         self._is_armed = True
         self._under_way: weakref.ref[Stopped] | None = None
+        self._report_lost: Callable[[sys.UnraisableHookArgs], Any] | None = None
         self._replaced: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int] = {}
 
     def install(self) -> None:
@@ -53,15 +58,22 @@ class StopSignals:
             if handler in {signal.SIG_DFL, signal.default_int_handler}:
                 self._replaced[number] = handler
                 signal.signal(number, self._handle)
+        self._report_lost = sys.unraisablehook
+        sys.unraisablehook = self._handle_lost
         _current = self
-        atexit.register(self._ignore)  # while the interpreter shuts down
 
     def disarm(self) -> None:
         """Note signals from now on, and raise nothing."""
         self._is_armed = False
 
     def end(self) -> None:
-        """Put the handlers back that were there before; after a signal ignore others, because the process ends."""
+        """Put the handlers back that were there before; after a signal ignore others, because the process ends.
+
+        When the interpreter shuts down they are ignored in any case: the exit code is known.
+        """
+        atexit.register(self._ignore)
+        if self._report_lost is not None:
+            sys.unraisablehook = self._report_lost
         for number, handler in self._replaced.items():
             signal.signal(number, handler if self.received is None else signal.SIG_IGN)
 
@@ -77,6 +89,16 @@ class StopSignals:
             finally:
                 del stopped  # else its traceback would keep it alive
 
+    def _handle_lost(self, lost: sys.UnraisableHookArgs) -> None:
+        """Raise again soon what came while Python was called from C (numba, ctypes), where exceptions are dropped."""
+        if isinstance(lost.exc_value, Stopped) and self.received is not None:
+            self._under_way = None
+            again = threading.Timer(_RETRY_S, _interrupt_main_thread, [self.received])
+            again.daemon = True
+            again.start()
+        elif self._report_lost is not None:
+            self._report_lost(lost)
+
     def _ignore(self) -> None:
         for number in self._replaced:
             signal.signal(number, signal.SIG_IGN)
@@ -85,6 +107,13 @@ class StopSignals:
         if self.received is None:
             self.received = signal.Signals(number)
         self.raise_if_received()
+
+
+def _interrupt_main_thread(number: signal.Signals) -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)  # also ends a wait
+    else:
+        _thread.interrupt_main(number)
 
 
 _current: StopSignals | None = None

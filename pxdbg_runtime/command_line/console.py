@@ -20,7 +20,7 @@ from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, PxdbgErr
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rich.console import ConsoleOptions, RenderableType
+    from rich.console import ConsoleOptions, ConsoleRenderable, RenderableType
 
 __all__ = ["BAD_USAGE", "FAILURE", "failures_reported", "log_to_terminal", "stderr", "stdout"]
 
@@ -82,8 +82,13 @@ def failures_reported() -> Iterator[None]:
         raise typer.Exit(BAD_USAGE if is_usage else FAILURE) from None
 
 
+class _SafeHandler(RichHandler):
+    def render_message(self, record: logging.LogRecord, message: str) -> ConsoleRenderable:
+        return super().render_message(record, make_safe(message))
+
+
 def log_to_terminal() -> None:
     """Show the library's warnings, such as what the weights are worth, on the standard error."""
     logger = logging.getLogger("pxdbg_runtime")
-    if not any(isinstance(handler, RichHandler) for handler in logger.handlers):
-        logger.addHandler(RichHandler(console=stderr, show_time=False, show_path=False, level=logging.WARNING))
+    if not any(isinstance(handler, _SafeHandler) for handler in logger.handlers):
+        logger.addHandler(_SafeHandler(console=stderr, show_time=False, show_path=False, level=logging.WARNING))

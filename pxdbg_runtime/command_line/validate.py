@@ -13,6 +13,7 @@ from rich.text import Text
 from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
 from pxdbg_runtime.command_line.progress import show_progress
+from pxdbg_runtime.command_line.safe_text import make_safe
 from pxdbg_runtime.digit_files import SUFFIXES, event_reader
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
@@ -135,7 +136,7 @@ def _print_summary(report: Report) -> None:
     for number, column in enumerate(summary_columns(report)):
         cells = [row.cells[number] for row in rows]
         styled = [Text(cell.text, style=_MARK_STYLES[cell.mark]) for cell in cells]
-        table.add_row(Text.assemble(column.name, ", ", (column.kind, "dim")), *styled)
+        table.add_row(Text.assemble(make_safe(column.name), ", ", (column.kind, "dim")), *styled)
     stdout.print(table)
     for each in (*report.samples, *report.references):
         stderr.print(f"{each.name}: {each.how_made.nature}, {each.how_made.provenance}", markup=False, soft_wrap=True)

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from pxdbg_runtime.atomic_file import open_partial, report_file_errors
+from pxdbg_runtime.atomic_file import open_partial
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, JsonFieldError
 from pxdbg_runtime.optional import require
 from pxdbg_runtime.provenance import HowMade, how_made
+from pxdbg_runtime.reporting_writer import ReportingWriter
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS, SENSORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -107,32 +107,8 @@ def opened_for_writing(path: Path, how: HowMade) -> Iterator[DigitWriter]:
     """
     check_suffix(path)
     opened = _parquet_writer if path.suffix == ".parquet" else _npz_writer
-    with open_partial(path) as partial, _ReportingWriter(path, opened(partial, how)) as writer:
+    with open_partial(path) as partial, ReportingWriter(path, opened(partial, how)) as writer:
         yield writer
-
-
-class _ReportingWriter:
-    """Names the file in the errors of a writer, and in no others of the block that it is used in."""
-
-    def __init__(self, path: Path, opened: contextlib.AbstractContextManager[DigitWriter]) -> None:
-        self._path = path
-        self._opened = opened
-
-    def __enter__(self) -> DigitWriter:
-        with report_file_errors(self._path):
-            self._writer = self._opened.__enter__()
-        return self
-
-    def write(self, digits: Digits) -> None:
-        with report_file_errors(self._path):
-            self._writer.write(digits)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        # Where the block failed, its error counts, and not that the file cannot be closed either.
-        with contextlib.suppress(*(() if kind is None else (Exception,))), report_file_errors(self._path):
-            self._opened.__exit__(kind, error, traceback)
 
 
 class _ParquetWriter:

@@ -48,7 +48,7 @@ class _LossyRaw(io.RawIOBase):
         size = len(left)
         last_try = time.monotonic() + _BUSY_READER_S
         try:
-            while left and self.error is None:
+            while left:
                 n_written = self._raw.write(left)
                 if n_written is not None:
                     left = left[n_written:]
@@ -57,7 +57,7 @@ class _LossyRaw(io.RawIOBase):
                 else:
                     break
         except OSError as error:
-            self.error = error
+            self.error = self.error or error
         return size
 
 

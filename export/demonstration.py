@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from export.__main__ import Family
 from export.charge import charge_thresholds, charges_of
 from export.models import FAMILIES, LATENT_SIZE, GeneratorModule
-from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.command_line.console import failures_reported
 from pxdbg_runtime.command_line.program import Program
 
@@ -163,9 +163,11 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 3,
 ) -> None:
     """Write a checkpoint of random weights: for demonstrations and tests, without physics."""
-    state = demonstration_model(model.value, seed).state_dict()
-    with failures_reported(), written_whole(output) as partial:
-        partial.write_bytes(safetensors.torch.save(state))
+    with failures_reported():
+        check_target(output)
+        state = demonstration_model(model.value, seed).state_dict()
+        with written_whole(output) as partial:
+            partial.write_bytes(safetensors.torch.save(state))
     typer.echo(f"wrote {output}")
 
 

@@ -13,7 +13,7 @@ from export.__main__ import Family
 from export.standin.simulated_events import how_simulated, simulated_events
 from export.standin.standin_file import checkpoint, read_standin, write_standin
 from export.standin.training import train_standin
-from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
 from pxdbg_runtime.command_line.generate import check_output, event_numbers
 from pxdbg_runtime.command_line.program import Program
@@ -64,6 +64,7 @@ def train(
 ) -> None:
     """Make a stand-in: a seeded early part, measured, and a late part that is laid and fitted to the simulation."""
     with failures_reported():
+        check_target(output)
         standin = train_standin(model.value, seed, images, tell=lambda text: stderr.print(text, markup=False))
         write_standin(standin, output)
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
@@ -78,6 +79,7 @@ def rebuild(
 ) -> None:
     """Make a stand-in's whole checkpoint, the same bit for bit on every machine."""
     with failures_reported():
+        check_target(output)
         state = checkpoint(read_standin(standin))
         with written_whole(output) as partial:
             partial.write_bytes(safetensors.torch.save(state))

@@ -15,7 +15,6 @@ from benchmarks import basf2, kernels, memory, passes, peers, providers, scaling
 from benchmarks.chart import check_format, save_chart
 from benchmarks.graphs import Workspace
 from benchmarks.plan import FAMILIES, QUICK_ROUNDS, ROUNDS, Plan
-from benchmarks.report import Report
 from pxdbg_runtime.atomic_file import check_target
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
 from pxdbg_runtime.command_line.program import Program
@@ -23,6 +22,8 @@ from pxdbg_runtime.errors import ArgumentValueError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from benchmarks.report import Report
 
 __all__ = ["app"]
 

@@ -185,3 +185,16 @@ def test_a_name_with_emoji_and_markup_is_printed_as_it_is(tmp_path: Path) -> Non
     assert result.stdout.endswith("c:100:[red].png\n")
     failed = invoke("show", tmp_path / "gone:100:[red].npz")
     assert "gone:100:[red].npz cannot be read" in failed.stderr
+
+
+def test_the_place_of_an_output_is_checked_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "device.npz").symlink_to(os.devnull)
+    (tmp_path / "device.html").symlink_to(os.devnull)
+    for arguments in (
+        ("generate", "--model", "gone", "--output", tmp_path / "device.npz"),
+        ("plot", tmp_path / "gone.npz", "--output", tmp_path / "device.npz"),
+        ("validate", tmp_path / "gone.npz", "--report", tmp_path / "device.html"),
+    ):
+        result = invoke(*arguments)
+        assert result.exit_code == 1
+        assert "is a device: expected the name of a file to write" in " ".join(result.stderr.split())

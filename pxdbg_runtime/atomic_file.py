@@ -262,7 +262,7 @@ def _is_mount_point(place: Path) -> bool:
 
 def _partial_stem(place: Path) -> str:
     """Name the temporary files of a target after it, shortened where the name is as long as a name can be."""
-    room = _NAME_MAX - len(f"..{'0' * 16}.partial")
+    room = _longest_name(place.parent) - len(f"..{'0' * 16}.partial")
     if len(os.fsencode(place.name)) <= room:
         return place.name
     short = place.name
@@ -270,6 +270,14 @@ def _partial_stem(place: Path) -> str:
     while len(os.fsencode(short)) > room - len(digest) - 1:
         short = short[:-1]
     return f"{short}~{digest}"
+
+
+def _longest_name(folder: Path) -> int:
+    """Bytes that a file's name may have: fewer on some disks, such as encrypted ones."""
+    try:
+        return min(os.pathconf(folder, "PC_NAME_MAX"), _NAME_MAX)
+    except (AttributeError, OSError, ValueError):  # not on Windows
+        return _NAME_MAX
 
 
 def _partial_name(place: Path) -> str:

@@ -332,6 +332,24 @@ def test_a_mounted_file_and_a_full_disk_are_refused_before_the_work(tmp_path: Pa
     ]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no modes")
+def test_a_sticky_folder_counts_for_those_alone_who_own_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o1777)
+    target = tmp_path / "bg.npz"
+    target.touch()
+    check_target(target)
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    with pytest.raises(OutputError, match=r"bg\.npz cannot be replaced: it is another user's file in a sticky folder"):
+        check_target(target)
+    check_target(tmp_path / "new.npz")
+    tmp_path.chmod(0o755)
+    check_target(target)
+    assert names_in(tmp_path) == ["bg.npz"]
+
+
 @pytest.mark.skipif(not IS_ROOT, reason="only root can be two users")
 def test_another_users_file_in_a_sticky_folder_and_a_read_only_folder_are_refused() -> None:
     # Not in pytest's folder, which other users may not enter.

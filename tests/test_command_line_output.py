@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pxdbg_runtime import Digits
+from pxdbg_runtime.command_line import output_streams
 from pxdbg_runtime.command_line.console import log_to_terminal, stderr, stdout
 from pxdbg_runtime.command_line.safe_text import keep_colours, make_safe
 from pxdbg_runtime.digit_files import HowMade, opened_for_writing, read_digits
@@ -148,6 +149,27 @@ def test_streams_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     stdout.print("into the void")
     stderr.print("into the void")
     assert not stderr.draws_bars
+
+
+@posix_alone
+def test_a_pipe_that_does_not_block_loses_what_nobody_reads_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python raises BlockingIOError there."""
+    monkeypatch.setattr(output_streams, "_BUSY_READER_S", 0.05)
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with os.fdopen(theirs, "w", encoding="utf-8") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        monkeypatch.setattr(sys, "__stdout__", pipe)
+        output_streams.protect_standard_streams()
+        assert sys.stdout is not pipe
+        stdout.print("x" * 200_000, soft_wrap=True)
+        n_read = len(os.read(ours, 1_000_000))
+        assert 1_000 < n_read < 200_000
+        stdout.print("y", soft_wrap=True)
+        assert os.read(ours, 100) == b"y\n"  # it goes on when somebody reads
+        os.close(ours)
+        stdout.print("nobody is there")
+        assert list(output_streams.unwritable_streams()) == []  # that is no fault
 
 
 def test_safe_text() -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class StopSignals:
             self._under_way = None
             again = threading.Timer(_RETRY_S, _interrupt_main_thread, [self.received])
             again.daemon = True
-            again.start()
+            with suppress(RuntimeError):  # no more threads: `raise_if_stopped` has to do
+                again.start()
         elif self._report_lost is not None:
             self._report_lost(lost)
 

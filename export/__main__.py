@@ -13,13 +13,14 @@ import typer
 from export import payload
 from export.pipeline import ORIGINAL_MIN_CHARGE, export_checkpoint
 from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.optional import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app = Program(name="python -m export", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
 class Family(StrEnum):

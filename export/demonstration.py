@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from export.__main__ import Family
 from export.charge import charge_thresholds, charges_of
 from export.models import FAMILIES, LATENT_SIZE, GeneratorModule
-from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.command_line.console import failures_reported
+from pxdbg_runtime.command_line.program import Program
 
 __all__ = ["Target", "demonstration_model"]
 
@@ -162,11 +163,15 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 3,
 ) -> None:
     """Write a checkpoint of random weights: for demonstrations and tests, without physics."""
-    state = demonstration_model(model.value, seed).state_dict()
-    with failures_reported(), written_whole(output) as partial:
-        safetensors.torch.save_file(state, partial)
+    with failures_reported():
+        check_target(output)
+        state = demonstration_model(model.value, seed).state_dict()
+        with written_whole(output) as partial:
+            partial.write_bytes(safetensors.torch.save(state))
     typer.echo(f"wrote {output}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = Program(name="python -m export.demonstration", add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

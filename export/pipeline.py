@@ -18,7 +18,7 @@ from export.parity import compute_references, measure_parity, require_parity
 from export.precisions import Made, explained, made
 from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
 from pxdbg_runtime import __version__
-from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.card import N_THRESHOLDS, Draw, GraphInput, MadeWith, ModelCard, Nature, Parity
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
 from pxdbg_runtime.graph_file import GraphFile, read_graph_file, sealed
@@ -111,6 +111,10 @@ def export_checkpoint(
     if not _NAME.fullmatch(name):
         message = f"--name must hold letters, digits, '.', '_' and '-' alone, but is {name!r}."
         raise ArgumentValueError("name", message)
+    suffix = "" if target == "cpu" else f"-{target}"
+    path = output / f"{name}-{precision}{suffix}.onnx"
+    if output.is_dir():  # else it is made in the end
+        check_target(path, room_bytes=100_000)
     model = load_checkpoint(checkpoint, family, wrapper=wrapper)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     tell(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
@@ -164,8 +168,7 @@ def export_checkpoint(
             references, final, graph.thresholds, precision, "charges" if gives_charges else "values"
         ),
     )
-    suffix = "" if target == "cpu" else f"-{target}"
-    return _written(output / f"{name}-{precision}{suffix}.onnx", final.SerializeToString(), card)
+    return _written(path, final.SerializeToString(), card)
 
 
 def _written(target: Path, model: bytes, card: ModelCard) -> GraphFile:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.atomic_file import open_partial
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, JsonFieldError
 from pxdbg_runtime.optional import require
 from pxdbg_runtime.provenance import HowMade, how_made
+from pxdbg_runtime.reporting_writer import ReportingWriter
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS, SENSORS
 
 if TYPE_CHECKING:
@@ -105,10 +106,9 @@ def opened_for_writing(path: Path, how: HowMade) -> Iterator[DigitWriter]:
         If the file cannot be written; nothing is left behind then.
     """
     check_suffix(path)
-    with written_whole(path) as partial:
-        opened = _parquet_writer if path.suffix == ".parquet" else _npz_writer
-        with opened(partial, how) as writer:
-            yield writer
+    opened = _parquet_writer if path.suffix == ".parquet" else _npz_writer
+    with open_partial(path) as partial, ReportingWriter(path, opened(partial, how)) as writer:
+        yield writer
 
 
 class _ParquetWriter:
@@ -121,14 +121,18 @@ class _ParquetWriter:
             metadata={_METADATA_KEY: how.to_json()},
         )
         self._table_of = pa.Table.from_arrays
-        self._file = pyarrow.parquet.ParquetWriter(partial, self._fields, compression="zstd", write_page_checksum=True)
+        self._sink = partial.open("wb")  # pyarrow takes no path that is not UTF-8
+        self._file = pyarrow.parquet.ParquetWriter(
+            self._sink, self._fields, compression="zstd", write_page_checksum=True
+        )
 
     def write(self, digits: Digits) -> None:
         columns = [getattr(digits, name) for name in COLUMN_DTYPES]
         self._file.write_table(self._table_of(columns, schema=self._fields))
 
     def close(self) -> None:
-        self._file.close()
+        with self._sink:
+            self._file.close()
 
 
 @contextlib.contextmanager

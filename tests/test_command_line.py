@@ -6,10 +6,8 @@ The other commands are in test_command_line_inspection; what kinds of bad input 
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -322,28 +320,4 @@ def test_as_a_program(tmp_path: Path) -> None:
     done = subprocess.run(bad, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"Error: The model 'gone' is not a shipped model: [^\n]*\n", done.stderr)
-    assert names_in(tmp_path) == []
-
-
-@pytest.mark.slow
-@each_suffix
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_no_file(tmp_path: Path, suffix: str, sent: signal.Signals) -> None:
-    # A shell that runs the tests in the background may have switched interrupts off.
-    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    command = [sys.executable, "-c", f"{listening}; {PROGRAM}", "generate", "--events", "100000", "--output"]
-    with subprocess.Popen(
-        [*command, f"bg{suffix}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not names_in(tmp_path) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        (partial,) = names_in(tmp_path)
-        time.sleep(0.5)
-        process.send_signal(sent)
-        stdout, stderr = process.communicate(timeout=60)
-    assert partial.endswith(".partial")
-    assert process.returncode in {1, 130, 143}
-    assert "Traceback" not in stdout + stderr
-    assert "wrote" not in stdout
     assert names_in(tmp_path) == []

@@ -234,7 +234,11 @@ def test_plot_an_event_that_is_not_there(tmp_path: Path, event: int) -> None:
         ("bg.npz", 2, "Missing option '--output'"),
         ("bg.root --output event.png", 2, r"must end in \.parquet or \.npz"),
         ("gone.npz --output event.png", 1, "cannot be read: No such file"),
-        ("bg.npz --output nowhere/event.png", 1, "nowhere/event.png cannot be written: No such file or directory"),
+        (
+            "bg.npz --output nowhere/event.png",
+            1,
+            "nowhere/event.png cannot be written: the folder nowhere does not exist",
+        ),
         ("bg.npz --output bg.npz/event.png", 1, "bg.npz/event.png cannot be written: Not a directory"),
         ("bg.npz --output event.pgf", 2, "must end in the name of a picture format"),
     ],

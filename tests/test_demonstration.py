@@ -89,4 +89,4 @@ def test_command_says_where_it_cannot_write(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(typer.Exit) as ended:  # its text is empty: the sentence is on the standard error
         main(model=Family.RESNET, output=tmp_path / "gone" / "resnet.safetensors")
     assert ended.value.exit_code == 1
-    assert "gone/resnet.safetensors cannot be written: No such file" in capsys.readouterr().err
+    assert "gone/resnet.safetensors cannot be written: the folder " in capsys.readouterr().err

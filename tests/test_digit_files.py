@@ -206,7 +206,7 @@ def test_a_new_file_takes_the_place_of_the_old(tmp_path: Path, suffix: str) -> N
 def test_no_folder_to_write_in(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "nowhere" / f"digits{suffix}"
     with pytest.raises(
-        OutputError, match=r"nowhere/digits\.\w+ cannot be written: No such file or directory\."
+        OutputError, match=r"nowhere/digits\.\w+ cannot be written: the folder \S+nowhere does not exist\."
     ) as info:
         write(path, [SAMPLE])
     assert info.value.path == path

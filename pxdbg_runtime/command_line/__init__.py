@@ -10,13 +10,15 @@ from pxdbg_runtime.command_line.check import check
 from pxdbg_runtime.command_line.console import log_to_terminal, stdout
 from pxdbg_runtime.command_line.generate import generate
 from pxdbg_runtime.command_line.inspect_files import models, plot, show
+from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.providers import providers
 from pxdbg_runtime.command_line.validate import validate
 from pxdbg_runtime.version import __version__
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app = Program(
+    name="pxdbg",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
+from pxdbg_runtime.atomic_file import check_target
 from pxdbg_runtime.card import Fidelity, ModelCard
 from pxdbg_runtime.command_line.console import failures_reported, stdout
 from pxdbg_runtime.digit_files import SUFFIXES, DigitFile, read_digits
@@ -28,7 +28,7 @@ def models() -> None:
         for listed in shipped_graphs():
             card = find_graph(listed.name, listed.precision, listed.target).card
             size = f"{listed.size / 1e6:.1f} MB"
-            table.add_row(*map(escape, (listed.name, listed.precision, size, card.nature, card.provenance)))
+            table.add_row(listed.name, listed.precision, size, card.nature, card.provenance)
         stdout.print(table)
 
 
@@ -52,6 +52,7 @@ def plot(
 ) -> None:
     """Draw one event: both layers unrolled, hits coloured by charge, and the charge spectrum."""
     with failures_reported():
+        check_target(output, room_bytes=100_000)
         content = read_digits(file)
         how = content.how_made
         chosen = how.first_event if event is None else event
@@ -69,8 +70,8 @@ def _show_graph(graph: GraphFile) -> None:
     card = graph.card
     table = Table("", Column(overflow="fold"), show_header=False)
     for key, value in _card_rows(card):
-        table.add_row(key, escape(value))
-    table.add_row("file", escape(f"{graph.path}, {graph.size / 1e6:.1f} MB"))
+        table.add_row(key, value)
+    table.add_row("file", f"{graph.path}, {graph.size / 1e6:.1f} MB")
     table.add_row("SHA-256", graph.sha256)
     stdout.print(table)
 

@@ -22,6 +22,7 @@ __all__ = [
     "JsonFieldError",
     "ManifestError",
     "MarginalsError",
+    "MemoryLimitError",
     "MissingPackageError",
     "MissingReleaseError",
     "ModelNotFoundError",
@@ -29,6 +30,7 @@ __all__ = [
     "OutputError",
     "ProviderError",
     "PxdbgError",
+    "ThreadLimitError",
 ]
 
 
@@ -198,6 +200,37 @@ class ProviderError(PxdbgError, RuntimeError):
 
 class InferenceError(PxdbgError, RuntimeError):
     """ONNX Runtime could not make a session of a graph, or failed while it ran one."""
+
+
+class MemoryLimitError(PxdbgError, MemoryError):
+    """There is less memory, or room for it in the address space, than the call needs.
+
+    Attributes
+    ----------
+    needed_bytes : int
+        What it needs beside what this process holds already.
+    """
+
+    def __init__(self, needed_bytes: int, message: str) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+
+
+class ThreadLimitError(PxdbgError, RuntimeError):
+    """The system starts fewer threads than were asked for.
+
+    Attributes
+    ----------
+    asked : int
+        Threads that were to be started.
+    started : int
+        Threads that could be.
+    """
+
+    def __init__(self, asked: int, started: int, message: str) -> None:
+        super().__init__(message)
+        self.asked = asked
+        self.started = started
 
 
 class MissingPackageError(PxdbgError, ImportError):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
+from pxdbg_runtime.address_space import check_room_for_events, check_room_for_libraries
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS
 from pxdbg_runtime.shipped import find_graph
 from pxdbg_runtime.streams import MIN_SEED, RandomStreamName, check_event, check_seed, make_stream
+from pxdbg_runtime.threads import report_thread_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -119,6 +122,7 @@ class Generator:
         self.random_stream = random_stream
         checked_batch_size = _checked_batch_size(batch_size)
         # ONNX Runtime and numba load here, when first needed: importing the package must stay cheap.
+        check_room_for_libraries()
         from pxdbg_runtime.digitisation import Digitiser
         from pxdbg_runtime.providers import CPU, likely_target
         from pxdbg_runtime.session import ImageSession
@@ -143,6 +147,10 @@ class Generator:
         on_cpu = DEFAULT_BATCH_SIZE if self.card.precision == "int8" else _OF_FLOAT32
         default = on_cpu if self.provider == CPU else _WHOLE_EVENT
         self.batch_size = default if checked_batch_size is None else checked_batch_size
+        if self.provider == CPU:
+            check_room_for_events(
+                self.card.precision, self.batch_size, sum(math.prod(d.shape) for d in self.card.draws)
+            )
         if self.card.nature != "checkpoint":
             _log.warning("The model %s is a %s. %s", self.card.name, self.card.nature, self.card.provenance)
 
@@ -219,7 +227,7 @@ class Generator:
         starts = range(0, N_SENSORS, self.batch_size)
         batches = [range(start, min(start + self.batch_size, N_SENSORS)) for start in starts]
         buffers = [self._session.buffer(self.batch_size) for _ in batches[:2]]
-        with ThreadPoolExecutor(max_workers=1) as worker:
+        with report_thread_limit(), ThreadPoolExecutor(max_workers=1) as worker:
             coming = worker.submit(self._session.images, batches[0], draws, buffers[0])
             for number, sensors in enumerate(batches, start=1):
                 images = coming.result()

@@ -1,0 +1,134 @@
+"""The address space of a process: batch systems limit it, and several libraries abort or hang where it ends.
+
+``ulimit -v`` (RLIMIT_AS) counts what is reserved, used or not. NumPy's OpenBLAS reserves tens of megabytes a CPU, Arrow's
+memory pool a gigabyte, glibc 64 MB a thread, and none of that is used here. So where there is a limit, they are told to
+reserve less, and the room that the work needs is reserved, and freed again, before it begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pxdbg_runtime.errors import MemoryLimitError
+
+if TYPE_CHECKING:
+    from pxdbg_runtime.card import Precision
+
+__all__ = ["check_room", "check_room_for_events", "check_room_for_libraries", "limit_bytes", "reserve_less"]
+
+_MB: Final = 10**6
+_SETTINGS: Final = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+_M_ARENA_MAX: Final = -8
+"""glibc's number of the parameter that MALLOC_ARENA_MAX sets (malloc.h)."""
+_LIBRARIES_MB: Final = 420
+"""ONNX Runtime, numba with LLVM and what it imports of SciPy, the smallest session, its images: measured 390 MB."""
+_KERNELS_MB: Final = 130
+"""What numba imports of SciPy when it compiles first, 78 MB of that; the kernels, and a second thread's stack."""
+_IMAGE_MB: Final = {"int8": 40, "float16": 90, "float32": 90}
+"""Activations of one image: measured 13 (ConvNet) to 37 (ResNet) in int8, 28 to 85 in float32."""
+_DRAWN_VALUE_BYTES: Final = 64
+"""The arrays in float64 between the random bits and a value."""
+
+
+def limit_bytes() -> int | None:
+    """Find out how large the address space of this process may become; None if there is no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if soft == resource.RLIM_INFINITY else int(soft)
+
+
+def reserve_less() -> None:
+    """Where the address space is limited, tell NumPy, Arrow and glibc to reserve less of it.
+
+    It has to come before NumPy and pyarrow are imported. What the environment says already stays.
+    """
+    if limit_bytes() is None:
+        return
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(AttributeError):  # a C library other than glibc
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def check_room_for_libraries() -> None:
+    """Check that the libraries that compute events can be imported; raises as `check_room`."""
+    if "numba" not in sys.modules:
+        check_room(_LIBRARIES_MB * _MB, "Generating events")
+
+
+def check_room_for_events(precision: Precision, batch_size: int, n_values: int) -> None:
+    """Check that events can be computed on a CPU by a session that is made; raises as `check_room`.
+
+    Parameters
+    ----------
+    precision : {"float32", "float16", "int8"}
+    batch_size : int
+        Images a call.
+    n_values : int
+        Random values an event.
+    """
+    n_bytes = (_KERNELS_MB + batch_size * _IMAGE_MB[precision]) * _MB + n_values * _DRAWN_VALUE_BYTES
+    check_room(n_bytes, f"Generating events in {precision} with batch_size={batch_size}")
+
+
+def check_room(n_bytes: int, purpose: str) -> None:
+    """Check that so many bytes can be reserved beside what this process holds.
+
+    Parameters
+    ----------
+    n_bytes : int
+    purpose : str
+        What needs them, as the beginning of a sentence.
+
+    Raises
+    ------
+    MemoryLimitError
+        If they cannot.
+    """
+    if _can_reserve(n_bytes):
+        return
+    needed = f"{purpose} needs about {_megabytes(n_bytes)} of address space more"
+    limit, in_use = limit_bytes(), _in_use_bytes()
+    if limit is None or in_use is None:
+        message = f"{needed} than this system grants: free memory, or raise the limit."
+    else:
+        total = in_use + n_bytes
+        message = (
+            f"{needed} than the {_megabytes(in_use)} in use, {_megabytes(total)} in all, but the limit is "
+            f"{_megabytes(limit)}: raise it with ulimit -v {-(-total // 1000)} or more, or lift it with ulimit -v unlimited."
+        )
+    raise MemoryLimitError(n_bytes, message)
+
+
+def _can_reserve(n_bytes: int) -> bool:
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows has no such limit
+        return True
+    try:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        mmap.mmap(-1, n_bytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE).close()
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _in_use_bytes() -> int | None:
+    """Size of the address space as Linux counts it; None elsewhere."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * mmap.PAGESIZE
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{-(-n_bytes // _MB):,} MB"

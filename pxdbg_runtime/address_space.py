@@ -9,18 +9,33 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import mmap
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pxdbg_runtime.cgroups import memory_limit_bytes
 from pxdbg_runtime.errors import MemoryLimitError
+from pxdbg_runtime.threads import count_startable_threads, process_limit, require_threads
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
     from pxdbg_runtime.card import Precision
 
-__all__ = ["check_room", "check_room_for_events", "check_room_for_libraries", "limit_bytes", "reserve_less"]
+__all__ = [
+    "check_room",
+    "check_room_for_events",
+    "check_room_for_libraries",
+    "explain_memory_failure",
+    "import_within_limits",
+    "limit_bytes",
+    "report_memory_errors",
+    "reserve_less",
+]
 
 _MB: Final = 10**6
 _SETTINGS: Final = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
@@ -34,6 +49,13 @@ _IMAGE_MB: Final = {"int8": 40, "float16": 90, "float32": 90}
 """Activations of one image: measured 13 (ConvNet) to 37 (ResNet) in int8, 28 to 85 in float32."""
 _DRAWN_VALUE_BYTES: Final = 64
 """The arrays in float64 between the random bits and a value."""
+_PACKAGE_MB: Final = {"pyarrow": 150, "matplotlib": 200, "scipy": 150}
+"""To import a package and do with it what is done here: measured 125, 170 and 120 MB."""
+_ARROW_THREADS: Final = 2
+_MANY_PROCESSES: Final = 10_000
+"""Processes of a user: a limit above is no limit on a job."""
+_OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "bad allocation")
+"""What ONNX Runtime's errors say then."""
 
 
 def limit_bytes() -> int | None:
@@ -47,17 +69,81 @@ def limit_bytes() -> int | None:
 
 
 def reserve_less() -> None:
-    """Where the address space is limited, tell NumPy, Arrow and glibc to reserve less of it.
+    """Where the address space or the number of threads is limited, tell NumPy, Arrow and glibc to take less of it.
 
-    It has to come before NumPy and pyarrow are imported. What the environment says already stays.
+    It has to come before NumPy and pyarrow are imported. What the environment says already stays. NumPy's OpenBLAS starts a
+    thread for each CPU, and ends the program with SIGINT if it cannot.
     """
-    if limit_bytes() is None:
+    is_limited = limit_bytes() is not None
+    n_cpus = os.cpu_count() or 1
+    if not is_limited and (process_limit() > _MANY_PROCESSES or count_startable_threads(n_cpus) == n_cpus):
         return
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+    if is_limited and sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
         with contextlib.suppress(AttributeError):  # a C library other than glibc
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def import_within_limits(module: str) -> ModuleType:
+    """Import a module of an optional package, unless there is too little room for it.
+
+    Raises
+    ------
+    MemoryLimitError, ThreadLimitError
+        If the package is known to need more address space or threads than this process gets.
+    """
+    package = module.partition(".")[0]
+    is_limited = limit_bytes() is not None
+    if is_limited and package in _PACKAGE_MB and package not in sys.modules:
+        check_room(_PACKAGE_MB[package] * _MB, f"Importing {package}")
+    imported = importlib.import_module(module)
+    if package == "pyarrow":
+        require_threads(_ARROW_THREADS)
+        if is_limited:  # it would start a thread for each CPU to read a file, each with its stack
+            arrow = sys.modules["pyarrow"]
+            arrow.set_cpu_count(1)
+            arrow.set_io_thread_count(1)
+    return imported
+
+
+@contextlib.contextmanager
+def report_memory_errors() -> Iterator[None]:
+    """Turn Python's and NumPy's error for too little memory into ours.
+
+    Raises
+    ------
+    MemoryLimitError
+    """
+    try:
+        yield
+    except MemoryLimitError:
+        raise
+    except MemoryError as error:
+        text = " ".join(str(error).split()) or "Python could not allocate more"
+        raise _memory_error(text) from error
+
+
+def explain_memory_failure(error: Exception) -> MemoryLimitError | None:
+    """Make an error of ours of one of ONNX Runtime's that tells of too little memory; None if it does not."""
+    text = " ".join(str(error).split())
+    if not any(words in text for words in _OUT_OF_MEMORY):
+        return None
+    return _memory_error(f"ONNX Runtime could not allocate more: {text}")
+
+
+def _memory_error(text: str) -> MemoryLimitError:
+    limits = {
+        "address space (ulimit -v)": limit_bytes(),
+        "cgroup's memory": memory_limit_bytes(),
+    }
+    known = " and ".join(f"{name} {_megabytes(limit)}" for name, limit in limits.items() if limit is not None)
+    message = (
+        f"There is not enough memory: {text}. "
+        f"{f'The limits of this job are: {known}' if known else 'No limit of this job is known'}. Take more memory, or a "
+        "smaller batch_size or number of events."
+    )
+    return MemoryLimitError(None, message)
 
 
 def check_room_for_libraries() -> None:

@@ -207,11 +207,11 @@ class MemoryLimitError(PxdbgError, MemoryError):
 
     Attributes
     ----------
-    needed_bytes : int
-        What it needs beside what this process holds already.
+    needed_bytes : int or None
+        What it needs beside what this process holds already; None if it is not known.
     """
 
-    def __init__(self, needed_bytes: int, message: str) -> None:
+    def __init__(self, needed_bytes: int | None, message: str) -> None:
         super().__init__(message)
         self.needed_bytes = needed_bytes
 

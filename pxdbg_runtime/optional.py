@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from pxdbg_runtime.address_space import import_within_limits
 from pxdbg_runtime.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         If it is not installed.
     """
     try:
-        return importlib.import_module(module)
+        return import_within_limits(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:

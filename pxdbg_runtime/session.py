@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from pxdbg_runtime.address_space import explain_memory_failure
 from pxdbg_runtime.card import FULL_WEIGHT_BITS
 from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.errors import ArgumentTypeError, InferenceError, ProviderError
@@ -126,7 +127,7 @@ class ImageSession:
             self._session.run_with_iobinding(binding)
         except _session_errors() as error:
             message = f"ONNX Runtime failed to run {self._graph.path} on {self.provider}: {_one_line(error)}"
-            raise InferenceError(message) from error
+            raise explain_memory_failure(error) or InferenceError(message) from error
         return images
 
     def _chosen(self) -> tuple[InferenceSession, str]:
@@ -174,7 +175,7 @@ class ImageSession:
                 enable_fallback=0,
             )
         except _session_errors() as error:
-            raise self._refusal(provider, error) from error
+            raise explain_memory_failure(error) or self._refusal(provider, error) from error
         if session.get_providers()[0] != provider:
             reason = why_it_failed(provider) or "it did not load"
             message = f"{provider} cannot run here: {reason}; ONNX Runtime would run on {session.get_providers()[0]}."

@@ -17,7 +17,16 @@ from pxdbg_runtime.errors import ThreadLimitError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["JobCpus", "check_thread_count", "count_job_cpus", "prepare_threads", "report_thread_limit"]
+__all__ = [
+    "JobCpus",
+    "check_thread_count",
+    "count_job_cpus",
+    "count_startable_threads",
+    "prepare_threads",
+    "process_limit",
+    "report_thread_limit",
+    "require_threads",
+]
 
 _MAX_THREADS: Final = 4096
 """More than any machine has cores; ONNX Runtime would try to start as many as it is told."""
@@ -95,10 +104,30 @@ def prepare_threads(nintra: int, ninter: int) -> None:
             cpus.limited_by,
             cpus.count,
         )
-    wanted = n_threads - 1 + _SPARE_THREADS
+    require_threads(n_threads - 1 + _SPARE_THREADS)
+
+
+def require_threads(wanted: int) -> None:
+    """Check that threads can be started beside those that run.
+
+    Raises
+    ------
+    ThreadLimitError
+        If the system starts fewer.
+    """
     n_started = count_startable_threads(wanted)
     if n_started < wanted:
         raise _limit_error(wanted, n_started)
+
+
+def process_limit() -> float:
+    """Find out how many processes and threads the user may have (ulimit -u); infinity if there is no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
 def count_startable_threads(wanted: int) -> int:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
+from pxdbg_runtime.address_space import report_memory_errors
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, PxdbgError
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ stderr = Console(stderr=True, highlight=False)
 def failures_reported() -> Iterator[None]:
     """Turn this package's errors into a sentence on the standard error and an exit code."""
     try:
-        yield
+        with report_memory_errors():
+            yield
     except PxdbgError as error:
         stderr.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
         is_usage = isinstance(error, (ArgumentTypeError, ArgumentValueError))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import mmap
 import os
@@ -30,6 +31,7 @@ __all__ = [
     "check_room",
     "check_room_for_events",
     "check_room_for_libraries",
+    "check_room_for_validation",
     "explain_memory_failure",
     "import_within_limits",
     "limit_bytes",
@@ -47,11 +49,14 @@ _KERNELS_MB: Final = 130
 """What numba imports of SciPy when it compiles first, 78 MB of that; the kernels, and a second thread's stack."""
 _IMAGE_MB: Final = {"int8": 40, "float16": 90, "float32": 90}
 """Activations of one image: measured 13 (ConvNet) to 37 (ResNet) in int8, 28 to 85 in float32."""
+_VALIDATION_MB: Final = 750
+"""Pyarrow, numba, matplotlib, SciPy, and the figures of a sample: measured 710 MB."""
 _DRAWN_VALUE_BYTES: Final = 64
 """The arrays in float64 between the random bits and a value."""
 _PACKAGE_MB: Final = {"pyarrow": 150, "matplotlib": 200, "scipy": 150}
 """To import a package and do with it what is done here: measured 125, 170 and 120 MB."""
-_ARROW_THREADS: Final = 2
+_ARROW_THREADS: Final = 3
+_OTHER_THREADS: Final = 16
 _MANY_PROCESSES: Final = 10_000
 """Processes of a user: a limit above is no limit on a job."""
 _OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "bad allocation")
@@ -71,18 +76,24 @@ def limit_bytes() -> int | None:
 def reserve_less() -> None:
     """Where the address space or the number of threads is limited, tell NumPy, Arrow and glibc to take less of it.
 
-    It has to come before NumPy and pyarrow are imported. What the environment says already stays. NumPy's OpenBLAS starts a
-    thread for each CPU, and ends the program with SIGINT if it cannot.
+    It has to come before NumPy and pyarrow are imported. What the environment says already stays. Each OpenBLAS, NumPy's
+    and SciPy's, starts a thread for each CPU, and ends the program with SIGINT if it cannot.
     """
-    is_limited = limit_bytes() is not None
-    n_cpus = os.cpu_count() or 1
-    if not is_limited and (process_limit() > _MANY_PROCESSES or count_startable_threads(n_cpus) == n_cpus):
+    if not _is_limited():
         return
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    if is_limited and sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+    if limit_bytes() is not None and sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
         with contextlib.suppress(AttributeError):  # a C library other than glibc
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+@functools.cache
+def _is_limited() -> bool:
+    if limit_bytes() is not None:
+        return True
+    wanted = 2 * (os.cpu_count() or 1) + _OTHER_THREADS
+    return process_limit() <= _MANY_PROCESSES and count_startable_threads(wanted) < wanted
 
 
 def import_within_limits(module: str) -> ModuleType:
@@ -94,16 +105,18 @@ def import_within_limits(module: str) -> ModuleType:
         If the package is known to need more address space or threads than this process gets.
     """
     package = module.partition(".")[0]
-    is_limited = limit_bytes() is not None
-    if is_limited and package in _PACKAGE_MB and package not in sys.modules:
+    if not _is_limited() or package in sys.modules:
+        return importlib.import_module(module)
+    if package in _PACKAGE_MB:
         check_room(_PACKAGE_MB[package] * _MB, f"Importing {package}")
+    if package != "pyarrow":
+        return importlib.import_module(module)
+    require_threads(_ARROW_THREADS)
     imported = importlib.import_module(module)
-    if package == "pyarrow":
-        require_threads(_ARROW_THREADS)
-        if is_limited:  # it would start a thread for each CPU to read a file, each with its stack
-            arrow = sys.modules["pyarrow"]
-            arrow.set_cpu_count(1)
-            arrow.set_io_thread_count(1)
+    # To read a file it would start a thread for each CPU, each with its stack.
+    arrow = sys.modules["pyarrow"]
+    arrow.set_cpu_count(1)
+    arrow.set_io_thread_count(1)
     return imported
 
 
@@ -144,6 +157,11 @@ def _memory_error(text: str) -> MemoryLimitError:
         "smaller batch_size or number of events."
     )
     return MemoryLimitError(None, message)
+
+
+def check_room_for_validation() -> None:
+    """Check that a page of figures can be made of samples; raises as `check_room`."""
+    check_room(_VALIDATION_MB * _MB, "A validation")
 
 
 def check_room_for_libraries() -> None:

@@ -30,8 +30,8 @@ __all__ = [
 
 _MAX_THREADS: Final = 4096
 """More than any machine has cores; ONNX Runtime would try to start as many as it is told."""
-_SPARE_THREADS: Final = 2
-"""One computes images while others become digits, one draws a progress bar."""
+_SPARE_THREADS: Final = 3
+"""One computes images while others become digits, one draws a progress bar, one for what libraries start."""
 _REFUSED: Final = "can't start new thread"
 
 _log = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Column, Table
 
+from pxdbg_runtime.address_space import check_room_for_validation
 from pxdbg_runtime.atomic_file import written_whole
 from pxdbg_runtime.command_line.console import end_on_sigterm, failures_reported, stderr, stdout
 from pxdbg_runtime.command_line.generate import events_progress
@@ -46,6 +47,7 @@ def validate(
     """
     with failures_reported():
         _check_report(report)
+        check_room_for_validation()
         for module in ("scipy.stats", "matplotlib", "hist", "mplhep"):
             require(module, extra="validate", purpose="A validation")
         # Here, because they load numba, which no other command's start shall wait for.

@@ -202,7 +202,7 @@ class InferenceError(PxdbgError, RuntimeError):
     """ONNX Runtime could not make a session of a graph, or failed while it ran one."""
 
 
-class MemoryLimitError(PxdbgError, MemoryError):
+class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because MemoryError has a constructor of its own
     """There is less memory, or room for it in the address space, than the call needs.
 
     Attributes

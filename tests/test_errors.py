@@ -60,5 +60,5 @@ def test_every_error_of_the_runtime_is_here() -> None:
 
 @pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__name__)
 def test_an_error_is_of_the_kind_that_a_caller_expects(error: PxdbgError) -> None:
-    expected = (ValueError, TypeError, RuntimeError, OSError, ImportError)
+    expected = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
     assert isinstance(error, expected)

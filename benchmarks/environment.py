@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.errors import MissingPackageError
 from pxdbg_runtime.providers import onnxruntime_wheels
+from pxdbg_runtime.threads import count_job_cpus
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -82,12 +83,18 @@ def describe_environment() -> Environment:
 
 def core_count() -> int:
     """Count the cores that this process may use; a batch system often allows fewer than there are."""
-    return len(os.sched_getaffinity(0))
+    return count_job_cpus().count
 
 
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """Bind this process to one of its cores for a while, so that one thread's worth of work has one core's time."""
+    """Bind this process to one of its cores for a while, so that one thread's worth of work has one core's time.
+
+    Only Linux binds processes; elsewhere it does nothing.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:

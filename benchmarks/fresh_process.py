@@ -6,8 +6,10 @@ needs, and little beside.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import platform
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -68,13 +70,24 @@ def run_fresh(work: Callable[..., Sequence[float]], *arguments: str) -> FreshRun
 def _peak_bytes() -> int:
     """Give the largest resident size of this process so far.
 
-    Not ``getrusage``: its ``ru_maxrss`` begins with the size of the process that started this one.
+    On Linux not ``getrusage``: its ``ru_maxrss`` begins with the size of the process that started this one.
+
+    Raises
+    ------
+    RuntimeError
+        If the system does not tell.
     """
-    for line in _STATUS.read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * _BYTES_PER_KIB
-    message = f"{_STATUS} says nothing of the peak of the memory (VmHWM)"
-    raise RuntimeError(message)
+    with contextlib.suppress(OSError):
+        for line in _STATUS.read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * _BYTES_PER_KIB
+    try:
+        import resource
+    except ImportError:  # Windows
+        message = f"the peak of the memory is not known here: there is neither VmHWM in {_STATUS} nor getrusage"
+        raise RuntimeError(message) from None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * _BYTES_PER_KIB
 
 
 def _main(module: str, function: str, *arguments: str) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pxdbg_runtime.address_space import reserve_less
+
+reserve_less()
+
 from pxdbg_runtime.card import ModelCard
 from pxdbg_runtime.digits import DIGIT_DTYPE, Digits
 from pxdbg_runtime.errors import PxdbgError

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import platform
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,7 +43,7 @@ class Cpu:
 
 @functools.cache
 def this_cpu(cpuinfo: Path = _CPUINFO) -> Cpu:
-    """Find out what Linux says of this machine's CPU; on another system nothing is known but a name."""
+    """Find out what Linux says of this machine's CPU; of other systems only its name is asked."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -51,7 +53,38 @@ def this_cpu(cpuinfo: Path = _CPUINFO) -> Cpu:
         key, _, value = line.partition(":")
         fields.setdefault(key.strip().lower(), value.strip())
     flags = set(fields.get("flags", fields.get("features", "")).split())
-    name = fields.get("model name") or platform.processor() or platform.machine() or "unknown"
+    name = fields.get("model name") or _arm_name(fields) or _name_elsewhere()
     return Cpu(
         name=name, dot_products=tuple(each for each in _DOT_PRODUCTS if each in flags), features=frozenset(flags)
     )
+
+
+def _arm_name(fields: dict[str, str]) -> str:
+    """Name an Arm CPU by the numbers of its maker and kind, which are all that Linux tells of it."""
+    numbers = [fields.get(key, "") for key in ("cpu implementer", "cpu part")]
+    return f"{platform.machine()}, implementer {numbers[0]}, part {numbers[1]}" if all(numbers) else ""
+
+
+def _name_elsewhere() -> str:
+    system = platform.system()
+    name = _macos_name() if system == "Darwin" else _windows_name() if system == "Windows" else ""
+    return name or platform.processor() or platform.machine() or "unknown"
+
+
+def _macos_name() -> str:
+    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _windows_name() -> str:
+    try:
+        winreg = importlib.import_module("winreg")
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
+            name, _ = winreg.QueryValueEx(key, "ProcessorNameString")
+    except (ImportError, OSError):
+        return ""
+    return str(name).strip()

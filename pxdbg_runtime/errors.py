@@ -24,6 +24,7 @@ __all__ = [
     "KnownAnswerError",
     "ManifestError",
     "MarginalsError",
+    "MemoryLimitError",
     "MissingPackageError",
     "MissingReleaseError",
     "ModelNotFoundError",
@@ -31,6 +32,7 @@ __all__ = [
     "OutputError",
     "ProviderError",
     "PxdbgError",
+    "ThreadLimitError",
 ]
 
 
@@ -220,6 +222,37 @@ class KnownAnswerError(PxdbgError, RuntimeError):
         self.provider = provider
         self.release = release
         self.largest_difference = largest_difference
+
+
+class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because MemoryError has a constructor of its own
+    """There is less memory, or room for it in the address space, than the call needs.
+
+    Attributes
+    ----------
+    needed_bytes : int or None
+        What it needs beside what this process holds already; None if it is not known.
+    """
+
+    def __init__(self, needed_bytes: int | None, message: str) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+
+
+class ThreadLimitError(PxdbgError, RuntimeError):
+    """The system starts fewer threads than were asked for.
+
+    Attributes
+    ----------
+    asked : int
+        Threads that were to be started.
+    started : int
+        Threads that could be.
+    """
+
+    def __init__(self, asked: int, started: int, message: str) -> None:
+        super().__init__(message)
+        self.asked = asked
+        self.started = started
 
 
 class MissingPackageError(PxdbgError, ImportError):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import secrets
 from contextlib import closing
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
+from pxdbg_runtime.address_space import check_room_for_events, check_room_for_libraries
 from pxdbg_runtime.batches import compute_batches
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, GraphFileError
@@ -17,6 +19,7 @@ from pxdbg_runtime.optional import require
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS
 from pxdbg_runtime.shipped import find_graph, is_path
 from pxdbg_runtime.streams import MIN_SEED, RandomStreamName, check_event, check_seed, make_stream
+from pxdbg_runtime.threads import report_thread_limit
 
 if TYPE_CHECKING:
     import collections.abc
@@ -129,6 +132,7 @@ class Generator:
         self.random_stream = random_stream
         checked_batch_size = _checked_batch_size(batch_size)
         # ONNX Runtime and numba load here, when first needed: importing the package must stay cheap.
+        check_room_for_libraries()
         from pxdbg_runtime.providers import CPU, likely_target
         from pxdbg_runtime.session import ImageSession
         from pxdbg_runtime.verification import require_known_answer
@@ -159,6 +163,10 @@ class Generator:
         on_cpu = DEFAULT_BATCH_SIZE if self.card.precision == "int8" else _OF_FLOAT32
         default = on_cpu if self.provider == CPU else _WHOLE_EVENT
         self.batch_size = default if checked_batch_size is None else checked_batch_size
+        if self.provider == CPU:
+            check_room_for_events(
+                self.card.precision, self.batch_size, sum(math.prod(d.shape) for d in self.card.draws)
+            )
         if verify:
             require_known_answer(self._session)
         if self.card.nature != "checkpoint":
@@ -242,7 +250,8 @@ class Generator:
         draws = {draw.name: drawn for draw, drawn in zip(self.card.draws, values, strict=True)}
         starts = range(0, N_SENSORS, self.batch_size)
         batches = [range(start, min(start + self.batch_size, N_SENSORS)) for start in starts]
-        yield from compute_batches(self._session, batches, draws)
+        with report_thread_limit():
+            yield from compute_batches(self._session, batches, draws)
 
 
 def _make_again(make: Callable[[], Generator], graph_sha256: str) -> Generator:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from pxdbg_runtime.address_space import explain_memory_failure
 from pxdbg_runtime.card import FULL_WEIGHT_BITS
 from pxdbg_runtime.cpu import this_cpu
-from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, ProviderError
+from pxdbg_runtime.errors import ArgumentTypeError, InferenceError, ProviderError
 from pxdbg_runtime.forks import ForkGuard
 from pxdbg_runtime.providers import CPU, CUDA, import_onnxruntime, provider_name, why_it_failed, why_not, why_too_new
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
+from pxdbg_runtime.threads import check_thread_count, prepare_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,15 +29,12 @@ if TYPE_CHECKING:
     from pxdbg_runtime.graph_file import GraphFile
     from pxdbg_runtime.kernels import Images
 
-__all__ = ["ImageSession", "ProviderOptions", "check_thread_count"]
+__all__ = ["ImageSession", "ProviderOptions"]
 
 ProviderOptions = dict[str, str]
 _FATAL: Final = 4
 """ONNX Runtime's log level at which it leaves errors to be raised instead of printing them too."""
 _ELEMENT_TYPES: Final = {"latent": "float", "event_latent": "float", "sensor": "int64"}
-
-_MAX_THREADS: Final = 4096
-"""More than any machine has cores; ONNX Runtime would try to start as many as it is told."""
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +93,7 @@ class ImageSession:
         self._given_options = _checked_options(provider_options)
         self._nintra = check_thread_count("nintra", nintra)
         self._ninter = check_thread_count("ninter", ninter)
+        prepare_threads(self._nintra, self._ninter)
         asked = _name_of_provider(provider)
         if asked == "auto":
             self._session, self.provider = self._chosen(graph.content)
@@ -153,7 +153,7 @@ class ImageSession:
                 self._session.run_with_iobinding(binding, run)
             except _session_errors() as error:
                 message = f"ONNX Runtime failed to run {self.path} on {self.provider}: {_one_line(error)}"
-                raise InferenceError(message) from error
+                raise explain_memory_failure(error) or InferenceError(message) from error
         return images
 
     def _obstacle_to_forks(self) -> str | None:
@@ -195,6 +195,9 @@ class ImageSession:
         options.enable_mem_pattern = False
         if self._ninter > 1:
             options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        for pool in ("intra_op", "inter_op"):
+            # A thread that waits in a loop takes the CPU from another that works, where there are more threads than CPUs.
+            options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
         if provider != CPU:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
@@ -205,7 +208,7 @@ class ImageSession:
                 enable_fallback=0,
             )
         except _session_errors() as error:
-            raise self._refusal(provider, error) from error
+            raise explain_memory_failure(error) or self._refusal(provider, error) from error
         # ONNX Runtime keeps the bytes to make the session again on another provider, which enable_fallback=0 forbids.
         vars(session).pop("_model_bytes", None)
         if session.get_providers()[0] != provider:
@@ -282,26 +285,6 @@ def _checked_options(options: object) -> ProviderOptions:
         message = f"provider_options must be a mapping of texts to texts, but is {options!r}."
         raise ArgumentTypeError("provider_options", message)
     return dict(options)
-
-
-def check_thread_count(argument: str, count: object) -> int:
-    """Return a number of threads that ONNX Runtime can be told.
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        If it is not an integer, 1 or more, that a machine could have.
-    """
-    if isinstance(count, bool) or not isinstance(count, int):
-        message = f"{argument} must be a number of threads, but is {count!r}."
-        raise ArgumentTypeError(argument, message)
-    if count < 1:
-        message = f"{argument} must be 1 thread or more, but is {count}."
-        raise ArgumentValueError(argument, message)
-    if count > _MAX_THREADS:
-        message = f"{argument} must be {_MAX_THREADS} threads or fewer, but is {count}."
-        raise ArgumentValueError(argument, message)
-    return count
 
 
 def _check_against_card(session: InferenceSession, graph: GraphFile) -> None:

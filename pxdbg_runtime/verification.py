@@ -12,6 +12,7 @@ import json
 import logging
 import secrets
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import platformdirs
 
+from pxdbg_runtime.batches import compute_batches
 from pxdbg_runtime.devices import device_model
 from pxdbg_runtime.errors import KnownAnswerError
 from pxdbg_runtime.providers import import_onnxruntime
@@ -27,6 +29,7 @@ from pxdbg_runtime.streams import PhiloxStream
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.kernels import Images
     from pxdbg_runtime.known_answers import KnownAnswers, KnownImage
     from pxdbg_runtime.session import ImageSession
 
@@ -79,7 +82,11 @@ def check_known_answers(session: ImageSession, answers: KnownAnswers, *, images:
     draws = {draw.name: values for draw, values in zip(made, drawn, strict=True)}
     start = time.perf_counter()
     chosen = answers.images[:images]
-    differences = [_difference(session, answers, image, draws) for image in chosen]
+    sensors = [range(image.sensor, image.sensor + 1) for image in chosen]
+    with closing(compute_batches(session, sensors, draws)) as batches:
+        differences = [
+            _difference(session, answers, image, outputs) for image, (_, outputs) in zip(chosen, batches, strict=True)
+        ]
     largest, mean = (max(each) for each in zip(*differences, strict=True))
     return Verdict(
         images=len(chosen),
@@ -129,9 +136,9 @@ def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Verd
 
 
 def _difference(
-    session: ImageSession, answers: KnownAnswers, image: KnownImage, draws: dict[str, NDArray[np.float32]]
+    session: ImageSession, answers: KnownAnswers, image: KnownImage, outputs: Images
 ) -> tuple[float, float]:
-    found = session.images(range(image.sensor, image.sensor + 1), draws).reshape(-1)[image.pixel_numbers()]
+    found: NDArray[np.generic] = outputs.reshape(-1)[image.pixel_numbers()]
     if answers.compared == "charges" and found.dtype == np.float32:
         found = np.searchsorted(session.card.charge_table(), found, side="right").astype(np.uint8)
     difference = np.abs(found.astype(np.float64) - answers.expected(image))

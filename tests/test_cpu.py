@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
+import subprocess
+import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +14,7 @@ import pytest
 from pxdbg_runtime.cpu import Cpu, this_cpu
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 INTEL = """\
@@ -29,6 +35,11 @@ flags\t\t: fpu
         (INTEL.replace("avx512_vnni avx_vnni", "avx512bw"), "Some Xeon @ 2.00GHz", ()),
         (INTEL.replace("avx512_vnni", "xavx512_vnni").replace(" avx_vnni", ""), "Some Xeon @ 2.00GHz", ()),
         ("model name: A\nFeatures : fp asimd asimddp\n", "A", ("asimddp",)),
+        (
+            "CPU implementer\t: 0x41\nCPU part\t: 0xd40\nFeatures\t: asimddp\n",
+            f"{platform.machine()}, implementer 0x41, part 0xd40",
+            ("asimddp",),
+        ),
         ("", None, ()),
         ("no colon at all\n", None, ()),
     ],
@@ -51,3 +62,41 @@ def test_a_system_without_the_file_is_known_by_name_alone(tmp_path: Path) -> Non
 
 def test_this_machine_has_a_name() -> None:
     assert this_cpu().name
+
+
+def test_macos_is_asked_for_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert command[1:] == ["-n", "machdep.cpu.brand_string"]
+        return subprocess.CompletedProcess(command, 0, stdout="Apple M3\n")
+
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(subprocess, "run", run)
+    assert this_cpu(tmp_path / "of macOS").name == "Apple M3"
+
+
+def test_windows_is_asked_for_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def open_key(root: int, name: str) -> Iterator[str]:
+        assert (root, name) == (7, "HARDWARE\\DESCRIPTION\\System\\CentralProcessor\\0")
+        yield "a key"
+
+    registry = SimpleNamespace(
+        HKEY_LOCAL_MACHINE=7, OpenKey=open_key, QueryValueEx=lambda _key, name: (f" Some CPU of {name} ", 1)
+    )
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    monkeypatch.setitem(sys.modules, "winreg", registry)
+    assert this_cpu(tmp_path / "of Windows").name == "Some CPU of ProcessorNameString"
+
+
+@pytest.mark.parametrize("system", ["Darwin", "Windows", "FreeBSD"])
+def test_a_system_that_does_not_answer_leaves_the_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(subprocess, "run", fail)
+    monkeypatch.setitem(sys.modules, "winreg", None)
+    assert this_cpu(tmp_path / f"of {system}").name == platform.machine()

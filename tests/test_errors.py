@@ -26,12 +26,14 @@ EACH = [
     errors.JsonFieldError("opset", "A sentence."),
     errors.ManifestError(PLACE, "A sentence."),
     errors.MarginalsError(PLACE, "A sentence."),
+    errors.MemoryLimitError(2**29, "A sentence."),
     errors.MissingPackageError("pyarrow", "parquet", "A sentence."),
     errors.MissingReleaseError("basf2", "A sentence."),
     errors.ModelNotFoundError("gan", ("resnet",), "A sentence."),
     errors.ModuleStateError("A sentence."),
     errors.OutputError(PLACE, "A sentence."),
     errors.ProviderError("cuda", "A sentence."),
+    errors.ThreadLimitError(4, 1, "A sentence."),
     CheckpointError(PLACE, "A sentence."),
     GraphError("A sentence."),
     ParityError(0.5, "A sentence."),
@@ -59,5 +61,5 @@ def test_every_error_of_the_runtime_is_here() -> None:
 
 @pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__name__)
 def test_an_error_is_of_the_kind_that_a_caller_expects(error: PxdbgError) -> None:
-    expected = (ValueError, TypeError, RuntimeError, OSError, ImportError)
+    expected = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
     assert isinstance(error, expected)

@@ -154,4 +154,6 @@ def test_pytorch_is_also_judged_with_its_batch_norms_folded() -> None:
     assert any(isinstance(each, torch.nn.BatchNorm2d) for each in model.modules())
     least = dataclasses.replace(references, float32=references.exact.astype(np.float32))
     parity = measure_parity(least, tiny_of(TinyConvNet, 0).plain, THRESHOLDS, 1)
-    assert parity.pytorch_float64_difference == pytest.approx(np.abs(references.folded - references.exact).max(), rel=0.01)
+    assert parity.pytorch_float64_difference == pytest.approx(
+        np.abs(references.folded - references.exact).max(), rel=0.01
+    )

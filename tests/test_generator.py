@@ -240,10 +240,10 @@ WRONG_TYPES: Final[list[tuple[str, object, str]]] = [
     ("min_charge", True, "min_charge must be an integer, but is True"),
     ("min_charge", 7.0, r"min_charge must be an integer, but is 7\.0"),
     ("min_charge", "7", "min_charge must be an integer, but is '7'"),
-    ("nintra", True, "nintra must be a number of threads, but is True"),
-    ("nintra", 1.5, r"nintra must be a number of threads, but is 1\.5"),
-    ("ninter", "2", "ninter must be a number of threads, but is '2'"),
-    ("ninter", None, "ninter must be a number of threads, but is None"),
+    ("nintra", True, "nintra must be an integer, but is True"),
+    ("nintra", 1.5, r"nintra must be an integer, but is 1\.5"),
+    ("ninter", "2", "ninter must be an integer, but is '2'"),
+    ("ninter", None, "ninter must be an integer, but is None"),
 ]
 WRONG_VALUES: Final[list[tuple[str, object, str]]] = [
     ("precision", "float8", "precision must be one of auto, float32, float16, int8, but is 'float8'"),
@@ -260,8 +260,8 @@ WRONG_VALUES: Final[list[tuple[str, object, str]]] = [
     ("batch_size", -1, "batch_size must lie between 1 and 40 images, but is -1"),
     ("min_charge", 0, "min_charge must lie between the model's own 1 and 255 ADU, but is 0"),
     ("min_charge", 256, "min_charge must lie between the model's own 1 and 255 ADU, but is 256"),
-    ("nintra", 0, "nintra must be 1 thread or more, but is 0"),
-    ("ninter", -4, "ninter must be 1 thread or more, but is -4"),
+    ("nintra", 0, "nintra must lie between 1 and 4096 threads, but is 0"),
+    ("ninter", -4, "ninter must lie between 1 and 4096 threads, but is -4"),
 ]
 
 

@@ -77,7 +77,9 @@ def test_the_graph_after_each_pass_is_computed_rightly(kind: str, target: Target
         (found,) = run_by_onnxruntime(stage.model, feeds)
         assert np.abs(found - expected).max() <= ROUNDING, stage.name
         changed += stage.n_changes > 0
-    assert changed >= len(passes_for(target)) - 1  # a linear layer is composed with a convolution only in the plain kind
+    assert (
+        changed >= len(passes_for(target)) - 1
+    )  # a linear layer is composed with a convolution only in the plain kind
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -15,7 +15,7 @@ import pxdbg_runtime.session as session_module
 from export.graph import with_charges
 from pxdbg_runtime.card import Fidelity
 from pxdbg_runtime.cpu import Cpu
-from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, ProviderError
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, MemoryLimitError, ProviderError
 from pxdbg_runtime.providers import CPU, CUDA
 from pxdbg_runtime.session import ImageSession
 from tests.graphs import (
@@ -211,7 +211,7 @@ def test_a_number_of_threads_that_cannot_be_is_refused(argument: str, count: int
 def test_a_number_of_threads_that_is_no_integer_is_refused(
     argument: str, count: object, latent_graph: GraphFile
 ) -> None:
-    with pytest.raises(ArgumentTypeError, match=f"{argument} must be a number of threads, but is") as caught:
+    with pytest.raises(ArgumentTypeError, match=f"{argument} must be an integer, but is") as caught:
         ImageSession(latent_graph, **{argument: count})  # type: ignore[arg-type]  # the point of the test
     assert caught.value.argument == argument
 
@@ -258,12 +258,25 @@ def test_a_graph_that_fails_while_it_runs_is_an_inference_error(
     latent_graph: GraphFile, draws: dict[str, NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = ImageSession(latent_graph)
-    out_of_memory = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException("Failed to allocate\n memory")
-    monkeypatch.setattr(session._session, "run_with_iobinding", failing(out_of_memory))
-    message = rf"ONNX Runtime failed to run .*tiny\.onnx on {CPU}: Failed to allocate memory"
+    failure = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException("A kernel\n failed")
+    monkeypatch.setattr(session._session, "run_with_iobinding", failing(failure))
+    message = rf"ONNX Runtime failed to run .*tiny\.onnx on {CPU}: A kernel failed"
     with pytest.raises(InferenceError, match=message) as caught:
         session.images(range(2), draws)
-    assert caught.value.__cause__ is out_of_memory
+    assert caught.value.__cause__ is failure
+
+
+@pytest.mark.parametrize("text", ["Failed to allocate\n memory for 7 bytes", "Exception: std::bad_alloc"])
+def test_too_little_memory_for_a_run_is_a_memory_error(
+    latent_graph: GraphFile, draws: dict[str, NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    session = ImageSession(latent_graph)
+    failure = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException(text)
+    monkeypatch.setattr(session._session, "run_with_iobinding", failing(failure))
+    message = rf"^There is not enough memory: ONNX Runtime could not allocate more: {' '.join(text.split())}\. "
+    with pytest.raises(MemoryLimitError, match=message) as caught:
+        session.images(range(2), draws)
+    assert caught.value.__cause__ is failure
 
 
 def test_images_of_another_number_than_sensors_are_refused(

@@ -7,7 +7,6 @@ killed leaves that file without a lock, and the next one writes over it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -109,10 +108,10 @@ def _opened_and_locked(path: Path, limits: Limits) -> BinaryIO:
     end = time.monotonic() + limits.lock_timeout_s
     while True:
         # No symbolic link is followed: in a shared folder, one could lead to any file of this user.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         file = os.fdopen(descriptor, "r+b")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
             # The process that had the lock may have renamed or removed the file since it was opened here.
             if _is_at(path, file):
                 return file
@@ -129,6 +128,19 @@ def _opened_and_locked(path: Path, limits: Limits) -> BinaryIO:
             file.close()
             raise
         file.close()
+
+
+def _lock(file: BinaryIO) -> None:
+    """Take a file's lock, or raise BlockingIOError.
+
+    Without locks, on Windows, two processes may write one file. Its MD5 is checked before it is used, and it is then
+    downloaded again.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:

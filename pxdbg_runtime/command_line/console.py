@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 from rich.segment import Segment
 from rich.text import Text
 
+from pxdbg_runtime.address_space import report_memory_errors
 from pxdbg_runtime.command_line.output_streams import terminal_file
 from pxdbg_runtime.command_line.safe_text import make_safe
 from pxdbg_runtime.command_line.signals import is_stopped
@@ -73,7 +74,8 @@ stderr = _SafeConsole(to_stderr=True)
 def failures_reported() -> Iterator[None]:
     """Turn this package's errors into a sentence on the standard error and an exit code."""
     try:
-        yield
+        with report_memory_errors():
+            yield
     except PxdbgError as error:
         if is_stopped():  # it is a consequence of the signal
             raise

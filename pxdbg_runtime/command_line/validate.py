@@ -10,6 +10,7 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
+from pxdbg_runtime.address_space import check_room_for_validation
 from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
 from pxdbg_runtime.command_line.progress import show_progress
@@ -45,6 +46,7 @@ def validate(
     """
     with failures_reported():
         _check_report(report)
+        check_room_for_validation()
         for module in ("scipy.stats", "matplotlib", "hist", "mplhep"):
             require(module, extra="validate", purpose="A validation")
         # Here, because they load numba, which no other command's start shall wait for.

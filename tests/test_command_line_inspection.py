@@ -181,7 +181,7 @@ def test_show_what_cannot_be_shown(tmp_path: Path, name: str, expected: str) -> 
 
 def test_show_an_unknown_name() -> None:
     require_failure(invoke("show", "vae"), 1, "The model 'vae' is not a shipped model: expected convnet or resnet")
-    require_failure(invoke("show"), 2, "(?i)missing argument 'file'")
+    require_failure(invoke("show"), 2, "(?i)missing argument 'file")
 
 
 @pytest.fixture

@@ -90,6 +90,13 @@ def write(path: Path, parts: Iterable[Digits], how: HowMade = HOW) -> Path:
     return path
 
 
+def origin_of(path: Path) -> HowMade:
+    """Read how the digits of a file were made, which must be known."""
+    how = read_digits(path).how_made
+    assert how is not None
+    return how
+
+
 def names_in(folder: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir())
 
@@ -272,7 +279,7 @@ write(Path(sys.argv[1]).with_name("roomy" + Path(sys.argv[1]).suffix), [digits])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    write(Path(sys.argv[1]), [digits, digits])
+    write(Path(sys.argv[1]), [digits, random_digits(np.random.default_rng(2), 100_000, 4)])
 except OutputError as error:
     print(error)
 """

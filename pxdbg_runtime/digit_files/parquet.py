@@ -30,7 +30,6 @@ __all__ = ["ParquetSource", "write_parquet"]
 _ROWS_OF_GROUP: Final = 1_000_000
 _WRITES_OF_GROUP: Final = 128
 """A row group is written when either is reached: 15 MB, or so many events."""
-_READ_BYTES: Final = 1 << 20
 _MAX_FOOTER_BYTES: Final = 64 << 20
 """The longest footer that is read. Older releases wrote a row group an event, 315 bytes each."""
 _MAX_TEXT_IN_FOOTER: Final = 4 * MAX_METADATA_BYTES
@@ -118,7 +117,7 @@ class ParquetSource:
             return StoredTexts(metadata=self._text(stored, METADATA_KEY), digest=self._text(stored, DIGEST_KEY))
 
     def blocks(self) -> Iterator[Columns]:
-        """Read the rows in blocks, with one thread and without whole column chunks in memory."""
+        """Read the rows in blocks; of a row group, only the compressed bytes are in memory at once."""
         with self._opened() as file:
             self._check_fields(file.schema_arrow)
             for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=list(COLUMN_DTYPES), use_threads=False):
@@ -131,14 +130,14 @@ class ParquetSource:
 
         check_regular_file(self._path)
         self._check_footer_length()
-        # A file, not a path: from a path such as event=5/bg.parquet some readers take a column.
+        # A file, not a path: from a path such as event=5/bg.parquet some readers take a column. Without a buffer_size, as
+        # pyarrow 17 then fails on sound files ("Cannot shrink read buffer").
         with (
             pa.OSFile(str(self._path)) as content,
             pyarrow.parquet.ParquetFile(
                 content,
                 page_checksum_verification=True,
                 pre_buffer=False,
-                buffer_size=_READ_BYTES,
                 thrift_string_size_limit=_MAX_TEXT_IN_FOOTER,
             ) as file,
         ):

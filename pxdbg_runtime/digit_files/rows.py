@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.provenance import HowMade
 
-__all__ = ["RowChecker", "RowError", "digits_of_columns", "find_disorder", "last_row", "select_rows", "sort_rows"]
+__all__ = ["RowChecker", "RowError", "digits_of_columns", "select_rows", "sort_rows"]
 
 _LIMITS: Final = {
     "event": (0, MAX_EVENT),
@@ -64,27 +64,27 @@ class RowChecker:
         """
         if not len(digits):
             return
-        disorder = find_disorder(digits, self._last)
+        disorder = _find_disorder(digits, self._last)
         if disorder == "duplicated":
             message = "a digit twice: the same event, sensor, u cell and v cell"
             raise RowError(message, is_duplicate=True)
         if disorder == "unsorted":
             message = "digits that are not ordered by event, sensor, u cell, v cell"
             raise RowError(message)
-        self._last = last_row(digits)
+        self._last = _last_row(digits)
         if self._how is None:
             return
         first, last = self._how.first_event, self._how.last_event
         if digits.event[0] < first or digits.event[-1] > last:
             message = f"events {digits.event[0]} to {digits.event[-1]}, expected {first} to {last} by its own metadata"
             raise RowError(message)
-        smallest = digits.charge.min()
+        smallest = int(digits.charge.min())
         if smallest < self._how.min_charge:
             message = f"charges from {smallest} ADU on, below its own threshold of {self._how.min_charge} ADU"
             raise RowError(message)
 
 
-def find_disorder(digits: Digits, before: Digits | None = None) -> Disorder | None:
+def _find_disorder(digits: Digits, before: Digits | None = None) -> Disorder | None:
     """Find what is wrong with the order of rows, unsorted rows before duplicated ones.
 
     Parameters
@@ -104,7 +104,7 @@ def find_disorder(digits: Digits, before: Digits | None = None) -> Disorder | No
     return "duplicated" if np.any(in_event & (step_of_pixel == 0)) else None
 
 
-def last_row(digits: Digits) -> Digits:
+def _last_row(digits: Digits) -> Digits:
     """Give the last row, on its own memory."""
     return Digits(**{name: getattr(digits, name)[-1:].copy() for name in COLUMN_DTYPES})
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+import io
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from pxdbg_runtime.digit_files.digest import FileDigest, RowHasher, hash_metadata
 from pxdbg_runtime.digit_files.formats import (
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ParquetSource", "write_parquet"]
 
+_MARK: Final = b"pxdbg_digest\n"
+"""What our writer leaves between rows and footer, where no other tool writes anything: the footer has a digest. Nothing
+protects the footer itself, and one damaged byte of it can make a file without metadata."""
 _ROWS_OF_GROUP: Final = 1_000_000
 _WRITES_OF_GROUP: Final = 128
 """A row group is written when either is reached: 15 MB, or so many events."""
@@ -39,17 +43,20 @@ _FOOTER_END: Final = 8
 
 
 class _ParquetWriter:
-    def __init__(self, sink: Any, metadata: str) -> None:  # noqa: ANN401  # pyarrow has no types
+    def __init__(self, file: IO[bytes], metadata: str) -> None:
         import pyarrow as pa
         import pyarrow.parquet
 
+        self._sink = pa.PythonFile(file, "w")
         self._metadata = metadata
         self._fields = pa.schema(
             [pa.field(name, pa.from_numpy_dtype(dtype), nullable=False) for name, dtype in COLUMN_DTYPES.items()],
             metadata={METADATA_KEY: metadata},
         )
         self._table_of = pa.Table.from_arrays
-        self._file = pyarrow.parquet.ParquetWriter(sink, self._fields, compression="zstd", write_page_checksum=True)
+        self._file = pyarrow.parquet.ParquetWriter(
+            self._sink, self._fields, compression="zstd", write_page_checksum=True
+        )
         self._hasher = RowHasher()
         self._waiting: list[Digits] = []
         self._n_waiting = 0
@@ -73,6 +80,7 @@ class _ParquetWriter:
         )
         # Not in the schema's metadata: those survive when pyarrow rewrites the file with other rows.
         self._file.add_key_value_metadata({DIGEST_KEY: digest.to_json()})
+        self._sink.write(_MARK)
         self._file.close()
 
     def abandon(self) -> None:
@@ -114,7 +122,11 @@ class ParquetSource:
         with self._opened() as file:
             self._check_fields(file.schema_arrow)
             stored = file.metadata.metadata or {}
-            return StoredTexts(metadata=self._text(stored, METADATA_KEY), digest=self._text(stored, DIGEST_KEY))
+            texts = StoredTexts(metadata=self._text(stored, METADATA_KEY), digest=self._text(stored, DIGEST_KEY))
+        if self._has_mark() and texts.digest is None:
+            message = "its digest is missing"
+            raise ValueError(message)
+        return texts
 
     def blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks; of a row group, only the compressed bytes are in memory at once."""
@@ -129,7 +141,7 @@ class ParquetSource:
         import pyarrow.parquet
 
         check_regular_file(self._path)
-        self._check_footer_length()
+        self._footer_start()  # before all of it is read
         # A file, not a path: from a path such as event=5/bg.parquet some readers take a column. Without a buffer_size, as
         # pyarrow 17 then fails on sound files ("Cannot shrink read buffer").
         with (
@@ -143,9 +155,10 @@ class ParquetSource:
         ):
             yield file
 
-    def _check_footer_length(self) -> None:
+    def _footer_start(self) -> int:
+        """Find where the footer begins; 0 or less if the file has none."""
         with self._path.open("rb") as file:
-            size = file.seek(0, 2)
+            size = file.seek(0, io.SEEK_END)
             file.seek(max(0, size - _FOOTER_END))
             length = int.from_bytes(file.read(4), "little")
         if _MAX_FOOTER_BYTES < length < size:
@@ -154,6 +167,12 @@ class ParquetSource:
                 "generate it again, or write it with larger row groups."
             )
             raise DigitFileError(self._path, message)
+        return size - _FOOTER_END - length
+
+    def _has_mark(self) -> bool:
+        with self._path.open("rb") as file:
+            file.seek(max(0, self._footer_start() - len(_MARK)))
+            return file.read(len(_MARK)) == _MARK
 
     def _check_fields(self, fields: Any) -> None:  # noqa: ANN401
         import pyarrow as pa

@@ -248,6 +248,20 @@ def test_plot_that_fails(
     assert names_in(tmp_path) == ["bg.npz"]
 
 
+@pytest.mark.parametrize("output", ["bg.npz", "./bg.npz", "sub/../bg.npz", "hard.png", "soft.png", "loop/bg.npz"])
+def test_plot_does_not_write_over_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    path = write(tmp_path / "bg.npz", [SAMPLE])
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "hard.png").hardlink_to(path)
+    (tmp_path / "soft.png").symlink_to(path)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    before = path.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    expected = r"--output would write (over|\S+ over) \S*bg\.npz, which is read: name another file to write"
+    require_failure(invoke("plot", "bg.npz", "--output", output), 2, expected)
+    assert path.read_bytes() == before
+
+
 def test_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "bg.npz", [SAMPLE])
     monkeypatch.setitem(sys.modules, "matplotlib", None)

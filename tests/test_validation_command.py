@@ -189,6 +189,27 @@ def test_what_fails_leaves_no_page(folder: Path, options: str, exit_code: int, e
     assert set(names_in(folder)) == before
 
 
+@pytest.mark.parametrize(
+    ("reference", "report", "named"),
+    [
+        ("marginals.json", "marginals.html", r"marginals\.json"),
+        ("./marginals.json", "marginals.html", r"marginals\.json over marginals\.json|over marginals\.json"),
+        ("marginals.json", "hard.html", r"hard\.json over marginals\.json"),
+        ("soft.json", "marginals.html", r"marginals\.json over soft\.json"),
+        ("marginals.json", "page.html", r"page\.html over marginals\.json"),
+    ],
+)
+def test_a_report_is_not_written_over_what_is_read(folder: Path, reference: str, report: str, named: str) -> None:
+    marginals = folder / "marginals.json"
+    (folder / "hard.json").hardlink_to(marginals)
+    (folder / "soft.json").symlink_to(marginals)
+    (folder / "page.html").symlink_to(marginals)
+    before = marginals.read_bytes()
+    result = invoke("validate", "ours.parquet", "--reference", reference, "--report", report)
+    require_failure(result, 2, rf"--report would write (over )?.*{named}, which is read: name another file to write")
+    assert marginals.read_bytes() == before
+
+
 @pytest.mark.parametrize("package", ["scipy", "hist", "mplhep", "matplotlib"])
 def test_without_a_package_the_message_says_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch, package: str

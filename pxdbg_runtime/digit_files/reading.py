@@ -205,8 +205,8 @@ def event_reader(path: Path) -> EventReader:
     source: DigitSource = ParquetSource(path) if path.suffix == ".parquet" else NpzSource(path)
     with report_damage(path):
         texts = source.texts()
-    how = None if texts.metadata is None else _parse_how_made(path, texts.metadata)
     digest = _parse_digest(path, texts)
+    how = None if texts.metadata is None else _parse_how_made(path, texts.metadata)
     if digest is not None and how is not None:
         events = np.arange(how.events) + how.first_event
         remark, is_sorted = "", True
@@ -292,7 +292,8 @@ def _scan_rows(path: Path, source: DigitSource) -> _Scan:
 
 def _drop_repeats(events: NDArray[np.int64]) -> NDArray[np.int64]:
     """Drop each event that is the one before it; `numpy.unique` takes seconds for a million."""
-    return events[np.diff(events, prepend=-1) != 0]
+    kept: NDArray[np.int64] = events[np.diff(events, prepend=-1) != 0]
+    return kept
 
 
 def _doubt(how: HowMade | None, scan: _Scan) -> str:

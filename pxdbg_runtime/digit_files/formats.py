@@ -44,8 +44,8 @@ DIGEST_KEY: Final = "pxdbg_digest"
 """Name of the text that holds the digest, where a format names it. Other tools drop it when they rewrite a file."""
 MAX_METADATA_BYTES: Final = 1 << 20
 """Longest text that is read from a file's metadata; ours have about a thousand bytes."""
-BLOCK_ROWS: Final = 1 << 18
-"""Rows that are read at a time, 4 MB of columns."""
+BLOCK_ROWS: Final = 1 << 17
+"""Rows that are read at a time, 2 MB of columns: about two events."""
 
 Columns = dict[str, "NDArray[np.generic]"]
 """Columns as they come out of a file: integers of any width, all of one length."""

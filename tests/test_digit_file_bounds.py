@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MEGABYTE: Final = 1_000_000
-BOMB_ROWS: Final = 20_000_000
+BOMB_ROWS: Final = 10_000_000
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -125,7 +125,7 @@ def test_compression_without_bound(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bomb(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Make files of some hundred kilobytes that hold one digit twenty million times."""
+    """Make files of some hundred kilobytes that hold one digit ten million times."""
     folder = tmp_path_factory.mktemp("bomb")
     row = {name: column[:1] for name, column in COLUMNS.items()}
     with zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -143,7 +143,7 @@ def bomb(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @each_suffix
 @pytest.mark.usefixtures("_in_little_memory_and_time")
-def test_one_row_twenty_million_times(bomb: dict[str, Path], suffix: str) -> None:
+def test_one_row_ten_million_times(bomb: dict[str, Path], suffix: str) -> None:
     path = bomb[suffix]
     assert path.stat().st_size < 2 * MEGABYTE
     require_refusal(path, "holds a digit twice")
@@ -202,7 +202,7 @@ def test_events_that_are_not_believed(tmp_path: Path, suffix: str) -> None:
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"pipe{suffix}"
     os.mkfifo(path)
-    expected = "is no regular file but a pipe, a device or a socket"
+    expected = "cannot be read: it is a pipe, a device or a socket, expected a regular file"
     require_refusal(path, expected)
     require_failure(invoke("show", path), 1, expected)
     device = tmp_path / f"device{suffix}"

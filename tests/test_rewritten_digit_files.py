@@ -13,7 +13,7 @@ import pytest
 
 from pxdbg_runtime import Digits
 from pxdbg_runtime.command_line import inspect_files
-from pxdbg_runtime.digit_files import event_reader, read_digits, reading
+from pxdbg_runtime.digit_files import event_reader, read_digits, scanning
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
 from tests.test_bad_digit_files import COLUMNS, in_first, require_refusal, write_plainly
@@ -126,13 +126,16 @@ def test_rows_that_metadata_cannot_be_of(tmp_path: Path) -> None:
 
 
 @each_suffix
-def test_unsorted_rows_are_sorted_if_they_are_few(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsorted_rows_are_sorted_part_by_part(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     order = [4, 1, 0, 3, 2]
     columns = {name: column[order] for name, column in COLUMNS.items()}
     path = write_plainly(tmp_path / f"bg{suffix}", columns, HOW.to_json())
     assert read_digits(path).digits == SAMPLE
     assert list(event_reader(path)) == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
-    monkeypatch.setattr(reading, "_MAX_SORTED_ROWS", 4)
+    monkeypatch.setattr(scanning, "_ROWS_OF_PASS", 2)
+    assert list(event_reader(path).blocks()) == [SAMPLE.of_event(3), SAMPLE.of_event(5)]
+    assert read_digits(path).digits == SAMPLE
+    monkeypatch.setattr(scanning, "_MAX_UNSORTED_ROWS", 4)
     require_refusal(
         path, r"not ordered by .* order them with the tool that wrote it \(ORDER BY event, sensor_id, u_cell"
     )

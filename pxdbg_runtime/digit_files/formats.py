@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import stat
 import struct
 import tokenize
 import zipfile
@@ -32,7 +29,6 @@ __all__ = [
     "Columns",
     "DigitSource",
     "StoredTexts",
-    "check_regular_file",
     "check_suffix",
     "report_damage",
 ]
@@ -113,24 +109,6 @@ def check_suffix(path: Path) -> None:
         raise ArgumentValueError("output", message)
     if path.suffix == ".parquet":
         require("pyarrow", extra="parquet", purpose="Parquet")
-
-
-def check_regular_file(path: Path) -> None:
-    """Check that a path is a file with content of its own: to open a FIFO would wait for ever.
-
-    Raises
-    ------
-    OSError
-        If there is no such file, or it is a folder.
-    DigitFileError
-        If it is a FIFO, a device or a socket.
-    """
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not stat.S_ISREG(mode):
-        message = f"{path} is no regular file but a pipe, a device or a socket: write the digits to a file first."
-        raise DigitFileError(path, message)
 
 
 @contextlib.contextmanager

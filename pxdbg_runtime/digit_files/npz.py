@@ -21,10 +21,10 @@ from pxdbg_runtime.digit_files.formats import (
     METADATA_KEY,
     Columns,
     StoredTexts,
-    check_regular_file,
 )
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import DigitFileError
+from pxdbg_runtime.regular_file import check_regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,10 +12,11 @@ from pxdbg_runtime.digit_files.digest import FileDigest, RowHasher, hash_metadat
 from pxdbg_runtime.digit_files.formats import DigitSource, StoredTexts, check_suffix, report_damage
 from pxdbg_runtime.digit_files.npz import NpzSource
 from pxdbg_runtime.digit_files.parquet import ParquetSource
-from pxdbg_runtime.digit_files.rows import RowChecker, RowError, digits_of_columns, select_rows, sort_rows
+from pxdbg_runtime.digit_files.rows import CHANGED, RowChecker, RowError, read_blocks, refuse_rows, select_rows
+from pxdbg_runtime.digit_files.scanning import RowScan, read_sorted, scan_rows
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import DigitFileError, JsonFieldError
-from pxdbg_runtime.provenance import MAX_FILE_EVENTS, HowMade
+from pxdbg_runtime.provenance import HowMade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,13 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DigitFile", "DigitReader", "EventReader", "event_reader", "read_digits"]
 
-_MAX_SORTED_ROWS: Final = 5_000_000
-"""Unsorted rows are sorted in memory up to here, 300 MB."""
 _NEVER_EMPTY: Final = 1000
 """Where events have so many digits on average, none is without any."""
 _CREDIBLE_EVENTS: Final = 1000
 """Events that metadata may tell of without a row for them, and again for each row."""
-_CHANGED: Final = "it is damaged, or was changed after it was written: generate it again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +111,7 @@ class EventReader:
     remark: str
     _source: DigitSource = field(repr=False)
     _digest: FileDigest | None = field(repr=False)
-    _is_sorted: bool = field(repr=False)
+    _passes: tuple[tuple[int, int], ...] = field(repr=False)
 
     @property
     def jobs(self) -> tuple[HowMade, ...]:
@@ -152,24 +150,21 @@ class EventReader:
         """Read the file from its beginning in blocks of rows, which may end within an event; raises as `read_digits`."""
         checker = RowChecker(self.how_made)
         hasher = RowHasher()
-        for digits in self._sorted_blocks():
+        is_sorted = not self._passes
+        blocks = (
+            read_blocks(self.path, self._source) if is_sorted else read_sorted(self.path, self._source, self._passes)
+        )
+        for digits in blocks:
             try:
                 checker.check(digits)
             except RowError as error:
-                raise _refuse_rows(self.path, error, self._digest) from None
+                raise refuse_rows(self.path, error, has_digest=self._digest is not None) from None
             if self._digest is not None:
                 hasher.update(digits)
             yield digits
         if self._digest is not None and (hasher.rows, hasher.sha256()) != (self._digest.rows, self._digest.rows_sha256):
-            message = f"{self.path} holds other rows than those that its digest was made of: {_CHANGED}."
+            message = f"{self.path} holds other rows than those that its digest was made of: {CHANGED}."
             raise DigitFileError(self.path, message)
-
-    def _sorted_blocks(self) -> Iterator[Digits]:
-        blocks = _read_blocks(self.path, self._source)
-        if self._is_sorted:
-            yield from blocks
-        else:
-            yield sort_rows(Digits.concatenate(blocks))
 
     def _filled_events(self) -> Iterator[tuple[int, Digits]]:
         """Give the events that have digits."""
@@ -207,15 +202,14 @@ def event_reader(path: Path) -> EventReader:
         texts = source.texts()
     digest = _parse_digest(path, texts)
     how = None if texts.metadata is None else _parse_how_made(path, texts.metadata)
-    if digest is not None and how is not None:
+    scan = None if digest is not None else scan_rows(path, source)
+    remark = "" if scan is None else _doubt(how, scan)
+    if remark:
+        how = None
+    if how is not None:
         events = np.arange(how.events) + how.first_event
-        remark, is_sorted = "", True
     else:
-        scan = _scan_rows(path, source)
-        remark = _doubt(how, scan)
-        is_sorted = scan.is_sorted
-        how = None if remark else how
-        events = scan.events if how is None else np.arange(how.events) + how.first_event
+        events = np.empty(0, dtype=np.int64) if scan is None else scan.events
     if not len(events):
         message = f"{path} holds no digits, and nothing that tells of which events: generate it again."
         raise DigitFileError(path, message)
@@ -227,7 +221,7 @@ def event_reader(path: Path) -> EventReader:
         remark=remark,
         _source=source,
         _digest=digest,
-        _is_sorted=is_sorted,
+        _passes=() if scan is None else scan.passes,
     )
 
 
@@ -245,58 +239,14 @@ def read_digits(path: Path) -> DigitFile:
         If it ends in neither, or is Parquet and pyarrow is not installed.
     DigitFileError
         If the file cannot be read, lacks a column, is damaged or was changed after it was written; if it holds what is no
-        digit, a digit twice, a charge below its own threshold, or so many unsorted rows that they cannot be sorted here.
+        digit, a digit twice, a charge below its own threshold, or more unsorted rows than are sorted here, fifty million.
     """
     reader = event_reader(path)
     digits = Digits.concatenate(reader.blocks())
     return DigitFile(digits=digits, how_made=reader.how_made, n_events=reader.n_events, is_checked=reader.is_checked)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Scan:
-    """What the rows of a file without a digest are."""
-
-    rows: int
-    events: NDArray[np.int64]
-    is_sorted: bool
-
-
-def _scan_rows(path: Path, source: DigitSource) -> _Scan:
-    rows = 0
-    events = np.empty(0, dtype=np.int64)
-    is_sorted = True
-    checker = RowChecker(None)
-    for digits in _read_blocks(path, source):
-        rows += len(digits)
-        events = _drop_repeats(np.sort(np.concatenate([events, _drop_repeats(digits.event)]), kind="stable"))
-        if len(events) > MAX_FILE_EVENTS:
-            message = f"{path} holds digits of more than {MAX_FILE_EVENTS:,} events: split it into several files."
-            raise DigitFileError(path, message)
-        if is_sorted:
-            try:
-                checker.check(digits)
-            except RowError as error:
-                # At once: a small file may hold one row hundreds of millions of times.
-                if error.is_duplicate:
-                    raise _refuse_rows(path, error, None) from None
-                is_sorted = False
-        if not is_sorted and rows > _MAX_SORTED_ROWS:
-            message = (
-                f"{path} holds digits that are not ordered by event, sensor, u cell, v cell, and more than the "
-                f"{_MAX_SORTED_ROWS:,} that are sorted in memory: order them with the tool that wrote it (ORDER BY event, "
-                "sensor_id, u_cell, v_cell), or give the files that it was made of one by one."
-            )
-            raise DigitFileError(path, message)
-    return _Scan(rows=rows, events=events, is_sorted=is_sorted)
-
-
-def _drop_repeats(events: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Drop each event that is the one before it; `numpy.unique` takes seconds for a million."""
-    kept: NDArray[np.int64] = events[np.diff(events, prepend=-1) != 0]
-    return kept
-
-
-def _doubt(how: HowMade | None, scan: _Scan) -> str:
+def _doubt(how: HowMade | None, scan: RowScan) -> str:
     """Say why metadata cannot be those of all rows; nothing if they can."""
     if how is None:
         return "it has no metadata"
@@ -309,27 +259,6 @@ def _doubt(how: HowMade | None, scan: _Scan) -> str:
     if is_missing or how.events > _CREDIBLE_EVENTS * (1 + scan.rows):
         return f"its metadata tell of {how.events:,} events, but it holds digits of {len(scan.events):,}"
     return ""
-
-
-def _read_blocks(path: Path, source: DigitSource) -> Iterator[Digits]:
-    with report_damage(path):
-        for columns in source.blocks():
-            try:
-                digits = digits_of_columns(columns)
-            except RowError as error:
-                message = f"{path} holds {error}: generate it again."
-                raise DigitFileError(path, message) from None
-            yield digits
-
-
-def _refuse_rows(path: Path, error: RowError, digest: FileDigest | None) -> DigitFileError:
-    if digest is not None:
-        advice = _CHANGED
-    elif error.is_duplicate:
-        advice = "leave out what was merged twice, or generate it again"
-    else:
-        advice = "generate it again"
-    return DigitFileError(path, f"{path} holds {error}: {advice}.")
 
 
 def _parse_how_made(path: Path, text: str) -> HowMade:
@@ -346,9 +275,9 @@ def _parse_digest(path: Path, texts: StoredTexts) -> FileDigest | None:
     try:
         digest = FileDigest.from_json(texts.digest)
     except JsonFieldError:
-        message = f"{path} has a digest that cannot be read: {_CHANGED}."
+        message = f"{path} has a digest that cannot be read: {CHANGED}."
         raise DigitFileError(path, message) from None
     if texts.metadata is None or hash_metadata(texts.metadata) != digest.metadata_sha256:
-        message = f"{path} has other metadata than those that its digest was made of: {_CHANGED}."
+        message = f"{path} has other metadata than those that its digest was made of: {CHANGED}."
         raise DigitFileError(path, message)
     return digest

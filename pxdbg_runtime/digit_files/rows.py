@@ -6,19 +6,34 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
+from pxdbg_runtime.digit_files.formats import report_damage
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
+from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS, SENSORS
 from pxdbg_runtime.streams import MAX_EVENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.digit_files.formats import DigitSource
     from pxdbg_runtime.provenance import HowMade
 
-__all__ = ["RowChecker", "RowError", "digits_of_columns", "select_rows", "sort_rows"]
+__all__ = [
+    "CHANGED",
+    "RowChecker",
+    "RowError",
+    "read_blocks",
+    "refuse_rows",
+    "select_events",
+    "select_rows",
+    "sort_rows",
+]
 
+CHANGED: Final = "it is damaged, or was changed after it was written: generate it again"
+"""What a file is whose digest does not fit."""
 _LIMITS: Final = {
     "event": (0, MAX_EVENT),
     "u_cell": (0, N_U_CELLS - 1),
@@ -120,7 +135,41 @@ def select_rows(digits: Digits, start: int, stop: int) -> Digits:
     return Digits(**{name: getattr(digits, name)[start:stop] for name in COLUMN_DTYPES})
 
 
-def digits_of_columns(columns: Mapping[str, NDArray[np.generic]]) -> Digits:
+def select_events(digits: Digits, first: int, last: int) -> Digits:
+    """Give the digits of the events from first to last, in the order in which they are."""
+    chosen = (digits.event >= first) & (digits.event <= last)
+    return Digits(**{name: getattr(digits, name)[chosen] for name in COLUMN_DTYPES})
+
+
+def read_blocks(path: Path, source: DigitSource) -> Iterator[Digits]:
+    """Read the rows of a file in blocks; each row is a digit of the PXD, in whatever order.
+
+    Raises
+    ------
+    DigitFileError
+        If the file is damaged, or holds what is no digit.
+    """
+    with report_damage(path):
+        for columns in source.blocks():
+            try:
+                digits = _digits_of_columns(columns)
+            except RowError as error:
+                raise refuse_rows(path, error) from None
+            yield digits
+
+
+def refuse_rows(path: Path, error: RowError, *, has_digest: bool = False) -> DigitFileError:
+    """Make the error of a file whose rows are not what they must be."""
+    if has_digest:
+        advice = CHANGED
+    elif error.is_duplicate:
+        advice = "leave out what was merged twice, or generate it again"
+    else:
+        advice = "generate it again"
+    return DigitFileError(path, f"{path} holds {error}: {advice}.")
+
+
+def _digits_of_columns(columns: Mapping[str, NDArray[np.generic]]) -> Digits:
     """Make `Digits` of columns of integers of any width and byte order, in any order of columns.
 
     Raises

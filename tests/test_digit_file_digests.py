@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -111,14 +112,15 @@ def test_metadata_of_another_npz(tmp_path: Path) -> None:
         arrays = {**content, "pxdbg": np.array(replace(HOW, seed=9).to_json())}
     np.savez(path, **arrays)
     assert not read_digits(path).is_checked
-    import zipfile
-
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = digest.encode()
     require_refusal(path, f"has other metadata than those that its digest was made of: {CHANGED}")
     with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = b"Some words."
+        archive.comment = digest.replace("schema", "scheme").encode()
     require_refusal(path, f"has a digest that cannot be read: {CHANGED}")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"Written by another tool, in Latin-1: \xe4."
+    assert not read_digits(path).is_checked
 
 
 def test_a_flipped_bit_of_the_footer_is_an_error_or_changes_nothing(tmp_path: Path) -> None:

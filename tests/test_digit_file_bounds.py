@@ -19,12 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from pxdbg_runtime import Digits
 from pxdbg_runtime.digit_files import SUFFIXES, event_reader, opened_for_writing, read_digits
-from pxdbg_runtime.digits import COLUMN_DTYPES
 from tests.test_bad_digit_files import COLUMNS, METADATA, NOT_OURS, require_refusal, write_plainly
 from tests.test_command_line import invoke, require_failure
-from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, write
+from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, renumbered, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -237,8 +235,7 @@ def test_memory_does_not_grow_with_the_events(tmp_path: Path, suffix: str, n_eve
     memory = Memory()
     with opened_for_writing(path, replace(HOW, first_event=0, events=n_events)) as writer:
         for number in range(n_events):
-            columns = {name: getattr(event, name) for name in COLUMN_DTYPES}
-            writer.write(Digits(**{**columns, "event": np.full(len(event), number)}))
+            writer.write(renumbered(event, number))
     written = memory.peak()
     n_read = sum(len(digits) for digits in event_reader(path))
     read = memory.peak()

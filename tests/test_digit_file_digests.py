@@ -124,12 +124,12 @@ def test_metadata_of_another_npz(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_of_the_footer_is_an_error_or_changes_nothing(tmp_path: Path) -> None:
-    """The footer has no checksum: each of its bytes is tried, in turn with another bit."""
+    """The footer has no checksum: every second of its bytes is tried, in turn with another bit."""
     path = write(tmp_path / "bg.parquet", [SAMPLE.of_event(3), SAMPLE.of_event(5)])
     whole = path.read_bytes()
     footer = int.from_bytes(whole[-8:-4], "little") + 8
     n_found = n_read = 0
-    for place, bit in zip(range(len(whole) - footer, len(whole)), itertools.cycle((0, 3, 6, 1, 5)), strict=False):
+    for place, bit in zip(range(len(whole) - footer, len(whole), 2), itertools.cycle((0, 3, 6, 1, 5)), strict=False):
         content = bytearray(whole)
         content[place] ^= 1 << bit
         path.write_bytes(content)
@@ -141,8 +141,8 @@ def test_a_flipped_bit_of_the_footer_is_an_error_or_changes_nothing(tmp_path: Pa
         n_read += 1
         assert (found.digits, found.how_made, found.is_checked) == (SAMPLE, HOW, True), f"bit {bit} of byte {place}"
     # What changes nothing: names of other texts, statistics, Arrow's copy of the schema.
-    assert n_found > 1000
-    assert n_found + n_read == footer
+    assert n_found > 500
+    assert n_found + n_read == -(-footer // 2)
 
 
 def test_a_cut_comment_of_an_npz(tmp_path: Path) -> None:

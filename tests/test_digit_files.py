@@ -79,6 +79,12 @@ def random_digits(rng: np.random.Generator, n_hits: int, event: int) -> Digits:
     )
 
 
+def renumbered(digits: Digits, event: int) -> Digits:
+    """Give the same pixels and charges to another event."""
+    columns = {name: getattr(digits, name) for name in COLUMN_DTYPES}
+    return Digits(**{**columns, "event": np.full(len(digits), event)})
+
+
 SAMPLE: Final = digits_of(
     [
         (3, 8480, 0, 0, 1),

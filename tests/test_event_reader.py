@@ -13,7 +13,7 @@ from pxdbg_runtime import Digits
 from pxdbg_runtime.digit_files import SUFFIXES, event_reader, read_digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from tests.test_bad_digit_files import COLUMNS, METADATA, in_first, write_plainly
-from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, write
+from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, renumbered, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +90,8 @@ def test_a_column_that_is_missing(tmp_path: Path) -> None:
 
 def test_damage_is_found_when_its_part_is_read(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
-    path = write(tmp_path / "digits.parquet", [random_digits(rng, 600_000, event) for event in (3, 4, 5, 6)])
+    digits = random_digits(rng, 350_000, 3)
+    path = write(tmp_path / "digits.parquet", [renumbered(digits, event) for event in (3, 4, 5, 6)])
     groups = pyarrow.parquet.ParquetFile(path).metadata
     assert groups.num_row_groups > 1
     offset = groups.row_group(groups.num_row_groups - 1).column(4).data_page_offset

@@ -6,6 +6,7 @@ What is read from bad files is in test_bad_digit_files.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -296,6 +297,14 @@ def test_a_folder_in_the_way(tmp_path: Path, suffix: str) -> None:
         write(path, [SAMPLE])
     assert names_in(tmp_path) == [path.name]
     assert names_in(path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux alone")
+@each_suffix
+def test_a_name_that_is_no_text(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / os.fsdecode(b"bg-\xff" + suffix.encode())
+    assert read_digits(write(path, [SAMPLE])).digits == SAMPLE
+    assert list(event_reader(path))[:1] == [SAMPLE.of_event(3)]
 
 
 @each_suffix

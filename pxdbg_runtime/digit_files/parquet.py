@@ -137,15 +137,14 @@ class ParquetSource:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
-        import pyarrow as pa
         import pyarrow.parquet
 
         check_regular_file(self._path)
         self._footer_start()  # before all of it is read
-        # A file, not a path: from a path such as event=5/bg.parquet some readers take a column. Without a buffer_size, as
-        # pyarrow 17 then fails on sound files ("Cannot shrink read buffer").
+        # A file, not a path: from a path such as event=5/bg.parquet some readers take a column, and pyarrow wants paths in
+        # UTF-8. Without a buffer_size, as pyarrow 17 then fails on sound files ("Cannot shrink read buffer").
         with (
-            pa.OSFile(str(self._path)) as content,
+            self._path.open("rb") as content,
             pyarrow.parquet.ParquetFile(
                 content,
                 page_checksum_verification=True,

@@ -20,7 +20,7 @@ from pxdbg_runtime.command_line import app
 from pxdbg_runtime.digit_files import how_made, read_digits
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
 from tests.graphs import LATENT_CARD, event_wide_model, latent_model, written
-from tests.test_digit_files import each_suffix, names_in
+from tests.test_digit_files import each_suffix, names_in, origin_of
 
 if TYPE_CHECKING:
     from pxdbg_runtime.graph_file import GraphFile
@@ -124,7 +124,7 @@ def test_the_last_event_can_be_generated(tmp_path: Path, sparse_graph: GraphFile
     output = tmp_path / "bg.npz"
     result = invoke("generate", "--model", sparse_graph.path, "--first-event", MAX_EVENT, "--output", output)
     assert result.exit_code == 0, result.output
-    assert read_digits(output).how_made.first_event == MAX_EVENT
+    assert origin_of(output).first_event == MAX_EVENT
 
 
 def test_a_drawn_seed_is_printed_and_reproduces(tmp_path: Path, sparse_graph: GraphFile) -> None:
@@ -135,7 +135,7 @@ def test_a_drawn_seed_is_printed_and_reproduces(tmp_path: Path, sparse_graph: Gr
         seeds.append(int(seed))
     assert seeds[0] != seeds[1]
     content = read_digits(tmp_path / "a.parquet")
-    assert content.how_made.seed == seeds[0]
+    assert origin_of(tmp_path / "a.parquet").seed == seeds[0]
     again = tmp_path / "again.parquet"
     assert invoke("generate", "--model", sparse_graph.path, "--seed", seeds[0], "--output", again).exit_code == 0
     assert read_digits(again).digits == content.digits
@@ -168,7 +168,7 @@ def test_the_name_of_a_model_is_printed_as_it_is(tmp_path: Path, name: str) -> N
     result = invoke("generate", "--model", graph.path, "--output", tmp_path / "bg.parquet")
     assert result.exit_code == 0, result.output
     assert f"{name} float32 on CPUExecutionProvider" in result.stderr
-    assert read_digits(tmp_path / "bg.parquet").how_made.model == name
+    assert origin_of(tmp_path / "bg.parquet").model == name
 
 
 def test_a_checkpoint_is_not_warned_of(tmp_path: Path, sparse_graph: GraphFile) -> None:

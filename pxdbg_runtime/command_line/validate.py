@@ -13,9 +13,10 @@ from rich.text import Text
 from pxdbg_runtime.address_space import check_room_for_validation
 from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import show_progress
 from pxdbg_runtime.command_line.safe_text import make_safe
-from pxdbg_runtime.digit_files import SUFFIXES, event_reader
+from pxdbg_runtime.digit_files import SUFFIXES, DigitReader, event_reader, merge_files
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.optional import require
@@ -38,6 +39,7 @@ def validate(
         typer.Option(help="Published marginals (.json) or digits (.parquet, .npz) to compare with; may be repeated."),
     ] = None,
     min_charge: Annotated[int, typer.Option(min=1, max=255, help="Cut in ADU, before all else.")] = PUBLIC_MIN_CHARGE,
+    merge: Annotated[bool, typer.Option("--merge", help="Judge all files of digits as one sample.")] = False,
 ) -> None:
     """Judge samples of digits: against references, and against themselves.
 
@@ -45,15 +47,18 @@ def validate(
     of the published generators beside them. It needs no network and no other file.
     """
     with failures_reported():
+        listed = reference or []
+        beside = report.with_suffix(".json")
         _check_report(report)
         check_room_for_validation()
+        for output in (report, beside):
+            check_not_an_input("report", output, [*digits, *listed])
         for module in ("scipy.stats", "matplotlib", "hist", "mplhep"):
             require(module, extra="validate", purpose="A validation")
         # Here, because they load numba, which no other command's start shall wait for.
         from pxdbg_runtime.validation.page import make_page
         from pxdbg_runtime.validation.report import validate as validated
 
-        listed = reference or []
         public = tuple(read_marginals(path) for path in listed if path.suffix == ".json")
         if public and min_charge != PUBLIC_MIN_CHARGE:
             message = (
@@ -63,11 +68,12 @@ def validate(
             raise ArgumentValueError("min_charge", message)
         references = [path for path in listed if path.suffix != ".json"]
         _check_paths(digits, references)
-        counted = _counted([*digits, *references], _names(digits, references), min_charge)
-        samples, of_references = counted[: len(digits)], counted[len(digits) :]
+        readers, names = _open_readers(digits, references, merge=merge)
+        counted = _counted(readers, names, min_charge)
+        n_samples = len(readers) - len(references)
+        samples, of_references = counted[:n_samples], counted[n_samples:]
         result = validated(samples, of_references, public)
         page = make_page(result, samples, of_references)
-        beside = report.with_suffix(".json")
         # Both or none.
         with written_whole(beside) as partial_json, written_whole(report) as partial_page:
             partial_json.write_text(result.to_json(), encoding="utf-8")
@@ -98,21 +104,29 @@ def _check_paths(digits: list[Path], references: list[Path]) -> None:
             raise ArgumentValueError("reference", message)
 
 
-def _counted(paths: list[Path], names: list[str], min_charge: int) -> tuple[Sample, ...]:
+def _open_readers(digits: list[Path], references: list[Path], *, merge: bool) -> tuple[list[DigitReader], list[str]]:
+    """Open samples and references, and name them."""
+    of_references: list[DigitReader] = [event_reader(path) for path in references]
+    if merge and len(digits) > 1:
+        merged = f"{digits[0].stem} and {len(digits) - 1} more"
+        return [merge_files(digits), *of_references], [merged, *_names([], references)]
+    return [*map(event_reader, digits), *of_references], _names(digits, references)
+
+
+def _counted(readers: list[DigitReader], names: list[str], min_charge: int) -> tuple[Sample, ...]:
     from pxdbg_runtime.validation.sample import count_events
 
-    readers = [event_reader(path) for path in paths]
     counted = []
-    n_events = sum(reader.how_made.events for reader in readers)
+    n_events = sum(reader.n_events for reader in readers)
     with show_progress(total=n_events, description="events") as advance:
         for reader, name in zip(readers, names, strict=True):
-            counted.append(count_events(_advancing(advance, reader), reader, name, min_charge))
+            counted.append(count_events(_advancing(advance, reader.numbered()), reader, name, min_charge))
     return tuple(counted)
 
 
-def _advancing(advance: Callable[[], None], events: Iterable[Digits]) -> Iterator[Digits]:
-    for digits in events:
-        yield digits
+def _advancing(advance: Callable[[], None], events: Iterable[tuple[int, Digits]]) -> Iterator[tuple[int, Digits]]:
+    for numbered in events:
+        yield numbered
         advance()
 
 
@@ -141,4 +155,5 @@ def _print_summary(report: Report) -> None:
         table.add_row(Text.assemble(make_safe(column.name), ", ", (column.kind, "dim")), *styled)
     stdout.print(table)
     for each in (*report.samples, *report.references):
-        stderr.print(f"{each.name}: {each.how_made.nature}, {each.how_made.provenance}", markup=False, soft_wrap=True)
+        origin = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "how it was made is unknown"
+        stderr.print(f"{each.name}: {origin}", markup=False, soft_wrap=True)

@@ -149,15 +149,25 @@ def _origins(report: Report) -> Iterable[str]:
 
 
 def _origin(digits: DigitReport) -> tuple[str, ...]:
-    how = digits.how_made
+    counts = (f"{digits.events:,}", f"{digits.digits:,}")
+    if not digits.jobs:
+        return (
+            digits.name,
+            "unknown",
+            "unknown",
+            "",
+            *counts,
+            "unknown",
+            "unknown; events without digits are not counted",
+        )
+    how = digits.jobs[0]
     return (
         digits.name,
         how.nature if how.nature == "checkpoint" else f"{how.nature} (not a trained checkpoint of the experiment)",
         how.model,
         how.precision or "",
-        f"{digits.events:,}",
-        f"{digits.digits:,}",
-        f"{how.seed}, {how.random_stream}",
+        *counts,
+        "; ".join(dict.fromkeys(f"{job.seed}, {job.random_stream}" for job in digits.jobs)),
         how.provenance,
     )
 

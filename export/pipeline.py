@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import math
-import re
 from typing import TYPE_CHECKING, Final
 
 from export.charge import charge_thresholds
 from export.checkpoint import load_checkpoint
 from export.fidelity import require_fidelity
 from export.graph import with_charges
+from export.model_names import check_name, default_name
 from export.models import LATENT_SIZE
+from export.original import ORIGINAL_MIN_CHARGE
 from export.parity import MAX_ABS_DIFFERENCE, allowed_difference, measured_parity, require_parity
 from export.precisions import Made, explained, made
 from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
@@ -31,12 +32,9 @@ if TYPE_CHECKING:
     from export.int8 import WeightBits
     from pxdbg_runtime.card import Fidelity, Precision
 
-__all__ = ["ORIGINAL_MIN_CHARGE", "export_checkpoint"]
+__all__ = ["export_checkpoint"]
 
 _PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
-ORIGINAL_MIN_CHARGE: Final = 1
-"""The original's smallest charge of a hit, ADU."""
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def export_checkpoint(
@@ -63,14 +61,14 @@ def export_checkpoint(
     Parameters
     ----------
     checkpoint : Path
-        ``.pt``, ``.pth`` or ``.safetensors``.
+        A file of ``torch.save`` or safetensors, see `export.checkpoint`.
     family : {"convnet", "resnet"}
     output : Path
         Folder; made if it is not there.
     name : str, optional
-        Name of the model; that of the checkpoint file if None.
+        Name of the model; one made of that of the checkpoint file if None.
     wrapper : str, optional
-        Which of several state dicts in the checkpoint to take.
+        Which of several state dicts in the checkpoint to take: its path, such as ``g_ema`` or ``ema.shadow``.
     nature : {"checkpoint", "stand-in", "demonstration"}
         What the weights are worth.
     provenance : str, optional
@@ -109,11 +107,11 @@ def export_checkpoint(
     if not 1 <= min_charge <= N_THRESHOLDS:
         message = f"min_charge must be 1 to {N_THRESHOLDS} ADU, but is {min_charge}."
         raise ArgumentValueError("min_charge", message)
-    name = checkpoint.stem if name is None else name
-    if not _NAME.fullmatch(name):
-        message = f"--name must hold letters, digits, '.', '_' and '-' alone, but is {name!r}."
-        raise ArgumentValueError("name", message)
-    model = load_checkpoint(checkpoint, family, wrapper=wrapper)
+    is_own_name = name is not None
+    name = default_name(checkpoint, family) if name is None else check_name(name)
+    model = load_checkpoint(checkpoint, family, wrapper=wrapper, tell=tell)
+    if not is_own_name and name != checkpoint.stem:
+        tell(f"named the model {name}, after its file; --name gives it another name")
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     tell(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
     plain = to_onnx(model)

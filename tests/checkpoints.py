@@ -14,10 +14,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from export import demonstration
-from export.demonstration import Target, demonstration_model
+from export import random_weights
 from export.models import FAMILIES, GeneratorModule
 from export.pipeline import export_checkpoint
+from export.random_weights import Target, demonstration_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,5 +142,5 @@ def first_export(family: str) -> Export:
     folder = Path(tempfile.mkdtemp(prefix="pxdbg-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(demonstration, "_STATISTICS_BATCHES", 2)
+        patched.setattr(random_weights, "_STATISTICS_BATCHES", 2)
         return demonstration_export(folder, family, FIRST_CHECKPOINT)

@@ -6,13 +6,11 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import safetensors.torch
 import typer
 
 from export.__main__ import Family
+from export.packages import require_packages
 from export.standin.simulated_events import how_simulated, simulated_events
-from export.standin.standin_file import checkpoint, read_standin, write_standin
-from export.standin.training import train_standin
 from pxdbg_runtime.atomic_file import written_whole
 from pxdbg_runtime.command_line.console import end_on_sigterm, failures_reported, stderr, stdout
 from pxdbg_runtime.command_line.generate import check_output, event_numbers, events_progress
@@ -62,6 +60,10 @@ def train(
 ) -> None:
     """Make a stand-in: a seeded early part, measured, and a late part that is laid and fitted to the simulation."""
     with failures_reported():
+        require_packages("python -m export.standin train")
+        from export.standin.standin_file import write_standin
+        from export.standin.training import train_standin
+
         standin = train_standin(model.value, seed, images, tell=lambda text: stderr.print(text, markup=False))
         write_standin(standin, output)
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
@@ -76,9 +78,14 @@ def rebuild(
 ) -> None:
     """Make a stand-in's whole checkpoint, the same bit for bit on every machine."""
     with failures_reported():
+        require_packages("python -m export.standin rebuild")
+        from safetensors.torch import save_file
+
+        from export.standin.standin_file import checkpoint, read_standin
+
         state = checkpoint(read_standin(standin))
         with written_whole(output) as partial:
-            safetensors.torch.save_file(state, partial)
+            save_file(state, partial)
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 
 

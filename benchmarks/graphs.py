@@ -64,7 +64,7 @@ class Workspace:
             check_installed("torch")
             from safetensors.torch import save
 
-            from export.demonstration import demonstration_model
+            from export.random_weights import demonstration_model
 
             self.tell(f"{family}: making random weights, half a minute")
             _make_folder(path.parent)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export import payload
-from export.pipeline import ORIGINAL_MIN_CHARGE, export_checkpoint
+from export.original import ORIGINAL_MIN_CHARGE
+from export.packages import require_packages
 from pxdbg_runtime.command_line.console import failures_reported, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
@@ -55,7 +56,8 @@ class TargetChoice(StrEnum):
 
 @app.command(
     epilog="Example: python -m export generator.pt --model resnet --output graphs --name resnet-2026\n\n"
-    "Graphs become payloads of the conditions database with: python -m export payload DIR",
+    "Graphs become payloads of the conditions database with: python -m export payload DIR\n\n"
+    "Needs PyTorch and onnx: pip install 'pxdbg-runtime\\[export]'",
 )
 def export(
     model: Annotated[Family, typer.Option(help="Architecture of the checkpoint.")],
@@ -67,7 +69,8 @@ def export(
         str | None, typer.Option(show_default="that of the checkpoint file", help="Name of the model.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Which state dict to take, if the checkpoint holds several.")
+        str | None,
+        typer.Option(metavar="PATH", help="Which state dict to take if several fit, such as g_ema or ema.shadow."),
     ] = None,
     provenance: Annotated[
         str | None, typer.Option(help="Where the weights come from, in words, for the model card.")
@@ -124,6 +127,9 @@ def export(
     refused if W1 of the charge spectrum reaches 0.3 ADU or the occupancy differs by more than 1 %.
     """
     with failures_reported():
+        require_packages("python -m export")
+        from export.pipeline import export_checkpoint
+
         conditions = _Conditions(from_conditions, experiment, run, tuple(server or ()), cache)
         path, where_from = _source(checkpoint, provenance, conditions, model.value)
         graph = export_checkpoint(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import math
-import re
 from typing import TYPE_CHECKING, Final
 
 from export.charge import charge_thresholds
@@ -13,7 +12,9 @@ from export.checkpoint import load_checkpoint
 from export.fidelity import require_fidelity
 from export.graph import with_charges
 from export.known_answers import make_known_answers
+from export.model_names import check_name, default_name
 from export.models import LATENT_SIZE
+from export.original import ORIGINAL_MIN_CHARGE
 from export.parity import compute_references, measure_parity, require_parity
 from export.precisions import Made, explained, made
 from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
@@ -32,12 +33,9 @@ if TYPE_CHECKING:
     from export.int8 import WeightBits
     from pxdbg_runtime.card import Fidelity, Precision
 
-__all__ = ["ORIGINAL_MIN_CHARGE", "export_checkpoint"]
+__all__ = ["export_checkpoint"]
 
 _PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
-ORIGINAL_MIN_CHARGE: Final = 1
-"""The original's smallest charge of a hit, ADU."""
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def export_checkpoint(
@@ -63,14 +61,14 @@ def export_checkpoint(
     Parameters
     ----------
     checkpoint : Path
-        ``.pt``, ``.pth`` or ``.safetensors``.
+        A file of ``torch.save`` or safetensors, see `export.checkpoint`.
     family : {"convnet", "resnet"}
     output : Path
         Folder; made if it is not there.
     name : str, optional
-        Name of the model; that of the checkpoint file if None.
+        Name of the model; one made of that of the checkpoint file if None.
     wrapper : str, optional
-        Which of several state dicts in the checkpoint to take.
+        Which of several state dicts in the checkpoint to take: its path, such as ``g_ema`` or ``ema.shadow``.
     nature : {"checkpoint", "stand-in", "demonstration"}
         What the weights are worth.
     provenance : str, optional
@@ -107,15 +105,15 @@ def export_checkpoint(
     if not 1 <= min_charge <= N_THRESHOLDS:
         message = f"min_charge must be 1 to {N_THRESHOLDS} ADU, but is {min_charge}."
         raise ArgumentValueError("min_charge", message)
-    name = checkpoint.stem if name is None else name
-    if not _NAME.fullmatch(name):
-        message = f"--name must hold letters, digits, '.', '_' and '-' alone, but is {name!r}."
-        raise ArgumentValueError("name", message)
+    is_own_name = name is not None
+    name = default_name(checkpoint, family) if name is None else check_name(name)
     suffix = "" if target == "cpu" else f"-{target}"
     path = output / f"{name}-{precision}{suffix}.onnx"
     if output.is_dir():  # else it is made in the end
         check_target(path, room_bytes=100_000)
-    model = load_checkpoint(checkpoint, family, wrapper=wrapper)
+    model = load_checkpoint(checkpoint, family, wrapper=wrapper, tell=tell)
+    if not is_own_name and name != checkpoint.stem:
+        tell(f"named the model {name}, after its file; --name gives it another name")
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     tell(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
     plain = to_onnx(model)

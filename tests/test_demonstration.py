@@ -9,11 +9,12 @@ import safetensors.torch
 import torch
 import typer
 
-from export import demonstration
+from export import random_weights
 from export.__main__ import Family
 from export.charge import charges_of
 from export.checkpoint import load_checkpoint
-from export.demonstration import Target, demonstration_model, main
+from export.demonstration import main
+from export.random_weights import Target, demonstration_model
 from tests.checkpoints import BUSY, FAMILY_NAMES, first_export
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure the batch-norm statistics on few images: the weights are as random."""
-    monkeypatch.setattr(demonstration, "_STATISTICS_BATCHES", 1)
-    monkeypatch.setattr(demonstration, "_BATCH_SIZE", 1)
+    monkeypatch.setattr(random_weights, "_STATISTICS_BATCHES", 1)
+    monkeypatch.setattr(random_weights, "_BATCH_SIZE", 1)
 
 
 def state_of(family: str, seed: int) -> dict[str, Tensor]:

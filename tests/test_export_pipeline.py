@@ -187,10 +187,13 @@ def test_a_name_that_is_no_file_name_is_refused(checkpoint: Path, tmp_path: Path
     assert not (tmp_path / "graphs").exists()
 
 
-def test_a_checkpoint_whose_own_name_will_not_do_asks_for_another(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("exported_before")
+def test_the_name_of_a_file_that_is_none_of_a_model_is_changed_and_said(checkpoint: Path, tmp_path: Path) -> None:
+    told: list[str] = []
     renamed = checkpoint.rename(tmp_path / "my generator.pt")
-    with pytest.raises(ArgumentValueError, match=r"--name must hold .* but is 'my generator'"):
-        export_checkpoint(renamed, "flat", tmp_path / "graphs")
+    graph = export_checkpoint(renamed, "flat", tmp_path / "graphs", tell=told.append)
+    assert graph.card.name == "my-generator"
+    assert told[0] == "named the model my-generator, after its file; --name gives it another name"
 
 
 @pytest.mark.usefixtures("exported_before")

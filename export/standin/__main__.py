@@ -6,13 +6,11 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import safetensors.torch
 import typer
 
 from export.__main__ import Family
+from export.packages import require_packages
 from export.standin.simulated_events import how_simulated, simulated_events
-from export.standin.standin_file import checkpoint, read_standin, write_standin
-from export.standin.training import train_standin
 from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
 from pxdbg_runtime.command_line.generate import check_output, event_numbers
@@ -65,6 +63,10 @@ def train(
     """Make a stand-in: a seeded early part, measured, and a late part that is laid and fitted to the simulation."""
     with failures_reported():
         check_target(output)
+        require_packages("python -m export.standin train")
+        from export.standin.standin_file import write_standin
+        from export.standin.training import train_standin
+
         standin = train_standin(model.value, seed, images, tell=lambda text: stderr.print(text, markup=False))
         write_standin(standin, output)
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
@@ -80,9 +82,14 @@ def rebuild(
     """Make a stand-in's whole checkpoint, the same bit for bit on every machine."""
     with failures_reported():
         check_target(output)
+        require_packages("python -m export.standin rebuild")
+        from safetensors.torch import save
+
+        from export.standin.standin_file import checkpoint, read_standin
+
         state = checkpoint(read_standin(standin))
         with written_whole(output) as partial:
-            partial.write_bytes(safetensors.torch.save(state))
+            partial.write_bytes(save(state))
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 
 

@@ -6,24 +6,23 @@ removed by the next run that writes the same target.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 import secrets
-import stat
 import time
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import OutputError, PxdbgError
 from pxdbg_runtime.file_locks import lock, machine_digits
+from pxdbg_runtime.output_place import check_replaceable, find_place, mode_to_create, take_over_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["PartialFile", "check_target", "open_partial", "record_writes", "report_file_errors", "written_whole"]
 
@@ -32,14 +31,6 @@ _FIRST_EVENT_BYTES: Final = 1_000_000
 _OTHER_MACHINE_S: Final = 7 * 24 * 3600
 """A file that another machine left, whose locks may not reach this one, is a leftover after this time."""
 _NAME_MAX: Final = 255
-_MOUNTS: Final = Path("/proc/self/mountinfo")
-_NOT_A_FILE: Final = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe (FIFO)",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}
 _writes: ContextVar[list[PartialFile] | None] = ContextVar("_writes", default=None)
 
 
@@ -133,9 +124,9 @@ def open_partial(target: Path) -> Iterator[Path]:
         If the file cannot be made or cannot take the target's place.
     """
     with report_file_errors(target):
-        place = _find_place(target)
+        place = find_place(target)
         _remove_leftovers(place)
-        mode = _mode_of(place)
+        mode = mode_to_create(place)
     partial = _record(target)
     descriptor = -1
     try:
@@ -147,7 +138,7 @@ def open_partial(target: Path) -> Iterator[Path]:
         yield path
         with report_file_errors(target):
             _flush(path)
-            _take_over_mode(place, path)
+            take_over_mode(place, path)
             partial.identity = _identity(path)
             if os.name == "nt":  # which does not rename what is open
                 os.close(descriptor)
@@ -187,8 +178,8 @@ def check_target(target: Path, *, room_bytes: int = _FIRST_EVENT_BYTES) -> None:
         folder, a device, a pipe, a mount point, another user's file in a sticky folder, links that form a loop.
     """
     with report_file_errors(target):
-        place = _find_place(target)
-        _check_replaceable(target, place)
+        place = find_place(target)
+        check_replaceable(target, place)
         _remove_leftovers(place)
         probe = _record(target)
         probe.path = place.with_name(_partial_name(place))
@@ -204,60 +195,6 @@ def _record(target: Path) -> PartialFile:
     if (writes := _writes.get()) is not None:
         writes.append(partial)
     return partial
-
-
-def _find_place(target: Path) -> Path:
-    """Follow links to where the file is, or shall be."""
-    place = Path(os.path.realpath(target))
-    if not os.path.isdir(place.parent):  # noqa: PTH112  # Path raises for a name that is too long
-        with suppress(FileNotFoundError):
-            os.stat(f"{place.parent}{os.sep}")  # noqa: PTH116  # raises if there is another reason
-        folder = place.parent if target.is_symlink() else target.parent
-        message = f"{target} cannot be written: the folder {folder} does not exist."
-        raise OutputError(target, message)
-    try:
-        status = os.stat(target)  # noqa: PTH116  # also of links that form a loop
-    except FileNotFoundError:
-        return place
-    kind = _NOT_A_FILE.get(stat.S_IFMT(status.st_mode))
-    if kind is not None:
-        message = f"{target} is {kind}: expected the name of a file to write."
-        raise OutputError(target, message)
-    return place
-
-
-def _check_replaceable(target: Path, place: Path) -> None:
-    try:
-        status = place.stat()
-    except FileNotFoundError:
-        return
-    if _is_mount_point(place):
-        message = f"{target} cannot be replaced: it is a mount point. Write to another file."
-        raise OutputError(target, message)
-    folder = place.parent.stat()
-    if (
-        folder.st_mode & stat.S_ISVTX
-        and hasattr(os, "geteuid")
-        and os.geteuid() not in {0, status.st_uid, folder.st_uid}
-    ):
-        message = f"{target} cannot be replaced: it is another user's file in a sticky folder. Write to another file."
-        raise OutputError(target, message)
-    try:
-        os.close(os.open(place, os.O_WRONLY))
-    except OSError as error:
-        # A file without write permission can be replaced; one that is immutable, or on a read-only disk, cannot.
-        if error.errno in {errno.EPERM, errno.EROFS}:
-            raise
-
-
-def _is_mount_point(place: Path) -> bool:
-    """Whether something is mounted on a file, where the system tells (Linux)."""
-    try:
-        mounts = _MOUNTS.read_bytes()
-    except OSError:
-        return False
-    spelled = re.sub(rb"[ \t\n\\]", lambda found: b"\\%03o" % found[0][0], os.fsencode(place))
-    return any(fields[4:5] == [spelled] for fields in map(bytes.split, mounts.splitlines()))
 
 
 def _partial_stem(place: Path) -> str:
@@ -333,28 +270,3 @@ def _identity(file: Path | int) -> tuple[int, int]:
 def _flush(partial: Path) -> None:
     with partial.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _mode_of(place: Path) -> int:
-    """Mode to make the temporary file with: nobody may read it who may not read the file that it replaces."""
-    try:
-        return stat.S_IMODE(place.stat().st_mode) & 0o777 | stat.S_IRUSR | stat.S_IWUSR
-    except FileNotFoundError:
-        return 0o666
-
-
-def _take_over_mode(place: Path, partial: Path) -> None:
-    """Give the new file the mode of the old one, and its group."""
-    try:
-        old = place.stat()
-    except FileNotFoundError:
-        return
-    mode = stat.S_IMODE(old.st_mode) & 0o777
-    if hasattr(os, "chown") and partial.stat().st_gid != old.st_gid:
-        try:
-            os.chown(partial, -1, old.st_gid)
-        except OSError:
-            # Another group gets no more than all the others.
-            mode = mode & ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
-    with suppress(OSError):  # a disk that knows no modes
-        partial.chmod(mode)

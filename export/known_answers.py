@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from export.parity import ReferenceImages
     from pxdbg_runtime.card import OutputKind, Precision
 
+    Outputs = NDArray[np.float32] | NDArray[np.uint8]
+
 __all__ = ["make_known_answers"]
 
 _N_IMAGES: Final = 3
@@ -55,13 +57,12 @@ def make_known_answers(
     """
     compared: OutputKind = "charges" if precision == "int8" else output_kind
     exact = references.exact.astype(np.float32)
-    found = _outputs(references, graph) if precision != "float32" or output_kind == "charges" else references.float32
+    is_float32 = precision == "float32" and compared == "values"
+    found: Outputs = references.float32 if is_float32 else _run_graph(references, graph)
     if compared == "charges":
-        found = found if found.dtype == np.uint8 else _charges(found, thresholds)
-        expected: NDArray[np.generic] = found if precision == "int8" else _charges(exact, thresholds)
-    else:
-        expected = exact
-    charges = expected if compared == "charges" else _charges(exact, thresholds)
+        found = _charges(found, thresholds)
+    charges = found if precision == "int8" else _charges(exact, thresholds)
+    expected = charges if compared == "charges" else exact
     chosen = [(image, _choose_pixels(charges[image].ravel(), image)) for image in _choose_images(charges)]
     differences = [
         np.abs(found[image].ravel()[pixels].astype(np.float64) - expected[image].ravel()[pixels].astype(np.float64))
@@ -81,16 +82,19 @@ def make_known_answers(
     )
 
 
-def _outputs(references: ReferenceImages, graph: onnx.ModelProto) -> NDArray[np.float32] | NDArray[np.uint8]:
+def _run_graph(references: ReferenceImages, graph: onnx.ModelProto) -> Outputs:
     """Run the graph as it is written."""
     return np.concatenate(list(images_of(graph, references.latent, batch_size=1)))
 
 
-def _charges(values: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.searchsorted(thresholds, values, side="right").astype(np.uint8)
+def _charges(outputs: Outputs, thresholds: NDArray[np.float32]) -> Outputs:
+    """Compute charges in ADU, unless the outputs are charges already."""
+    if outputs.dtype == np.uint8:
+        return outputs
+    return np.searchsorted(thresholds, outputs, side="right").astype(np.uint8)
 
 
-def _choose_images(charges: NDArray[np.generic]) -> list[int]:
+def _choose_images(charges: Outputs) -> list[int]:
     """Choose the images that together hold the most different charges, the richest first."""
     present = [set(np.unique(image).tolist()) for image in charges]
     chosen: list[int] = []
@@ -102,7 +106,7 @@ def _choose_images(charges: NDArray[np.generic]) -> list[int]:
     return chosen
 
 
-def _choose_pixels(charges: NDArray[np.generic], seed: int) -> NDArray[np.int64]:
+def _choose_pixels(charges: Outputs, seed: int) -> NDArray[np.int64]:
     """Choose a pixel of each charge, then other hits, then empty pixels; ascending."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(charges))

@@ -76,7 +76,7 @@ class ReferenceImages:
 def compute_references(model: GeneratorModule, latent_size: int) -> ReferenceImages:
     """Compute the images that a graph is compared with."""
     latent = latents(latent_size, N_SENSORS, REFERENCE_SEED)[_SENSORS]
-    rows = torch.from_numpy(latent).split(1)
+    rows = [torch.from_numpy(row[np.newaxis]) for row in latent]
     in_float64 = copy.deepcopy(model).double()
     with torch.inference_mode():
         exact = torch.cat([in_float64(row.double()) for row in rows]).numpy()

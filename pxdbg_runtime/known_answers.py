@@ -27,7 +27,10 @@ __all__ = ["ComparedQuantity", "KnownAnswers", "KnownImage", "read_known_answers
 ComparedQuantity = Literal["values", "charges"]
 _MAX_EVENT: Final = 2**63 - 1
 _PIXEL_DTYPE: Final = np.dtype("<i4")
-_OUTPUT_DTYPES: Final = {"values": np.dtype("<f4"), "charges": np.dtype("<u1")}
+_OUTPUT_DTYPES: Final[dict[str, np.dtype[np.float32] | np.dtype[np.uint8]]] = {
+    "values": np.dtype("<f4"),
+    "charges": np.dtype("<u1"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,8 @@ class KnownAnswers:
     def expected(self, image: KnownImage) -> NDArray[np.float64]:
         """Decode the reference outputs of one image, shape (pixels,)."""
         raw = base64.b64decode(image.outputs, validate=True)
-        return np.frombuffer(raw, _OUTPUT_DTYPES[self.compared]).astype(np.float64)
+        outputs: NDArray[np.generic] = np.frombuffer(raw, _OUTPUT_DTYPES[self.compared])
+        return outputs.astype(np.float64)
 
     @classmethod
     def encode_image(

@@ -227,7 +227,7 @@ class ImageSession:
                 "them on the CPU without saying so. Use provider='cpu' if that is what you want."
             )
             return ProviderError(provider, message)
-        exported_with = next((each.version for each in self._card.made_with if each.package == "onnxruntime"), None)
+        exported_with = next((each.version for each in self.card.made_with if each.package == "onnxruntime"), None)
         reason = why_too_new(str(error), exported_with)
         if reason is not None:
             return InferenceError(f"ONNX Runtime made no session of {self.path} on {provider}: {reason}.")

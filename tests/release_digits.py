@@ -39,7 +39,7 @@ def compare(name: str, precision: str, found: Digits, expected: Digits) -> bool:
     """Print how many digits are the same, and say whether that is enough."""
     tables = [digits.to_structured() for digits in (found, expected)]
     cells = [table[["event", "sensor_id", "u_cell", "v_cell"]] for table in tables]
-    _, first, second = np.intersect1d(*cells, assume_unique=True, return_indices=True)
+    _, first, second = np.intersect1d(cells[0], cells[1], assume_unique=True, return_indices=True)
     difference = np.abs(tables[0]["charge"][first].astype(int) - tables[1]["charge"][second].astype(int))
     n_same, n_either = int((difference == 0).sum()), len(tables[0]) + len(tables[1]) - len(first)
     lone = [np.delete(table["charge"], rows) for table, rows in zip(tables, (first, second), strict=True)]

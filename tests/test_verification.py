@@ -50,7 +50,8 @@ SENSORS: Final = (3, 17)
 
 def answered(card: ModelCard, images: NDArray[np.float32], compared: ComparedQuantity = "values") -> ModelCard:
     """Give a card the known answers of two sensors of an event with these forty images."""
-    outputs = images if compared == "values" else np.searchsorted(np.float32(THRESHOLDS), images, side="right")
+    table = np.array(THRESHOLDS, np.float32)
+    outputs: NDArray[np.generic] = images if compared == "values" else np.searchsorted(table, images, side="right")
     answers = KnownAnswers(
         compared=compared,
         seed=-3,
@@ -74,7 +75,7 @@ def shifted(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
     (one,) = (each for each in model.graph.initializer if each.name == "one")
     clipped = next(node for node in model.graph.node if node.op_type == "Sub")
     assert clipped.input[1] == "one"
-    lower = numpy_helper.from_array(np.float32(numpy_helper.to_array(one) - np.float32(by)), "lower")
+    lower = numpy_helper.from_array(np.asarray(numpy_helper.to_array(one) - np.float32(by)), "lower")
     model.graph.initializer.append(lower)
     clipped.input[1] = "lower"
     return model

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pxdbg_runtime.command_line.console import FAILURE, failures_reported, stdout
 from pxdbg_runtime.devices import device_model
@@ -52,10 +52,8 @@ def check(
                 rows.append(row)
                 name = f"{graph.card.name} {graph.card.precision}"
                 short = provider.removesuffix("ExecutionProvider")
-                table.add_row(escape(name), short, f"[{row.colour}]{row.state}[/]", *row.cells)
-        stdout.print(
-            f"ONNX Runtime {onnxruntime.__version__}; CPU: {escape(str(device_model(CPU, {})))}", soft_wrap=True
-        )
+                table.add_row(name, short, Text(row.state, style=row.colour), *row.cells)
+        stdout.print(f"ONNX Runtime {onnxruntime.__version__}; CPU: {device_model(CPU, {})}", soft_wrap=True)
         stdout.print(table)
         for remark in dict.fromkeys(row.remark for row in rows if row.remark):
             stdout.print(remark, markup=False, soft_wrap=True)

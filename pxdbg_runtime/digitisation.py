@@ -89,7 +89,7 @@ class Digitiser:
             images, self._threshold, self._table, self._limits, sensors, sensor_id, u_cell, v_cell, charge
         )
         if n_hits < 0:
-            raise _unsound(images)
+            raise _explain_unsound(images)
         return Digits(
             event=np.full(n_hits, event, dtype=np.int64),
             sensor_id=sensor_id[:n_hits].copy(),
@@ -119,7 +119,7 @@ class Digitiser:
         images = self._checked(images)
         charges = np.empty(images.shape, dtype=np.uint8)
         if not kernels.fill_charges(images, self._threshold, self._table, self._limits, charges):
-            raise _unsound(images)
+            raise _explain_unsound(images)
         return charges
 
     def _checked(self, images: Images) -> Images:
@@ -133,7 +133,7 @@ class Digitiser:
         return images if images.flags.c_contiguous else images.copy()
 
 
-def _unsound(images: Images) -> ImageError:
+def _explain_unsound(images: Images) -> ImageError:
     """Say which value it is that no tanh gives."""
     value = images[~((images >= TANH_LIMITS[0]) & (images <= TANH_LIMITS[1]))][0]
     found = "a NaN" if np.isnan(value) else f"the value {value!s}"

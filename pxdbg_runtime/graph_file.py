@@ -152,13 +152,8 @@ def read_graph_file(path: Path) -> GraphFile:
 def _read_content(path: Path) -> bytes:
     """Read a regular file that could be a graph; a pipe, a device or a folder is told from one without waiting for it."""
     try:
-        # A pipe would be waited for when it is opened, but for this flag, which Windows lacks and regular files ignore.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as file:  # noqa: PTH123  # of a descriptor, not of a path
+        with open(path, "rb", opener=_open_at_once) as file:  # noqa: PTH123  # Path.open has no opener
             found = os.fstat(file.fileno())
-            if stat.S_ISDIR(found.st_mode):
-                message = f"The graph {path} cannot be read: Is a directory."
-                raise GraphFileError(path, message)
             if not stat.S_ISREG(found.st_mode):
                 message = f"The graph {path} is a pipe or a device: expected a file made by python -m export."
                 raise GraphFileError(path, message)
@@ -180,6 +175,11 @@ def _read_content(path: Path) -> bytes:
             f"The graph {path} cannot be read: its {found.st_size / 1e6:.0f} MB do not fit into this job's memory."
         )
         raise GraphFileError(path, message) from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for the other end of a pipe; regular files ignore the flag, and Windows lacks it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _compare_with_digest(content: bytes) -> tuple[str, bool | None]:
@@ -212,7 +212,7 @@ def _find_card(path: Path, content: bytes) -> str:
         has_graph |= number == _GRAPH_FIELD and wire_type == LENGTH_DELIMITED
         if number == _METADATA_FIELD and wire_type == LENGTH_DELIMITED:
             places = {n: slice(a, b) for n, _, a, b in walk_fields(content, start, end)}
-            key = _our_key(content[places.get(_KEY_FIELD, slice(0, 0))])
+            key = _match_key(content[places.get(_KEY_FIELD, slice(0, 0))])
             if key is not None:
                 counts[key] += 1
             if key == CARD_KEY:
@@ -240,7 +240,7 @@ def _find_card(path: Path, content: bytes) -> str:
     return content[card].decode()
 
 
-def _our_key(key: bytes) -> str | None:
+def _match_key(key: bytes) -> str | None:
     return next((ours for ours in (CARD_KEY, DIGEST_KEY) if key == ours.encode()), None)
 
 

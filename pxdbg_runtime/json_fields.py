@@ -221,7 +221,7 @@ class Fields:
 
 def _parsed(text: str) -> object:
     try:
-        values: object = json.loads(text, object_pairs_hook=_object)
+        values: object = json.loads(text, object_pairs_hook=_make_object)
     except JsonFieldError:
         raise
     except (ValueError, RecursionError) as error:
@@ -230,7 +230,7 @@ def _parsed(text: str) -> object:
     return values
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _make_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Make an object of its fields, each of which must be there once: which of two is meant, nobody can tell."""
     values: dict[str, object] = {}
     for name, value in pairs:

@@ -84,17 +84,17 @@ def import_onnxruntime() -> ModuleType:
             )
             raise MissingPackageError(_MODULE, "cpu", message) from None
         reason = f"it does not import ({describe_failure(error)})"
-        raise _broken(reason) from error
+        raise _describe_breakage(reason) from error
     lacking = [name for name in _NEEDED if not hasattr(module, name)]
     if lacking:
         place = module.__file__ or ", ".join(module.__path__)
         reason = f"{place} lacks {', '.join(lacking)}"
-        raise _broken(reason)
+        raise _describe_breakage(reason)
     _check_release(str(module.__version__))
     return module
 
 
-def _broken(reason: str) -> BrokenPackageError:
+def _describe_breakage(reason: str) -> BrokenPackageError:
     """Say what is wrong with the installed ONNX Runtime, and how it is installed anew."""
     wheels = onnxruntime_wheels()
     installed = " and ".join(f"{wheel} {version}" for wheel, version in wheels.items()) or "no wheel that pip knows"
@@ -108,22 +108,22 @@ def _broken(reason: str) -> BrokenPackageError:
 
 
 def _check_release(version: str) -> None:
-    if _release(version) >= OLDEST_RELEASE:
+    if _parse_release(version) >= OLDEST_RELEASE:
         return
-    wheel, oldest = _wheel_to_upgrade(), ".".join(map(str, OLDEST_RELEASE))
+    wheel, oldest = _find_wheel(), ".".join(map(str, OLDEST_RELEASE))
     message = (
         f"ONNX Runtime {version} is too old: expected {oldest} or newer; upgrade: pip install -U '{wheel}>={oldest}'."
     )
     raise BrokenPackageError(_MODULE, "gpu" if wheel == _GPU_WHEEL else "cpu", message)
 
 
-def _release(version: str) -> tuple[int, ...]:
+def _parse_release(version: str) -> tuple[int, ...]:
     """Give the first two numbers of a version; one without numbers counts as newer than any."""
     numbers = re.match(r"(\d+)\.(\d+)", version)
     return tuple(map(int, numbers.groups())) if numbers else (sys.maxsize,)
 
 
-def _wheel_to_upgrade() -> str:
+def _find_wheel() -> str:
     return _GPU_WHEEL if _GPU_WHEEL in onnxruntime_wheels() else _CPU_WHEEL
 
 
@@ -138,14 +138,14 @@ def why_too_new(refusal: str, exported_with: str | None) -> str | None:
         The version of ONNX Runtime that the graph was exported and checked with.
     """
     version = str(import_onnxruntime().__version__)
-    is_older = exported_with is not None and _release(version) < _release(exported_with)
+    is_older = exported_with is not None and _parse_release(version) < _parse_release(exported_with)
     found = _TOO_NEW.search(refusal) or (_UNKNOWN_OPERATOR.search(refusal) if is_older else None)
     if found is None:
         return None
     origin = f"it was exported with {exported_with}; " if is_older else ""
     return (
         f"it needs a newer ONNX Runtime than the installed {version} ({found[0]}): {origin}upgrade: pip install -U "
-        f"{_wheel_to_upgrade()}"
+        f"{_find_wheel()}"
     )
 
 

@@ -101,7 +101,7 @@ class ImageSession:
             self.provider = provider_name(asked)
             self._session = self._made(self.provider, graph.content)
         _check_against_card(self._session, graph)
-        self._forks = ForkGuard(self._session, self._obstacle_to_forks())
+        self._forks = ForkGuard(self._session, self._find_fork_obstacle())
 
     def buffer(self, n_images: int) -> Images:
         """Make an array for the images of n sensors, float32 or uint8 (n, 250, 768) as the card says."""
@@ -156,7 +156,7 @@ class ImageSession:
                 raise explain_memory_failure(error) or InferenceError(message) from error
         return images
 
-    def _obstacle_to_forks(self) -> str | None:
+    def _find_fork_obstacle(self) -> str | None:
         """Say why the session can run in no fork of this process; None if it can."""
         if self.provider != CPU:
             return f"{self.provider} does not survive a fork"

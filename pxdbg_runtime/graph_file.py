@@ -152,7 +152,7 @@ def read_graph_file(path: Path) -> GraphFile:
 def _read_content(path: Path) -> bytes:
     """Read a regular file that could be a graph; a pipe, a device or a folder is told from one without waiting for it."""
     try:
-        with open(path, "rb", opener=_open_at_once) as file:  # noqa: PTH123  # Path.open has no opener
+        with open(path, "rb", opener=_open_at_once) as file:  # Path.open has no opener
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 message = f"The graph {path} is a pipe or a device: expected a file made by python -m export."

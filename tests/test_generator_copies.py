@@ -112,8 +112,10 @@ def by_pickle(generator: Generator) -> Generator:
     return made
 
 
-@pytest.mark.parametrize("copied", [by_pickle, copy.copy, copy.deepcopy])
-@pytest.mark.parametrize("stream", ["philox", "torch"])
+@pytest.mark.parametrize(
+    ("copied", "stream"),
+    [(by_pickle, "philox"), (by_pickle, "torch"), (copy.copy, "torch"), (copy.deepcopy, "torch")],
+)
 def test_a_copy_makes_the_same_digits_on_its_own(
     copied: Callable[[Generator], Generator], stream: RandomStreamName, latent_graph: GraphFile
 ) -> None:

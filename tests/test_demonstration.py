@@ -49,12 +49,12 @@ def test_images_look_as_asked_for_on_fresh_latents(family: str) -> None:
     model = first_export(family).model
     generator = torch.Generator().manual_seed(2026)
     with torch.inference_mode():
-        charges = torch.cat([charges_of(model(torch.randn(8, 96, generator=generator))) for _ in range(3)])
+        charges = torch.cat([charges_of(model(torch.randn(4, 96, generator=generator))) for _ in range(2)])
     hits = charges[charges > 0].double()
-    assert charges.shape == (24, 250, 768)
+    assert charges.shape == (8, 250, 768)
     assert len(hits) / charges.numel() == pytest.approx(BUSY.occupancy, rel=0.35)
     assert hits.mean().item() == pytest.approx(BUSY.mean_charge, rel=0.35)
-    assert len({image.numpy().tobytes() for image in charges}) == 24, "images must depend on the latent"
+    assert len({image.numpy().tobytes() for image in charges}) == 8, "images must depend on the latent"
 
 
 @pytest.mark.slow

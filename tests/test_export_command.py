@@ -40,6 +40,16 @@ def words(text: str) -> str:
     return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
 
 
+@pytest.fixture
+def tiny_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the checkpoint of a small generator, which the command takes for a ConvNet."""
+    tiny = tiny_of(TinyConvNet, 1)
+    few_images(monkeypatch)
+    monkeypatch.setitem(FAMILIES, "convnet", TinyConvNet)
+    monkeypatch.setattr(export.pipeline, "to_onnx", lambda _model: tiny.plain)
+    return Path(shutil.copy(tiny.checkpoint, tmp_path))
+
+
 def require_success(output: str, graph: Path, n_parameters: str) -> None:
     lines = [line for line in output.splitlines() if not line.startswith("took the state dict at ")]
     assert len(lines) == 4
@@ -57,9 +67,8 @@ def require_success(output: str, graph: Path, n_parameters: str) -> None:
     assert lines[3] == f"wrote {graph}: {found.size / 1e6:.1f} MB, SHA-256 {found.sha256}"
 
 
-@pytest.mark.slow
-def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
-    checkpoint = save({"ema": random_model("convnet").state_dict(), "model": {}}, tmp_path / "generator.pt")
+def test_a_checkpoint_is_exported(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    checkpoint = save({"ema": torch.load(tiny_checkpoint), "model": {}}, tmp_path / "generator.pt")
     result = invoke(
         *(checkpoint, "--model", "convnet", "--output", tmp_path / "graphs", "--name", "mine", "--weights", "ema"),
         *("--provenance", "From [somewhere].", "--nature", "demonstration"),
@@ -67,7 +76,7 @@ def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
     graph = tmp_path / "graphs" / "mine-float32.onnx"
-    require_success(result.stdout, graph, "convnet, 20,444,865 parameters")
+    require_success(result.stdout, graph, "convnet, 114,736 parameters")
     assert "took the state dict at ema\n" in result.stdout
     card = read_graph_file(graph).card
     assert (card.name, card.family, card.nature, card.provenance) == (
@@ -78,26 +87,25 @@ def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow
+AS_A_PROGRAM: Final = """
+import runpy
+from export.models import FAMILIES
+from tests.checkpoints import SmallNet
+FAMILIES["resnet"] = SmallNet
+runpy.run_module("export", run_name="__main__", alter_sys=True)
+"""
+"""``python -m export``, with a generator that takes no time."""
+
+
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
-    checkpoint = save_safetensors(random_model("resnet").state_dict(), tmp_path / "generator.safetensors")
-    command = [sys.executable, "-m", "export", str(checkpoint), "--model", "resnet", "--output", str(tmp_path)]
+    checkpoint = save_safetensors(random_model("small").state_dict(), tmp_path / "generator.safetensors")
+    command = [sys.executable, "-c", AS_A_PROGRAM, str(checkpoint), "--model", "resnet", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
-    require_success(done.stdout, tmp_path / "generator-float32.onnx", "resnet, 6,648,097 parameters")
+    require_success(done.stdout, tmp_path / "generator-float32.onnx", "resnet, 1,231 parameters")
 
 
 # Precisions and targets
-
-
-@pytest.fixture
-def tiny_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy the checkpoint of a small generator, which the command takes for a ConvNet."""
-    tiny = tiny_of(TinyConvNet, 1)
-    few_images(monkeypatch)
-    monkeypatch.setitem(FAMILIES, "convnet", TinyConvNet)
-    monkeypatch.setattr(export.pipeline, "to_onnx", lambda _model: tiny.plain)
-    return Path(shutil.copy(tiny.checkpoint, tmp_path))
 
 
 def exported(checkpoint: Path, *options: str) -> Result:

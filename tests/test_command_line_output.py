@@ -220,3 +220,13 @@ def test_the_place_of_an_output_is_checked_before_anything_is_loaded(tmp_path: P
         result = invoke(*arguments)
         assert result.exit_code == 1
         assert "is a device: expected the name of a file to write" in " ".join(result.stderr.split())
+
+
+def test_a_graph_is_not_written_over(latent_graph: GraphFile, tmp_path: Path) -> None:
+    before = latent_graph.path.read_bytes()
+    link = tmp_path / "link.npz"
+    link.symlink_to(latent_graph.path)
+    result = invoke("generate", "--model", str(latent_graph.path), "--output", str(link))
+    assert result.exit_code == 2
+    assert f"would write {link} over {latent_graph.path}, which is read" in result.stderr
+    assert latent_graph.path.read_bytes() == before

@@ -10,11 +10,14 @@ import typer
 
 from pxdbg_runtime.atomic_file import check_target
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.digit_files import check_suffix, how_made, opened_for_writing
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.generator import Generator
+from pxdbg_runtime.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.sensors import N_SENSORS
+from pxdbg_runtime.shipped import is_path
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
 
 __all__ = ["check_output", "event_numbers", "generate"]
@@ -39,7 +42,7 @@ class StreamOption(StrEnum):
 def generate(
     output: Annotated[Path, typer.Option(help="File to write: .parquet or .npz.")],
     model: Annotated[str, typer.Option(help="Name of a shipped model, or path of a graph (.onnx).")] = "resnet",
-    events: Annotated[int, typer.Option(min=1, max=MAX_EVENT, help="Number of events.")] = 1,
+    events: Annotated[int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Number of events.")] = 1,
     first_event: Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")] = 0,
     seed: Annotated[
         int | None,
@@ -87,6 +90,8 @@ def generate(
     with failures_reported():
         numbers = event_numbers(first_event, events)
         check_output(output)
+        if is_path(model):
+            check_not_an_input("output", output, [Path(model)])
         generator = Generator(
             model,
             precision=precision.value,

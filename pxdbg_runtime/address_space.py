@@ -204,7 +204,7 @@ def check_room(n_bytes: int, purpose: str) -> None:
     needed = f"{purpose} needs about {_megabytes(n_bytes)} of address space more"
     limit, in_use = limit_bytes(), _in_use_bytes()
     if limit is None or in_use is None:
-        message = f"{needed} than this system grants: free memory, or raise the limit."
+        message = f"{needed} than this system grants: free memory, or raise its limits (ulimit -d, ulimit -v)."
     else:
         total = in_use + n_bytes
         message = (

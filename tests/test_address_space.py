@@ -134,9 +134,7 @@ def test_the_message_tells_what_is_needed_in_all(monkeypatch: pytest.MonkeyPatch
 
 def test_the_message_says_less_where_less_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address_space, "limit_bytes", lambda: None)
-    message = (
-        r"^A test needs about .* MB of address space more than this system grants: free memory, or raise the limit\.$"
-    )
+    message = r"^A test needs about .* MB of address space more than this system grants: free memory, or raise its limits \(ulimit -d, ulimit -v\)\.$"
     with pytest.raises(MemoryLimitError, match=message):
         check_room(2**80, "A test")
     check_room(10**6, "A test")

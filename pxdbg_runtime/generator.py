@@ -92,6 +92,8 @@ class Generator:
         If an argument makes no sense.
     MissingPackageError, ProviderError, InferenceError
         If the graph cannot run here as asked.
+    MemoryLimitError, ThreadLimitError
+        If the job has too little memory or address space, or may start too few threads.
 
     Examples
     --------

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
-from pxdbg_runtime.address_space import import_within_limits
+from pxdbg_runtime.address_space import prepare_import
 from pxdbg_runtime.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     MissingPackageError
         If it is not installed.
     """
+    prepare_import(module)
     try:
-        return import_within_limits(module)
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import numpy as np
 
 from pxdbg_runtime.address_space import check_room_for_events, check_room_for_libraries
+from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.digits import Digits
-from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
+from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS
 from pxdbg_runtime.shipped import find_graph
 from pxdbg_runtime.streams import MIN_SEED, RandomStreamName, check_event, check_seed, make_stream
@@ -248,10 +249,4 @@ def _fresh_seed() -> int:
 def _checked_batch_size(batch_size: int | None) -> int | None:
     if batch_size is None:
         return None
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
-        message = f"batch_size must be an integer, but is {batch_size!r}."
-        raise ArgumentTypeError("batch_size", message)
-    if not 1 <= batch_size <= N_SENSORS:
-        message = f"batch_size must lie between 1 and {N_SENSORS} images, but is {batch_size}."
-        raise ArgumentValueError("batch_size", message)
-    return int(batch_size)
+    return check_integer("batch_size", batch_size, 1, N_SENSORS, unit="images")

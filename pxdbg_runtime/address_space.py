@@ -23,7 +23,6 @@ from pxdbg_runtime.threads import count_startable_threads, process_limit, requir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
 
     from pxdbg_runtime.card import Precision
 
@@ -33,8 +32,8 @@ __all__ = [
     "check_room_for_libraries",
     "check_room_for_validation",
     "explain_memory_failure",
-    "import_within_limits",
     "limit_bytes",
+    "prepare_import",
     "report_memory_errors",
     "reserve_less",
 ]
@@ -96,8 +95,8 @@ def _is_limited() -> bool:
     return process_limit() <= _MANY_PROCESSES and count_startable_threads(wanted) < wanted
 
 
-def import_within_limits(module: str) -> ModuleType:
-    """Import a module of an optional package, unless there is too little room for it.
+def prepare_import(module: str) -> None:
+    """Check that there is room to import a module of an optional package, and let Arrow start few threads.
 
     Raises
     ------
@@ -105,19 +104,17 @@ def import_within_limits(module: str) -> ModuleType:
         If the package is known to need more address space or threads than this process gets.
     """
     package = module.partition(".")[0]
-    if not _is_limited() or package in sys.modules:
-        return importlib.import_module(module)
+    if package in sys.modules or not _is_limited():
+        return
     if package in _PACKAGE_MB:
         check_room(_PACKAGE_MB[package] * _MB, f"Importing {package}")
-    if package != "pyarrow":
-        return importlib.import_module(module)
-    require_threads(_ARROW_THREADS)
-    imported = importlib.import_module(module)
-    # To read a file it would start a thread for each CPU, each with its stack.
-    arrow = sys.modules["pyarrow"]
-    arrow.set_cpu_count(1)
-    arrow.set_io_thread_count(1)
-    return imported
+    if package == "pyarrow":
+        require_threads(_ARROW_THREADS)
+        with contextlib.suppress(ImportError):  # whoever imports it next says what is wrong with it
+            arrow = importlib.import_module(package)
+            # To read a file it would start a thread for each CPU, each with its stack.
+            arrow.set_cpu_count(1)
+            arrow.set_io_thread_count(1)
 
 
 @contextlib.contextmanager
@@ -204,7 +201,7 @@ def check_room(n_bytes: int, purpose: str) -> None:
     needed = f"{purpose} needs about {_megabytes(n_bytes)} of address space more"
     limit, in_use = limit_bytes(), _in_use_bytes()
     if limit is None or in_use is None:
-        message = f"{needed} than this system grants: free memory, or raise the limit."
+        message = f"{needed} than this system grants: free memory, or raise its limits (ulimit -d, ulimit -v)."
     else:
         total = in_use + n_bytes
         message = (

@@ -13,8 +13,9 @@ import numpy as np
 
 from pxdbg_runtime.address_space import check_room_for_events, check_room_for_libraries
 from pxdbg_runtime.batches import compute_batches
+from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.digits import Digits
-from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, GraphFileError
+from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
 from pxdbg_runtime.optional import require
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS
 from pxdbg_runtime.shipped import find_graph, is_path
@@ -99,6 +100,8 @@ class Generator:
         If an argument makes no sense.
     MissingPackageError, ProviderError, InferenceError
         If the graph cannot run here as asked.
+    MemoryLimitError, ThreadLimitError
+        If the job has too little memory or address space, or may start too few threads.
     KnownAnswerError
         If the installed ONNX Runtime computes the graph wrongly on this machine.
 
@@ -276,10 +279,4 @@ def _fresh_seed() -> int:
 def _checked_batch_size(batch_size: int | None) -> int | None:
     if batch_size is None:
         return None
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
-        message = f"batch_size must be an integer, but is {batch_size!r}."
-        raise ArgumentTypeError("batch_size", message)
-    if not 1 <= batch_size <= N_SENSORS:
-        message = f"batch_size must lie between 1 and {N_SENSORS} images, but is {batch_size}."
-        raise ArgumentValueError("batch_size", message)
-    return int(batch_size)
+    return check_integer("batch_size", batch_size, 1, N_SENSORS, unit="images")

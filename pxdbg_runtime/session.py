@@ -75,6 +75,8 @@ class ImageSession:
         If the provider is not there, does not load, or cannot run every node of the graph.
     InferenceError
         If ONNX Runtime refuses the graph, or it does not fit its card.
+    MemoryLimitError, ThreadLimitError
+        If the job has too little memory or address space, or may start too few threads.
     """
 
     def __init__(

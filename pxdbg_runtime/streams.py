@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 import numpy as np
 
-from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
+from pxdbg_runtime.checks import check_integer
+from pxdbg_runtime.errors import ArgumentValueError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,13 +91,7 @@ def check_seed(seed: int) -> int:
     ArgumentTypeError, ArgumentValueError
         If it is not an integer in [-2^63, 2^63 - 1].
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        message = f"seed must be an integer, but is {seed!r} ({type(seed).__name__})."
-        raise ArgumentTypeError("seed", message)
-    if not MIN_SEED <= seed <= MAX_SEED:
-        message = f"seed must lie in [-2^63, 2^63 - 1], but is {seed}."
-        raise ArgumentValueError("seed", message)
-    return int(seed)
+    return check_integer("seed", seed, MIN_SEED, MAX_SEED, limits="[-2^63, 2^63 - 1]")
 
 
 def check_event(event: int) -> int:
@@ -107,13 +102,7 @@ def check_event(event: int) -> int:
     ArgumentTypeError, ArgumentValueError
         If it is not an integer in [0, 2^63 - 1].
     """
-    if isinstance(event, bool) or not isinstance(event, (int, np.integer)):
-        message = f"event must be an integer, but is {event!r} ({type(event).__name__})."
-        raise ArgumentTypeError("event", message)
-    if not 0 <= event <= MAX_EVENT:
-        message = f"event must lie in [0, 2^63 - 1], but is {event}."
-        raise ArgumentValueError("event", message)
-    return int(event)
+    return check_integer("event", event, 0, MAX_EVENT, limits="[0, 2^63 - 1]")
 
 
 class PhiloxStream:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -18,7 +19,8 @@ from pxdbg_runtime.address_space import (
     limit_bytes,
     report_memory_errors,
 )
-from pxdbg_runtime.errors import MemoryLimitError
+from pxdbg_runtime.errors import MemoryLimitError, MissingPackageError
+from pxdbg_runtime.optional import require
 from tests.graphs import LATENT_CARD, latent_model, written
 
 if TYPE_CHECKING:
@@ -134,12 +136,37 @@ def test_the_message_tells_what_is_needed_in_all(monkeypatch: pytest.MonkeyPatch
 
 def test_the_message_says_less_where_less_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address_space, "limit_bytes", lambda: None)
-    message = (
-        r"^A test needs about .* MB of address space more than this system grants: free memory, or raise the limit\.$"
-    )
+    message = r"^A test needs about .* MB of address space more than this system grants: free memory, or raise its limits \(ulimit -d, ulimit -v\)\.$"
     with pytest.raises(MemoryLimitError, match=message):
         check_room(2**80, "A test")
     check_room(10**6, "A test")
+
+
+def test_a_package_is_not_imported_where_there_is_no_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address_space, "_PACKAGE_MB", {"a_large_package": 10**12})
+    monkeypatch.setattr(address_space, "_is_limited", lambda: True)
+    with pytest.raises(
+        MemoryLimitError, match=r"^Importing a_large_package needs about 1,000,000,000,000 MB of address"
+    ):
+        require("a_large_package.inner", extra="plot", purpose="A test")
+    monkeypatch.setattr(address_space, "_is_limited", lambda: False)
+    with pytest.raises(MissingPackageError, match=r"^A test needs a_large_package, which is not installed"):
+        require("a_large_package.inner", extra="plot", purpose="A test")
+
+
+def test_arrow_starts_few_threads_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    counts = arrow.cpu_count(), arrow.io_thread_count()
+    monkeypatch.setattr(address_space, "_is_limited", lambda: True)
+    with monkeypatch.context() as patched:
+        # As if it had not been imported; what the import then finds is the module as it is.
+        patched.setattr(address_space, "sys", SimpleNamespace(modules={}))
+        address_space.prepare_import("pyarrow.parquet")
+    try:
+        assert (arrow.cpu_count(), arrow.io_thread_count()) == (1, 1)
+    finally:
+        arrow.set_cpu_count(counts[0])
+        arrow.set_io_thread_count(counts[1])
 
 
 def test_latents_without_measure_are_refused_before_they_are_drawn() -> None:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-import export.pipeline
 from export import precisions
 from export.__main__ import app
 from export.graph import passes_for
@@ -46,7 +45,7 @@ def tiny_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny = tiny_of(TinyConvNet, 1)
     few_images(monkeypatch)
     monkeypatch.setitem(FAMILIES, "convnet", TinyConvNet)
-    monkeypatch.setattr(export.pipeline, "to_onnx", lambda _model: tiny.plain)
+    tiny.take_known(monkeypatch)
     return Path(shutil.copy(tiny.checkpoint, tmp_path))
 
 
@@ -56,8 +55,8 @@ def require_success(output: str, graph: Path, n_parameters: str) -> None:
     assert n_parameters in lines[0]
     assert re.fullmatch(r"exported to ONNX, opset 18, \d+ nodes", lines[1])
     told = re.fullmatch(
-        r"ONNX Runtime against PyTorch, 8 images of fresh latents: largest difference (\d\.\d\de[+-]\d\d), "
-        r"equal charges (\d+\.\d{5}) %",
+        r"ONNX Runtime against PyTorch, 8 images: largest difference (\d\.\d\de[+-]\d\d), from float64 \S+ "
+        r"\(PyTorch's own \S+\), equal charges of hits (\d+\.\d{3}) %",
         lines[2],
     )
     assert told is not None, lines[2]
@@ -125,7 +124,7 @@ def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
         r"calibrated on 4 images, weights of 7 bits",
         r"compared with float32: 2 of 4 images",
         r"compared with float32: 4 of 4 images",
-        r"ONNX Runtime against PyTorch, 8 images of fresh latents: .*",
+        r"ONNX Runtime against PyTorch, 8 images: .*",
         rf"digits against float32, 4 images: {digits}",
         r"wrote \S+/graphs/tiny-int8\.onnx: \d\.\d MB, SHA-256 [0-9a-f]{64}",
     )
@@ -286,6 +285,6 @@ def test_help_explains_itself_with_an_example() -> None:
     options = ("--model", "--output", "--name", "--weights", "--provenance", "--nature", "--precision", "--target")
     for option in (*options, "--weight-bits", "--accept-beyond-bounds", "--explain"):
         assert option in text
-    assert "1e-5 is refused" in text
+    assert "more than twice as far from float64 as PyTorch's own float32 is refused" in text
     assert "reaches 0.3 ADU or the occupancy differs by more than 1 %" in text
     assert "cpu, for float16 cuda" in text

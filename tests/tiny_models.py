@@ -19,8 +19,9 @@ from torch.nn import functional
 import export.pipeline
 from export import precisions
 from export.charge import charge_thresholds
-from export.models import FAMILIES, GeneratorModule
+from export.models import FAMILIES, LATENT_SIZE, GeneratorModule
 from export.models.resnet import UpsamplingBlock
+from export.parity import ReferenceImages, compute_references
 from export.pipeline import export_checkpoint
 from export.precisions import Made, made
 from export.torch_graph import to_onnx
@@ -105,11 +106,17 @@ def lively(kind: type[TinyConvNet | TinyResNet], seed: int) -> TinyConvNet | Tin
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tiny:
-    """A small model, its checkpoint, and the graph that PyTorch's exporter makes of it."""
+    """A small model, its checkpoint, the graph that PyTorch's exporter makes of it, and its images in PyTorch."""
 
     model: TinyConvNet | TinyResNet
     checkpoint: Path
     plain: onnx.ModelProto
+    references: ReferenceImages
+
+    def take_known(self, patched: pytest.MonkeyPatch) -> None:
+        """Let exports take the graph and the images that are known, instead of making them anew."""
+        patched.setattr(export.pipeline, "to_onnx", lambda _model: self.plain)
+        patched.setattr(export.pipeline, "compute_references", lambda *_: self.references)
 
     def exported(
         self,
@@ -123,11 +130,11 @@ class Tiny:
         explain: bool = False,
         tell: Callable[[str], None] = lambda _: None,
     ) -> GraphFile:
-        """Export the checkpoint by the whole road, but for PyTorch's exporter."""
+        """Export the checkpoint by the whole road, but for what PyTorch computes."""
         with pytest.MonkeyPatch.context() as patched:
             few_images(patched)
             patched.setitem(FAMILIES, self.model.family, type(self.model))
-            patched.setattr(export.pipeline, "to_onnx", lambda _model: self.plain)
+            self.take_known(patched)
             return export_checkpoint(
                 self.checkpoint,
                 self.model.family,
@@ -163,4 +170,6 @@ def tiny_of(kind: type[TinyConvNet | TinyResNet], seed: int) -> Tiny:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     model = lively(kind, seed)
     checkpoint = save(model.state_dict(), folder / "tiny.pt")
-    return Tiny(model=model, checkpoint=checkpoint, plain=to_onnx(model))
+    return Tiny(
+        model=model, checkpoint=checkpoint, plain=to_onnx(model), references=compute_references(model, LATENT_SIZE)
+    )

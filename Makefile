@@ -11,7 +11,7 @@ PIP = -m pip --disable-pip-version-check install --quiet
 DEMO = .venv-demo/bin
 TEST = .venv-test/bin
 
-.PHONY: demo test lint parity wheel-check benchmarks artifacts validation clean check-python
+.PHONY: demo test lint parity runtime-matrix wheel-check benchmarks artifacts validation clean check-python
 
 demo: .venv-demo/.installed
 	mkdir -p demo
@@ -31,6 +31,18 @@ lint: .venv-test/.installed
 parity: .venv-test/.installed
 	$(TEST)/python -m pytest tests/test_exactness.py -m exhaustive -rP $(PYTEST_ARGS)
 
+# Small graphs and the shipped ones in several releases of ONNX Runtime: values against float64, digits against the newest release's,
+# which comes first. Each release has an environment of its own, without PyTorch.
+#   make runtime-matrix RELEASES="newest 1.21.0"
+RELEASES ?= newest 1.26.0 1.23.2 1.21.0
+MATRIX_EVENTS ?= 5
+MATRIX_TESTS = tests/test_runtime_releases.py tests/test_int8_operators.py
+runtime-matrix: $(RELEASES:%=.venv-runtime-%/.installed)
+	for release in $(RELEASES); do \
+	  .venv-runtime-$$release/bin/python -m pytest -q -p no:cacheprovider $(MATRIX_TESTS) \
+	  && .venv-runtime-$$release/bin/python -m tests.release_digits --output build/digits/$$release --events $(MATRIX_EVENTS) \
+	    $$(test $$release = newest || echo --reference build/digits/newest) || exit 1; done
+
 # Ours beside the original and other runtimes, one core; a quarter of an hour. On a GPU machine: python -m benchmarks providers.
 benchmarks: .venv-test/.installed
 	$(TEST)/python $(PIP) --editable ".[cpu,plot,export,bench]"
@@ -49,7 +61,7 @@ wheel-check: .venv-test/.installed
 
 STAND_IN = A stand-in, not the collaboration's weights: laid and fitted so that charge spectrum, occupancies and clusters are \
 near the public Geant4 marginals and a simulation tuned to them (docs/stand-ins.md). Nothing else of the real background is in it.
-EXPORT = $(TEST)/python -m export --nature stand-in --accept-rounding --provenance "$(STAND_IN)"
+EXPORT = $(TEST)/python -m export --nature stand-in --provenance "$(STAND_IN)"
 
 # The shipped graphs anew, and in build/graphs those that are not shipped. Weights and graphs are the same each time, the parity on
 # fresh latents is not. Hits begin at steep edges, which enlarge the rounding of float32. The float32 graphs in build/graphs keep hits
@@ -86,7 +98,7 @@ validation: .venv-test/.installed
 	  || exit 1; done
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-wheel demo dist build
+	rm -rf .venv-demo .venv-test .venv-wheel .venv-runtime-* demo dist build
 
 check-python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
@@ -96,6 +108,11 @@ check-python:
 	$(PYTHON) -m venv .venv-demo
 	$(DEMO)/python $(PIP) --force-reinstall --no-deps .
 	$(DEMO)/python $(PIP) ".[cpu,parquet,plot]"
+	touch $@
+
+.venv-runtime-%/.installed: pyproject.toml | check-python
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --upgrade onnxruntime$(if $(filter newest,$*),,==$*) --editable ".[cpu]" onnx onnxscript onnx-ir pytest hypothesis httpx
 	touch $@
 
 .venv-test/.installed: pyproject.toml | check-python

@@ -15,18 +15,22 @@ from benchmarks import basf2, kernels, memory, passes, peers, providers, scaling
 from benchmarks.chart import check_format, save_chart
 from benchmarks.graphs import Workspace
 from benchmarks.plan import FAMILIES, QUICK_ROUNDS, ROUNDS, Plan
-from benchmarks.report import Report, check_target
+from pxdbg_runtime.atomic_file import check_target
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from benchmarks.report import Report
+
 __all__ = ["app"]
 
 _CACHE: Final = Path("build/benchmarks")
 
-app = typer.Typer(
+app = Program(
+    name="python -m benchmarks",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.atomic_file import written_whole
@@ -53,9 +54,10 @@ def save_chart(report: Report, path: Path) -> None:
         If the file cannot be written.
     """
     check_format(path)
-    figure = draw_chart(report)
+    picture = io.BytesIO()
+    draw_chart(report).savefig(picture, format=path.suffix.removeprefix(".").lower(), dpi=_DPI)
     with written_whole(path) as partial:
-        figure.savefig(partial, format=path.suffix.removeprefix(".").lower(), dpi=_DPI)
+        partial.write_bytes(picture.getbuffer())
 
 
 def draw_chart(report: Report) -> Figure:

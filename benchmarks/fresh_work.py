@@ -45,7 +45,9 @@ def plain(graph: str) -> tuple[float, ...]:
     from pxdbg_runtime.session import ImageSession
 
     read = read_graph_file(Path(graph))
-    return session_run(ImageSession(read, provider="cpu"), read.card)()
+    session, card = ImageSession(read, provider="cpu"), read.card
+    del read  # with its content, which a generator does not keep either
+    return session_run(session, card)()
 
 
 def original(checkpoint: str, family: str) -> tuple[float, ...]:

@@ -62,15 +62,15 @@ class Workspace:
         path = self.folder / __version__ / f"{family}-demonstration-{_SEED_OF_WEIGHTS}.safetensors"
         if not path.exists():
             check_installed("torch")
-            from safetensors.torch import save_file
+            from safetensors.torch import save
 
-            from export.demonstration import demonstration_model
+            from export.random_weights import demonstration_model
 
             self.tell(f"{family}: making random weights, half a minute")
             _make_folder(path.parent)
             state = demonstration_model(family, _SEED_OF_WEIGHTS).state_dict()
             with written_whole(path) as partial:
-                save_file(state, partial)
+                partial.write_bytes(save(state))
         return path
 
     def graph(

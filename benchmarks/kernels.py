@@ -117,13 +117,16 @@ def _repeated(work: Callable[[], object]) -> Run:
 
 def _find(card: ModelCard, images: NDArray[np.float32]) -> Run:
     from pxdbg_runtime import kernels
+    from pxdbg_runtime.digitisation import TANH_LIMITS
 
     table = card.charge_table()
     threshold = table[card.min_charge - 1]
     sensors = np.array(card.sensors, dtype=np.uint16)
     sensor_id, u_cell, v_cell = (np.empty(images.size, dtype=np.uint16) for _ in range(3))
     charge = np.empty(images.size, dtype=np.uint8)
-    return _repeated(lambda: kernels.find_hits(images, threshold, table, sensors, sensor_id, u_cell, v_cell, charge))
+    return _repeated(
+        lambda: kernels.find_hits(images, threshold, table, TANH_LIMITS, sensors, sensor_id, u_cell, v_cell, charge)
+    )
 
 
 def _digitiser(card: ModelCard, images: NDArray[np.float32]) -> Run:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
-from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from benchmarks.environment import NOT_INSTALLED
 from pxdbg_runtime.atomic_file import written_whole
-from pxdbg_runtime.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +26,6 @@ __all__ = [
     "SCHEMA",
     "Report",
     "Table",
-    "check_target",
     "claim_table",
     "figures",
     "measurement_table",
@@ -114,19 +111,6 @@ class Report:
             partial.write_text(self.to_json(), encoding="utf-8")
 
 
-def check_target(path: Path) -> None:
-    """Find out before the work whether a file of its result will have a place.
-
-    Raises
-    ------
-    OutputError
-        If its folder does not exist.
-    """
-    if not os.path.isdir(path.parent):  # noqa: PTH112  # Path raises for a name that is too long
-        message = f"{path} cannot be written: the folder {path.parent} does not exist."
-        raise OutputError(path, message)
-
-
 def measurement_table(title: str, columns: tuple[str, ...], measurements: Sequence[Measurement]) -> Table:
     """Make the plain table of measurements: labels, median and spread; or that there is none."""
     rows = (
@@ -205,6 +189,5 @@ def _rich(table: Table) -> RichTable:
     return made
 
 
-def _coloured(cell: str) -> str:
-    colour = _COLOURS.get(cell)
-    return escape(cell) if colour is None else f"[{colour}]{cell}[/]"
+def _coloured(cell: str) -> Text:
+    return Text(cell, style=_COLOURS.get(cell, ""))

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export import payload
-from export.pipeline import ORIGINAL_MIN_CHARGE, export_checkpoint
+from export.original import ORIGINAL_MIN_CHARGE
+from export.packages import require_packages
 from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.optional import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app = Program(name="python -m export", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
 class Family(StrEnum):
@@ -54,7 +56,8 @@ class TargetChoice(StrEnum):
 
 @app.command(
     epilog="Example: python -m export generator.pt --model resnet --output graphs --name resnet-2026\n\n"
-    "Graphs become payloads of the conditions database with: python -m export payload DIR",
+    "Graphs become payloads of the conditions database with: python -m export payload DIR\n\n"
+    "Needs PyTorch and onnx: pip install 'pxdbg-runtime\\[export]'",
 )
 def export(
     model: Annotated[Family, typer.Option(help="Architecture of the checkpoint.")],
@@ -66,7 +69,8 @@ def export(
         str | None, typer.Option(show_default="that of the checkpoint file", help="Name of the model.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Which state dict to take, if the checkpoint holds several.")
+        str | None,
+        typer.Option(metavar="PATH", help="Which state dict to take if several fit, such as g_ema or ema.shadow."),
     ] = None,
     provenance: Annotated[
         str | None, typer.Option(help="Where the weights come from, in words, for the model card.")
@@ -112,24 +116,20 @@ def export(
     accept_beyond_bounds: Annotated[
         bool, typer.Option("--accept-beyond-bounds", help="Write a graph whose digits are too far from float32's.")
     ] = False,
-    accept_rounding: Annotated[
-        bool,
-        typer.Option(
-            "--accept-rounding",
-            help="Allow more than 1e-5 where float32 itself is as coarse for the model; it is said.",
-        ),
-    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print what each pass over the graph does, and what it saves.")
     ] = False,
 ) -> None:
     """Turn a trained PyTorch generator into one ONNX file that describes itself.
 
-    The graph is checked with onnx and compared with PyTorch on fresh latents before it is written; one that
-    differs by more than 1e-5 is refused. An int8 or float16 graph is compared with float32 over 20 events: it is
+    The graph is checked with onnx and compared with PyTorch before it is written: a float32 graph that is more than twice as
+    far from float64 as PyTorch's own float32 is refused. An int8 or float16 graph is compared with float32 over 20 events: it is
     refused if W1 of the charge spectrum reaches 0.3 ADU or the occupancy differs by more than 1 %.
     """
     with failures_reported():
+        require_packages("python -m export")
+        from export.pipeline import export_checkpoint
+
         conditions = _Conditions(from_conditions, experiment, run, tuple(server or ()), cache)
         path, where_from = _source(checkpoint, provenance, conditions, model.value)
         graph = export_checkpoint(
@@ -145,7 +145,6 @@ def export(
             weight_bits=8 if weight_bits == 8 else 7,
             min_charge=min_charge,
             accept_beyond_bounds=accept_beyond_bounds,
-            accept_rounding=accept_rounding,
             explain=explain,
             tell=_say,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,13 +17,13 @@ from pxdbg_runtime.sensors import N_SENSORS
 from pxdbg_runtime.streams import make_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import onnx
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
 
-__all__ = ["N_IMAGES", "charge_w1", "images_of", "latents", "measured_fidelity", "require_fidelity"]
+__all__ = ["N_IMAGES", "charge_w1", "images_of", "latents", "measured_fidelity", "require_fidelity", "seconds_an_image"]
 
 N_IMAGES: Final = 20 * N_SENSORS
 """Images that an export compares: twenty events."""
@@ -37,14 +38,16 @@ def latents(latent_size: int, n_images: int, seed: int) -> NDArray[np.float32]:
     return np.concatenate(events)[:n_images]
 
 
-def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+def images_of(
+    model: onnx.ModelProto, inputs: NDArray[np.float32], batch_size: int = _BATCH_SIZE
+) -> Iterator[NDArray[np.float32]]:
     """Run a graph on the CPU over latents, a few images at a time."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
     session: InferenceSession = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
-    for start in range(0, len(inputs), _BATCH_SIZE):
-        (images,) = session.run([OUTPUT_NAME], {INPUT_NAME: inputs[start : start + _BATCH_SIZE]})
+    for start in range(0, len(inputs), batch_size):
+        (images,) = session.run([OUTPUT_NAME], {INPUT_NAME: inputs[start : start + batch_size]})
         yield images
 
 
@@ -55,6 +58,7 @@ def measured_fidelity(
     inputs: NDArray[np.float32],
     min_charge: int,
     other_thresholds: NDArray[np.float32] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Fidelity:
     """Compare the digits of two graphs on the same latents.
 
@@ -70,8 +74,10 @@ def measured_fidelity(
         Smallest charge of a hit, ADU.
     other_thresholds : ndarray of float32, shape (255,), optional
         Of the other graph, if it has its own.
+    tell : callable, optional
+        Called with a line at every tenth of the images.
     """
-    n_equal = n_either = 0
+    n_equal = n_either = n_compared = 0
     n_charges = len(thresholds) + 1
     others = thresholds if other_thresholds is None else other_thresholds
     spectra = {key: np.zeros(n_charges, np.int64) for key in ("exact", "other")}
@@ -85,6 +91,9 @@ def measured_fidelity(
         is_hit = (charges["exact"] > 0) | (charges["other"] > 0)
         n_either += int(is_hit.sum())
         n_equal += int((charges["exact"] == charges["other"])[is_hit].sum())
+        tenths, n_compared = 10 * n_compared // len(inputs), n_compared + len(exact_images)
+        if 10 * n_compared // len(inputs) > tenths:
+            tell(f"compared with float32: {n_compared} of {len(inputs)} images")
     hits, expected = (int(spectra[key][1:].sum()) for key in ("other", "exact"))
     return Fidelity(
         images=len(inputs),
@@ -92,6 +101,16 @@ def measured_fidelity(
         occupancy_ratio=hits / expected if expected else float(hits == 0),
         identical_digits=n_equal / n_either if n_either else 1.0,
     )
+
+
+def seconds_an_image(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> float:
+    """Measure how long one image takes here, on the first of some latents, the second time that they run."""
+    first = inputs[:_BATCH_SIZE]
+    images = images_of(model, np.concatenate([first, first]))
+    next(images)
+    start = time.perf_counter()
+    next(images)
+    return (time.perf_counter() - start) / len(first)
 
 
 def charge_w1(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:

@@ -9,6 +9,7 @@ import typer
 
 from pxdbg_runtime.atomic_file import written_whole
 from pxdbg_runtime.command_line.console import failures_reported
+from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.graph_file import read_graph_file
 from pxdbg_runtime.shipped import MANIFEST_NAME, ShippedGraph, manifest_text
 
@@ -50,4 +51,6 @@ def main(folder: Annotated[Path, typer.Argument(help="Folder of graphs.")]) -> N
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = Program(name="python -m export.manifest", add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

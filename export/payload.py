@@ -14,12 +14,15 @@ from export.conditions.naming import graph_payload_name, payload_path
 from pxdbg_runtime.atomic_file import written_whole
 from pxdbg_runtime.card import Precision, Target
 from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, OutputError
 from pxdbg_runtime.graph_file import GraphFile, read_graph_file
 
 __all__ = ["Payload", "app", "write_payloads"]
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app = Program(
+    name="python -m export payload", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False
+)
 
 _FAMILY: Final = re.compile(r"[a-z0-9]+")
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import math
-import re
 from typing import TYPE_CHECKING, Final
 
 from export.charge import charge_thresholds
 from export.checkpoint import load_checkpoint
 from export.fidelity import require_fidelity
 from export.graph import with_charges
+from export.known_answers import make_known_answers
+from export.model_names import check_name, default_name
 from export.models import LATENT_SIZE
-from export.parity import MAX_ABS_DIFFERENCE, allowed_difference, measured_parity, require_parity
+from export.original import ORIGINAL_MIN_CHARGE
+from export.parity import compute_references, measure_parity, require_parity
 from export.precisions import Made, explained, made
 from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
 from pxdbg_runtime import __version__
-from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.card import N_THRESHOLDS, Draw, GraphInput, MadeWith, ModelCard, Nature, Parity
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
 from pxdbg_runtime.graph_file import GraphFile, read_graph_file, sealed
@@ -31,12 +33,9 @@ if TYPE_CHECKING:
     from export.int8 import WeightBits
     from pxdbg_runtime.card import Fidelity, Precision
 
-__all__ = ["ORIGINAL_MIN_CHARGE", "export_checkpoint"]
+__all__ = ["export_checkpoint"]
 
 _PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
-ORIGINAL_MIN_CHARGE: Final = 1
-"""The original's smallest charge of a hit, ADU."""
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def export_checkpoint(
@@ -54,7 +53,6 @@ def export_checkpoint(
     weight_bits: WeightBits = 7,
     min_charge: int = ORIGINAL_MIN_CHARGE,
     accept_beyond_bounds: bool = False,
-    accept_rounding: bool = False,
     explain: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> GraphFile:
@@ -63,14 +61,14 @@ def export_checkpoint(
     Parameters
     ----------
     checkpoint : Path
-        ``.pt``, ``.pth`` or ``.safetensors``.
+        A file of ``torch.save`` or safetensors, see `export.checkpoint`.
     family : {"convnet", "resnet"}
     output : Path
         Folder; made if it is not there.
     name : str, optional
-        Name of the model; that of the checkpoint file if None.
+        Name of the model; one made of that of the checkpoint file if None.
     wrapper : str, optional
-        Which of several state dicts in the checkpoint to take.
+        Which of several state dicts in the checkpoint to take: its path, such as ``g_ema`` or ``ema.shadow``.
     nature : {"checkpoint", "stand-in", "demonstration"}
         What the weights are worth.
     provenance : str, optional
@@ -86,8 +84,6 @@ def export_checkpoint(
         Smallest charge of a hit for the card, ADU: 1 as in the original, 7 where the read-out threshold is to hold.
     accept_beyond_bounds : bool
         Write a float16 or int8 graph even if its digits are too far from float32's.
-    accept_rounding : bool
-        Write a float32 graph that differs by more than 1e-5, if by no more than `allowed_difference` of its model.
     explain : bool
         Tell what each pass does and what it saves.
     tell : callable, optional
@@ -109,11 +105,15 @@ def export_checkpoint(
     if not 1 <= min_charge <= N_THRESHOLDS:
         message = f"min_charge must be 1 to {N_THRESHOLDS} ADU, but is {min_charge}."
         raise ArgumentValueError("min_charge", message)
-    name = checkpoint.stem if name is None else name
-    if not _NAME.fullmatch(name):
-        message = f"--name must hold letters, digits, '.', '_' and '-' alone, but is {name!r}."
-        raise ArgumentValueError("name", message)
-    model = load_checkpoint(checkpoint, family, wrapper=wrapper)
+    is_own_name = name is not None
+    name = default_name(checkpoint, family) if name is None else check_name(name)
+    suffix = "" if target == "cpu" else f"-{target}"
+    path = output / f"{name}-{precision}{suffix}.onnx"
+    if output.is_dir():  # else it is made in the end
+        check_target(path, room_bytes=100_000)
+    model = load_checkpoint(checkpoint, family, wrapper=wrapper, tell=tell)
+    if not is_own_name and name != checkpoint.stem:
+        tell(f"named the model {name}, after its file; --name gives it another name")
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     tell(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
     plain = to_onnx(model)
@@ -127,14 +127,11 @@ def export_checkpoint(
         )
     else:
         graph = Made(model=plain, passes=(), thresholds=thresholds, fidelity=None)
-    parity = measured_parity(model, graph.model, graph.thresholds, min_charge)
-    tell(_said(parity))
+    references = compute_references(model, LATENT_SIZE)
+    parity = measure_parity(references, graph.model, graph.thresholds, min_charge)
+    tell(_format_parity(parity))
     if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
-        allowed = MAX_ABS_DIFFERENCE
-        if accept_rounding and not parity.max_abs_difference <= allowed:
-            allowed = allowed_difference(model)
-            tell(f"allowed for the rounding of this model in float32: {allowed:.2e}")
-        require_parity(parity, allowed)
+        require_parity(parity)
     else:
         tell(_said_of_fidelity(graph.fidelity))
         if not accept_beyond_bounds:
@@ -165,9 +162,11 @@ def export_checkpoint(
         made_with=_made_with(),
         parity=parity,
         fidelity=graph.fidelity,
+        known_answers=make_known_answers(
+            references, final, graph.thresholds, precision, "charges" if gives_charges else "values"
+        ),
     )
-    suffix = "" if target == "cpu" else f"-{target}"
-    return _written(output / f"{name}-{precision}{suffix}.onnx", final.SerializeToString(), card)
+    return _written(path, final.SerializeToString(), card)
 
 
 def _written(target: Path, model: bytes, card: ModelCard) -> GraphFile:
@@ -197,8 +196,9 @@ def _said_of_fidelity(fidelity: Fidelity) -> str:
     )
 
 
-def _said(parity: Parity) -> str:
+def _format_parity(parity: Parity) -> str:
     return (
-        f"ONNX Runtime against PyTorch, {parity.images} images of fresh latents: largest difference "
-        f"{parity.max_abs_difference:.2e}, equal charges {100 * parity.equal_charges:.5f} %"
+        f"ONNX Runtime against PyTorch, {parity.images} images: largest difference {parity.max_abs_difference:.2e}, from float64 "
+        f"{parity.max_float64_difference:.2e} (PyTorch's own {parity.pytorch_float64_difference:.2e}), equal charges of hits "
+        f"{100 * parity.equal_charges:.3f} %"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from export.errors import GraphError
-from export.fidelity import N_IMAGES, images_of, latents, measured_fidelity
+from export.fidelity import N_IMAGES, images_of, latents, measured_fidelity, seconds_an_image
 from export.graph import compiled, in_half_precision, passes_for, simplified, stages
 from export.graph.compiler import SIMPLIFYING
 from export.int8 import HeadRange, calibrated, measured_means, quantised
@@ -30,6 +30,8 @@ __all__ = ["Made", "explained", "made"]
 
 _CALIBRATION_IMAGES: Final = 80
 _CALIBRATION_SEED: Final = -1
+_CALIBRATION_RUNS: Final = 5
+"""As many runs of float32 on these images does it take to make int8: for an estimate of the time."""
 _MEANS_IMAGES: Final = 20
 """Of these, means are measured: they need fewer than ranges."""
 _FIDELITY_SEED: Final = -2
@@ -96,6 +98,11 @@ def made(
     if precision == "float32":
         return Made(model=exact, passes=names, thresholds=thresholds, fidelity=None)
     latent_size = plain.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    inputs = latents(latent_size, N_IMAGES, _FIDELITY_SEED)
+    seconds = seconds_an_image(exact, inputs) * (
+        2 * N_IMAGES + (_CALIBRATION_RUNS * _CALIBRATION_IMAGES if precision == "int8" else 0)
+    )
+    tell(f"making {precision} and comparing {N_IMAGES} images with float32: about {_format_time(seconds)}")
     own_thresholds = thresholds
     if precision == "float16":
         model, names = in_half_precision(exact), (*names, "half precision")
@@ -112,9 +119,12 @@ def made(
             "last layer and thresholds corrected",
         )
         tell(f"calibrated on {_CALIBRATION_IMAGES} images, weights of {weight_bits} bits")
-    inputs = latents(latent_size, N_IMAGES, _FIDELITY_SEED)
-    fidelity = measured_fidelity(exact, model, thresholds, inputs, min_charge, own_thresholds)
+    fidelity = measured_fidelity(exact, model, thresholds, inputs, min_charge, own_thresholds, tell)
     return Made(model=model, passes=names, thresholds=own_thresholds, fidelity=fidelity)
+
+
+def _format_time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
 def explained(plain: onnx.ModelProto, target: Target, tell: Callable[[str], None]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pxdbg_runtime.errors import CardError, JsonFieldError
 from pxdbg_runtime.json_fields import Fields, NumberRange
+from pxdbg_runtime.known_answers import KnownAnswers, read_known_answers
 from pxdbg_runtime.sensors import N_SENSORS, SENSORS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ __all__ = [
     "Target",
 ]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Version of the card's layout that this release writes and reads."""
 N_THRESHOLDS: Final = 255
 """Charges 1 to 255 ADU have a threshold each."""
@@ -102,20 +103,26 @@ class MadeWith:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far ONNX Runtime's images were from PyTorch's on fresh latents, measured at export.
+    """How far ONNX Runtime's images were from PyTorch's, measured at export on the same latents each time.
 
     Attributes
     ----------
     images : int
         Number of images compared.
     max_abs_difference : float
-        Largest difference of a tanh value.
+        Largest difference of a tanh value from PyTorch's in float32.
+    max_float64_difference : float
+        Largest difference of a tanh value from PyTorch's in float64.
+    pytorch_float64_difference : float
+        Largest difference between PyTorch's own float32 images, batch norms folded or not, and its float64 images.
     equal_charges : float
-        Share of the pixels with equal charges, 0 to 1.
+        Share of equal charges among the pixels that are a hit in either, 0 to 1.
     """
 
     images: int
     max_abs_difference: float
+    max_float64_difference: float
+    pytorch_float64_difference: float
     equal_charges: float
 
 
@@ -193,6 +200,8 @@ class ModelCard:
     parity : Parity
     fidelity : Fidelity or None
         None for float32.
+    known_answers : KnownAnswers or None
+        Reference outputs that the runtime checks itself against; None if the graph has none.
     """
 
     name: str
@@ -217,6 +226,7 @@ class ModelCard:
     made_with: tuple[MadeWith, ...]
     parity: Parity
     fidelity: Fidelity | None
+    known_answers: KnownAnswers | None
 
     def __post_init__(self) -> None:
         _check_thresholds(self.thresholds)
@@ -297,9 +307,12 @@ def _card(fields: Fields) -> ModelCard:
         parity=Parity(
             images=parity.integer("images", NumberRange(1)),
             max_abs_difference=parity.number("max_abs_difference", NumberRange(0)),
+            max_float64_difference=parity.number("max_float64_difference", NumberRange(0)),
+            pytorch_float64_difference=parity.number("pytorch_float64_difference", NumberRange(0)),
             equal_charges=parity.number("equal_charges", NumberRange(0, 1)),
         ),
         fidelity=_fidelity(fields.nested_or_none("fidelity")),
+        known_answers=read_known_answers(fields.nested_or_none("known_answers")),
     )
     parity.nothing_else()
     fields.nothing_else()

@@ -27,10 +27,13 @@ class Cpu:
     dot_products : tuple of str
         Instructions that add products of 8-bit integers in 32 bits. Without them ONNX Runtime adds pairs of products in 16
         bits, which saturate, unless the weights have 7 bits.
+    features : frozenset of str
+        All instruction sets that the system names.
     """
 
     name: str
     dot_products: tuple[str, ...]
+    features: frozenset[str]
 
     @property
     def has_dot_products(self) -> bool:
@@ -51,7 +54,9 @@ def this_cpu(cpuinfo: Path = _CPUINFO) -> Cpu:
         fields.setdefault(key.strip().lower(), value.strip())
     flags = set(fields.get("flags", fields.get("features", "")).split())
     name = fields.get("model name") or _arm_name(fields) or _name_elsewhere()
-    return Cpu(name=name, dot_products=tuple(each for each in _DOT_PRODUCTS if each in flags))
+    return Cpu(
+        name=name, dot_products=tuple(each for each in _DOT_PRODUCTS if each in flags), features=frozenset(flags)
+    )
 
 
 def _arm_name(fields: dict[str, str]) -> str:

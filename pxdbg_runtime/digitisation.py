@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from pxdbg_runtime.card import ModelCard
     from pxdbg_runtime.kernels import Images
 
-__all__ = ["Digitiser"]
+__all__ = ["TANH_LIMITS", "Digitiser"]
+
+TANH_LIMITS: Final = np.array([-1 - 1e-6, 1 + 1e-6], dtype=np.float32)
+"""No tanh gives more: eight steps of float32 beyond 1 are left to libraries whose own rounds to beyond it."""
 
 
 class Digitiser:
@@ -51,6 +54,7 @@ class Digitiser:
         # A graph that gives charges is read by the same kernels: the threshold of a charge is the charge.
         is_charge = card.gives == "charges"
         self._table: Images = np.arange(1, 256, dtype=np.uint8) if is_charge else card.charge_table()
+        self._limits: Images = np.array([0, 255], dtype=np.uint8) if is_charge else TANH_LIMITS
         self._threshold = self._table[self.min_charge - 1]
 
     def digits(self, images: Images, *, event: int = 0, first_sensor: int = 0) -> Digits:
@@ -68,7 +72,7 @@ class Digitiser:
         Raises
         ------
         ImageError
-            If the images have another shape or dtype, or hold a NaN.
+            If the images have another shape or dtype, or hold a NaN or a value beyond [-1, 1].
         """
         images = self._checked(images)
         if not 0 <= first_sensor <= len(self._sensors) - len(images):
@@ -81,9 +85,11 @@ class Digitiser:
         sensor_id, u_cell, v_cell = (np.empty(images.size, dtype=np.uint16) for _ in range(3))
         charge = np.empty(images.size, dtype=np.uint8)
         sensors = self._sensors[first_sensor : first_sensor + len(images)]
-        n_hits = kernels.find_hits(images, self._threshold, self._table, sensors, sensor_id, u_cell, v_cell, charge)
+        n_hits = kernels.find_hits(
+            images, self._threshold, self._table, self._limits, sensors, sensor_id, u_cell, v_cell, charge
+        )
         if n_hits < 0:
-            raise _not_a_number()
+            raise _explain_unsound(images)
         return Digits(
             event=np.full(n_hits, event, dtype=np.int64),
             sensor_id=sensor_id[:n_hits].copy(),
@@ -108,12 +114,12 @@ class Digitiser:
         Raises
         ------
         ImageError
-            If the images have another shape or dtype, or hold a NaN.
+            If the images have another shape or dtype, or hold a NaN or a value beyond [-1, 1].
         """
         images = self._checked(images)
         charges = np.empty(images.shape, dtype=np.uint8)
-        if not kernels.fill_charges(images, self._threshold, self._table, charges):
-            raise _not_a_number()
+        if not kernels.fill_charges(images, self._threshold, self._table, self._limits, charges):
+            raise _explain_unsound(images)
         return charges
 
     def _checked(self, images: Images) -> Images:
@@ -127,7 +133,10 @@ class Digitiser:
         return images if images.flags.c_contiguous else images.copy()
 
 
-def _not_a_number() -> ImageError:
+def _explain_unsound(images: Images) -> ImageError:
+    """Say which value it is that no tanh gives."""
+    value = images[~((images >= TANH_LIMITS[0]) & (images <= TANH_LIMITS[1]))][0]
+    found = "a NaN" if np.isnan(value) else f"the value {value!s}"
     return ImageError(
-        "An image holds a NaN where a value in [-1, 1] was expected: the graph or the latent is not sound."
+        f"An image holds {found} where a value in [-1, 1] was expected: the graph or the latent is not sound."
     )

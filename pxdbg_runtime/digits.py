@@ -34,7 +34,7 @@ DIGIT_DTYPE: Final = np.dtype(list(COLUMN_DTYPES.items()))
 class Digits:
     """Digits of one or more events, ordered by event, sensor, u cell, v cell.
 
-    All arrays have the same length and cannot be written to.
+    All arrays have the same length and cannot be written to, nor can those of a copy or of an unpickled one.
 
     Attributes
     ----------
@@ -80,6 +80,10 @@ class Digits:
             locked = column.view()
             locked.flags.writeable = False
             object.__setattr__(self, name, locked)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Through the constructor: arrays that pickle or deepcopy put into place could be written to.
+        return _make_digits, tuple(getattr(self, name) for name in COLUMN_DTYPES)
 
     def __len__(self) -> int:
         return len(self.event)
@@ -140,7 +144,8 @@ class Digits:
         Raises
         ------
         ArgumentValueError
-            If the digits belong to several events, or one to no sensor of the PXD.
+            If the digits belong to several events; if one lies outside the sensors of the PXD, has no charge, or comes
+            twice.
         """
         events = np.unique(self.event)
         if len(events) > 1:
@@ -156,8 +161,20 @@ class Digits:
         if np.any(index < 0):
             message = f"No PXD sensor has the VxdID {self.sensor_id[index < 0][0]}, which a digit has."
             raise ArgumentValueError("sensor_id", message)
+        for name, n_cells in (("u_cell", N_U_CELLS), ("v_cell", N_V_CELLS)):
+            cell = getattr(self, name)
+            if len(cell) and cell.max() >= n_cells:
+                message = f"{name} must lie between 0 and {n_cells - 1}, but a digit has {cell.max()}."
+                raise ArgumentValueError(name, message)
+        if not self.charge.all():
+            message = "charge must lie between 1 and 255 ADU, but a digit has 0."
+            raise ArgumentValueError("charge", message)
         images = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
         images[index, self.u_cell, self.v_cell] = self.charge
+        n_repeated = len(self) - np.count_nonzero(images)
+        if n_repeated:
+            message = f"Each pixel of an event has one digit at the most, but {n_repeated} come again."
+            raise ArgumentValueError("u_cell", message)
         return images
 
     def to_structured(self) -> NDArray[np.void]:
@@ -174,3 +191,7 @@ class Digits:
 
     def _where(self, chosen: NDArray[np.bool_]) -> Digits:
         return Digits(**{name: getattr(self, name)[chosen] for name in COLUMN_DTYPES})
+
+
+def _make_digits(*columns: NDArray[np.generic]) -> Digits:
+    return Digits(**dict(zip(COLUMN_DTYPES, columns, strict=True)))  # type: ignore[arg-type]  # the constructor checks

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentTypeError",
     "ArgumentValueError",
+    "BrokenPackageError",
     "CardError",
     "DigitFileError",
     "GraphFileError",
     "ImageError",
     "InferenceError",
     "JsonFieldError",
+    "KnownAnswerError",
     "ManifestError",
     "MarginalsError",
     "MemoryLimitError",
@@ -202,6 +204,26 @@ class InferenceError(PxdbgError, RuntimeError):
     """ONNX Runtime could not make a session of a graph, or failed while it ran one."""
 
 
+class KnownAnswerError(PxdbgError, RuntimeError):
+    """The installed ONNX Runtime computes the known images of a graph wrongly on this machine.
+
+    Attributes
+    ----------
+    provider : str
+        ONNX Runtime's name of the execution provider.
+    release : str
+        Version of ONNX Runtime.
+    largest_difference : float
+        Of a tanh value, or of a charge in ADU.
+    """
+
+    def __init__(self, provider: str, release: str, largest_difference: float, message: str) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.release = release
+        self.largest_difference = largest_difference
+
+
 class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because MemoryError has a constructor of its own
     """There is less memory, or room for it in the address space, than the call needs.
 
@@ -248,6 +270,10 @@ class MissingPackageError(PxdbgError, ImportError):
         super().__init__(message)
         self.package = package
         self.extra = extra
+
+
+class BrokenPackageError(MissingPackageError):
+    """A package that this call needs is installed, but it does not import or is too old."""
 
 
 class MissingReleaseError(PxdbgError, ImportError):

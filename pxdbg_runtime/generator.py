@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
 from pxdbg_runtime.address_space import check_room_for_events, check_room_for_libraries
+from pxdbg_runtime.batches import compute_batches
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.digits import Digits
-from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
+from pxdbg_runtime.optional import require
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS
-from pxdbg_runtime.shipped import find_graph
+from pxdbg_runtime.shipped import find_graph, is_path
 from pxdbg_runtime.streams import MIN_SEED, RandomStreamName, check_event, check_seed, make_stream
 from pxdbg_runtime.threads import report_thread_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    import collections.abc
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.card import ModelCard
     from pxdbg_runtime.kernels import Images
 
 __all__ = ["DEFAULT_BATCH_SIZE", "Generator", "PrecisionChoice"]
@@ -44,8 +47,9 @@ _log = logging.getLogger(__name__)
 class Generator:
     """Generates PXD background events.
 
-    Making one loads ONNX Runtime and makes the session, so that what cannot run says so at once. A session does
-    not survive a fork: make the generator in the process that uses it.
+    Making one loads ONNX Runtime and makes the session, so that what cannot run says so at once. Threads may share a
+    generator. A pickled or copied one is made again from its arguments, with the seed that was drawn, and refuses a
+    graph with another SHA-256. In a fork, one with ``ninter=1`` works, and any other is an error (docs/running.md).
 
     Parameters
     ----------
@@ -53,8 +57,8 @@ class Generator:
         Name of a shipped model (``pxdbg models`` lists them), or the path of a graph made by
         ``python -m export``.
     precision : {"auto", "float32", "float16", "int8"}
-        Which of a shipped model's graphs. ``auto`` takes float16 on CUDA; on a CPU with VNNI int8, if its digits were
-        found as good as float32's at export; else float32.
+        Which of a shipped model's graphs. ``auto`` takes float16 on CUDA, and int8 on a CPU, if its digits were found as good
+        as float32's at export; else float32. It depends on the model and the provider alone, never on the machine's CPU.
     provider : str
         ``auto``, ``cpu``, ``cuda``, or another execution provider of ONNX Runtime, by its name. Nothing falls
         back silently; ``auto`` logs what it chose.
@@ -71,12 +75,15 @@ class Generator:
         1 else, and 40 elsewhere.
     min_charge : int, optional
         Zero-suppression threshold in ADU; the model's own if None, and not less than that.
+    verify : bool
+        Compute a known image of the graph and compare it with its reference, unless that passed on this machine before: see
+        `pxdbg_runtime.verification`. It costs the time of one image.
 
     Attributes
     ----------
     card : ModelCard
     graph_sha256 : str
-        Of the graph file.
+        Of the graph file's bytes that the session was made of.
     provider : str
         ONNX Runtime's name of the execution provider that runs the graph.
     seed : int
@@ -95,6 +102,8 @@ class Generator:
         If the graph cannot run here as asked.
     MemoryLimitError, ThreadLimitError
         If the job has too little memory or address space, or may start too few threads.
+    KnownAnswerError
+        If the installed ONNX Runtime computes the graph wrongly on this machine.
 
     Examples
     --------
@@ -117,6 +126,7 @@ class Generator:
         ninter: int = 1,
         batch_size: int | None = None,
         min_charge: int | None = None,
+        verify: bool = True,
     ) -> None:
         if precision not in get_args(PrecisionChoice):
             message = f"precision must be one of {', '.join(get_args(PrecisionChoice))}, but is {precision!r}."
@@ -126,17 +136,17 @@ class Generator:
         checked_batch_size = _checked_batch_size(batch_size)
         # ONNX Runtime and numba load here, when first needed: importing the package must stay cheap.
         check_room_for_libraries()
-        from pxdbg_runtime.digitisation import Digitiser
         from pxdbg_runtime.providers import CPU, likely_target
         from pxdbg_runtime.session import ImageSession
+        from pxdbg_runtime.verification import require_known_answer
 
         target = likely_target(provider)
         while True:
-            self._graph = find_graph(model, None if precision == "auto" else precision, target)
+            graph = find_graph(model, None if precision == "auto" else precision, target)
+            self.card, self.graph_sha256 = graph.card, graph.sha256
             self._stream = make_stream(random_stream, self.seed, self.card.draws)
-            self._digitiser = Digitiser(self.card, min_charge)
             self._session = ImageSession(
-                self._graph,
+                graph,
                 provider=provider,
                 provider_options=provider_options,
                 nintra=nintra,
@@ -146,6 +156,12 @@ class Generator:
             if target == "cpu" or self.provider != CPU:
                 break
             target = "cpu"  # 'auto' came back to the CPU, for which there may be a better graph
+        path = graph.path.absolute()
+        del graph  # its content is of no more use, and takes more memory than all that loads below
+        require("numba", extra="cpu", purpose="The digitisation")
+        from pxdbg_runtime.digitisation import Digitiser
+
+        self._digitiser = Digitiser(self.card, min_charge)
         self.min_charge = self._digitiser.min_charge
         on_cpu = DEFAULT_BATCH_SIZE if self.card.precision == "int8" else _OF_FLOAT32
         default = on_cpu if self.provider == CPU else _WHOLE_EVENT
@@ -154,18 +170,28 @@ class Generator:
             check_room_for_events(
                 self.card.precision, self.batch_size, sum(math.prod(d.shape) for d in self.card.draws)
             )
+        if verify:
+            require_known_answer(self._session)
         if self.card.nature != "checkpoint":
             _log.warning("The model %s is a %s. %s", self.card.name, self.card.nature, self.card.provenance)
+        # What 'auto' and None stood for is said, so that a copy elsewhere makes the same digits or none.
+        self._make_again = functools.partial(
+            type(self),
+            path if is_path(model) else model,
+            precision=self.card.precision,
+            provider=self.provider,
+            provider_options=None if provider_options is None else dict(provider_options),
+            seed=self.seed,
+            random_stream=random_stream,
+            nintra=nintra,
+            ninter=ninter,
+            batch_size=batch_size,
+            min_charge=min_charge,
+            verify=verify,
+        )
 
-    @property
-    def card(self) -> ModelCard:
-        """The model's card."""
-        return self._graph.card
-
-    @property
-    def graph_sha256(self) -> str:
-        """SHA-256 of the graph file."""
-        return self._graph.sha256
+    def __reduce__(self) -> tuple[object, ...]:
+        return _make_again, (self._make_again, self.graph_sha256)
 
     def generate(self, event: int) -> Digits:
         """Generate one event.
@@ -186,10 +212,10 @@ class Generator:
         InferenceError, ImageError
             If ONNX Runtime fails, or the graph gives no sound images.
         """
-        return Digits.concatenate(
-            self._digitiser.digits(images, event=event, first_sensor=sensors.start)
-            for sensors, images in self._batches(event)
-        )
+        with closing(self._batches(event)) as batches:
+            return Digits.concatenate(
+                self._digitiser.digits(images, event=event, first_sensor=sensors.start) for sensors, images in batches
+            )
 
     def generate_images(self, event: int) -> NDArray[np.uint8]:
         """Generate the charges of one event's forty sensors.
@@ -205,8 +231,9 @@ class Generator:
             ADU; 0 where there is no hit. Raises as `generate` does.
         """
         charges = np.empty((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
-        for sensors, images in self._batches(event):
-            charges[sensors.start : sensors.stop] = self._digitiser.charges(images)
+        with closing(self._batches(event)) as batches:
+            for sensors, images in batches:
+                charges[sensors.start : sensors.stop] = self._digitiser.charges(images)
         return charges
 
     def stream(self, events: Iterable[int]) -> Iterator[Digits]:
@@ -220,24 +247,27 @@ class Generator:
         for event in events:
             yield self.generate(event)
 
-    def _batches(self, event: int) -> Iterator[tuple[range, Images]]:
-        """Give the images of an event in batches, and the indices of their sensors.
-
-        While a batch is in use, the next one is computed in a second thread. Images are good until the next ones.
-        """
+    def _batches(self, event: int) -> collections.abc.Generator[tuple[range, Images], None, None]:
+        """Give the images of an event in batches, and the indices of their sensors; close it if not all are used."""
         values = self._stream.draw(check_event(event))
         draws = {draw.name: drawn for draw, drawn in zip(self.card.draws, values, strict=True)}
         starts = range(0, N_SENSORS, self.batch_size)
         batches = [range(start, min(start + self.batch_size, N_SENSORS)) for start in starts]
-        buffers = [self._session.buffer(self.batch_size) for _ in batches[:2]]
-        with report_thread_limit(), ThreadPoolExecutor(max_workers=1) as worker:
-            coming = worker.submit(self._session.images, batches[0], draws, buffers[0])
-            for number, sensors in enumerate(batches, start=1):
-                images = coming.result()
-                if number < len(batches):
-                    buffer = buffers[number % len(buffers)]
-                    coming = worker.submit(self._session.images, batches[number], draws, buffer)
-                yield sensors, images
+        with report_thread_limit():
+            yield from compute_batches(self._session, batches, draws)
+
+
+def _make_again(make: Callable[[], Generator], graph_sha256: str) -> Generator:
+    """Make a generator where it is unpickled or copied, of the same graph."""
+    generator = make()
+    if generator.graph_sha256 != graph_sha256:
+        path = generator._session.path
+        message = (
+            f"The graph {path} has the SHA-256 {generator.graph_sha256} here, but {graph_sha256} where the generator was "
+            "made, so its digits would be others: give every process the same graph and the same pxdbg-runtime."
+        )
+        raise GraphFileError(path, message)
+    return generator
 
 
 def _fresh_seed() -> int:

@@ -2,40 +2,77 @@
 
 The file is an ordinary ONNX model. Two entries of its ``metadata_props`` are ours, and they stand at its end:
 the card, and a SHA-256 of every other byte of the file, the card's included. So a flipped byte anywhere is
-found before ONNX Runtime sees the file. Reading needs neither onnx nor ONNX Runtime: of the protocol-buffer
-encoding only the outermost layer is walked.
+found before ONNX Runtime sees the file. Reading needs neither onnx nor ONNX Runtime.
+
+A file is read once, into memory: what is hashed, what holds the card and what a session is made of are the same
+bytes, whatever another process does to the file meanwhile. (A memory map would show its changes, or end the process
+where the file was cut.)
 """
 
 from __future__ import annotations
 
 import hashlib
-import mmap
-from dataclasses import dataclass
+import os
+import stat
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.card import ModelCard
 from pxdbg_runtime.errors import CardError, GraphFileError
+from pxdbg_runtime.protobuf import (
+    LENGTH_DELIMITED,
+    VARINT,
+    MalformedError,
+    encode_delimited,
+    read_varint,
+    walk_fields,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["CARD_KEY", "DIGEST_KEY", "GraphFile", "read_graph_file", "sealed"]
+__all__ = ["CARD_KEY", "DIGEST_KEY", "MAX_CARD_BYTES", "GraphFile", "read_graph_file", "sealed"]
 
 CARD_KEY: Final = "pxdbg.card"
 """Metadata key of the card's JSON."""
 DIGEST_KEY: Final = "pxdbg.sha256"
 """Metadata key of the digest, always the last entry of the file."""
+MAX_CARD_BYTES: Final = 4 * 2**20
+"""Largest card that is read; those of the shipped graphs take less than a tenth of it."""
 
-# ONNX's ModelProto: field numbers, and the wire types of protocol buffers.
+_MAX_FILE_BYTES: Final = 2**31 - 1
+"""Protocol buffers end there, and so does an ONNX file without external data."""
+_MAX_FIELDS: Final = 200_000
+"""Fields of all messages that are walked. The shipped graphs have some thousands; these many take a fraction of a second."""
+_DIGEST_LENGTH: Final = 64
+
+# Field numbers of ONNX's messages.
 _GRAPH_FIELD: Final = 7
 _METADATA_FIELD: Final = 14
 _KEY_FIELD: Final = 1
 _VALUE_FIELD: Final = 2
-_VARINT: Final = 0
-_LENGTH_DELIMITED: Final = 2
-_MAX_VARINT_BYTES: Final = 10
-_DIGEST_LENGTH: Final = 64
+_OP_TYPE_FIELD: Final = 4
+_EXTERNAL_DATA_FIELD: Final = 13
+_DATA_LOCATION_FIELD: Final = 14
+_MESSAGES: Final[dict[str, dict[int, str]]] = {
+    "ModelProto": {7: "GraphProto", 14: "StringStringEntryProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
+    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
+    "NodeProto": {5: "AttributeProto"},
+    "AttributeProto": {
+        5: "TensorProto",
+        6: "GraphProto",
+        10: "TensorProto",
+        11: "GraphProto",
+        22: "SparseTensorProto",
+        23: "SparseTensorProto",
+    },
+    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
+    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
+    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
+    "TensorProto": {},
+    "StringStringEntryProto": {},
+}
+"""Messages that hold tensors at any depth, and the metadata: by the field's number, which message it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +85,19 @@ class GraphFile:
     card : ModelCard
     sha256 : str
         Of the whole file, as in the manifest.
-    size : int
-        Bytes.
+    content : bytes
+        The bytes that were hashed. A session is made of them, never of the path: keep this object no longer than that.
     """
 
     path: Path
     card: ModelCard
     sha256: str
-    size: int
+    content: bytes = field(repr=False, compare=False)
 
-
-class _MalformedError(Exception):
-    """The bytes do not follow the protocol-buffer encoding."""
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.content)
 
 
 def sealed(model: bytes, card: ModelCard) -> bytes:
@@ -81,62 +119,77 @@ def sealed(model: bytes, card: ModelCard) -> bytes:
 
 
 def read_graph_file(path: Path) -> GraphFile:
-    """Read the card of a graph file and check the file against its digest.
+    """Read a graph file and check it against its digest.
 
     Raises
     ------
     GraphFileError
-        If the file cannot be read, is not ONNX, has no card, or does not agree with its digest.
+        If the file cannot be read, is not ONNX, has no card or two, does not agree with its digest, or leaves weights
+        to other files.
     CardError
         If the card is not valid.
     """
-    try:
-        with path.open("rb") as file:
-            if not file.seek(0, 2):
-                message = f"The graph {path} is empty."
-                raise GraphFileError(path, message)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _read(path, content)
-    except OSError as error:
-        message = f"The graph {path} cannot be read: {error.strerror or error}."
-        raise GraphFileError(path, message) from None
-
-
-def _read(path: Path, content: mmap.mmap) -> GraphFile:
-    sha256, agrees = _checked_against_digest(content)
+    content = _read_content(path)
+    sha256, agrees = _compare_with_digest(content)
     if agrees is False:
         raise _damaged(path)
     try:
-        found = _entries(content)
-    except (_MalformedError, UnicodeDecodeError):
+        _check_messages(path, content)
+        card_text = _find_card(path, content)
+    except (MalformedError, UnicodeDecodeError):
         message = f"{path} is not an ONNX file, or is truncated: expected a graph made by python -m export."
         raise GraphFileError(path, message) from None
-    if CARD_KEY not in found:
-        message = (
-            f"{path} is an ONNX file without a model card: expected a graph made by python -m export. "
-            "Export your checkpoint with it."
-        )
-        raise GraphFileError(path, message)
     if agrees is None:
         raise _damaged(path)
     try:
-        card = ModelCard.from_json(found[CARD_KEY])
+        card = ModelCard.from_json(card_text)
     except CardError as error:
         error.args = (f"{path}: {error}",)
         raise
-    return GraphFile(path=path, card=card, sha256=sha256, size=len(content))
+    return GraphFile(path=path, card=card, sha256=sha256, content=content)
 
 
-def _checked_against_digest(content: mmap.mmap) -> tuple[str, bool | None]:
+def _read_content(path: Path) -> bytes:
+    """Read a regular file that could be a graph; a pipe, a device or a folder is told from one without waiting for it."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:  # Path.open has no opener
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                message = f"The graph {path} is a pipe or a device: expected a file made by python -m export."
+                raise GraphFileError(path, message)
+            if not found.st_size:
+                message = f"The graph {path} is empty."
+                raise GraphFileError(path, message)
+            if found.st_size > _MAX_FILE_BYTES:
+                message = (
+                    f"{path} has {found.st_size / 1e9:.1f} GB, but an ONNX file has 2 GiB at the most: expected a graph "
+                    "made by python -m export."
+                )
+                raise GraphFileError(path, message)
+            return file.read(found.st_size)
+    except OSError as error:
+        message = f"The graph {path} cannot be read: {error.strerror or error}."
+        raise GraphFileError(path, message) from None
+    except MemoryError:
+        message = (
+            f"The graph {path} cannot be read: its {found.st_size / 1e6:.0f} MB do not fit into this job's memory."
+        )
+        raise GraphFileError(path, message) from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for the other end of a pipe; regular files ignore the flag, and Windows lacks it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _compare_with_digest(content: bytes) -> tuple[str, bool | None]:
     """Hash the file, and say whether its digest agrees; None if it does not end in one."""
     # The digest entry is the last, so the running hash before it is what the entry must hold.
     length = len(_metadata_entry(DIGEST_KEY, "0" * _DIGEST_LENGTH))
-    whole = hashlib.sha256()
-    with memoryview(content) as view:
-        whole.update(view[:-length])
-        expected = _metadata_entry(DIGEST_KEY, whole.hexdigest())
-        whole.update(view[-length:])
+    whole = hashlib.sha256(memoryview(content)[:-length])
+    expected = _metadata_entry(DIGEST_KEY, whole.hexdigest())
     entry = content[-length:]
+    whole.update(entry)
     if entry[:-_DIGEST_LENGTH] != expected[:-_DIGEST_LENGTH]:
         return whole.hexdigest(), None
     return whole.hexdigest(), entry == expected
@@ -150,62 +203,80 @@ def _damaged(path: Path) -> GraphFileError:
     return GraphFileError(path, message)
 
 
-def _entries(content: mmap.mmap) -> dict[str, str]:
-    """Collect the metadata of a ModelProto."""
-    found: dict[str, str] = {}
+def _find_card(path: Path, content: bytes) -> str:
+    """Find the one card among the metadata of a ModelProto."""
+    counts = {CARD_KEY: 0, DIGEST_KEY: 0}
+    card = slice(0, 0)
     has_graph = False
-    for number, start, end in _fields(content, 0, len(content)):
-        has_graph |= number == _GRAPH_FIELD
-        if number == _METADATA_FIELD:
-            entry = {n: content[a:b] for n, a, b in _fields(content, start, end)}
-            key = entry.get(_KEY_FIELD, b"").decode()
-            found[key] = entry.get(_VALUE_FIELD, b"").decode()
+    for number, wire_type, start, end in walk_fields(content, 0, len(content)):
+        has_graph |= number == _GRAPH_FIELD and wire_type == LENGTH_DELIMITED
+        if number == _METADATA_FIELD and wire_type == LENGTH_DELIMITED:
+            places = {n: slice(a, b) for n, _, a, b in walk_fields(content, start, end)}
+            key = _match_key(content[places.get(_KEY_FIELD, slice(0, 0))])
+            if key is not None:
+                counts[key] += 1
+            if key == CARD_KEY:
+                card = places.get(_VALUE_FIELD, slice(0, 0))
     if not has_graph:
-        raise _MalformedError
-    return found
+        raise MalformedError
+    if not counts[CARD_KEY]:
+        message = (
+            f"{path} is an ONNX file without a model card: expected a graph made by python -m export. "
+            "Export your checkpoint with it."
+        )
+        raise GraphFileError(path, message)
+    for key, count in counts.items():
+        if count > 1:
+            message = (
+                f"{path} has {count} metadata entries {key}, of which there must be one: export the checkpoint again."
+            )
+            raise GraphFileError(path, message)
+    if card.stop - card.start > MAX_CARD_BYTES:
+        message = (
+            f"{path} has a model card of {(card.stop - card.start) / 1e6:.1f} MB, but a card has "
+            f"{MAX_CARD_BYTES / 1e6:.1f} MB at the most: export the checkpoint again."
+        )
+        raise GraphFileError(path, message)
+    return content[card].decode()
 
 
-def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Give number, start and end of each field of a message; only varints and delimited ones occur."""
-    place = start
-    while place < end:
-        tag, place = _varint(content, place, end)
-        length, after = _varint(content, place, end)
-        if tag & 7 == _LENGTH_DELIMITED:
-            place, after = after, after + length
-        elif tag & 7 != _VARINT:
-            raise _MalformedError
-        if after > end:
-            raise _MalformedError
-        yield tag >> 3, place, after
-        place = after
+def _match_key(key: bytes) -> str | None:
+    return next((ours for ours in (CARD_KEY, DIGEST_KEY) if key == ours.encode()), None)
 
 
-def _varint(content: mmap.mmap, place: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(_MAX_VARINT_BYTES):
-        if place + shift >= end:
-            raise _MalformedError
-        byte = content[place + shift]
-        value |= (byte & 0x7F) << (7 * shift)
-        if byte < 0x80:
-            return value, place + shift + 1
-    raise _MalformedError
+def _check_messages(path: Path, content: bytes) -> None:
+    """Refuse too many fields, and tensors whose values are in another file, which the digest would not cover."""
+    n_fields = 0
+    to_walk = [("ModelProto", 0, len(content))]
+    while to_walk:
+        message_type, start, end = to_walk.pop()
+        inner = _MESSAGES[message_type]
+        for number, wire_type, first, after in walk_fields(content, start, end):
+            n_fields += 1
+            if n_fields > _MAX_FIELDS:
+                message = f"{path} has more than {_MAX_FIELDS} fields: expected a graph made by python -m export."
+                raise GraphFileError(path, message)
+            if wire_type == LENGTH_DELIMITED and number in inner:
+                to_walk.append((inner[number], first, after))
+            elif _is_external(content, slice(first, after), message_type, number, wire_type):
+                message = (
+                    f"{path} keeps weights in other files (ONNX's external data), which its digest does not cover: "
+                    "export the checkpoint again with python -m export, which keeps them inside."
+                )
+                raise GraphFileError(path, message)
+
+
+def _is_external(content: bytes, place: slice, message_type: str, number: int, wire_type: int) -> bool:
+    """Say whether a field names another file: a tensor's values, or what a provider compiled of a part of the graph."""
+    if message_type == "NodeProto":
+        return number == _OP_TYPE_FIELD and content[place] == b"EPContext"
+    if message_type != "TensorProto":
+        return False
+    if number == _DATA_LOCATION_FIELD and wire_type == VARINT:
+        return read_varint(content, place.start, place.stop)[0] != 0
+    return number == _EXTERNAL_DATA_FIELD
 
 
 def _metadata_entry(key: str, value: str) -> bytes:
-    content = _delimited(_KEY_FIELD, key.encode()) + _delimited(_VALUE_FIELD, value.encode())
-    return _delimited(_METADATA_FIELD, content)
-
-
-def _delimited(number: int, content: bytes) -> bytes:
-    return _encoded(number << 3 | _LENGTH_DELIMITED) + _encoded(len(content)) + content
-
-
-def _encoded(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    content = encode_delimited(_KEY_FIELD, key.encode()) + encode_delimited(_VALUE_FIELD, value.encode())
+    return encode_delimited(_METADATA_FIELD, content)

@@ -221,10 +221,23 @@ class Fields:
 
 def _parsed(text: str) -> object:
     try:
-        values: object = json.loads(text)
+        values: object = json.loads(text, object_pairs_hook=_make_object)
+    except JsonFieldError:
+        raise
     except (ValueError, RecursionError) as error:
         message = f"it is not JSON ({error})."
         raise JsonFieldError("", message) from None
+    return values
+
+
+def _make_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make an object of its fields, each of which must be there once: which of two is meant, nobody can tell."""
+    values: dict[str, object] = {}
+    for name, value in pairs:
+        if name in values:
+            message = f"it has the field {_shown(name)} more than once."
+            raise JsonFieldError(name, message)
+        values[name] = value
     return values
 
 
@@ -241,5 +254,8 @@ def _is_finite(value: object) -> TypeGuard[int | float]:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "a value that is nested too deeply"
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"

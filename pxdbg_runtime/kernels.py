@@ -56,6 +56,7 @@ def find_hits(
     images: Images,
     threshold: Value,
     table: Images,
+    limits: Images,
     sensors: NDArray[np.uint16],
     sensor_id: NDArray[np.uint16],
     u_cell: NDArray[np.uint16],
@@ -72,6 +73,8 @@ def find_hits(
         Smallest value of a hit.
     table : ndarray of the same dtype, shape (255,)
         See `charge_of`.
+    limits : ndarray of the same dtype, shape (2,)
+        Smallest and largest value that an image can hold.
     sensors : ndarray of uint16, shape (n,)
         VxdID of each image.
     sensor_id, u_cell, v_cell : ndarray of uint16, shape (places,)
@@ -82,18 +85,21 @@ def find_hits(
     Returns
     -------
     int
-        Number of hits; -1 if a value is not a number, and what was written is then of no use.
+        Number of hits; -1 if a value is not a number or outside the limits, and what was written is then of no use.
     """
     n_images, n_rows, n_columns = images.shape
     n_words = (n_columns + _PIXELS_A_WORD - 1) // _PIXELS_A_WORD
     mask = np.zeros(n_words * _PIXELS_A_WORD, dtype=np.uint8)
     words = mask.view(np.uint64)
     used_words = np.empty(n_words, dtype=np.int64)
+    smallest, largest = limits[0], limits[1]
     n_hits = 0
     for image in range(n_images):
         for row in range(n_rows):
             for column in range(n_columns):
-                mask[column] = not images[image, row, column] < threshold  # a NaN is found, and refused below
+                value = images[image, row, column]
+                # What is no sound value, a NaN for one, is found like a hit, and refused below.
+                mask[column] = not ((value < threshold) & (value >= smallest))
             n_used = 0
             for word in range(n_words):
                 used_words[n_used] = word
@@ -106,7 +112,7 @@ def find_hits(
                     left ^= lowest
                     column = word * _PIXELS_A_WORD + np.int64((lowest * _BYTE_NUMBER) >> _TOP_BITS)
                     value = images[image, row, column]
-                    if np.isnan(value):
+                    if not smallest <= value <= largest:
                         return -1
                     sensor_id[n_hits] = sensors[image]
                     u_cell[n_hits] = row
@@ -117,7 +123,7 @@ def find_hits(
 
 
 @kernel
-def fill_charges(images: Images, threshold: Value, table: Images, charges: NDArray[np.uint8]) -> bool:
+def fill_charges(images: Images, threshold: Value, table: Images, limits: Images, charges: NDArray[np.uint8]) -> bool:
     """Write the charge of every pixel.
 
     Parameters
@@ -128,22 +134,30 @@ def fill_charges(images: Images, threshold: Value, table: Images, charges: NDArr
         Smallest value of a hit; below it the charge is 0.
     table : ndarray of the same dtype, shape (255,)
         See `charge_of`.
+    limits : ndarray of the same dtype, shape (2,)
+        Smallest and largest value that an image can hold.
     charges : ndarray of uint8, shape (n, rows, columns)
         Overwritten. ADU.
 
     Returns
     -------
     bool
-        False if a value is not a number; what was written is then of no use.
+        False if a value is not a number or outside the limits; what was written is then of no use.
     """
+    smallest, largest = limits[0], limits[1]
     for image in range(images.shape[0]):
         for row in range(images.shape[1]):
+            n_too_small = 0  # counted first, in vector registers, which the branches below have no use for
+            for column in range(images.shape[2]):
+                n_too_small += images[image, row, column] < smallest
+            if n_too_small:
+                return False
             for column in range(images.shape[2]):
                 value = images[image, row, column]
                 if value < threshold:
                     charges[image, row, column] = 0
                     continue
-                if np.isnan(value):
+                if not value <= largest:
                     return False
                 charges[image, row, column] = charge_of(value, table)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -57,8 +58,11 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
     if file_format not in formats:
         message = f"{path} must end in the name of a picture format: expected one of .{', .'.join(sorted(formats))}."
         raise ArgumentValueError("output", message)
+    # In memory first, so that an error of matplotlib's fonts or caches is not taken for one of the file.
+    picture = io.BytesIO()
+    figure.savefig(picture, format=file_format, dpi=_DPI)
     with written_whole(path) as partial:
-        figure.savefig(partial, format=file_format, dpi=_DPI)
+        partial.write_bytes(picture.getbuffer())
 
 
 def draw_event(digits: Digits, *, title: str) -> Figure:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from pxdbg_runtime.card import Nature, Precision
+from pxdbg_runtime.errors import JsonFieldError
 from pxdbg_runtime.json_fields import Fields, NumberRange
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED, RANDOM_STREAMS, RandomStreamName
 from pxdbg_runtime.version import __version__
@@ -14,9 +15,11 @@ from pxdbg_runtime.version import __version__
 if TYPE_CHECKING:
     from pxdbg_runtime.generator import Generator
 
-__all__ = ["DigitNature", "HowMade", "how_made"]
+__all__ = ["MAX_FILE_EVENTS", "DigitNature", "HowMade", "how_made"]
 
 _SCHEMA: Final = 1
+MAX_FILE_EVENTS: Final = 1_000_000
+"""Most events that one file may tell of, a terabyte of digits: whoever reads it counts each of them."""
 
 DigitNature = Literal[Nature, "simulation"]
 """What digits are worth: what the weights are that generated them, or that they were simulated."""
@@ -38,7 +41,7 @@ class HowMade:
     seed : int
     random_stream : {"philox", "torch"}
     first_event, events : int
-        The events are first_event, first_event + 1, …; some may be without digits.
+        The events are first_event, first_event + 1, …; some may be without digits. A file holds at most a million.
     min_charge : int
         Zero-suppression threshold in ADU.
     provider : str
@@ -65,6 +68,11 @@ class HowMade:
         made_by = self.model if self.precision is None else f"{self.model} {self.precision}"
         return f"{made_by} on {self.provider}, seed {self.seed}, stream {self.random_stream}"
 
+    @property
+    def last_event(self) -> int:
+        """Number of the last event."""
+        return self.first_event + self.events - 1
+
     def to_json(self) -> str:
         """Write it as JSON."""
         return json.dumps({"schema": _SCHEMA, **asdict(self)})
@@ -80,7 +88,7 @@ class HowMade:
         """
         fields = Fields.parse(text)
         fields.integer("schema", NumberRange(_SCHEMA, _SCHEMA))
-        return cls(
+        how = cls(
             model=fields.text("model"),
             nature=fields.one_of("nature", get_args(DigitNature)),
             provenance=fields.text("provenance"),
@@ -89,11 +97,15 @@ class HowMade:
             seed=fields.integer("seed", NumberRange(MIN_SEED, MAX_SEED)),
             random_stream=fields.one_of("random_stream", RANDOM_STREAMS),
             first_event=fields.integer("first_event", NumberRange(0, MAX_EVENT)),
-            events=fields.integer("events", NumberRange(1)),
+            events=fields.integer("events", NumberRange(1, MAX_FILE_EVENTS)),
             min_charge=fields.integer("min_charge", NumberRange(1, 255)),
             provider=fields.text("provider"),
             version=fields.text("version"),
         )
+        if how.last_event > MAX_EVENT:
+            message = f"events must end at {MAX_EVENT}, but {how.events} from {how.first_event} on go beyond."
+            raise JsonFieldError("events", message)
+        return how
 
 
 def how_made(generator: Generator, events: range) -> HowMade:

@@ -11,10 +11,13 @@ import importlib
 import importlib.metadata
 import io
 import os
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.errors import MissingPackageError, ProviderError
+from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, ProviderError, PxdbgError
+from pxdbg_runtime.optional import IMPORT_FAILURES, describe_failure, is_missing
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CPU",
     "CUDA",
+    "OLDEST_RELEASE",
     "import_onnxruntime",
     "likely_target",
     "onnxruntime_wheels",
@@ -31,11 +35,23 @@ __all__ = [
     "why_it_failed",
     "why_not",
     "why_not_offered",
+    "why_too_new",
 ]
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
+OLDEST_RELEASE: Final = (1, 21)
+"""Of ONNX Runtime, as pyproject.toml asks for."""
+_TOO_NEW: Final = re.compile(
+    r"Unsupported model IR version: \d+, max supported IR version: \d+|"
+    r"Opset \d+ is under development|Current official support for domain \S+ is till opset \d+"
+)
+_UNKNOWN_OPERATOR: Final = re.compile(r"No Op registered for \S+|\S+ is not a registered function/op")
+"""What ONNX Runtime says of a graph that is newer than itself, and of an operator, which may be misspelt as well."""
 _SUFFIX: Final = "ExecutionProvider"
+_MODULE: Final = "onnxruntime"
+_NEEDED: Final = ("InferenceSession", "RunOptions", "SessionOptions", "__version__", "get_available_providers")
+"""What a whole ONNX Runtime has; an empty folder that was left behind, or a script of the same name, has not."""
 _CPU_WHEEL: Final = "onnxruntime"
 _GPU_WHEEL: Final = "onnxruntime-gpu"
 _INSTALL_CPU: Final = "pip install 'pxdbg-runtime[cpu]'"
@@ -52,18 +68,85 @@ def import_onnxruntime() -> ModuleType:
     ------
     MissingPackageError
         If no wheel of it is installed.
+    BrokenPackageError
+        If it does not import, if a part of it is missing, or if it is older than `OLDEST_RELEASE`.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
-        return importlib.import_module("onnxruntime")
-    except ModuleNotFoundError as error:
-        if error.name != "onnxruntime":
-            raise
-        message = (
-            f"Running a graph needs ONNX Runtime, which is not installed: {_INSTALL_CPU} for a CPU, or "
-            f"{_INSTALL_GPU} for an NVIDIA GPU."
-        )
-        raise MissingPackageError("onnxruntime", "cpu", message) from None
+        module = importlib.import_module(_MODULE)
+    except PxdbgError:
+        raise
+    except IMPORT_FAILURES as error:
+        if is_missing(_MODULE, error):
+            message = (
+                f"Running a graph needs ONNX Runtime, which is not installed: {_INSTALL_CPU} for a CPU, or "
+                f"{_INSTALL_GPU} for an NVIDIA GPU."
+            )
+            raise MissingPackageError(_MODULE, "cpu", message) from None
+        reason = f"it does not import ({describe_failure(error)})"
+        raise _describe_breakage(reason) from error
+    lacking = [name for name in _NEEDED if not hasattr(module, name)]
+    if lacking:
+        place = module.__file__ or ", ".join(module.__path__)
+        reason = f"{place} lacks {', '.join(lacking)}"
+        raise _describe_breakage(reason)
+    _check_release(str(module.__version__))
+    return module
+
+
+def _describe_breakage(reason: str) -> BrokenPackageError:
+    """Say what is wrong with the installed ONNX Runtime, and how it is installed anew."""
+    wheels = onnxruntime_wheels()
+    installed = " and ".join(f"{wheel} {version}" for wheel, version in wheels.items()) or "no wheel that pip knows"
+    extra, install = ("gpu", _INSTALL_GPU) if _GPU_WHEEL in wheels else ("cpu", _INSTALL_CPU)
+    message = (
+        f"ONNX Runtime is installed, but of no use: {reason}. Found {installed}"
+        f"{', which overwrite each other' if len(wheels) > 1 else ''}. Install it anew: pip uninstall -y {_CPU_WHEEL} "
+        f"{_GPU_WHEEL} && {install}."
+    )
+    return BrokenPackageError(_MODULE, extra, message)
+
+
+def _check_release(version: str) -> None:
+    if _parse_release(version) >= OLDEST_RELEASE:
+        return
+    wheel, oldest = _find_wheel(), ".".join(map(str, OLDEST_RELEASE))
+    message = (
+        f"ONNX Runtime {version} is too old: expected {oldest} or newer; upgrade: pip install -U '{wheel}>={oldest}'."
+    )
+    raise BrokenPackageError(_MODULE, "gpu" if wheel == _GPU_WHEEL else "cpu", message)
+
+
+def _parse_release(version: str) -> tuple[int, ...]:
+    """Give the first two numbers of a version; one without numbers counts as newer than any."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return tuple(map(int, numbers.groups())) if numbers else (sys.maxsize,)
+
+
+def _find_wheel() -> str:
+    return _GPU_WHEEL if _GPU_WHEEL in onnxruntime_wheels() else _CPU_WHEEL
+
+
+def why_too_new(refusal: str, exported_with: str | None) -> str | None:
+    """Say that a graph needs a newer ONNX Runtime, if that is why it was refused; None if it is not.
+
+    Parameters
+    ----------
+    refusal : str
+        ONNX Runtime's message.
+    exported_with : str or None
+        The version of ONNX Runtime that the graph was exported and checked with.
+    """
+    version = str(import_onnxruntime().__version__)
+    is_older = exported_with is not None and _parse_release(version) < _parse_release(exported_with)
+    found = _TOO_NEW.search(refusal) or (_UNKNOWN_OPERATOR.search(refusal) if is_older else None)
+    if found is None:
+        return None
+    origin = f"it was exported with {exported_with}; " if is_older else ""
+    return (
+        f"it needs a newer ONNX Runtime than the installed {version} ({found[0]}): {origin}upgrade: pip install -U "
+        f"{_find_wheel()}"
+    )
 
 
 def onnxruntime_wheels() -> dict[str, str]:
@@ -71,7 +154,7 @@ def onnxruntime_wheels() -> dict[str, str]:
     found = {}
     for wheel in (_CPU_WHEEL, _GPU_WHEEL):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[wheel] = importlib.metadata.version(wheel)
+            found[wheel] = importlib.metadata.version(wheel) or "of an unknown version"  # None of a damaged one
     return found
 
 

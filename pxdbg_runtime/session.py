@@ -16,15 +16,16 @@ from pxdbg_runtime.address_space import explain_memory_failure
 from pxdbg_runtime.card import FULL_WEIGHT_BITS
 from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.errors import ArgumentTypeError, InferenceError, ProviderError
-from pxdbg_runtime.providers import CPU, CUDA, import_onnxruntime, provider_name, why_it_failed, why_not
+from pxdbg_runtime.forks import ForkGuard
+from pxdbg_runtime.providers import CPU, CUDA, import_onnxruntime, provider_name, why_it_failed, why_not, why_too_new
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
 from pxdbg_runtime.threads import check_thread_count, prepare_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, RunOptions
 
-    from pxdbg_runtime.card import GraphInput, ModelCard
+    from pxdbg_runtime.card import GraphInput, ModelCard, Precision
     from pxdbg_runtime.graph_file import GraphFile
     from pxdbg_runtime.kernels import Images
 
@@ -41,9 +42,12 @@ _log = logging.getLogger(__name__)
 class ImageSession:
     """Runs a graph over the sensors of an event.
 
+    Threads may share it. A process that is forked may use its parent's if `ninter` is 1 and no graph was running then.
+
     Parameters
     ----------
     graph : GraphFile
+        The session is made of its content, and does not keep it.
     provider : str
         ``auto``, ``cpu``, ``cuda``, or another that ONNX Runtime offers, by its name.
     provider_options : mapping of str to str, optional
@@ -53,8 +57,15 @@ class ImageSession:
 
     Attributes
     ----------
+    path : Path
+        Of the graph file, for messages: it is not read again.
+    card : ModelCard
+    sha256 : str
+        Of the graph file.
     provider : str
         ONNX Runtime's name of the provider that runs the graph.
+    provider_options : mapping of str to str
+        What it was told: those given, and our own defaults.
 
     Raises
     ------
@@ -77,27 +88,39 @@ class ImageSession:
         nintra: int = 1,
         ninter: int = 1,
     ) -> None:
-        self._graph = graph
-        self._card = graph.card
+        self.path = graph.path
+        self.card = graph.card
+        self.sha256 = graph.sha256
         _check_integers(graph)
-        self._options = _checked_options(provider_options)
+        self._given_options = _checked_options(provider_options)
         self._nintra = check_thread_count("nintra", nintra)
         self._ninter = check_thread_count("ninter", ninter)
         prepare_threads(self._nintra, self._ninter)
         asked = _name_of_provider(provider)
         if asked == "auto":
-            self._session, self.provider = self._chosen()
+            self._session, self.provider = self._chosen(graph.content)
         else:
             self.provider = provider_name(asked)
-            self._session = self._made(self.provider)
+            self._session = self._made(self.provider, graph.content)
         _check_against_card(self._session, graph)
+        self._forks = ForkGuard(self._session, self._find_fork_obstacle())
 
     def buffer(self, n_images: int) -> Images:
         """Make an array for the images of n sensors, float32 or uint8 (n, 250, 768) as the card says."""
         shape = n_images, N_U_CELLS, N_V_CELLS
-        return np.empty(shape, np.uint8) if self._card.gives == "charges" else np.empty(shape, np.float32)
+        return np.empty(shape, np.uint8) if self.card.gives == "charges" else np.empty(shape, np.float32)
 
-    def images(self, sensors: range, draws: Mapping[str, NDArray[np.float32]], buffer: Images | None = None) -> Images:
+    def new_run(self) -> RunOptions:
+        """Make what ends a call of `images` that it is given to: its ``terminate``, set by another thread, or before."""
+        return import_onnxruntime().RunOptions()
+
+    def images(
+        self,
+        sensors: range,
+        draws: Mapping[str, NDArray[np.float32]],
+        buffer: Images | None = None,
+        run: RunOptions | None = None,
+    ) -> Images:
         """Compute the images of consecutive sensors.
 
         Parameters
@@ -109,6 +132,8 @@ class ImageSession:
         buffer : ndarray, optional
             Made by `buffer` for as many sensors or more; ONNX Runtime writes into it, and it is free for the next call
             when the images are no longer needed. A new one if None.
+        run : RunOptions, optional
+            Made by `new_run`.
 
         Returns
         -------
@@ -118,44 +143,52 @@ class ImageSession:
         Raises
         ------
         InferenceError
-            If ONNX Runtime fails.
+            If ONNX Runtime fails, or the session is a parent process's and of no use here.
         """
         images = (self.buffer(len(sensors)) if buffer is None else buffer)[: len(sensors)]
-        try:
-            binding = self._session.io_binding()
-            for each in self._card.inputs:
-                binding.bind_cpu_input(each.name, np.ascontiguousarray(_fed(each, sensors, draws)))
-            binding.bind_output(self._card.output, "cpu", 0, images.dtype.type, images.shape, images.ctypes.data)
-            self._session.run_with_iobinding(binding)
-        except _session_errors() as error:
-            message = f"ONNX Runtime failed to run {self._graph.path} on {self.provider}: {_one_line(error)}"
-            raise explain_memory_failure(error) or InferenceError(message) from error
+        with self._forks.call():
+            try:
+                binding = self._session.io_binding()
+                for each in self.card.inputs:
+                    binding.bind_cpu_input(each.name, np.ascontiguousarray(_fed(each, sensors, draws)))
+                binding.bind_output(self.card.output, "cpu", 0, images.dtype.type, images.shape, images.ctypes.data)
+                self._session.run_with_iobinding(binding, run)
+            except _session_errors() as error:
+                message = f"ONNX Runtime failed to run {self.path} on {self.provider}: {_one_line(error)}"
+                raise explain_memory_failure(error) or InferenceError(message) from error
         return images
 
-    def _chosen(self) -> tuple[InferenceSession, str]:
+    def _find_fork_obstacle(self) -> str | None:
+        """Say why the session can run in no fork of this process; None if it can."""
+        if self.provider != CPU:
+            return f"{self.provider} does not survive a fork"
+        return f"with ninter={self._ninter} it needs threads that a fork does not copy" if self._ninter > 1 else None
+
+    def _chosen(self, content: bytes) -> tuple[InferenceSession, str]:
         """Take CUDA if it is offered, loads and the graph can run on it, else the CPU, and say so."""
         if CUDA not in import_onnxruntime().get_available_providers():
             _log.info("provider='auto' chose %s: the installed ONNX Runtime does not offer CUDA", CPU)
-        elif self._card.precision == "int8":
+        elif self.card.precision == "int8":
             _log.info("provider='auto' chose %s: int8 graphs are for the CPU", CPU)
         else:
             try:
-                session = self._made(CUDA)
+                session = self._made(CUDA, content)
             except ProviderError as error:
                 _log.warning("provider='auto' chose %s: %s", CPU, error)
             else:
                 _log.info("provider='auto' chose %s", CUDA)
                 return session, CUDA
-        return self._made(CPU), CPU
+        return self._made(CPU, content), CPU
 
-    def _made(self, provider: str) -> InferenceSession:
+    def _made(self, provider: str, content: bytes) -> InferenceSession:
         onnxruntime = import_onnxruntime()
         reason = why_not(provider)
         if reason is not None:
             message = f"{provider} cannot run here: {reason}."
             raise ProviderError(provider, message)
-        if provider == CPU and self._options:
-            _log.warning("%s takes no options and ignores provider_options: %s", CPU, self._options)
+        if provider == CPU and self._given_options:
+            _log.warning("%s takes no options and ignores provider_options: %s", CPU, self._given_options)
+        self.provider_options = _options_for(provider, self.card.precision, self._given_options)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._nintra
         options.inter_op_num_threads = self._ninter
@@ -171,13 +204,15 @@ class ImageSession:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
             session: InferenceSession = onnxruntime.InferenceSession(
-                self._graph.path,
+                content,
                 options,
-                providers=[(provider, self._options)],
+                providers=[(provider, self.provider_options)],
                 enable_fallback=0,
             )
         except _session_errors() as error:
             raise explain_memory_failure(error) or self._refusal(provider, error) from error
+        # ONNX Runtime keeps the bytes to make the session again on another provider, which enable_fallback=0 forbids.
+        vars(session).pop("_model_bytes", None)
         if session.get_providers()[0] != provider:
             reason = why_it_failed(provider) or "it did not load"
             message = f"{provider} cannot run here: {reason}; ONNX Runtime would run on {session.get_providers()[0]}."
@@ -190,14 +225,32 @@ class ImageSession:
             return ProviderError(provider, f"{provider} cannot run here: {reason}.")
         if "fallback to CPU EP has been explicitly disabled" in str(error):
             message = (
-                f"{provider} cannot run every node of {self._graph.path}, or did not load; ONNX Runtime would run "
+                f"{provider} cannot run every node of {self.path}, or did not load; ONNX Runtime would run "
                 "them on the CPU without saying so. Use provider='cpu' if that is what you want."
             )
             return ProviderError(provider, message)
-        message = f"ONNX Runtime made no session of {self._graph.path} on {provider}: {_one_line(error)}"
-        if self._options:
-            message += f" (provider_options: {self._options})"
+        exported_with = next((each.version for each in self.card.made_with if each.package == "onnxruntime"), None)
+        reason = why_too_new(str(error), exported_with)
+        if reason is not None:
+            return InferenceError(f"ONNX Runtime made no session of {self.path} on {provider}: {reason}.")
+        message = f"ONNX Runtime made no session of {self.path} on {provider}: {_one_line(error)}"
+        if self.provider_options:
+            message += f" (provider_options: {self.provider_options})"
         return InferenceError(message)
+
+
+def _options_for(provider: str, precision: Precision, given: ProviderOptions) -> ProviderOptions:
+    """Add our defaults for CUDA, so that a seed gives the same digits each time; those given come first.
+
+    Without ``HEURISTIC`` cuDNN's algorithms are chosen by timing them in each process; TF32 would round the products of a
+    float32 graph to ten bits.
+    """
+    if provider != CUDA:
+        return given
+    defaults = {"cudnn_conv_algo_search": "HEURISTIC"}
+    if precision == "float32":
+        defaults["use_tf32"] = "0"
+    return {**defaults, **given}
 
 
 def _check_integers(graph: GraphFile) -> None:

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, get_args
 
-from pxdbg_runtime.card import Precision, Target
-from pxdbg_runtime.cpu import this_cpu
+from pxdbg_runtime.card import FULL_WEIGHT_BITS, ModelCard, Precision, Target
 from pxdbg_runtime.errors import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -29,6 +28,7 @@ __all__ = [
     "ShippedGraph",
     "artifacts_folder",
     "find_graph",
+    "is_path",
     "manifest_text",
     "shipped_graphs",
 ]
@@ -125,9 +125,9 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
     model : str or Path
         A name in the manifest, or the path of a graph file: a string with a folder in it or ending in ``.onnx``.
     precision : {"float32", "float16", "int8"} or None
-        Which of a shipped model's graphs. None takes float16 for CUDA; for a CPU, int8 if the CPU multiplies
-        8-bit integers in hardware (VNNI) and the graph's digits were found as good as float32's at export; else
-        float32. A graph given by its path must have the precision.
+        Which of a shipped model's graphs. None takes float16 for CUDA; for a CPU, int8 if the graph's digits were found as
+        good as float32's at export and are the same on every CPU; else float32. So the choice depends on the model and
+        the target alone, never on the machine. A graph given by its path must have the precision.
     target : {"cpu", "cuda"}
         The execution provider to find it for: graphs that are for this one are preferred.
 
@@ -141,7 +141,7 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
         If the file is not whole.
     """
     model = _checked_model(model)
-    if isinstance(model, Path) or Path(model).suffix == ".onnx" or Path(model).name != model:
+    if isinstance(model, Path) or is_path(model):
         return _find_file(Path(model), precision)
     candidates = [graph for graph in shipped_graphs() if graph.name == model]
     if not candidates:
@@ -152,16 +152,27 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
     candidates.sort(key=lambda graph: (_place(graph.precision, wanted), graph.target != target))
     for listed in candidates[:-1]:
         graph = _read_shipped(listed)
-        if precision is not None or graph.card.fidelity is None or graph.card.fidelity.is_within_bounds:
+        if precision is not None or _is_chosen_by_itself(graph.card):
             return graph
     return _read_shipped(candidates[-1])
+
+
+def is_path(model: str | Path) -> bool:
+    """Say whether a model is given by the path of a graph file, and not by its name."""
+    return isinstance(model, Path) or Path(model).suffix == ".onnx" or Path(model).name != model
 
 
 def _in_order(target: Target) -> tuple[Precision, ...]:
     """List the precisions that a target is best served with, the best first."""
     if target == "cuda":
         return ("float16", "float32")
-    return ("int8", "float32") if this_cpu().has_dot_products else ("float32", "int8")
+    return ("int8", "float32")
+
+
+def _is_chosen_by_itself(card: ModelCard) -> bool:
+    """Whether the digits are as good as float32's, and the same on every machine."""
+    is_as_good = card.fidelity is None or card.fidelity.is_within_bounds
+    return is_as_good and card.weight_bits != FULL_WEIGHT_BITS
 
 
 def _place(precision: Precision, wanted: tuple[Precision, ...]) -> int:
@@ -176,7 +187,7 @@ def _checked_model(model: object) -> str | Path:
 
 
 def _find_file(path: Path, precision: Precision | None) -> GraphFile:
-    if not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for a name that is too long
+    if not os.path.exists(path) or os.path.isdir(path):  # noqa: PTH110, PTH112  # Path's own raise for too long a name
         raise _not_found(str(path), "a folder" if os.path.isdir(path) else "not a file that exists")  # noqa: PTH112
     graph = read_graph_file(path)
     if precision is not None and graph.card.precision != precision:

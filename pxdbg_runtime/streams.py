@@ -144,6 +144,9 @@ class TorchStream:
 
     Source: MT19937 seeded with the low 32 bits of the seed; for n >= 16 values one 32-bit draw each, made
     normal in blocks of sixteen; if n is not a multiple of sixteen the last sixteen are drawn again.
+
+    Threads may share a stream: a draw takes a bit generator out of a list, where no other draw finds it, and puts it back
+    with the number of the event that it has come to. A fork may find the list shorter, but no lock that is held for ever.
     """
 
     def __init__(self, seed: int, draws: Sequence[Draw]) -> None:
@@ -151,13 +154,13 @@ class TorchStream:
         self._shapes = tuple(draw.shape for draw in draws)
         counts = [_torch_draws(rows * columns) for rows, columns in self._shapes]
         self._draws_per_event = sum(counts)
-        self._rewind()
+        self._idle: list[tuple[int, np.random.MT19937]] = []
 
-    def _rewind(self) -> None:
-        self._bits = np.random.MT19937()
+    def _start(self) -> tuple[int, np.random.MT19937]:
+        bits = np.random.MT19937()
         # NumPy seeds a bit generator in its own way; only RandomState has the classic initialiser.
-        self._bits.state = cast("_Mt19937State", np.random.RandomState(self._seed).get_state(legacy=False))
-        self._next_event = 0
+        bits.state = cast("_Mt19937State", np.random.RandomState(self._seed).get_state(legacy=False))
+        return 0, bits
 
     def draw(self, event: int) -> tuple[NDArray[np.float32], ...]:
         """Draw an event's values; see `RandomStream.draw`."""
@@ -168,26 +171,32 @@ class TorchStream:
                 f"{_MAX_TORCH_EVENT} or less; random_stream='philox' makes every event on its own."
             )
             raise ArgumentValueError("event", message)
-        if event < self._next_event:
-            self._rewind()
-        while self._next_event < event:
-            self._bits.random_raw(self._draws_per_event, output=False)
-            self._next_event += 1
-        self._next_event += 1
-        return tuple(self._normal(rows * columns).reshape(rows, columns) for rows, columns in self._shapes)
-
-    def _normal(self, n_values: int) -> NDArray[np.float32]:
-        uniform = self._uniform(n_values)
-        n_whole = n_values - n_values % _TORCH_BLOCK
-        values = np.empty(n_values, dtype=np.float32)
-        values[:n_whole] = _normal_blocks(uniform[:n_whole])
-        if n_whole < n_values:
-            values[-_TORCH_BLOCK:] = _normal_blocks(self._uniform(_TORCH_BLOCK))
+        try:
+            next_event, bits = self._idle.pop()
+        except IndexError:
+            next_event, bits = self._start()
+        if event < next_event:
+            next_event, bits = self._start()
+        for _ in range(next_event, event):
+            bits.random_raw(self._draws_per_event, output=False)
+        values = tuple(_torch_normal(bits, rows * columns).reshape(rows, columns) for rows, columns in self._shapes)
+        self._idle.append((event + 1, bits))
         return values
 
-    def _uniform(self, n_values: int) -> NDArray[np.float32]:
-        raw = self._bits.random_raw(n_values)
-        return (raw & np.uint64(2**24 - 1)).astype(np.float32) * np.float32(2.0**-24)
+
+def _torch_normal(bits: np.random.MT19937, n_values: int) -> NDArray[np.float32]:
+    uniform = _torch_uniform(bits, n_values)
+    n_whole = n_values - n_values % _TORCH_BLOCK
+    values = np.empty(n_values, dtype=np.float32)
+    values[:n_whole] = _normal_blocks(uniform[:n_whole])
+    if n_whole < n_values:
+        values[-_TORCH_BLOCK:] = _normal_blocks(_torch_uniform(bits, _TORCH_BLOCK))
+    return values
+
+
+def _torch_uniform(bits: np.random.MT19937, n_values: int) -> NDArray[np.float32]:
+    raw = bits.random_raw(n_values)
+    return (raw & np.uint64(2**24 - 1)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def _torch_draws(n_values: int) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.digits import Digits
 
-__all__ = ["REAL_BACKGROUND", "PartSummary", "summarise"]
+__all__ = ["REAL_BACKGROUND", "REAL_MEAN_CHARGE", "PartSummary", "SummaryCounter", "summarise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,51 @@ REAL_BACKGROUND: Final = {"layer 1": 0.0149, "layer 2": 0.0051, "both layers": 0
 """Mean occupancy of the real sample. Source: public Geant4 statistics of the IEA-GAN authors, 10,000 events."""
 REAL_MEAN_CHARGE: Final = 22.0
 """Mean charge of a hit in the real sample, ADU; the same source."""
+_CHARGES: Final = 256
+"""Values that a charge can have, 0 to 255 ADU."""
+
+
+class SummaryCounter:
+    """Takes digits, a part of the events at a time, and counts what `PartSummary` needs."""
+
+    def __init__(self) -> None:
+        self._charge_counts = dict.fromkeys(LADDERS_OF_LAYER, np.zeros(_CHARGES, dtype=np.int64))
+
+    @property
+    def n_digits(self) -> int:
+        """Number of digits taken so far."""
+        return int(self._all_counts().sum())
+
+    @property
+    def smallest_charge(self) -> int | None:
+        """Smallest charge taken so far, ADU; None before the first digit."""
+        charges = np.flatnonzero(self._all_counts())
+        return int(charges[0]) if len(charges) else None
+
+    def add(self, digits: Digits) -> None:
+        """Take digits of sensors of the PXD, in any order."""
+        layer_of_hit = _layer_of(digits.sensor_id)
+        for layer, counts in self._charge_counts.items():
+            of_layer = digits.charge[layer_of_hit == layer]
+            self._charge_counts[layer] = counts + np.bincount(of_layer, minlength=_CHARGES)
+
+    def summaries(self, n_events: int) -> tuple[PartSummary, ...]:
+        """Summarise all that was taken: each layer, then both together.
+
+        Parameters
+        ----------
+        n_events : int
+            Number of events, those without digits included; 1 or more.
+        """
+        parts = [
+            _part(f"layer {layer}", counts, _sensors_of(layer), n_events)
+            for layer, counts in self._charge_counts.items()
+        ]
+        return (*parts, _part("both layers", self._all_counts(), len(SENSORS), n_events))
+
+    def _all_counts(self) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = np.stack(list(self._charge_counts.values())).sum(axis=0)
+        return counts
 
 
 def summarise(digits: Digits, n_events: int) -> tuple[PartSummary, ...]:
@@ -59,20 +104,18 @@ def summarise(digits: Digits, n_events: int) -> tuple[PartSummary, ...]:
     tuple of PartSummary
         Each layer, then both together.
     """
-    layer_of_hit = _layer_of(digits.sensor_id)
-    parts = [
-        _part(f"layer {layer}", digits.charge[layer_of_hit == layer], _sensors_of(layer), n_events)
-        for layer in LADDERS_OF_LAYER
-    ]
-    return (*parts, _part("both layers", digits.charge, len(SENSORS), n_events))
+    counter = SummaryCounter()
+    counter.add(digits)
+    return counter.summaries(n_events)
 
 
-def _part(name: str, charge: NDArray[np.uint8], n_sensors: int, n_events: int) -> PartSummary:
+def _part(name: str, charge_counts: NDArray[np.int64], n_sensors: int, n_events: int) -> PartSummary:
+    n_digits = int(charge_counts.sum())
     return PartSummary(
         part=name,
-        digits_per_event=len(charge) / n_events,
-        occupancy=len(charge) / (n_events * n_sensors * PIXELS_PER_SENSOR),
-        mean_charge=float(charge.mean()) if len(charge) else None,
+        digits_per_event=n_digits / n_events,
+        occupancy=n_digits / (n_events * n_sensors * PIXELS_PER_SENSOR),
+        mean_charge=float(charge_counts @ np.arange(_CHARGES)) / n_digits if n_digits else None,
     )
 
 

@@ -1,17 +1,31 @@
-"""Places as bad as those where production runs: namespaces of Linux, in which a script has a disk of its own."""
+"""Places as bad as those where production runs: a disk that fills, in namespaces of Linux or by a limit."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["run_isolated"]
+__all__ = ["file_size_limited", "run_isolated"]
+
+
+@contextmanager
+def file_size_limited(n_bytes: int) -> Iterator[None]:
+    """Let the system refuse to write more than so much to a file, as a full disk or a quota does."""
+    resource = pytest.importorskip("resource", reason="this platform has no such limits")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def run_isolated(script: str, scratch: Path, *, scratch_mib: int) -> subprocess.CompletedProcess[str]:

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnx
 import pytest
-import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
 from export.graph.compiler import Pass, stages
 from pxdbg_runtime.providers import CPU, import_onnxruntime
@@ -278,38 +276,9 @@ def _finished(graph: SmallGraph, image: str, channels: Sequence[int]) -> onnx.Mo
     return graph.model()
 
 
-class FusedConv(OpRun):
-    """The convolution of ONNX Runtime that adds to its fourth input, for the reference evaluator."""
-
-    op_domain: str = "com.microsoft"
-
-    def _run(
-        self,
-        image: NDArray[np.float32],
-        weight: NDArray[np.float32],
-        bias: NDArray[np.float32],
-        summand: NDArray[np.float32],
-        pads: Sequence[int] = (0, 0, 0, 0),
-        strides: Sequence[int] = (1, 1),
-        dilations: Sequence[int] = (1, 1),
-        group: int = 1,
-        **_: object,
-    ) -> tuple[NDArray[np.float32]]:
-        top, left, bottom, right = pads
-        convolved: NDArray[np.float32] = torch.nn.functional.conv2d(
-            torch.nn.functional.pad(torch.tensor(image), (left, right, top, bottom)),
-            torch.tensor(weight),
-            torch.tensor(bias),
-            stride=tuple(strides),
-            dilation=tuple(dilations),
-            groups=group,
-        ).numpy()
-        return (convolved + summand,)
-
-
 def evaluated(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
     """Run a model with ONNX's reference evaluator."""
-    return [np.asarray(each) for each in ReferenceEvaluator(model, new_ops=[FusedConv]).run(None, dict(feeds))]
+    return [np.asarray(each) for each in ReferenceEvaluator(model).run(None, dict(feeds))]
 
 
 def run_by_onnxruntime(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:

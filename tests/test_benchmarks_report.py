@@ -17,13 +17,13 @@ from rich.console import Console
 from benchmarks.chart import check_format, draw_chart, save_chart
 from benchmarks.claims import Claim
 from benchmarks.environment import Environment, PackageVersion, check_installed, core_count, describe_environment
-from benchmarks.report import Report, check_target, claim_table, figures, measurement_table, spread
+from benchmarks.report import Report, claim_table, figures, measurement_table, spread
 from benchmarks.timing import Measurement
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
+from tests.isolation import file_size_limited
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLUMNS: Final = ("model", "what")
 MEASUREMENTS: Final = (
@@ -164,17 +164,10 @@ def test_the_chart_appears_whole(tmp_path: Path, suffix: str, start: bytes) -> N
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_chart_that_fails_leaves_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chart_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
     path = tmp_path / "peers.png"
     path.write_bytes(b"older")
-
-    def fail(_figure: Figure, target: Path, **_options: object) -> None:
-        target.write_bytes(b"half")
-        message = "no space"
-        raise OSError(message)
-
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
-    with pytest.raises(OutputError, match=r"peers\.png cannot be written: no space"):
+    with file_size_limited(1_000), pytest.raises(OutputError, match=r"peers\.png cannot be written: File too large\."):
         save_chart(REPORT, path)
     assert path.read_bytes() == b"older"
     assert [each.name for each in tmp_path.iterdir()] == ["peers.png"]
@@ -189,10 +182,7 @@ def test_a_chart_of_nothing_is_a_chart(tmp_path: Path) -> None:
     assert (tmp_path / "empty.png").stat().st_size > 0
 
 
-def test_targets_are_checked_before_the_work(tmp_path: Path) -> None:
-    check_target(tmp_path / "peers.json")
-    with pytest.raises(OutputError, match=r"gone/peers\.json cannot be written: the folder \S+gone does not exist"):
-        check_target(tmp_path / "gone" / "peers.json")
+def test_the_format_of_a_chart_is_checked_before_the_work() -> None:
     with pytest.raises(ArgumentValueError, match=r"peers\.txt must end in .*: expected one of \.pdf, \.png, \.svg"):
         check_format(Path("peers.txt"))
 

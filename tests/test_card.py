@@ -39,7 +39,7 @@ def test_json_round_trip(card: ModelCard) -> None:
 def test_json_holds_the_schema_and_every_field() -> None:
     values = json.loads(EVENT_WIDE_CARD.to_json())
     assert list(values) == ["schema", *(field.name for field in dataclasses.fields(ModelCard))]
-    assert values["schema"] == SCHEMA == 1
+    assert values["schema"] == SCHEMA == 2
     assert values["draws"] == [{"name": "latent", "shape": [40, 2]}, {"name": "mood", "shape": [40, 3]}]
     assert values["inputs"][0] == {"name": "number", "role": "sensor", "draw": None}
     assert values["cut"] == -0.26
@@ -95,15 +95,15 @@ def test_what_is_no_json_object_is_refused(text: str, message: str) -> None:
 
 
 def test_a_newer_schema_is_named_before_any_of_its_fields() -> None:
-    with pytest.raises(CardError, match=r"schema 2, but this release .* reads schema 1: upgrade pxdbg-runtime\.") as c:
-        ModelCard.from_json('{"schema": 2, "weights": "elsewhere"}')
+    with pytest.raises(CardError, match=r"schema 3, but this release .* reads schema 2: upgrade pxdbg-runtime\.") as c:
+        ModelCard.from_json('{"schema": 3, "weights": "elsewhere"}')
     assert c.value.field == "schema"
 
 
 def test_an_older_schema_asks_for_a_new_export(monkeypatch: pytest.MonkeyPatch) -> None:
     older = LATENT_CARD.to_json()
-    monkeypatch.setattr(card_module, "SCHEMA", 2)
-    with pytest.raises(CardError, match=r"schema 1, but .* reads schema 2: export the checkpoint again\.") as caught:
+    monkeypatch.setattr(card_module, "SCHEMA", 3)
+    with pytest.raises(CardError, match=r"schema 2, but .* reads schema 3: export the checkpoint again\.") as caught:
         ModelCard.from_json(older)
     assert caught.value.field == "schema"
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pxdbg_runtime.card import Draw, Fidelity, GraphInput, MadeWith, ModelCard, Parity
 from pxdbg_runtime.errors import CardError, JsonFieldError
 from pxdbg_runtime.json_fields import Fields, NumberRange
+from pxdbg_runtime.known_answers import KnownAnswers, KnownImage
 from tests.graphs import EVENT_WIDE_CARD
 
 if TYPE_CHECKING:
@@ -24,8 +26,24 @@ Path = tuple[str | int, ...]
 """Keys and indices from the card down to a value."""
 
 FIDELITY: Final = Fidelity(images=800, charge_w1_adu=0.125, occupancy_ratio=1.0078125, identical_digits=0.75)
+ANSWERS: Final = KnownAnswers(
+    compared="charges",
+    seed=-3,
+    event=0,
+    tolerance=0.0,
+    mean_tolerance=0.0,
+    images=(
+        KnownAnswers.encode_image("charges", 5, np.array([0, 767, 191_999]), np.array([0, 7, 255])),
+        KnownAnswers.encode_image("charges", 39, np.array([12]), np.array([9])),
+    ),
+)
 INT8_CARD: Final = dataclasses.replace(
-    EVENT_WIDE_CARD, precision="int8", weight_bits=7, passes=("fold batch norms", "8-bit integers"), fidelity=FIDELITY
+    EVENT_WIDE_CARD,
+    precision="int8",
+    weight_bits=7,
+    passes=("fold batch norms", "8-bit integers"),
+    fidelity=FIDELITY,
+    known_answers=ANSWERS,
 )
 CARD: Final[dict[str, Json]] = json.loads(INT8_CARD.to_json())
 NESTED: Final[dict[Path, type]] = {
@@ -35,6 +53,8 @@ NESTED: Final[dict[Path, type]] = {
     ("draws", 1): Draw,
     ("inputs", 0): GraphInput,
     ("made_with", 1): MadeWith,
+    ("known_answers",): KnownAnswers,
+    ("known_answers", "images", 1): KnownImage,
 }
 NOT_TEXT: Final[list[Json]] = [None, 1, True, [], {}, ""]
 NOT_INTEGERS: Final[list[Json]] = [None, "1", True, 1.5, 1.0, [], {}]
@@ -80,12 +100,24 @@ WRONG: Final[dict[Path, tuple[str, list[Json]]]] = {
     ("parity",): ("an object", NOT_OBJECTS),
     ("parity", "images"): ("an integer of 1 or more", [*NOT_INTEGERS, 0]),
     ("parity", "max_abs_difference"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
+    ("parity", "max_float64_difference"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
+    ("parity", "pytorch_float64_difference"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
     ("parity", "equal_charges"): ("a number between 0 and 1", [*NOT_NUMBERS, -0.1, 1.1]),
     ("fidelity",): ("an object", NOT_OBJECTS[1:]),
     ("fidelity", "images"): ("an integer of 1 or more", [*NOT_INTEGERS, 0]),
     ("fidelity", "charge_w1_adu"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
     ("fidelity", "occupancy_ratio"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
     ("fidelity", "identical_digits"): ("a number between 0 and 1", [*NOT_NUMBERS, -0.1, 1.1]),
+    ("known_answers",): ("an object", NOT_OBJECTS[1:]),
+    ("known_answers", "compared"): ("one of values, charges", [*NOT_TEXT, "digits"]),
+    ("known_answers", "seed"): ("an integer between", [*NOT_INTEGERS, 2**63]),
+    ("known_answers", "event"): ("an integer between", [*NOT_INTEGERS, -1, 2**63]),
+    ("known_answers", "tolerance"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
+    ("known_answers", "mean_tolerance"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
+    ("known_answers", "images"): ("a list", NOT_OBJECT_LISTS),
+    ("known_answers", "images", 1, "sensor"): ("an integer between 0 and 39", [*NOT_INTEGERS, -1, 40]),
+    ("known_answers", "images", 1, "pixels"): ("text", NOT_TEXT),
+    ("known_answers", "images", 0, "outputs"): ("text", NOT_TEXT),
 }
 
 

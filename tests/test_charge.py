@@ -19,6 +19,8 @@ N_RANDOM: Final = 4_000_000
 ONE_BITS: Final = 0x3F800000
 """Of 1.0 as float32: all non-negative values up to it have smaller bit patterns."""
 
+LIMITS: Final = np.array([-np.inf, np.inf], dtype=np.float32)
+
 
 @pytest.fixture(scope="module")
 def thresholds() -> NDArray[np.float32]:
@@ -35,7 +37,7 @@ def charges_of_pytorch(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 def charges_of_kernel(values: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.uint8]:
     images = np.ascontiguousarray(values).reshape(1, 1, -1)
     charges = np.empty(images.shape, dtype=np.uint8)
-    assert kernels.fill_charges(images, thresholds[0], thresholds, charges)
+    assert kernels.fill_charges(images, thresholds[0], thresholds, LIMITS, charges)
     return charges.reshape(-1)
 
 

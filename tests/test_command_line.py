@@ -6,10 +6,8 @@ The other commands are in test_command_line_inspection; what kinds of bad input 
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +20,7 @@ from pxdbg_runtime.command_line import app
 from pxdbg_runtime.digit_files import how_made, read_digits
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
 from tests.graphs import LATENT_CARD, event_wide_model, latent_model, written
-from tests.test_digit_files import each_suffix, names_in
+from tests.test_digit_files import each_suffix, names_in, origin_of
 
 if TYPE_CHECKING:
     from pxdbg_runtime.graph_file import GraphFile
@@ -126,7 +124,7 @@ def test_the_last_event_can_be_generated(tmp_path: Path, sparse_graph: GraphFile
     output = tmp_path / "bg.npz"
     result = invoke("generate", "--model", sparse_graph.path, "--first-event", MAX_EVENT, "--output", output)
     assert result.exit_code == 0, result.output
-    assert read_digits(output).how_made.first_event == MAX_EVENT
+    assert origin_of(output).first_event == MAX_EVENT
 
 
 def test_a_drawn_seed_is_printed_and_reproduces(tmp_path: Path, sparse_graph: GraphFile) -> None:
@@ -137,7 +135,7 @@ def test_a_drawn_seed_is_printed_and_reproduces(tmp_path: Path, sparse_graph: Gr
         seeds.append(int(seed))
     assert seeds[0] != seeds[1]
     content = read_digits(tmp_path / "a.parquet")
-    assert content.how_made.seed == seeds[0]
+    assert origin_of(tmp_path / "a.parquet").seed == seeds[0]
     again = tmp_path / "again.parquet"
     assert invoke("generate", "--model", sparse_graph.path, "--seed", seeds[0], "--output", again).exit_code == 0
     assert read_digits(again).digits == content.digits
@@ -170,7 +168,7 @@ def test_the_name_of_a_model_is_printed_as_it_is(tmp_path: Path, name: str) -> N
     result = invoke("generate", "--model", graph.path, "--output", tmp_path / "bg.parquet")
     assert result.exit_code == 0, result.output
     assert f"{name} float32 on CPUExecutionProvider" in result.stderr
-    assert read_digits(tmp_path / "bg.parquet").how_made.model == name
+    assert origin_of(tmp_path / "bg.parquet").model == name
 
 
 def test_a_checkpoint_is_not_warned_of(tmp_path: Path, sparse_graph: GraphFile) -> None:
@@ -322,28 +320,4 @@ def test_as_a_program(tmp_path: Path) -> None:
     done = subprocess.run(bad, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"Error: The model 'gone' is not a shipped model: [^\n]*\n", done.stderr)
-    assert names_in(tmp_path) == []
-
-
-@pytest.mark.slow
-@each_suffix
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_no_file(tmp_path: Path, suffix: str, sent: signal.Signals) -> None:
-    # A shell that runs the tests in the background may have switched interrupts off.
-    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    command = [sys.executable, "-c", f"{listening}; {PROGRAM}", "generate", "--events", "100000", "--output"]
-    with subprocess.Popen(
-        [*command, f"bg{suffix}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not names_in(tmp_path) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        (partial,) = names_in(tmp_path)
-        time.sleep(0.5)
-        process.send_signal(sent)
-        stdout, stderr = process.communicate(timeout=60)
-    assert partial.endswith(".partial")
-    assert process.returncode in {1, 130, 143}
-    assert "Traceback" not in stdout + stderr
-    assert "wrote" not in stdout
     assert names_in(tmp_path) == []

@@ -181,7 +181,7 @@ def test_show_what_cannot_be_shown(tmp_path: Path, name: str, expected: str) -> 
 
 def test_show_an_unknown_name() -> None:
     require_failure(invoke("show", "vae"), 1, "The model 'vae' is not a shipped model: expected convnet or resnet")
-    require_failure(invoke("show"), 2, "(?i)missing argument 'file'")
+    require_failure(invoke("show"), 2, "(?i)missing argument 'file")
 
 
 @pytest.fixture
@@ -234,7 +234,11 @@ def test_plot_an_event_that_is_not_there(tmp_path: Path, event: int) -> None:
         ("bg.npz", 2, "Missing option '--output'"),
         ("bg.root --output event.png", 2, r"must end in \.parquet or \.npz"),
         ("gone.npz --output event.png", 1, "cannot be read: No such file"),
-        ("bg.npz --output nowhere/event.png", 1, "nowhere/event.png cannot be written: No such file or directory"),
+        (
+            "bg.npz --output nowhere/event.png",
+            1,
+            "nowhere/event.png cannot be written: the folder nowhere does not exist",
+        ),
         ("bg.npz --output bg.npz/event.png", 1, "bg.npz/event.png cannot be written: Not a directory"),
         ("bg.npz --output event.pgf", 2, "must end in the name of a picture format"),
     ],
@@ -246,6 +250,20 @@ def test_plot_that_fails(
     monkeypatch.chdir(tmp_path)
     require_failure(invoke("plot", *options.split()), exit_code, expected)
     assert names_in(tmp_path) == ["bg.npz"]
+
+
+@pytest.mark.parametrize("output", ["bg.npz", "./bg.npz", "sub/../bg.npz", "hard.png", "soft.png", "loop/bg.npz"])
+def test_plot_does_not_write_over_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    path = write(tmp_path / "bg.npz", [SAMPLE])
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "hard.png").hardlink_to(path)
+    (tmp_path / "soft.png").symlink_to(path)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    before = path.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    expected = r"--output would write (over|\S+ over) \S*bg\.npz, which is read: name another file to write"
+    require_failure(invoke("plot", "bg.npz", "--output", output), 2, expected)
+    assert path.read_bytes() == before
 
 
 def test_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

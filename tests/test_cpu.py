@@ -57,7 +57,7 @@ def test_the_first_processor_is_read(
 
 def test_a_system_without_the_file_is_known_by_name_alone(tmp_path: Path) -> None:
     cpu = this_cpu(tmp_path / "gone")
-    assert cpu == Cpu(name=cpu.name, dot_products=())
+    assert cpu == Cpu(name=cpu.name, dot_products=(), features=frozenset())
 
 
 def test_this_machine_has_a_name() -> None:

@@ -9,11 +9,12 @@ import safetensors.torch
 import torch
 import typer
 
-from export import demonstration
+from export import random_weights
 from export.__main__ import Family
 from export.charge import charges_of
 from export.checkpoint import load_checkpoint
-from export.demonstration import Target, demonstration_model, main
+from export.demonstration import main
+from export.random_weights import Target, demonstration_model
 from tests.checkpoints import BUSY, FAMILY_NAMES, first_export
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure the batch-norm statistics on few images: the weights are as random."""
-    monkeypatch.setattr(demonstration, "_STATISTICS_BATCHES", 1)
-    monkeypatch.setattr(demonstration, "_BATCH_SIZE", 1)
+    monkeypatch.setattr(random_weights, "_STATISTICS_BATCHES", 1)
+    monkeypatch.setattr(random_weights, "_BATCH_SIZE", 1)
 
 
 def state_of(family: str, seed: int) -> dict[str, Tensor]:
@@ -48,12 +49,12 @@ def test_images_look_as_asked_for_on_fresh_latents(family: str) -> None:
     model = first_export(family).model
     generator = torch.Generator().manual_seed(2026)
     with torch.inference_mode():
-        charges = torch.cat([charges_of(model(torch.randn(8, 96, generator=generator))) for _ in range(3)])
+        charges = torch.cat([charges_of(model(torch.randn(4, 96, generator=generator))) for _ in range(2)])
     hits = charges[charges > 0].double()
-    assert charges.shape == (24, 250, 768)
+    assert charges.shape == (8, 250, 768)
     assert len(hits) / charges.numel() == pytest.approx(BUSY.occupancy, rel=0.35)
     assert hits.mean().item() == pytest.approx(BUSY.mean_charge, rel=0.35)
-    assert len({image.numpy().tobytes() for image in charges}) == 24, "images must depend on the latent"
+    assert len({image.numpy().tobytes() for image in charges}) == 8, "images must depend on the latent"
 
 
 @pytest.mark.slow
@@ -89,4 +90,4 @@ def test_command_says_where_it_cannot_write(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(typer.Exit) as ended:  # its text is empty: the sentence is on the standard error
         main(model=Family.RESNET, output=tmp_path / "gone" / "resnet.safetensors")
     assert ended.value.exit_code == 1
-    assert "gone/resnet.safetensors cannot be written: No such file" in capsys.readouterr().err
+    assert "gone/resnet.safetensors cannot be written: the folder " in capsys.readouterr().err

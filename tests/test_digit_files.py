@@ -6,6 +6,7 @@ What is read from bad files is in test_bad_digit_files.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -20,7 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pxdbg_runtime import DIGIT_DTYPE, N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __version__
-from pxdbg_runtime.digit_files import SUFFIXES, HowMade, check_suffix, how_made, opened_for_writing, read_digits
+from pxdbg_runtime.digit_files import (
+    SUFFIXES,
+    HowMade,
+    check_suffix,
+    event_reader,
+    how_made,
+    opened_for_writing,
+    read_digits,
+)
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
@@ -71,6 +80,12 @@ def random_digits(rng: np.random.Generator, n_hits: int, event: int) -> Digits:
     )
 
 
+def renumbered(digits: Digits, event: int) -> Digits:
+    """Give the same pixels and charges to another event."""
+    columns = {name: getattr(digits, name) for name in COLUMN_DTYPES}
+    return Digits(**{**columns, "event": np.full(len(digits), event)})
+
+
 SAMPLE: Final = digits_of(
     [
         (3, 8480, 0, 0, 1),
@@ -88,6 +103,13 @@ def write(path: Path, parts: Iterable[Digits], how: HowMade = HOW) -> Path:
         for digits in parts:
             writer.write(digits)
     return path
+
+
+def origin_of(path: Path) -> HowMade:
+    """Read how the digits of a file were made, which must be known."""
+    how = read_digits(path).how_made
+    assert how is not None
+    return how
 
 
 def names_in(folder: Path) -> list[str]:
@@ -163,6 +185,20 @@ def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
     assert table.column("charge").to_pylist() == [1, 255, 7, 22, 9]
 
 
+def test_parquet_has_no_row_group_without_rows_and_no_column_with_gaps(tmp_path: Path) -> None:
+    """Spark 3.3 refuses the one ("Illegal row group of 0 rows"), and awkward makes another type of the other."""
+    events = [digits_of([(event, 8480, 0, 0, 9)]) if event % 3 else Digits.empty() for event in range(3, 1003)]
+    path = write(tmp_path / "many.parquet", events, replace(HOW, events=1000))
+    metadata = pyarrow.parquet.read_metadata(path)
+    rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    # 666 events have a digit, and 128 of them share a row group.
+    assert rows == [128] * 5 + [26]
+    assert not any(field.nullable for field in pyarrow.parquet.read_schema(path))
+    assert list(event_reader(path)) == events
+    none = write(tmp_path / "none.parquet", [Digits.empty()] * 4)
+    assert pyarrow.parquet.read_metadata(none).num_row_groups == 0
+
+
 def test_npz_as_numpy_sees_it(tmp_path: Path) -> None:
     path = write(tmp_path / "plain.npz", [SAMPLE.of_event(3), Digits.empty(), SAMPLE.of_event(5)])
     with np.load(path, allow_pickle=False) as content:
@@ -172,6 +208,46 @@ def test_npz_as_numpy_sees_it(tmp_path: Path) -> None:
         assert content["event"].tolist() == [3, 3, 5, 5, 5]
         assert content["v_cell"].tolist() == [0, 767, 400, 401, 5]
         assert json.loads(str(content["pxdbg"])) == {"schema": 1, **asdict(HOW)}
+
+
+def test_npz_waits_in_files_that_vanish(tmp_path: Path) -> None:
+    """Nobody sees the temporary files, and a failure leaves none."""
+    with pytest.raises(Accident, match="half-way"), opened_for_writing(tmp_path / "bg.npz", HOW) as writer:  # noqa: PT012
+        writer.write(SAMPLE)
+        assert [name for name in names_in(tmp_path) if not name.endswith(".partial")] == []
+        message = "half-way"
+        raise Accident(message)
+    assert names_in(tmp_path) == []
+
+
+@each_suffix
+@pytest.mark.parametrize(
+    ("parts", "how", "expected"),
+    [
+        ([SAMPLE.of_event(5), SAMPLE.of_event(3)], HOW, "was given digits that are not ordered by event, sensor, u"),
+        ([SAMPLE, SAMPLE.of_event(5)], HOW, "was given digits that are not ordered"),
+        ([digits_of([(3, 8480, 0, 0, 1)])] * 2, HOW, "was given a digit twice: the same event, sensor, u cell"),
+        ([SAMPLE], replace(HOW, first_event=4), "was given events 3 to 5, expected 4 to 7 by its own metadata"),
+        ([SAMPLE], replace(HOW, events=2), "was given events 3 to 5, expected 3 to 4 by its own metadata"),
+        ([SAMPLE], replace(HOW, min_charge=2), "was given charges from 1 ADU on, below its own threshold of 2 ADU"),
+    ],
+)
+def test_what_would_not_be_read_is_not_written(
+    tmp_path: Path, suffix: str, parts: list[Digits], how: HowMade, expected: str
+) -> None:
+    with pytest.raises(ArgumentValueError, match=expected):
+        write(tmp_path / f"bg{suffix}", parts, how)
+    assert names_in(tmp_path) == []
+
+
+@each_suffix
+def test_more_events_than_a_file_may_tell_of(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"bg{suffix}"
+    with pytest.raises(
+        ArgumentValueError, match=r"would hold 1,000,001 events, expected at most 1,000,000: split them"
+    ):
+        write(path, [], replace(HOW, events=1_000_001))
+    assert names_in(tmp_path) == []
 
 
 def test_how_made_describes_the_generator(latent_graph: GraphFile) -> None:
@@ -206,7 +282,7 @@ def test_a_new_file_takes_the_place_of_the_old(tmp_path: Path, suffix: str) -> N
 def test_no_folder_to_write_in(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "nowhere" / f"digits{suffix}"
     with pytest.raises(
-        OutputError, match=r"nowhere/digits\.\w+ cannot be written: No such file or directory\."
+        OutputError, match=r"nowhere/digits\.\w+ cannot be written: the folder \S+nowhere does not exist\."
     ) as info:
         write(path, [SAMPLE])
     assert info.value.path == path
@@ -221,6 +297,14 @@ def test_a_folder_in_the_way(tmp_path: Path, suffix: str) -> None:
         write(path, [SAMPLE])
     assert names_in(tmp_path) == [path.name]
     assert names_in(path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux alone")
+@each_suffix
+def test_a_name_that_is_no_text(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / os.fsdecode(b"bg-\xff" + suffix.encode())
+    assert read_digits(write(path, [SAMPLE])).digits == SAMPLE
+    assert list(event_reader(path))[:1] == [SAMPLE.of_event(3)]
 
 
 @each_suffix
@@ -272,7 +356,7 @@ write(Path(sys.argv[1]).with_name("roomy" + Path(sys.argv[1]).suffix), [digits])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    write(Path(sys.argv[1]), [digits, digits])
+    write(Path(sys.argv[1]), [digits, random_digits(np.random.default_rng(2), 100_000, 4)])
 except OutputError as error:
     print(error)
 """

@@ -90,7 +90,7 @@ def test_a_batch_of_images_gives_what_each_gives_alone() -> None:
     assert [together.of_sensor(SENSORS[k]) for k in range(4)] == alone
 
 
-@pytest.mark.parametrize(("value", "n_digits"), [(-1.0, 0), (-np.inf, 0), (1.0, 192_000), (np.inf, 192_000)])
+@pytest.mark.parametrize(("value", "n_digits"), [(-1.0, 0), (-1.0000005, 0), (1.0, 192_000), (1.0000005, 192_000)])
 def test_empty_and_full_images(value: float, n_digits: int) -> None:
     images = np.full((1, *SHAPE), value, dtype=np.float32)
     digits = Digitiser(LATENT_CARD).digits(images)
@@ -122,6 +122,27 @@ def test_a_nan_is_refused_wherever_it_stands(place: tuple[int, int, int], backgr
     digitiser = Digitiser(LATENT_CARD, min_charge)
     for make in (digitiser.digits, digitiser.charges):
         with pytest.raises(ImageError, match=r"holds a NaN where a value in \[-1, 1\] was expected"):
+            make(images)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (np.inf, "the value inf"),
+        (-np.inf, "the value -inf"),
+        (1e30, r"the value 1e\+30"),
+        (-1e30, r"the value -1e\+30"),
+        (1.000002, r"the value 1\.000002"),
+        (-1.1, r"the value -1\.1"),
+    ],
+)
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_value_that_no_tanh_gives_is_refused(value: float, found: str, everywhere: bool) -> None:
+    images = np.full((2, *SHAPE), value if everywhere else -1, dtype=np.float32)
+    images[1, 249, 767] = value
+    digitiser = Digitiser(LATENT_CARD)
+    for make in (digitiser.digits, digitiser.charges):
+        with pytest.raises(ImageError, match=rf"holds {found} where a value in \[-1, 1\] was expected: the graph or"):
             make(images)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +15,9 @@ from hypothesis import strategies as st
 from pxdbg_runtime.digits import COLUMN_DTYPES, DIGIT_DTYPE, Digits
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PIXELS = st.tuples(
     st.integers(0, N_SENSORS - 1), st.integers(0, N_U_CELLS - 1), st.integers(0, N_V_CELLS - 1), st.integers(1, 255)
@@ -93,6 +99,20 @@ def test_arrays_are_locked_but_not_the_callers_own() -> None:
     assert event.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, *(lambda each, p=p: pickle.loads(pickle.dumps(each, p)) for p in range(2, 6))],
+)
+def test_copies_are_locked_too(copied: Callable[[Digits], Digits]) -> None:
+    original = digits_of(TWO_EVENTS)
+    other = copied(original)
+    assert other == original
+    for name, dtype in COLUMN_DTYPES.items():
+        assert getattr(other, name).dtype == dtype
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(other, name)[0] = 1
+
+
 def test_structured_array_holds_the_columns() -> None:
     table = digits_of(TWO_EVENTS).to_structured()
     assert table.dtype == DIGIT_DTYPE
@@ -129,6 +149,31 @@ def test_to_images_refuses_a_sensor_that_is_none() -> None:
     )
     with pytest.raises(ValueError, match="VxdID"):
         stray.to_images()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("u_cell", 250, "u_cell must lie between 0 and 249, but a digit has 250"),
+        ("u_cell", 65_535, "u_cell must lie between 0 and 249, but a digit has 65535"),
+        ("v_cell", 768, "v_cell must lie between 0 and 767, but a digit has 768"),
+        ("charge", 0, "charge must lie between 1 and 255 ADU, but a digit has 0"),
+        ("sensor_id", 0, "No PXD sensor has the VxdID 0"),
+        ("sensor_id", 8481, "No PXD sensor has the VxdID 8481"),
+    ],
+)
+def test_to_images_refuses_what_lies_nowhere(name: str, value: int, expected: str) -> None:
+    one = digits_of(TWO_EVENTS[:2])
+    columns = {each: getattr(one, each).copy() for each in COLUMN_DTYPES}
+    columns[name][1] = value
+    with pytest.raises(ArgumentValueError, match=expected) as caught:
+        Digits(**columns).to_images()
+    assert caught.value.argument == name
+
+
+def test_to_images_refuses_a_pixel_that_comes_twice() -> None:
+    with pytest.raises(ArgumentValueError, match="Each pixel of an event has one digit at the most, but 2 come again"):
+        digits_of([(3, 0, 1, 2, 7), (3, 0, 1, 2, 9), (3, 0, 1, 2, 7)]).to_images()
 
 
 @pytest.mark.parametrize("name", list(COLUMN_DTYPES))

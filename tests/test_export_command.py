@@ -40,8 +40,18 @@ def words(text: str) -> str:
     return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
 
 
+@pytest.fixture
+def tiny_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the checkpoint of a small generator, which the command takes for a ConvNet."""
+    tiny = tiny_of(TinyConvNet, 1)
+    few_images(monkeypatch)
+    monkeypatch.setitem(FAMILIES, "convnet", TinyConvNet)
+    monkeypatch.setattr(export.pipeline, "to_onnx", lambda _model: tiny.plain)
+    return Path(shutil.copy(tiny.checkpoint, tmp_path))
+
+
 def require_success(output: str, graph: Path, n_parameters: str) -> None:
-    lines = output.splitlines()
+    lines = [line for line in output.splitlines() if not line.startswith("took the state dict at ")]
     assert len(lines) == 4
     assert n_parameters in lines[0]
     assert re.fullmatch(r"exported to ONNX, opset 18, \d+ nodes", lines[1])
@@ -57,9 +67,8 @@ def require_success(output: str, graph: Path, n_parameters: str) -> None:
     assert lines[3] == f"wrote {graph}: {found.size / 1e6:.1f} MB, SHA-256 {found.sha256}"
 
 
-@pytest.mark.slow
-def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
-    checkpoint = save({"ema": random_model("convnet").state_dict(), "model": {}}, tmp_path / "generator.pt")
+def test_a_checkpoint_is_exported(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    checkpoint = save({"ema": torch.load(tiny_checkpoint), "model": {}}, tmp_path / "generator.pt")
     result = invoke(
         *(checkpoint, "--model", "convnet", "--output", tmp_path / "graphs", "--name", "mine", "--weights", "ema"),
         *("--provenance", "From [somewhere].", "--nature", "demonstration"),
@@ -67,7 +76,8 @@ def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
     graph = tmp_path / "graphs" / "mine-float32.onnx"
-    require_success(result.stdout, graph, "convnet, 20,444,865 parameters")
+    require_success(result.stdout, graph, "convnet, 114,736 parameters")
+    assert "took the state dict at ema\n" in result.stdout
     card = read_graph_file(graph).card
     assert (card.name, card.family, card.nature, card.provenance) == (
         "mine",
@@ -77,26 +87,25 @@ def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow
+AS_A_PROGRAM: Final = """
+import runpy
+from export.models import FAMILIES
+from tests.checkpoints import SmallNet
+FAMILIES["resnet"] = SmallNet
+runpy.run_module("export", run_name="__main__", alter_sys=True)
+"""
+"""``python -m export``, with a generator that takes no time."""
+
+
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
-    checkpoint = save_safetensors(random_model("resnet").state_dict(), tmp_path / "generator.safetensors")
-    command = [sys.executable, "-m", "export", str(checkpoint), "--model", "resnet", "--output", str(tmp_path)]
+    checkpoint = save_safetensors(random_model("small").state_dict(), tmp_path / "generator.safetensors")
+    command = [sys.executable, "-c", AS_A_PROGRAM, str(checkpoint), "--model", "resnet", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
-    require_success(done.stdout, tmp_path / "generator-float32.onnx", "resnet, 6,648,097 parameters")
+    require_success(done.stdout, tmp_path / "generator-float32.onnx", "resnet, 1,231 parameters")
 
 
 # Precisions and targets
-
-
-@pytest.fixture
-def tiny_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy the checkpoint of a small generator, which the command takes for a ConvNet."""
-    tiny = tiny_of(TinyConvNet, 1)
-    few_images(monkeypatch)
-    monkeypatch.setitem(FAMILIES, "convnet", TinyConvNet)
-    monkeypatch.setattr(export.pipeline, "to_onnx", lambda _model: tiny.plain)
-    return Path(shutil.copy(tiny.checkpoint, tmp_path))
 
 
 def exported(checkpoint: Path, *options: str) -> Result:
@@ -108,16 +117,19 @@ def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
     done = exported(tiny_checkpoint, "--precision", "int8", "--explain")
     assert (done.exit_code, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line[:30].rstrip() for line in lines[3:-4]] == ["plain", *(each.name for each in passes_for("cpu"))]
+    assert [line[:30].rstrip() for line in lines[3:-7]] == ["plain", *(each.name for each in passes_for("cpu"))]
     assert lines[2].split("  ")[0] == "pass"
     digits = r"W1 of the charge spectrum 0\.\d{3} ADU, occupancy [+-]\d\.\d\d %, identical digits \d\d\.\d %"
     expected = (
+        r"making int8 and comparing 4 images with float32: about \d+ s",
         r"calibrated on 4 images, weights of 7 bits",
+        r"compared with float32: 2 of 4 images",
+        r"compared with float32: 4 of 4 images",
         r"ONNX Runtime against PyTorch, 8 images of fresh latents: .*",
         rf"digits against float32, 4 images: {digits}",
         r"wrote \S+/graphs/tiny-int8\.onnx: \d\.\d MB, SHA-256 [0-9a-f]{64}",
     )
-    for line, pattern in zip(lines[-4:], expected, strict=True):
+    for line, pattern in zip(lines[-7:], expected, strict=True):
         assert re.fullmatch(pattern, line), line
     card = read_graph_file(graphs / "tiny-int8.onnx").card
     assert (card.precision, card.target, card.gives, card.weight_bits) == ("int8", "cpu", "values", 7)
@@ -208,14 +220,14 @@ def whole_module(folder: Path) -> Path:
     ("make", "expected"),
     [
         (missing, r"The checkpoint \S+/gone\.pt cannot be read: No such file or directory\."),
-        (empty, r"The checkpoint \S+/empty\.pt is no checkpoint: expected a file written by torch\.save or .*"),
+        (empty, r"The checkpoint \S+/empty\.pt is empty: it was not written or copied to its end; .*"),
         (of_the_other_model, r"The checkpoint \S+ is that of a convnet, not of a resnet: pass --model convnet\."),
         (with_nan, r"The checkpoint \S+ holds nan in fc\.bias: every value must be finite in float32\."),
         (with_two_state_dicts, r"The checkpoint \S+ holds several state dicts, .*: choose with --weights\."),
         (with_brackets, r"The checkpoint \S+/\[bold\]gone\[/bold\]\.pt cannot be read: No such file or directory\."),
         (
             whole_module,
-            r"The checkpoint \S+ carries code \(torch\.nn\S+\), which is never run, or is truncated: save the .*",
+            r"The checkpoint \S+ carries code \(torch\.nn\S+\), which is never run: it holds a whole model; save the .*",
         ),
     ],
 )

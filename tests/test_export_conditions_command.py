@@ -58,11 +58,17 @@ def test_one_command_turns_a_payload_into_a_graph(
     assert card.nature == "checkpoint"
 
 
+class Terminal(Console):
+    draws_bars = True
+
+
 def test_a_terminal_shows_a_bar_that_goes_away(
     server: ConditionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = io.StringIO()
-    monkeypatch.setattr(command, "stderr", Console(file=terminal, force_terminal=True, width=100, legacy_windows=False))
+    monkeypatch.setattr(
+        command, "stderr", Terminal(file=terminal, force_terminal=True, width=100, legacy_windows=False)
+    )
     told: list[str] = []
     asked = {"experiment": 0, "run": 0}
     command.fetch_checkpoint(TAG, "resnet", servers=(server.url,), cache=tmp_path, tell=told.append, **asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -16,21 +17,20 @@ import export.pipeline
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, ParityError
 from export.models import FAMILIES
-from export.parity import measured_parity
+from export.parity import ReferenceImages, measure_parity
 from export.pipeline import export_checkpoint
 from export.torch_graph import to_onnx
-from pxdbg_runtime.card import Parity
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
 from pxdbg_runtime.graph_file import read_graph_file
 from tests.checkpoints import FlatNet, flat_checkpoint, light_state, save
+from tests.graphs import parity_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from numpy.typing import NDArray
 
     from export.models import GeneratorModule
+    from pxdbg_runtime.card import Parity
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 FULL_DISK: Final = """
@@ -75,10 +75,6 @@ def shifted(model: GeneratorModule) -> onnx.ModelProto:
     (bias,) = (each for each in graph.graph.initializer if tuple(each.dims) == (768,))
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1e-4, bias.name))
     return graph
-
-
-def parity_of(difference: float) -> Callable[..., Parity]:
-    return lambda *_: Parity(images=8, max_abs_difference=difference, equal_charges=1.0)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -134,25 +130,25 @@ def test_an_older_graph_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
 def test_a_graph_that_differs_is_not_written(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export.pipeline, "to_onnx", shifted)
     told: list[str] = []
-    with pytest.raises(ParityError, match=r"differ from PyTorch's by up to .* nothing was written"):
+    with pytest.raises(ParityError, match=r"in float64 by up to .* nothing was written"):
         export_checkpoint(checkpoint, "flat", tmp_path / "graphs", tell=told.append)
     assert files_in(tmp_path / "graphs") == []
     assert "largest difference" in told[-1]
-    # Accepting the model's rounding does not help a graph that is wrong.
-    with pytest.raises(ParityError, match=r"more than the 1e-05 that is allowed: nothing was written"):
-        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", accept_rounding=True, tell=told.append)
-    assert files_in(tmp_path / "graphs") == []
-    assert told[-1] == "allowed for the rounding of this model in float32: 1.00e-05"
+
+
+def test_the_same_checkpoint_gives_the_same_file(checkpoint: Path, tmp_path: Path) -> None:
+    first, second = (export_checkpoint(checkpoint, "flat", tmp_path / folder).path for folder in "ab")
+    assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.usefixtures("exported_before")
-@pytest.mark.parametrize("difference", [1.1e-5, math.inf, math.nan])
+@pytest.mark.parametrize("difference", [1.1e-6, math.inf, math.nan])
 def test_parity_beyond_the_limit_is_refused_and_the_older_graph_stays(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
 ) -> None:
     folder = tmp_path / "graphs"
     older = export_checkpoint(checkpoint, "flat", folder)
-    monkeypatch.setattr(export.pipeline, "measured_parity", parity_of(difference))
+    monkeypatch.setattr(export.pipeline, "measure_parity", lambda *_: parity_of(difference))
     with pytest.raises(ParityError, match="nothing was written"):
         export_checkpoint(checkpoint, "flat", folder)
     assert files_in(folder) == ["flat-0-float32.onnx"]
@@ -162,12 +158,14 @@ def test_parity_beyond_the_limit_is_refused_and_the_older_graph_stays(
 @pytest.mark.usefixtures("exported_before")
 def test_nan_images_of_both_sides_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def with_nan(
-        model: GeneratorModule, graph: onnx.ModelProto, thresholds: NDArray[np.float32], min_charge: int
+        references: ReferenceImages, graph: onnx.ModelProto, thresholds: NDArray[np.float32], min_charge: int
     ) -> Parity:
-        model.load_state_dict({key: value * math.nan for key, value in model.state_dict().items()})
-        return measured_parity(model, graph, thresholds, min_charge)
+        nan = dataclasses.replace(
+            references, **{name: getattr(references, name) * math.nan for name in ("exact", "float32", "folded")}
+        )
+        return measure_parity(nan, graph, thresholds, min_charge)
 
-    monkeypatch.setattr(export.pipeline, "measured_parity", with_nan)
+    monkeypatch.setattr(export.pipeline, "measure_parity", with_nan)
     with pytest.raises(ParityError, match="by up to inf"):
         export_checkpoint(flat_checkpoint(tmp_path), "flat", tmp_path / "graphs")
     assert files_in(tmp_path / "graphs") == []
@@ -189,10 +187,13 @@ def test_a_name_that_is_no_file_name_is_refused(checkpoint: Path, tmp_path: Path
     assert not (tmp_path / "graphs").exists()
 
 
-def test_a_checkpoint_whose_own_name_will_not_do_asks_for_another(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("exported_before")
+def test_the_name_of_a_file_that_is_none_of_a_model_is_changed_and_said(checkpoint: Path, tmp_path: Path) -> None:
+    told: list[str] = []
     renamed = checkpoint.rename(tmp_path / "my generator.pt")
-    with pytest.raises(ArgumentValueError, match=r"--name must hold .* but is 'my generator'"):
-        export_checkpoint(renamed, "flat", tmp_path / "graphs")
+    graph = export_checkpoint(renamed, "flat", tmp_path / "graphs", tell=told.append)
+    assert graph.card.name == "my-generator"
+    assert told[0] == "named the model my-generator, after its file; --name gives it another name"
 
 
 @pytest.mark.usefixtures("exported_before")

@@ -6,12 +6,14 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import onnx
 import pytest
 
 from export.graph import with_charges
@@ -206,6 +208,20 @@ def test_a_graph_that_makes_no_numbers_is_an_error(tmp_path: Path) -> None:
     generator = Generator(graph.path, seed=1)
     for make in (generator.generate, generator.generate_images):
         with pytest.raises(ImageError, match="An image holds a NaN"):
+            make(0)
+
+
+@pytest.mark.parametrize(("factor", "found"), [(np.inf, "inf"), (1e30, "e+"), (-1e30, "e+"), (4, "")])
+def test_a_graph_whose_values_no_tanh_gives_is_an_error(factor: float, found: str, tmp_path: Path) -> None:
+    model = latent_model()
+    (clip,) = (node for node in model.graph.node if node.op_type == "Clip")
+    clip.CopyFrom(onnx.helper.make_node("Mul", ["sloping", "factor"], ["images"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(np.float32(factor)), "factor"))
+    generator = Generator(written(tmp_path / "graph.onnx", model, LATENT_CARD).path, seed=1)
+    for make in (generator.generate, generator.generate_images):
+        with pytest.raises(
+            ImageError, match=rf"An image holds the value .*{re.escape(found)}.* where a value in \[-1, 1\]"
+        ):
             make(0)
 
 

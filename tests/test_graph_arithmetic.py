@@ -59,7 +59,6 @@ def test_groups_and_strides_cost_what_they_compute() -> None:
     ("operator", "inputs", "output", "attributes", "n_products"),
     [
         ("Conv", [("n", 2, 4, 6), (3, 2, 3, 5)], ("n", 3, 4, 6), {}, 3 * 24 * 2 * 15),
-        ("FusedConv", [("n", 2, 4, 6), (3, 2, 3, 5), (3,), ("n", 3, 4, 6)], ("n", 3, 4, 6), {}, 3 * 24 * 2 * 15),
         ("QLinearConv", [("n", 2, 4, 6), (1,), (1,), (3, 2, 3, 5)], ("n", 3, 4, 6), {}, 3 * 24 * 2 * 15),
         ("Gemm", [("n", 5), (5, 7)], ("n", 7), {}, 35),
         ("Gemm", [("n", 5), (7, 5)], ("n", 7), {"transB": 1}, 35),

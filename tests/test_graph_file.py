@@ -46,8 +46,9 @@ def test_round_trip(model: onnx.ModelProto, card: ModelCard, tmp_path: Path) -> 
     path = tmp_path / "graph.onnx"
     content = sealed(model.SerializeToString(), card)
     path.write_bytes(content)
-    expected = GraphFile(path=path, card=card, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
-    assert read_graph_file(path) == expected
+    expected = GraphFile(path=path, card=card, sha256=hashlib.sha256(content).hexdigest(), content=content)
+    found = read_graph_file(path)
+    assert (found, found.content, found.size) == (expected, content, len(content))
 
 
 def test_sealing_twice_gives_the_same_bytes() -> None:

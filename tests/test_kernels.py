@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TABLE: Final = np.array(THRESHOLDS, dtype=np.float32)
 AROUND: Final = np.concatenate([np.nextafter(TABLE, np.float32(-2)), TABLE, np.nextafter(TABLE, np.float32(2))])
+LIMITS: Final = np.array([-np.inf, np.inf], dtype=np.float32)
+BYTE_LIMITS: Final = np.array([0, 255], dtype=np.uint8)
 ENDS: Final = np.array([-np.inf, -1, -0.0, 0, 1, np.inf], dtype=np.float32)
 VALUES: Final = st.one_of(
     st.floats(-1, 1, width=32),
@@ -38,7 +40,7 @@ def plain_charges(images: NDArray[np.float32], min_charge: int, table: NDArray[n
 
 def filled_charges(images: NDArray[np.float32], min_charge: int, table: NDArray[np.float32]) -> NDArray[np.uint8]:
     charges = np.full(images.shape, 99, dtype=np.uint8)
-    assert kernels.fill_charges(images, table[min_charge - 1], table, charges)
+    assert kernels.fill_charges(images, table[min_charge - 1], table, LIMITS, charges)
     return charges
 
 
@@ -49,7 +51,8 @@ def found_hits(
     sensor_id, row, column = (np.full(images.size + 1, 9999, dtype=np.uint16) for _ in range(3))
     charge = np.zeros(images.size + 1, dtype=np.uint8)
     sensors = np.arange(100, 100 + len(images), dtype=np.uint16)
-    n_hits = kernels.find_hits(images, table[min_charge - 1], table, sensors, sensor_id, row, column, charge)
+    limits = LIMITS if images.dtype == np.float32 else BYTE_LIMITS
+    n_hits = kernels.find_hits(images, table[min_charge - 1], table, limits, sensors, sensor_id, row, column, charge)
     return n_hits, [sensor_id, row, column], charge
 
 
@@ -128,8 +131,34 @@ def test_a_nan_is_found_wherever_it_stands(place: tuple[int, int, int], backgrou
     images = np.full((4, 5, 7), background, dtype=np.float32)
     images[place] = np.nan
     threshold = TABLE[min_charge - 1]
-    assert not kernels.fill_charges(images, threshold, TABLE, np.zeros(images.shape, dtype=np.uint8))
+    assert not kernels.fill_charges(images, threshold, TABLE, LIMITS, np.zeros(images.shape, dtype=np.uint8))
     assert found_hits(images, min_charge, TABLE)[0] == -1
+
+
+@given(
+    place=st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 6)),
+    background=st.sampled_from([-1.0, 0.5]),
+    value=st.sampled_from([-np.inf, -1e30, -1.5, 1.5, 1e30, np.inf]),
+    min_charge=MIN_CHARGES,
+)
+def test_a_value_beyond_the_limits_is_found_wherever_it_stands(
+    place: tuple[int, int, int], background: float, value: float, min_charge: int
+) -> None:
+    limits = np.array([-1.25, 1.25], dtype=np.float32)
+    images = np.full((4, 5, 7), background, dtype=np.float32)
+    charges, threshold, places = (
+        np.zeros(images.shape, np.uint8),
+        TABLE[min_charge - 1],
+        np.zeros(images.size, np.uint16),
+    )
+    for edge in (1.25, -1.25):
+        images[place] = edge
+        assert kernels.fill_charges(images, threshold, TABLE, limits, charges)
+        assert charges[place] == (255 if edge > 0 else 0)
+    images[place] = value
+    assert not kernels.fill_charges(images, threshold, TABLE, limits, charges)
+    rest = places[:4], places.copy(), places.copy(), places.copy(), charges.reshape(-1)
+    assert kernels.find_hits(images, threshold, TABLE, limits, *rest) == -1
 
 
 @given(
@@ -140,7 +169,7 @@ def test_charges_are_read_as_tanh_values_are(charges: NDArray[np.uint8], min_cha
     thresholds = np.arange(1, 256, dtype=np.uint8)
     suppressed = np.where(charges >= min_charge, charges, 0)
     filled = np.full(charges.shape, 99, dtype=np.uint8)
-    assert kernels.fill_charges(charges, thresholds[min_charge - 1], thresholds, filled)
+    assert kernels.fill_charges(charges, thresholds[min_charge - 1], thresholds, BYTE_LIMITS, filled)
     assert np.array_equal(filled, suppressed)
     n_hits, places, charge = found_hits(charges, min_charge, thresholds)
     assert n_hits == np.count_nonzero(suppressed)

@@ -15,9 +15,11 @@ from matplotlib.figure import Figure
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, Digits
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.pictures import draw_event, save_event
+from tests.isolation import file_size_limited
 from tests.test_digit_files import digits_of, names_in, random_digits
 
 if TYPE_CHECKING:
+    import io
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -178,7 +180,7 @@ def test_no_place_for_the_picture(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").touch()
     for path, expected in (
-        (tmp_path / "nowhere" / "event.png", r"event\.png cannot be written: No such file or directory\."),
+        (tmp_path / "nowhere" / "event.png", r"event\.png cannot be written: the folder \S+nowhere does not exist\."),
         (tmp_path / "folder.png", r"folder\.png is a folder"),
         (tmp_path / "file" / "event.png", r"event\.png cannot be written: Not a directory\."),
     ):
@@ -188,19 +190,24 @@ def test_no_place_for_the_picture(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["file", "folder.png"]
 
 
-def test_a_full_disk_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_may_not_grow_leaves_the_old_picture(tmp_path: Path) -> None:
     path = tmp_path / "event.png"
     path.write_bytes(b"the old picture")
-
-    def savefig(_figure: Figure, partial: Path, **_options: object) -> None:
-        partial.write_bytes(b"half a picture")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
-    with pytest.raises(OutputError, match=r"event\.png cannot be written: No space left on device\."):
+    with file_size_limited(1_000), pytest.raises(OutputError, match=r"event\.png cannot be written: File too large\."):
         save_event(event_of(10), path, title="event 4")
     assert names_in(tmp_path) == ["event.png"]
     assert path.read_bytes() == b"the old picture"
+
+
+def test_an_error_of_drawing_is_not_blamed_on_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def savefig(_figure: Figure, _target: io.BytesIO, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/home/fonts.cache")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.raises(OSError, match=r"fonts\.cache") as info:
+        save_event(event_of(10), tmp_path / "event.png", title="event 4")
+    assert type(info.value) is OSError
+    assert names_in(tmp_path) == []
 
 
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,12 @@ from export.int8.correction import Line
 from export.models import FAMILIES
 from export.pipeline import export_checkpoint
 from export.precisions import explained, made
-from pxdbg_runtime.card import Fidelity, Parity
+from pxdbg_runtime.card import Fidelity
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.graph_file import read_graph_file
 from pxdbg_runtime.sensors import N_SENSORS
 from tests.checkpoints import FlatNet, flat_checkpoint
+from tests.graphs import parity_of
 from tests.tiny_models import N_IMAGES, THRESHOLDS, Tiny, TinyConvNet, TinyResNet, few_images, made_of, tiny_of
 
 if TYPE_CHECKING:
@@ -289,9 +290,9 @@ def test_a_rewritten_graph_must_still_be_pytorchs(
 def test_images_that_are_no_numbers_are_never_accepted(
     convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, target: Target
 ) -> None:
-    parity = Parity(images=8, max_abs_difference=math.inf, equal_charges=1.0)
-    monkeypatch.setattr(export.pipeline, "measured_parity", lambda *_: parity)
-    with pytest.raises(ParityError, match=r"differ from PyTorch's by up to inf, .* nothing was written"):
+    parity = parity_of(math.inf)
+    monkeypatch.setattr(export.pipeline, "measure_parity", lambda *_: parity)
+    with pytest.raises(ParityError, match=r"in float64 by up to inf, .* nothing was written"):
         convnet.exported(tmp_path / "graphs", precision, target, accept_beyond_bounds=True)
     assert files_in(tmp_path / "graphs") == []
 

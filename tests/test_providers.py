@@ -71,13 +71,6 @@ def test_a_blocked_onnx_runtime_counts_as_missing(monkeypatch: pytest.MonkeyPatc
     assert (caught.value.package, caught.value.extra) == ("onnxruntime", "cpu")
 
 
-def test_what_onnx_runtime_itself_lacks_is_not_taken_for_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "onnxruntime")
-    monkeypatch.setitem(sys.modules, "onnxruntime.capi._pybind_state", None)
-    with pytest.raises(ModuleNotFoundError, match=r"onnxruntime\.capi\._pybind_state"):
-        providers.import_onnxruntime()
-
-
 @pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
 def test_telemetry_is_off_unless_the_environment_decides(given: dict[str, str], expected: str) -> None:
     script = (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import pxdbg_runtime
-from pxdbg_runtime import shipped
+from pxdbg_runtime import cpu, session, shipped
 from pxdbg_runtime.card import Fidelity
 from pxdbg_runtime.cpu import Cpu
 from pxdbg_runtime.errors import (
@@ -36,8 +36,6 @@ from pxdbg_runtime.shipped import (
 from tests.graphs import LATENT_CARD, THRESHOLDS, latent_model, written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pxdbg_runtime.card import Precision, Target
     from pxdbg_runtime.graph_file import GraphFile
 
@@ -130,13 +128,15 @@ FAITHFUL: Final = Fidelity(images=800, charge_w1_adu=0.29, occupancy_ratio=0.991
 UNFAITHFUL: Final = Fidelity(images=800, charge_w1_adu=0.31, occupancy_ratio=1.0, identical_digits=0.5)
 
 
-def add_graph(folder: Path, precision: Precision, target: Target, fidelity: Fidelity | None = FAITHFUL) -> str:
+def add_graph(
+    folder: Path, precision: Precision, target: Target, fidelity: Fidelity | None = FAITHFUL, weight_bits: int = 7
+) -> str:
     """Put another graph of the same model in the folder and in its manifest; return the file's name."""
     card = dataclasses.replace(
         LATENT_CARD,
         precision=precision,
         target=target,
-        weight_bits=7 if precision == "int8" else None,
+        weight_bits=weight_bits if precision == "int8" else None,
         fidelity=None if precision == "float32" else fidelity,
     )
     path = folder / f"tiny-{precision}-{target}.onnx"
@@ -149,36 +149,31 @@ def add_graph(folder: Path, precision: Precision, target: Target, fidelity: Fide
     return path.name
 
 
-@pytest.fixture
-def vnni(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Give a function that makes this CPU one with or without VNNI."""
-
-    def choose(has: bool) -> None:
-        cpu = Cpu(name="Some CPU", dot_products=("avx512_vnni",) if has else ())
-        monkeypatch.setattr(shipped, "this_cpu", lambda: cpu)
-
-    return choose
-
-
-def test_int8_is_taken_on_a_cpu_that_has_vnni(folder: Path, vnni: Callable[[bool], None]) -> None:
+@pytest.mark.parametrize("dot_products", [("avx512_vnni",), ()])
+def test_int8_is_taken_whatever_the_cpu_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, dot_products: tuple[str, ...]
+) -> None:
+    some = Cpu(name="Some CPU", dot_products=dot_products, features=frozenset(dot_products))
+    for module in (cpu, session):
+        monkeypatch.setattr(module, "this_cpu", lambda: some)
     int8 = add_graph(folder, "int8", "cpu")
-    vnni(True)
     assert find_graph("tiny", None).path.name == int8
     assert find_graph("tiny", "float32").path.name == FILE
-    vnni(False)
+
+
+def test_int8_that_only_some_cpus_run_is_taken_only_by_name(folder: Path) -> None:
+    int8 = add_graph(folder, "int8", "cpu", weight_bits=8)
     assert find_graph("tiny", None).path.name == FILE
     assert find_graph("tiny", "int8").path.name == int8
 
 
-def test_int8_beyond_the_bounds_is_taken_only_by_name(folder: Path, vnni: Callable[[bool], None]) -> None:
+def test_int8_beyond_the_bounds_is_taken_only_by_name(folder: Path) -> None:
     int8 = add_graph(folder, "int8", "cpu", UNFAITHFUL)
-    vnni(True)
     assert find_graph("tiny", None).path.name == FILE
     assert find_graph("tiny", "int8").path.name == int8
 
 
-def test_cuda_takes_float16_and_the_form_made_for_it(folder: Path, vnni: Callable[[bool], None]) -> None:
-    vnni(True)
+def test_cuda_takes_float16_and_the_form_made_for_it(folder: Path) -> None:
     int8 = add_graph(folder, "int8", "cpu")
     assert find_graph("tiny", None, "cuda").path.name == FILE
     float32 = add_graph(folder, "float32", "cuda")
@@ -190,15 +185,13 @@ def test_cuda_takes_float16_and_the_form_made_for_it(folder: Path, vnni: Callabl
     assert find_graph("tiny", None).path.name == int8
 
 
-def test_what_is_alone_is_taken_whatever_it_is(folder: Path, vnni: Callable[[bool], None]) -> None:
+def test_what_is_alone_is_taken_whatever_it_is(folder: Path) -> None:
     add_graph(folder, "int8", "cpu", UNFAITHFUL)
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest["graphs"] = manifest["graphs"][1:]
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     shipped_graphs.cache_clear()
-    for has in (True, False):
-        vnni(has)
-        assert find_graph("tiny", None).card.precision == "int8"
+    assert find_graph("tiny", None).card.precision == "int8"
 
 
 def test_a_precision_that_a_model_has_not_is_refused(folder: Path) -> None:

@@ -11,7 +11,7 @@ from export.standin.foundation import lay_foundation
 from export.standin.level import LEVEL_KNOTS, Level
 
 LEVEL = Level.through(np.zeros(len(LEVEL_KNOTS)))
-N_IMAGES = 16
+N_IMAGES = 8
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,9 +21,11 @@ from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED, PhiloxStream, TorchStream, make_stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.streams import RandomStreamName
+    from pxdbg_runtime.streams import RandomStream, RandomStreamName
 
 LATENT: Final = Draw(name="latent", shape=(40, 96))
 MOOD: Final = Draw(name="mood", shape=(40, 4))
@@ -280,3 +285,47 @@ def test_streams_that_are_not_there_are_refused(name: object) -> None:
     with pytest.raises(ArgumentValueError, match="random_stream must be one of philox, torch, but is") as caught:
         make_stream(name, 1, [LATENT])  # type: ignore[arg-type]  # the point of the test
     assert caught.value.argument == "random_stream"
+
+
+# Threads and copies
+
+
+@pytest.mark.parametrize("name", ["philox", "torch"])
+def test_threads_may_share_a_stream(name: RandomStreamName) -> None:
+    n_threads, n_events = 8, 32
+    draws = [LATENT, MOOD]
+    alone = make_stream(name, 5, draws)
+    expected = [alone.draw(event) for event in range(n_events)]
+    stream = make_stream(name, 5, draws)
+    barrier = threading.Barrier(n_threads)
+    wrong: list[int] = []
+
+    def draw(first: int) -> None:
+        for event in range(first, n_events, n_threads):
+            barrier.wait(timeout=60)
+            if not all(map(np.array_equal, stream.draw(event), expected[event])):
+                wrong.append(event)
+
+    threads = [threading.Thread(target=draw, args=(first,)) for first in range(n_threads)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["philox", "torch"])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_a_copy_of_a_stream_draws_the_same(name: RandomStreamName, copied: Callable[[object], RandomStream]) -> None:
+    stream = make_stream(name, 5, [LATENT])
+    stream.draw(0)
+    other = copied(stream)
+    expected = [make_stream(name, 5, [LATENT]).draw(event)[0] for event in range(1, 4)]
+    for event, values in enumerate(expected, start=1):
+        for each in (stream, other):
+            assert np.array_equal(each.draw(event)[0], values)

@@ -180,13 +180,34 @@ def test_the_same_file_as_sample_and_reference(folder: Path) -> None:
 def test_what_fails_leaves_no_page(folder: Path, options: str, exit_code: int, expected: str) -> None:
     (folder / "other.json").write_text("{}", encoding="utf-8")
     (folder / "taken.html").mkdir()
-    write_events(folder / "high.npz", [random_digits(np.random.default_rng(1), 9, 3)], min_charge=9)
+    write_events(folder / "high.npz", [Digits.empty()], min_charge=9)
     write_events(folder / "empty.npz", [Digits.empty()])
     before = set(names_in(folder))
     result = invoke("validate", *options.split())
     assert result.exit_code == exit_code, result.output
     assert re.search(expected, words(result.stderr)), result.stderr
     assert set(names_in(folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("reference", "report", "named"),
+    [
+        ("marginals.json", "marginals.html", r"marginals\.json"),
+        ("./marginals.json", "marginals.html", r"marginals\.json over marginals\.json|over marginals\.json"),
+        ("marginals.json", "hard.html", r"hard\.json over marginals\.json"),
+        ("soft.json", "marginals.html", r"marginals\.json over soft\.json"),
+        ("marginals.json", "page.html", r"page\.html over marginals\.json"),
+    ],
+)
+def test_a_report_is_not_written_over_what_is_read(folder: Path, reference: str, report: str, named: str) -> None:
+    marginals = folder / "marginals.json"
+    (folder / "hard.json").hardlink_to(marginals)
+    (folder / "soft.json").symlink_to(marginals)
+    (folder / "page.html").symlink_to(marginals)
+    before = marginals.read_bytes()
+    result = invoke("validate", "ours.parquet", "--reference", reference, "--report", report)
+    require_failure(result, 2, rf"--report would write (over )?.*{named}, which is read: name another file to write")
+    assert marginals.read_bytes() == before
 
 
 @pytest.mark.parametrize("package", ["scipy", "hist", "mplhep", "matplotlib"])

@@ -166,3 +166,18 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_marginals(tmp_path / "gone.json")
     with pytest.raises(MarginalsError, match=r"cannot be read: Is a directory\."):
         read_marginals(tmp_path)
+
+
+def test_a_file_that_is_none_or_too_long(tmp_path: Path) -> None:
+    """A named pipe would be waited for, and a device has no end."""
+    path = tmp_path / "long.json"
+    with path.open("wb") as file:
+        file.truncate(300_000_000)  # a hole, which takes no disk
+    with pytest.raises(
+        MarginalsError, match=r"long\.json has 300,000,000 bytes, expected a JSON file of marginals of at most"
+    ):
+        read_marginals(path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.json")
+        with pytest.raises(MarginalsError, match="cannot be read: it is a pipe, a device or a socket"):
+            read_marginals(tmp_path / "pipe.json")

@@ -30,9 +30,13 @@ def random_event(rng: np.random.Generator, n_hits: int = 20_000) -> NDArray[np.u
 def found(*events: NDArray[np.uint8]) -> Repeats:
     finder = RepeatFinder()
     for images in events:
-        sensor, u_cell, v_cell = np.nonzero(images)
-        finder.add(sensor, u_cell, v_cell, images[sensor, u_cell, v_cell])
+        add_images(finder, images)
     return finder.found()
+
+
+def add_images(finder: RepeatFinder, images: NDArray[np.uint8]) -> None:
+    sensor, u_cell, v_cell = np.nonzero(images)
+    finder.add(sensor, u_cell, v_cell, images[sensor, u_cell, v_cell])
 
 
 def test_random_hits_do_not_repeat() -> None:
@@ -85,6 +89,18 @@ def test_only_the_first_images_are_compared() -> None:
     assert repeats.equal_tiles == 25 * 24 // 2
     assert (repeats.images, repeats.repeated_images) == (30, 29)
     assert repeats.compared_hits == 25 * 8
+
+
+def test_events_without_hits_are_counted_and_cost_nothing() -> None:
+    event = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
+    finder = RepeatFinder()
+    none = np.empty(0, dtype=np.int64)
+    for _ in range(100_000):
+        finder.add(none, none, none, np.empty(0, dtype=np.uint8))
+    event[0, 0, :8] = 10
+    add_images(finder, event)
+    repeats = finder.found()
+    assert (repeats.images, repeats.compared_images, repeats.compared_hits) == (1, COMPARED_IMAGES, 0)
 
 
 @pytest.mark.parametrize("mean", [0.01, 1.0, 9.0])

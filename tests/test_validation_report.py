@@ -105,10 +105,10 @@ def test_digits_alone_as_a_reference(ours: Sample, simulation: Sample) -> None:
 def test_the_json_holds_the_figures(ours: Sample, simulation: Sample) -> None:
     report = validate((ours,), (simulation,), ())
     content = json.loads(report.to_json())
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     (sample,) = content["samples"]
     assert sample["name"] == "ours"
-    assert sample["how_made"]["nature"] == "demonstration"
+    assert sample["jobs"][0]["nature"] == "demonstration"
     assert sample["events"] == 4
     assert sample["marginals"]["charge_counts"] == ours.marginals().charge_counts.tolist()
     assert len(sample["marginals"]["sensor_mean_charge"]) == N_SENSORS

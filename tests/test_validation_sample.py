@@ -132,14 +132,3 @@ def test_a_sample_without_hits_is_refused(tmp_path: Path, suffix: str) -> None:
     path = write_events(tmp_path / f"digits{suffix}", [digits_of_images(image, 3), Digits.empty()])
     with pytest.raises(DigitFileError, match="holds no digit of 7 ADU or more: there is nothing to compare"):
         count_sample(event_reader(path), "empty", CUT)
-
-
-@pytest.mark.parametrize("order", [[1, 0], [0, 0]])
-def test_digits_twice_or_out_of_order_are_refused(tmp_path: Path, order: list[int]) -> None:
-    image = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
-    image[0, 0, :2] = 9
-    digits = digits_of_images(image, 3)
-    columns = {name: getattr(digits, name)[order] for name in ("event", "sensor_id", "u_cell", "v_cell", "charge")}
-    path = write_events(tmp_path / "digits.npz", [Digits(**columns)])
-    with pytest.raises(DigitFileError, match="holds digits twice, or not ordered by sensor, u cell, v cell"):
-        count_sample(event_reader(path), "bad", CUT)

@@ -69,7 +69,7 @@ def fetch_checkpoint(
 @contextmanager
 def _shown(tell: Callable[[str], None]) -> Iterator[tuple[Callable[[str], None], Progress]]:
     """Give what tells lines and what shows a bar on a terminal, such that neither writes over the other."""
-    if not stderr.is_terminal:
+    if not stderr.draws_bars:
         yield tell, lambda _came, _announced: None
         return
     columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

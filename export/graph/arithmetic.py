@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cost", "cost", "multiply_accumulates"]
 
-_CONVOLUTIONS: Final = {"Conv": 1, "FusedConv": 1, "QLinearConv": 3}
+_CONVOLUTIONS: Final = {"Conv": 1, "QLinearConv": 3}
 """Operators whose output elements are each a sum over a filter, and the input that holds the filters."""
 _MATRIX_PRODUCTS: Final = frozenset({"Gemm", "MatMul", "MatMulInteger", "MatMulIntegerToFloat"})
 _FREE: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Constant", "Flatten"})

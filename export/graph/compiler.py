@@ -14,7 +14,6 @@ from export.graph.cropping import crop_early
 from export.graph.last_layer import make_block_outputs
 from export.graph.linear_layers import compose_linear_layers
 from export.graph.phase_convolutions import Target, make_phase_convolutions
-from export.graph.sums import MICROSOFT, fuse_sums
 from export.graph.upsampling import move_before_upsampling
 
 if TYPE_CHECKING:
@@ -77,8 +76,7 @@ def passes_for(target: Target) -> tuple[Pass, ...]:
         Pass(name="last layer in blocks", apply=make_block_outputs),
         Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target)),
     )
-    sums = (Pass(name="fuse sums", apply=fuse_sums),) if target == "cpu" else ()
-    return (*SIMPLIFYING, *form, *sums)
+    return (*SIMPLIFYING, *form)
 
 
 def stages(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | None = None) -> Iterator[Stage]:
@@ -100,8 +98,6 @@ def stages(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | No
         n_changes = each.apply(model)
         if n_changes:
             common_passes.RemoveUnusedNodesPass()(model)
-            if any(node.domain == MICROSOFT for node in model.graph):
-                model.opset_imports.setdefault(MICROSOFT, 1)
             _infer_shapes(model)
         yield _stage(each.name, n_changes, model)
 

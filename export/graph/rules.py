@@ -44,13 +44,11 @@ class Writer:
         operator: str,
         inputs: Sequence[ir.Value | None],
         copied: Attributes | None = None,
-        *,
-        domain: str = "",
         **attributes: float | str | Sequence[int],
     ) -> ir.Value:
         """Write a node of one output, with attributes copied from another or given."""
         operation = getattr(self._context, operator)
-        value: ir.Value = operation(*inputs, _domain=domain, **(copied or {}), **attributes)
+        value: ir.Value = operation(*inputs, **(copied or {}), **attributes)
         return value
 
     def constant(self, values: NDArray[np.generic], suffix: str) -> ir.Value:

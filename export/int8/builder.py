@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graph.sums import MICROSOFT
 from export.int8.weights import integer_weights
 
 if TYPE_CHECKING:
@@ -19,7 +18,10 @@ if TYPE_CHECKING:
     from export.graph.block_weights import BlockWeights
     from export.int8.weights import Levels, WeightBits
 
-__all__ = ["GraphBuilder"]
+__all__ = ["MICROSOFT", "GraphBuilder"]
+
+MICROSOFT: Final = "com.microsoft"
+"""Domain of the operators that ONNX Runtime has beyond ONNX."""
 
 _ELEMENT_TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 

@@ -6,20 +6,21 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import safetensors.torch
 import typer
 
 from export.__main__ import Family
+from export.packages import require_packages
 from export.standin.simulated_events import how_simulated, simulated_events
-from export.standin.standin_file import checkpoint, read_standin, write_standin
-from export.standin.training import train_standin
-from pxdbg_runtime.atomic_file import written_whole
-from pxdbg_runtime.command_line.console import end_on_sigterm, failures_reported, stderr, stdout
-from pxdbg_runtime.command_line.generate import check_output, event_numbers, events_progress
+from pxdbg_runtime.atomic_file import check_target, written_whole
+from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.generate import check_output, event_numbers
+from pxdbg_runtime.command_line.program import Program
+from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.digit_files import opened_for_writing
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
 
-app = typer.Typer(
+app = Program(
+    name="python -m export.standin",
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -44,10 +45,9 @@ def simulate(
         numbers = event_numbers(first_event, events)
         check_output(output)
         n_digits = 0
-        end_on_sigterm()
-        with events_progress() as progress, opened_for_writing(output, how_simulated(numbers, seed)) as writer:
+        with opened_for_writing(output, how_simulated(numbers, seed)) as writer:
             made = simulated_events(numbers, seed, n_threads=threads)
-            for digits in progress.track(made, total=len(numbers), description="events"):
+            for digits in track(made, total=len(numbers), description="events"):
                 writer.write(digits)
                 n_digits += len(digits)
         stdout.print(f"wrote {output}: {len(numbers):,} events, {n_digits:,} digits", markup=False, soft_wrap=True)
@@ -62,6 +62,11 @@ def train(
 ) -> None:
     """Make a stand-in: a seeded early part, measured, and a late part that is laid and fitted to the simulation."""
     with failures_reported():
+        check_target(output)
+        require_packages("python -m export.standin train")
+        from export.standin.standin_file import write_standin
+        from export.standin.training import train_standin
+
         standin = train_standin(model.value, seed, images, tell=lambda text: stderr.print(text, markup=False))
         write_standin(standin, output)
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
@@ -76,9 +81,15 @@ def rebuild(
 ) -> None:
     """Make a stand-in's whole checkpoint, the same bit for bit on every machine."""
     with failures_reported():
+        check_target(output)
+        require_packages("python -m export.standin rebuild")
+        from safetensors.torch import save
+
+        from export.standin.standin_file import checkpoint, read_standin
+
         state = checkpoint(read_standin(standin))
         with written_whole(output) as partial:
-            safetensors.torch.save_file(state, partial)
+            partial.write_bytes(save(state))
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 
 

@@ -97,7 +97,7 @@ def write_standin(standin: StandIn, path: Path) -> None:
     }
     metadata = {"family": standin.family, "seed": str(standin.seed), "checkpoint": digest(checkpoint(standin))}
     with written_whole(path) as partial:
-        safetensors.torch.save_file(tensors, partial, metadata)
+        partial.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 def read_standin(path: Path) -> StandIn:

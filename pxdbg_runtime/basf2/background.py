@@ -41,7 +41,7 @@ class _Store:
 class Background:
     """Replaces the PXD digits that BGOverlayInput read by generated ones.
 
-    The generator is made at the first event: a session of ONNX Runtime does not survive a fork, and with
+    The generator is made at the first event: not every session survives a fork (docs/running.md), and with
     ``basf2 -p N`` the workers are forked after initialize.
 
     Parameters

@@ -6,16 +6,19 @@ from typing import Annotated
 
 import typer
 
+from pxdbg_runtime.command_line.check import check
 from pxdbg_runtime.command_line.console import log_to_terminal, stdout
 from pxdbg_runtime.command_line.generate import generate
 from pxdbg_runtime.command_line.inspect_files import models, plot, show
+from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.providers import providers
 from pxdbg_runtime.command_line.validate import validate
 from pxdbg_runtime.version import __version__
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app = Program(
+    name="pxdbg",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,6 +31,7 @@ app.command(epilog="Example: pxdbg models")(models)
 app.command(epilog="Example: pxdbg show bg.parquet")(show)
 app.command(epilog="Example: pxdbg plot bg.parquet --output event.png")(plot)
 app.command(epilog="Example: pxdbg providers")(providers)
+app.command(epilog="Example: pxdbg check resnet")(check)
 app.command(epilog="Example: pxdbg validate bg.parquet --reference pxd_marginals.json --report bg.html")(validate)
 
 

@@ -4,29 +4,70 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import sys
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
+from rich.segment import Segment
+from rich.text import Text
 
 from pxdbg_runtime.address_space import report_memory_errors
+from pxdbg_runtime.command_line.output_streams import terminal_file
+from pxdbg_runtime.command_line.safe_text import make_safe
+from pxdbg_runtime.command_line.signals import is_stopped
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, PxdbgError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["BAD_USAGE", "FAILURE", "end_on_sigterm", "failures_reported", "log_to_terminal", "stderr", "stdout"]
+    from rich.console import ConsoleOptions, ConsoleRenderable, RenderableType
+
+__all__ = ["BAD_USAGE", "FAILURE", "failures_reported", "log_to_terminal", "stderr", "stdout"]
 
 FAILURE: Final = 1
 BAD_USAGE: Final = 2
 
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+
+class _SafeConsole(Console):
+    """A console that prints texts of users' files as they are: no markup, no emoji, no control characters.
+
+    What shall have a style is a `rich.text.Text`.
+    """
+
+    def __init__(self, *, to_stderr: bool) -> None:
+        super().__init__(stderr=to_stderr, highlight=False, markup=False, emoji=False)
+
+    @property
+    def file(self) -> IO[str]:
+        """The standard stream of this moment."""
+        return terminal_file(super().file)
+
+    @file.setter
+    def file(self, _: IO[str]) -> None:
+        message = "This console prints to a standard stream alone."
+        raise AttributeError(message)
+
+    @property
+    def draws_bars(self) -> bool:
+        """Whether a terminal shows it that can move its cursor; FORCE_COLOR, which forces colours, does not count."""
+        return self.is_terminal and self.file.isatty() and not self.is_dumb_terminal
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401  # as rich's
+        """Make a text of a string; here, because the width of a table's column is that of the safe text."""
+        return super().render_str(make_safe(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render anything; all that is printed passes here."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(make_safe(segment.text), segment.style)
+
+
+stdout = _SafeConsole(to_stderr=False)
+stderr = _SafeConsole(to_stderr=True)
 
 
 @contextlib.contextmanager
@@ -36,22 +77,20 @@ def failures_reported() -> Iterator[None]:
         with report_memory_errors():
             yield
     except PxdbgError as error:
-        stderr.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        if is_stopped():  # it is a consequence of the signal
+            raise
+        stderr.print(Text.assemble(("Error:", "bold red"), " ", make_safe(str(error))), soft_wrap=True)
         is_usage = isinstance(error, (ArgumentTypeError, ArgumentValueError))
         raise typer.Exit(BAD_USAGE if is_usage else FAILURE) from None
 
 
-def end_on_sigterm() -> None:
-    """Let a batch system's signal unwind the program, so that a half-written file is removed."""
-
-    def end(signal_number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + signal_number)
-
-    signal.signal(signal.SIGTERM, end)
+class _SafeHandler(RichHandler):
+    def render_message(self, record: logging.LogRecord, message: str) -> ConsoleRenderable:
+        return super().render_message(record, make_safe(message))
 
 
 def log_to_terminal() -> None:
     """Show the library's warnings, such as what the weights are worth, on the standard error."""
     logger = logging.getLogger("pxdbg_runtime")
-    if not any(isinstance(handler, RichHandler) for handler in logger.handlers):
-        logger.addHandler(RichHandler(console=stderr, show_time=False, show_path=False, level=logging.WARNING))
+    if not any(isinstance(handler, _SafeHandler) for handler in logger.handlers):
+        logger.addHandler(_SafeHandler(console=stderr, show_time=False, show_path=False, level=logging.WARNING))

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
-from pxdbg_runtime.command_line.console import end_on_sigterm, failures_reported, stderr, stdout
+from pxdbg_runtime.atomic_file import check_target
+from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.inputs import check_not_an_input
+from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.digit_files import check_suffix, how_made, opened_for_writing
-from pxdbg_runtime.errors import ArgumentValueError, OutputError
+from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.generator import Generator
+from pxdbg_runtime.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.sensors import N_SENSORS
+from pxdbg_runtime.shipped import is_path
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
 
-__all__ = ["check_output", "event_numbers", "events_progress", "generate"]
+__all__ = ["check_output", "event_numbers", "generate"]
 
 
 class PrecisionOption(StrEnum):
@@ -40,7 +42,7 @@ class StreamOption(StrEnum):
 def generate(
     output: Annotated[Path, typer.Option(help="File to write: .parquet or .npz.")],
     model: Annotated[str, typer.Option(help="Name of a shipped model, or path of a graph (.onnx).")] = "resnet",
-    events: Annotated[int, typer.Option(min=1, max=MAX_EVENT, help="Number of events.")] = 1,
+    events: Annotated[int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Number of events.")] = 1,
     first_event: Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")] = 0,
     seed: Annotated[
         int | None,
@@ -76,6 +78,9 @@ def generate(
         int | None,
         typer.Option(min=1, max=255, show_default="the model's own", help="Zero-suppression threshold in ADU."),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Check a known image of the graph first, unless that passed on this machine before.")
+    ] = True,
 ) -> None:
     """Generate events and write their digits to a file.
 
@@ -85,6 +90,8 @@ def generate(
     with failures_reported():
         numbers = event_numbers(first_event, events)
         check_output(output)
+        if is_path(model):
+            check_not_an_input("output", output, [Path(model)])
         generator = Generator(
             model,
             precision=precision.value,
@@ -96,40 +103,16 @@ def generate(
             ninter=ninter,
             batch_size=batch_size,
             min_charge=min_charge,
+            verify=verify,
         )
         how = how_made(generator, numbers)
-        stderr.print(str(how), markup=False, soft_wrap=True)
+        stderr.print(str(how), soft_wrap=True)
         n_digits = 0
-        end_on_sigterm()
-        with events_progress() as progress, opened_for_writing(output, how) as writer:
-            for digits in progress.track(generator.stream(numbers), total=len(numbers), description="events"):
+        with opened_for_writing(output, how) as writer:
+            for digits in track(generator.stream(numbers), total=len(numbers), description="events"):
                 writer.write(digits)
                 n_digits += len(digits)
-        stdout.print(f"wrote {output}: {_counted(len(numbers))}, {n_digits:,} digits", markup=False, soft_wrap=True)
-
-
-class _RateColumn(TextColumn):
-    """Events a second, or seconds an event where there are fewer than one."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def render(self, task: Task) -> Text:
-        if not task.speed:
-            return Text("")
-        return Text(f"{task.speed:.1f} events/s" if task.speed >= 1 else f"{task.speed:.2f} events/s")
-
-
-def events_progress() -> Progress:
-    """Make a bar that counts events on a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TimeRemainingColumn(),
-        console=stderr,
-    )
+        stdout.print(f"wrote {output}: {_counted(len(numbers))}, {n_digits:,} digits", soft_wrap=True)
 
 
 def _counted(n_events: int) -> str:
@@ -147,9 +130,7 @@ def event_numbers(first_event: int, events: int) -> range:
 def check_output(output: Path) -> None:
     """Find out before the work whether its result will have a place."""
     check_suffix(output)
-    if not os.path.isdir(output.parent):  # noqa: PTH112  # Path raises for a name that is too long
-        message = f"{output} cannot be written: the folder {output.parent} does not exist."
-        raise OutputError(output, message)
+    check_target(output)
 
 
 def _parsed(options: list[str]) -> dict[str, str]:

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
+from pxdbg_runtime.atomic_file import check_target
 from pxdbg_runtime.card import Fidelity, ModelCard
 from pxdbg_runtime.command_line.console import failures_reported, stdout
-from pxdbg_runtime.digit_files import SUFFIXES, DigitFile, read_digits
+from pxdbg_runtime.command_line.inputs import check_not_an_input
+from pxdbg_runtime.digit_files import SUFFIXES, DigitReader, event_reader, merge_files
+from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.graph_file import GraphFile
 from pxdbg_runtime.pictures import save_event
 from pxdbg_runtime.shipped import find_graph, shipped_graphs
-from pxdbg_runtime.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE, summarise
+from pxdbg_runtime.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE, SummaryCounter
 
 __all__ = ["models", "plot", "show"]
 
@@ -28,19 +30,32 @@ def models() -> None:
         for listed in shipped_graphs():
             card = find_graph(listed.name, listed.precision, listed.target).card
             size = f"{listed.size / 1e6:.1f} MB"
-            table.add_row(*map(escape, (listed.name, listed.precision, size, card.nature, card.provenance)))
+            table.add_row(listed.name, listed.precision, size, card.nature, card.provenance)
         stdout.print(table)
 
 
 def show(
-    file: Annotated[str, typer.Argument(help="Graph (.onnx), name of a shipped model, or digits (.parquet, .npz).")],
+    file: Annotated[
+        list[str],
+        typer.Argument(
+            help="Graph (.onnx), name of a shipped model, or digits (.parquet, .npz); several of digits are one sample."
+        ),
+    ],
 ) -> None:
     """Show what a file is: the card of a graph, or a summary of digits."""
     with failures_reported():
-        if Path(file).suffix in SUFFIXES:
-            _show_digits(read_digits(Path(file)))
+        paths = [Path(each) for each in file]
+        others = [each for each in paths if each.suffix not in SUFFIXES]
+        if not others:
+            _show_digits(event_reader(paths[0]) if len(paths) == 1 else merge_files(paths))
+        elif len(paths) == 1:
+            _show_graph(find_graph(file[0], None))
         else:
-            _show_graph(find_graph(file, None))
+            message = (
+                f"Several files are shown as one sample if all are digits, {' or '.join(SUFFIXES)}, but {others[0]} is "
+                "none: show it by itself."
+            )
+            raise ArgumentValueError("file", message)
 
 
 def plot(
@@ -52,25 +67,34 @@ def plot(
 ) -> None:
     """Draw one event: both layers unrolled, hits coloured by charge, and the charge spectrum."""
     with failures_reported():
-        content = read_digits(file)
-        how = content.how_made
-        chosen = how.first_event if event is None else event
-        last = how.first_event + how.events - 1
-        if not how.first_event <= chosen <= last:
-            message = f"--event must be one of those in {file}, {how.first_event} to {last}, but is {chosen}."
+        check_target(output, room_bytes=100_000)
+        check_not_an_input("output", output, [file])
+        reader = event_reader(file)
+        first, last = int(reader.event_numbers[0]), int(reader.event_numbers[-1])
+        chosen = first if event is None else event
+        if chosen not in reader.event_numbers:
+            message = f"--event must be one of those in {file}, {first} to {last}, but is {chosen}."
             raise ArgumentValueError("event", message)
-        worth = "" if how.nature == "checkpoint" else f"  ({how.nature}, no real physics)"
-        title = f"PXD background, event {chosen}: {how.model}, seed {how.seed}{worth}"
-        save_event(content.digits.of_event(chosen), output, title=title)
+        # All blocks are read, so that what the file holds is compared with its digest.
+        digits = Digits.concatenate([block.of_event(chosen) for block in reader.blocks()])
+        save_event(digits, output, title=_title(reader, chosen))
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
+
+
+def _title(reader: DigitReader, event: int) -> str:
+    if not reader.jobs:
+        return f"PXD background, event {event}: how it was made is unknown"
+    (how,) = reader.jobs
+    worth = "" if how.nature == "checkpoint" else f"  ({how.nature}, no real physics)"
+    return f"PXD background, event {event}: {how.model}, seed {how.seed}{worth}"
 
 
 def _show_graph(graph: GraphFile) -> None:
     card = graph.card
     table = Table("", Column(overflow="fold"), show_header=False)
     for key, value in _card_rows(card):
-        table.add_row(key, escape(value))
-    table.add_row("file", escape(f"{graph.path}, {graph.size / 1e6:.1f} MB"))
+        table.add_row(key, value)
+    table.add_row("file", f"{graph.path}, {graph.size / 1e6:.1f} MB")
     table.add_row("SHA-256", graph.sha256)
     stdout.print(table)
 
@@ -112,15 +136,13 @@ def _said(fidelity: Fidelity) -> str:
     )
 
 
-def _show_digits(content: DigitFile) -> None:
-    how = content.how_made
-    last = how.first_event + how.events - 1
-    stdout.print(
-        f"events {how.first_event} to {last}, {len(content.digits):,} digits of {how.min_charge} ADU or more",
-        soft_wrap=True,
-    )
+def _show_digits(reader: DigitReader) -> None:
+    counter = SummaryCounter()
+    for digits in reader.blocks():
+        counter.add(digits)
+    stdout.print(f"{_events(reader)}, {counter.n_digits:,} digits{_threshold(reader, counter)}", soft_wrap=True)
     table = Table("", "digits an event", "occupancy", "real", "mean charge", "real")
-    for part in summarise(content.digits, how.events):
+    for part in counter.summaries(reader.n_events):
         table.add_row(
             part.part,
             f"{part.digits_per_event:,.0f}",
@@ -130,11 +152,40 @@ def _show_digits(content: DigitFile) -> None:
             f"{REAL_MEAN_CHARGE:.0f} ADU" if part.part == "both layers" else "",
         )
     stdout.print(table)
-    graph = "" if how.graph_sha256 is None else f"graph SHA-256 {how.graph_sha256}\n"
     stdout.print(
-        f"{how}, pxdbg-runtime {how.version}\n"
-        f"{graph}{how.nature}: {how.provenance}\n"
-        "real: means of the public Geant4 statistics of the IEA-GAN authors",
+        "\n".join([*_origin_lines(reader), "real: means of the public Geant4 statistics of the IEA-GAN authors"]),
         markup=False,
         soft_wrap=True,
     )
+
+
+def _events(reader: DigitReader) -> str:
+    if len(reader.jobs) == 1:
+        (how,) = reader.jobs
+        return f"events {how.first_event} to {how.last_event}"
+    return f"{reader.n_events:,} events"
+
+
+def _threshold(reader: DigitReader, counter: SummaryCounter) -> str:
+    smallest = reader.jobs[0].min_charge if reader.jobs else counter.smallest_charge
+    return "" if smallest is None else f" of {smallest} ADU or more"
+
+
+def _origin_lines(reader: DigitReader) -> list[str]:
+    """Say how the digits were made, and whether they are those that were written."""
+    lines = [
+        f"{how}, pxdbg-runtime {how.version}"
+        + (f", events {how.first_event} to {how.last_event}" if len(reader.jobs) > 1 else "")
+        for how in reader.jobs
+    ]
+    if reader.jobs:
+        how = reader.jobs[0]
+        lines += [] if how.graph_sha256 is None else [f"graph SHA-256 {how.graph_sha256}"]
+        lines.append(f"{how.nature}: {how.provenance}")
+    else:
+        lines += [
+            f"how they were made: unknown ({reader.remark})",
+            "counted are the events that have digits: others cannot be seen",
+        ]
+    checked = "checked" if reader.is_checked else "not checked (an older release or another tool wrote the file)"
+    return [*lines, f"digest: {checked}"]

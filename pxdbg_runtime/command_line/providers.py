@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from pxdbg_runtime.command_line.console import failures_reported, stdout
 from pxdbg_runtime.cpu import this_cpu
@@ -25,10 +25,10 @@ def providers() -> None:
         wheels = ", ".join(f"{wheel} {version}" for wheel, version in onnxruntime_wheels().items())
         stdout.print(f"installed: {wheels or 'an ONNX Runtime of another build'}", soft_wrap=True)
         cpu = this_cpu()
-        products = ", ".join(cpu.dot_products) or "none: int8 is slow here, and auto takes float32"
-        stdout.print(f"CPU: {escape(cpu.name)}; instructions for int8 (VNNI): {products}", soft_wrap=True)
+        products = ", ".join(cpu.dot_products) or "none: int8 takes longer here, with the same digits"
+        stdout.print(f"CPU: {cpu.name}; instructions for int8 (VNNI): {products}", soft_wrap=True)
         table = Table("execution provider", "state", Column("remark", overflow="fold"))
         for status in statuses:
             colour = {"runs": "green", "does not run": "red", "not installed": "yellow"}[status.state]
-            table.add_row(status.name, f"[{colour}]{status.state}[/]", escape(status.remark))
+            table.add_row(status.name, Text(status.state, style=colour), status.remark)
         stdout.print(table)

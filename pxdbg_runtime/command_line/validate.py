@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import Progress, TaskID
 from rich.table import Column, Table
+from rich.text import Text
 
 from pxdbg_runtime.address_space import check_room_for_validation
-from pxdbg_runtime.atomic_file import written_whole
-from pxdbg_runtime.command_line.console import end_on_sigterm, failures_reported, stderr, stdout
-from pxdbg_runtime.command_line.generate import events_progress
-from pxdbg_runtime.digit_files import SUFFIXES, event_reader
+from pxdbg_runtime.atomic_file import check_target, written_whole
+from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.inputs import check_not_an_input
+from pxdbg_runtime.command_line.progress import show_progress
+from pxdbg_runtime.command_line.safe_text import make_safe
+from pxdbg_runtime.digit_files import SUFFIXES, DigitReader, event_reader, merge_files
 from pxdbg_runtime.digits import Digits
-from pxdbg_runtime.errors import ArgumentValueError, OutputError
+from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.optional import require
 from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
 
@@ -39,6 +39,7 @@ def validate(
         typer.Option(help="Published marginals (.json) or digits (.parquet, .npz) to compare with; may be repeated."),
     ] = None,
     min_charge: Annotated[int, typer.Option(min=1, max=255, help="Cut in ADU, before all else.")] = PUBLIC_MIN_CHARGE,
+    merge: Annotated[bool, typer.Option("--merge", help="Judge all files of digits as one sample.")] = False,
 ) -> None:
     """Judge samples of digits: against references, and against themselves.
 
@@ -46,15 +47,18 @@ def validate(
     of the published generators beside them. It needs no network and no other file.
     """
     with failures_reported():
+        listed = reference or []
+        beside = report.with_suffix(".json")
         _check_report(report)
         check_room_for_validation()
+        for output in (report, beside):
+            check_not_an_input("report", output, [*digits, *listed])
         for module in ("scipy.stats", "matplotlib", "hist", "mplhep"):
             require(module, extra="validate", purpose="A validation")
         # Here, because they load numba, which no other command's start shall wait for.
-        from pxdbg_runtime.validation.page import write_page
+        from pxdbg_runtime.validation.page import make_page
         from pxdbg_runtime.validation.report import validate as validated
 
-        listed = reference or []
         public = tuple(read_marginals(path) for path in listed if path.suffix == ".json")
         if public and min_charge != PUBLIC_MIN_CHARGE:
             message = (
@@ -64,15 +68,17 @@ def validate(
             raise ArgumentValueError("min_charge", message)
         references = [path for path in listed if path.suffix != ".json"]
         _check_paths(digits, references)
-        end_on_sigterm()
-        counted = _counted([*digits, *references], _names(digits, references), min_charge)
-        samples, of_references = counted[: len(digits)], counted[len(digits) :]
+        readers, names = _open_readers(digits, references, merge=merge)
+        counted = _counted(readers, names, min_charge)
+        n_samples = len(readers) - len(references)
+        samples, of_references = counted[:n_samples], counted[n_samples:]
         result = validated(samples, of_references, public)
-        beside = report.with_suffix(".json")
+        page = make_page(result, samples, of_references)
         # Both or none.
         with written_whole(beside) as partial_json, written_whole(report) as partial_page:
             partial_json.write_text(result.to_json(), encoding="utf-8")
-            write_page(partial_page, result, samples, of_references)
+            # Names of files may hold what is no UTF-8.
+            partial_page.write_text(page, encoding="utf-8", errors="backslashreplace")
         _print_summary(result)
         stdout.print(f"wrote {report} and {beside}", markup=False, soft_wrap=True)
 
@@ -82,9 +88,8 @@ def _check_report(report: Path) -> None:
     if report.suffix != ".html":
         message = f"--report must end in .html, but is {report}."
         raise ArgumentValueError("report", message)
-    if not os.path.isdir(report.parent):  # noqa: PTH112  # Path raises for a name that is too long
-        message = f"{report} cannot be written: the folder {report.parent} does not exist."
-        raise OutputError(report, message)
+    check_target(report, room_bytes=100_000)
+    check_target(report.with_suffix(".json"), room_bytes=100_000)
 
 
 def _check_paths(digits: list[Path], references: list[Path]) -> None:
@@ -99,22 +104,30 @@ def _check_paths(digits: list[Path], references: list[Path]) -> None:
             raise ArgumentValueError("reference", message)
 
 
-def _counted(paths: list[Path], names: list[str], min_charge: int) -> tuple[Sample, ...]:
+def _open_readers(digits: list[Path], references: list[Path], *, merge: bool) -> tuple[list[DigitReader], list[str]]:
+    """Open samples and references, and name them."""
+    of_references: list[DigitReader] = [event_reader(path) for path in references]
+    if merge and len(digits) > 1:
+        merged = f"{digits[0].stem} and {len(digits) - 1} more"
+        return [merge_files(digits), *of_references], [merged, *_names([], references)]
+    return [*map(event_reader, digits), *of_references], _names(digits, references)
+
+
+def _counted(readers: list[DigitReader], names: list[str], min_charge: int) -> tuple[Sample, ...]:
     from pxdbg_runtime.validation.sample import count_events
 
-    readers = [event_reader(path) for path in paths]
     counted = []
-    with events_progress() as progress:
-        task = progress.add_task("events", total=sum(reader.how_made.events for reader in readers))
+    n_events = sum(reader.n_events for reader in readers)
+    with show_progress(total=n_events, description="events") as advance:
         for reader, name in zip(readers, names, strict=True):
-            counted.append(count_events(_advancing(progress, task, reader), reader, name, min_charge))
+            counted.append(count_events(_advancing(advance, reader.numbered()), reader, name, min_charge))
     return tuple(counted)
 
 
-def _advancing(progress: Progress, task: TaskID, events: Iterable[Digits]) -> Iterator[Digits]:
-    for digits in events:
-        yield digits
-        progress.advance(task)
+def _advancing(advance: Callable[[], None], events: Iterable[tuple[int, Digits]]) -> Iterator[tuple[int, Digits]]:
+    for numbered in events:
+        yield numbered
+        advance()
 
 
 def _names(samples: list[Path], references: list[Path]) -> list[str]:
@@ -130,7 +143,7 @@ def _names(samples: list[Path], references: list[Path]) -> list[str]:
 def _print_summary(report: Report) -> None:
     from pxdbg_runtime.validation.summary_table import summary_columns, summary_rows
 
-    against = "" if report.primary is None else f"against {escape(report.primary)}, "
+    against = "" if report.primary is None else f"against {report.primary}, "
     title = f"{against}hits of {report.min_charge} ADU or more"
     rows = [row for row in summary_rows(report) if row.short_label]
     table = Table(
@@ -138,8 +151,9 @@ def _print_summary(report: Report) -> None:
     )
     for number, column in enumerate(summary_columns(report)):
         cells = [row.cells[number] for row in rows]
-        styled = [f"[{_MARK_STYLES[cell.mark]}]{cell.text}[/]" if cell.mark else cell.text for cell in cells]
-        table.add_row(f"{escape(column.name)}, [dim]{column.kind}[/]", *styled)
+        styled = [Text(cell.text, style=_MARK_STYLES[cell.mark]) for cell in cells]
+        table.add_row(Text.assemble(make_safe(column.name), ", ", (column.kind, "dim")), *styled)
     stdout.print(table)
     for each in (*report.samples, *report.references):
-        stderr.print(f"{each.name}: {each.how_made.nature}, {each.how_made.provenance}", markup=False, soft_wrap=True)
+        origin = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "how it was made is unknown"
+        stderr.print(f"{each.name}: {origin}", markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pxdbg_runtime.errors import JsonFieldError, MarginalsError
 from pxdbg_runtime.json_fields import Fields, NumberRange
+from pxdbg_runtime.regular_file import check_regular_file
 from pxdbg_runtime.sensors import N_SENSORS, SENSORS
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
 
@@ -37,6 +38,8 @@ OCCUPANCY_RANGE: Final = 0.02
 """Upper edge of the last bin of the occupancy of an image; what lies above is counted by itself."""
 PUBLIC_MIN_CHARGE: Final = 7
 """The cut of the published marginals, ADU."""
+_MAX_FILE_BYTES: Final = 16 << 20
+"""The public file has 17 kB."""
 REFERENCE_SAMPLE: Final = "geant4"
 """Which of the published samples is the simulation that the generators are judged by."""
 
@@ -162,6 +165,11 @@ def read_marginals(path: Path) -> PublicMarginals:
         If the file cannot be read, or is something else.
     """
     try:
+        check_regular_file(path)
+        size = path.stat().st_size
+        if size > _MAX_FILE_BYTES:
+            message = f"{path} has {size:,} bytes, expected a JSON file of marginals of at most {_MAX_FILE_BYTES:,}."
+            raise MarginalsError(path, message)
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}."

@@ -11,13 +11,12 @@ from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from pxdbg_runtime.validation.report import DigitReport, Report
     from pxdbg_runtime.validation.sample import Sample
     from pxdbg_runtime.validation.scores import HistogramScores
 
-__all__ = ["write_page"]
+__all__ = ["make_page"]
 
 _STYLE: Final = """
 :root { color-scheme: light; }
@@ -91,18 +90,17 @@ _DEFINITIONS: Final = (
 )
 
 
-def write_page(path: Path, report: Report, samples: Sequence[Sample], references: Sequence[Sample]) -> None:
-    """Write the page.
+def make_page(report: Report, samples: Sequence[Sample], references: Sequence[Sample]) -> str:
+    """Make the page, in HTML.
 
     Parameters
     ----------
-    path : Path
     report : Report
         Made of the same samples.
     samples, references : sequence of Sample
     """
     pictures = draw_pictures(samples, references, report.public)
-    path.write_text("".join(_page(report, pictures)), encoding="utf-8")
+    return "".join(_page(report, pictures))
 
 
 def _page(report: Report, pictures: Iterable[Picture]) -> Iterable[str]:
@@ -151,15 +149,25 @@ def _origins(report: Report) -> Iterable[str]:
 
 
 def _origin(digits: DigitReport) -> tuple[str, ...]:
-    how = digits.how_made
+    counts = (f"{digits.events:,}", f"{digits.digits:,}")
+    if not digits.jobs:
+        return (
+            digits.name,
+            "unknown",
+            "unknown",
+            "",
+            *counts,
+            "unknown",
+            "unknown; events without digits are not counted",
+        )
+    how = digits.jobs[0]
     return (
         digits.name,
         how.nature if how.nature == "checkpoint" else f"{how.nature} (not a trained checkpoint of the experiment)",
         how.model,
         how.precision or "",
-        f"{digits.events:,}",
-        f"{digits.digits:,}",
-        f"{how.seed}, {how.random_stream}",
+        *counts,
+        "; ".join(dict.fromkeys(f"{job.seed}, {job.random_stream}" for job in digits.jobs)),
         how.provenance,
     )
 

@@ -98,9 +98,10 @@ class RepeatFinder:
     """Takes the hits of one event after the other, and finds what came again."""
 
     def __init__(self) -> None:
-        self._image_hashes: list[NDArray[np.uint64]] = []
-        self._tile_hashes: list[NDArray[np.uint64]] = []
-        self._cell_hashes: list[NDArray[np.uint64]] = []
+        none = np.empty(0, dtype=np.uint64)
+        self._image_hashes: list[NDArray[np.uint64]] = [none]
+        self._tile_hashes: list[NDArray[np.uint64]] = [none]
+        self._cell_hashes: list[NDArray[np.uint64]] = [none]
         self._fired = np.zeros(PIXELS_PER_SENSOR, dtype=np.int64)
         self._compared_images = 0
 
@@ -112,6 +113,10 @@ class RepeatFinder:
         charge: NDArray[np.uint8],
     ) -> None:
         """Take the hits of an event's forty images; `sensor` is the index, 0 to 39."""
+        if not len(sensor):
+            # Files may tell of very many events without a hit.
+            self._compared_images += N_SENSORS if self._compared_images < COMPARED_IMAGES else 0
+            return
         shape = (N_SENSORS, _TILES_ALONG_U * _TILES_ALONG_V)
         tiles, cells = np.zeros((2, *shape), dtype=np.uint64)
         hits = np.zeros(shape, dtype=np.int64)

@@ -36,7 +36,8 @@ __all__ = [
 ]
 
 Role = Literal["sample", "half against half", "reference", "published"]
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
+"""Schema 1 had `how_made` of one file in the place of `jobs`."""
 _MIN_EVENTS_TO_CORRELATE: Final = 3
 
 
@@ -74,12 +75,13 @@ class ClusterDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class DigitReport:
-    """Figures of one file of digits by itself.
+    """Figures of one sample of digits by itself.
 
     Attributes
     ----------
     name : str
-    how_made : HowMade
+    jobs : tuple of HowMade
+        How the digits of each file of the sample were made; empty if that is unknown.
     events, digits : int
         The digits after the cut.
     below_cut_share : float or None
@@ -98,7 +100,7 @@ class DigitReport:
     """
 
     name: str
-    how_made: HowMade
+    jobs: tuple[HowMade, ...]
     events: int
     digits: int
     below_cut_share: float | None
@@ -237,7 +239,7 @@ def _digit_report(sample: Sample) -> DigitReport:
     of_layers = {layer: marginals.layer_means(layer) for layer in LADDERS_OF_LAYER}
     return DigitReport(
         name=sample.name,
-        how_made=sample.how_made,
+        jobs=sample.jobs,
         events=len(sample.hits),
         digits=int(sample.hits.sum()),
         below_cut_share=sample.below_cut_share,

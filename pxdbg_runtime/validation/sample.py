@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,11 +15,11 @@ from pxdbg_runtime.validation.marginals import MAX_CHARGE, OCCUPANCY_BINS, OCCUP
 from pxdbg_runtime.validation.repeats import RepeatFinder, Repeats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.digit_files import EventReader
+    from pxdbg_runtime.digit_files import DigitReader
     from pxdbg_runtime.digits import Digits
     from pxdbg_runtime.provenance import HowMade
 
@@ -30,6 +31,10 @@ CLUSTER_CHARGE_BIN_ADU: Final = 1
 _MAX_CLUSTER_CHARGE: Final = 8000
 """ADU; the last bin takes what is more."""
 _HALVES: Final = (0, 1)
+_FIRST_PIXEL_OF: Final = np.zeros(1 << 16, dtype=np.int64)
+"""Number of the first pixel of each sensor, by VxdID."""
+for _sensor in SENSORS:
+    _FIRST_PIXEL_OF[_sensor.vxd_id] = _sensor.index * PIXELS_PER_SENSOR
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,11 +60,15 @@ class Sample:
     Attributes
     ----------
     name : str
-    how_made : HowMade
+    jobs : tuple of HowMade
+        How the digits of each file of the sample were made; empty if that is unknown.
     min_charge : int
         The cut, ADU: hits of less were dropped before all else.
     event_numbers : ndarray of int64, shape (events,)
+        A number comes again where jobs of other seeds are one sample.
     digits_before_cut, digits_below_cut : int
+    smallest_charge : int or None
+        Of a hit before the cut, ADU; None if there is none.
     charge_counts : ndarray of int64, shape (2, 256)
         Hits of each charge, in the events of even number and of odd.
     hits : ndarray of int64, shape (events, 40)
@@ -76,11 +85,12 @@ class Sample:
     """
 
     name: str
-    how_made: HowMade
+    jobs: tuple[HowMade, ...]
     min_charge: int
     event_numbers: NDArray[np.int64]
     digits_before_cut: int
     digits_below_cut: int
+    smallest_charge: int | None
     charge_counts: NDArray[np.int64]
     hits: NDArray[np.int64]
     charge_sums: NDArray[np.int64]
@@ -92,7 +102,8 @@ class Sample:
     @property
     def below_cut_share(self) -> float | None:
         """Share of all pixels with a charge from 1 up to the cut; None if the sample was made without such hits."""
-        if self.how_made.min_charge >= self.min_charge:
+        threshold = self.jobs[0].min_charge if self.jobs else self.smallest_charge
+        if threshold is None or threshold >= self.min_charge:
             return None
         return self.digits_below_cut / (self.hits.size * PIXELS_PER_SENSOR)
 
@@ -147,13 +158,13 @@ class Sample:
         )
 
 
-def count_sample(reader: EventReader, name: str, min_charge: int) -> Sample:
-    """Count a file of digits, event by event.
+def count_sample(reader: DigitReader, name: str, min_charge: int) -> Sample:
+    """Count a sample of digits, event by event.
 
     Parameters
     ----------
-    reader : EventReader
-        Of the file.
+    reader : DigitReader
+        Of one file or several.
     name : str
         Of the sample.
     min_charge : int
@@ -162,41 +173,42 @@ def count_sample(reader: EventReader, name: str, min_charge: int) -> Sample:
     Raises
     ------
     DigitFileError
-        If the file is damaged, has digits twice or out of order, or none that passes the cut.
+        If a file is damaged, has digits twice or out of order, or the sample has none that passes the cut.
     ArgumentValueError
-        If the file was made with a larger threshold than the cut.
+        If the sample was made with a larger threshold than the cut.
     """
-    return count_events(reader, reader, name, min_charge)
+    return count_events(reader.numbered(), reader, name, min_charge)
 
 
-def count_events(events: Iterable[Digits], reader: EventReader, name: str, min_charge: int) -> Sample:
+def count_events(events: Iterable[tuple[int, Digits]], reader: DigitReader, name: str, min_charge: int) -> Sample:
     """Count events that come from elsewhere, such as through a progress bar; else as `count_sample`."""
-    how = reader.how_made
-    if how.min_charge > min_charge:
-        message = (
-            f"{reader.path} was made with a threshold of {how.min_charge} ADU, so it cannot be cut at {min_charge} ADU: "
-            f"ask for --min-charge {how.min_charge}."
-        )
-        raise ArgumentValueError("min_charge", message)
+    for how in reader.jobs:
+        _check_threshold(reader, how.min_charge, min_charge)
+    numbers: list[int] = []
+    hits, charge_sums = _ImageCounts(), _ImageCounts()
     charge_counts = np.zeros((2, MAX_CHARGE + 1), dtype=np.int64)
-    hits, charge_sums = np.zeros((2, how.events, N_SENSORS), dtype=np.int64)
     hit_map = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.int64)
     sizes = np.zeros((2, MAX_CLUSTER_SIZE + 1), dtype=np.int64)
     cluster_charges = np.zeros((2, _MAX_CLUSTER_CHARGE + 1), dtype=np.int64)
     repeats = RepeatFinder()
     shown = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.uint8)
     n_before = n_below = 0
-    for place, (pixel, all_charges) in enumerate(_pixels(events, reader)):
-        half = (how.first_event + place) % 2
-        passed = all_charges >= min_charge
-        n_before += len(all_charges)
-        n_below += len(all_charges) - int(passed.sum())
-        pixel, charge = pixel[passed], all_charges[passed]  # noqa: PLW2901  # from here on after the cut
+    smallest = MAX_CHARGE + 1
+    for event, digits in events:
+        half = event % 2
+        numbers.append(event)
+        pixel, charge = _pixels(digits), digits.charge
+        passed = charge >= min_charge
+        n_before += len(charge)
+        n_below += len(charge) - int(passed.sum())
+        if len(charge):
+            smallest = min(smallest, int(charge.min()))
+        pixel, charge = pixel[passed], charge[passed]
         sensor, cell = np.divmod(pixel, PIXELS_PER_SENSOR)
         u_cell, v_cell = np.divmod(cell, N_V_CELLS)
         charge_counts[half] += np.bincount(charge, minlength=MAX_CHARGE + 1)
-        hits[place] = np.bincount(sensor, minlength=N_SENSORS)
-        charge_sums[place] = np.bincount(sensor, weights=charge, minlength=N_SENSORS)
+        hits.append(np.bincount(sensor, minlength=N_SENSORS))
+        charge_sums.append(np.bincount(sensor, weights=charge, minlength=N_SENSORS))
         hit_map[pixel] += 1  # no pixel comes twice in an event
         if len(pixel) and not shown.any():
             shown[pixel] = charge
@@ -205,21 +217,25 @@ def count_events(events: Iterable[Digits], reader: EventReader, name: str, min_c
         sizes[half] += _binned(each_size, MAX_CLUSTER_SIZE)
         cluster_charges[half] += _binned(each_charge, _MAX_CLUSTER_CHARGE)
         repeats.add(sensor, u_cell, v_cell, charge)
-    if not hits.any():
+    if not reader.jobs and n_before:
+        # Nothing says what the threshold was; there is none below the smallest charge.
+        _check_threshold(reader, smallest, min_charge)
+    if n_before == n_below:
         message = f"{reader.path} holds no digit of {min_charge} ADU or more: there is nothing to compare."
         raise DigitFileError(reader.path, message)
     shape = (N_SENSORS, N_U_CELLS, N_V_CELLS)
     even, odd = (ClusterCounts(sizes=sizes[half], charges=cluster_charges[half]) for half in _HALVES)
     return Sample(
         name=name,
-        how_made=how,
+        jobs=reader.jobs,
         min_charge=min_charge,
-        event_numbers=np.arange(how.first_event, how.first_event + how.events),
+        event_numbers=np.array(numbers, dtype=np.int64),
         digits_before_cut=n_before,
         digits_below_cut=n_below,
+        smallest_charge=smallest if n_before else None,
         charge_counts=charge_counts,
-        hits=hits,
-        charge_sums=charge_sums,
+        hits=hits.to_array(),
+        charge_sums=charge_sums.to_array(),
         hit_map=hit_map.reshape(shape),
         clusters=(even, odd),
         repeats=repeats.found(),
@@ -227,17 +243,34 @@ def count_events(events: Iterable[Digits], reader: EventReader, name: str, min_c
     )
 
 
-def _pixels(events: Iterable[Digits], reader: EventReader) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Give each event's pixels, numbered through sensor by sensor and row by row, and their charges."""
-    first_pixel_of = np.zeros(1 << 16, dtype=np.int64)
-    for sensor in SENSORS:
-        first_pixel_of[sensor.vxd_id] = sensor.index * PIXELS_PER_SENSOR
-    for digits in events:
-        pixel = first_pixel_of[digits.sensor_id] + digits.u_cell.astype(np.int64) * N_V_CELLS + digits.v_cell
-        if np.any(np.diff(pixel) <= 0):
-            message = f"{reader.path} holds digits twice, or not ordered by sensor, u cell, v cell: generate it again."
-            raise DigitFileError(reader.path, message)
-        yield pixel, digits.charge
+class _ImageCounts:
+    """Forty numbers an event, in memory that grows with the events that come, not with those that a file tells of."""
+
+    def __init__(self) -> None:
+        self._values = array.array("q")
+
+    def append(self, of_sensors: NDArray[np.int64] | NDArray[np.float64]) -> None:
+        self._values.frombytes(of_sensors.astype(np.int64).tobytes())
+
+    def to_array(self) -> NDArray[np.int64]:
+        return np.array(self._values, dtype=np.int64).reshape(-1, N_SENSORS)
+
+
+def _check_threshold(reader: DigitReader, threshold: int, min_charge: int) -> None:
+    if threshold > min_charge:
+        message = (
+            f"{reader.path} was made with a threshold of {threshold} ADU, so it cannot be cut at {min_charge} ADU: "
+            f"ask for --min-charge {threshold}."
+        )
+        raise ArgumentValueError("min_charge", message)
+
+
+def _pixels(digits: Digits) -> NDArray[np.int64]:
+    """Give an event's pixels, numbered through sensor by sensor and row by row."""
+    pixel = _FIRST_PIXEL_OF[digits.sensor_id]
+    pixel += digits.u_cell.astype(np.int64) * N_V_CELLS
+    pixel += digits.v_cell
+    return pixel
 
 
 def _binned(values: NDArray[np.int64], largest: int) -> NDArray[np.int64]:

@@ -1,0 +1,93 @@
+"""Checkpoint files: what `torch.save` or safetensors wrote, whatever the name of the file says."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from typing import TYPE_CHECKING, Final
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from export.checkpoint.file_kinds import N_START, describe_file, describe_folder, describe_zip
+from export.checkpoint.pickles import LEGACY_MAGIC, PickledContent, load_pickle
+from export.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["read_archive"]
+
+_ZIP_MAGIC: Final = b"PK\x03\x04"
+_LONGEST_HEADER: Final = 100_000_000
+"""Of a safetensors file, bytes."""
+# What a damaged file raises depends on the byte that is wrong: PyTorch's reader and the unpickler answer with
+# nearly any built-in exception, and the file is at fault in all of them.
+_DAMAGE: Final = (
+    SafetensorError,
+    MemoryError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    ImportError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+
+
+def read_archive(path: Path) -> PickledContent:
+    """Read what a checkpoint file holds, as it is.
+
+    Parameters
+    ----------
+    path : Path
+        A file of ``torch.save`` (zip or legacy) or of safetensors: its content tells which, not its suffix.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read, is something else, is damaged, or carries code.
+    """
+    if path.is_dir():
+        raise CheckpointError(path, describe_folder(path))
+    try:
+        with path.open("rb") as file:
+            start = file.read(N_START)
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror or error}.") from None
+    is_zip = start.startswith(_ZIP_MAGIC)
+    is_legacy = _is_legacy(start)
+    is_safetensors = not (is_zip or is_legacy) and _is_safetensors(start)
+    if not (is_zip or is_legacy or is_safetensors):
+        raise CheckpointError(path, describe_file(start))
+    foreign = describe_zip(path) if is_zip else None
+    if foreign is not None:
+        raise CheckpointError(path, foreign)
+    try:
+        return PickledContent(content=load_file(path)) if is_safetensors else load_pickle(path)
+    except CheckpointError:
+        raise
+    except _DAMAGE as error:
+        raise CheckpointError(path, f"is truncated or damaged: {_first_sentence(error)}") from None
+
+
+def _is_legacy(start: bytes) -> bool:
+    """Whether the file begins with the pickled magic number, of any protocol, or with the first bytes of it."""
+    whole = b"\x80\x02" + LEGACY_MAGIC
+    return LEGACY_MAGIC in start[:32] or (bool(start) and whole.startswith(start))
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Whether the file begins with the length of a JSON header, and with that."""
+    return start[8:9] == b"{" and 2 <= struct.unpack("<Q", start[:8])[0] <= _LONGEST_HEADER
+
+
+def _first_sentence(error: BaseException) -> str:
+    text = str(error).split("\n")[0].split(". ")[0].strip().rstrip(".")
+    return f"{text or type(error).__name__}."

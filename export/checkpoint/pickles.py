@@ -1,0 +1,225 @@
+"""Pickled checkpoints: tensors and plain containers are read, and nothing that the file names is imported or run.
+
+PyTorch's restricted unpickler (``weights_only=True``) refuses every name that it does not know. Training programs put
+harmless ones beside the weights: NumPy scalars, paths, dates, configurations. Their names are read from the pickle
+first, without unpickling it, and each is given to PyTorch with a placeholder in place of what it names. Functions
+have none, so PyTorch refuses them; the exceptions are those that NumPy's and Python's own data are pickled with.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import re
+import sys
+import warnings
+import zipfile
+from collections import OrderedDict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Final
+
+import torch
+
+from export.checkpoint.file_kinds import SAVE_ALONE
+from export.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["LEGACY_MAGIC", "PickledContent", "load_pickle", "whole_model_message"]
+
+LEGACY_MAGIC: Final = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""The number that ``torch.save`` wrote first before it wrote zip archives, as it is pickled."""
+_MODULES: Final = "torch.nn.modules."
+_PROTOCOL: Final = 2
+"""The protocol of pickles that ``torch.save`` writes and that PyTorch reads without running code."""
+_N_LEGACY_PICKLES: Final = 4
+"""Magic number, protocol, system, content; the names of the storages follow, and the values."""
+
+# Names whose objects are data. A class of any other package counts as data too if its name is capitalised: it is
+# never imported, and a placeholder is all that is made.
+_DATA: Final = re.compile(
+    r"""
+    numpy\.(core|_core)\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)
+  | numpy\.(dtype|ndarray|generic|number|str_|bytes_|void|datetime64|timedelta64|bool_?|u?int\d*|float\d+|complex\d+)
+  | numpy\.dtypes\.\w+
+  | numpy\.random\.[\w.]+
+  | torch\.(nn\.modules|optim|utils\.data|distributions)\.([\w.]+\.)?[A-Z]\w*
+  | (builtins|types)\.(object|int|float|bool|str|bytes|list|tuple|dict|frozenset|range|slice|NoneType|SimpleNamespace)
+  | collections\.(defaultdict|deque)
+  | argparse\.Namespace
+  | pathlib\.(_local\.)?(Pure)?(Posix|Windows)?Path
+  | datetime\.(date|datetime|time|timedelta|timezone)
+  | decimal\.Decimal | fractions\.Fraction | uuid\.\w+ | typing\.\w+ | functools\.partial
+  | re\._compile | copyreg\._reconstructor
+    """,
+    re.VERBOSE,
+)
+_WITHOUT_ATTRIBUTES: Final = re.compile(r"numpy\.|functools\.|datetime\.|decimal\.|pathlib\.")
+_PYTHON_2: Final = {"__builtin__ xrange": "builtins.range", "__builtin__": "builtins", "copy_reg": "copyreg"}
+"""What pickles of protocol 2 call Python's own modules."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickledContent:
+    """What a checkpoint file holds.
+
+    Attributes
+    ----------
+    content : object
+        Tensors in dicts, lists and tuples, with placeholders for all else.
+    module : str or None
+        Class of a pickled PyTorch module, if it holds one.
+    """
+
+    content: object
+    module: str | None = None
+
+
+class _Placeholder:
+    """Stands for an object that is not a tensor; the subclass bears the name of its class."""
+
+    def __new__(cls, *_arguments: object) -> _Placeholder:  # noqa: PYI034 - `cls` is not what a caller holds
+        return super().__new__(cls)
+
+    def __init__(self, *_arguments: object) -> None:
+        """Forget what the object would have been made of."""
+
+    def __setstate__(self, _state: object) -> None:
+        """Forget its state."""
+
+
+class _Attributes:
+    """Stands for an object or dictionary of some class: a dictionary is made, its attributes are kept."""
+
+    def __new__(cls, *_arguments: object) -> OrderedDict[object, object]:  # type: ignore[misc]
+        return OrderedDict()
+
+
+class _Items:
+    """Stands for a queue: a list is made."""
+
+    def __new__(cls, *_arguments: object) -> list[object]:  # type: ignore[misc]
+        return []
+
+
+def load_pickle(path: Path) -> PickledContent:
+    """Read a file of ``torch.save``, zip or legacy.
+
+    Raises
+    ------
+    CheckpointError
+        If it carries code, or objects that no placeholder can stand for.
+    Exception
+        Nearly any built-in one, if the file is damaged.
+    """
+    names, protocol = _names(path)
+    left_aside = [name for name in names if _is_data(name)]
+    module = next((name for name in names if name.startswith(_MODULES)), None)
+    try:
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([(_placeholder(name), name) for name in left_aside]),
+            path.open("rb") as file,  # given its path, torch.load would go by the suffix
+        ):
+            warnings.simplefilter("ignore")  # advice on how the file was pickled; what it holds is checked anyway
+            content: object = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(path, _refusal(str(error), protocol, module)) from None
+    except (TypeError, ValueError, AttributeError):
+        if not left_aside:
+            raise
+        named = ", ".join(left_aside[:3])
+        message = f"is damaged, or holds objects that cannot be left aside ({named}): {SAVE_ALONE}."
+        raise CheckpointError(path, message) from None
+    return PickledContent(content=content, module=module)
+
+
+def whole_model_message(module: str) -> str:
+    """Say that a model was pickled, and what to do."""
+    return f"carries code ({module}), which is never run: it holds a whole model; {SAVE_ALONE}."
+
+
+def _placeholder(name: str) -> Callable[..., object]:
+    if name == "collections.deque":
+        return _Items
+    if _WITHOUT_ATTRIBUTES.match(name):
+        shown = "ndarray" if name.endswith("._reconstruct") else name.rpartition(".")[2]
+        return type(shown, (_Placeholder,), {})
+    return _Attributes
+
+
+def _is_data(name: str) -> bool:
+    package, _, rest = name.partition(".")
+    if _DATA.fullmatch(name):
+        return True
+    if package in sys.stdlib_module_names or package in {"numpy", "torch"}:
+        return False
+    return rest.rpartition(".")[2][:1].isupper()
+
+
+def _names(path: Path) -> tuple[list[str], int]:
+    """Read the names and the protocol of a pickle without unpickling it; none of a file that is damaged."""
+    names: dict[str, None] = {}
+    protocol = 0
+    try:
+        with _open_pickle(path) as (file, n_pickles):
+            for _ in range(n_pickles):
+                for opcode, argument, _position in pickletools.genops(file):
+                    if opcode.name == "GLOBAL":
+                        names[_name(str(argument))] = None
+                    elif opcode.name == "PROTO" and isinstance(argument, int):
+                        protocol = argument
+    except (ValueError, LookupError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
+        return [], protocol  # PyTorch's reader says what is wrong
+    return list(names), protocol
+
+
+@contextmanager
+def _open_pickle(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+    """Open the pickle of a checkpoint, and say how many there are one after the other."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            yield file, _N_LEGACY_PICKLES
+        return
+    with zipfile.ZipFile(path) as archive:
+        member = next(name for name in archive.namelist() if name.endswith("data.pkl") and name.count("/") <= 1)
+        with archive.open(member) as file:
+            yield file, 1
+
+
+def _name(argument: str) -> str:
+    """Join module and name of a GLOBAL, which are separated by a space."""
+    if argument in _PYTHON_2:
+        return _PYTHON_2[argument]
+    module, _, name = argument.partition(" ")
+    return f"{_PYTHON_2.get(module, module)}.{name}"
+
+
+def _refusal(text: str, protocol: int, module: str | None) -> str:
+    """Say why PyTorch's unpickler refused a file."""
+    found = re.search(r"(?:Unsupported global: )?GLOBAL (\w[\w.]*)", text)
+    if found:
+        return f"carries code ({found[1]}), which is never run, or is truncated: {SAVE_ALONE}."
+    if module is not None:
+        return whole_model_message(module)
+    if "torch.distributed" in text:
+        return (
+            "holds weights that are spread over processes (DTensor): gather them with .full_tensor(), and save again."
+        )
+    if "Unsupported operand" in text and protocol > _PROTOCOL:
+        return (
+            f"is pickled with protocol {protocol}, of which data cannot be told from code: save it again with that of "
+            "torch.save, without pickle_protocol."
+        )
+    if "Unsupported operand" in text or "Unsupported class" in text or "find class" in text or "Can only" in text:
+        return f"carries more than tensors ({_complaint(text)}): {SAVE_ALONE}."
+    return f"is truncated or damaged: {_complaint(text)}."
+
+
+def _complaint(text: str) -> str:
+    """Cut PyTorch's advice away from the unpickler's own complaint."""
+    line = text.rsplit("WeightsUnpickler error:", maxsplit=1)[-1].strip().split("\n")[0]
+    return line.split(". ")[0].strip().rstrip(".")

@@ -1,0 +1,124 @@
+"""Known answers for the card: which images and pixels, their reference outputs, and how far from them a runtime may be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from export.fidelity import images_of
+from export.parity import REFERENCE_EVENT, REFERENCE_SEED
+from pxdbg_runtime.known_answers import KnownAnswers
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+    from export.parity import ReferenceImages
+    from pxdbg_runtime.card import OutputKind, Precision
+
+    Outputs = NDArray[np.float32] | NDArray[np.uint8]
+
+__all__ = ["make_known_answers"]
+
+_N_IMAGES: Final = 3
+_N_PIXELS: Final = 4096
+"""Of each image; a quarter of them or more are empty."""
+_MAX_HITS: Final = 3072
+_MARGIN: Final = 8.0
+"""How many times farther from float64 than at export another machine may be: it adds in another order."""
+_LEAST_TOLERANCES: Final = {"values": (1e-5, 1e-6), "charges": (1.0, 0.01)}
+"""Of the largest and the mean difference: tanh values, or charges in ADU."""
+
+
+def make_known_answers(
+    references: ReferenceImages,
+    graph: onnx.ModelProto,
+    thresholds: NDArray[np.float32],
+    precision: Precision,
+    output_kind: OutputKind,
+) -> KnownAnswers:
+    """Choose images and pixels, and say what a sound runtime gives for them.
+
+    An int8 graph is computed exactly everywhere, so its charges here are the reference, without a tolerance. The reference of
+    any other graph is PyTorch in float64. What is allowed is several times the difference of PyTorch's float32 images from it for
+    a float32 graph, and of the graph's own images for float16.
+
+    Parameters
+    ----------
+    references : ReferenceImages
+    graph : onnx.ModelProto
+        As it is written.
+    thresholds : ndarray of float32, shape (255,)
+        Of the graph's charges.
+    precision : {"float32", "float16", "int8"}
+    output_kind : {"values", "charges"}
+        What the graph gives.
+    """
+    compared: OutputKind = "charges" if precision == "int8" else output_kind
+    exact = references.exact.astype(np.float32)
+    is_float32 = precision == "float32" and compared == "values"
+    found: Outputs = references.float32 if is_float32 else _run_graph(references, graph)
+    if compared == "charges":
+        found = _charges(found, thresholds)
+    charges = found if precision == "int8" else _charges(exact, thresholds)
+    expected = charges if compared == "charges" else exact
+    chosen = [(image, _choose_pixels(charges[image].ravel(), image)) for image in _choose_images(charges)]
+    differences = [
+        np.abs(found[image].ravel()[pixels].astype(np.float64) - expected[image].ravel()[pixels].astype(np.float64))
+        for image, pixels in chosen
+    ]
+    least_largest, least_mean = (0.0, 0.0) if precision == "int8" else _LEAST_TOLERANCES[compared]
+    return KnownAnswers(
+        compared=compared,
+        seed=REFERENCE_SEED,
+        event=REFERENCE_EVENT,
+        tolerance=_round(max(least_largest, _MARGIN * max(float(each.max()) for each in differences))),
+        mean_tolerance=_round(max(least_mean, _MARGIN * max(float(each.mean()) for each in differences))),
+        images=tuple(
+            KnownAnswers.encode_image(compared, references.sensors[image], pixels, expected[image].ravel()[pixels])
+            for image, pixels in chosen
+        ),
+    )
+
+
+def _run_graph(references: ReferenceImages, graph: onnx.ModelProto) -> Outputs:
+    """Run the graph as it is written."""
+    return np.concatenate(list(images_of(graph, references.latent, batch_size=1)))
+
+
+def _charges(outputs: Outputs, thresholds: NDArray[np.float32]) -> Outputs:
+    """Compute charges in ADU, unless the outputs are charges already."""
+    if outputs.dtype == np.uint8:
+        return outputs
+    return np.searchsorted(thresholds, outputs, side="right").astype(np.uint8)
+
+
+def _choose_images(charges: Outputs) -> list[int]:
+    """Choose the images that together hold the most different charges, the richest first."""
+    present = [set(np.unique(image).tolist()) for image in charges]
+    chosen: list[int] = []
+    covered: set[int] = set()
+    for _ in range(min(_N_IMAGES, len(present))):
+        best = max((n for n in range(len(present)) if n not in chosen), key=lambda n: len(present[n] - covered))
+        chosen.append(best)
+        covered |= present[best]
+    return chosen
+
+
+def _choose_pixels(charges: Outputs, seed: int) -> NDArray[np.int64]:
+    """Choose a pixel of each charge, then other hits, then empty pixels; ascending."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(charges))
+    _, firsts = np.unique(charges[order], return_index=True)
+    one_of_each = order[firsts]
+    rest = order[~np.isin(order, one_of_each)]
+    is_hit = charges[rest] > 0
+    hits = rest[is_hit][: _MAX_HITS - len(one_of_each)]
+    empty = rest[~is_hit][: _N_PIXELS - len(one_of_each) - len(hits)]
+    return np.sort(np.concatenate([one_of_each, hits, empty]))
+
+
+def _round(value: float) -> float:
+    """Keep two digits: the same on every machine."""
+    return float(f"{value:.2g}")

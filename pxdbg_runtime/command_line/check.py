@@ -1,0 +1,92 @@
+"""``pxdbg check``: whether this machine computes the known images of graphs rightly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pxdbg_runtime.command_line.console import FAILURE, failures_reported, stdout
+from pxdbg_runtime.devices import device_model
+from pxdbg_runtime.errors import InferenceError, ProviderError
+from pxdbg_runtime.graph_file import GraphFile
+from pxdbg_runtime.providers import CPU, import_onnxruntime
+from pxdbg_runtime.session import ImageSession
+from pxdbg_runtime.shipped import find_graph, shipped_graphs
+from pxdbg_runtime.verification import check_known_answers, describe_failure
+
+__all__ = ["check"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """The result of one graph on one provider."""
+
+    state: str
+    colour: str
+    cells: tuple[str, ...] = ("", "", "")
+    remark: str = ""
+
+
+def check(
+    model: Annotated[
+        str | None,
+        typer.Argument(show_default="all shipped graphs", help="Name of a shipped model, or path of a graph (.onnx)."),
+    ] = None,
+) -> None:
+    """Check that this machine computes graphs rightly: the known images of each graph, on each execution provider.
+
+    Differences are shown beside what the card allows. The card of a graph holds reference outputs of a few images, made at export. A release of ONNX Runtime that computes them
+    wrongly, on this CPU or GPU, is named, and the exit code is 1.
+    """
+    with failures_reported():
+        onnxruntime = import_onnxruntime()
+        table = Table("graph", "provider", "result", "largest difference", "mean difference", "time")
+        rows = []
+        for graph in _find_graphs(model):
+            for provider in onnxruntime.get_available_providers():
+                row = _check_graph(graph, provider)
+                rows.append(row)
+                name = f"{graph.card.name} {graph.card.precision}"
+                short = provider.removesuffix("ExecutionProvider")
+                table.add_row(name, short, Text(row.state, style=row.colour), *row.cells)
+        stdout.print(f"ONNX Runtime {onnxruntime.__version__}; CPU: {device_model(CPU, {})}", soft_wrap=True)
+        stdout.print(table)
+        for remark in dict.fromkeys(row.remark for row in rows if row.remark):
+            stdout.print(remark, markup=False, soft_wrap=True)
+        if any(row.state == "wrong" for row in rows) or not any(row.state == "right" for row in rows):
+            raise typer.Exit(FAILURE)
+
+
+def _find_graphs(model: str | None) -> list[GraphFile]:
+    """Find the graph of a path, or the shipped graphs of a model, or all of them."""
+    listed = [each for each in shipped_graphs() if model in (None, each.name)]
+    if model is not None and not listed:
+        return [find_graph(model, None)]
+    return [find_graph(each.name, each.precision, each.target) for each in listed]
+
+
+def _check_graph(graph: GraphFile, provider: str) -> _Row:
+    answers = graph.card.known_answers
+    if answers is None:
+        remark = f"{graph.path} has no known answers: export the checkpoint again."
+        return _Row(state="not checked", colour="yellow", remark=remark)
+    if provider != CPU and graph.card.precision == "int8":
+        return _Row(state="not run", colour="yellow", remark="int8 graphs are for the CPU.")
+    try:
+        session = ImageSession(graph, provider=provider)
+        verdict = check_known_answers(session, answers)
+    except (ProviderError, InferenceError):
+        return _Row(state="not run", colour="yellow", remark=f"Why {provider} does not run: pxdbg providers.")
+    unit = " ADU" if answers.compared == "charges" else ""
+    cells = (
+        f"{verdict.largest_difference:.2g}{unit} (max {answers.tolerance:.2g})",
+        f"{verdict.mean_difference:.2g}{unit} (max {answers.mean_tolerance:.2g})",
+        f"{verdict.seconds:.2f} s",
+    )
+    if verdict.passed:
+        return _Row(state="right", colour="green", cells=cells)
+    return _Row(state="wrong", colour="bold red", cells=cells, remark=describe_failure(session, answers, verdict))

@@ -1,0 +1,65 @@
+"""A command line as a batch system meets it: signals, exit codes, and output that nobody may be reading."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pxdbg_runtime.atomic_file import record_writes
+from pxdbg_runtime.command_line.console import stderr
+from pxdbg_runtime.command_line.output_streams import protect_standard_streams, unwritable_streams
+from pxdbg_runtime.command_line.signals import StopSignals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Program"]
+
+
+class Program(typer.Typer):
+    """A typer app that ends cleanly when it is called as a program.
+
+    - A signal that ends jobs removes the temporary files, is named on the standard error, and gives the exit code
+      128 + its number. More signals change nothing.
+    - What cannot be printed changes no exit code.
+
+    ``name`` is how users call it.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as typer's
+        """Run the command that the arguments name, by default those of the process."""
+        protect_standard_streams()
+        signals = StopSignals()
+        result = None
+        with record_writes() as writes:
+            try:
+                try:
+                    signals.install()
+                    result = super().__call__(*args, **kwargs)
+                finally:
+                    signals.disarm()
+            except BaseException:
+                # With a signal, whatever came up is its consequence.
+                if signals.received is None:
+                    raise
+            finally:
+                for name, error in unwritable_streams():
+                    stderr.print(f"The {name} could not be written: {error.strerror}.", soft_wrap=True)
+                signals.end()
+        if signals.received is None:
+            return result
+        for each in writes:
+            each.remove()
+        written = ", ".join(str(each.target) for each in writes if each.is_in_place())
+        outcome = f"{written} had been written" if written else "nothing was written"
+        stderr.print(f"{self._called_as(args)} was stopped by {signals.received.name}: {outcome}.", soft_wrap=True)
+        sys.exit(128 + signals.received)
+
+    def _called_as(self, args: Sequence[Any]) -> str:
+        name = self.info.name if isinstance(self.info.name, str) else "The program"
+        words = args[0] if args else sys.argv[1:]
+        commands = {each.name or getattr(each.callback, "__name__", "") for each in self.registered_commands}
+        command = [word for word in words if word in commands][:1] if len(commands) > 1 else []
+        return " ".join([name, *command])

@@ -1,0 +1,50 @@
+"""Text of users' files that is printed: nothing in it can steer a terminal."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+__all__ = ["keep_colours", "make_safe"]
+
+_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of control and format characters (bidirectional overrides), surrogates, line separators."""
+_COLOURS: Final = re.compile(r"(\x1b\[[0-9;:]*m)")
+
+
+def make_safe(text: str) -> str:
+    r"""Spell out the characters that a terminal would obey instead of showing.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+        Line breaks and tabs stay; a terminal's escape becomes the four characters ``\x1b``.
+
+    Examples
+    --------
+    >>> print(make_safe("a\x1b[2Jb"))
+    a\x1b[2Jb
+    """
+    if text.isprintable():  # almost always
+        return text
+    return "".join(_spell(character) if _is_unsafe(character) else character for character in text)
+
+
+def keep_colours(text: str) -> str:
+    """Spell out what `make_safe` does, but leave the sequences that choose colours."""
+    if text.isprintable():
+        return text
+    return "".join(part if _COLOURS.fullmatch(part) else make_safe(part) for part in _COLOURS.split(text))
+
+
+def _is_unsafe(character: str) -> bool:
+    return character not in "\n\t" and unicodedata.category(character) in _UNSAFE
+
+
+def _spell(character: str) -> str:
+    return character.encode("unicode_escape").decode()

@@ -1,0 +1,132 @@
+"""Signals that end a command: the first one unwinds it, those that follow do not disturb the clean-up."""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import signal
+import sys
+import threading
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+__all__ = ["StopSignals", "Stopped", "is_stopped", "raise_if_stopped"]
+
+_NAMES: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGBREAK")
+"""How users, terminals and batch systems end a job, or say that they soon will; not every platform has them all."""
+
+_RETRY_S: Final = 0.05
+
+
+class Stopped(BaseException):
+    """A signal ended the command. No `Exception`, so that nothing takes it for a failure of its own."""
+
+
+class StopSignals:
+    """Handlers of the signals that end a command.
+
+    Attributes
+    ----------
+    received : signal.Signals or None
+        The first that came.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._is_armed = True
+        self._under_way: weakref.ref[Stopped] | None = None
+        self._report_lost: Callable[[sys.UnraisableHookArgs], Any] | None = None
+        self._replaced: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int] = {}
+
+    def install(self) -> None:
+        """Handle the signals whose effect is the default one: a signal that the parent ignores (nohup) stays ignored.
+
+        Does nothing outside the main thread, where Python handles no signals.
+        """
+        global _current  # noqa: PLW0603  # signals are the process's
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name in _NAMES:
+            number = getattr(signal, name, None)
+            if number is None:
+                continue
+            handler = signal.getsignal(number)
+            if handler in {signal.SIG_DFL, signal.default_int_handler}:
+                self._replaced[number] = handler
+                signal.signal(number, self._handle)
+        self._report_lost = sys.unraisablehook
+        sys.unraisablehook = self._handle_lost
+        _current = self
+
+    def disarm(self) -> None:
+        """Note signals from now on, and raise nothing."""
+        self._is_armed = False
+
+    def end(self) -> None:
+        """Put the handlers back that were there before; after a signal ignore others, because the process ends.
+
+        When the interpreter shuts down they are ignored in any case: the exit code is known.
+        """
+        atexit.register(self._ignore)
+        if self._report_lost is not None:
+            sys.unraisablehook = self._report_lost
+        for number, handler in self._replaced.items():
+            signal.signal(number, handler if self.received is None else signal.SIG_IGN)
+
+    def raise_if_received(self) -> None:
+        """Raise `Stopped` if a signal came and its exception got lost in code that ignores exceptions."""
+        if self.received is None or not self._is_armed:
+            return
+        if self._under_way is None or self._under_way() is None:
+            stopped = Stopped(self.received.name)
+            self._under_way = weakref.ref(stopped)
+            try:
+                raise stopped
+            finally:
+                del stopped  # else its traceback would keep it alive
+
+    def _handle_lost(self, lost: sys.UnraisableHookArgs) -> None:
+        """Raise again soon what came while Python was called from C (numba, ctypes), where exceptions are dropped."""
+        if isinstance(lost.exc_value, Stopped) and self.received is not None:
+            self._under_way = None
+            again = threading.Timer(_RETRY_S, _interrupt_main_thread, [self.received])
+            again.daemon = True
+            with suppress(RuntimeError):  # no more threads: `raise_if_stopped` has to do
+                again.start()
+        elif self._report_lost is not None:
+            self._report_lost(lost)
+
+    def _ignore(self) -> None:
+        for number in self._replaced:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is None:
+            self.received = signal.Signals(number)
+        self.raise_if_received()
+
+
+def _interrupt_main_thread(number: signal.Signals) -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)  # also ends a wait
+    else:
+        _thread.interrupt_main(number)
+
+
+_current: StopSignals | None = None
+
+
+def is_stopped() -> bool:
+    """Whether a signal has ended the command that runs: errors from then on are consequences."""
+    return _current is not None and _current.received is not None
+
+
+def raise_if_stopped() -> None:
+    """Raise `Stopped` if a signal has ended the command that runs, and its exception got lost."""
+    if _current is not None:
+        _current.raise_if_received()

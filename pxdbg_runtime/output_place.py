@@ -1,0 +1,117 @@
+"""Where an output file goes: through links, and only where it can take the place of what is there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from pxdbg_runtime.errors import OutputError
+
+__all__ = ["check_replaceable", "find_place", "mode_to_create", "take_over_mode"]
+
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_NOT_A_FILE: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def find_place(target: Path) -> Path:
+    """Follow links to where the file is, or shall be.
+
+    Raises
+    ------
+    OutputError
+        If there is no such folder, or the target is none that can be a file.
+    OSError
+        If its name is too long, links form a loop, or a folder may not be entered.
+    """
+    place = Path(os.path.realpath(target))
+    if not os.path.isdir(place.parent):  # noqa: PTH112  # Path raises for a name that is too long
+        with suppress(FileNotFoundError):
+            os.stat(f"{place.parent}{os.sep}")  # noqa: PTH116  # raises if there is another reason
+        folder = place.parent if target.is_symlink() else target.parent
+        message = f"{target} cannot be written: the folder {folder} does not exist."
+        raise OutputError(target, message)
+    try:
+        status = os.stat(target)  # noqa: PTH116  # also of links that form a loop
+    except FileNotFoundError:
+        return place
+    kind = _NOT_A_FILE.get(stat.S_IFMT(status.st_mode))
+    if kind is not None:
+        message = f"{target} is {kind}: expected the name of a file to write."
+        raise OutputError(target, message)
+    return place
+
+
+def check_replaceable(target: Path, place: Path) -> None:
+    """Check that a new file can take the place of the one that is there.
+
+    Raises
+    ------
+    OutputError
+        If it is a mount point, or another user's in a sticky folder.
+    OSError
+        If it is immutable or on a read-only disk.
+    """
+    try:
+        status = place.stat()
+    except FileNotFoundError:
+        return
+    if _is_mount_point(place):
+        message = f"{target} cannot be replaced: it is a mount point. Write to another file."
+        raise OutputError(target, message)
+    folder = place.parent.stat()
+    if (
+        folder.st_mode & stat.S_ISVTX
+        and hasattr(os, "geteuid")
+        and os.geteuid() not in {0, status.st_uid, folder.st_uid}
+    ):
+        message = f"{target} cannot be replaced: it is another user's file in a sticky folder. Write to another file."
+        raise OutputError(target, message)
+    try:
+        os.close(os.open(place, os.O_WRONLY))
+    except OSError as error:
+        # A file without write permission can be replaced; one that is immutable, or on a read-only disk, cannot.
+        if error.errno in {errno.EPERM, errno.EROFS}:
+            raise
+
+
+def _is_mount_point(place: Path) -> bool:
+    """Whether something is mounted on a file, where the system tells (Linux)."""
+    try:
+        mounts = _MOUNTS.read_bytes()
+    except OSError:
+        return False
+    spelled = re.sub(rb"[ \t\n\\]", lambda found: b"\\%03o" % found[0][0], os.fsencode(place))
+    return any(fields[4:5] == [spelled] for fields in map(bytes.split, mounts.splitlines()))
+
+
+def mode_to_create(place: Path) -> int:
+    """Give the mode to make the temporary file with: nobody else's where it replaces a file, else the umask's."""
+    return stat.S_IRUSR | stat.S_IWUSR if place.exists() else 0o666
+
+
+def take_over_mode(place: Path, partial: Path) -> None:
+    """Give the new file the mode of the old one, and its group."""
+    try:
+        old = place.stat()
+    except FileNotFoundError:
+        return
+    mode = stat.S_IMODE(old.st_mode) & 0o777
+    if hasattr(os, "chown") and partial.stat().st_gid != old.st_gid:
+        try:
+            os.chown(partial, -1, old.st_gid)
+        except OSError:
+            # Another group gets no more than all the others.
+            mode = mode & ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
+    with suppress(OSError):  # a disk that knows no modes
+        partial.chmod(mode)

@@ -1,0 +1,173 @@
+"""Batches that are computed ahead: a run that nobody waits for any more ends, even of a graph that never does."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pxdbg_runtime.batches import compute_batches
+from pxdbg_runtime.errors import InferenceError
+from pxdbg_runtime.session import ImageSession
+from tests.graphs import EVENT_WIDE_CARD, event_wide_images, event_wide_model, written
+
+if TYPE_CHECKING:
+    import onnx
+
+    from pxdbg_runtime.graph_file import GraphFile
+
+N_ITERATIONS: Final = 10**9
+"""Of the loop for each sensor but the first: hours."""
+LONG_S: Final = 120.0
+"""More than anything here takes, if it ends."""
+
+RUN_AND_INTERRUPT: Final = """
+import os, signal, sys, threading, time
+from pxdbg_runtime import Generator
+
+generator = Generator(sys.argv[1], seed=1, provider="cpu", batch_size=1)
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+def interrupt(numbers):
+    for number in numbers:
+        time.sleep(0.3 if number is numbers[0] else 0.05)
+        signal.raise_signal(number) if os.name == "nt" else os.kill(os.getpid(), number)
+
+for make, numbers in (
+    (generator.generate, [signal.SIGINT]),
+    (generator.generate_images, [signal.SIGTERM]),
+    (lambda event: list(generator.stream([event])), [signal.SIGTERM, signal.SIGINT, signal.SIGINT]),
+):
+    sender = threading.Thread(target=interrupt, args=(numbers,))
+    sender.start()
+    try:
+        make(0)
+    except (KeyboardInterrupt, SystemExit) as error:
+        raised = type(error).__name__
+    while sender.is_alive():  # what comes after the clean-up is the caller's
+        try:
+            time.sleep(0.01)
+        except (KeyboardInterrupt, SystemExit):
+            pass
+    print(raised, threading.active_count(), flush=True)
+"""
+END_AT_ONCE: Final = """
+import os, signal, sys, threading, time
+from pxdbg_runtime import Generator
+generator = Generator(sys.argv[1], seed=1, provider="cpu", batch_size=1)
+def interrupt():
+    time.sleep(0.3)
+    for _ in range(int(sys.argv[2])):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+threading.Thread(target=interrupt, daemon=True).start()
+generator.generate(0)
+"""
+
+
+def endless_model() -> onnx.ModelProto:
+    """Make a graph that never ends but for sensor 0."""
+    model = event_wide_model()
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["goes_on"], ["still_goes_on"]),
+            helper.make_node("Mul", ["value", "one"], ["next_value"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("iteration", TensorProto.INT64, []),
+            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value", TensorProto.FLOAT, [None]),
+        ],
+        [
+            helper.make_tensor_value_info("still_goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next_value", TensorProto.FLOAT, [None]),
+        ],
+    )
+    (level,) = (node for node in model.graph.node if "level" in node.output)
+    place = list(model.graph.node).index(level)
+    level.input[0] = "late_level"
+    for name, value in (("many", np.int64(N_ITERATIONS)), ("yes", np.bool_(True))):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    model.graph.node.insert(
+        place, helper.make_node("Loop", ["n_iterations", "yes", "flat_level"], ["late_level"], body=body)
+    )
+    model.graph.node.insert(place, helper.make_node("Mul", ["first_sensor", "many"], ["n_iterations"]))
+    model.graph.node.insert(place, helper.make_node("ReduceMin", ["number"], ["first_sensor"], keepdims=0))
+    return model
+
+
+@pytest.fixture(scope="module")
+def endless_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
+    return written(tmp_path_factory.mktemp("endless") / "endless.onnx", endless_model(), EVENT_WIDE_CARD)
+
+
+def draws_of(seed: int) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=(40, n)).astype(np.float32) for name, n in (("latent", 2), ("mood", 3))}
+
+
+def test_batches_are_those_of_the_sensors_asked_for(event_wide_graph: GraphFile) -> None:
+    draws = draws_of(1)
+    expected = event_wide_images(draws["latent"], draws["mood"])
+    session = ImageSession(event_wide_graph, provider="cpu")
+    for batches in ([range(40)], [range(3, 4)], [range(3), range(3, 5), range(30, 37), range(1)]):
+        found = [(sensors, images.copy()) for sensors, images in compute_batches(session, batches, draws)]
+        assert [sensors for sensors, _ in found] == batches
+        for sensors, images in found:
+            assert np.array_equal(images, expected[sensors.start : sensors.stop])
+
+
+def test_a_consumer_that_stops_ends_the_batch_that_is_computed_ahead(endless_graph: GraphFile) -> None:
+    session = ImageSession(endless_graph, provider="cpu")
+    n_threads = threading.active_count()
+    start = time.monotonic()
+    batches = compute_batches(session, [range(1), range(1, 2)], draws_of(1))
+    assert next(batches)[0] == range(1)
+    batches.close()
+    assert list(batches) == []
+    assert threading.active_count() == n_threads
+    with pytest.raises(ValueError, match="the consumer's own"):
+        _fail_in_use(session)
+    assert time.monotonic() - start < LONG_S
+    assert session.images(range(1), draws_of(1)).shape == (1, 250, 768)
+
+
+def _fail_in_use(session: ImageSession) -> None:
+    with closing(compute_batches(session, [range(1), range(1, 2)], draws_of(1))) as batches:
+        for _ in batches:
+            message = "the consumer's own"
+            raise ValueError(message)
+
+
+def test_a_run_that_is_terminated_is_an_error_of_whoever_waits_for_it(endless_graph: GraphFile) -> None:
+    session = ImageSession(endless_graph, provider="cpu")
+    run = session.new_run()
+    run.terminate = True
+    with pytest.raises(InferenceError, match="terminate flag"):
+        session.images(range(1, 2), draws_of(1), run=run)
+
+
+def test_a_signal_ends_a_graph_that_never_ends(endless_graph: GraphFile) -> None:
+    command = [sys.executable, "-c", RUN_AND_INTERRUPT, str(endless_graph.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG_S)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["KeyboardInterrupt 1", "SystemExit 1", "SystemExit 1"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends a process there")
+@pytest.mark.parametrize("n_signals", [1, 3])
+def test_a_process_that_is_interrupted_ends_without_an_abort(endless_graph: GraphFile, n_signals: int) -> None:
+    command = [sys.executable, "-c", END_AT_ONCE, str(endless_graph.path), str(n_signals)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG_S)
+    assert done.returncode == -signal.SIGINT
+    assert "terminate called" not in done.stderr
+    assert done.stderr.endswith("KeyboardInterrupt\n")

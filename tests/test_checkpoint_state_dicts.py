@@ -1,0 +1,313 @@
+"""The generator is found wherever a training program left it, and what else is there is named."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import enum
+import types
+from collections import OrderedDict, defaultdict, deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export.checkpoint import load_checkpoint, state_dicts
+from export.errors import CheckpointError
+from export.models import FAMILIES
+from tests.checkpoints import SmallNet, light_state, random_model, save
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from export.models import GeneratorModule
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def small_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "small", SmallNet)
+
+
+@pytest.fixture
+def model() -> GeneratorModule:
+    return random_model("small", seed=5)
+
+
+def other_state() -> State:
+    """Make the state dict of another generator of the family."""
+    return dict(random_model("small", seed=6).state_dict())
+
+
+def discriminator_state() -> State:
+    discriminator = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 1))
+    return dict(discriminator.state_dict())
+
+
+def under(prefix: str, state: State) -> State:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def require_found(
+    content: object, folder: Path, model: GeneratorModule, path: str | None, *, weights: str | None = None
+) -> None:
+    """Require that the weights of a model are found in a file, and that it is said where."""
+    told: list[str] = []
+    found = load_checkpoint(save(content, folder / "generator.pt"), "small", wrapper=weights, tell=told.append)
+    for key, value in model.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(found.state_dict()[key], value), key
+    assert told == ([] if path is None else [f"took the state dict at {path}"])
+
+
+# Prefixes
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [
+        ("module.", "module"),
+        ("module.module.", "module.module"),
+        ("_orig_mod.", None),
+        ("module._orig_mod.", "module"),
+        ("_orig_mod._orig_mod.", None),
+        ("_fsdp_wrapped_module._checkpoint_wrapped_module.", None),
+        ("generator.", "generator"),
+        ("netG.module.", "netG.module"),
+        ("gan.networks.G_1.", "gan.networks.G_1"),
+    ],
+)
+def test_any_common_prefix_is_dropped(model: GeneratorModule, tmp_path: Path, prefix: str, path: str | None) -> None:
+    require_found(under(prefix, model.state_dict()), tmp_path, model, path)
+
+
+def test_the_state_dict_of_an_averaged_model_is_found(model: GeneratorModule, tmp_path: Path) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    averaged.update_parameters(model)
+    require_found(averaged.state_dict(), tmp_path, model, "module")
+
+
+def test_a_compiled_layer_within_the_model_is_found(model: GeneratorModule, tmp_path: Path) -> None:
+    state = {key.replace("conv.", "conv._orig_mod."): value for key, value in model.state_dict().items()}
+    require_found(state, tmp_path, model, None)
+
+
+def test_a_counter_of_averages_may_stand_beside_the_weights(model: GeneratorModule, tmp_path: Path) -> None:
+    require_found({"n_averaged": torch.tensor(3), **model.state_dict()}, tmp_path, model, None)
+
+
+def test_a_key_with_and_without_a_wrapper_is_two_weights(model: GeneratorModule, tmp_path: Path) -> None:
+    content = {"_orig_mod.fc.bias": torch.ones(12), **model.state_dict()}
+    with pytest.raises(CheckpointError, match=r"it holds _orig_mod\.fc\.bias, which is not known\.$"):
+        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
+    twice = {"fc.bias": torch.ones(12), "fc": {"bias": torch.zeros(12)}}
+    with pytest.raises(CheckpointError, match=r"holds two tensors under 'fc\.bias': save the state dict alone"):
+        load_checkpoint(save(twice, tmp_path / "twice.pt"), "small")
+
+
+# Containers
+
+
+def beside_a_discriminator(state: State) -> object:
+    both = under("generator.", state) | under("discriminator.", discriminator_state())
+    optimizer = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-4}]}
+    return {"epoch": 12, "state_dict": both, "optimizer_states": [optimizer, optimizer], "lr_schedulers": []}
+
+
+@pytest.mark.parametrize(
+    ("pack", "path"),
+    [
+        (lambda state: {"model_state_dict": state, "epoch": 3}, "model_state_dict"),
+        (lambda state: {"G": state, "D": discriminator_state()}, "G"),
+        (lambda state: {"networks": {"generator": {"weights": OrderedDict(state)}}}, "networks.generator.weights"),
+        (lambda state: {"ema": {"decay": 0.999, "shadow": under("module.", state)}}, "ema.shadow.module"),
+        (lambda state: {"initted": torch.tensor(True), **under("ema_model.", state)}, "ema_model"),
+        (lambda state: [("epoch", 3), {"nets": (state, discriminator_state())}], "1.nets.0"),
+        (beside_a_discriminator, "state_dict.generator"),
+        (lambda state: {"epoch": 3, "lr": 1e-4, **state}, None),
+        (lambda state: {key: state[key] for key in reversed(state)}, None),
+    ],
+    ids=["model_state_dict", "G", "nested", "ema", "ema-pytorch", "lists", "lightning", "beside", "other-order"],
+)
+def test_the_one_state_dict_that_fits_is_found(
+    model: GeneratorModule, tmp_path: Path, pack: Callable[[State], object], path: str | None
+) -> None:
+    require_found(pack(dict(model.state_dict())), tmp_path, model, path)
+
+
+def test_layers_saved_each_for_itself_are_found(model: GeneratorModule, tmp_path: Path) -> None:
+    content = {"G": {name: layer.state_dict() for name, layer in model.named_children()}}
+    require_found(content, tmp_path, model, "G")
+
+
+def test_of_two_that_have_the_keys_that_of_the_right_shapes_is_taken(model: GeneratorModule, tmp_path: Path) -> None:
+    wide = {key: torch.cat([value, value]) if value.ndim else value for key, value in other_state().items()}
+    require_found({"D": wide, "G": dict(model.state_dict())}, tmp_path, model, "G")
+
+
+# What lies beside the weights
+
+
+class Stage(enum.Enum):
+    """As a training program defines one."""
+
+    WARM = "warm"
+
+
+@dataclass
+class Settings:
+    """As a training program defines them."""
+
+    width: int
+    stage: Stage
+
+
+class AttributeDict(dict[str, object]):
+    """As Lightning keeps hyper parameters."""
+
+
+class Slotted:
+    """An object whose state is no dictionary."""
+
+    __slots__ = ("width",)
+
+    def __init__(self) -> None:
+        self.width = 3
+
+
+HARMLESS = {
+    "numpy": [
+        np.float64(0.5),
+        np.int64(3),
+        np.bool_(True),
+        np.arange(3),
+        np.dtype("f4"),
+        np.float32,
+        np.random.default_rng(),
+    ],
+    "paths": [Path("runs/1"), dt.datetime(2026, 1, 2, tzinfo=dt.UTC), dt.timedelta(1)],
+    "options": argparse.Namespace(width=3, folder=Path("a")),
+    "plain": [types.SimpleNamespace(a=1), OrderedDict(a=1), defaultdict(list, a=[1]), deque([1, 2]), frozenset({1})],
+    "own": [Settings(3, Stage.WARM), AttributeDict(width=3), Stage.WARM],
+    "numbers": [1, 0.5, None, True, 2**80, "text", b"bytes", {1, 2}, 1j, range(3)],
+    "torch": [torch.Size([2]), torch.float16, torch.device("cpu"), torch.Generator().get_state()],
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_what_is_no_tensor_is_left_aside(model: GeneratorModule, tmp_path: Path, legacy: bool) -> None:
+    loss = {} if legacy else {"loss": nn.BCELoss(), "activation": nn.ReLU}  # the legacy format stores source code
+    content = {"hyper_parameters": HARMLESS | loss, **HARMLESS, "state_dict": under("generator.", model.state_dict())}
+    path = save(content, tmp_path / "generator.ckpt", legacy=legacy)
+    found = load_checkpoint(path, "small")
+    assert torch.equal(found.state_dict()["fc.weight"], model.state_dict()["fc.weight"])
+
+
+def test_a_state_dict_within_an_object_is_found(model: GeneratorModule, tmp_path: Path) -> None:
+    content = {"run": argparse.Namespace(step=3, generator=dict(model.state_dict()))}
+    require_found(content, tmp_path, model, "run.generator")
+
+
+def test_an_object_that_cannot_be_left_aside_is_named(tmp_path: Path) -> None:
+    path = save({"model": light_state("small"), "settings": Slotted()}, tmp_path / "generator.pt")
+    expected = (
+        r"holds objects that cannot be left aside \(tests\.\S+\.Slotted\): save the state dict alone, torch\.save"
+    )
+    with pytest.raises(CheckpointError, match=expected):
+        load_checkpoint(path, "small")
+
+
+def test_a_file_that_holds_itself_twice_is_refused(
+    model: GeneratorModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_dicts, "_MOST_NODES", 5000)
+    content: dict[str, object] = {"G": dict(model.state_dict())}
+    content["again"] = [content, content]
+    with pytest.raises(CheckpointError, match=r"holds more than 5,000 entries, or itself"):
+        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
+
+
+# Several, and none
+
+
+def test_of_several_the_paths_are_listed_and_each_can_be_named(model: GeneratorModule, tmp_path: Path) -> None:
+    state = dict(model.state_dict())
+    content = {"G": other_state(), "g_ema": under("module.", state), "ema": {"shadow": other_state()}, "D": {}}
+    expected = r"holds several state dicts, G, g_ema\.module and ema\.shadow: choose with --weights\.$"
+    with pytest.raises(CheckpointError, match=expected):
+        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
+    require_found(content, tmp_path, model, "g_ema.module", weights="g_ema")
+    require_found(content, tmp_path, model, "g_ema.module", weights="g_ema.module")
+    content = {"ema": {"shadow": state, "backup": other_state()}, **under("net.", other_state())}
+    require_found(content, tmp_path, model, "ema.shadow", weights="ema.shadow")
+    with pytest.raises(CheckpointError, match=r"several state dicts, ema\.shadow and ema\.backup: choose"):
+        load_checkpoint(tmp_path / "generator.pt", "small", wrapper="ema")
+
+
+def test_the_top_of_a_file_can_be_named(model: GeneratorModule, tmp_path: Path) -> None:
+    content = {**model.state_dict(), "ema": other_state()}
+    with pytest.raises(CheckpointError, match=r"several state dicts, \. \(the top of the file\) and ema: choose"):
+        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
+    require_found(content, tmp_path, model, None, weights=".")
+
+
+def test_a_path_where_none_lies_is_refused_with_those_that_fit(tmp_path: Path) -> None:
+    content = {"G": light_state("small"), "ema": {"decay": 0.5}}
+    path = save(content, tmp_path / "generator.pt")
+    for weights in ("ema", "g_ema", "G.fc", "state_dict"):
+        with pytest.raises(CheckpointError, match=rf"holds no state dict under '{weights}' \(found: G\)\.$"):
+            load_checkpoint(path, "small", wrapper=weights)
+    bare = save(light_state("small"), tmp_path / "bare.pt")
+    with pytest.raises(
+        CheckpointError, match=r"holds no state dict under 'ema' \(found: \. \(the top of the file\)\)\.$"
+    ):
+        load_checkpoint(bare, "small", wrapper="ema")
+
+
+def test_the_nearest_candidate_is_named_with_what_it_lacks(tmp_path: Path) -> None:
+    state = light_state("small")
+    lacking = {key: value for key, value in state.items() if key != "conv.weight"}
+    content = {
+        "D": discriminator_state(),
+        "nets": {"G": {**lacking, "conv.wieght": torch.zeros(1)}, "H": {"fc.bias": state["fc.bias"]}},
+    }
+    expected = (
+        r"is not that of a small: under 'nets\.G' it lacks conv\.weight and holds conv\.wieght, which is not known\.$"
+    )
+    with pytest.raises(CheckpointError, match=expected):
+        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
+    with pytest.raises(
+        CheckpointError,
+        match=r"under 'nets\.H' it lacks conv\.bias, conv\.weight, fc\.weight, last\.bias and 5 more\.$",
+    ):
+        load_checkpoint(tmp_path / "generator.pt", "small", wrapper="nets.H")
+
+
+@pytest.mark.parametrize(("family", "other"), [("convnet", "resnet"), ("small", "convnet")])
+def test_a_nested_state_dict_of_another_family_is_recognised(tmp_path: Path, family: str, other: str) -> None:
+    path = save({"D": discriminator_state(), "g": under("module.", light_state(other))}, tmp_path / "generator.pt")
+    with pytest.raises(CheckpointError, match=rf"is that of a {other}, not of a {family}: pass --model {other}\.$"):
+        load_checkpoint(path, family)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (torch.zeros(2), "holds a Tensor: expected a state dict"),
+        (None, "holds a NoneType: expected a state dict"),
+        ({}, r"holds no weights of a small, such as fc\.weight: it holds no tensors\.$"),
+        ([torch.zeros(2)], r"holds no weights of a small, such as fc\.weight: its tensors are 0\.$"),
+        ({0: torch.zeros(2), "a": {"b": torch.zeros(2)}}, r"such as fc\.weight: its tensors are 0, a\.b\.$"),
+        (discriminator_state(), r"its tensors are 0\.bias, 0\.weight, 1\.bias, 1\.num_batches_tracked and 5 more\.$"),
+        ({"fc.weight": [0.5, 0.5]}, r"holds list under 'fc\.weight': expected a tensor\.$"),
+        ({"model": {"fc.weight": np.zeros(2)}}, r"holds ndarray under 'model\.fc\.weight': expected a tensor\.$"),
+    ],
+)
+def test_what_holds_no_state_dict_is_refused(tmp_path: Path, content: object, expected: str) -> None:
+    with pytest.raises(CheckpointError, match=expected):
+        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")

@@ -1,0 +1,317 @@
+"""Signals that end a job: no file stays, one sentence, exit code 128 + signal; more signals change nothing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from benchmarks.__main__ import app as benchmarks_app
+from export.__main__ import app as export_app
+from export.payload import app as payload_app
+from export.standin.__main__ import app as standin_app
+from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.command_line import app as pxdbg_app
+from pxdbg_runtime.command_line import signals
+from pxdbg_runtime.command_line.console import failures_reported
+from pxdbg_runtime.command_line.program import Program
+from pxdbg_runtime.command_line.progress import track
+from pxdbg_runtime.errors import InferenceError
+from tests.graphs import LATENT_CARD, latent_model, written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import typer
+
+    from pxdbg_runtime.graph_file import GraphFile
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+NAMES: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2")
+PXDBG: Final = """
+import signal
+for name in ("SIGINT", "SIGHUP"):  # whoever runs the tests may ignore them
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pxdbg_runtime.command_line import app
+app(prog_name="pxdbg")
+"""
+TOOL: Final = """
+import atexit, sys, time
+from pathlib import Path
+from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.command_line.program import Program
+
+app = Program(name="tool", add_completion=False)
+
+def work(path: Path, phase: str) -> None:
+    if phase == "shutdown":
+        atexit.register(lambda: time.sleep(1))
+        atexit.register(lambda: print("ready", flush=True))
+    with written_whole(path) as partial:
+        try:
+            partial.write_text("half")
+            if phase == "clean-up":
+                print("ready", flush=True)
+                time.sleep(30)
+        finally:
+            if phase == "clean-up":
+                print("cleaning", flush=True)
+                time.sleep(0.5)
+                print("clean", flush=True)
+
+app.command()(work)
+app()
+"""
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Give a function that starts a script, and end at last what it started."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start_script(script: str, *arguments: str | Path, folder: Path) -> subprocess.Popen[str]:
+        code = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r})\n{script}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start_script
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+@pytest.fixture
+def defaults() -> Iterator[None]:
+    """Give each signal its default handler, and put the present one back at the end."""
+    numbers = [getattr(signal, name) for name in NAMES]
+    before = [signal.getsignal(number) for number in numbers]
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)
+    signals._current = None
+    yield
+    signals._current = None
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def program(command: Callable[[], None]) -> Program:
+    app = Program(name="tool", add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    return app
+
+
+def exit_code(command: Callable[[], None]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        program(command)([])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
+    return written(
+        tmp_path_factory.mktemp("signals") / "tiny.onnx", latent_model(), replace(LATENT_CARD, min_charge=20)
+    )
+
+
+def test_a_signal_ends_generate_and_leaves_nothing(tmp_path: Path, graph: GraphFile, start: Start) -> None:
+    processes = []
+    for number, name in enumerate(("SIGTERM", "SIGINT", "SIGXCPU")):
+        folder = tmp_path / name
+        folder.mkdir()
+        output = f"bg{'.parquet' if number % 2 else '.npz'}"
+        options = ("--model", graph.path, "--events", "1000000", "--output", output)
+        processes.append((name, folder, start(PXDBG, "generate", *options, folder=folder)))
+    for number, (name, folder, process) in enumerate(processes):
+        deadline = time.monotonic() + 60
+        while not list(folder.glob(".bg.*.partial")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05 * number)  # at another moment of an event
+        for wait_s in (0.002, 0.05, 0.05):  # others come soon, and during the clean-up
+            process.send_signal(getattr(signal, name))
+            time.sleep(wait_s)
+    for name, folder, process in processes:
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 128 + getattr(signal, name), stderr
+        assert stderr.splitlines()[-1] == f"pxdbg generate was stopped by {name}: nothing was written."
+        assert "Traceback" not in stderr
+        assert "terminate" not in stderr
+        assert "Error" not in stderr
+        assert stdout == ""
+        assert list(folder.iterdir()) == []
+
+
+def test_more_signals_change_nothing_in_the_clean_up_and_when_the_interpreter_ends(
+    tmp_path: Path, start: Start
+) -> None:
+    phases = ("clean-up", "shutdown")
+    processes = {phase: start(TOOL, f"{phase}.txt", phase, folder=tmp_path) for phase in phases}
+    for phase, process in processes.items():
+        assert line_of(process) == "ready\n"
+        process.send_signal(signal.SIGUSR1)
+        if phase == "clean-up":
+            assert line_of(process) == "cleaning\n"
+        for name in NAMES * 3:
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.005)
+    done = {phase: (*process.communicate(timeout=30), process.returncode) for phase, process in processes.items()}
+    assert done["clean-up"] == ("clean\n", "tool was stopped by SIGUSR1: nothing was written.\n", 128 + signal.SIGUSR1)
+    assert done["shutdown"] == ("", "", 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["shutdown.txt"]
+
+
+def test_a_signal_that_the_parent_ignores_stays_ignored(tmp_path: Path, start: Start) -> None:
+    """As under nohup."""
+    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    process = start(ignoring + TOOL, "x.txt", "clean-up", folder=tmp_path)
+    assert line_of(process) == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired, match="timed out"):
+        process.wait(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert stderr == "tool was stopped by SIGTERM: nothing was written.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("defaults")
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_on_the_way_out_does_not_hide_the_signal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """ONNX Runtime reports a run that was ended as a failure."""
+
+    def command() -> None:
+        with failures_reported(), written_whole(tmp_path / "x"):
+            try:
+                signal.raise_signal(getattr(signal, name))
+            finally:
+                message = "the run was ended"
+                raise InferenceError(message)
+
+    assert exit_code(command) == 128 + getattr(signal, name)
+    assert capsys.readouterr().err == f"tool was stopped by {name}: nothing was written.\n"
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(getattr(signal, name)) is signal.SIG_IGN  # until the process ends
+
+
+@pytest.mark.usefixtures("defaults")
+def test_what_had_been_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        for name in ("a.txt", "b.txt"):
+            with written_whole(tmp_path / name) as partial:
+                partial.write_text("whole")
+        with written_whole(tmp_path / "c.txt"):
+            signal.raise_signal(signal.SIGTERM)
+
+    assert exit_code(command) == 143
+    said = f"tool was stopped by SIGTERM: {tmp_path}/a.txt, {tmp_path}/b.txt had been written.\n"
+    assert capsys.readouterr().err == said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
+class Careless:
+    """Gets a signal where Python drops exceptions, as it does when it is called from C."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("defaults")
+@pytest.mark.parametrize("way", ["the next item", "the next signal", "by itself"])
+def test_a_signal_whose_exception_got_lost_still_ends_the_command(capsys: pytest.CaptureFixture[str], way: str) -> None:
+    came: list[int] = []
+
+    def command() -> None:
+        items = track(range(5), total=5, description="steps") if way == "the next item" else range(5)
+        for number in items:
+            came.append(number)
+            if number == 1 and way == "by itself":
+                Careless()
+                time.sleep(10)
+            elif number == 1:
+                with suppress(BaseException):
+                    signal.raise_signal(signal.SIGTERM)
+            elif number == 2:
+                signal.raise_signal(signal.SIGUSR2)
+
+    assert exit_code(command) == 143
+    assert came == ([0, 1, 2] if way == "the next signal" else [0, 1])
+    assert capsys.readouterr().err.endswith("tool was stopped by SIGTERM: nothing was written.\n")
+
+
+@pytest.mark.usefixtures("defaults")
+def test_handlers_are_there_while_a_command_runs_and_gone_after_it() -> None:
+    seen: list[object] = []
+
+    def command() -> None:
+        seen.extend(signal.getsignal(getattr(signal, name)) for name in NAMES)
+
+    assert exit_code(command) == 0
+    assert len(seen) == len(NAMES)
+    assert all(getattr(each, "__name__", "") == "_handle" for each in seen)
+    assert all(signal.getsignal(getattr(signal, name)) is signal.SIG_DFL for name in NAMES)
+
+
+@pytest.mark.usefixtures("defaults")
+def test_handlers_of_others_and_other_threads_are_left_alone() -> None:
+    def handle(_number: int, _frame: object) -> None: ...
+
+    signal.signal(signal.SIGUSR1, handle)
+    seen: list[object] = []
+
+    def command() -> None:
+        seen.append(signal.getsignal(signal.SIGUSR1))
+
+    assert exit_code(command) == 0
+    thread = threading.Thread(target=lambda: seen.append(exit_code(command)))
+    thread.start()
+    thread.join()
+    assert seen == [handle, handle, 0]
+
+
+@pytest.mark.usefixtures("defaults")
+@pytest.mark.parametrize("missing", [NAMES[2:], ("SIGHUP",)])
+def test_platforms_that_lack_signals(monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]) -> None:
+    for name in missing:
+        monkeypatch.delattr(signal, name)
+    assert exit_code(lambda: signal.raise_signal(signal.SIGTERM)) == 143
+
+
+@pytest.mark.parametrize("app", [pxdbg_app, export_app, payload_app, standin_app, benchmarks_app])
+def test_every_program_of_ours_is_one(app: typer.Typer) -> None:
+    assert isinstance(app, Program)
+    assert app.info.name in {
+        "pxdbg",
+        "python -m export",
+        "python -m export payload",
+        "python -m export.standin",
+        "python -m benchmarks",
+    }

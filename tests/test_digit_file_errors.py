@@ -1,0 +1,57 @@
+"""Errors while digits are written: only those of the file name the file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pxdbg_runtime.digit_files import opened_for_writing
+from pxdbg_runtime.errors import OutputError
+from tests.isolation import file_size_limited
+from tests.test_digit_files import HOW, SAMPLE, each_suffix, names_in, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with opened_for_writing(path, HOW):
+        raise error
+
+
+@each_suffix
+def test_an_error_between_events_is_not_blamed_on_the_file(tmp_path: Path, suffix: str) -> None:
+    """A full disk of numba's cache, for one."""
+    path = tmp_path / f"digits{suffix}"
+    foreign = OSError(errno.ENOSPC, "No space left on device", "/cache/kernels.nbc")
+    with pytest.raises(OSError, match=r"kernels\.nbc") as caught:
+        write_half(path, foreign)
+    assert caught.value is foreign
+    assert names_in(tmp_path) == []
+
+
+def test_an_interrupt_counts_and_not_that_the_file_cannot_be_closed(tmp_path: Path) -> None:
+    path = tmp_path / "digits.parquet"
+    with file_size_limited(10), pytest.raises(KeyboardInterrupt, match="enough"):
+        write_half(path, KeyboardInterrupt("enough"))
+    with (
+        file_size_limited(10),
+        pytest.raises(OutputError, match=r"digits\.parquet cannot be written: .*File too large"),
+        opened_for_writing(path, HOW),
+    ):
+        pass
+    assert names_in(tmp_path) == []
+
+
+@each_suffix
+def test_a_path_that_is_no_utf8(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / os.fsdecode(b"bg\xe9" + suffix.encode())
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    assert write(path, [SAMPLE]).stat().st_size > 0
+    assert names_in(tmp_path) == [path.name]

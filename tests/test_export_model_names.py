@@ -1,0 +1,47 @@
+"""Names of models: one that was given is checked, one that a file gives is made valid and said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from export.__main__ import app
+from export.model_names import check_name, default_name
+from export.models import FAMILIES
+from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.graph_file import read_graph_file
+from tests.checkpoints import FlatNet, flat_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("resnet-2026.pt", "resnet-2026"),
+        ("epoch=12-step=3400.ckpt", "epoch-12-step-3400"),
+        ("générateur v2 (final).pth", "generateur-v2-final"),
+        (".hidden_G.pt", "hidden_G"),
+        ("a" * 240 + ".pt", "a" * 100),
+        ("[bold].pt", "bold"),
+        ("生成器.pt", "resnet"),
+        ("===.pt", "resnet"),
+    ],
+)
+def test_the_name_of_a_file_gives_a_valid_one(file: str, name: str) -> None:
+    assert default_name(Path("runs") / file, "resnet") == check_name(name)
+
+
+@pytest.mark.parametrize("name", ["epoch=12", "a b", "a/b", "", "-a", "é"])
+def test_a_given_name_is_checked(name: str) -> None:
+    with pytest.raises(ArgumentValueError, match=r"^--name must hold letters, digits, '\.', '_' and '-' alone, but is"):
+        check_name(name)
+
+
+def test_a_file_that_lightning_named_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "resnet", FlatNet)
+    checkpoint = flat_checkpoint(tmp_path).rename(tmp_path / "epoch=12-step=3400.ckpt")
+    done = CliRunner().invoke(app, [str(checkpoint), "--model", "resnet", "--output", str(tmp_path / "graphs")])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "named the model epoch-12-step-3400, after its file; --name gives it another name\n" in done.stdout
+    assert read_graph_file(tmp_path / "graphs" / "epoch-12-step-3400-float32.onnx").card.name == "epoch-12-step-3400"

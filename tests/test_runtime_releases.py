@@ -1,0 +1,156 @@
+"""Small graphs, one for each compiler pass and each int8 operator form, against float64: `make runtime-matrix` runs them in old releases.
+
+Their channels fill the blocks of ONNX Runtime's own layout for images, in which most errors of its releases were.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from export.graph.charges import with_charges
+from export.graph.compiler import passes_for, simplified, stages
+from export.graph.half import in_half_precision
+from tests.graphs import THRESHOLDS
+from tests.int8_sketches import chain, lowered, residual, whole
+from tests.small_graphs import SmallGraph, plain_generator, residual_generator, run_by_onnxruntime
+from tests.test_int8_operators import require_plain_integers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from export.graph import Target
+
+    Writer = Callable[..., onnx.ModelProto]
+
+CHANNELS: Final = (32, 32, 16)
+N_LATENTS: Final = 8
+ROUNDING: Final = 1e-5
+HALF_ROUNDING: Final = 0.02
+WRITERS: Final = {"plain": plain_generator, "residual": residual_generator}
+
+
+def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a float32 model with all its numbers in float64; scales of Resize stay as they must be."""
+    exact = onnx.ModelProto()
+    exact.CopyFrom(model)
+    scales = {node.input[2] for node in exact.graph.node if node.op_type == "Resize"}
+    for tensor in exact.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and tensor.name not in scales:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    for value in (*exact.graph.input, *exact.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    del exact.graph.value_info[:]
+    return exact
+
+
+def exact_images(model: onnx.ModelProto, feeds: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+    (images,) = ReferenceEvaluator(in_float64(model)).run(
+        None, {name: value.astype(np.float64) for name, value in feeds.items()}
+    )
+    assert isinstance(images, np.ndarray)
+    assert images.dtype == np.float64
+    return images
+
+
+def graph_and_model(kind: str) -> tuple[SmallGraph, onnx.ModelProto]:
+    graph = SmallGraph(5, whole=False)
+    return graph, WRITERS[kind](graph, N_LATENTS, CHANNELS)
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_graph_after_each_pass_is_computed_rightly(kind: str, target: Target) -> None:
+    graph, plain = graph_and_model(kind)
+    feeds = graph.feeds(3)
+    expected = exact_images(plain, feeds)
+    assert 0.05 < np.abs(expected).mean() < 0.9
+    changed = 0
+    for stage in stages(plain, target):
+        (found,) = run_by_onnxruntime(stage.model, feeds)
+        assert np.abs(found - expected).max() <= ROUNDING, stage.name
+        changed += stage.n_changes > 0
+    assert (
+        changed >= len(passes_for(target)) - 1
+    )  # a linear layer is composed with a convolution only in the plain kind
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_graph_in_float16_is_computed_rightly(kind: str) -> None:
+    graph, plain = graph_and_model(kind)
+    feeds = graph.feeds(2)
+    (found,) = run_by_onnxruntime(in_half_precision(simplified(plain)), feeds)
+    assert np.abs(found.astype(np.float64) - exact_images(plain, feeds)).max() <= HALF_ROUNDING
+
+
+def test_charges_in_a_graph_are_those_of_its_values() -> None:
+    graph, plain = graph_and_model("plain")
+    feeds = graph.feeds(2)
+    thresholds = np.array(THRESHOLDS, np.float32)
+    (values,), (charges,) = (run_by_onnxruntime(each, feeds) for each in (plain, with_charges(plain, thresholds)))
+    assert charges.dtype == np.uint8
+    assert np.array_equal(charges, np.searchsorted(thresholds, values, side="right"))
+    assert len(np.unique(charges)) > 40
+
+
+@pytest.mark.parametrize("channels", [(32, 64, 16), (3, 63, 17)])
+def test_chains_in_int8_are_computed_exactly(channels: tuple[int, int, int]) -> None:
+    made = lowered(simplified(whole(chain(3, channels, (5, 3, 3)))))
+    operators = {node.op_type for node in made.integers.graph.node}
+    assert {"QuantizeLinear", "QLinearConv", "MatMulIntegerToFloat", "Concat", "Reshape", "Transpose"} <= operators
+    require_plain_integers(made.integers, {"latent": made.inputs})
+
+
+@pytest.mark.parametrize("channels", [(32, 64), (16, 16)])
+def test_residual_blocks_in_int8_are_computed_exactly(channels: tuple[int, int]) -> None:
+    made = lowered(simplified(whole(residual(1, channels, 3, n_blocks=2))))
+    operators = {node.op_type for node in made.integers.graph.node}
+    assert {"QLinearAdd", "QLinearConv", "MatMulIntegerToFloat"} <= operators
+    require_plain_integers(made.integers, {"latent": made.inputs})
+
+
+def test_a_channel_convolved_with_itself_is_computed_exactly() -> None:
+    random = np.random.default_rng(2)
+    constants = {
+        "image_scale": np.float32(0.7),
+        "image_zero_point": np.uint8(128),
+        "weight": random.integers(-64, 65, (64, 1, 1, 1), dtype=np.int8),
+        "weight_scale": random.uniform(0.5, 1.5, 64).astype(np.float32),
+        "weight_zero_point": np.zeros(64, np.int8),
+        "scale": np.float32(50),
+        "zero_point": np.uint8(0),
+        "bias": random.integers(-2000, 2000, 64, dtype=np.int32),
+    }
+    inputs = ["image", *constants]
+    node = helper.make_node(
+        "QLinearConv",
+        inputs,
+        ["result"],
+        domain="com.microsoft",
+        channels_last=1,
+        group=64,
+        kernel_shape=[1, 1],
+        pads=[0, 0, 0, 0],
+        strides=[1, 1],
+    )
+    model = helper.make_model(
+        helper.make_graph(
+            [node],
+            "lines",
+            [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 8, 12, 64])],
+            [helper.make_tensor_value_info("result", TensorProto.UINT8, None)],
+            [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)],
+        ir_version=10,
+    )
+    image = random.integers(0, 256, (2, 8, 12, 64), dtype=np.uint8)
+    found = require_plain_integers(model, {"image": image})["result"]
+    assert len(np.unique(found)) > 100

@@ -1,0 +1,68 @@
+"""Graphs that are newer than the installed ONNX Runtime: the message says so, with the releases."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+import onnxruntime
+import pytest
+
+from pxdbg_runtime.card import MadeWith
+from pxdbg_runtime.errors import InferenceError
+from pxdbg_runtime.providers import CPU
+from pxdbg_runtime.session import ImageSession
+from tests.graphs import LATENT_CARD, latent_model, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("ir_version", "opset", "domain", "found"),
+    [
+        (99, 17, "", r"Unsupported model IR version: 99, max supported IR version: \d+"),
+        (8, 400, "", "Opset 400 is under development"),
+        (8, 99, "com.microsoft", "Opset 99 is under development"),
+    ],
+)
+def test_a_graph_that_is_newer_than_onnx_runtime_says_to_upgrade(
+    ir_version: int, opset: int, domain: str, found: str, tmp_path: Path
+) -> None:
+    model = latent_model()
+    model.ir_version = ir_version
+    if domain:
+        model.opset_import.add(domain=domain)
+    model.opset_import[-1].version = opset
+    made_with = (MadeWith(package="onnx", version="99.0"), MadeWith(package="onnxruntime", version="99.9.1"))
+    card = dataclasses.replace(LATENT_CARD, made_with=made_with)
+    release = re.escape(onnxruntime.__version__)
+    message = (
+        rf"made no session of .*new\.onnx on {CPU}: it needs a newer ONNX Runtime than the installed {release} \({found}\): "
+        r"it was exported with 99\.9\.1; upgrade: pip install -U onnxruntime\.$"
+    )
+    with pytest.raises(InferenceError, match=message):
+        ImageSession(written(tmp_path / "new.onnx", model, card), provider="cpu")
+    with pytest.raises(InferenceError, match=rf"\({found}\): upgrade: pip install -U onnxruntime\.$"):
+        ImageSession(written(tmp_path / "unknown.onnx", model, LATENT_CARD), provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("exported_with", "message"),
+    [
+        (
+            "99.0.0",
+            r"than the installed .* \(No Op registered for NoSuchOperator\): it was exported with 99\.0\.0; upgrade",
+        ),
+        ("1.21.0", r"made no session of .*: \[ONNXRuntimeError\].*No Op registered for NoSuchOperator"),
+    ],
+)
+def test_an_operator_that_is_not_known_is_newer_if_the_graph_is(
+    exported_with: str, message: str, tmp_path: Path
+) -> None:
+    model = latent_model()
+    model.graph.node[0].op_type = "NoSuchOperator"
+    card = dataclasses.replace(LATENT_CARD, made_with=(MadeWith(package="onnxruntime", version=exported_with),))
+    with pytest.raises(InferenceError, match=message):
+        ImageSession(written(tmp_path / "new.onnx", model, card), provider="cpu")

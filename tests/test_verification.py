@@ -1,0 +1,287 @@
+"""The known-answer test: what is computed wrongly is an error, and what passed is not computed again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnxruntime
+import platformdirs
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from pxdbg_runtime import Generator, verification
+from pxdbg_runtime.command_line import app
+from pxdbg_runtime.devices import device_model
+from pxdbg_runtime.errors import KnownAnswerError
+from pxdbg_runtime.known_answers import KnownAnswers
+from pxdbg_runtime.providers import CPU, CUDA
+from pxdbg_runtime.session import ImageSession
+from pxdbg_runtime.streams import PhiloxStream
+from pxdbg_runtime.verification import check_known_answers, require_known_answer
+from tests.graphs import (
+    EVENT_WIDE_CARD,
+    LATENT_CARD,
+    THRESHOLDS,
+    event_wide_images,
+    event_wide_model,
+    latent_images,
+    latent_model,
+    written,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from pxdbg_runtime.card import ModelCard
+    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.known_answers import ComparedQuantity
+
+PIXELS: Final = np.arange(0, 192_000, 37)
+SENSORS: Final = (3, 17)
+
+
+def answered(card: ModelCard, images: NDArray[np.float32], compared: ComparedQuantity = "values") -> ModelCard:
+    """Give a card the known answers of two sensors of an event with these forty images."""
+    table = np.array(THRESHOLDS, np.float32)
+    outputs: NDArray[np.generic] = images if compared == "values" else np.searchsorted(table, images, side="right")
+    answers = KnownAnswers(
+        compared=compared,
+        seed=-3,
+        event=0,
+        tolerance=1e-6 if compared == "values" else 0.0,
+        mean_tolerance=1e-7 if compared == "values" else 0.0,
+        images=tuple(
+            KnownAnswers.encode_image(compared, sensor, PIXELS, outputs[sensor].ravel()[PIXELS]) for sensor in SENSORS
+        ),
+    )
+    return dataclasses.replace(card, known_answers=answers)
+
+
+def latent_card(compared: ComparedQuantity = "values") -> ModelCard:
+    (latent,) = PhiloxStream(-3, LATENT_CARD.draws).draw(0)
+    return answered(LATENT_CARD, latent_images(latent), compared)
+
+
+def shifted(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
+    """Make all that a tiny graph computes larger by so much, in place: a stand-in for a release that is wrong."""
+    (one,) = (each for each in model.graph.initializer if each.name == "one")
+    clipped = next(node for node in model.graph.node if node.op_type == "Sub")
+    assert clipped.input[1] == "one"
+    lower = numpy_helper.from_array(np.asarray(numpy_helper.to_array(one) - np.float32(by)), "lower")
+    model.graph.initializer.append(lower)
+    clipped.input[1] = "lower"
+    return model
+
+
+@pytest.fixture
+def right(tmp_path: Path) -> GraphFile:
+    return written(tmp_path / "right.onnx", latent_model(), latent_card())
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> GraphFile:
+    return written(tmp_path / "wrong.onnx", shifted(latent_model(), 1e-3), latent_card())
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the user a cache folder that is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "pxdbg_runtime" / "known-answers"
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the known images that are computed."""
+    numbers: list[int] = []
+    original = ImageSession.images
+
+    def count(self: ImageSession, sensors: range, *arguments: object) -> object:
+        numbers.append(sensors.start)
+        return original(self, sensors, *arguments)  # type: ignore[arg-type]  # passed on
+
+    monkeypatch.setattr(ImageSession, "images", count)
+    return numbers
+
+
+def test_a_right_graph_passes_with_all_its_images(right: GraphFile) -> None:
+    assert right.card.known_answers is not None
+    verdict = check_known_answers(ImageSession(right), right.card.known_answers)
+    assert verdict.passed
+    assert (verdict.images, verdict.largest_difference, verdict.mean_difference) == (2, 0.0, 0.0)
+
+
+def test_a_graph_of_sensors_and_of_the_whole_event_passes(tmp_path: Path) -> None:
+    latent, mood = PhiloxStream(-3, EVENT_WIDE_CARD.draws).draw(0)
+    card = answered(EVENT_WIDE_CARD, event_wide_images(latent, mood))
+    graph = written(tmp_path / "event.onnx", event_wide_model(), card)
+    assert card.known_answers is not None
+    assert check_known_answers(ImageSession(graph), card.known_answers).largest_difference == 0.0
+
+
+def test_a_wrong_graph_is_an_error_that_names_the_release_and_what_to_do(wrong: GraphFile) -> None:
+    with pytest.raises(KnownAnswerError, match=r"differs by up to 0\.001 \(1e-06 allowed\)") as caught:
+        Generator(wrong.path, seed=1)
+    release = onnxruntime.__version__
+    assert (caught.value.provider, caught.value.release) == (CPU, release)
+    assert caught.value.largest_difference == pytest.approx(1e-3, rel=0.01)
+    message = str(caught.value)
+    assert message.startswith(f"onnxruntime {release} computes the float32 graph {wrong.path} wrongly on this machine")
+    assert "pip install -U onnxruntime) or use another precision (int8); verify=False" in message
+    with pytest.raises(KnownAnswerError):  # a failure is not remembered as anything else
+        Generator(wrong.path, seed=1)
+    assert len(Generator(wrong.path, seed=1, verify=False).generate(0))
+
+
+def test_charges_are_compared_exactly(tmp_path: Path) -> None:
+    exact = dataclasses.replace(latent_card("charges"), name="charges")
+    require_known_answer(ImageSession(written(tmp_path / "right.onnx", latent_model(), exact)))
+    with pytest.raises(KnownAnswerError, match=r"differs by up to \d+ ADU \(0 allowed\)"):
+        require_known_answer(ImageSession(written(tmp_path / "wrong.onnx", shifted(latent_model(), 0.3), exact)))
+
+
+def test_a_small_difference_everywhere_is_found_by_its_mean(tmp_path: Path) -> None:
+    card = latent_card()
+    assert card.known_answers is not None
+    loose = dataclasses.replace(card.known_answers, tolerance=2.0, mean_tolerance=1e-6)
+    card = dataclasses.replace(card, known_answers=loose)
+    with pytest.raises(KnownAnswerError, match=r"on average by 0\.000\d+ \(1e-06 allowed\)"):
+        require_known_answer(ImageSession(written(tmp_path / "wrong.onnx", shifted(latent_model(), 1e-3), card)))
+
+
+def test_an_image_that_is_no_number_fails(right: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageSession, "images", lambda *_: np.full((1, 250, 768), np.nan, np.float32))
+    with pytest.raises(KnownAnswerError, match="by up to inf"):
+        require_known_answer(ImageSession(right))
+
+
+def test_one_image_is_computed_once_for_all_processes_of_a_machine(
+    right: GraphFile, cache: Path, computed: list[int]
+) -> None:
+    Generator(right.path, seed=1)
+    assert computed == [SENSORS[0]]
+    (record,) = cache.iterdir()
+    assert json.loads(record.read_text())["graph_sha256"] == right.sha256
+    Generator(right.path, seed=2)
+    assert computed == [SENSORS[0]]
+
+
+@pytest.mark.parametrize("change", ["graph", "release", "device", "options", "record"])
+def test_what_passed_elsewhere_is_computed_again(
+    tmp_path: Path,
+    right: GraphFile,
+    cache: Path,
+    computed: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    require_known_answer(ImageSession(right))
+    session = ImageSession(right)
+    if change == "graph":
+        card = dataclasses.replace(right.card, provenance="Made for another test.")
+        session = ImageSession(written(tmp_path / "other.onnx", latent_model(), card))
+    elif change == "release":
+        monkeypatch.setattr(onnxruntime, "__version__", "1.99.0")
+    elif change == "device":
+        monkeypatch.setattr(verification, "device_model", lambda *_: "another CPU")
+    elif change == "options":
+        session.provider_options = {"use_tf32": "1"}
+    else:
+        (record,) = cache.iterdir()
+        record.write_text("{")
+    require_known_answer(session)
+    assert computed == [SENSORS[0]] * 2
+
+
+def test_a_device_that_is_not_known_is_checked_each_time(
+    right: GraphFile, cache: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "device_model", lambda *_: None)
+    for _ in range(2):
+        require_known_answer(ImageSession(right))
+    assert computed == [SENSORS[0]] * 2
+    assert not cache.exists()
+
+
+def refuse(*_: object, **_options: object) -> str:
+    message = "could not determine the home directory"
+    raise RuntimeError(message)
+
+
+@pytest.mark.parametrize("place", ["a file", "no home", "a relative path"])
+def test_without_a_cache_folder_it_is_checked_each_time(
+    right: GraphFile, tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    if place == "a file":
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    else:
+        find = refuse if place == "no home" else lambda *_, **_options: "~/.cache/pxdbg_runtime"
+        monkeypatch.setattr(platformdirs, "user_cache_dir", find)
+        monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        require_known_answer(ImageSession(right))
+    assert computed == [SENSORS[0]] * 2
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_graph_without_known_answers_is_said_to_be_unchecked(
+    latent_graph: GraphFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="pxdbg_runtime"):
+        require_known_answer(ImageSession(latent_graph))
+    assert caplog.messages == [
+        f"The graph {latent_graph.path} has no known answers: its images are not checked on this machine."
+    ]
+
+
+def test_the_cpu_is_known_by_its_model_and_what_it_has() -> None:
+    name = device_model(CPU, {})
+    assert name is not None
+    assert ", features " in name
+
+
+def test_a_gpu_that_is_not_there_has_no_name() -> None:
+    assert device_model(CUDA, {"device_id": "not a number"}) is None
+    assert device_model("SomeExecutionProvider", {}) is None
+
+
+# The command
+
+
+def test_the_command_checks_all_images_of_a_graph(right: GraphFile) -> None:
+    result = CliRunner().invoke(app, ["check", str(right.path)])
+    assert result.exit_code == 0, result.output
+    assert f"ONNX Runtime {onnxruntime.__version__}; CPU: " in result.stdout
+    assert "right" in result.stdout
+    assert "wrong" not in result.stdout
+
+
+def test_the_command_fails_for_a_graph_that_is_wrong(wrong: GraphFile) -> None:
+    result = CliRunner().invoke(app, ["check", str(wrong.path)])
+    assert result.exit_code == 1
+    assert "wrong" in result.stdout
+    assert "computes the float32 graph" in result.stdout
+
+
+def test_the_command_fails_where_nothing_can_be_checked(latent_graph: GraphFile) -> None:
+    result = CliRunner().invoke(app, ["check", str(latent_graph.path)])
+    assert result.exit_code == 1
+    assert "has no known answers: export the checkpoint again." in result.stdout
+
+
+def test_a_wrong_graph_is_generated_from_only_if_that_is_asked_for(wrong: GraphFile, tmp_path: Path) -> None:
+    arguments = ["generate", "--model", str(wrong.path), "--output", str(tmp_path / "x.npz")]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 1
+    assert not (tmp_path / "x.npz").exists()
+    assert CliRunner().invoke(app, [*arguments, "--no-verify"]).exit_code == 0
+    assert (tmp_path / "x.npz").exists()

@@ -23,6 +23,7 @@ from pxdbg_runtime.threads import count_startable_threads, process_limit, requir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
     from pxdbg_runtime.card import Precision
 
@@ -32,8 +33,8 @@ __all__ = [
     "check_room_for_libraries",
     "check_room_for_validation",
     "explain_memory_failure",
+    "import_within_limits",
     "limit_bytes",
-    "prepare_import",
     "report_memory_errors",
     "reserve_less",
 ]
@@ -95,8 +96,8 @@ def _is_limited() -> bool:
     return process_limit() <= _MANY_PROCESSES and count_startable_threads(wanted) < wanted
 
 
-def prepare_import(module: str) -> None:
-    """Check that there is room to import a module of an optional package, and let Arrow start few threads.
+def import_within_limits(module: str) -> ModuleType:
+    """Import a module of an optional package, unless there is too little room for it.
 
     Raises
     ------
@@ -104,17 +105,17 @@ def prepare_import(module: str) -> None:
         If the package is known to need more address space or threads than this process gets.
     """
     package = module.partition(".")[0]
-    if package in sys.modules or not _is_limited():
-        return
+    if not _is_limited() or package in sys.modules:
+        return importlib.import_module(module)
     if package in _PACKAGE_MB:
         check_room(_PACKAGE_MB[package] * _MB, f"Importing {package}")
     if package == "pyarrow":
         require_threads(_ARROW_THREADS)
-        with contextlib.suppress(ImportError):  # whoever imports it next says what is wrong with it
-            arrow = importlib.import_module(package)
-            # To read a file it would start a thread for each CPU, each with its stack.
-            arrow.set_cpu_count(1)
-            arrow.set_io_thread_count(1)
+        # To read a file it would start a thread for each CPU, each with its stack.
+        arrow = importlib.import_module(package)
+        arrow.set_cpu_count(1)
+        arrow.set_io_thread_count(1)
+    return importlib.import_module(module)
 
 
 @contextlib.contextmanager

@@ -161,7 +161,7 @@ def test_arrow_starts_few_threads_where_there_is_a_limit(monkeypatch: pytest.Mon
     with monkeypatch.context() as patched:
         # As if it had not been imported; what the import then finds is the module as it is.
         patched.setattr(address_space, "sys", SimpleNamespace(modules={}))
-        address_space.prepare_import("pyarrow.parquet")
+        address_space.import_within_limits("pyarrow.parquet")
     try:
         assert (arrow.cpu_count(), arrow.io_thread_count()) == (1, 1)
     finally:

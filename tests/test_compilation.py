@@ -151,12 +151,22 @@ def test_a_full_disk_keeps_nothing_and_fails_nothing(tmp_path: Path, log: pytest
     assert [path for path in (tmp_path / "__pycache__").iterdir() if ".tmp" in path.name] == []
 
 
-def test_an_index_of_another_release_is_replaced(
-    tmp_path: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [(numba, "__version__", "0.1"), (numba.core.codegen.JITCPUCodegen, "magic_tuple", lambda _: ("x86", "486", ""))],
+    ids=["release", "cpu"],
+)
+def test_a_cache_of_another_release_or_cpu_is_not_used(
+    tmp_path: Path,
+    log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
+    value: object,
 ) -> None:
     source = tmp_path / "doubling.py"
     with monkeypatch.context() as patched:
-        patched.setattr(numba, "__version__", "0.1")
+        patched.setattr(owner, name, value)
         assert kernel(function_of(source))(21) == 42
     for hits in (0, 1):
         double = kernel(function_of(source))

@@ -24,6 +24,7 @@ EACH = [
     errors.ImageError("A sentence."),
     errors.InferenceError("A sentence."),
     errors.JsonFieldError("opset", "A sentence."),
+    errors.KnownAnswerError("cpu", "1.21.0", 0.5, "A sentence."),
     errors.ManifestError(PLACE, "A sentence."),
     errors.MarginalsError(PLACE, "A sentence."),
     errors.MemoryLimitError(2**29, "A sentence."),

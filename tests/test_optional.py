@@ -108,7 +108,7 @@ def test_an_error_of_our_own_goes_through(monkeypatch: pytest.MonkeyPatch) -> No
         message = "A sentence."
         raise InferenceError(message)
 
-    monkeypatch.setattr("pxdbg_runtime.optional.importlib.import_module", fail)
+    monkeypatch.setattr("pxdbg_runtime.optional.import_within_limits", fail)
     with pytest.raises(InferenceError, match=r"^A sentence\.$"):
         require("json", extra="plot", purpose="A test")
 

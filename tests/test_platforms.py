@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 # Other packages are imported before: they may take what this Python was built with. The standard library's modules may too.
 SCRIPT = r"""
 import asyncio, concurrent.futures, ctypes, logging, mmap, multiprocessing, os, platform, signal, subprocess, sys, tempfile
-import matplotlib.backends.backend_agg, matplotlib.pyplot, numba, numpy, onnxruntime, pyarrow.parquet, rich.progress, typer.testing
+import matplotlib.backends.backend_agg, matplotlib.pyplot, numba, numpy, onnxruntime, platformdirs, pyarrow.parquet
+import rich.progress, typer.testing
 
 ABSENT = {
     signal: ["SIGHUP", "SIGXCPU", "SIGXFSZ", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGKILL", "SIGCHLD", "SIGPIPE", "SIGCONT",
@@ -24,7 +25,7 @@ ABSENT = {
     os: ["sched_getaffinity", "sched_setaffinity", "fork", "forkpty", "register_at_fork", "geteuid", "getuid", "getegid",
          "getgid", "getgroups", "getpgid", "setsid", "killpg", "uname", "sysconf", "fchmod", "chown", "fchown", "lchown",
          "statvfs", "fstatvfs", "getloadavg", "mkfifo", "nice", "getpriority", "posix_fallocate", "posix_fadvise", "O_NOFOLLOW",
-         "O_DIRECTORY", "O_TMPFILE", "O_CLOEXEC", "O_NONBLOCK", "openat", "getxattr", "setxattr", "sendfile", "wait4", "waitid",
+         "O_DIRECTORY", "O_CLOEXEC", "O_NONBLOCK", "openat", "getxattr", "setxattr", "sendfile", "wait4", "waitid",
          "copy_file_range", "memfd_create", "pidfd_open", "sync", "fdatasync"],
     mmap: ["MAP_PRIVATE", "MAP_ANONYMOUS", "MAP_SHARED", "PROT_READ", "PROT_WRITE"],
 }

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.card import Precision
     from pxdbg_runtime.graph_file import GraphFile
 
 AZURE: Final = "AzureExecutionProvider"
@@ -234,6 +235,45 @@ def test_provider_options_reach_onnx_runtime(latent_graph: GraphFile, monkeypatc
     monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
     ImageSession(latent_graph, provider="cpu", provider_options={"some_option": "7"})
     assert given == [(CPU, {"some_option": "7"})]
+
+
+@pytest.mark.parametrize(
+    ("precision", "given", "expected"),
+    [
+        ("float32", {}, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}),
+        ("float16", {}, {"cudnn_conv_algo_search": "HEURISTIC"}),
+        ("float32", {"use_tf32": "1"}, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "1"}),
+        ("float16", {"cudnn_conv_algo_search": "DEFAULT", "device_id": "1"}, None),
+    ],
+)
+def test_cuda_is_told_to_compute_the_same_each_time(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: Precision,
+    given: dict[str, str],
+    expected: dict[str, str] | None,
+) -> None:
+    fidelity = (
+        None
+        if precision == "float32"
+        else Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.5)
+    )
+    card = dataclasses.replace(LATENT_CARD, precision=precision, target="cuda", fidelity=fidelity)
+    graph = written(tmp_path / "tiny.onnx", latent_model(), card)
+    offer_cuda(monkeypatch)
+    monkeypatch.setattr("pxdbg_runtime.session.why_not", lambda _: None)
+    told: list[object] = []
+    real = onnxruntime.InferenceSession
+
+    def watch(content: bytes, options: onnxruntime.SessionOptions, *, providers: list[object], **_: object) -> object:
+        told.extend(providers)
+        return real(content, onnxruntime_options_without_a_gpu(options), providers=[CPU])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", watch)
+    monkeypatch.setattr(real, "get_providers", lambda _: [CUDA, CPU])
+    session = ImageSession(graph, provider="cuda", provider_options=given)
+    assert told == [(CUDA, expected or given)]
+    assert session.provider_options == (expected or given)
 
 
 @pytest.mark.parametrize(("ninter", "mode"), [(1, "ORT_SEQUENTIAL"), (3, "ORT_PARALLEL")])

@@ -25,7 +25,7 @@ def providers() -> None:
         wheels = ", ".join(f"{wheel} {version}" for wheel, version in onnxruntime_wheels().items())
         stdout.print(f"installed: {wheels or 'an ONNX Runtime of another build'}", soft_wrap=True)
         cpu = this_cpu()
-        products = ", ".join(cpu.dot_products) or "none: int8 is slow here, and auto takes float32"
+        products = ", ".join(cpu.dot_products) or "none: int8 takes longer here, with the same digits"
         stdout.print(f"CPU: {cpu.name}; instructions for int8 (VNNI): {products}", soft_wrap=True)
         table = Table("execution provider", "state", Column("remark", overflow="fold"))
         for status in statuses:

@@ -93,6 +93,9 @@ def made(
     GraphError
         If the graph cannot have this precision.
     """
+    if precision == "int8" and target != "cpu":
+        message = "int8 graphs are made of operators that ONNX Runtime has for the CPU alone: use --target cpu."
+        raise GraphError(message)
     exact = compiled(plain, target)
     names = tuple(each.name for each in passes_for(target))
     if precision == "float32":
@@ -107,9 +110,6 @@ def made(
     if precision == "float16":
         model, names = in_half_precision(exact), (*names, "half precision")
     else:
-        if target != "cpu":
-            message = "int8 graphs are made of operators that ONNX Runtime has for the CPU alone: use --target cpu."
-            raise GraphError(message)
         model, own_thresholds = _in_integers(
             plain, thresholds, min_charge, weight_bits, latents(latent_size, _CALIBRATION_IMAGES, _CALIBRATION_SEED)
         )

@@ -138,12 +138,12 @@ def demonstration_export(folder: Path, family: str, seed: int) -> Export:
 def first_export(family: str) -> Export:
     """Give the export of a family's first checkpoint, made once a session: do not change it.
 
-    Its statistics are measured on a sixth of the usual images, its parity on half of them, which takes as much less time.
+    Its statistics are measured on a quarter of the usual images, its parity on half of them, which takes as much less time.
     """
     folder = Path(tempfile.mkdtemp(prefix="pxdbg-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(random_weights, "_STATISTICS_BATCHES", 2)
+        patched.setattr(random_weights, "_STATISTICS_BATCHES", 3)
         patched.setattr(random_weights, "_BATCH_SIZE", 4)
         patched.setattr(parity, "_SENSORS", range(0, N_SENSORS, 10))
         return demonstration_export(folder, family, FIRST_CHECKPOINT)

@@ -162,6 +162,7 @@ def test_int8_for_cuda_is_one_sentence_and_exit_code_1(tiny_checkpoint: Path) ->
     assert result.stderr == (
         "Error: int8 graphs are made of operators that ONNX Runtime has for the CPU alone: use --target cpu.\n"
     )
+    assert "making int8" not in result.stdout
     assert not (tiny_checkpoint.parent / "graphs").exists()
 
 

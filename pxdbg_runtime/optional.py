@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.address_space import prepare_import
+from pxdbg_runtime.address_space import import_within_limits
 from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, PxdbgError
 
 if TYPE_CHECKING:
@@ -50,10 +49,9 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     """
     package = module.partition(".")[0]
     try:
-        prepare_import(module)
-        importlib.import_module(package)
-        importlib.import_module(_PARTS.get(package, package))
-        return importlib.import_module(module)
+        import_within_limits(package)
+        import_within_limits(_PARTS.get(package, package))
+        return import_within_limits(module)
     except PxdbgError:
         raise
     except IMPORT_FAILURES as error:

@@ -74,10 +74,10 @@ BAD: dict[str, Bad] = {
     # Checkpoints
     "no such checkpoint": Bad(program="export", arguments=EXPORT, says="No such file", exit_code=1),
     "checkpoint is a folder": Bad(
-        program="export", arguments=EXPORT, says="Is a directory", exit_code=1, make=Path.mkdir
+        program="export", arguments=EXPORT, says="is a folder: expected a file", exit_code=1, make=Path.mkdir
     ),
     "checkpoint is empty": Bad(
-        program="export", arguments=EXPORT, says="is no checkpoint", exit_code=1, make=bytes_of(b"")
+        program="export", arguments=EXPORT, says="is empty", exit_code=1, make=bytes_of(b"")
     ),
     "checkpoint is a text": Bad(
         program="export", arguments=EXPORT, says="is no checkpoint", exit_code=1, make=bytes_of(b"weights: none")
@@ -113,7 +113,7 @@ BAD: dict[str, Bad] = {
     "pickled module": Bad(
         program="export",
         arguments=EXPORT,
-        says="carries code (export.models.resnet.ResNet)",
+        says="it holds a whole model; save the state dict alone",
         exit_code=1,
         make=torch_saved(ResNet),
     ),
@@ -210,7 +210,7 @@ BAD: dict[str, Bad] = {
         program="pxdbg", arguments=GENERATE, says="without a model card", exit_code=1, make=foreign_onnx
     ),
     "card of a newer release": Bad(
-        program="pxdbg", arguments=GENERATE, says="upgrade pxdbg-runtime", exit_code=1, make=with_card(schema=2)
+        program="pxdbg", arguments=GENERATE, says="upgrade pxdbg-runtime", exit_code=1, make=with_card(schema=3)
     ),
     "card with 254 thresholds": Bad(
         program="pxdbg",

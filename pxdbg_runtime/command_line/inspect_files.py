@@ -103,9 +103,15 @@ def _card_rows(card: ModelCard) -> list[tuple[str, str]]:
     inputs = ", ".join(f"{each.name} ({each.role})" for each in card.inputs)
     draws = ", ".join(f"{draw.name} {draw.shape[0]} x {draw.shape[1]}" for draw in card.draws)
     parity = (
-        f"largest difference {card.parity.max_abs_difference:.1e}, equal charges "
-        f"{100 * card.parity.equal_charges:.4f} % ({card.parity.images} images)"
+        f"largest difference {card.parity.max_abs_difference:.1e}, equal charges of hits "
+        f"{100 * card.parity.equal_charges:.3f} % ({card.parity.images} images)"
     )
+    float64 = (
+        f"largest difference {card.parity.max_float64_difference:.1e}, PyTorch's own float32 "
+        f"{card.parity.pytorch_float64_difference:.1e}"
+    )
+    answers = card.known_answers
+    known = "none" if answers is None else f"{answers.compared} of {len(answers.images)} images, see pxdbg check"
     return [
         ("model", card.name),
         ("family", card.family),
@@ -122,6 +128,8 @@ def _card_rows(card: ModelCard) -> list[tuple[str, str]]:
         ("smallest charge", f"{card.min_charge} ADU"),
         ("cut", "none" if card.cut is None else f"outputs not above {card.cut:g} are empty"),
         ("against PyTorch", parity),
+        ("against float64", float64),
+        ("known answers", known),
         *([] if card.fidelity is None else [("against float32", _said(card.fidelity))]),
         ("checkpoint SHA-256", card.checkpoint_sha256),
         ("made with", ", ".join(f"{each.package} {each.version}" for each in card.made_with)),

@@ -43,7 +43,7 @@ _SENSORS: Final = range(0, N_SENSORS, 5)
 """Sensors whose images are compared, eight of the event's forty."""
 _MAX_RATIO: Final = 2.0
 """By how many times more than PyTorch's own float32 images a graph's may differ from float64: both round, in different orders."""
-_LEAST_BOUND: Final = 1e-6
+_LEAST_BOUND: Final = 2e-6
 """A difference of this size is rounding of single operations, and no graph is refused for it."""
 _MAX_BOUND: Final = 1e-3
 """However coarse PyTorch's own images are, a graph that differs by more from float64 is refused."""

@@ -34,6 +34,7 @@ from tests.bad_files import (
     truncated_safetensors,
     with_card,
 )
+from tests.checkpoints import light_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,9 +77,7 @@ BAD: dict[str, Bad] = {
     "checkpoint is a folder": Bad(
         program="export", arguments=EXPORT, says="is a folder: expected a file", exit_code=1, make=Path.mkdir
     ),
-    "checkpoint is empty": Bad(
-        program="export", arguments=EXPORT, says="is empty", exit_code=1, make=bytes_of(b"")
-    ),
+    "checkpoint is empty": Bad(program="export", arguments=EXPORT, says="is empty", exit_code=1, make=bytes_of(b"")),
     "checkpoint is a text": Bad(
         program="export", arguments=EXPORT, says="is no checkpoint", exit_code=1, make=bytes_of(b"weights: none")
     ),
@@ -169,12 +168,12 @@ BAD: dict[str, Bad] = {
     "several state dicts": Bad(
         program="export",
         arguments=EXPORT,
-        says="choose with --weights",
+        says="--weights",
         exit_code=1,
-        make=torch_saved(lambda: {"model": {"a": torch.zeros(1)}, "ema": {"a": torch.zeros(1)}}),
+        make=torch_saved(lambda: {key: light_state("resnet", value) for key, value in (("model", 0.25), ("ema", 0.5))}),
     ),
     "no state dict": Bad(
-        program="export", arguments=EXPORT, says="holds a list", exit_code=1, make=torch_saved(lambda: [1, 2])
+        program="export", arguments=EXPORT, says="it holds no tensors", exit_code=1, make=torch_saved(lambda: [1, 2])
     ),
     "unknown family": Bad(program="export", arguments="IN.pt --model gan --output OUT", says="--model", exit_code=2),
     "name that is a path": Bad(

@@ -175,7 +175,7 @@ def test_without_a_seed_one_is_drawn_and_reported(latent_graph: GraphFile, caplo
     first, second = (Generator(latent_graph.path, provider="cpu") for _ in range(2))
     assert first.seed != second.seed
     assert all(MIN_SEED <= generator.seed <= MAX_SEED for generator in (first, second))
-    drawn = [record.getMessage() for record in caplog.records]
+    drawn = [text for text in caplog.messages if "known answers" not in text]
     assert drawn == [f"seed=None drew the seed {generator.seed}" for generator in (first, second)]
     assert Generator(latent_graph.path, seed=first.seed).generate(1) == first.generate(1)
 
@@ -189,14 +189,13 @@ def test_weights_without_physics_are_warned_of_once(
     generator = Generator(graph.path, seed=1, provider="cpu")
     generator.generate(0)
     generator.generate_images(1)
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
+    (record,) = (each for each in caplog.records if each.levelno >= logging.WARNING)
     assert record.getMessage() == f"The model tiny is a {nature}. Its weights are random."
 
 
 def test_weights_of_a_checkpoint_are_not_warned_of(latent_graph: GraphFile, caplog: pytest.LogCaptureFixture) -> None:
     Generator(latent_graph.path, seed=1, provider="cpu")
-    assert caplog.records == []
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
 
 
 def test_a_graph_that_makes_no_numbers_is_an_error(tmp_path: Path) -> None:

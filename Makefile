@@ -11,7 +11,7 @@ PIP = -m pip --disable-pip-version-check install --quiet
 DEMO = .venv-demo/bin
 TEST = .venv-test/bin
 
-.PHONY: demo test lint parity runtime-matrix wheel-check benchmarks artifacts validation clean check-python
+.PHONY: demo test lint parity runtime-matrix limits wheel-check benchmarks artifacts validation clean check-python
 
 demo: .venv-demo/.installed
 	mkdir -p demo
@@ -42,6 +42,10 @@ runtime-matrix: $(RELEASES:%=.venv-runtime-%/.installed)
 	  .venv-runtime-$$release/bin/python -m pytest -q -p no:cacheprovider $(MATRIX_TESTS) \
 	  && .venv-runtime-$$release/bin/python -m tests.release_digits --output build/digits/$$release --events $(MATRIX_EVENTS) \
 	    $$(test $$release = newest || echo --reference build/digits/newest) || exit 1; done
+
+# Address spaces of 500 MB to 4 GB in steps of 100 MB: an event, or one sentence and nothing left; a quarter of an hour.
+limits: .venv-test/.installed
+	$(TEST)/python -m pytest tests/test_address_space.py -m exhaustive -rP $(PYTEST_ARGS)
 
 # Ours beside the original and other runtimes, one core; a quarter of an hour. On a GPU machine: python -m benchmarks providers.
 benchmarks: .venv-test/.installed

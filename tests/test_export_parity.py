@@ -97,7 +97,7 @@ def test_a_shifted_graph_is_measured_and_refused(
     parity = measure_parity(references, with_bias(graph, shift), THRESHOLDS, 1)
     assert parity.max_abs_difference == pytest.approx(abs(shift), rel=0.1)
     assert parity.max_float64_difference == pytest.approx(abs(shift), rel=0.1)
-    with pytest.raises(ParityError, match=r"in float64 by up to .*more than the 2e-06 that is allowed") as caught:
+    with pytest.raises(ParityError, match=r"in float64 by up to .*more than the 5e-06 that is allowed") as caught:
         require_parity(parity)
     assert caught.value.max_abs_difference == parity.max_float64_difference
 
@@ -124,14 +124,14 @@ def test_a_single_nan_is_an_infinite_difference(references: ReferenceImages, gra
 
 @pytest.mark.parametrize(
     ("difference", "pytorch"),
-    [(2.01e-6, 1e-8), (2.01e-5, 1e-5), (1.01e-3, 0.5), (2.0, 1.0), (math.inf, 1e-5), (math.nan, 1e-5)],
+    [(5.01e-6, 1e-8), (2.01e-5, 1e-5), (1.01e-3, 0.5), (2.0, 1.0), (math.inf, 1e-5), (math.nan, 1e-5)],
 )
 def test_more_than_twice_the_rounding_of_pytorch_is_refused(difference: float, pytorch: float) -> None:
     with pytest.raises(ParityError, match=r"nothing was written\. The releases of onnxruntime and torch"):
         require_parity(parity_of(difference, pytorch))
 
 
-@pytest.mark.parametrize(("difference", "pytorch"), [(2e-6, 1e-8), (2e-5, 1e-5), (1e-3, 0.5), (0.0, 0.0)])
+@pytest.mark.parametrize(("difference", "pytorch"), [(5e-6, 1e-8), (2e-5, 1e-5), (1e-3, 0.5), (0.0, 0.0)])
 def test_up_to_twice_the_rounding_of_pytorch_passes(difference: float, pytorch: float) -> None:
     require_parity(parity_of(difference, pytorch))
 

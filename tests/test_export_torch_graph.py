@@ -129,7 +129,7 @@ def test_card_holds_the_parity_that_was_told(exported: Export) -> None:
     parity = exported.graph.card.parity
     assert parity.images == 4
     assert 0 < parity.max_abs_difference <= 1e-5
-    assert 0 < parity.max_float64_difference <= max(2 * parity.pytorch_float64_difference, 2e-6)
+    assert 0 < parity.max_float64_difference <= max(2 * parity.pytorch_float64_difference, 5e-6)
     assert 0.9995 <= parity.equal_charges <= 1
     told = "\n".join(exported.told)
     assert f"largest difference {parity.max_abs_difference:.2e}" in told

@@ -94,7 +94,7 @@ ORACLES: Final = {"convnet": convnet_images, "resnet": resnet_images}
 
 def test_families_are_named_as_their_classes_say() -> None:
     assert dict(FAMILIES) == {"convnet": ConvNet, "resnet": ResNet}
-    assert [model.family for model in FAMILIES.values()] == list(FAMILY_NAMES)
+    assert {name: model.family for name, model in FAMILIES.items()} == {name: name for name in FAMILY_NAMES}
     assert LATENT_SIZE == 96
 
 

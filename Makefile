@@ -67,9 +67,8 @@ STAND_IN = A stand-in, not the collaboration's weights: laid and fitted so that 
 near the public Geant4 marginals and a simulation tuned to them (docs/stand-ins.md). Nothing else of the real background is in it.
 EXPORT = $(TEST)/python -m export --nature stand-in --provenance "$(STAND_IN)"
 
-# The shipped graphs anew, and in build/graphs those that are not shipped. Weights and graphs are the same each time, the parity on
-# fresh latents is not. Hits begin at steep edges, which enlarge the rounding of float32. The float32 graphs in build/graphs keep hits
-# below 7 ADU, so that they can be counted.
+# The shipped graphs anew, and in build/graphs those that are not shipped: the same files each time. The float32 graphs in build/graphs
+# keep hits below 7 ADU, so that they can be counted.
 artifacts: .venv-test/.installed
 	mkdir -p build/graphs
 	for model in resnet convnet; do \

@@ -123,7 +123,7 @@ def export(
     """Turn a trained PyTorch generator into one ONNX file that describes itself.
 
     The graph is checked with onnx and compared with PyTorch before it is written: a float32 graph that is more than twice as
-    far from float64 as PyTorch's own float32 is refused. An int8 or float16 graph is compared with float32 over 20 events: it is
+    far from float64 as PyTorch's own float32 (at least 5e-6, at most 1e-3) is refused. An int8 or float16 graph is compared with float32 over 20 events: it is
     refused if W1 of the charge spectrum reaches 0.3 ADU or the occupancy differs by more than 1 %.
     """
     with failures_reported():

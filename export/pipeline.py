@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from export.charge import charge_thresholds
 from export.checkpoint import load_checkpoint
+from export.errors import GraphError
 from export.fidelity import require_fidelity
 from export.graph import with_charges
 from export.known_answers import make_known_answers
@@ -24,6 +25,8 @@ from pxdbg_runtime.card import N_THRESHOLDS, Draw, GraphInput, MadeWith, ModelCa
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
 from pxdbg_runtime.graph_file import GraphFile, read_graph_file, sealed
 from pxdbg_runtime.sensors import N_SENSORS, SENSORS
+from pxdbg_runtime.session import ImageSession
+from pxdbg_runtime.verification import check_known_answers, describe_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,8 +180,16 @@ def _written(target: Path, model: bytes, card: ModelCard) -> GraphFile:
         raise OutputError(target.parent, message) from None
     with written_whole(target) as partial:
         partial.write_bytes(sealed(model, card))
-        read_graph_file(partial)
+        _require_known_answers(read_graph_file(partial))
     return read_graph_file(target)
+
+
+def _require_known_answers(graph: GraphFile) -> None:
+    """Check that the runtime accepts the graph here: what it refuses must not be written."""
+    session, answers = ImageSession(graph, provider="cpu"), graph.card.known_answers
+    if answers is not None and not (verdict := check_known_answers(session, answers)).passed:
+        message = f"The graph was not written: {describe_failure(session, answers, verdict)}"
+        raise GraphError(message)
 
 
 def _made_with() -> tuple[MadeWith, ...]:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CPU",
     "CUDA",
+    "CUDA_DRIVER",
     "OLDEST_RELEASE",
+    "find_wheel",
     "import_onnxruntime",
     "likely_target",
     "onnxruntime_wheels",
@@ -40,6 +42,8 @@ __all__ = [
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
+CUDA_DRIVER: Final = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+"""The library of NVIDIA's driver."""
 OLDEST_RELEASE: Final = (1, 21)
 """Of ONNX Runtime, as pyproject.toml asks for."""
 _TOO_NEW: Final = re.compile(
@@ -110,7 +114,7 @@ def _describe_breakage(reason: str) -> BrokenPackageError:
 def _check_release(version: str) -> None:
     if _parse_release(version) >= OLDEST_RELEASE:
         return
-    wheel, oldest = _find_wheel(), ".".join(map(str, OLDEST_RELEASE))
+    wheel, oldest = find_wheel(), ".".join(map(str, OLDEST_RELEASE))
     message = (
         f"ONNX Runtime {version} is too old: expected {oldest} or newer; upgrade: pip install -U '{wheel}>={oldest}'."
     )
@@ -123,7 +127,8 @@ def _parse_release(version: str) -> tuple[int, ...]:
     return tuple(map(int, numbers.groups())) if numbers else (sys.maxsize,)
 
 
-def _find_wheel() -> str:
+def find_wheel() -> str:
+    """Name the wheel of ONNX Runtime that is installed, or that of the CPU."""
     return _GPU_WHEEL if _GPU_WHEEL in onnxruntime_wheels() else _CPU_WHEEL
 
 
@@ -145,7 +150,7 @@ def why_too_new(refusal: str, exported_with: str | None) -> str | None:
     origin = f"it was exported with {exported_with}; " if is_older else ""
     return (
         f"it needs a newer ONNX Runtime than the installed {version} ({found[0]}): {origin}upgrade: pip install -U "
-        f"{_find_wheel()}"
+        f"{find_wheel()}"
     )
 
 
@@ -222,9 +227,9 @@ def why_not(name: str) -> str | None:
     if _cuda_library() is None:
         return None  # another system's naming: the session will tell
     try:
-        ctypes.CDLL("libcuda.so.1")
+        ctypes.CDLL(CUDA_DRIVER)
     except OSError:
-        return "there is no NVIDIA driver here (libcuda.so.1 does not load): run on a machine with an NVIDIA GPU and its driver"
+        return f"there is no NVIDIA driver here ({CUDA_DRIVER} does not load): run on a machine with an NVIDIA GPU and its driver"
     return None
 
 

@@ -23,7 +23,7 @@ import platformdirs
 from pxdbg_runtime.batches import compute_batches
 from pxdbg_runtime.devices import device_model
 from pxdbg_runtime.errors import KnownAnswerError
-from pxdbg_runtime.providers import import_onnxruntime
+from pxdbg_runtime.providers import CUDA, find_wheel, import_onnxruntime
 from pxdbg_runtime.streams import PhiloxStream
 
 if TYPE_CHECKING:
@@ -125,13 +125,14 @@ def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Verd
     """Say how far the images are off, on what, and what to do."""
     card = session.card
     unit = " ADU" if answers.compared == "charges" else ""
-    others = " or ".join(name for name in ("float32", "int8") if name != card.precision)
+    known = ("float32", "float16") if session.provider == CUDA else ("float32", "int8")
+    others = " or ".join(name for name in known if name != card.precision)
     return (
         f"onnxruntime {_release()} computes the {card.precision} graph {session.path} wrongly on this machine "
         f"({session.provider}, {device_model(session.provider, session.provider_options)}): a known image differs by up to "
         f"{verdict.largest_difference:.3g}{unit} ({answers.tolerance:.3g} allowed), on average by "
-        f"{verdict.mean_difference:.3g}{unit} ({answers.mean_tolerance:.3g} allowed). Upgrade it (pip install -U onnxruntime) or "
-        f"use another precision ({others}); verify=False (--no-verify) runs it all the same."
+        f"{verdict.mean_difference:.3g}{unit} ({answers.mean_tolerance:.3g} allowed). Upgrade it (pip install --upgrade "
+        f"{find_wheel()}) or use another precision ({others}); verify=False (--no-verify) runs it all the same."
     )
 
 

@@ -76,11 +76,11 @@ def test_a_float32_graph_may_be_eight_times_as_far_from_float64_as_pytorch(
         latent=references.latent,
         exact=references.exact,
         float32=(references.exact + noise).astype(np.float32),
-        folded=references.folded,
+        folded=(references.exact - 2 * noise).astype(np.float32),
     )
     answers = make_known_answers(coarse, graph, THRESHOLDS, "float32", "values")
-    assert answers.tolerance == pytest.approx(8e-4, rel=0.05)
-    assert answers.mean_tolerance == pytest.approx(4e-4, rel=0.05)
+    assert answers.tolerance == pytest.approx(16e-4, rel=0.05)
+    assert answers.mean_tolerance == pytest.approx(8e-4, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from pxdbg_runtime.address_space import check_room_for_libraries
 from pxdbg_runtime.command_line.console import FAILURE, failures_reported, stdout
 from pxdbg_runtime.devices import device_model
 from pxdbg_runtime.errors import InferenceError, ProviderError
@@ -17,6 +18,9 @@ from pxdbg_runtime.providers import CPU, import_onnxruntime
 from pxdbg_runtime.session import ImageSession
 from pxdbg_runtime.shipped import find_graph, shipped_graphs
 from pxdbg_runtime.verification import check_known_answers, describe_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["check"]
 
@@ -39,10 +43,12 @@ def check(
 ) -> None:
     """Check that this machine computes graphs rightly: the known images of each graph, on each execution provider.
 
-    Differences are shown beside what the card allows. The card of a graph holds reference outputs of a few images, made at export. A release of ONNX Runtime that computes them
-    wrongly, on this CPU or GPU, is named, and the exit code is 1.
+    The card of a graph holds reference outputs of a few images, made at export. Here they are computed again, and the
+    differences are shown beside what the card allows. A release of ONNX Runtime that computes them wrongly, on this CPU or GPU, is
+    named, and the exit code is 1.
     """
     with failures_reported():
+        check_room_for_libraries()
         onnxruntime = import_onnxruntime()
         table = Table("graph", "provider", "result", "largest difference", "mean difference", "time")
         rows = []
@@ -61,12 +67,13 @@ def check(
             raise typer.Exit(FAILURE)
 
 
-def _find_graphs(model: str | None) -> list[GraphFile]:
-    """Find the graph of a path, or the shipped graphs of a model, or all of them."""
+def _find_graphs(model: str | None) -> Iterator[GraphFile]:
+    """Find the graph of a path, or the shipped graphs of a model, or all of them; one at a time, as they are large."""
     listed = [each for each in shipped_graphs() if model in (None, each.name)]
     if model is not None and not listed:
-        return [find_graph(model, None)]
-    return [find_graph(each.name, each.precision, each.target) for each in listed]
+        yield find_graph(model, None)
+    for each in listed:
+        yield find_graph(each.name, each.precision, each.target)
 
 
 def _check_graph(graph: GraphFile, provider: str) -> _Row:
@@ -79,8 +86,8 @@ def _check_graph(graph: GraphFile, provider: str) -> _Row:
     try:
         session = ImageSession(graph, provider=provider)
         verdict = check_known_answers(session, answers)
-    except (ProviderError, InferenceError):
-        return _Row(state="not run", colour="yellow", remark=f"Why {provider} does not run: pxdbg providers.")
+    except (ProviderError, InferenceError) as error:
+        return _Row(state="not run", colour="yellow", remark=str(error))
     unit = " ADU" if answers.compared == "charges" else ""
     cells = (
         f"{verdict.largest_difference:.2g}{unit} (max {answers.tolerance:.2g})",

@@ -19,8 +19,9 @@ demo: .venv-demo/.installed
 	$(DEMO)/pxdbg show demo/background.parquet
 	$(DEMO)/pxdbg plot demo/background.parquet --output demo/event.png
 
+# A module of tests runs in one of two processes; each takes up to 5 GB.
 test: .venv-test/.installed
-	$(TEST)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	$(TEST)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: .venv-test/.installed
 	$(TEST)/ruff check .

@@ -21,7 +21,7 @@ demo: .venv-demo/.installed
 
 # A module of tests runs in one of two processes; each takes up to 5 GB.
 test: .venv-test/.installed
-	$(TEST)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(TEST)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: .venv-test/.installed
 	$(TEST)/ruff check .

@@ -28,10 +28,14 @@ class NumberRange:
 
     def __str__(self) -> str:
         if self.minimum is not None and self.maximum is not None:
-            return f" between {self.minimum:g} and {self.maximum:g}"
+            return f" between {_format(self.minimum)} and {_format(self.maximum)}"
         if self.minimum is not None:
-            return f" of {self.minimum:g} or more"
-        return f" of {self.maximum:g} or less" if self.maximum is not None else ""
+            return f" of {_format(self.minimum)} or more"
+        return f" of {_format(self.maximum)} or less" if self.maximum is not None else ""
+
+
+def _format(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
 _ANY_NUMBER = NumberRange()

@@ -96,7 +96,7 @@ def prepare_threads(nintra: int, ninter: int) -> None:
     if n_threads > cpus.count:
         _log.warning(
             "nintra=%d and ninter=%d make %d threads, but this job has %s (%s): threads that wait for a CPU make it "
-            "slower, often many times; ask for nintra=%d.",
+            "slower, often many times; ask for nintra=%d and ninter=1.",
             nintra,
             ninter,
             n_threads,

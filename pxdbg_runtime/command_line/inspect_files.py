@@ -171,7 +171,7 @@ def _events(reader: DigitReader) -> str:
     if len(reader.jobs) == 1:
         (how,) = reader.jobs
         return f"events {how.first_event} to {how.last_event}"
-    return f"{reader.n_events:,} events"
+    return "1 event" if reader.n_events == 1 else f"{reader.n_events:,} events"
 
 
 def _threshold(reader: DigitReader, counter: SummaryCounter) -> str:

@@ -105,8 +105,8 @@ def check_suffix(path: Path) -> None:
         If it is Parquet and pyarrow is not installed.
     """
     if path.suffix not in SUFFIXES:
-        message = f"{path} must end in {' or '.join(SUFFIXES)}, which says how digits are written."
-        raise ArgumentValueError("output", message)
+        message = f"{path} must end in {' or '.join(SUFFIXES)}, the formats of files of digits."
+        raise ArgumentValueError("path", message)
     if path.suffix == ".parquet":
         require("pyarrow", extra="parquet", purpose="Parquet")
 

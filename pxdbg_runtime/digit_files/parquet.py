@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["ParquetSource", "write_parquet"]
 
 _MARK: Final = b"pxdbg_digest\n"
-"""What our writer leaves between rows and footer, where no other tool writes anything: the footer has a digest. Nothing
-protects the footer itself, and one damaged byte of it can make a file without metadata."""
+"""Bytes that our writer puts between the rows and the footer; no other tool writes there. They say that the footer must
+hold a digest. Parquet has no checksum of the footer, and a damaged byte in it can hide the metadata with the digest: without
+this mark, such a file would pass as one of another tool."""
 _ROWS_OF_GROUP: Final = 1_000_000
 _WRITES_OF_GROUP: Final = 128
 """A row group is written when either is reached: 15 MB, or so many events."""

@@ -132,7 +132,7 @@ def test_a_file_of_unknown_origin_is_refused_by_its_smallest_charge(tmp_path: Pa
     image = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
     image[0, 0, 0] = 12
     path = tmp_path / "digits.npz"
-    np.savez(path, **{name: getattr(digits_of_images(image, 3), name) for name in COLUMN_DTYPES})  # type: ignore[arg-type]
+    np.savez(path, **{name: getattr(digits_of_images(image, 3), name) for name in COLUMN_DTYPES})
     expected = r"digits\.npz holds no charge below 12 ADU, so it cannot be cut at 7 ADU: ask for --min-charge 12\.$"
     with pytest.raises(ArgumentValueError, match=expected):
         count_sample(event_reader(path), "foreign", CUT)

@@ -25,7 +25,7 @@ from pxdbg_runtime.digit_files.formats import (
 )
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import DigitFileError
-from pxdbg_runtime.regular_file import check_regular_file
+from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,10 +140,9 @@ class NpzSource:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[zipfile.ZipFile, contextlib.ExitStack]]:
-        check_regular_file(self._path)
         with contextlib.ExitStack() as stack:
             # Opened here, because zipfile leaves a file open in which it finds no sound archive.
-            file = stack.enter_context(self._path.open("rb"))
+            file = stack.enter_context(open_regular(self._path))
             if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
                 message = "it is a single array"
                 raise ValueError(message)

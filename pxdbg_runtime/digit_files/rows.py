@@ -191,7 +191,7 @@ def _digits_of_columns(columns: Mapping[str, NDArray[np.generic]]) -> Digits:
 
 def _check_sensors(column: NDArray[np.generic]) -> None:
     """Refuse the first VxdID that is none of the PXD's."""
-    largest = min(len(_IS_SENSOR) - 1, int(np.iinfo(column.dtype).max))
+    largest = min(len(_IS_SENSOR) - 1, int(np.iinfo(column.dtype.str).max))
     is_sensor = _IS_SENSOR[np.clip(column, 0, largest).astype(np.uint16)]  # 0 and 65535 are no sensors
     if not is_sensor.all():
         message = f"the VxdID {column[is_sensor.argmin()]}, which is no sensor of the PXD"

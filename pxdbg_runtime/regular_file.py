@@ -39,7 +39,7 @@ def open_regular(path: Path) -> BinaryIO:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
         raise
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket, or a device that nothing serves
+        if error.errno in {errno.ENXIO, errno.EOPNOTSUPP}:  # a socket on Linux and on macOS, or an idle device
             raise _not_regular() from None
         raise
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -119,8 +119,13 @@ def import_within_limits(module: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def report_memory_errors() -> Iterator[None]:
-    """Turn Python's and NumPy's error for too little memory into ours.
+def report_memory_errors(purpose: str = "") -> Iterator[None]:
+    """Turn Python's, NumPy's and pyarrow's error for too little memory into ours.
+
+    Parameters
+    ----------
+    purpose : str, optional
+        What the memory is for, as in "to read a.npz".
 
     Raises
     ------
@@ -132,7 +137,7 @@ def report_memory_errors() -> Iterator[None]:
         raise
     except MemoryError as error:
         text = " ".join(str(error).split()) or "Python could not allocate more"
-        raise _memory_error(text) from error
+        raise _memory_error(text, purpose) from error
 
 
 def explain_memory_failure(error: Exception) -> MemoryLimitError | None:
@@ -143,14 +148,14 @@ def explain_memory_failure(error: Exception) -> MemoryLimitError | None:
     return _memory_error(f"ONNX Runtime could not allocate more: {text}")
 
 
-def _memory_error(text: str) -> MemoryLimitError:
+def _memory_error(text: str, purpose: str = "") -> MemoryLimitError:
     limits = {
         "address space (ulimit -v)": limit_bytes(),
         "cgroup's memory": memory_limit_bytes(),
     }
     known = " and ".join(f"{name} {_megabytes(limit)}" for name, limit in limits.items() if limit is not None)
     message = (
-        f"There is not enough memory: {text}. "
+        f"There is not enough memory{f' {purpose}' if purpose else ''}: {text}. "
         f"{f'The limits of this job are: {known}' if known else 'No limit of this job is known'}. Take more memory, or a "
         "smaller batch_size or number of events."
     )

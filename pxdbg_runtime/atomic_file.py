@@ -243,7 +243,7 @@ def _remove_if_dead(leftover: Path, *, is_of_this_machine: bool) -> None:
         return
     descriptor = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW)
     try:
-        if lock(descriptor):
+        if lock(descriptor):  # it raises while the process that writes the file lives, and the caller goes on
             leftover.unlink()
     finally:
         os.close(descriptor)
@@ -252,12 +252,12 @@ def _remove_if_dead(leftover: Path, *, is_of_this_machine: bool) -> None:
 def _create(partial: Path, mode: int) -> int:
     """Make a file and lock it; gives -1 if another process took it for a leftover just now."""
     descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
-    lock(descriptor)
     try:
+        lock(descriptor)
         if _identity(partial) == _identity(descriptor):
             return descriptor
-    except FileNotFoundError:
-        pass
+    except (BlockingIOError, FileNotFoundError):
+        pass  # the other process has locked it and is about to remove it, or has removed it
     os.close(descriptor)
     return -1
 

@@ -81,7 +81,7 @@ class Digitiser:
                 f"index {first_sensor} on."
             )
             raise ImageError(message)
-        # Memory that nothing is written to takes no room.
+        # `np.empty` commits no page until it is written.
         sensor_id, u_cell, v_cell = (np.empty(images.size, dtype=np.uint16) for _ in range(3))
         charge = np.empty(images.size, dtype=np.uint8)
         sensors = self._sensors[first_sensor : first_sensor + len(images)]

@@ -19,12 +19,19 @@ def lock(descriptor: int) -> bool:
     Returns
     -------
     bool
-        False if another process holds the lock, or the disk or the platform knows none.
+        False if the disk or the platform has no locks.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds the lock.
     """
     try:
         import fcntl  # not on Windows, where a file that is open cannot be removed anyway
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
     except (ImportError, OSError):
         return False
     return True

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +26,7 @@ from pxdbg_runtime.protobuf import (
     read_varint,
     walk_fields,
 )
+from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,13 +150,10 @@ def read_graph_file(path: Path) -> GraphFile:
 
 
 def _read_content(path: Path) -> bytes:
-    """Read a regular file that could be a graph; a pipe, a device or a folder is told from one without waiting for it."""
+    """Read a regular file that could be a graph."""
     try:
-        with open(path, "rb", opener=_open_at_once) as file:  # Path.open has no opener
+        with open_regular(path) as file:
             found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                message = f"The graph {path} is a pipe or a device: expected a file made by python -m export."
-                raise GraphFileError(path, message)
             if not found.st_size:
                 message = f"The graph {path} is empty."
                 raise GraphFileError(path, message)
@@ -175,11 +172,6 @@ def _read_content(path: Path) -> bytes:
             f"The graph {path} cannot be read: its {found.st_size / 1e6:.0f} MB do not fit into this job's memory."
         )
         raise GraphFileError(path, message) from None
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file without waiting for the other end of a pipe; regular files ignore the flag, and Windows lacks it."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _compare_with_digest(content: bytes) -> tuple[str, bool | None]:

@@ -1,28 +1,57 @@
-"""Whether a path is a file with content of its own: to open a named pipe waits for ever, and a device has no end."""
+"""Opening files that must have content of their own: to open a named pipe waits for ever, and a device has no end."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_regular_file"]
+__all__ = ["open_regular"]
 
 
-def check_regular_file(path: Path) -> None:
-    """Check that a path names a regular file, before it is opened.
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read its bytes; never waits.
+
+    What is checked is the open file, not the path, which another process may replace at any time.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    BinaryIO
+        At its beginning; the caller closes it.
 
     Raises
     ------
     OSError
-        If it does not; its `strerror` says what it is, or that there is nothing.
+        If it is not a regular file, or cannot be opened; its `strerror` says what it is, or why.
     """
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, expected a regular file")
+    try:
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  # Path.open has no opener, and the caller closes it
+    except PermissionError:
+        if path.is_dir():  # Windows refuses to open a folder with this error
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        raise
+    except OSError as error:
+        if error.errno in {errno.ENXIO, errno.EOPNOTSUPP}:  # a socket on Linux and on macOS, or an idle device
+            raise _not_regular() from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise _not_regular()
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for the other end of a pipe; regular files ignore the flag, and Windows lacks it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _not_regular() -> OSError:
+    return OSError(errno.EINVAL, "it is a pipe, a device or a socket, expected a regular file")

@@ -15,9 +15,10 @@ from typing import Final
 
 import pytest
 
-from pxdbg_runtime import output_place
+from pxdbg_runtime import atomic_file, output_place
 from pxdbg_runtime.atomic_file import check_target, open_partial, record_writes, report_file_errors, written_whole
 from pxdbg_runtime.errors import GraphFileError, OutputError
+from pxdbg_runtime.file_locks import lock
 from tests.isolation import file_size_limited, run_isolated
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -238,6 +239,39 @@ def test_what_another_machine_left_stays_for_a_week(tmp_path: Path) -> None:
         os.utime(path, (week_ago, week_ago))
     write(tmp_path / "bg.npz")
     assert names_in(tmp_path) == sorted([recent.name, similar.name, "bg.npz"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is open cannot be removed there")
+def test_a_new_file_that_another_process_takes_for_a_leftover_gets_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process locks it between our open and our lock, and removes it after we have looked at its identity."""
+    taken: list[tuple[Path, int]] = []
+
+    def lock_after_another(descriptor: int) -> bool:
+        if not taken:
+            (path,) = tmp_path.iterdir()
+            other = os.open(path, os.O_RDWR)
+            assert lock(other)
+            taken.append((path, other))
+        return lock(descriptor)
+
+    monkeypatch.setattr(atomic_file, "lock", lock_after_another)
+    target = tmp_path / "bg.npz"
+    with written_whole(target) as partial:
+        path, other = taken[0]
+        path.unlink()
+        os.close(other)
+        assert names_in(tmp_path) == [partial.name]
+        partial.write_text("ours")
+        again = os.open(partial, os.O_RDWR)
+        with pytest.raises(BlockingIOError, match="temporarily unavailable"):
+            lock(again)
+        os.close(again)
+        write(target, "another writer")
+        assert partial.read_text() == "ours"
+    assert target.read_text() == "ours"
+    assert names_in(tmp_path) == ["bg.npz"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a file that is open cannot be removed there")

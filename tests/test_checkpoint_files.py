@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import onnx.helper
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from export.checkpoint import load_checkpoint, read_archive
 from export.errors import CheckpointError
 from export.models import FAMILIES
+from pxdbg_runtime.errors import MemoryLimitError
 from tests.checkpoints import SmallNet, light_state, save, save_safetensors
 
 if TYPE_CHECKING:
@@ -262,6 +264,34 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     require_refused(tmp_path, r"is a folder: give a file in it, a\.pt or another of its 2\.$")
     require_refused(tmp_path / "gone.pt", r"gone\.pt cannot be read: No such file or directory\.$")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    for path in (tmp_path / "pipe.pt", Path("/dev/zero")):
+        require_refused(path, r"cannot be read: it is a pipe, a device or a socket, expected a regular file\.$")
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_too_little_memory_is_not_blamed_on_the_checkpoint(tmp_path: Path, kind: str) -> None:
+    resource = pytest.importorskip("resource", reason="this platform has no such limits")
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("this platform does not say how much address space is in use")
+    content, path = {"a": torch.zeros(25_000_000)}, tmp_path / "large"
+    if kind == "safetensors":
+        safetensors.torch.save_file(content, path)
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    message = r"^There is not enough memory to read .*large: .*[Cc]an\S* allocate memory.*address space"
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + 50_000_000, limits[1]))
+    try:
+        with pytest.raises(MemoryLimitError, match=message):
+            read_archive(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 # Damage

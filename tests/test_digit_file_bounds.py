@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,7 @@ import pyarrow.parquet
 import pytest
 
 from pxdbg_runtime.digit_files import SUFFIXES, event_reader, opened_for_writing, read_digits
+from pxdbg_runtime.digit_files.parquet import ParquetSource
 from tests.test_bad_digit_files import COLUMNS, METADATA, NOT_OURS, require_refusal, write_plainly
 from tests.test_command_line import invoke, require_failure
 from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, renumbered, write
@@ -206,6 +209,32 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, suffix: str) -> N
     device = tmp_path / f"device{suffix}"
     device.symlink_to("/dev/zero")
     require_refusal(device, expected)
+    served = tmp_path / f"s{suffix}"
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(tmp_path):  # such a path has 107 bytes at the most
+        server.bind(served.name)
+    require_refusal(served, expected)
+    folder = tmp_path / f"folder{suffix}"
+    folder.mkdir()
+    require_refusal(folder, "cannot be read: Is a directory")
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of another tool has no digest and needs none; ours, which takes its place, must have one."""
+    foreign = write_plainly(tmp_path / "bg.parquet", COLUMNS, HOW.to_json())
+    ours = write(tmp_path / "ours.parquet", [SAMPLE])
+    parse = pyarrow.parquet.ParquetFile
+
+    def replace_and_parse(content: BinaryIO, **options: bool | int) -> pyarrow.parquet.ParquetFile:
+        ours.replace(foreign)
+        return parse(content, **options)
+
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", replace_and_parse)
+    texts = ParquetSource(foreign).texts()
+    assert (texts.metadata, texts.digest) == (HOW.to_json(), None)
+    monkeypatch.undo()
+    assert ParquetSource(foreign).texts().digest is not None
 
 
 class Memory:

@@ -1,15 +1,20 @@
-"""Errors while digits are written: only those of the file name the file."""
+"""Errors while digits are written or read: only those of the file name the file."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 
-from pxdbg_runtime.digit_files import opened_for_writing
-from pxdbg_runtime.errors import OutputError
+from pxdbg_runtime.digit_files import opened_for_writing, read_digits
+from pxdbg_runtime.digit_files.formats import report_damage
+from pxdbg_runtime.digit_files.npz import NpzSource
+from pxdbg_runtime.digit_files.parquet import ParquetSource
+from pxdbg_runtime.errors import ImageError, MemoryLimitError, OutputError, PxdbgError, ThreadLimitError
 from tests.isolation import file_size_limited
 from tests.test_digit_files import HOW, SAMPLE, each_suffix, names_in, write
 
@@ -44,6 +49,34 @@ def test_an_interrupt_counts_and_not_that_the_file_cannot_be_closed(tmp_path: Pa
     ):
         pass
     assert names_in(tmp_path) == []
+
+
+@each_suffix
+@pytest.mark.parametrize("raised", [MemoryError("Unable to allocate 7 GiB"), pa.ArrowMemoryError("malloc failed")])
+def test_too_little_memory_is_not_blamed_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, raised: MemoryError
+) -> None:
+    path = write(tmp_path / f"digits{suffix}", [SAMPLE])
+
+    def fail(*_arguments: object) -> None:
+        raise raised
+
+    source = ParquetSource if suffix == ".parquet" else NpzSource
+    for method in ("texts", "blocks"):
+        with monkeypatch.context() as patch:
+            patch.setattr(source, method, fail)
+            message = rf"^There is not enough memory to read {re.escape(str(path))}: {raised}\. .* limit"
+            with pytest.raises(MemoryLimitError, match=message):
+                read_digits(path)
+
+
+@pytest.mark.parametrize(
+    "error", [ThreadLimitError(4, 1, "Four threads."), MemoryLimitError(7, "Importing."), ImageError("An image.")]
+)
+def test_errors_of_this_package_pass_while_a_file_is_read(tmp_path: Path, error: PxdbgError) -> None:
+    with pytest.raises(type(error), match=rf"^{error}$") as caught, report_damage(tmp_path / "digits.npz"):
+        raise error
+    assert caught.value is error
 
 
 @each_suffix

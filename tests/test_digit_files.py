@@ -382,10 +382,10 @@ def test_another_suffix(tmp_path: Path, name: str) -> None:
     expected = r"must end in \.parquet or \.npz"
     with pytest.raises(ArgumentValueError, match=expected) as info:
         check_suffix(path)
-    assert info.value.argument == "output"
+    assert info.value.argument == "path"
     with pytest.raises(ArgumentValueError, match=expected):
         write(path, [SAMPLE])
-    with pytest.raises(ArgumentValueError, match=expected):
+    with pytest.raises(ArgumentValueError, match=rf"{expected}, the formats of files of digits\.$"):
         read_digits(path)
     assert names_in(tmp_path) == []
 

@@ -24,6 +24,7 @@ def test_each_event_comes_once_and_in_order(tmp_path: Path, suffix: str) -> None
     path = write(tmp_path / f"digits{suffix}", [SAMPLE.of_event(3), SAMPLE.of_event(5)])
     reader = event_reader(path)
     assert reader.how_made == HOW
+    assert reader.event_numbers.dtype == np.int64  # NumPy 1's default on Windows is int32
     for _again in range(2):
         assert list(reader) == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
 
@@ -55,7 +56,7 @@ def test_row_groups_need_not_be_events(tmp_path: Path, size: int) -> None:
         ("event", -2, "holds event from -2 to"),
         ("u_cell", 250, "holds u_cell from"),
         ("charge", 0, "holds charge from 0"),
-        ("sensor_id", 1, "holds VxdIDs of sensors that the PXD does not have"),
+        ("sensor_id", 1, "holds the VxdID 1, which is no sensor of the PXD: generate it again"),
     ],
 )
 def test_what_is_no_digit_is_refused(tmp_path: Path, suffix: str, column: str, value: int, expected: str) -> None:

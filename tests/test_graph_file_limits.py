@@ -233,10 +233,18 @@ def test_a_file_of_zeros_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
-    assert "is a pipe or a device: expected a file" in refusal_of(tmp_path / "pipe.onnx")
-    assert "is a pipe or a device: expected a file" in refusal_of(Path("/dev/zero"))
-    assert "is a pipe or a device: expected a file" in refusal_of(Path("/dev/null"))
-    with pytest.raises(GraphFileError, match="is a pipe or a device: expected a file"):
+    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refusal_of(
+        tmp_path / "pipe.onnx"
+    )
+    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refusal_of(
+        Path("/dev/zero")
+    )
+    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refusal_of(
+        Path("/dev/null")
+    )
+    with pytest.raises(
+        GraphFileError, match="cannot be read: it is a pipe, a device or a socket, expected a regular file"
+    ):
         find_graph(tmp_path / "pipe.onnx", None)
 
 

@@ -10,6 +10,7 @@ import scipy.ndimage
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, Digits
 from pxdbg_runtime.digit_files import event_reader
+from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.sensors import PIXELS_PER_SENSOR
 from pxdbg_runtime.validation.sample import MAX_CLUSTER_SIZE, Sample, count_sample
@@ -121,8 +122,21 @@ def test_hits_below_the_cut_may_not_be_in_the_file(tmp_path: Path, threshold: in
 
 def test_a_threshold_above_the_cut_is_refused(tmp_path: Path) -> None:
     path = write_events(tmp_path / "digits.npz", [Digits.empty()], min_charge=9)
-    with pytest.raises(ArgumentValueError, match=r"a threshold of 9 ADU, .* cut at 7 ADU: ask for --min-charge 9"):
+    with pytest.raises(
+        ArgumentValueError, match=r"was made with a threshold of 9 ADU, .* cut at 7 ADU: ask for --min-charge 9"
+    ):
         count_sample(event_reader(path), "high", CUT)
+
+
+def test_a_file_of_unknown_origin_is_refused_by_its_smallest_charge(tmp_path: Path) -> None:
+    image = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
+    image[0, 0, 0] = 12
+    path = tmp_path / "digits.npz"
+    np.savez(path, **{name: getattr(digits_of_images(image, 3), name) for name in COLUMN_DTYPES})
+    expected = r"digits\.npz holds no charge below 12 ADU, so it cannot be cut at 7 ADU: ask for --min-charge 12\.$"
+    with pytest.raises(ArgumentValueError, match=expected):
+        count_sample(event_reader(path), "foreign", CUT)
+    assert count_sample(event_reader(path), "foreign", 12).digits_before_cut == 1
 
 
 @each_suffix

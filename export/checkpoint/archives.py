@@ -6,12 +6,16 @@ import struct
 import zipfile
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from export.checkpoint.file_kinds import N_START, describe_file, describe_folder, describe_zip
 from export.checkpoint.pickles import LEGACY_MAGIC, PickledContent, load_pickle
 from export.errors import CheckpointError
+from pxdbg_runtime.address_space import report_memory_errors
+from pxdbg_runtime.errors import PxdbgError
+from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,11 +25,13 @@ __all__ = ["read_archive"]
 _ZIP_MAGIC: Final = b"PK\x03\x04"
 _LONGEST_HEADER: Final = 100_000_000
 """Of a safetensors file, bytes."""
+_MEMORY_OF_BYTE: Final = 4
+_MEMORY_BYTES: Final = 100_000_000
+"""More than a checkpoint takes while it is read: for each of its bytes, and beside them."""
 # What a damaged file raises depends on the byte that is wrong: PyTorch's reader and the unpickler answer with
 # nearly any built-in exception, and the file is at fault in all of them.
 _DAMAGE: Final = (
     SafetensorError,
-    MemoryError,
     OSError,
     EOFError,
     RuntimeError,
@@ -53,11 +59,13 @@ def read_archive(path: Path) -> PickledContent:
     ------
     CheckpointError
         If it cannot be read, is something else, is damaged, or carries code.
+    MemoryLimitError
+        If the memory does not suffice.
     """
     if path.is_dir():
         raise CheckpointError(path, describe_folder(path))
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(N_START)
     except OSError as error:
         raise CheckpointError(path, f"cannot be read: {error.strerror or error}.") from None
@@ -71,10 +79,29 @@ def read_archive(path: Path) -> PickledContent:
         raise CheckpointError(path, foreign)
     try:
         return PickledContent(content=load_file(path)) if is_safetensors else load_pickle(path)
-    except CheckpointError:
+    except PxdbgError:
         raise
-    except _DAMAGE as error:
+    except (MemoryError, *_DAMAGE) as error:
+        if _is_of_memory(error) and not _fits_into_memory(path):
+            with report_memory_errors(f"to read {path}"):
+                raise MemoryError(
+                    str(error).split("\n")[0].rpartition("DefaultCPUAllocator: ")[2].rstrip(".")
+                ) from None
         raise CheckpointError(path, f"is truncated or damaged: {_first_sentence(error)}") from None
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether an error tells of too little memory; that of PyTorch is a RuntimeError."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)
+
+
+def _fits_into_memory(path: Path) -> bool:
+    """Whether there is memory for all that a sound file of this size can ask for; a damaged length asks for any amount."""
+    try:
+        np.empty(_MEMORY_OF_BYTE * path.stat().st_size + _MEMORY_BYTES, dtype=np.uint8)
+    except MemoryError:
+        return False
+    return True
 
 
 def _is_legacy(start: bytes) -> bool:

@@ -10,7 +10,8 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
+from pxdbg_runtime.address_space import report_memory_errors
+from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, PxdbgError
 from pxdbg_runtime.optional import require
 
 if TYPE_CHECKING:
@@ -46,13 +47,12 @@ BLOCK_ROWS: Final = 1 << 17
 Columns = dict[str, "NDArray[np.generic]"]
 """Columns as they come out of a file: integers of any width, all of one length."""
 
-# pyarrow: ValueError, KeyError, NotImplementedError, TypeError, MemoryError; an array's header in an NPZ is a Python
+# pyarrow: ValueError, KeyError, NotImplementedError, TypeError; an array's header in an NPZ is a Python
 # expression, which NumPy reads with tokenize and ast; zipfile raises RuntimeError for what is encrypted.
 _DAMAGED: Final = (
     ArithmeticError,
     EOFError,
     LookupError,
-    MemoryError,
     RuntimeError,  # NotImplementedError and RecursionError among them
     SyntaxError,
     TypeError,
@@ -62,7 +62,8 @@ _DAMAGED: Final = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What NumPy, zipfile and pyarrow raise where the bytes are not what they should be."""
+"""What NumPy, zipfile and pyarrow raise where the bytes are not what they should be. Not MemoryError, which mostly comes of
+the limits of a job, whatever the file holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,18 +106,27 @@ def check_suffix(path: Path) -> None:
         If it is Parquet and pyarrow is not installed.
     """
     if path.suffix not in SUFFIXES:
-        message = f"{path} must end in {' or '.join(SUFFIXES)}, which says how digits are written."
-        raise ArgumentValueError("output", message)
+        message = f"{path} must end in {' or '.join(SUFFIXES)}, the formats of files of digits."
+        raise ArgumentValueError("path", message)
     if path.suffix == ".parquet":
         require("pyarrow", extra="parquet", purpose="Parquet")
 
 
 @contextlib.contextmanager
 def report_damage(path: Path) -> Iterator[None]:
-    """Turn what is raised while a file is read into a `DigitFileError` of one sentence."""
+    """Turn what is raised while a file is read into a `DigitFileError` of one sentence.
+
+    Raises
+    ------
+    DigitFileError
+        If the file cannot be read, or is damaged.
+    MemoryLimitError
+        If the memory does not suffice.
+    """
     try:
-        yield
-    except DigitFileError:
+        with report_memory_errors(f"to read {path}"):
+            yield
+    except PxdbgError:
         raise
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or _one_line(error)}."

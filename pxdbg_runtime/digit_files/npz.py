@@ -25,7 +25,7 @@ from pxdbg_runtime.digit_files.formats import (
 )
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import DigitFileError
-from pxdbg_runtime.regular_file import check_regular_file
+from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,8 @@ class _NpzWriter:
             rows=self._hasher.rows, rows_sha256=self._hasher.sha256(), metadata_sha256=hash_metadata(metadata)
         )
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            # Not an array: those go on into what np.savez makes of a part of the rows; the archive's comment does not.
+            # The digest is the archive's comment, not one of its arrays. A tool that selects rows and writes the arrays
+            # again with np.savez would copy an array, and the digest would not fit the rows; it drops the comment.
             archive.comment = digest.to_json().encode()
             for name, dtype in COLUMN_DTYPES.items():
                 self._files[name].write(self._compressors[name].flush())
@@ -122,7 +123,8 @@ class NpzSource:
         """Read the texts, and check that the columns are there and hold integers."""
         with self._opened() as (archive, stack):
             self._columns(archive, stack)
-            # Any tool may write a comment; one damaged byte leaves one of the two names in ours.
+            # Other tools write comments of their own. Ours names rows_sha256 and metadata_sha256: it is told by
+            # either, so that a digest with a damaged byte in one name is still read as a digest, and found damaged.
             is_digest = b"_sha256" in archive.comment
             digest = archive.comment.decode(errors="replace") if is_digest else None
             return StoredTexts(metadata=self._metadata(archive, stack), digest=digest)
@@ -138,10 +140,9 @@ class NpzSource:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[zipfile.ZipFile, contextlib.ExitStack]]:
-        check_regular_file(self._path)
         with contextlib.ExitStack() as stack:
             # Opened here, because zipfile leaves a file open in which it finds no sound archive.
-            file = stack.enter_context(self._path.open("rb"))
+            file = stack.enter_context(open_regular(self._path))
             if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
                 message = "it is a single array"
                 raise ValueError(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final
 
 from pxdbg_runtime.digit_files.digest import FileDigest, RowHasher, hash_metadata
 from pxdbg_runtime.digit_files.formats import (
@@ -17,7 +17,7 @@ from pxdbg_runtime.digit_files.formats import (
 )
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import DigitFileError
-from pxdbg_runtime.regular_file import check_regular_file
+from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["ParquetSource", "write_parquet"]
 
 _MARK: Final = b"pxdbg_digest\n"
-"""What our writer leaves between rows and footer, where no other tool writes anything: the footer has a digest. Nothing
-protects the footer itself, and one damaged byte of it can make a file without metadata."""
+"""Bytes that our writer puts between the rows and the footer; no other tool writes there. They say that the footer must
+hold a digest. Parquet has no checksum of the footer, and a damaged byte in it can hide the metadata with the digest: without
+this mark, such a file would pass as one of another tool."""
 _ROWS_OF_GROUP: Final = 1_000_000
 _WRITES_OF_GROUP: Final = 128
 """A row group is written when either is reached: 15 MB, or so many events."""
@@ -119,47 +120,46 @@ class ParquetSource:
 
     def texts(self) -> StoredTexts:
         """Read the texts, and check that the columns are there and hold integers."""
-        with self._opened() as file:
+        with self._opened() as (file, has_mark):
             self._check_fields(file.schema_arrow)
             stored = file.metadata.metadata or {}
             texts = StoredTexts(metadata=self._text(stored, METADATA_KEY), digest=self._text(stored, DIGEST_KEY))
-        if self._has_mark() and texts.digest is None:
+        if has_mark and texts.digest is None:
             message = "its digest is missing"
             raise ValueError(message)
         return texts
 
     def blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks; of a row group, only the compressed bytes are in memory at once."""
-        with self._opened() as file:
+        with self._opened() as (file, _has_mark):
             self._check_fields(file.schema_arrow)
             for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=list(COLUMN_DTYPES), use_threads=False):
                 yield {name: self._column(batch, name) for name in COLUMN_DTYPES}
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _opened(self) -> Iterator[tuple[Any, bool]]:
+        """Open the file once: give what pyarrow makes of it, and whether our writer's mark is in it."""
         import pyarrow.parquet
 
-        check_regular_file(self._path)
-        self._footer_start()  # before all of it is read
-        # A file, not a path: from a path such as event=5/bg.parquet some readers take a column, and pyarrow wants paths in
-        # UTF-8. Without a buffer_size, as pyarrow 17 then fails on sound files ("Cannot shrink read buffer").
-        with (
-            self._path.open("rb") as content,
-            pyarrow.parquet.ParquetFile(
+        with open_regular(self._path) as content:
+            footer_start = self._footer_start(content)  # before pyarrow reads all of the footer
+            content.seek(max(0, footer_start - len(_MARK)))
+            has_mark = content.read(len(_MARK)) == _MARK
+            # A file, not a path: from a path such as event=5/bg.parquet some readers take a column, and pyarrow wants paths
+            # in UTF-8. Without a buffer_size, as pyarrow 17 then fails on sound files ("Cannot shrink read buffer").
+            with pyarrow.parquet.ParquetFile(
                 content,
                 page_checksum_verification=True,
                 pre_buffer=False,
                 thrift_string_size_limit=_MAX_TEXT_IN_FOOTER,
-            ) as file,
-        ):
-            yield file
+            ) as file:
+                yield file, has_mark
 
-    def _footer_start(self) -> int:
+    def _footer_start(self, content: BinaryIO) -> int:
         """Find where the footer begins; 0 or less if the file has none."""
-        with self._path.open("rb") as file:
-            size = file.seek(0, io.SEEK_END)
-            file.seek(max(0, size - _FOOTER_END))
-            length = int.from_bytes(file.read(4), "little")
+        size = content.seek(0, io.SEEK_END)
+        content.seek(max(0, size - _FOOTER_END))
+        length = int.from_bytes(content.read(4), "little")
         if _MAX_FOOTER_BYTES < length < size:
             message = (
                 f"{self._path} has a footer of {length / 1e6:,.0f} MB, expected at most {_MAX_FOOTER_BYTES / 1e6:.0f} MB: "
@@ -167,11 +167,6 @@ class ParquetSource:
             )
             raise DigitFileError(self._path, message)
         return size - _FOOTER_END - length
-
-    def _has_mark(self) -> bool:
-        with self._path.open("rb") as file:
-            file.seek(max(0, self._footer_start() - len(_MARK)))
-            return file.read(len(_MARK)) == _MARK
 
     def _check_fields(self, fields: Any) -> None:  # noqa: ANN401
         import pyarrow as pa

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["DigitFile", "DigitReader", "EventReader", "event_reader", "read_digits"]
 
 _NEVER_EMPTY: Final = 1000
-"""Where events have so many digits on average, none is without any."""
+"""Mean number of digits of an event from which on no event is empty. Metadata that count more events than have digits are
+then not those of all rows: rows were removed."""
 _CREDIBLE_EVENTS: Final = 1000
-"""Events that metadata may tell of without a row for them, and again for each row."""
+"""Events for each row, and one time more, that metadata may count. A larger count is not believed: each event takes
+memory, also one without digits, and a damaged or forged count is cheap to write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +209,7 @@ def event_reader(path: Path) -> EventReader:
     if remark:
         how = None
     if how is not None:
-        events = np.arange(how.events) + how.first_event
+        events = np.arange(how.events, dtype=np.int64) + how.first_event
     else:
         events = np.empty(0, dtype=np.int64) if scan is None else scan.events
     if not len(events):

@@ -180,24 +180,29 @@ def _digits_of_columns(columns: Mapping[str, NDArray[np.generic]]) -> Digits:
     narrowed: dict[str, NDArray[np.generic]] = {}
     for name, dtype in COLUMN_DTYPES.items():
         column = columns[name]
-        if len(column):
-            # Before it is narrowed, which would wrap what is too large.
+        # Before it is narrowed, which would wrap what is too large.
+        if name == "sensor_id":
+            _check_sensors(column)
+        elif len(column):
             _check_range(name, column)
         narrowed[name] = column.astype(dtype, copy=False)
-    if not _IS_SENSOR[narrowed["sensor_id"]].all():
-        message = "VxdIDs of sensors that the PXD does not have"
-        raise RowError(message)
     return Digits(**narrowed)  # type: ignore[arg-type]  # the constructor checks the dtypes
 
 
+def _check_sensors(column: NDArray[np.generic]) -> None:
+    """Refuse the first VxdID that is none of the PXD's."""
+    largest = min(len(_IS_SENSOR) - 1, int(np.iinfo(column.dtype.str).max))
+    is_sensor = _IS_SENSOR[np.clip(column, 0, largest).astype(np.uint16)]  # 0 and 65535 are no sensors
+    if not is_sensor.all():
+        message = f"the VxdID {column[is_sensor.argmin()]}, which is no sensor of the PXD"
+        raise RowError(message)
+
+
 def _check_range(name: str, column: NDArray[np.generic]) -> None:
-    low, high = _LIMITS.get(name, (0, len(_IS_SENSOR) - 1))
+    low, high = _LIMITS[name]
     smallest, largest = int(column.min()), int(column.max())
     if not (low <= smallest and largest <= high):
-        if name == "sensor_id":
-            message = "VxdIDs of sensors that the PXD does not have"
-        else:
-            message = f"{name} from {smallest} to {largest}, expected {low} to {high}"
+        message = f"{name} from {smallest} to {largest}, expected {low} to {high}"
         raise RowError(message)
 
 

@@ -9,10 +9,10 @@ from pxdbg_runtime.atomic_file import open_partial
 from pxdbg_runtime.digit_files.formats import check_suffix
 from pxdbg_runtime.digit_files.npz import write_npz
 from pxdbg_runtime.digit_files.parquet import write_parquet
+from pxdbg_runtime.digit_files.reporting_writer import ReportingWriter
 from pxdbg_runtime.digit_files.rows import RowChecker, RowError
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.provenance import MAX_FILE_EVENTS
-from pxdbg_runtime.reporting_writer import ReportingWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from pxdbg_runtime.errors import JsonFieldError, MarginalsError
 from pxdbg_runtime.json_fields import Fields, NumberRange
-from pxdbg_runtime.regular_file import check_regular_file
+from pxdbg_runtime.regular_file import open_regular
 from pxdbg_runtime.sensors import N_SENSORS, SENSORS
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
 
@@ -165,12 +166,14 @@ def read_marginals(path: Path) -> PublicMarginals:
         If the file cannot be read, or is something else.
     """
     try:
-        check_regular_file(path)
-        size = path.stat().st_size
+        with open_regular(path) as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            content = file.read(_MAX_FILE_BYTES)
         if size > _MAX_FILE_BYTES:
             message = f"{path} has {size:,} bytes, expected a JSON file of marginals of at most {_MAX_FILE_BYTES:,}."
             raise MarginalsError(path, message)
-        text = path.read_text(encoding="utf-8")
+        text = content.decode()
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}."
         raise MarginalsError(path, message) from None

@@ -183,7 +183,7 @@ def count_sample(reader: DigitReader, name: str, min_charge: int) -> Sample:
 def count_events(events: Iterable[tuple[int, Digits]], reader: DigitReader, name: str, min_charge: int) -> Sample:
     """Count events that come from elsewhere, such as through a progress bar; else as `count_sample`."""
     for how in reader.jobs:
-        _check_threshold(reader, how.min_charge, min_charge)
+        _check_threshold(f"{reader.path} was made with a threshold of {how.min_charge} ADU", how.min_charge, min_charge)
     numbers: list[int] = []
     hits, charge_sums = _ImageCounts(), _ImageCounts()
     charge_counts = np.zeros((2, MAX_CHARGE + 1), dtype=np.int64)
@@ -218,8 +218,8 @@ def count_events(events: Iterable[tuple[int, Digits]], reader: DigitReader, name
         cluster_charges[half] += _binned(each_charge, _MAX_CLUSTER_CHARGE)
         repeats.add(sensor, u_cell, v_cell, charge)
     if not reader.jobs and n_before:
-        # Nothing says what the threshold was; there is none below the smallest charge.
-        _check_threshold(reader, smallest, min_charge)
+        # Nothing says what the threshold was: the smallest charge stands for it.
+        _check_threshold(f"{reader.path} holds no charge below {smallest} ADU", smallest, min_charge)
     if n_before == n_below:
         message = f"{reader.path} holds no digit of {min_charge} ADU or more: there is nothing to compare."
         raise DigitFileError(reader.path, message)
@@ -256,12 +256,10 @@ class _ImageCounts:
         return np.array(self._values, dtype=np.int64).reshape(-1, N_SENSORS)
 
 
-def _check_threshold(reader: DigitReader, threshold: int, min_charge: int) -> None:
+def _check_threshold(fact: str, threshold: int, min_charge: int) -> None:
+    """Refuse a cut below a threshold, of which the message states a fact first."""
     if threshold > min_charge:
-        message = (
-            f"{reader.path} was made with a threshold of {threshold} ADU, so it cannot be cut at {min_charge} ADU: "
-            f"ask for --min-charge {threshold}."
-        )
+        message = f"{fact}, so it cannot be cut at {min_charge} ADU: ask for --min-charge {threshold}."
         raise ArgumentValueError("min_charge", message)
 
 

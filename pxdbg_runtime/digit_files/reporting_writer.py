@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from pxdbg_runtime.digit_files import DigitWriter
+    from pxdbg_runtime.digit_files.writing import DigitWriter
     from pxdbg_runtime.digits import Digits
 
 __all__ = ["ReportingWriter"]

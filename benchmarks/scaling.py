@@ -77,7 +77,7 @@ def events_per_second(graph: Path, layout: Layout, n_events: int) -> float:
         All processes together.
     """
     n_processes, n_threads = layout
-    # A session does not survive a fork.
+    # Workers are spawned, so that each makes a session of its own.
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(n_processes)
     with ProcessPoolExecutor(

@@ -10,7 +10,7 @@ import typer
 from export.__main__ import Family
 from export.packages import require_packages
 from pxdbg_runtime.atomic_file import check_target, written_whole
-from pxdbg_runtime.command_line.console import failures_reported
+from pxdbg_runtime.command_line.console import failures_reported, stdout
 from pxdbg_runtime.command_line.program import Program
 
 
@@ -30,7 +30,7 @@ def main(
         state = demonstration_model(model.value, seed).state_dict()
         with written_whole(output) as partial:
             partial.write_bytes(save(state))
-    typer.echo(f"wrote {output}")
+        stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

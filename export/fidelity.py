@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +14,7 @@ from pxdbg_runtime.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw
 from pxdbg_runtime.providers import CPU, import_onnxruntime
 from pxdbg_runtime.sensors import N_SENSORS
 from pxdbg_runtime.streams import make_stream
+from pxdbg_runtime.threads import count_job_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ def images_of(
     """Run a graph on the CPU over latents, a few images at a time."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    options.intra_op_num_threads = min(_MAX_THREADS, count_job_cpus().count)
     session: InferenceSession = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
     for start in range(0, len(inputs), batch_size):
         (images,) = session.run([OUTPUT_NAME], {INPUT_NAME: inputs[start : start + batch_size]})

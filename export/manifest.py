@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pxdbg_runtime.atomic_file import written_whole
-from pxdbg_runtime.command_line.console import failures_reported
+from pxdbg_runtime.command_line.console import failures_reported, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.graph_file import read_graph_file
 from pxdbg_runtime.shipped import MANIFEST_NAME, ShippedGraph, manifest_text
@@ -47,7 +47,8 @@ def main(folder: Annotated[Path, typer.Argument(help="Folder of graphs.")]) -> N
     """Write FOLDER/manifest.json anew from the graphs beside it."""
     with failures_reported():
         for graph in write_manifest(folder):
-            typer.echo(f"{graph.name} {graph.precision}: {graph.file}, {graph.size} bytes")
+            line = f"{graph.name} {graph.precision}: {graph.file}, {graph.size} bytes"
+            stdout.print(line, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pxdbg_runtime.optional import require
 
 __all__ = ["require_packages"]
 
-_MODULES: Final = ("torch", "onnx", "onnxscript", "onnx_ir", "safetensors", "scipy")
+_MODULES: Final = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "safetensors", "scipy")
 
 
 def require_packages(command: str) -> None:
@@ -27,6 +27,11 @@ def require_packages(command: str) -> None:
         If one of them is not, with the command that installs all.
     """
     for module in _MODULES:
-        is_installed = sys.modules[module] is not None if module in sys.modules else importlib.util.find_spec(module)
-        if not is_installed:
+        if not _is_installed(module):
             require(module, extra="export", purpose=command)
+
+
+def _is_installed(module: str) -> bool:
+    if module in sys.modules:  # None where the import is blocked, which find_spec answers with an error
+        return sys.modules[module] is not None
+    return importlib.util.find_spec(module) is not None

@@ -102,8 +102,7 @@ def write_payloads(
 
 
 def _written(graph: GraphFile, output: Path, revision: int) -> Payload:
-    content = graph.path.read_bytes()
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    md5 = hashlib.md5(graph.content, usedforsecurity=False).hexdigest()
     name = graph_payload_name(graph.card.family)
     path = payload_path(output, name, revision, md5)
     try:
@@ -112,7 +111,7 @@ def _written(graph: GraphFile, output: Path, revision: int) -> Payload:
         message = f"The folder {path.parent} cannot be made: {error.strerror or error}."
         raise OutputError(path.parent, message) from None
     with written_whole(path) as partial:
-        partial.write_bytes(content)
+        partial.write_bytes(graph.content)
     return Payload(graph=graph, name=name, md5=md5, path=path)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from export.charge import charge_thresholds
 from export.checkpoint import load_checkpoint
-from export.errors import GraphError
+from export.errors import CheckpointError, GraphError
 from export.fidelity import require_fidelity
 from export.graph import with_charges
 from export.known_answers import make_known_answers
@@ -22,8 +22,10 @@ from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
 from pxdbg_runtime import __version__
 from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.card import N_THRESHOLDS, Draw, GraphInput, MadeWith, ModelCard, Nature, Parity
+from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
 from pxdbg_runtime.graph_file import GraphFile, read_graph_file, sealed
+from pxdbg_runtime.regular_file import open_regular
 from pxdbg_runtime.sensors import N_SENSORS, SENSORS
 from pxdbg_runtime.session import ImageSession
 from pxdbg_runtime.verification import check_known_answers, describe_failure
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from export.graph import Target
     from export.int8 import WeightBits
+    from export.models import GeneratorModule
     from pxdbg_runtime.card import Fidelity, Precision
 
 __all__ = ["export_checkpoint"]
@@ -105,16 +108,17 @@ def export_checkpoint(
     if not rewrite and (precision, target) != ("float32", "cpu"):
         message = "rewrite=False is for float32 on the CPU: other precisions and targets are made by rewriting."
         raise ArgumentValueError("rewrite", message)
-    if not 1 <= min_charge <= N_THRESHOLDS:
-        message = f"min_charge must be 1 to {N_THRESHOLDS} ADU, but is {min_charge}."
-        raise ArgumentValueError("min_charge", message)
+    if (precision, target) == ("int8", "cuda"):
+        message = "int8 graphs are made of operators that ONNX Runtime has for the CPU alone: use --target cpu."
+        raise ArgumentValueError("target", message)
+    min_charge = check_integer("min_charge", min_charge, 1, N_THRESHOLDS, unit="ADU")
     is_own_name = name is not None
     name = default_name(checkpoint, family) if name is None else check_name(name)
     suffix = "" if target == "cpu" else f"-{target}"
     path = output / f"{name}-{precision}{suffix}.onnx"
     if output.is_dir():  # else it is made in the end
         check_target(path, room_bytes=100_000)
-    model = load_checkpoint(checkpoint, family, wrapper=wrapper, tell=tell)
+    model, checkpoint_sha256 = _load_and_hash(checkpoint, family, wrapper, tell)
     if not is_own_name and name != checkpoint.stem:
         tell(f"named the model {name}, after its file; --name gives it another name")
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -141,7 +145,6 @@ def export_checkpoint(
             require_fidelity(graph.fidelity, precision)
     gives_charges = target == "cuda" and rewrite
     final = with_charges(graph.model, thresholds) if gives_charges else graph.model
-    checkpoint_sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     card = ModelCard(
         name=name,
         family=family,
@@ -170,6 +173,27 @@ def export_checkpoint(
         ),
     )
     return _written(path, final.SerializeToString(), card)
+
+
+def _load_and_hash(
+    checkpoint: Path, family: str, wrapper: str | None, tell: Callable[[str], None]
+) -> tuple[GeneratorModule, str]:
+    """Read a checkpoint's model and the SHA-256 of its file; refuse a file that is replaced or written to meanwhile."""
+    before = _hash_file(checkpoint)
+    model = load_checkpoint(checkpoint, family, wrapper=wrapper, tell=tell)
+    after = _hash_file(checkpoint)
+    if before is None or after != before:
+        raise CheckpointError(checkpoint, "changed while it was read: export it again when nothing writes to it.")
+    return model, before
+
+
+def _hash_file(path: Path) -> str | None:
+    """Compute the SHA-256 of a file; None if it cannot be read, of which `load_checkpoint` says more."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _written(target: Path, model: bytes, card: ModelCard) -> GraphFile:

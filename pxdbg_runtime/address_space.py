@@ -59,6 +59,8 @@ _ARROW_THREADS: Final = 3
 _OTHER_THREADS: Final = 16
 _MANY_PROCESSES: Final = 10_000
 """Processes of a user: a limit above is no limit on a job."""
+_MAX_TRIED_THREADS: Final = 64
+"""An import of this package starts no more to find out; where more are needed, a limit on them counts as too low."""
 _OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "bad allocation")
 """What ONNX Runtime's errors say then."""
 
@@ -92,8 +94,10 @@ def reserve_less() -> None:
 def _is_limited() -> bool:
     if limit_bytes() is not None:
         return True
+    if process_limit() > _MANY_PROCESSES:
+        return False
     wanted = 2 * (os.cpu_count() or 1) + _OTHER_THREADS
-    return process_limit() <= _MANY_PROCESSES and count_startable_threads(wanted) < wanted
+    return wanted > _MAX_TRIED_THREADS or count_startable_threads(wanted) < wanted
 
 
 def import_within_limits(module: str) -> ModuleType:
@@ -157,7 +161,7 @@ def _memory_error(text: str, purpose: str = "") -> MemoryLimitError:
     message = (
         f"There is not enough memory{f' {purpose}' if purpose else ''}: {text}. "
         f"{f'The limits of this job are: {known}' if known else 'No limit of this job is known'}. Take more memory, or a "
-        "smaller batch_size or number of events."
+        "smaller batch_size."
     )
     return MemoryLimitError(None, message)
 

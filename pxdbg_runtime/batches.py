@@ -9,6 +9,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
+from pxdbg_runtime.threads import report_thread_limit
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from concurrent.futures import Future
@@ -49,6 +51,8 @@ def compute_batches(
     ------
     InferenceError
         If ONNX Runtime fails.
+    ThreadLimitError
+        If the system starts no second thread.
     """
     buffers = [session.buffer(max(map(len, batches))) for _ in batches[:2]]
     run = session.new_run()
@@ -57,7 +61,8 @@ def compute_batches(
     try:
         for number, sensors in enumerate(batches):
             images = coming.result() if coming else None
-            coming = worker.submit(session.images, sensors, draws, buffers[number % 2], run)
+            with report_thread_limit():
+                coming = worker.submit(session.images, sensors, draws, buffers[number % 2], run)
             if images is not None:
                 yield batches[number - 1], images
         if coming:

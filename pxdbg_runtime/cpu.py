@@ -24,20 +24,20 @@ class Cpu:
     Attributes
     ----------
     name : str
-    dot_products : tuple of str
-        Instructions that add products of 8-bit integers in 32 bits. Without them ONNX Runtime adds pairs of products in 16
+    dot_products : tuple of str or None
+        Instructions that add products of 8-bit integers in 32 bits; None if the system does not name them. Without them ONNX Runtime adds pairs of products in 16
         bits, which saturate, unless the weights have 7 bits.
     features : frozenset of str
         All instruction sets that the system names.
     """
 
     name: str
-    dot_products: tuple[str, ...]
+    dot_products: tuple[str, ...] | None
     features: frozenset[str]
 
     @property
     def has_dot_products(self) -> bool:
-        """Whether 8-bit weights give the right products."""
+        """Whether 8-bit weights are known to give the right products."""
         return bool(self.dot_products)
 
 
@@ -54,9 +54,8 @@ def this_cpu(cpuinfo: Path = _CPUINFO) -> Cpu:
         fields.setdefault(key.strip().lower(), value.strip())
     flags = set(fields.get("flags", fields.get("features", "")).split())
     name = fields.get("model name") or _arm_name(fields) or _name_elsewhere()
-    return Cpu(
-        name=name, dot_products=tuple(each for each in _DOT_PRODUCTS if each in flags), features=frozenset(flags)
-    )
+    dot_products = tuple(each for each in _DOT_PRODUCTS if each in flags) if flags else None
+    return Cpu(name=name, dot_products=dot_products, features=frozenset(flags))
 
 
 def _arm_name(fields: dict[str, str]) -> str:

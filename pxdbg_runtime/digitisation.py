@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime import kernels
+from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.digits import Digits
-from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError
+from pxdbg_runtime.errors import ImageError
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
 
 if TYPE_CHECKING:
@@ -39,17 +40,8 @@ class Digitiser:
     """
 
     def __init__(self, card: ModelCard, min_charge: int | None = None) -> None:
-        self.min_charge = card.min_charge if min_charge is None else min_charge
-        if isinstance(min_charge, bool) or not isinstance(self.min_charge, (int, np.integer)):
-            message = f"min_charge must be an integer, but is {min_charge!r}."
-            raise ArgumentTypeError("min_charge", message)
-        if not card.min_charge <= self.min_charge <= len(card.thresholds):
-            message = (
-                f"min_charge must lie between the model's own {card.min_charge} and {len(card.thresholds)} ADU, "
-                f"but is {min_charge}."
-            )
-            raise ArgumentValueError("min_charge", message)
-        self.min_charge = int(self.min_charge)
+        wanted = card.min_charge if min_charge is None else min_charge
+        self.min_charge = check_integer("min_charge", wanted, card.min_charge, len(card.thresholds), unit="ADU")
         self._sensors = np.array(card.sensors, dtype=np.uint16)
         # A graph that gives charges is read by the same kernels: the threshold of a charge is the charge.
         is_charge = card.gives == "charges"

@@ -18,9 +18,8 @@ from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
 from pxdbg_runtime.optional import require
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS
-from pxdbg_runtime.shipped import find_graph, is_path
+from pxdbg_runtime.shipped import find_graph, is_best_for_cpu, is_path
 from pxdbg_runtime.streams import MIN_SEED, RandomStreamName, check_event, check_seed, make_stream
-from pxdbg_runtime.threads import report_thread_limit
 
 if TYPE_CHECKING:
     import collections.abc
@@ -140,9 +139,10 @@ class Generator:
         from pxdbg_runtime.session import ImageSession
         from pxdbg_runtime.verification import require_known_answer
 
+        asked_precision = None if precision == "auto" else precision
         target = likely_target(provider)
         while True:
-            graph = find_graph(model, None if precision == "auto" else precision, target)
+            graph = find_graph(model, asked_precision, target)
             self.card, self.graph_sha256 = graph.card, graph.sha256
             self._stream = make_stream(random_stream, self.seed, self.card.draws)
             self._session = ImageSession(
@@ -153,9 +153,12 @@ class Generator:
                 ninter=ninter,
             )
             self.provider = self._session.provider
-            if target == "cpu" or self.provider != CPU:
+            if target == "cpu" or self.provider != CPU or is_best_for_cpu(model, asked_precision, graph.card):
                 break
-            target = "cpu"  # 'auto' came back to the CPU, for which there may be a better graph
+            # provider='auto' took the CPU, for which another graph may be better. The memory of the first one is freed
+            # before the second one is read.
+            del self._session, graph
+            target = "cpu"
         path = graph.path.absolute()
         del graph  # its content is of no more use, and takes more memory than all that loads below
         require("numba", extra="cpu", purpose="The digitisation")
@@ -174,8 +177,9 @@ class Generator:
             require_known_answer(self._session)
         if self.card.nature != "checkpoint":
             _log.warning("The model %s is a %s. %s", self.card.name, self.card.nature, self.card.provenance)
-        # What 'auto' and None stood for is said, so that a copy elsewhere makes the same digits or none.
-        self._make_again = functools.partial(
+        # The precision, provider and seed that were chosen, not 'auto' and None: a copy on another machine must not choose
+        # others.
+        self._recipe = functools.partial(
             type(self),
             path if is_path(model) else model,
             precision=self.card.precision,
@@ -191,7 +195,7 @@ class Generator:
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _make_again, (self._make_again, self.graph_sha256)
+        return _rebuild_generator, (self._recipe, self.graph_sha256)
 
     def generate(self, event: int) -> Digits:
         """Generate one event.
@@ -253,13 +257,12 @@ class Generator:
         draws = {draw.name: drawn for draw, drawn in zip(self.card.draws, values, strict=True)}
         starts = range(0, N_SENSORS, self.batch_size)
         batches = [range(start, min(start + self.batch_size, N_SENSORS)) for start in starts]
-        with report_thread_limit():
-            yield from compute_batches(self._session, batches, draws)
+        yield from compute_batches(self._session, batches, draws)
 
 
-def _make_again(make: Callable[[], Generator], graph_sha256: str) -> Generator:
-    """Make a generator where it is unpickled or copied, of the same graph."""
-    generator = make()
+def _rebuild_generator(recipe: Callable[[], Generator], graph_sha256: str) -> Generator:
+    """Make a generator from its pickled arguments, and refuse a graph with another SHA-256."""
+    generator = recipe()
     if generator.graph_sha256 != graph_sha256:
         path = generator._session.path
         message = (

@@ -111,7 +111,7 @@ class ImageSession:
         return np.empty(shape, np.uint8) if self.card.gives == "charges" else np.empty(shape, np.float32)
 
     def new_run(self) -> RunOptions:
-        """Make what ends a call of `images` that it is given to: its ``terminate``, set by another thread, or before."""
+        """Make the run options of a call of `images`: set their ``terminate`` to True, in any thread, to end the call."""
         return import_onnxruntime().RunOptions()
 
     def images(
@@ -254,12 +254,17 @@ def _options_for(provider: str, precision: Precision, given: ProviderOptions) ->
 
 
 def _check_integers(graph: GraphFile) -> None:
-    """Refuse an int8 graph whose products would saturate on this CPU, and so give other digits than elsewhere."""
+    """Refuse an int8 graph whose products may saturate on this CPU, and so give other digits than elsewhere."""
     bits, cpu = graph.card.weight_bits, this_cpu()
     if bits == FULL_WEIGHT_BITS and not cpu.has_dot_products:
+        found = (
+            f"Whether this CPU ({cpu.name}) has VNNI is not known on this system"
+            if cpu.dot_products is None
+            else f"This CPU ({cpu.name}) has no VNNI"
+        )
         message = (
-            f"The int8 graph {graph.path} has weights of {bits} bits, whose products saturate on this CPU ({cpu.name}), "
-            "which has no VNNI: use precision='float32', or export it with --weight-bits 7."
+            f"The int8 graph {graph.path} has weights of {bits} bits, whose products saturate on a CPU without VNNI. "
+            f"{found}: use precision='float32', or export it with --weight-bits 7."
         )
         raise ProviderError("cpu", message)
 

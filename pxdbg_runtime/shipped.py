@@ -28,6 +28,7 @@ __all__ = [
     "ShippedGraph",
     "artifacts_folder",
     "find_graph",
+    "is_best_for_cpu",
     "is_path",
     "manifest_text",
     "shipped_graphs",
@@ -155,6 +156,21 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
         if precision is not None or _is_chosen_by_itself(graph.card):
             return graph
     return _read_shipped(candidates[-1])
+
+
+def is_best_for_cpu(model: str | Path, precision: Precision | None, card: ModelCard) -> bool:
+    """Say whether `find_graph`, asked for a CPU, is known to find the graph that it found for another target.
+
+    Parameters
+    ----------
+    model : str or Path
+    precision : {"float32", "float16", "int8"} or None
+        The arguments that it found the graph by.
+    card : ModelCard
+        Of the graph that it found.
+    """
+    # A path names one graph, and a model has at most one graph of a precision for the CPU.
+    return is_path(model) or (precision is not None and card.target == "cpu")
 
 
 def is_path(model: str | Path) -> bool:

@@ -22,6 +22,8 @@ Two streams give the standard normal values of an event from a seed and the even
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 import numpy as np
@@ -62,6 +64,8 @@ _TORCH_BLOCK: Final = 16
 """PyTorch fills normal values in blocks of sixteen, and takes another path below that."""
 _MAX_TORCH_EVENT: Final = 10**9
 """Hours of drawing and dropping away."""
+_MAX_IDLE: Final = 64
+"""Bit generators that a stream keeps, of 2.5 kB each: more than the threads that share one."""
 
 
 class RandomStream(Protocol):
@@ -146,7 +150,7 @@ class TorchStream:
     normal in blocks of sixteen; if n is not a multiple of sixteen the last sixteen are drawn again.
 
     Threads may share a stream: a draw takes a bit generator out of a list, where no other draw finds it, and puts it back
-    with the number of the event that it has come to. A fork may find the list shorter, but no lock that is held for ever.
+    with the number of the event that it has come to. Those that are past an event stay in the list for later ones. A fork may find the list shorter, but no lock that is held for ever.
     """
 
     def __init__(self, seed: int, draws: Sequence[Draw]) -> None:
@@ -171,17 +175,24 @@ class TorchStream:
                 f"{_MAX_TORCH_EVENT} or less; random_stream='philox' makes every event on its own."
             )
             raise ArgumentValueError("event", message)
-        try:
-            next_event, bits = self._idle.pop()
-        except IndexError:
-            next_event, bits = self._start()
-        if event < next_event:
-            next_event, bits = self._start()
+        next_event, bits = self._take_idle(event) or self._start()
         for _ in range(next_event, event):
             bits.random_raw(self._draws_per_event, output=False)
         values = tuple(_torch_normal(bits, rows * columns).reshape(rows, columns) for rows, columns in self._shapes)
         self._idle.append((event + 1, bits))
+        if len(self._idle) > _MAX_IDLE:
+            with contextlib.suppress(IndexError):  # other threads emptied the list
+                self._idle.pop(0)
         return values
+
+    def _take_idle(self, event: int) -> tuple[int, np.random.MT19937] | None:
+        """Take the bit generator that has come closest to an event and not past it; None if there is none."""
+        usable = [idle for idle in tuple(self._idle) if idle[0] <= event]
+        for idle in sorted(usable, key=operator.itemgetter(0), reverse=True):
+            with contextlib.suppress(ValueError):  # another thread took it
+                self._idle.remove(idle)
+                return idle
+        return None
 
 
 def _torch_normal(bits: np.random.MT19937, n_values: int) -> NDArray[np.float32]:

@@ -191,7 +191,7 @@ def test_memory_errors_become_ours_with_the_limits_of_the_job(
     monkeypatch.setattr(address_space, "memory_limit_bytes", lambda: 3 * 10**9)
     message = (
         rf"^There is not enough memory: {reason}\. The limits of this job are: address space \(ulimit -v\) 2,000 MB and "
-        r"cgroup's memory 3,000 MB\. "
+        r"cgroup's memory 3,000 MB\. Take more memory, or a smaller batch_size\.$"
     )
     with pytest.raises(MemoryLimitError, match=message):
         raise_memory_error(MemoryError(text))
@@ -209,3 +209,36 @@ def test_other_failures_of_onnx_runtime_are_not_of_memory() -> None:
 def test_the_limit_is_the_soft_one() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     assert limit_bytes() == (None if soft == resource.RLIM_INFINITY else soft)
+
+
+@pytest.mark.parametrize(
+    ("n_cpus", "n_processes", "n_startable", "n_tried", "is_limited"),
+    [
+        (4, 10_001, 0, None, False),
+        (4, 10_000, 24, 24, False),
+        (4, 100, 23, 24, True),
+        (24, 100, 64, 64, False),
+        (25, 10_000, 10_000, None, True),
+        (256, 10_001, 10_000, None, False),
+    ],
+)
+def test_few_threads_are_started_to_find_out_whether_they_are_limited(
+    monkeypatch: pytest.MonkeyPatch,
+    n_cpus: int,
+    n_processes: int,
+    n_startable: int,
+    n_tried: int | None,
+    is_limited: bool,
+) -> None:
+    tried: list[int] = []
+
+    def start(wanted: int) -> int:
+        tried.append(wanted)
+        return min(wanted, n_startable)
+
+    monkeypatch.setattr(address_space, "limit_bytes", lambda: None)
+    monkeypatch.setattr(address_space, "process_limit", lambda: n_processes)
+    monkeypatch.setattr(address_space, "count_startable_threads", start)
+    monkeypatch.setattr(os, "cpu_count", lambda: n_cpus)
+    assert address_space._is_limited.__wrapped__() is is_limited
+    assert tried == ([] if n_tried is None else [n_tried])

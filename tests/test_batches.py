@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pxdbg_runtime.batches import compute_batches
-from pxdbg_runtime.errors import InferenceError
+from pxdbg_runtime.errors import InferenceError, ThreadLimitError
 from pxdbg_runtime.session import ImageSession
 from tests.graphs import EVENT_WIDE_CARD, event_wide_images, event_wide_model, written
 
@@ -124,6 +124,19 @@ def test_batches_are_those_of_the_sensors_asked_for(event_wide_graph: GraphFile)
         assert [sensors for sensors, _ in found] == batches
         for sensors, images in found:
             assert np.array_equal(images, expected[sensors.start : sensors.stop])
+
+
+def test_a_second_thread_that_the_system_refuses_is_an_error_of_ours(
+    event_wide_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    batches = compute_batches(ImageSession(event_wide_graph, provider="cpu"), [range(1), range(1, 2)], draws_of(1))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(ThreadLimitError, match=r"^1 thread was to be started, but the system starts only 0"):
+        next(batches)
 
 
 def test_a_consumer_that_stops_ends_the_batch_that_is_computed_ahead(endless_graph: GraphFile) -> None:

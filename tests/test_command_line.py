@@ -232,7 +232,7 @@ def test_a_failure_is_one_sentence_and_exit_code_1(
         ("--ninter 0", "--ninter"),
         ("--min-charge 0", "--min-charge"),
         ("--min-charge 256", "--min-charge"),
-        ("--min-charge 6", "min_charge must lie between the model's own 7 and 255 ADU, but is 6"),
+        ("--min-charge 6", "min_charge must lie between 7 and 255 ADU, but is 6"),
         ("--precision bfloat16", "--precision"),
         ("--precision int8", "has no int8 graph: it comes as float32"),
         ("--random-stream mt", "--random-stream"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import pictures
+from pxdbg_runtime.cpu import Cpu
 from pxdbg_runtime.shipped import find_graph, shipped_graphs
 from pxdbg_runtime.summary import summarise
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
@@ -53,6 +54,24 @@ def test_providers_says_what_runs() -> None:
     assert row_of(result.stdout, "AzureExecutionProvider")[1] == "does not run"
     assert row_of(result.stdout, "CUDAExecutionProvider")[1] == "not installed"
     assert "pip install 'pxdbg-runtime[gpu]'" in words(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("dot_products", "expected"),
+    [
+        (None, "not known on this system"),
+        ((), "none: int8 takes longer here, with the same digits"),
+        (("avx512_vnni", "avx_vnni"), "avx512_vnni, avx_vnni"),
+    ],
+)
+def test_providers_says_what_is_known_of_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, dot_products: tuple[str, ...] | None, expected: str
+) -> None:
+    cpu = Cpu(name="Some CPU", dot_products=dot_products, features=frozenset())
+    module = sys.modules["pxdbg_runtime.command_line.providers"]  # the package's attribute is the command
+    monkeypatch.setattr(module, "this_cpu", lambda: cpu)
+    monkeypatch.setattr(module, "provider_statuses", lambda _graph: ())
+    assert f"CPU: Some CPU; instructions for int8 (VNNI): {expected}\n" in invoke("providers").stdout
 
 
 def test_providers_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:

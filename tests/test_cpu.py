@@ -40,12 +40,12 @@ flags\t\t: fpu
             f"{platform.machine()}, implementer 0x41, part 0xd40",
             ("asimddp",),
         ),
-        ("", None, ()),
-        ("no colon at all\n", None, ()),
+        ("", None, None),
+        ("no colon at all\n", None, None),
     ],
 )
 def test_the_first_processor_is_read(
-    tmp_path: Path, text: str, name: str | None, dot_products: tuple[str, ...]
+    tmp_path: Path, text: str, name: str | None, dot_products: tuple[str, ...] | None
 ) -> None:
     path = tmp_path / "cpuinfo"
     path.write_text(text)
@@ -57,7 +57,7 @@ def test_the_first_processor_is_read(
 
 def test_a_system_without_the_file_is_known_by_name_alone(tmp_path: Path) -> None:
     cpu = this_cpu(tmp_path / "gone")
-    assert cpu == Cpu(name=cpu.name, dot_products=(), features=frozenset())
+    assert cpu == Cpu(name=cpu.name, dot_products=None, features=frozenset())
 
 
 def test_this_machine_has_a_name() -> None:

@@ -186,7 +186,9 @@ def test_a_smallest_charge_that_is_no_integer_is_refused(min_charge: object) -> 
 
 @pytest.mark.parametrize("min_charge", [-1, 0, 6, 256, 2**70])
 def test_a_smallest_charge_out_of_range_is_refused(min_charge: int) -> None:
-    with pytest.raises(ArgumentValueError, match=rf"model's own 7 and 255 ADU, but is {min_charge}\.") as caught:
+    with pytest.raises(
+        ArgumentValueError, match=rf"^min_charge must lie between 7 and 255 ADU, but is {min_charge}\."
+    ) as caught:
         Digitiser(CUT_CARD, min_charge)
     assert caught.value.argument == "min_charge"
 

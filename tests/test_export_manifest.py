@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -100,6 +101,17 @@ def test_command_prints_a_line_for_each_graph(folder: Path, capsys: pytest.Captu
     first, second = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"aardvark float32: aardvark-float32\.onnx, \d+ bytes", first)
     assert re.fullmatch(r"zebra float32: zebra-float32\.onnx, \d+ bytes", second)
+
+
+def test_command_prints_names_of_files_without_control_characters(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = [dataclasses.replace(each, file=f"\x07{each.file}") for each in write_manifest(folder)]
+    monkeypatch.setattr("export.manifest.write_manifest", lambda _folder: listed)
+    main(folder)
+    printed = capsys.readouterr().out
+    assert "\x07" not in printed
+    assert "aardvark-float32.onnx" in printed
 
 
 def test_a_damaged_graph_ends_the_command_in_one_sentence(tmp_path: Path) -> None:

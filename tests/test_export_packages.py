@@ -63,7 +63,7 @@ def test_commands_without_pytorch_work_or_say_how_to_install_it(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
-@pytest.mark.parametrize("module", ["onnx", "onnxscript", "onnx_ir", "safetensors"])
+@pytest.mark.parametrize("module", ["onnx", "onnxscript", "onnx_ir", "onnxruntime", "safetensors"])
 def test_each_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     expected = rf"^A test needs {module}, which is not installed: pip install 'pxdbg-runtime\[export\]'\.$"

@@ -58,6 +58,22 @@ def test_each_family_becomes_a_payload_byte_for_byte(tmp_path: Path) -> None:
     assert len(files(tmp_path / "out")) == 2
 
 
+def test_a_payload_is_what_was_checked_even_if_the_file_is_replaced_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = graph(tmp_path / "mine.onnx", RESNET).path.read_bytes()
+
+    def read_and_replace(path: Path) -> GraphFile:
+        read = read_graph_file(path)
+        path.write_bytes(b"another file")
+        return read
+
+    monkeypatch.setattr("export.payload.read_graph_file", read_and_replace)
+    (made,) = write_payloads(tmp_path, tmp_path / "out")
+    assert made.path.read_bytes() == whole
+    assert made.md5 == hashlib.md5(whole).hexdigest()
+
+
 def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
     path = graph(tmp_path / "mine-int8.onnx", INT8).path
     result = CliRunner().invoke(app, [str(tmp_path), "--precision", "int8"])

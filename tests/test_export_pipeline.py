@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import onnx
 import pytest
+import torch
 
 import export.pipeline
 from export.checkpoint import load_checkpoint
@@ -20,12 +22,14 @@ from export.models import FAMILIES
 from export.parity import ReferenceImages, measure_parity
 from export.pipeline import export_checkpoint
 from export.torch_graph import to_onnx
-from pxdbg_runtime.errors import ArgumentValueError, OutputError
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, OutputError
 from pxdbg_runtime.graph_file import read_graph_file
 from tests.checkpoints import FlatNet, flat_checkpoint, light_state, save
 from tests.graphs import parity_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -87,6 +91,7 @@ def test_a_graph_is_written_and_each_step_told(checkpoint: Path, tmp_path: Path)
     assert files_in(tmp_path / "a" / "b") == ["flat-0-float32.onnx"]
     assert graph == read_graph_file(tmp_path / "a" / "b" / "flat-0-float32.onnx")
     assert (graph.card.name, graph.card.nature) == ("flat-0", "checkpoint")
+    assert graph.card.checkpoint_sha256 == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert graph.card.provenance == "Weights of the checkpoint flat-0.pt."
     assert [line.split(":")[0].split(",")[0] for line in told] == [
         f"read {checkpoint}",
@@ -134,6 +139,33 @@ def test_a_graph_that_differs_is_not_written(checkpoint: Path, tmp_path: Path, m
         export_checkpoint(checkpoint, "flat", tmp_path / "graphs", tell=told.append)
     assert files_in(tmp_path / "graphs") == []
     assert "largest difference" in told[-1]
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = save({**FlatNet().state_dict(), "a_counter": torch.tensor(1)}, tmp_path / "other.pt")
+
+    def load_and_replace(
+        path: Path, family: str, *, wrapper: str | None, tell: Callable[[str], None]
+    ) -> GeneratorModule:
+        model = load_checkpoint(path, family, wrapper=wrapper, tell=tell)
+        other.replace(path)
+        return model
+
+    monkeypatch.setattr(export.pipeline, "load_checkpoint", load_and_replace)
+    with pytest.raises(CheckpointError, match=r"flat-0\.pt changed while it was read: export it again when nothing "):
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs")
+    assert files_in(tmp_path / "graphs") == []
+
+
+@pytest.mark.parametrize("min_charge", [0, 256])
+def test_a_smallest_charge_out_of_range_is_refused_first(tmp_path: Path, min_charge: int) -> None:
+    match = rf"^min_charge must lie between 1 and 255 ADU, but is {min_charge}\.$"
+    with pytest.raises(ArgumentValueError, match=match):
+        export_checkpoint(tmp_path / "gone.pt", "flat", tmp_path / "graphs", min_charge=min_charge)
+    with pytest.raises(ArgumentTypeError, match=r"^min_charge must be an integer, but is 7\.0 \(float\)"):
+        export_checkpoint(tmp_path / "gone.pt", "flat", tmp_path / "graphs", min_charge=7.0)  # type: ignore[arg-type]
 
 
 def test_the_same_checkpoint_gives_the_same_file(checkpoint: Path, tmp_path: Path) -> None:

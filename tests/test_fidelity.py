@@ -7,16 +7,18 @@ import pickle
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.charge import charge_thresholds
 from export.errors import FidelityError
 from export.fidelity import N_IMAGES, charge_w1, images_of, latents, measured_fidelity, require_fidelity
 from pxdbg_runtime.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
 from pxdbg_runtime.streams import PhiloxStream
+from pxdbg_runtime.threads import JobCpus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -229,3 +231,18 @@ def test_latents_are_those_of_the_runtimes_own_stream(seed: int) -> None:
 @given(n_images=st.integers(1, 90), more=st.integers(0, 40))
 def test_fewer_latents_are_the_first_of_more(n_images: int, more: int) -> None:
     assert np.array_equal(latents(3, n_images, 5), latents(3, n_images + more, 5)[:n_images])
+
+
+def test_a_comparison_takes_the_cpus_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OptionsSeenError(Exception):
+        pass
+
+    def see(_model: bytes, options: onnxruntime.SessionOptions, **_: object) -> None:
+        raise OptionsSeenError(options.intra_op_num_threads)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", see)
+    for n_cpus, n_threads in ((3, 3), (64, 8)):
+        cpus = JobCpus(count=n_cpus, limited_by="a test")
+        monkeypatch.setattr("export.fidelity.count_job_cpus", lambda cpus=cpus: cpus)
+        with pytest.raises(OptionsSeenError, match=rf"^{n_threads}$"):
+            next(images_of(ModelProto(), np.zeros((1, 2), np.float32)))

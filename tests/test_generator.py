@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -20,6 +21,9 @@ from export.graph import with_charges
 from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.card import Fidelity
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError, InferenceError
+from pxdbg_runtime.graph_file import read_graph_file
+from pxdbg_runtime.session import ImageSession
+from pxdbg_runtime.shipped import is_best_for_cpu
 from pxdbg_runtime.streams import MAX_SEED, MIN_SEED, make_stream
 from tests.graphs import (
     EVENT_WIDE_CARD,
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.card import ModelCard, Nature
+    from pxdbg_runtime.card import ModelCard, Nature, Precision, Target
     from pxdbg_runtime.graph_file import GraphFile
     from pxdbg_runtime.streams import RandomStreamName
 
@@ -257,8 +261,8 @@ WRONG_VALUES: Final[list[tuple[str, object, str]]] = [
     ("batch_size", 0, "batch_size must lie between 1 and 40 images, but is 0"),
     ("batch_size", 41, "batch_size must lie between 1 and 40 images, but is 41"),
     ("batch_size", -1, "batch_size must lie between 1 and 40 images, but is -1"),
-    ("min_charge", 0, "min_charge must lie between the model's own 1 and 255 ADU, but is 0"),
-    ("min_charge", 256, "min_charge must lie between the model's own 1 and 255 ADU, but is 256"),
+    ("min_charge", 0, "min_charge must lie between 1 and 255 ADU, but is 0"),
+    ("min_charge", 256, "min_charge must lie between 1 and 255 ADU, but is 256"),
     ("nintra", 0, "nintra must lie between 1 and 4096 threads, but is 0"),
     ("ninter", -4, "ninter must lie between 1 and 4096 threads, but is -4"),
 ]
@@ -390,7 +394,18 @@ def test_a_graph_for_cuda_gives_way_where_cuda_does_not_come_up(
     monkeypatch.setattr("pxdbg_runtime.shipped.artifacts_folder", lambda: tmp_path)
     assert Generator("tiny", seed=1).card.precision == "float32"
     monkeypatch.setattr("pxdbg_runtime.providers.likely_target", lambda _: "cuda")
+    sessions: weakref.WeakSet[ImageSession] = weakref.WeakSet()
+    n_alive: list[int] = []
+    make = ImageSession.__init__
+
+    def make_and_count(session: ImageSession, graph: GraphFile, **options: Any) -> None:  # noqa: ANN401
+        n_alive.append(len(sessions))
+        make(session, graph, **options)
+        sessions.add(session)
+
+    monkeypatch.setattr(ImageSession, "__init__", make_and_count)
     generator = Generator("tiny", seed=1)
+    assert n_alive == [0, 0]
     assert (generator.card.precision, generator.provider) == ("float32", "CPUExecutionProvider")
     assert Generator("tiny", seed=1, provider="cpu", precision="float16").card.precision == "float16"
 
@@ -400,3 +415,36 @@ def test_integers_come_in_larger_batches() -> None:
         precision: Generator("resnet", seed=1, precision=precision).batch_size for precision in ("float32", "int8")
     }
     assert sizes == {"float32": 1, "int8": 2}
+
+
+def test_a_graph_that_stays_the_same_on_the_cpu_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def read_and_note(path: Path) -> GraphFile:
+        read.append(path)
+        return read_graph_file(path)
+
+    fidelity = Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.9)
+    int8 = dataclasses.replace(LATENT_CARD, precision="int8", weight_bits=7, fidelity=fidelity)
+    path = written(tmp_path / "tiny-int8.onnx", latent_model(), int8).path
+    monkeypatch.setattr("pxdbg_runtime.shipped.read_graph_file", read_and_note)
+    monkeypatch.setattr("pxdbg_runtime.providers.likely_target", lambda _: "cuda")
+    for precision in ("auto", "int8"):
+        assert Generator(path, seed=1, precision=precision).provider == "CPUExecutionProvider"
+    assert read == [path, path]
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "target", "is_best"),
+    [
+        ("tiny.onnx", None, "cuda", True),
+        ("tiny", "int8", "cpu", True),
+        ("tiny", "float32", "cuda", False),
+        ("tiny", None, "cpu", False),
+    ],
+)
+def test_another_graph_is_looked_for_only_where_there_may_be_one(
+    model: str, precision: Precision | None, target: Target, is_best: bool
+) -> None:
+    card = dataclasses.replace(LATENT_CARD, target=target)
+    assert is_best_for_cpu(model, precision, card) is is_best

@@ -161,10 +161,10 @@ def test_a_process_with_another_graph_refuses(tmp_path: Path) -> None:
 
 def test_a_shipped_model_is_pickled_by_its_name() -> None:
     generator = Generator("resnet", seed=1)
-    make = generator._make_again
-    assert make.args == ("resnet",)
-    assert make.keywords["precision"] == generator.card.precision
-    assert make.keywords["provider"] == "CPUExecutionProvider"
+    recipe = generator._recipe
+    assert recipe.args == ("resnet",)
+    assert recipe.keywords["precision"] == generator.card.precision
+    assert recipe.keywords["provider"] == "CPUExecutionProvider"
     assert by_pickle(generator).graph_sha256 == generator.graph_sha256
 
 

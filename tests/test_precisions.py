@@ -226,9 +226,11 @@ def test_a_graph_that_is_not_rewritten_is_float32_for_the_cpu(
     assert files_in(tmp_path / "graphs") == []
 
 
-def test_integers_for_cuda_are_refused(convnet: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(GraphError, match=r"int8 graphs are made of operators .* for the CPU alone: use --target cpu\."):
-        convnet.exported(tmp_path / "graphs", "int8", "cuda")
+def test_integers_for_cuda_are_refused_before_the_checkpoint_is_read(tmp_path: Path) -> None:
+    match = r"int8 graphs are made of operators .* for the CPU alone: use --target cpu\."
+    with pytest.raises(ArgumentValueError, match=match) as caught:
+        export_checkpoint(tmp_path / "gone.pt", "resnet", tmp_path / "graphs", precision="int8", target="cuda")
+    assert caught.value.argument == "target"
     assert files_in(tmp_path / "graphs") == []
 
 

@@ -371,7 +371,14 @@ def test_weights_of_eight_bits_need_a_cpu_that_does_not_saturate(
     seven, eight = (int8_graph(tmp_path / f"{bits}.onnx", bits) for bits in (7, 8))
     monkeypatch.setattr(session_module, "this_cpu", lambda: Cpu(name="Old One", dot_products=(), features=frozenset()))
     assert ImageSession(seven).provider == CPU
-    with pytest.raises(ProviderError, match=r"8 bits, whose products saturate .*Old One.* no VNNI: .*--weight-bits 7"):
+    saturate = r"8 bits, whose products saturate on a CPU without VNNI\. "
+    with pytest.raises(ProviderError, match=rf"{saturate}This CPU \(Old One\) has no VNNI: .*--weight-bits 7"):
+        ImageSession(eight)
+    monkeypatch.setattr(session_module, "this_cpu", lambda: Cpu(name="A Mac", dot_products=None, features=frozenset()))
+    assert ImageSession(seven).provider == CPU
+    with pytest.raises(
+        ProviderError, match=rf"{saturate}Whether this CPU \(A Mac\) has VNNI is not known on this system"
+    ):
         ImageSession(eight)
     monkeypatch.setattr(
         session_module, "this_cpu", lambda: Cpu(name="New One", dot_products=("avx512_vnni",), features=frozenset())

@@ -11,8 +11,10 @@ from export.standin.simulated_events import how_simulated, simulated_events
 from pxdbg_runtime.command_line import app as pxdbg
 from pxdbg_runtime.digit_files import read_digits
 from pxdbg_runtime.provenance import HowMade
+from pxdbg_runtime.threads import JobCpus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pxdbg_runtime.digits import Digits
@@ -56,3 +58,18 @@ def test_the_command_writes_a_file_that_pxdbg_shows(suffix: str, events: list[Di
     assert shown.exit_code == 0, shown.output
     assert "simulation: Simulated clusters" in shown.output
     assert "graph SHA-256" not in shown.output
+
+
+def test_the_command_takes_the_cpus_of_the_job_unless_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def see(_events: range, _seed: int, *, n_threads: int) -> Iterator[Digits]:
+        asked.append(n_threads)
+        return iter(())
+
+    cpus = JobCpus(count=3, limited_by="a test")
+    monkeypatch.setattr("export.standin.__main__.count_job_cpus", lambda: cpus)
+    monkeypatch.setattr("export.standin.__main__.simulated_events", see)
+    for options in ((), ("--threads", "5")):
+        CliRunner().invoke(standin, ["simulate", "--output", str(tmp_path / "a.npz"), *options])
+    assert asked == [3, 5]

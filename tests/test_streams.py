@@ -234,6 +234,31 @@ def test_torch_stream_skips_and_rewinds(draws: list[Draw], order: tuple[int, ...
         check_close(stream.draw(event), expected[event])
 
 
+def test_torch_stream_keeps_what_is_past_an_event_for_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[int] = []
+    start = TorchStream._start
+
+    def count(stream: TorchStream) -> tuple[int, np.random.MT19937]:
+        starts.append(len(stream._idle))
+        return start(stream)
+
+    monkeypatch.setattr(TorchStream, "_start", count)
+    expected = torch_normals(31, [LATENT], 8)
+    stream = TorchStream(31, [LATENT])
+    for event in (5, 2, 6, 3, 7, 4):  # two ranges by turns: one bit generator for each
+        check_close(stream.draw(event), expected[event])
+    assert starts == [0, 1]
+
+
+def test_torch_stream_keeps_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pxdbg_runtime.streams._MAX_IDLE", 3)
+    expected = torch_normals(31, [LATENT], 8)
+    stream = TorchStream(31, [LATENT])
+    for event in (7, 6, 5, 4, 3, 2, 7, 0, 1):
+        check_close(stream.draw(event), expected[event])
+        assert len(stream._idle) <= 3
+
+
 def test_torch_stream_refuses_a_draw_too_small_to_be_filled_in_blocks() -> None:
     message = r"'torch' is defined for draws of 16 values or more, .* one of 15: use random_stream='philox'"
     with pytest.raises(ArgumentValueError, match=message) as caught:

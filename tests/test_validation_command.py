@@ -222,6 +222,18 @@ def test_without_a_package_the_message_says_what_to_install(
     assert "out.html" not in names_in(folder)
 
 
+def test_a_broken_numba_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [each for each in sys.modules if each.startswith(("numba", "pxdbg_runtime.validation."))]:
+        monkeypatch.delitem(sys.modules, module)
+    broken = folder / "packages"
+    broken.mkdir()
+    (broken / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.2 or less. Got NumPy 2.4.')")
+    monkeypatch.syspath_prepend(broken)
+    result = invoke("validate", "ours.parquet", "--report", "out.html")
+    require_failure(result, 1, r"A validation needs numba, .* does not import \(Numba needs NumPy 2\.2 or less\.")
+    assert "out.html" not in names_in(folder)
+
+
 def test_the_command_line_starts_without_them() -> None:
     program = (
         "import sys, pxdbg_runtime.command_line\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.digit_files import opened_for_writing
 from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
+from pxdbg_runtime.threads import count_job_cpus
 
 app = Program(
     name="python -m export.standin",
@@ -34,8 +34,9 @@ def simulate(
     events: Annotated[int, typer.Option(min=1, max=MAX_EVENT, help="Number of events.")] = 1,
     first_event: Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")] = 0,
     seed: Annotated[int, typer.Option(min=MIN_SEED, max=MAX_SEED, help="Seed, any signed 64-bit integer.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, show_default="all cores", help="Sensors at a time.")] = os.cpu_count()
-    or 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, show_default="this job's CPUs", help="Sensors at a time.")
+    ] = None,
 ) -> None:
     """Simulate events and write their digits, as pxdbg generate does.
 
@@ -46,7 +47,7 @@ def simulate(
         check_output(output)
         n_digits = 0
         with opened_for_writing(output, how_simulated(numbers, seed)) as writer:
-            made = simulated_events(numbers, seed, n_threads=threads)
+            made = simulated_events(numbers, seed, n_threads=threads or count_job_cpus().count)
             for digits in track(made, total=len(numbers), description="events"):
                 writer.write(digits)
                 n_digits += len(digits)

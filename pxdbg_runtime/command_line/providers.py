@@ -8,7 +8,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pxdbg_runtime.command_line.console import failures_reported, stdout
-from pxdbg_runtime.cpu import this_cpu
+from pxdbg_runtime.cpu import Cpu, this_cpu
 from pxdbg_runtime.provider_report import provider_statuses
 from pxdbg_runtime.providers import onnxruntime_wheels
 from pxdbg_runtime.shipped import find_graph
@@ -25,10 +25,15 @@ def providers() -> None:
         wheels = ", ".join(f"{wheel} {version}" for wheel, version in onnxruntime_wheels().items())
         stdout.print(f"installed: {wheels or 'an ONNX Runtime of another build'}", soft_wrap=True)
         cpu = this_cpu()
-        products = ", ".join(cpu.dot_products) or "none: int8 takes longer here, with the same digits"
-        stdout.print(f"CPU: {cpu.name}; instructions for int8 (VNNI): {products}", soft_wrap=True)
+        stdout.print(f"CPU: {cpu.name}; instructions for int8 (VNNI): {_format_dot_products(cpu)}", soft_wrap=True)
         table = Table("execution provider", "state", Column("remark", overflow="fold"))
         for status in statuses:
             colour = {"runs": "green", "does not run": "red", "not installed": "yellow"}[status.state]
             table.add_row(status.name, Text(status.state, style=colour), status.remark)
         stdout.print(table)
+
+
+def _format_dot_products(cpu: Cpu) -> str:
+    if cpu.dot_products is None:
+        return "not known on this system"
+    return ", ".join(cpu.dot_products) or "none: int8 takes longer here, with the same digits"

@@ -53,7 +53,7 @@ def validate(
         check_room_for_validation()
         for output in (report, beside):
             check_not_an_input("report", output, [*digits, *listed])
-        for module in ("scipy.stats", "matplotlib", "hist", "mplhep"):
+        for module in ("numba", "scipy.stats", "matplotlib", "hist", "mplhep"):
             require(module, extra="validate", purpose="A validation")
         # Here, because they load numba, which no other command's start shall wait for.
         from pxdbg_runtime.validation.page import make_page

@@ -174,7 +174,9 @@ def test_a_footer_that_is_too_long_is_not_read(tmp_path: Path) -> None:
 def test_more_events_than_a_file_can_hold(tmp_path: Path, suffix: str, events: str) -> None:
     text = json.dumps(METADATA).replace('"events": 4', f'"events": {events}')
     path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, text)
-    expected = "does not say how its digits were made: (events must be an integer between 1 and 1,000,000|it is not JSON)"
+    expected = (
+        "does not say how its digits were made: (events must be an integer between 1 and 1,000,000|it is not JSON)"
+    )
     require_refusal(path, expected)
     require_failure(invoke("show", path), 1, expected)
     require_failure(invoke("validate", path, "--report", tmp_path / "out.html"), 1, expected)

@@ -68,11 +68,14 @@ def test_files_of_older_releases_have_no_digest(tmp_path: Path, suffix: str) -> 
 
 
 def with_digest_of(path: Path, source: Path, columns: pa.Table) -> None:
-    """Write rows with the texts of another file, digest and all, as nobody but an attacker or an accident does."""
+    """Write rows with the texts of another file, digest, mark and all, as nobody but an attacker or an accident does."""
     texts = pyarrow.parquet.read_metadata(source).metadata
-    with pyarrow.parquet.ParquetWriter(path, columns.schema) as writer:
-        writer.write_table(columns)
-        writer.add_key_value_metadata({key: text for key, text in texts.items() if key.startswith(b"pxdbg")})
+    with path.open("wb") as file:
+        sink = pa.PythonFile(file, "w")
+        with pyarrow.parquet.ParquetWriter(sink, columns.schema) as writer:
+            writer.write_table(columns)
+            writer.add_key_value_metadata({key: text for key, text in texts.items() if key.startswith(b"pxdbg")})
+            sink.write(b"pxdbg_digest\n")
 
 
 def test_rows_that_differ_from_the_digest(tmp_path: Path) -> None:

@@ -89,7 +89,24 @@ def test_npz_of_other_tools(tmp_path: Path) -> None:
     assert (content_of.digits, content_of.how_made, content_of.n_events) == (SAMPLE, None, 2)
 
 
-def test_three_jobs_in_one_file(tmp_path: Path) -> None:
+def read_whole(path: Path) -> pa.Table:
+    """Read a table with all metadata of the file, the digest among them."""
+    table = pyarrow.parquet.ParquetFile(path).read()
+    assert b"pxdbg_digest" in (table.schema.metadata or {})
+    return table
+
+
+def test_a_digest_that_another_tool_copied_is_not_trusted(tmp_path: Path) -> None:
+    path = write(tmp_path / "bg.parquet", [SAMPLE])
+    for table in (read_whole(path), read_whole(path).slice(1)):
+        copied = tmp_path / "copied.parquet"
+        pyarrow.parquet.write_table(table, copied)
+        content = read_digits(copied)
+        assert (len(content.digits), content.is_checked) == (len(table), False)
+
+
+@pytest.mark.parametrize("read_table", [pyarrow.parquet.read_table, read_whole])
+def test_three_jobs_in_one_file(tmp_path: Path, read_table: Callable[[Path], pa.Table]) -> None:
     """Concatenated by pyarrow, which keeps the metadata of the first, or by a tool that keeps none."""
     rng = np.random.default_rng(1)
     jobs = [[random_digits(rng, 400, event) for event in range(first, first + 3)] for first in (3, 6, 9)]
@@ -98,7 +115,7 @@ def test_three_jobs_in_one_file(tmp_path: Path) -> None:
         for number, job in enumerate(jobs)
     ]
     events = [digits for job in jobs for digits in job]
-    tables = [pyarrow.parquet.read_table(path) for path in paths]
+    tables = [read_table(path) for path in paths]
     merged = tmp_path / "merged.parquet"
     pyarrow.parquet.write_table(pa.concat_tables(tables), merged)
     reader = event_reader(merged)

@@ -71,7 +71,9 @@ def test_more_threads_than_cpus_are_a_warning_with_the_numbers(
     prepare_threads(nintra, ninter)
     logged = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(logged) == int(bool(warning))
-    assert all(line.startswith(warning) and line.endswith(f"ask for nintra={affinity} and ninter=1.") for line in logged)
+    assert all(
+        line.startswith(warning) and line.endswith(f"ask for nintra={affinity} and ninter=1.") for line in logged
+    )
 
 
 def test_a_session_takes_numpys_integers_and_does_not_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

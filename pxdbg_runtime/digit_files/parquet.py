@@ -123,8 +123,10 @@ class ParquetSource:
         with self._opened() as (file, has_mark):
             self._check_fields(file.schema_arrow)
             stored = file.metadata.metadata or {}
-            texts = StoredTexts(metadata=self._text(stored, METADATA_KEY), digest=self._text(stored, DIGEST_KEY))
-        if has_mark and texts.digest is None:
+            # Without the mark it is another tool's file: some copy the digest of the file that they read, of other rows.
+            digest = self._text(stored, DIGEST_KEY) if has_mark else None
+            texts = StoredTexts(metadata=self._text(stored, METADATA_KEY), digest=digest)
+        if has_mark and digest is None:
             message = "its digest is missing"
             raise ValueError(message)
         return texts

@@ -191,7 +191,7 @@ def _hash_file(path: Path) -> str | None:
     """Compute the SHA-256 of a file; None if it cannot be read, of which `load_checkpoint` says more."""
     try:
         with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.sha256(file.read()).hexdigest()
     except OSError:
         return None
 

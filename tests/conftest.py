@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.graph_file import GraphFile
 
+os.environ.pop("COLUMNS", None)
+"""Tests that run in several processes get it from pytest-xdist, and a console that is made then keeps that width."""
+
 BASF2_DOUBLE: Final = Path(__file__).resolve().parent / "basf2_double"
 collect_ignore = [str(BASF2_DOUBLE)]
 """It holds no tests, and looking for doctests in it would load ROOT."""

@@ -286,6 +286,8 @@ def test_help_explains_itself_with_an_example() -> None:
     options = ("--model", "--output", "--name", "--weights", "--provenance", "--nature", "--precision", "--target")
     for option in (*options, "--weight-bits", "--accept-beyond-bounds", "--explain"):
         assert option in text
-    assert "more than twice as far from float64 as PyTorch's own float32 (at least 5e-6, at most 1e-3) is refused" in text
+    assert (
+        "more than twice as far from float64 as PyTorch's own float32 (at least 5e-6, at most 1e-3) is refused" in text
+    )
     assert "reaches 0.3 ADU or the occupancy differs by more than 1 %" in text
     assert "cpu, for float16 cuda" in text

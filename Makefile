@@ -33,7 +33,7 @@ parity: .venv-test/.installed
 	$(TEST)/python -m pytest tests/test_exactness.py -m exhaustive -rP $(PYTEST_ARGS)
 
 # Small graphs and the shipped ones in several releases of ONNX Runtime: values against float64, digits against the newest release's,
-# which comes first. Each release has an environment of its own, without PyTorch.
+# which comes first. Each release has an environment of its own.
 #   make runtime-matrix RELEASES="newest 1.21.0"
 RELEASES ?= newest 1.26.0 1.23.2 1.21.0
 MATRIX_EVENTS ?= 5
@@ -116,6 +116,7 @@ check-python:
 
 .venv-runtime-%/.installed: pyproject.toml | check-python
 	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) $(PIP_TORCH) torch==2.13.0
 	$(@D)/bin/python $(PIP) --upgrade onnxruntime$(if $(filter newest,$*),,==$*) --editable ".[cpu]" onnx onnxscript onnx-ir pytest hypothesis httpx
 	touch $@
 

@@ -44,7 +44,7 @@ _SENSORS: Final = range(0, N_SENSORS, 5)
 _MAX_RATIO: Final = 2.0
 """By how many times more than PyTorch's own float32 images a graph's may differ from float64: both round, in different orders."""
 _LEAST_BOUND: Final = 5e-6
-"""A difference of this size may come of one sum of a hundred terms, and no graph is refused for it."""
+"""Rounding in one sum of a hundred terms can reach this, so no graph is refused for a smaller difference."""
 _MAX_BOUND: Final = 1e-3
 """However coarse PyTorch's own images are, a graph that differs by more from float64 is refused."""
 

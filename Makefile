@@ -73,7 +73,7 @@ EXPORT = $(TEST)/python -m export --nature stand-in --provenance "$(STAND_IN)"
 artifacts: .venv-test/.installed
 	mkdir -p build/graphs
 	for model in resnet convnet; do \
-	  $(TEST)/python -m export.standin rebuild export/standin/$$model.safetensors --output build/$$model.safetensors \
+	  $(TEST)/python -m artifacts.standins rebuild artifacts/standins/$$model.safetensors --output build/$$model.safetensors \
 	  && $(EXPORT) build/$$model.safetensors --model $$model --output build/graphs \
 	  && $(EXPORT) build/$$model.safetensors --model $$model --min-charge 7 --output artifacts \
 	  && for target in cpu cuda; do $(EXPORT) build/$$model.safetensors --model $$model --precision float16 --target $$target \
@@ -92,7 +92,7 @@ SAMPLES = build/validation
 GENERATE = $(TEST)/pxdbg generate --seed 1 --nintra 2
 validation: .venv-test/.installed
 	mkdir -p $(SAMPLES)
-	$(TEST)/python -m export.standin simulate --events $(EVENTS) --seed 1 --output $(SAMPLES)/simulation.parquet
+	$(TEST)/python -m artifacts.standins simulate --events $(EVENTS) --seed 1 --output $(SAMPLES)/simulation.parquet
 	for model in resnet convnet; do \
 	  $(GENERATE) --model build/graphs/$$model-float32.onnx --events $(EVENTS) --output $(SAMPLES)/$$model-float32.parquet \
 	  && $(GENERATE) --model artifacts/$$model-int8.onnx --events $(INT8_EVENTS) --output $(SAMPLES)/$$model-int8.parquet \

@@ -15,10 +15,10 @@ from benchmarks import basf2, kernels, memory, passes, peers, providers, scaling
 from benchmarks.chart import check_format, save_chart
 from benchmarks.graphs import Workspace
 from benchmarks.plan import FAMILIES, QUICK_ROUNDS, ROUNDS, Plan
-from pxdbg_runtime.atomic_file import check_target
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.formats.atomic_write import check_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

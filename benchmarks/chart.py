@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.atomic_file import written_whole
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.optional import require
+from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.cpu import this_cpu
 from pxdbg_runtime.errors import MissingPackageError
-from pxdbg_runtime.providers import onnxruntime_wheels
-from pxdbg_runtime.threads import count_job_cpus
+from pxdbg_runtime.inference.cpu import this_cpu
+from pxdbg_runtime.inference.providers import onnxruntime_wheels
+from pxdbg_runtime.limits.threads import count_job_cpus
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.timing import timed
 from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
+from pxdbg_runtime.inference.latents import make_stream
 from pxdbg_runtime.sensors import N_SENSORS
-from pxdbg_runtime.streams import make_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.timing import Run
-    from pxdbg_runtime.card import ModelCard
-    from pxdbg_runtime.session import ImageSession
+    from pxdbg_runtime.inference.session import ImageSession
+    from pxdbg_runtime.model.card import ModelCard
 
 __all__ = ["EVENT", "PEER_BATCH_SIZE", "SEED", "batches", "draws_of", "event_images", "event_run", "session_run"]
 

@@ -19,8 +19,8 @@ def imports(*modules: str) -> tuple[float, ...]:
 def our_imports() -> tuple[float, ...]:
     """Import all that a generator imports when it is made, and give the seconds."""
     start = time.perf_counter()
-    imports("pxdbg_runtime", "pxdbg_runtime.digitisation", "pxdbg_runtime.session")
-    from pxdbg_runtime.providers import import_onnxruntime
+    imports("pxdbg_runtime", "pxdbg_runtime.digitisation.digitiser", "pxdbg_runtime.inference.session")
+    from pxdbg_runtime.inference.providers import import_onnxruntime
 
     import_onnxruntime()
     return (time.perf_counter() - start,)
@@ -41,8 +41,8 @@ def ours(graph: str) -> tuple[float, ...]:
 def plain(graph: str) -> tuple[float, ...]:
     """Run a graph over the forty images of an event in batches, as a peer does."""
     from benchmarks.events import session_run
-    from pxdbg_runtime.graph_file import read_graph_file
-    from pxdbg_runtime.session import ImageSession
+    from pxdbg_runtime.inference.session import ImageSession
+    from pxdbg_runtime.model.graph_file import read_graph_file
 
     read = read_graph_file(Path(graph))
     session, card = ImageSession(read, provider="cpu"), read.card

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.environment import check_installed
-from pxdbg_runtime.atomic_file import written_whole
 from pxdbg_runtime.errors import OutputError
-from pxdbg_runtime.graph_file import read_graph_file
+from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.model.graph_file import read_graph_file
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pxdbg_runtime.card import Precision, Target
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.card import Precision, Target
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 __all__ = ["CPU_PRECISIONS", "CUDA_PRECISIONS", "Workspace"]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.plan import Plan
-    from pxdbg_runtime.card import ModelCard
+    from pxdbg_runtime.model.card import ModelCard
 
 __all__ = ["measure", "numpy_digits", "rates_of"]
 
@@ -32,7 +32,7 @@ _REMARK: Final = "Images of one event, float32, in memory, one thread; GB/s are 
 
 def measure(plan: Plan) -> Report:
     """Measure the kernels and what they are compared with, on an event of each model."""
-    from pxdbg_runtime.session import ImageSession
+    from pxdbg_runtime.inference.session import ImageSession
 
     environment = describe_environment()
     seconds: tuple[Measurement, ...] = ()
@@ -56,7 +56,7 @@ def measure(plan: Plan) -> Report:
 
 
 def numpy_digits(images: NDArray[np.float32], card: ModelCard, *, event: int = 0, first_sensor: int = 0) -> Digits:
-    """Make digits in plain NumPy, as `pxdbg_runtime.digitisation.Digitiser.digits` does.
+    """Make digits in plain NumPy, as `pxdbg_runtime.digitisation.digitiser.Digitiser.digits` does.
 
     Parameters
     ----------
@@ -116,8 +116,8 @@ def _repeated(work: Callable[[], object]) -> Run:
 
 
 def _find(card: ModelCard, images: NDArray[np.float32]) -> Run:
-    from pxdbg_runtime import kernels
-    from pxdbg_runtime.digitisation import TANH_LIMITS
+    from pxdbg_runtime.digitisation import kernels
+    from pxdbg_runtime.digitisation.digitiser import TANH_LIMITS
 
     table = card.charge_table()
     threshold = table[card.min_charge - 1]
@@ -130,7 +130,7 @@ def _find(card: ModelCard, images: NDArray[np.float32]) -> Run:
 
 
 def _digitiser(card: ModelCard, images: NDArray[np.float32]) -> Run:
-    from pxdbg_runtime.digitisation import Digitiser
+    from pxdbg_runtime.digitisation.digitiser import Digitiser
 
     digitiser = Digitiser(card)
     return _repeated(lambda: digitiser.digits(images, event=EVENT))

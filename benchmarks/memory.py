@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.plan import Plan
-    from pxdbg_runtime.card import Precision
+    from pxdbg_runtime.model.card import Precision
 
 __all__ = ["measure", "peak_run"]
 

@@ -11,13 +11,13 @@ from benchmarks.environment import check_installed, describe_environment
 from benchmarks.events import PEER_BATCH_SIZE, session_run
 from benchmarks.report import Report, Table, figures, missing, spread
 from benchmarks.timing import Case, Measurement, Run, interleaved
-from pxdbg_runtime.graph_file import read_graph_file, sealed
+from pxdbg_runtime.model.graph_file import read_graph_file, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.plan import Plan
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 __all__ = ["gain_table", "measure"]
 
@@ -92,7 +92,7 @@ def _cases(plan: Plan, family: str, folder: Path) -> tuple[tuple[Case, ...], tup
 
 
 def _prepared(graph: GraphFile) -> Run:
-    from pxdbg_runtime.session import ImageSession
+    from pxdbg_runtime.inference.session import ImageSession
 
     def run() -> tuple[float, ...]:
         # A session for each round: kept, each would hold on to its memory.

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from benchmarks.claims import Bound
     from benchmarks.graphs import Workspace
     from benchmarks.plan import Plan
-    from pxdbg_runtime.card import Precision
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.card import Precision
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 __all__ = ["TARGETS", "RatioTarget", "claims_of", "measure"]
 
@@ -232,7 +232,7 @@ def _in_pytorch(workspace: Workspace, family: str, *, is_compiled: bool) -> Run:
 
 
 def _in_onnxruntime(graph: GraphFile) -> Run:
-    from pxdbg_runtime.session import ImageSession
+    from pxdbg_runtime.inference.session import ImageSession
 
     return session_run(ImageSession(graph, provider="cpu"), graph.card)
 

@@ -16,8 +16,8 @@ from benchmarks.timing import Case, Measurement, Run, interleaved, timed
 from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import PxdbgError
 from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
-from pxdbg_runtime.providers import CUDA, import_onnxruntime, provider_name
-from pxdbg_runtime.streams import make_stream
+from pxdbg_runtime.inference.latents import make_stream
+from pxdbg_runtime.inference.providers import CUDA, import_onnxruntime, provider_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.plan import Plan
-    from pxdbg_runtime.card import Target
-    from pxdbg_runtime.graph_file import GraphFile
-    from pxdbg_runtime.session import ImageSession
+    from pxdbg_runtime.inference.session import ImageSession
+    from pxdbg_runtime.model.card import Target
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 __all__ = ["measure"]
 
@@ -73,7 +73,7 @@ def _target(provider: str) -> Target:
 
 def _refusal(plan: Plan, family: str, provider: str) -> PxdbgError | None:
     """Find out why a provider does not run the float32 graph; None if it does."""
-    from pxdbg_runtime.session import ImageSession
+    from pxdbg_runtime.inference.session import ImageSession
 
     try:
         provider_name(provider)
@@ -143,7 +143,7 @@ class _Parts:
 
     def digits(self) -> Run:
         """Make what times the digitisation of images that are there."""
-        from pxdbg_runtime.digitisation import Digitiser
+        from pxdbg_runtime.digitisation.digitiser import Digitiser
 
         digitiser = Digitiser(self._graph().card)
         images = self._images
@@ -165,7 +165,7 @@ class _Parts:
 
     @functools.cached_property
     def _session(self) -> ImageSession:
-        from pxdbg_runtime.session import ImageSession
+        from pxdbg_runtime.inference.session import ImageSession
 
         return ImageSession(self._graph(), provider=self._provider, nintra=self._threads)
 

@@ -14,7 +14,7 @@ import torch
 from benchmarks.events import draws_of, event_run
 from export.charge import charges_of
 from export.checkpoint import load_checkpoint
-from export.models import LATENT_SIZE
+from export.families import LATENT_SIZE
 from export.torch_graph import INPUT_NAME
 from pxdbg_runtime.sensors import N_SENSORS
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.timing import Run
-    from export.models import GeneratorModule
-    from pxdbg_runtime.card import ModelCard
+    from export.families import GeneratorModule
+    from pxdbg_runtime.model.card import ModelCard
 
 __all__ = ["compiled_model", "digits_of", "matrix_product_rate", "model_run", "one_thread", "original_event"]
 

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from benchmarks.environment import NOT_INSTALLED
-from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.formats.atomic_write import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

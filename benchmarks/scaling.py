@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.plan import Plan
-    from pxdbg_runtime.card import Precision
+    from pxdbg_runtime.model.card import Precision
 
 __all__ = ["Layout", "events_per_second", "layouts", "measure"]
 

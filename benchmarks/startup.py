@@ -21,7 +21,7 @@ from pxdbg_runtime import Generator
 
 if TYPE_CHECKING:
     from benchmarks.plan import Plan
-    from pxdbg_runtime.card import Precision
+    from pxdbg_runtime.model.card import Precision
 
 __all__ = ["MAX_BESIDE_S", "claim_of", "measure", "run_command"]
 

@@ -16,7 +16,7 @@ from export.packages import require_packages
 from pxdbg_runtime.command_line.console import failures_reported, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.optional import require
+from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

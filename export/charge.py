@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pxdbg_runtime.card import N_THRESHOLDS
+from pxdbg_runtime.model.card import N_THRESHOLDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

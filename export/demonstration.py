@@ -9,9 +9,9 @@ import typer
 
 from export.__main__ import Family
 from export.packages import require_packages
-from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.command_line.console import failures_reported, stdout
 from pxdbg_runtime.command_line.program import Program
+from pxdbg_runtime.formats.atomic_write import check_target, written_whole
 
 
 def main(

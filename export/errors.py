@@ -9,7 +9,7 @@ from pxdbg_runtime.errors import PxdbgError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pxdbg_runtime.card import Fidelity
+    from pxdbg_runtime.model.card import Fidelity
 
 __all__ = ["CheckpointError", "ConditionsError", "FidelityError", "GraphError", "ParityError", "ServerError"]
 

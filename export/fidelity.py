@@ -10,11 +10,11 @@ import numpy as np
 from export.charge import hit_charges
 from export.errors import FidelityError
 from export.torch_graph import INPUT_NAME, OUTPUT_NAME
-from pxdbg_runtime.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
-from pxdbg_runtime.providers import CPU, import_onnxruntime
+from pxdbg_runtime.inference.latents import make_stream
+from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
+from pxdbg_runtime.limits.threads import count_job_cpus
+from pxdbg_runtime.model.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
 from pxdbg_runtime.sensors import N_SENSORS
-from pxdbg_runtime.streams import make_stream
-from pxdbg_runtime.threads import count_job_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,7 +131,7 @@ def require_fidelity(fidelity: Fidelity, precision: str) -> None:
     Raises
     ------
     FidelityError
-        If the spectra or the occupancies differ beyond the bounds of `pxdbg_runtime.card`.
+        If the spectra or the occupancies differ beyond the bounds of `pxdbg_runtime.model.card`.
     """
     if fidelity.is_within_bounds:
         return

@@ -8,14 +8,14 @@ import numpy as np
 
 from export.fidelity import images_of
 from export.parity import REFERENCE_EVENT, REFERENCE_SEED
-from pxdbg_runtime.known_answers import KnownAnswers
+from pxdbg_runtime.model.known_answers import KnownAnswers
 
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
     from export.parity import ReferenceImages
-    from pxdbg_runtime.card import OutputKind, Precision
+    from pxdbg_runtime.model.card import OutputKind, Precision
 
     Outputs = NDArray[np.float32] | NDArray[np.uint8]
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from pxdbg_runtime.atomic_file import written_whole
 from pxdbg_runtime.command_line.console import failures_reported, stdout
 from pxdbg_runtime.command_line.program import Program
-from pxdbg_runtime.graph_file import read_graph_file
-from pxdbg_runtime.shipped import MANIFEST_NAME, ShippedGraph, manifest_text
+from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.model.builtin_models import MANIFEST_NAME, ShippedGraph, manifest_text
+from pxdbg_runtime.model.graph_file import read_graph_file
 
 __all__ = ["write_manifest"]
 

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from typing import Final
 
-from pxdbg_runtime.optional import require
+from pxdbg_runtime.optional_imports import require
 
 __all__ = ["require_packages"]
 

@@ -19,14 +19,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from export.charge import charges_of, hit_charges
 from export.errors import ParityError
 from export.fidelity import images_of, latents
-from pxdbg_runtime.card import Parity
+from pxdbg_runtime.model.card import Parity
 from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from export.models import GeneratorModule
+    from export.families import GeneratorModule
 
 __all__ = [
     "REFERENCE_EVENT",

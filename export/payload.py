@@ -11,12 +11,12 @@ from typing import Annotated, Final
 import typer
 
 from export.conditions.naming import graph_payload_name, payload_path
-from pxdbg_runtime.atomic_file import written_whole
-from pxdbg_runtime.card import Precision, Target
 from pxdbg_runtime.command_line.console import failures_reported, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, OutputError
-from pxdbg_runtime.graph_file import GraphFile, read_graph_file
+from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.model.card import Precision, Target
+from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file
 
 __all__ = ["Payload", "app", "write_payloads"]
 

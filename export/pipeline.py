@@ -10,34 +10,34 @@ from typing import TYPE_CHECKING, Final
 from export.charge import charge_thresholds
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, GraphError
+from export.families import LATENT_SIZE
 from export.fidelity import require_fidelity
 from export.graph import with_charges
 from export.known_answers import make_known_answers
 from export.model_names import check_name, default_name
-from export.models import LATENT_SIZE
 from export.original import ORIGINAL_MIN_CHARGE
 from export.parity import compute_references, measure_parity, require_parity
 from export.precisions import Made, explained, made
 from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
 from pxdbg_runtime import __version__
-from pxdbg_runtime.atomic_file import check_target, written_whole
-from pxdbg_runtime.card import N_THRESHOLDS, Draw, GraphInput, MadeWith, ModelCard, Nature, Parity
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
-from pxdbg_runtime.graph_file import GraphFile, read_graph_file, sealed
+from pxdbg_runtime.formats.atomic_write import check_target, written_whole
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.inference.verification import check_known_answers, describe_failure
+from pxdbg_runtime.model.card import N_THRESHOLDS, Draw, GraphInput, MadeWith, ModelCard, Nature, Parity
+from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file, sealed
 from pxdbg_runtime.regular_file import open_regular
 from pxdbg_runtime.sensors import N_SENSORS, SENSORS
-from pxdbg_runtime.session import ImageSession
-from pxdbg_runtime.verification import check_known_answers, describe_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from export.families import GeneratorModule
     from export.graph import Target
     from export.int8 import WeightBits
-    from export.models import GeneratorModule
-    from pxdbg_runtime.card import Fidelity, Precision
+    from pxdbg_runtime.model.card import Fidelity, Precision
 
 __all__ = ["export_checkpoint"]
 

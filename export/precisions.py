@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from export.graph import Target
     from export.int8 import WeightBits
     from export.int8.calibration import Ranges
-    from pxdbg_runtime.card import Fidelity, Precision
+    from pxdbg_runtime.model.card import Fidelity, Precision
 
 __all__ = ["Made", "explained", "made"]
 

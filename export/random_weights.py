@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from export.charge import charge_thresholds, charges_of
-from export.models import FAMILIES, LATENT_SIZE, GeneratorModule
+from export.families import FAMILIES, LATENT_SIZE, GeneratorModule
 
 __all__ = ["Target", "demonstration_model"]
 

@@ -12,12 +12,12 @@ import onnx
 import torch
 
 from export.errors import GraphError
-from export.models import LATENT_SIZE
+from export.families import LATENT_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from export.models import GeneratorModule
+    from export.families import GeneratorModule
 
 __all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "to_onnx"]
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
-from pxdbg_runtime.address_space import check_room_for_events, check_room_for_libraries
-from pxdbg_runtime.batches import compute_batches
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
-from pxdbg_runtime.optional import require
+from pxdbg_runtime.inference.batches import compute_batches
+from pxdbg_runtime.inference.latents import MIN_SEED, RandomStreamName, check_event, check_seed, make_stream
+from pxdbg_runtime.limits.address_space import check_room_for_events, check_room_for_libraries
+from pxdbg_runtime.model.builtin_models import find_graph, is_best_for_cpu, is_path
+from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS
-from pxdbg_runtime.shipped import find_graph, is_best_for_cpu, is_path
-from pxdbg_runtime.streams import MIN_SEED, RandomStreamName, check_event, check_seed, make_stream
 
 if TYPE_CHECKING:
     import collections.abc
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.kernels import Images
+    from pxdbg_runtime.digitisation.kernels import Images
 
 __all__ = ["DEFAULT_BATCH_SIZE", "Generator", "PrecisionChoice"]
 
@@ -76,7 +76,7 @@ class Generator:
         Zero-suppression threshold in ADU; the model's own if None, and not less than that.
     verify : bool
         Compute a known image of the graph and compare it with its reference, unless that passed on this machine before: see
-        `pxdbg_runtime.verification`. It costs the time of one image.
+        `pxdbg_runtime.inference.verification`. It costs the time of one image.
 
     Attributes
     ----------
@@ -135,9 +135,9 @@ class Generator:
         checked_batch_size = _checked_batch_size(batch_size)
         # ONNX Runtime and numba load here, when first needed: importing the package must stay cheap.
         check_room_for_libraries()
-        from pxdbg_runtime.providers import CPU, likely_target
-        from pxdbg_runtime.session import ImageSession
-        from pxdbg_runtime.verification import require_known_answer
+        from pxdbg_runtime.inference.providers import CPU, likely_target
+        from pxdbg_runtime.inference.session import ImageSession
+        from pxdbg_runtime.inference.verification import require_known_answer
 
         asked_precision = None if precision == "auto" else precision
         target = likely_target(provider)
@@ -162,7 +162,7 @@ class Generator:
         path = graph.path.absolute()
         del graph  # its content is of no more use, and takes more memory than all that loads below
         require("numba", extra="cpu", purpose="The digitisation")
-        from pxdbg_runtime.digitisation import Digitiser
+        from pxdbg_runtime.digitisation.digitiser import Digitiser
 
         self._digitiser = Digitiser(self.card, min_charge)
         self.min_charge = self._digitiser.min_charge

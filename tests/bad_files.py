@@ -13,17 +13,17 @@ import pyarrow.parquet
 import safetensors.torch
 import torch
 
-from export.models import ResNet
+from export.families import ResNet
 from pxdbg_runtime import Generator
-from pxdbg_runtime.digit_files import how_made, opened_for_writing
-from pxdbg_runtime.graph_file import CARD_KEY, DIGEST_KEY, sealed
-from pxdbg_runtime.shipped import artifacts_folder, find_graph
+from pxdbg_runtime.formats import how_made, opened_for_writing
+from pxdbg_runtime.model.builtin_models import artifacts_folder, find_graph
+from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pxdbg_runtime.card import ModelCard
+    from pxdbg_runtime.model.card import ModelCard
 
 SHIPPED = artifacts_folder() / "resnet-float32.onnx"
 

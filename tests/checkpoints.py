@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from export import parity, random_weights
-from export.models import FAMILIES, GeneratorModule
+from export.families import FAMILIES, GeneratorModule
 from export.pipeline import export_checkpoint
 from export.random_weights import Target, demonstration_model
 from pxdbg_runtime.sensors import N_SENSORS
@@ -23,7 +23,7 @@ from pxdbg_runtime.sensors import N_SENSORS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 FAMILY_NAMES: Final = ("convnet", "resnet")
 FIRST_CHECKPOINT: Final = 1

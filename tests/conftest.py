@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from hypothesis import settings
 
-from pxdbg_runtime.shipped import shipped_graphs
+from pxdbg_runtime.model.builtin_models import shipped_graphs
 from tests.conditions_server import ConditionsServer, serving
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 os.environ.pop("COLUMNS", None)
 """Tests that run in several processes get it from pytest-xdist, and a console that is made then keeps that width."""

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pxdbg_runtime.card import Draw, GraphInput, MadeWith, ModelCard, Parity
-from pxdbg_runtime.graph_file import GraphFile, read_graph_file, sealed
+from pxdbg_runtime.model.card import Draw, GraphInput, MadeWith, ModelCard, Parity
+from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file, sealed
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
 
 if TYPE_CHECKING:

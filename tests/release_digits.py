@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.command_line import app
-from pxdbg_runtime.cpu import this_cpu
-from pxdbg_runtime.graph_file import CARD_KEY, DIGEST_KEY, read_graph_file, sealed
-from pxdbg_runtime.shipped import artifacts_folder, shipped_graphs
+from pxdbg_runtime.inference.cpu import this_cpu
+from pxdbg_runtime.model.builtin_models import artifacts_folder, shipped_graphs
+from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, read_graph_file, sealed
 from tests.old_fused_sums import fuse_sums
 
 SEED: Final = 7

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from export.graph.compiler import Pass, stages
-from pxdbg_runtime.providers import CPU, import_onnxruntime
+from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pxdbg_runtime import address_space
-from pxdbg_runtime.address_space import (
+from pxdbg_runtime.errors import MemoryLimitError, MissingPackageError
+from pxdbg_runtime.limits import address_space
+from pxdbg_runtime.limits.address_space import (
     check_room,
     check_room_for_events,
     explain_memory_failure,
     limit_bytes,
     report_memory_errors,
 )
-from pxdbg_runtime.errors import MemoryLimitError, MissingPackageError
-from pxdbg_runtime.optional import require
+from pxdbg_runtime.optional_imports import require
 from tests.graphs import LATENT_CARD, latent_model, written
 
 if TYPE_CHECKING:

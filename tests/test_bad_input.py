@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from export.__main__ import app as export_app
-from export.models import ConvNet, ResNet
+from export.families import ConvNet, ResNet
 from pxdbg_runtime.command_line import app as pxdbg_app
 from tests.bad_files import (
     Evil,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.models import FAMILIES
+from export.families import FAMILIES
 from export.pipeline import export_checkpoint
 from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.basf2 import PXDBackgroundGenerator, Specs, add_pxd_background_generator, add_simulation, filling
@@ -31,8 +31,8 @@ from tests.test_exactness import charges_of_digits, keys_of_charges, keys_of_dig
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from export.models import GeneratorModule
-    from pxdbg_runtime.graph_file import GraphFile
+    from export.families import GeneratorModule
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 N_EVENTS: Final = 20
@@ -150,7 +150,7 @@ import sys
 from pathlib import Path
 import numpy as np
 import basf2
-import pxdbg_runtime.digitisation  # loads numba before the fork, once for all workers
+import pxdbg_runtime.digitisation.digitiser  # loads numba before the fork, once for all workers
 from pxdbg_runtime.basf2 import Specs, add_simulation
 from tests.basf2_store import reader
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from pxdbg_runtime.basf2 import Specs
 from pxdbg_runtime.basf2.numbering import event_number, seed_of
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
-from pxdbg_runtime.streams import check_event, check_seed
+from pxdbg_runtime.inference.latents import check_event, check_seed
 from tests.checkpoints import light_state, save, save_safetensors
 
 if TYPE_CHECKING:
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 
 def test_importing_needs_neither_basf2_nor_root_nor_pytorch() -> None:

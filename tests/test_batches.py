@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pxdbg_runtime.batches import compute_batches
 from pxdbg_runtime.errors import InferenceError, ThreadLimitError
-from pxdbg_runtime.session import ImageSession
+from pxdbg_runtime.inference.batches import compute_batches
+from pxdbg_runtime.inference.session import ImageSession
 from tests.graphs import EVENT_WIDE_CARD, event_wide_images, event_wide_model, written
 
 if TYPE_CHECKING:
     import onnx
 
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 N_ITERATIONS: Final = 10**9
 """Of the loop for each sensor but the first: hours."""

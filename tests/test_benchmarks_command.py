@@ -22,8 +22,8 @@ from tests.graphs import LATENT_CARD, latent_model, written
 if TYPE_CHECKING:
     from typer.testing import Result
 
-    from pxdbg_runtime.card import Precision, Target
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.card import Precision, Target
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 COMMANDS: Final = ("peers", "providers", "kernels", "memory", "startup", "scaling", "basf2", "passes")

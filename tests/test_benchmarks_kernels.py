@@ -12,13 +12,13 @@ from benchmarks.kernels import numpy_digits, rates_of
 from benchmarks.pytorch_peers import digits_of
 from benchmarks.timing import Measurement
 from export.charge import charge_thresholds, charges_of
-from pxdbg_runtime.digitisation import Digitiser
+from pxdbg_runtime.digitisation.digitiser import Digitiser
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.card import ModelCard
+    from pxdbg_runtime.model.card import ModelCard
 
 SHAPE: Final = (3, 250, 768)
 

@@ -17,9 +17,9 @@ from benchmarks.startup import claim_of
 from benchmarks.timing import Measurement
 from export.charge import charge_thresholds
 from export.checkpoint import load_checkpoint
-from export.models import FAMILIES
+from export.families import FAMILIES
 from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
-from pxdbg_runtime.card import Draw, GraphInput
+from pxdbg_runtime.model.card import Draw, GraphInput
 from tests.checkpoints import FlatNet, flat_checkpoint
 from tests.graphs import LATENT_CARD, written
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pxdbg_runtime.card import Precision
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.card import Precision
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 OURS: Final = "ours, float32"
 INT8: Final = "ours, int8"

@@ -14,7 +14,7 @@ from benchmarks.scaling import events_per_second, layouts
 from benchmarks.startup import run_command
 
 if TYPE_CHECKING:
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 ALLOCATED_MB: Final = 200
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import onnxruntime
 import pytest
 
-from pxdbg_runtime import providers
 from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError
+from pxdbg_runtime.inference import providers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ TRY_EACH: Final = (
     IMPORT_EACH
     + """
 from pxdbg_runtime.errors import MissingPackageError
-from pxdbg_runtime.providers import import_onnxruntime
+from pxdbg_runtime.inference.providers import import_onnxruntime
 for finder.folder in sys.argv[1:]:
     for name in [each for each in sys.modules if each.partition(".")[0] == "onnxruntime"]:
         del sys.modules[name]

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pxdbg_runtime import card as card_module
-from pxdbg_runtime.card import N_THRESHOLDS, SCHEMA, Draw, Fidelity, GraphInput, ModelCard, Precision
 from pxdbg_runtime.errors import CardError
+from pxdbg_runtime.model import card as card_module
+from pxdbg_runtime.model.card import N_THRESHOLDS, SCHEMA, Draw, Fidelity, GraphInput, ModelCard, Precision
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, THRESHOLDS
 
 LATENT_INPUT: Final = LATENT_CARD.inputs[0]

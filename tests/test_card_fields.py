@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pxdbg_runtime.card import Draw, Fidelity, GraphInput, MadeWith, ModelCard, Parity
 from pxdbg_runtime.errors import CardError, JsonFieldError
 from pxdbg_runtime.json_fields import Fields, NumberRange
-from pxdbg_runtime.known_answers import KnownAnswers, KnownImage
+from pxdbg_runtime.model.card import Draw, Fidelity, GraphInput, MadeWith, ModelCard, Parity
+from pxdbg_runtime.model.known_answers import KnownAnswers, KnownImage
 from tests.graphs import EVENT_WIDE_CARD
 
 if TYPE_CHECKING:

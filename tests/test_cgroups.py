@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pxdbg_runtime.cgroups import cpu_quota, memory_limit_bytes
+from pxdbg_runtime.limits.cgroups import cpu_quota, memory_limit_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

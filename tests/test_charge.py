@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export.charge import charge_thresholds, charges_of
-from pxdbg_runtime import kernels
+from pxdbg_runtime.digitisation import kernels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

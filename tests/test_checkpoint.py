@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError
-from export.models import FAMILIES
+from export.families import FAMILIES
 from tests.checkpoints import FAMILY_NAMES, SmallNet, light_state, random_model, save, save_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from export.models import GeneratorModule
+    from export.families import GeneratorModule
 
 State = dict[str, Tensor]
 

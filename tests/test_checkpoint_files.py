@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from export.checkpoint import load_checkpoint, read_archive
 from export.errors import CheckpointError
-from export.models import FAMILIES
+from export.families import FAMILIES
 from tests.checkpoints import SmallNet, light_state, save, save_safetensors
 
 if TYPE_CHECKING:

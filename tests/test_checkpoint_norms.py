@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError
-from export.models import FAMILIES
+from export.families import FAMILIES
 from export.pipeline import export_checkpoint
 from tests.checkpoints import SmallNet, light_state, random_model, save
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from export.models import GeneratorModule
+    from export.families import GeneratorModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 

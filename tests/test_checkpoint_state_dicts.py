@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from export.checkpoint import load_checkpoint, state_dicts
 from export.errors import CheckpointError
-from export.models import FAMILIES
+from export.families import FAMILIES
 from tests.checkpoints import SmallNet, light_state, random_model, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from export.models import GeneratorModule
+    from export.families import GeneratorModule
 
 State = dict[str, Tensor]
 

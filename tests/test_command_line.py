@@ -17,13 +17,13 @@ from typer.testing import CliRunner, Result
 
 from pxdbg_runtime import Digits, Generator, __version__
 from pxdbg_runtime.command_line import app
-from pxdbg_runtime.digit_files import how_made, read_digits
-from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
+from pxdbg_runtime.formats import how_made, read_digits
+from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
 from tests.graphs import LATENT_CARD, event_wide_model, latent_model, written
 from tests.test_digit_files import each_suffix, names_in, origin_of
 
 if TYPE_CHECKING:
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 PROGRAM: Final = "from pxdbg_runtime.command_line import app; app(prog_name='pxdbg')"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pxdbg_runtime import pictures
-from pxdbg_runtime.cpu import Cpu
-from pxdbg_runtime.shipped import find_graph, shipped_graphs
-from pxdbg_runtime.summary import summarise
+from pxdbg_runtime.inference.cpu import Cpu
+from pxdbg_runtime.model.builtin_models import find_graph, shipped_graphs
+from pxdbg_runtime.plots import event_display
+from pxdbg_runtime.plots.summary import summarise
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_digit_files import HOW, SAMPLE, each_suffix, names_in, random_digits, write
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pxdbg_runtime import Digits
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 
 def row_of(output: str, *first: str) -> list[str]:
@@ -209,13 +209,13 @@ def test_show_an_unknown_name() -> None:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str]]:
     """Take down what is drawn, and under which title."""
     calls = []
-    draw_event = pictures.draw_event
+    draw_event = event_display.draw_event
 
     def recorded(digits: Digits, *, title: str) -> Figure:
         calls.append((digits, title))
         return draw_event(digits, title=title)
 
-    monkeypatch.setattr(pictures, "draw_event", recorded)
+    monkeypatch.setattr(event_display, "draw_event", recorded)
     return calls
 
 

@@ -20,12 +20,12 @@ from pxdbg_runtime import Digits
 from pxdbg_runtime.command_line import output_streams
 from pxdbg_runtime.command_line.console import log_to_terminal, stderr, stdout
 from pxdbg_runtime.command_line.safe_text import keep_colours, make_safe
-from pxdbg_runtime.digit_files import HowMade, opened_for_writing, read_digits
+from pxdbg_runtime.formats import HowMade, opened_for_writing, read_digits
 from tests.graphs import LATENT_CARD, latent_model, written
 from tests.test_command_line import invoke
 
 if TYPE_CHECKING:
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 PXDBG: Final = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); from pxdbg_runtime.command_line import app; app()"

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from artifacts.standins.__main__ import app as standin_app
 from benchmarks.__main__ import app as benchmarks_app
 from export.__main__ import app as export_app
 from export.payload import app as payload_app
-from export.standin.__main__ import app as standin_app
-from pxdbg_runtime.atomic_file import written_whole
 from pxdbg_runtime.command_line import app as pxdbg_app
 from pxdbg_runtime.command_line import signals
 from pxdbg_runtime.command_line.console import failures_reported
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import InferenceError
+from pxdbg_runtime.formats.atomic_write import written_whole
 from tests.graphs import LATENT_CARD, latent_model, written
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import typer
 
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 
@@ -50,7 +50,7 @@ app(prog_name="pxdbg")
 TOOL: Final = """
 import atexit, sys, time
 from pathlib import Path
-from pxdbg_runtime.atomic_file import written_whole
+from pxdbg_runtime.formats.atomic_write import written_whole
 from pxdbg_runtime.command_line.program import Program
 
 app = Program(name="tool", add_completion=False)
@@ -312,6 +312,6 @@ def test_every_program_of_ours_is_one(app: typer.Typer) -> None:
         "pxdbg",
         "python -m export",
         "python -m export payload",
-        "python -m export.standin",
+        "python -m artifacts.standins",
         "python -m benchmarks",
     }

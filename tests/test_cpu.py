@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pxdbg_runtime.cpu import Cpu, this_cpu
+from pxdbg_runtime.inference.cpu import Cpu, this_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

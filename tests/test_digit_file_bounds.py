@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from pxdbg_runtime.digit_files import SUFFIXES, event_reader, opened_for_writing, read_digits
-from pxdbg_runtime.digit_files.parquet import ParquetSource
+from pxdbg_runtime.formats import SUFFIXES, event_reader, opened_for_writing, read_digits
+from pxdbg_runtime.formats.parquet import ParquetSource
 from tests.test_bad_digit_files import COLUMNS, METADATA, NOT_OURS, require_refusal, write_plainly
 from tests.test_command_line import invoke, require_failure
 from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, renumbered, write
@@ -284,7 +284,7 @@ from pathlib import Path
 import numpy as np
 from dataclasses import replace
 from pxdbg_runtime import Digits
-from pxdbg_runtime.digit_files import event_reader, opened_for_writing
+from pxdbg_runtime.formats import event_reader, opened_for_writing
 from tests.test_digit_files import HOW, digits_of
 one = digits_of([(0, 8480, 1, 2, 9)])
 columns = {name: getattr(one, name) for name in ("sensor_id", "u_cell", "v_cell", "charge")}

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from pxdbg_runtime.digit_files import event_reader, read_digits
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
+from pxdbg_runtime.formats import event_reader, read_digits
 from tests.test_bad_digit_files import COLUMNS, require_refusal, write_plainly
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_digit_files import HOW, SAMPLE, each_suffix, write

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from pxdbg_runtime.digit_files import opened_for_writing, read_digits
-from pxdbg_runtime.digit_files.formats import report_damage
-from pxdbg_runtime.digit_files.npz import NpzSource
-from pxdbg_runtime.digit_files.parquet import ParquetSource
 from pxdbg_runtime.errors import ImageError, MemoryLimitError, OutputError, PxdbgError, ThreadLimitError
+from pxdbg_runtime.formats import opened_for_writing, read_digits
+from pxdbg_runtime.formats.npz import NpzSource
+from pxdbg_runtime.formats.parquet import ParquetSource
+from pxdbg_runtime.formats.sources import report_damage
 from tests.isolation import file_size_limited
 from tests.test_digit_files import HOW, SAMPLE, each_suffix, names_in, write
 

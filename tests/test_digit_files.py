@@ -21,7 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pxdbg_runtime import DIGIT_DTYPE, N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __version__
-from pxdbg_runtime.digit_files import (
+from pxdbg_runtime.digits import COLUMN_DTYPES
+from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
+from pxdbg_runtime.formats import (
     SUFFIXES,
     HowMade,
     check_suffix,
@@ -30,14 +32,12 @@ from pxdbg_runtime.digit_files import (
     opened_for_writing,
     read_digits,
 )
-from pxdbg_runtime.digits import COLUMN_DTYPES
-from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
-from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
+from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 Hit = tuple[int, int, int, int, int]

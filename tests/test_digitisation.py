@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pxdbg_runtime.digitisation import Digitiser
+from pxdbg_runtime.digitisation.digitiser import Digitiser
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
 from tests.graphs import LATENT_CARD, THRESHOLDS

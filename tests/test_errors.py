@@ -8,7 +8,7 @@ import pytest
 
 from export.errors import CheckpointError, ConditionsError, FidelityError, GraphError, ParityError, ServerError
 from pxdbg_runtime import errors
-from pxdbg_runtime.card import Fidelity
+from pxdbg_runtime.model.card import Fidelity
 
 if TYPE_CHECKING:
     from pxdbg_runtime.errors import PxdbgError

@@ -10,8 +10,8 @@ import pyarrow.parquet
 import pytest
 
 from pxdbg_runtime import Digits
-from pxdbg_runtime.digit_files import SUFFIXES, event_reader, read_digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
+from pxdbg_runtime.formats import SUFFIXES, event_reader, read_digits
 from tests.test_bad_digit_files import COLUMNS, METADATA, in_first, write_plainly
 from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, renumbered, write
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from export.models import GeneratorModule
+    from export.families import GeneratorModule
     from pxdbg_runtime import Digits
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 MIN_IDENTICAL: Final = 0.9999
 MAX_CHARGE_DIFFERENCE_ADU: Final = 1

@@ -15,10 +15,10 @@ from typer.testing import CliRunner, Result
 
 from export import precisions
 from export.__main__ import app
+from export.families import FAMILIES
 from export.graph import passes_for
-from export.models import FAMILIES
-from pxdbg_runtime.card import Fidelity
-from pxdbg_runtime.graph_file import read_graph_file
+from pxdbg_runtime.model.card import Fidelity
+from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import light_state, random_model, save, save_safetensors
 from tests.tiny_models import TinyConvNet, few_images, tiny_of
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_is_exported(tmp_path: Path, tiny_checkpoint: Path) -> None
 
 AS_A_PROGRAM: Final = """
 import runpy
-from export.models import FAMILIES
+from export.families import FAMILIES
 from tests.checkpoints import SmallNet
 FAMILIES["resnet"] = SmallNet
 runpy.run_module("export", run_name="__main__", alter_sys=True)

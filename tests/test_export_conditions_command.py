@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from export.__main__ import app, main
 from export.conditions import command
-from export.models import FAMILIES
-from pxdbg_runtime.graph_file import read_graph_file
+from export.families import FAMILIES
+from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FlatNet, flat_checkpoint
 from tests.conditions_server import NAME, TAG, ConditionsServer, files, said, sent, serving, status
 

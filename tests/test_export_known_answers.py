@@ -12,8 +12,8 @@ from export.charge import charge_thresholds
 from export.known_answers import make_known_answers
 from export.parity import REFERENCE_SEED, ReferenceImages, compute_references
 from export.torch_graph import to_onnx
-from pxdbg_runtime.session import ImageSession
-from pxdbg_runtime.verification import check_known_answers
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.inference.verification import check_known_answers
 from tests.checkpoints import FlatNet
 from tests.tiny_models import TinyConvNet, few_images, tiny_of
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
     from export.graph import Target
-    from pxdbg_runtime.card import Precision
+    from pxdbg_runtime.model.card import Precision
 
 THRESHOLDS = charge_thresholds()
 

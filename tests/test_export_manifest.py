@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from export.families import FAMILIES
 from export.manifest import main, write_manifest
-from export.models import FAMILIES
 from export.pipeline import export_checkpoint
 from pxdbg_runtime.errors import GraphFileError, OutputError
-from pxdbg_runtime.shipped import shipped_graphs
+from pxdbg_runtime.model.builtin_models import shipped_graphs
 from tests.checkpoints import FlatNet, flat_checkpoint
 
 

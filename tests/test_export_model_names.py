@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from export.__main__ import app
+from export.families import FAMILIES
 from export.model_names import check_name, default_name
-from export.models import FAMILIES
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.graph_file import read_graph_file
+from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FlatNet, flat_checkpoint
 
 

@@ -13,17 +13,17 @@ from typer.testing import CliRunner
 
 from export.conditions.fetching import fetch_payload
 from export.payload import app, write_payloads
-from pxdbg_runtime.card import Fidelity
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, OutputError
-from pxdbg_runtime.graph_file import read_graph_file
+from pxdbg_runtime.model.card import Fidelity
+from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.conditions_server import TAG, ConditionsServer, files, said
 from tests.graphs import LATENT_CARD, latent_model, written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pxdbg_runtime.card import ModelCard
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.card import ModelCard
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 RESNET = dataclasses.replace(LATENT_CARD, name="mine", family="resnet")
 CONVNET = dataclasses.replace(LATENT_CARD, name="mine", family="convnet")

@@ -18,12 +18,12 @@ import torch
 import export.pipeline
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, ParityError
-from export.models import FAMILIES
+from export.families import FAMILIES
 from export.parity import ReferenceImages, measure_parity
 from export.pipeline import export_checkpoint
 from export.torch_graph import to_onnx
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, OutputError
-from pxdbg_runtime.graph_file import read_graph_file
+from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FlatNet, flat_checkpoint, light_state, save
 from tests.graphs import parity_of
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from export.models import GeneratorModule
-    from pxdbg_runtime.card import Parity
+    from export.families import GeneratorModule
+    from pxdbg_runtime.model.card import Parity
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 FULL_DISK: Final = """
 import resource, signal, sys
 from export.__main__ import app
-from export.models import FAMILIES
+from export.families import FAMILIES
 from tests.checkpoints import FlatNet
 FAMILIES["resnet"] = FlatNet
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -21,7 +21,7 @@ from export.errors import GraphError
 from export.graph import passes_for
 from export.torch_graph import OPSET, to_onnx
 from pxdbg_runtime import SENSORS, __version__
-from pxdbg_runtime.graph_file import read_graph_file
+from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FAMILY_NAMES, Export, FlatNet, first_export
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from export.charge import charge_thresholds
 from export.errors import FidelityError
 from export.fidelity import N_IMAGES, charge_w1, images_of, latents, measured_fidelity, require_fidelity
-from pxdbg_runtime.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
-from pxdbg_runtime.streams import PhiloxStream
-from pxdbg_runtime.threads import JobCpus
+from pxdbg_runtime.inference.latents import PhiloxStream
+from pxdbg_runtime.limits.threads import JobCpus
+from pxdbg_runtime.model.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pxdbg_runtime.digit_files import how_made, opened_for_writing
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import OutputError
+from pxdbg_runtime.formats import how_made, opened_for_writing
 from pxdbg_runtime.generator import Generator
 from tests.graphs import LATENT_CARD, latent_model, written
 

@@ -19,12 +19,12 @@ import pytest
 
 from export.graph import with_charges
 from pxdbg_runtime import Digits, Generator
-from pxdbg_runtime.card import Fidelity
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError, InferenceError
-from pxdbg_runtime.graph_file import read_graph_file
-from pxdbg_runtime.session import ImageSession
-from pxdbg_runtime.shipped import is_best_for_cpu
-from pxdbg_runtime.streams import MAX_SEED, MIN_SEED, make_stream
+from pxdbg_runtime.inference.latents import MAX_SEED, MIN_SEED, make_stream
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.model.builtin_models import is_best_for_cpu
+from pxdbg_runtime.model.card import Fidelity
+from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.graphs import (
     EVENT_WIDE_CARD,
     LATENT_CARD,
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.card import ModelCard, Nature, Precision, Target
-    from pxdbg_runtime.graph_file import GraphFile
-    from pxdbg_runtime.streams import RandomStreamName
+    from pxdbg_runtime.inference.latents import RandomStreamName
+    from pxdbg_runtime.model.card import ModelCard, Nature, Precision, Target
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 
 @pytest.fixture(params=["latent", "event_wide"])
@@ -391,9 +391,9 @@ def test_a_graph_for_cuda_gives_way_where_cuda_does_not_come_up(
         line = {"name": "tiny", "precision": card.precision, "target": card.target, "file": graph.path.name}
         listed.append({**line, "size": graph.size, "sha256": graph.sha256})
     (tmp_path / "manifest.json").write_text(json.dumps({"schema": 1, "graphs": listed}))
-    monkeypatch.setattr("pxdbg_runtime.shipped.artifacts_folder", lambda: tmp_path)
+    monkeypatch.setattr("pxdbg_runtime.model.builtin_models.artifacts_folder", lambda: tmp_path)
     assert Generator("tiny", seed=1).card.precision == "float32"
-    monkeypatch.setattr("pxdbg_runtime.providers.likely_target", lambda _: "cuda")
+    monkeypatch.setattr("pxdbg_runtime.inference.providers.likely_target", lambda _: "cuda")
     sessions: weakref.WeakSet[ImageSession] = weakref.WeakSet()
     n_alive: list[int] = []
     make = ImageSession.__init__
@@ -427,8 +427,8 @@ def test_a_graph_that_stays_the_same_on_the_cpu_is_read_once(tmp_path: Path, mon
     fidelity = Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.9)
     int8 = dataclasses.replace(LATENT_CARD, precision="int8", weight_bits=7, fidelity=fidelity)
     path = written(tmp_path / "tiny-int8.onnx", latent_model(), int8).path
-    monkeypatch.setattr("pxdbg_runtime.shipped.read_graph_file", read_and_note)
-    monkeypatch.setattr("pxdbg_runtime.providers.likely_target", lambda _: "cuda")
+    monkeypatch.setattr("pxdbg_runtime.model.builtin_models.read_graph_file", read_and_note)
+    monkeypatch.setattr("pxdbg_runtime.inference.providers.likely_target", lambda _: "cuda")
     for precision in ("auto", "int8"):
         assert Generator(path, seed=1, precision=precision).provider == "CPUExecutionProvider"
     assert read == [path, path]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pxdbg_runtime.digits import Digits
-    from pxdbg_runtime.graph_file import GraphFile
-    from pxdbg_runtime.streams import RandomStreamName
+    from pxdbg_runtime.inference.latents import RandomStreamName
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 FORK: Final = """
 import contextlib, os, signal, sys, threading, time, warnings

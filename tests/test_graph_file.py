@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pxdbg_runtime.card import ModelCard
 from pxdbg_runtime.errors import CardError, GraphFileError
-from pxdbg_runtime.graph_file import CARD_KEY, DIGEST_KEY, GraphFile, read_graph_file, sealed
+from pxdbg_runtime.model.card import ModelCard
+from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, GraphFile, read_graph_file, sealed
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pxdbg_runtime.errors import CardError, GraphFileError
-from pxdbg_runtime.graph_file import CARD_KEY, DIGEST_KEY, MAX_CARD_BYTES, read_graph_file, sealed
-from pxdbg_runtime.protobuf import MalformedError, encode_delimited, walk_fields
-from pxdbg_runtime.shipped import find_graph
+from pxdbg_runtime.model.builtin_models import find_graph
+from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, MAX_CARD_BYTES, read_graph_file, sealed
+from pxdbg_runtime.model.protobuf import MalformedError, encode_delimited, walk_fields
 from tests.graphs import LATENT_CARD, latent_model
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def test_a_file_that_does_not_fit_into_memory(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1_900_000_000)
     script = (
-        "import resource, sys\nfrom pathlib import Path\nfrom pxdbg_runtime.graph_file import read_graph_file\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom pxdbg_runtime.model.graph_file import read_graph_file\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000, 1_500_000_000))\n"
         "try:\n    read_graph_file(Path(sys.argv[1]))\nexcept ValueError as error:\n    print(error)\n"
     )

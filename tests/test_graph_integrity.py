@@ -15,8 +15,8 @@ from onnx import numpy_helper
 import pxdbg_runtime.generator as generator_module
 from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import GraphFileError
-from pxdbg_runtime.graph_file import read_graph_file
-from pxdbg_runtime.session import ImageSession
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.graphs import LATENT_CARD, latent_model, written
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 DRAWS: Final = {"latent": np.full((40, 2), 3, dtype=np.float32)}
 N_READINGS: Final = 60

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from pxdbg_runtime.card import ModelCard
 from pxdbg_runtime.errors import CardError, JsonFieldError
 from pxdbg_runtime.json_fields import Fields
+from pxdbg_runtime.model.card import ModelCard
 from tests.graphs import LATENT_CARD
 
 MANY = 200_000

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pxdbg_runtime import kernels
+from pxdbg_runtime.digitisation import kernels
 from tests.graphs import THRESHOLDS
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import Digits
-from pxdbg_runtime.digit_files import HowMade, merge_files
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
-from pxdbg_runtime.summary import summarise
+from pxdbg_runtime.formats import HowMade, merge_files
+from pxdbg_runtime.plots.summary import summarise
 from tests.test_bad_digit_files import write_plainly
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_command_line_inspection import row_of

@@ -43,9 +43,9 @@ def refuse(event, arguments):
 sys.addaudithook(refuse)
 
 from pxdbg_runtime import Generator
-from pxdbg_runtime.address_space import limit_bytes
+from pxdbg_runtime.limits.address_space import limit_bytes
 from pxdbg_runtime.command_line import app
-from pxdbg_runtime.threads import count_job_cpus, process_limit
+from pxdbg_runtime.limits.threads import count_job_cpus, process_limit
 
 assert limit_bytes() is None
 assert process_limit() == float("inf")

@@ -16,15 +16,15 @@ from onnx import TensorProto, numpy_helper
 import export.pipeline
 from export import precisions
 from export.errors import FidelityError, GraphError, ParityError
+from export.families import FAMILIES
 from export.fidelity import charge_w1, latents
 from export.graph import compiled, passes_for
 from export.int8.correction import Line
-from export.models import FAMILIES
 from export.pipeline import export_checkpoint
 from export.precisions import explained, made
-from pxdbg_runtime.card import Fidelity
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.graph_file import read_graph_file
+from pxdbg_runtime.model.card import Fidelity
+from pxdbg_runtime.model.graph_file import read_graph_file
 from pxdbg_runtime.sensors import N_SENSORS
 from tests.checkpoints import FlatNet, flat_checkpoint
 from tests.graphs import parity_of
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from export.graph import Target
     from export.int8 import WeightBits
-    from pxdbg_runtime.card import Precision
+    from pxdbg_runtime.model.card import Precision
 
 COMBINATIONS: Final[list[tuple[Precision, Target]]] = [
     ("float32", "cpu"),

@@ -9,16 +9,16 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from pxdbg_runtime import providers, session
 from pxdbg_runtime.errors import MissingPackageError
-from pxdbg_runtime.provider_report import ProviderStatus, provider_statuses
-from pxdbg_runtime.providers import CPU, CUDA
+from pxdbg_runtime.inference import providers, session
+from pxdbg_runtime.inference.provider_report import ProviderStatus, provider_statuses
+from pxdbg_runtime.inference.providers import CPU, CUDA
 from tests.graphs import LATENT_CARD, model_of, written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 
 def report(graph: GraphFile) -> dict[str, ProviderStatus]:

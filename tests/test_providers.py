@@ -12,9 +12,9 @@ from typing import Final
 import onnxruntime
 import pytest
 
-from pxdbg_runtime import providers
 from pxdbg_runtime.errors import MissingPackageError, ProviderError
-from pxdbg_runtime.providers import (
+from pxdbg_runtime.inference import providers
+from pxdbg_runtime.inference.providers import (
     CPU,
     CUDA,
     onnxruntime_wheels,
@@ -74,7 +74,7 @@ def test_a_blocked_onnx_runtime_counts_as_missing(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
 def test_telemetry_is_off_unless_the_environment_decides(given: dict[str, str], expected: str) -> None:
     script = (
-        "import os\nfrom pxdbg_runtime.providers import import_onnxruntime\nimport_onnxruntime()\n"
+        "import os\nfrom pxdbg_runtime.inference.providers import import_onnxruntime\nimport_onnxruntime()\n"
         "print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | given

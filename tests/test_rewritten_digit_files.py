@@ -13,9 +13,9 @@ import pytest
 
 from pxdbg_runtime import Digits
 from pxdbg_runtime.command_line import inspect_files
-from pxdbg_runtime.digit_files import event_reader, read_digits, scanning
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
+from pxdbg_runtime.formats import event_reader, read_digits, scanning
 from tests.test_bad_digit_files import COLUMNS, in_first, require_refusal, write_plainly
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, write

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from export.graph.charges import with_charges
 from export.graph.compiler import passes_for, simplified, stages
-from export.graph.half import in_half_precision
+from export.graph.float16 import in_half_precision
 from tests.graphs import THRESHOLDS
 from tests.int8_sketches import chain, lowered, residual, whole
 from tests.small_graphs import SmallGraph, plain_generator, residual_generator, run_by_onnxruntime

@@ -11,13 +11,13 @@ import onnx
 import onnxruntime
 import pytest
 
-import pxdbg_runtime.session as session_module
+import pxdbg_runtime.inference.session as session_module
 from export.graph import with_charges
-from pxdbg_runtime.card import Fidelity
-from pxdbg_runtime.cpu import Cpu
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, MemoryLimitError, ProviderError
-from pxdbg_runtime.providers import CPU, CUDA
-from pxdbg_runtime.session import ImageSession
+from pxdbg_runtime.inference.cpu import Cpu
+from pxdbg_runtime.inference.providers import CPU, CUDA
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.model.card import Fidelity
 from tests.graphs import (
     LATENT_CARD,
     THRESHOLDS,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.card import Precision
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.card import Precision
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 AZURE: Final = "AzureExecutionProvider"
 """Every CPU wheel for Linux offers it, and it runs no node of a graph like ours."""
@@ -121,8 +121,8 @@ def test_what_does_not_load_is_named_after_onnx_runtime_tried(
         return "libcublas does not load"
 
     offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.session.why_not", lambda _: None)
-    monkeypatch.setattr("pxdbg_runtime.session.why_it_failed", diagnose)
+    monkeypatch.setattr("pxdbg_runtime.inference.session.why_not", lambda _: None)
+    monkeypatch.setattr("pxdbg_runtime.inference.session.why_it_failed", diagnose)
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
     with pytest.raises(ProviderError, match=rf"^{CUDA} cannot run here: libcublas does not load\.$"):
         ImageSession(latent_graph, provider="cuda")
@@ -138,7 +138,7 @@ def test_cuda_with_the_cpu_wheel_is_an_error_that_says_what_to_install(latent_gr
 
 def test_cuda_that_does_not_load_is_an_error(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
     offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.session.why_not", lambda _: "there is no driver")
+    monkeypatch.setattr("pxdbg_runtime.inference.session.why_not", lambda _: "there is no driver")
     with pytest.raises(ProviderError, match=r"CUDAExecutionProvider cannot run here: there is no driver\.") as caught:
         ImageSession(latent_graph, provider="cuda")
     assert caught.value.provider == CUDA
@@ -170,7 +170,9 @@ def test_auto_warns_if_cuda_is_offered_and_does_not_load(
     latent_graph: GraphFile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.session.why_not", lambda name: "there is no driver" if name == CUDA else None)
+    monkeypatch.setattr(
+        "pxdbg_runtime.inference.session.why_not", lambda name: "there is no driver" if name == CUDA else None
+    )
     assert ImageSession(latent_graph, provider="auto").provider == CPU
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -181,7 +183,7 @@ def test_auto_says_that_it_chose_cuda(
     latent_graph: GraphFile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.session.why_not", lambda _: None)
+    monkeypatch.setattr("pxdbg_runtime.inference.session.why_not", lambda _: None)
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(
         onnxruntime,
@@ -261,7 +263,7 @@ def test_cuda_is_told_to_compute_the_same_each_time(
     card = dataclasses.replace(LATENT_CARD, precision=precision, target="cuda", fidelity=fidelity)
     graph = written(tmp_path / "tiny.onnx", latent_model(), card)
     offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.session.why_not", lambda _: None)
+    monkeypatch.setattr("pxdbg_runtime.inference.session.why_not", lambda _: None)
     told: list[object] = []
     real = onnxruntime.InferenceSession
 

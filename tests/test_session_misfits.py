@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from onnx import TensorProto, helper
 
-from pxdbg_runtime.card import GraphInput
 from pxdbg_runtime.errors import InferenceError
-from pxdbg_runtime.providers import CPU
-from pxdbg_runtime.session import ImageSession
+from pxdbg_runtime.inference.providers import CPU
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.model.card import GraphInput
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, model_of, written
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from pxdbg_runtime.card import ModelCard
+    from pxdbg_runtime.model.card import ModelCard
 
 OTHER_CARDS: Final[dict[str, ModelCard]] = {
     "input of another name": dataclasses.replace(

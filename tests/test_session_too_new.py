@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import onnxruntime
 import pytest
 
-from pxdbg_runtime.card import MadeWith
 from pxdbg_runtime.errors import InferenceError
-from pxdbg_runtime.providers import CPU
-from pxdbg_runtime.session import ImageSession
+from pxdbg_runtime.inference.providers import CPU
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.model.card import MadeWith
 from tests.graphs import LATENT_CARD, latent_model, written
 
 if TYPE_CHECKING:

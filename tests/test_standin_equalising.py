@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from export.models.generator_module import SEED_HEIGHT, SEED_WIDTH
-from export.models.resnet import ResNet
-from export.standin import equalising
-from export.standin.foundation import lay_foundation
-from export.standin.level import LEVEL_KNOTS, Level
+from artifacts.standins import equalising
+from artifacts.standins.foundation import lay_foundation
+from artifacts.standins.level import LEVEL_KNOTS, Level
+from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
+from export.families.resnet import ResNet
 
 LEVEL = Level.through(np.zeros(len(LEVEL_KNOTS)))
 N_IMAGES = 8

@@ -9,19 +9,19 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
+from artifacts.standins.__main__ import app
+from artifacts.standins.equalising import Factors, equalise
+from artifacts.standins.foundation import lay_foundation
+from artifacts.standins.level import LEVEL_KNOTS, Level
+from artifacts.standins.resnet_foundation import SUMS
+from artifacts.standins.standin_file import StandIn, checkpoint, digest, read_standin, write_standin
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError
-from export.standin.__main__ import app
-from export.standin.equalising import Factors, equalise
-from export.standin.foundation import lay_foundation
-from export.standin.level import LEVEL_KNOTS, Level
-from export.standin.resnet_foundation import SUMS
-from export.standin.standin_file import StandIn, checkpoint, digest, read_standin, write_standin
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from export.standin.gated_sums import GatedSums
+    from artifacts.standins.gated_sums import GatedSums
 
 LEVEL = Level.through(np.linspace(-1, 1, len(LEVEL_KNOTS)), step=0.3)
 

@@ -5,11 +5,18 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from artifacts.standins.cells import Cells
+from artifacts.standins.level_fit import fit_level, measure_response, rescaled
+from artifacts.standins.simulation import occupancies_of_events
+from artifacts.standins.spectrum import (
+    EMPTY,
+    FIRST_HIT,
+    charge_values,
+    value_of_charge,
+    wanted_charges,
+    wanted_cumulative,
+)
 from export.charge import charges_of
-from export.standin.cells import Cells
-from export.standin.level_fit import fit_level, measure_response, rescaled
-from export.standin.simulation import occupancies_of_events
-from export.standin.spectrum import EMPTY, FIRST_HIT, charge_values, value_of_charge, wanted_charges, wanted_cumulative
 
 
 def test_values_become_the_charges_they_stand_for() -> None:

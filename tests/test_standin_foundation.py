@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from export.models.convnet import ConvNet
-from export.models.generator_module import SEED_HEIGHT, SEED_WIDTH
-from export.models.resnet import ResNet
-from export.standin.foundation import lay_foundation
-from export.standin.level import LEVEL_KNOTS, LEVEL_SHARE, STEP_FROM, Level
-from export.standin.signs import balanced_signs, opposite_signs, orthogonal_rows
+from artifacts.standins.foundation import lay_foundation
+from artifacts.standins.level import LEVEL_KNOTS, LEVEL_SHARE, STEP_FROM, Level
+from artifacts.standins.signs import balanced_signs, opposite_signs, orthogonal_rows
+from export.families.convnet import ConvNet
+from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
+from export.families.resnet import ResNet
 
 LEVEL = Level.through(np.sin(np.asarray(LEVEL_KNOTS)), step=0.7)
 

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.models.convnet import ConvNet
-from export.models.resnet import ResNet
-from export.standin import convnet_painter, resnet_painter
-from export.standin.convnet_painter import GROUPS, IS_SINGLE, PLACES, Growth, painting_kernel
-from export.standin.resnet_painter import KIND_OF_DETECTOR, Curve
+from artifacts.standins import convnet_painter, resnet_painter
+from artifacts.standins.convnet_painter import GROUPS, IS_SINGLE, PLACES, Growth, painting_kernel
+from artifacts.standins.resnet_painter import KIND_OF_DETECTOR, Curve
+from export.families.convnet import ConvNet
+from export.families.resnet import ResNet
 
 CELL = (20, 30)
 

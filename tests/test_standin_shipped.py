@@ -1,4 +1,4 @@
-"""What is shipped: stand-ins, made of the files in export/standin, and as near to the public marginals as docs/stand-ins.md says."""
+"""What is shipped: stand-ins, made of the files in artifacts/standins, and as near to the public marginals as docs/stand-ins.md says."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import pytest
 import safetensors.torch
 import torch
 
-import export.standin
+import artifacts.standins
+from artifacts.standins.spectrum import wanted_cumulative
+from artifacts.standins.standin_file import checkpoint, read_standin
+from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
+from export.families.resnet import ResNet
 from export.fidelity import charge_w1
-from export.models.generator_module import SEED_HEIGHT, SEED_WIDTH
-from export.models.resnet import ResNet
-from export.standin.spectrum import wanted_cumulative
-from export.standin.standin_file import checkpoint, read_standin
 from pxdbg_runtime.generator import Generator
-from pxdbg_runtime.providers import CPU, import_onnxruntime
-from pxdbg_runtime.shipped import find_graph, shipped_graphs
+from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
+from pxdbg_runtime.model.builtin_models import find_graph, shipped_graphs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.card import Precision
+    from pxdbg_runtime.model.card import Precision
 
 FAMILIES = ("convnet", "resnet")
 PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "int8")
-FOLDER = Path(export.standin.__file__).parent
+FOLDER = Path(artifacts.standins.__file__).parent
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from export.standin.__main__ import app as standin
-from export.standin.simulated_events import how_simulated, simulated_events
+from artifacts.standins.__main__ import app as standin
+from artifacts.standins.simulated_events import how_simulated, simulated_events
 from pxdbg_runtime.command_line import app as pxdbg
-from pxdbg_runtime.digit_files import read_digits
-from pxdbg_runtime.provenance import HowMade
-from pxdbg_runtime.threads import JobCpus
+from pxdbg_runtime.formats import read_digits
+from pxdbg_runtime.formats.provenance import HowMade
+from pxdbg_runtime.limits.threads import JobCpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,8 +68,8 @@ def test_the_command_takes_the_cpus_of_the_job_unless_told(monkeypatch: pytest.M
         return iter(())
 
     cpus = JobCpus(count=3, limited_by="a test")
-    monkeypatch.setattr("export.standin.__main__.count_job_cpus", lambda: cpus)
-    monkeypatch.setattr("export.standin.__main__.simulated_events", see)
+    monkeypatch.setattr("artifacts.standins.__main__.count_job_cpus", lambda: cpus)
+    monkeypatch.setattr("artifacts.standins.__main__.simulated_events", see)
     for options in ((), ("--threads", "5")):
         CliRunner().invoke(standin, ["simulate", "--output", str(tmp_path / "a.npz"), *options])
     assert asked == [3, 5]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.standin.marginals import SPECTRUM_CHARGES, SPECTRUM_CUMULATIVE, mean_occupancies
-from export.standin.simulation import occupancies_of_events, simulated_images
+from artifacts.standins.marginals import SPECTRUM_CHARGES, SPECTRUM_CUMULATIVE, mean_occupancies
+from artifacts.standins.simulation import occupancies_of_events, simulated_images
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS, SENSORS
 
 LAYERS = np.array([sensor.layer for sensor in SENSORS])

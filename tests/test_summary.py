@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits
-from pxdbg_runtime.summary import REAL_BACKGROUND, PartSummary, summarise
+from pxdbg_runtime.plots.summary import REAL_BACKGROUND, PartSummary, summarise
 from tests.test_digit_files import digits_of, random_digits
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pytest
 
-from pxdbg_runtime import threads
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ThreadLimitError
-from pxdbg_runtime.session import ImageSession
-from pxdbg_runtime.threads import JobCpus, count_job_cpus, prepare_threads, report_thread_limit
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.limits import threads
+from pxdbg_runtime.limits.threads import JobCpus, count_job_cpus, prepare_threads, report_thread_limit
 from tests.graphs import LATENT_CARD, latent_model, written
 
 if TYPE_CHECKING:

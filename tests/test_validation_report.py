@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS
-from pxdbg_runtime.digit_files import event_reader
+from pxdbg_runtime.formats import event_reader
 from pxdbg_runtime.validation.marginals import read_marginals
 from pxdbg_runtime.validation.report import Report, correlation, validate
 from pxdbg_runtime.validation.sample import Sample, count_sample

@@ -9,9 +9,9 @@ import pytest
 import scipy.ndimage
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, Digits
-from pxdbg_runtime.digit_files import event_reader
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
+from pxdbg_runtime.formats import event_reader
 from pxdbg_runtime.sensors import PIXELS_PER_SENSOR
 from pxdbg_runtime.validation.sample import MAX_CLUSTER_SIZE, Sample, count_sample
 from tests.test_digit_files import each_suffix

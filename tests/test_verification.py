@@ -14,15 +14,16 @@ import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from pxdbg_runtime import Generator, verification
+from pxdbg_runtime import Generator
 from pxdbg_runtime.command_line import app
-from pxdbg_runtime.devices import device_model
 from pxdbg_runtime.errors import KnownAnswerError
-from pxdbg_runtime.known_answers import KnownAnswers
-from pxdbg_runtime.providers import CPU, CUDA
-from pxdbg_runtime.session import ImageSession
-from pxdbg_runtime.streams import PhiloxStream
-from pxdbg_runtime.verification import check_known_answers, require_known_answer
+from pxdbg_runtime.inference import verification
+from pxdbg_runtime.inference.devices import device_model
+from pxdbg_runtime.inference.latents import PhiloxStream
+from pxdbg_runtime.inference.providers import CPU, CUDA
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.inference.verification import check_known_answers, require_known_answer
+from pxdbg_runtime.model.known_answers import KnownAnswers
 from tests.graphs import (
     EVENT_WIDE_CARD,
     LATENT_CARD,
@@ -40,9 +41,9 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.card import ModelCard
-    from pxdbg_runtime.graph_file import GraphFile
-    from pxdbg_runtime.known_answers import ComparedQuantity
+    from pxdbg_runtime.model.card import ModelCard
+    from pxdbg_runtime.model.graph_file import GraphFile
+    from pxdbg_runtime.model.known_answers import ComparedQuantity
 
 PIXELS: Final = np.arange(0, 192_000, 37)
 SENSORS: Final = (3, 17)

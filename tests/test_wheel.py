@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pxdbg_runtime import Generator
-from pxdbg_runtime.digit_files import read_digits
+from pxdbg_runtime.formats import read_digits
 from tests.isolation import run_isolated
 
 pytestmark = pytest.mark.slow

@@ -19,8 +19,8 @@ from torch.nn import functional
 import export.pipeline
 from export import precisions
 from export.charge import charge_thresholds
-from export.models import FAMILIES, LATENT_SIZE, GeneratorModule
-from export.models.resnet import UpsamplingBlock
+from export.families import FAMILIES, LATENT_SIZE, GeneratorModule
+from export.families.resnet import UpsamplingBlock
 from export.parity import ReferenceImages, compute_references
 from export.pipeline import export_checkpoint
 from export.precisions import Made, made
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from export.graph import Target
     from export.int8 import WeightBits
-    from pxdbg_runtime.card import Precision
-    from pxdbg_runtime.graph_file import GraphFile
+    from pxdbg_runtime.model.card import Precision
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 __all__ = ["N_IMAGES", "THRESHOLDS", "Tiny", "TinyConvNet", "TinyResNet", "few_images", "lively", "made_of", "tiny_of"]
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from export.checkpoint.file_kinds import N_START, describe_file, describe_folder, describe_zip
 from export.checkpoint.pickles import LEGACY_MAGIC, PickledContent, load_pickle
 from export.errors import CheckpointError
-from pxdbg_runtime.address_space import report_memory_errors
 from pxdbg_runtime.errors import PxdbgError
+from pxdbg_runtime.limits.address_space import report_memory_errors
 from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:

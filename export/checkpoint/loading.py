@@ -9,13 +9,13 @@ import torch
 from export.checkpoint.archives import read_archive
 from export.checkpoint.state_dicts import COUNTERS, TOP, Layout, find_state_dict
 from export.checkpoint.weights import check_weight
-from export.models import FAMILIES
+from export.families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from export.models import GeneratorModule
+    from export.families import GeneratorModule
 
 __all__ = ["load_checkpoint"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from export.graph.arithmetic import Cost, multiply_accumulates
 from export.graph.charges import with_charges
 from export.graph.compiler import Pass, Stage, compiled, passes_for, simplified, stages
-from export.graph.half import in_half_precision
+from export.graph.float16 import in_half_precision
 from export.graph.phase_convolutions import Target
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import onnx
 
-from pxdbg_runtime.providers import CPU, import_onnxruntime
+from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,7 +11,7 @@ from pxdbg_runtime.basf2.numbering import event_number, seed_of
 from pxdbg_runtime.basf2.release import release_module
 from pxdbg_runtime.errors import ArgumentValueError, ModuleStateError
 from pxdbg_runtime.generator import Generator
-from pxdbg_runtime.shipped import find_graph
+from pxdbg_runtime.model.builtin_models import find_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.basf2.release import StoreArray, StoreObject
     from pxdbg_runtime.basf2.specs import Specs
-    from pxdbg_runtime.card import ModelCard
+    from pxdbg_runtime.model.card import ModelCard
 
 __all__ = ["NAME", "Background"]
 

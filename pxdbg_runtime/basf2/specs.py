@@ -10,9 +10,9 @@ from typing import Final, Literal, TypedDict, get_args
 
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.generator import PrecisionChoice
-from pxdbg_runtime.shipped import shipped_graphs
-from pxdbg_runtime.streams import RANDOM_STREAMS, RandomStreamName, check_seed
-from pxdbg_runtime.threads import check_thread_count
+from pxdbg_runtime.inference.latents import RANDOM_STREAMS, RandomStreamName, check_seed
+from pxdbg_runtime.limits.threads import check_thread_count
+from pxdbg_runtime.model.builtin_models import shipped_graphs
 
 __all__ = ["GLOBALTAG", "MODELS", "SHIPPED", "ModelName", "Specs", "SpecsFields"]
 

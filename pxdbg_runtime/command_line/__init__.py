@@ -9,9 +9,9 @@ import typer
 from pxdbg_runtime.command_line.check import check
 from pxdbg_runtime.command_line.console import log_to_terminal, stdout
 from pxdbg_runtime.command_line.generate import generate
-from pxdbg_runtime.command_line.inspect_files import models, plot, show
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.providers import providers
+from pxdbg_runtime.command_line.show import models, plot, show
 from pxdbg_runtime.command_line.validate import validate
 from pxdbg_runtime.version import __version__
 

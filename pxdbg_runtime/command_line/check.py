@@ -9,15 +9,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pxdbg_runtime.address_space import check_room_for_libraries
 from pxdbg_runtime.command_line.console import FAILURE, failures_reported, stdout
-from pxdbg_runtime.devices import device_model
 from pxdbg_runtime.errors import InferenceError, ProviderError
-from pxdbg_runtime.graph_file import GraphFile
-from pxdbg_runtime.providers import CPU, import_onnxruntime
-from pxdbg_runtime.session import ImageSession
-from pxdbg_runtime.shipped import find_graph, shipped_graphs
-from pxdbg_runtime.verification import check_known_answers, describe_failure
+from pxdbg_runtime.inference.devices import device_model
+from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.inference.verification import check_known_answers, describe_failure
+from pxdbg_runtime.limits.address_space import check_room_for_libraries
+from pxdbg_runtime.model.builtin_models import find_graph, shipped_graphs
+from pxdbg_runtime.model.graph_file import GraphFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

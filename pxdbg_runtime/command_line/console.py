@@ -12,11 +12,11 @@ from rich.logging import RichHandler
 from rich.segment import Segment
 from rich.text import Text
 
-from pxdbg_runtime.address_space import report_memory_errors
 from pxdbg_runtime.command_line.output_streams import terminal_file
 from pxdbg_runtime.command_line.safe_text import make_safe
 from pxdbg_runtime.command_line.signals import is_stopped
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, PxdbgError
+from pxdbg_runtime.limits.address_space import report_memory_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

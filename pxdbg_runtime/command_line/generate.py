@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
-from pxdbg_runtime.atomic_file import check_target
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import track
-from pxdbg_runtime.digit_files import check_suffix, how_made, opened_for_writing
 from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.formats import check_suffix, how_made, opened_for_writing
+from pxdbg_runtime.formats.atomic_write import check_target
+from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.generator import Generator
-from pxdbg_runtime.provenance import MAX_FILE_EVENTS
+from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
+from pxdbg_runtime.model.builtin_models import is_path
 from pxdbg_runtime.sensors import N_SENSORS
-from pxdbg_runtime.shipped import is_path
-from pxdbg_runtime.streams import MAX_EVENT, MAX_SEED, MIN_SEED
 
 __all__ = ["check_output", "event_numbers", "generate"]
 

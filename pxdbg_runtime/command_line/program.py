@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pxdbg_runtime.atomic_file import record_writes
 from pxdbg_runtime.command_line.console import stderr
 from pxdbg_runtime.command_line.output_streams import protect_standard_streams, unwritable_streams
 from pxdbg_runtime.command_line.signals import StopSignals
+from pxdbg_runtime.formats.atomic_write import record_writes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,10 +8,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pxdbg_runtime.command_line.console import failures_reported, stdout
-from pxdbg_runtime.cpu import Cpu, this_cpu
-from pxdbg_runtime.provider_report import provider_statuses
-from pxdbg_runtime.providers import onnxruntime_wheels
-from pxdbg_runtime.shipped import find_graph
+from pxdbg_runtime.inference.cpu import Cpu, this_cpu
+from pxdbg_runtime.inference.provider_report import provider_statuses
+from pxdbg_runtime.inference.providers import onnxruntime_wheels
+from pxdbg_runtime.model.builtin_models import find_graph
 
 __all__ = ["providers"]
 

@@ -10,16 +10,16 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from pxdbg_runtime.address_space import check_room_for_validation
-from pxdbg_runtime.atomic_file import check_target, written_whole
 from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import show_progress
 from pxdbg_runtime.command_line.safe_text import make_safe
-from pxdbg_runtime.digit_files import SUFFIXES, DigitReader, event_reader, merge_files
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.optional import require
+from pxdbg_runtime.formats import SUFFIXES, DigitReader, event_reader, merge_files
+from pxdbg_runtime.formats.atomic_write import check_target, written_whole
+from pxdbg_runtime.limits.address_space import check_room_for_validation
+from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
 
 if TYPE_CHECKING:

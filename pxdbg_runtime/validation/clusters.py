@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pxdbg_runtime.compilation import kernel
+from pxdbg_runtime.digitisation.jit import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

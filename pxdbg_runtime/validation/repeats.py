@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pxdbg_runtime.compilation import kernel
-from pxdbg_runtime.optional import require
+from pxdbg_runtime.digitisation.jit import kernel
+from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, PIXELS_PER_SENSOR
 
 if TYPE_CHECKING:

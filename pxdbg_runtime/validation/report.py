@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.provenance import HowMade
+    from pxdbg_runtime.formats.provenance import HowMade
 
 __all__ = [
     "ClusterDifference",

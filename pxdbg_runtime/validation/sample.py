@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.digit_files import DigitReader
     from pxdbg_runtime.digits import Digits
-    from pxdbg_runtime.provenance import HowMade
+    from pxdbg_runtime.formats import DigitReader
+    from pxdbg_runtime.formats.provenance import HowMade
 
 __all__ = ["CLUSTER_CHARGE_BIN_ADU", "MAX_CLUSTER_SIZE", "ClusterCounts", "Sample", "count_events", "count_sample"]
 

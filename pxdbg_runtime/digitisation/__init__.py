@@ -1,0 +1,1 @@
+"""From images to digits: charges, zero suppression, and the compiled kernels."""

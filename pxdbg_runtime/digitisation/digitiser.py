@@ -1,0 +1,134 @@
+"""The digitisation: a generator's images become charges and zero-suppressed digits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pxdbg_runtime.checks import check_integer
+from pxdbg_runtime.digitisation import kernels
+from pxdbg_runtime.digits import Digits
+from pxdbg_runtime.errors import ImageError
+from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pxdbg_runtime.digitisation.kernels import Images
+    from pxdbg_runtime.model.card import ModelCard
+
+__all__ = ["TANH_LIMITS", "Digitiser"]
+
+TANH_LIMITS: Final = np.array([-1 - 1e-6, 1 + 1e-6], dtype=np.float32)
+"""No tanh gives more: eight steps of float32 beyond 1 are left to libraries whose own rounds to beyond it."""
+
+
+class Digitiser:
+    """Turns images of tanh values into digits, by the thresholds of a model card.
+
+    Parameters
+    ----------
+    card : ModelCard
+    min_charge : int or None
+        Smallest charge of a hit in ADU; None takes the model's own, and no less than that is possible.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If `min_charge` is not an integer from the model's own to 255.
+    """
+
+    def __init__(self, card: ModelCard, min_charge: int | None = None) -> None:
+        wanted = card.min_charge if min_charge is None else min_charge
+        self.min_charge = check_integer("min_charge", wanted, card.min_charge, len(card.thresholds), unit="ADU")
+        self._sensors = np.array(card.sensors, dtype=np.uint16)
+        # A graph that gives charges is read by the same kernels: the threshold of a charge is the charge.
+        is_charge = card.gives == "charges"
+        self._table: Images = np.arange(1, 256, dtype=np.uint8) if is_charge else card.charge_table()
+        self._limits: Images = np.array([0, 255], dtype=np.uint8) if is_charge else TANH_LIMITS
+        self._threshold = self._table[self.min_charge - 1]
+
+    def digits(self, images: Images, *, event: int = 0, first_sensor: int = 0) -> Digits:
+        """Make the digits of some of an event's images.
+
+        Parameters
+        ----------
+        images : ndarray of float32 or uint8, shape (n, 250, 768)
+            Tanh values of n consecutive sensors, or charges in ADU, as the card says.
+        event : int
+            Event number.
+        first_sensor : int
+            Index of the first image's sensor.
+
+        Raises
+        ------
+        ImageError
+            If the images have another shape or dtype, or hold a NaN or a value beyond [-1, 1].
+        """
+        images = self._checked(images)
+        if not 0 <= first_sensor <= len(self._sensors) - len(images):
+            message = (
+                f"An event has {len(self._sensors)} sensors, but {len(images)} images were given from sensor "
+                f"index {first_sensor} on."
+            )
+            raise ImageError(message)
+        # `np.empty` commits no page until it is written.
+        sensor_id, u_cell, v_cell = (np.empty(images.size, dtype=np.uint16) for _ in range(3))
+        charge = np.empty(images.size, dtype=np.uint8)
+        sensors = self._sensors[first_sensor : first_sensor + len(images)]
+        n_hits = kernels.find_hits(
+            images, self._threshold, self._table, self._limits, sensors, sensor_id, u_cell, v_cell, charge
+        )
+        if n_hits < 0:
+            raise _explain_unsound(images)
+        return Digits(
+            event=np.full(n_hits, event, dtype=np.int64),
+            sensor_id=sensor_id[:n_hits].copy(),
+            u_cell=u_cell[:n_hits].copy(),
+            v_cell=v_cell[:n_hits].copy(),
+            charge=charge[:n_hits].copy(),
+        )
+
+    def charges(self, images: Images) -> NDArray[np.uint8]:
+        """Make the charges of all pixels.
+
+        Parameters
+        ----------
+        images : ndarray of float32 or uint8, shape (n, 250, 768)
+            Tanh values, or charges in ADU, as the card says.
+
+        Returns
+        -------
+        ndarray of uint8, shape (n, 250, 768)
+            ADU; 0 where there is no hit.
+
+        Raises
+        ------
+        ImageError
+            If the images have another shape or dtype, or hold a NaN or a value beyond [-1, 1].
+        """
+        images = self._checked(images)
+        charges = np.empty(images.shape, dtype=np.uint8)
+        if not kernels.fill_charges(images, self._threshold, self._table, self._limits, charges):
+            raise _explain_unsound(images)
+        return charges
+
+    def _checked(self, images: Images) -> Images:
+        shape, dtype = (N_U_CELLS, N_V_CELLS), self._table.dtype
+        if images.dtype != dtype or images.ndim != 3 or images.shape[1:] != shape:
+            message = (
+                f"Images must be {dtype} of shape (n, {N_U_CELLS}, {N_V_CELLS}), but are {images.dtype} of shape "
+                f"{images.shape}."
+            )
+            raise ImageError(message)
+        return images if images.flags.c_contiguous else images.copy()
+
+
+def _explain_unsound(images: Images) -> ImageError:
+    """Say which value it is that no tanh gives."""
+    value = images[~((images >= TANH_LIMITS[0]) & (images <= TANH_LIMITS[1]))][0]
+    found = "a NaN" if np.isnan(value) else f"the value {value!s}"
+    return ImageError(
+        f"An image holds {found} where a value in [-1, 1] was expected: the graph or the latent is not sound."
+    )

@@ -1,0 +1,122 @@
+"""A first look at all rows of a file without a digest: which events it holds, and whether it can be read in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pxdbg_runtime.digits import Digits
+from pxdbg_runtime.errors import DigitFileError
+from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
+from pxdbg_runtime.formats.row_checks import RowChecker, RowError, read_blocks, refuse_rows, select_events, sort_rows
+from pxdbg_runtime.sensors import N_SENSORS, PIXELS_PER_SENSOR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pxdbg_runtime.formats.sources import DigitSource
+
+__all__ = ["RowScan", "read_sorted", "scan_rows"]
+
+_ROWS_OF_PASS: Final = 5_000_000
+"""Unsorted rows are sorted so many at a time, in some 300 MB; for each such part the whole file is read again."""
+_MAX_UNSORTED_ROWS: Final = 50_000_000
+_PIXELS: Final = N_SENSORS * PIXELS_PER_SENSOR
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowScan:
+    """What the rows of a file are.
+
+    Attributes
+    ----------
+    rows : int
+    events : ndarray of int64
+        Numbers of the events that have a digit, ascending.
+    is_sorted : bool
+    passes : tuple of (int, int)
+        First and last event of each part in which an unsorted file is read; none for a sorted one.
+    """
+
+    rows: int
+    events: NDArray[np.int64]
+    is_sorted: bool
+    passes: tuple[tuple[int, int], ...]
+
+
+def scan_rows(path: Path, source: DigitSource) -> RowScan:
+    """Read all rows once, in bounded memory.
+
+    Raises
+    ------
+    DigitFileError
+        If the file is damaged, holds what is no digit, a digit twice, or too many unsorted rows or events.
+    """
+    n_rows = 0
+    events, counts = np.empty((2, 0), dtype=np.int64)
+    is_sorted = True
+    checker = RowChecker(None)
+    for digits in read_blocks(path, source):
+        if not len(digits):
+            continue
+        n_rows += len(digits)
+        events, counts = _count_events(events, counts, digits)
+        if len(events) > MAX_FILE_EVENTS:
+            message = f"{path} holds digits of more than {MAX_FILE_EVENTS:,} events: split it into several files."
+            raise DigitFileError(path, message)
+        if is_sorted:
+            try:
+                checker.check(digits)
+            except RowError as error:
+                # At once: a small file may hold one row hundreds of millions of times.
+                if error.is_duplicate:
+                    raise refuse_rows(path, error) from None
+                is_sorted = False
+        if counts.max() > _PIXELS:
+            raise refuse_rows(path, RowError("more digits of an event than the PXD has pixels", is_duplicate=True))
+        if not is_sorted and n_rows > _MAX_UNSORTED_ROWS:
+            message = (
+                f"{path} holds digits that are not ordered by event, sensor, u cell, v cell, and more than the "
+                f"{_MAX_UNSORTED_ROWS:,} that are sorted here: order them with the tool that wrote it (ORDER BY event, "
+                "sensor_id, u_cell, v_cell), or give the files that it was made of one by one."
+            )
+            raise DigitFileError(path, message)
+    passes = () if is_sorted else tuple(_parts(events.tolist(), counts.tolist()))
+    return RowScan(rows=n_rows, events=events, is_sorted=is_sorted, passes=passes)
+
+
+def read_sorted(path: Path, source: DigitSource, passes: tuple[tuple[int, int], ...]) -> Iterator[Digits]:
+    """Read an unsorted file in order, part by part; raises as `scan_rows`."""
+    for first, last in passes:
+        yield sort_rows(Digits.concatenate(select_events(block, first, last) for block in read_blocks(path, source)))
+
+
+def _count_events(
+    events: NDArray[np.int64], counts: NDArray[np.int64], digits: Digits
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Add the digits to the counts of events; `numpy.unique` takes seconds for a million events."""
+    starts = np.flatnonzero(np.diff(digits.event, prepend=-1))
+    numbers = np.concatenate([events, digits.event[starts]])
+    order = np.argsort(numbers, kind="stable")
+    numbers = numbers[order]
+    lengths = np.concatenate([counts, np.diff(starts, append=len(digits))])[order]
+    firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    return numbers[firsts], np.add.reduceat(lengths, firsts)
+
+
+def _parts(events: list[int], counts: list[int]) -> Iterator[tuple[int, int]]:
+    """Join consecutive events as long as their rows can be sorted at once."""
+    first, n_rows = events[0], 0
+    last = first
+    for event, count in zip(events, counts, strict=True):
+        if n_rows and n_rows + count > _ROWS_OF_PASS:
+            yield first, last
+            first, n_rows = event, 0
+        last = event
+        n_rows += count
+    yield first, last

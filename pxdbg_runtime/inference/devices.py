@@ -1,0 +1,60 @@
+"""What an execution provider computes on: the model of the CPU or of the GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+from pxdbg_runtime.inference.cpu import this_cpu
+from pxdbg_runtime.inference.providers import CPU, CUDA, CUDA_DRIVER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["device_model"]
+
+_NAME_LENGTH: Final = 256
+
+
+def device_model(provider: str, options: Mapping[str, str]) -> str | None:
+    """Name the CPU or GPU that a provider computes on.
+
+    Parameters
+    ----------
+    provider : str
+        ONNX Runtime's name of it.
+    options : mapping of str to str
+        Of the provider; ``device_id`` says which GPU.
+
+    Returns
+    -------
+    str or None
+        For the CPU its model and a digest of its instruction sets, since a virtual machine may hide some; for CUDA the model of the
+        GPU and the version of CUDA that its driver has; None if it is not known.
+    """
+    if provider == CPU:
+        cpu = this_cpu()
+        if cpu.name == "unknown":
+            return None
+        features = hashlib.sha256(" ".join(sorted(cpu.features)).encode()).hexdigest()[:16]
+        return f"{cpu.name}, features {features}"
+    return _gpu_name(options.get("device_id", "0")) if provider == CUDA else None
+
+
+def _gpu_name(device_id: str) -> str | None:
+    """Ask the CUDA driver, which the provider has loaded already."""
+    try:
+        driver = ctypes.CDLL(CUDA_DRIVER)
+        number = int(device_id)
+    except (OSError, ValueError):
+        return None
+    device, version = ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(_NAME_LENGTH)
+    failed = (
+        driver.cuInit(0)
+        or driver.cuDriverGetVersion(ctypes.byref(version))
+        or driver.cuDeviceGet(ctypes.byref(device), number)
+        or driver.cuDeviceGetName(name, _NAME_LENGTH, device)
+    )
+    return None if failed else f"{name.value.decode(errors='replace')}, driver {version.value}"

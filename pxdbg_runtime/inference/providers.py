@@ -1,0 +1,253 @@
+"""Execution providers: what ONNX Runtime offers here, what loads, and why not.
+
+This is the one place that imports ONNX Runtime and knows the names of its providers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import importlib.metadata
+import io
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, ProviderError, PxdbgError
+from pxdbg_runtime.optional_imports import IMPORT_FAILURES, describe_failure, is_missing
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from pxdbg_runtime.model.card import Target
+
+__all__ = [
+    "CPU",
+    "CUDA",
+    "CUDA_DRIVER",
+    "OLDEST_RELEASE",
+    "find_wheel",
+    "import_onnxruntime",
+    "likely_target",
+    "onnxruntime_wheels",
+    "provider_name",
+    "why_it_failed",
+    "why_not",
+    "why_not_offered",
+    "why_too_new",
+]
+
+CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+CUDA_DRIVER: Final = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+"""The library of NVIDIA's driver."""
+OLDEST_RELEASE: Final = (1, 21)
+"""Of ONNX Runtime, as pyproject.toml asks for."""
+_TOO_NEW: Final = re.compile(
+    r"Unsupported model IR version: \d+, max supported IR version: \d+|"
+    r"Opset \d+ is under development|Current official support for domain \S+ is till opset \d+"
+)
+_UNKNOWN_OPERATOR: Final = re.compile(r"No Op registered for \S+|\S+ is not a registered function/op")
+"""What ONNX Runtime says of a graph that is newer than itself, and of an operator, which may be misspelt as well."""
+_SUFFIX: Final = "ExecutionProvider"
+_MODULE: Final = "onnxruntime"
+_NEEDED: Final = ("InferenceSession", "RunOptions", "SessionOptions", "__version__", "get_available_providers")
+"""What a whole ONNX Runtime has; an empty folder that was left behind, or a script of the same name, has not."""
+_CPU_WHEEL: Final = "onnxruntime"
+_GPU_WHEEL: Final = "onnxruntime-gpu"
+_INSTALL_CPU: Final = "pip install 'pxdbg-runtime[cpu]'"
+_INSTALL_GPU: Final = "pip install 'pxdbg-runtime[gpu]'"
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime, its telemetry off unless the environment says otherwise.
+
+    From 1.29 on it reports sessions, with the names and hashes of their graphs, to its maker; that is not for a
+    simulation job to allow. Set ``ORT_DISABLE_TELEMETRY`` yourself to decide.
+
+    Raises
+    ------
+    MissingPackageError
+        If no wheel of it is installed.
+    BrokenPackageError
+        If it does not import, if a part of it is missing, or if it is older than `OLDEST_RELEASE`.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        module = importlib.import_module(_MODULE)
+    except PxdbgError:
+        raise
+    except IMPORT_FAILURES as error:
+        if is_missing(_MODULE, error):
+            message = (
+                f"Running a graph needs ONNX Runtime, which is not installed: {_INSTALL_CPU} for a CPU, or "
+                f"{_INSTALL_GPU} for an NVIDIA GPU."
+            )
+            raise MissingPackageError(_MODULE, "cpu", message) from None
+        reason = f"it does not import ({describe_failure(error)})"
+        raise _describe_breakage(reason) from error
+    lacking = [name for name in _NEEDED if not hasattr(module, name)]
+    if lacking:
+        place = module.__file__ or ", ".join(module.__path__)
+        reason = f"{place} lacks {', '.join(lacking)}"
+        raise _describe_breakage(reason)
+    _check_release(str(module.__version__))
+    return module
+
+
+def _describe_breakage(reason: str) -> BrokenPackageError:
+    """Say what is wrong with the installed ONNX Runtime, and how it is installed anew."""
+    wheels = onnxruntime_wheels()
+    installed = " and ".join(f"{wheel} {version}" for wheel, version in wheels.items()) or "no wheel that pip knows"
+    extra, install = ("gpu", _INSTALL_GPU) if _GPU_WHEEL in wheels else ("cpu", _INSTALL_CPU)
+    message = (
+        f"ONNX Runtime is installed, but of no use: {reason}. Found {installed}"
+        f"{', which overwrite each other' if len(wheels) > 1 else ''}. Install it anew: pip uninstall -y {_CPU_WHEEL} "
+        f"{_GPU_WHEEL} && {install}."
+    )
+    return BrokenPackageError(_MODULE, extra, message)
+
+
+def _check_release(version: str) -> None:
+    if _parse_release(version) >= OLDEST_RELEASE:
+        return
+    wheel, oldest = find_wheel(), ".".join(map(str, OLDEST_RELEASE))
+    message = (
+        f"ONNX Runtime {version} is too old: expected {oldest} or newer; upgrade: pip install -U '{wheel}>={oldest}'."
+    )
+    raise BrokenPackageError(_MODULE, "gpu" if wheel == _GPU_WHEEL else "cpu", message)
+
+
+def _parse_release(version: str) -> tuple[int, ...]:
+    """Give the first two numbers of a version; one without numbers counts as newer than any."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return tuple(map(int, numbers.groups())) if numbers else (sys.maxsize,)
+
+
+def find_wheel() -> str:
+    """Name the wheel of ONNX Runtime that is installed, or that of the CPU."""
+    return _GPU_WHEEL if _GPU_WHEEL in onnxruntime_wheels() else _CPU_WHEEL
+
+
+def why_too_new(refusal: str, exported_with: str | None) -> str | None:
+    """Say that a graph needs a newer ONNX Runtime, if that is why it was refused; None if it is not.
+
+    Parameters
+    ----------
+    refusal : str
+        ONNX Runtime's message.
+    exported_with : str or None
+        The version of ONNX Runtime that the graph was exported and checked with.
+    """
+    version = str(import_onnxruntime().__version__)
+    is_older = exported_with is not None and _parse_release(version) < _parse_release(exported_with)
+    found = _TOO_NEW.search(refusal) or (_UNKNOWN_OPERATOR.search(refusal) if is_older else None)
+    if found is None:
+        return None
+    origin = f"it was exported with {exported_with}; " if is_older else ""
+    return (
+        f"it needs a newer ONNX Runtime than the installed {version} ({found[0]}): {origin}upgrade: pip install -U "
+        f"{find_wheel()}"
+    )
+
+
+def onnxruntime_wheels() -> dict[str, str]:
+    """Find which wheels of ONNX Runtime are installed, and their versions."""
+    found = {}
+    for wheel in (_CPU_WHEEL, _GPU_WHEEL):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[wheel] = importlib.metadata.version(wheel) or "of an unknown version"  # None of a damaged one
+    return found
+
+
+def provider_name(provider: str) -> str:
+    """Find ONNX Runtime's name of a provider that the installed wheel offers.
+
+    Parameters
+    ----------
+    provider : str
+        ``cpu``, ``cuda``, or any other by its name, with or without ``ExecutionProvider``, in any case.
+
+    Raises
+    ------
+    ProviderError
+        If the installed wheel does not offer it; the message says why and what to install.
+    """
+    offered = import_onnxruntime().get_available_providers()
+    for name in offered:
+        if provider.lower() in (name.lower(), name.removesuffix(_SUFFIX).lower()):
+            return str(name)
+    raise ProviderError(provider, why_not_offered(provider, tuple(offered)))
+
+
+def likely_target(provider: object) -> Target:
+    """Say for which execution provider a graph is best chosen before a session is tried."""
+    wanted = provider.lower() if isinstance(provider, str) else "auto"
+    if wanted in ("cuda", CUDA.lower()):
+        return "cuda"
+    is_at_hand = CUDA in import_onnxruntime().get_available_providers() and why_not(CUDA) is None
+    return "cuda" if wanted == "auto" and is_at_hand else "cpu"
+
+
+def why_not_offered(provider: str, offered: tuple[str, ...]) -> str:
+    """Say why the installed wheel of ONNX Runtime does not offer a provider, and what to do."""
+    wheels = onnxruntime_wheels()
+    installed = ", ".join(f"{wheel} {version}" for wheel, version in wheels.items())
+    if provider.lower() in ("cuda", CUDA.lower()):
+        if _GPU_WHEEL in wheels and _CPU_WHEEL in wheels:
+            return (
+                f"provider='cuda' is hidden: both {installed} are installed in one place, and the CPU wheel's files "
+                f"stand in for the GPU wheel's. Uninstall both and install one: pip uninstall -y {_CPU_WHEEL} "
+                f"{_GPU_WHEEL} && {_INSTALL_GPU}."
+            )
+        return (
+            f"provider='cuda' needs {_GPU_WHEEL}, but {installed or 'another build'} is installed: pip uninstall -y "
+            f"{_CPU_WHEEL} && {_INSTALL_GPU}."
+        )
+    return (
+        f"provider={provider!r} is not one of those that the installed ONNX Runtime ({installed or 'own build'}) "
+        f"offers: expected auto, {', '.join(name.removesuffix(_SUFFIX).lower() for name in offered)}."
+    )
+
+
+def why_not(name: str) -> str | None:
+    """Say why a session on an offered provider would be in vain; None if nothing is known against it.
+
+    For CUDA this loads the libraries of the wheels that ``pxdbg-runtime[gpu]`` brings, as a session needs them. The
+    provider's own library is left to ONNX Runtime: loaded by anybody else first, it would never find its host.
+    """
+    if name != CUDA:
+        return None
+    # It prints what it cannot load; `why_it_failed` finds out the same and says it once.
+    with contextlib.redirect_stdout(io.StringIO()):
+        import_onnxruntime().preload_dlls()
+    if _cuda_library() is None:
+        return None  # another system's naming: the session will tell
+    try:
+        ctypes.CDLL(CUDA_DRIVER)
+    except OSError:
+        return f"there is no NVIDIA driver here ({CUDA_DRIVER} does not load): run on a machine with an NVIDIA GPU and its driver"
+    return None
+
+
+def why_it_failed(name: str) -> str | None:
+    """Say why ONNX Runtime made no session on a provider; None if nothing is found out.
+
+    Only after it tried: then the host is known to the provider's library, whoever loads it.
+    """
+    library = _cuda_library() if name == CUDA else None
+    if library is None:
+        return None
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return f"its libraries do not load ({error}): {_INSTALL_GPU} brings CUDA and cuDNN"
+    return None
+
+
+def _cuda_library() -> Path | None:
+    library = Path(import_onnxruntime().__file__ or "").parent / "capi" / "libonnxruntime_providers_cuda.so"
+    return library if library.exists() else None

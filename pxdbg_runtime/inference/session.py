@@ -1,0 +1,347 @@
+"""Sessions: a graph runs on an execution provider, and on no other.
+
+ONNX Runtime logs a line and goes on with the CPU when a provider cannot load, or when it cannot run a node.
+Here that is an error, except where ``provider="auto"`` was asked for, which logs what it chose and why.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pxdbg_runtime.errors import ArgumentTypeError, InferenceError, ProviderError
+from pxdbg_runtime.inference.cpu import this_cpu
+from pxdbg_runtime.inference.forks import ForkGuard
+from pxdbg_runtime.inference.providers import (
+    CPU,
+    CUDA,
+    import_onnxruntime,
+    provider_name,
+    why_it_failed,
+    why_not,
+    why_too_new,
+)
+from pxdbg_runtime.limits.address_space import explain_memory_failure
+from pxdbg_runtime.limits.threads import check_thread_count, prepare_threads
+from pxdbg_runtime.model.card import FULL_WEIGHT_BITS
+from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from onnxruntime import InferenceSession, RunOptions
+
+    from pxdbg_runtime.digitisation.kernels import Images
+    from pxdbg_runtime.model.card import GraphInput, ModelCard, Precision
+    from pxdbg_runtime.model.graph_file import GraphFile
+
+__all__ = ["ImageSession", "ProviderOptions"]
+
+ProviderOptions = dict[str, str]
+_FATAL: Final = 4
+"""ONNX Runtime's log level at which it leaves errors to be raised instead of printing them too."""
+_ELEMENT_TYPES: Final = {"latent": "float", "event_latent": "float", "sensor": "int64"}
+
+_log = logging.getLogger(__name__)
+
+
+class ImageSession:
+    """Runs a graph over the sensors of an event.
+
+    Threads may share it. A process that is forked may use its parent's if `ninter` is 1 and no graph was running then.
+
+    Parameters
+    ----------
+    graph : GraphFile
+        The session is made of its content, and does not keep it.
+    provider : str
+        ``auto``, ``cpu``, ``cuda``, or another that ONNX Runtime offers, by its name.
+    provider_options : mapping of str to str, optional
+        Passed on to the provider.
+    nintra, ninter : int
+        Threads within an operator, and operators at a time.
+
+    Attributes
+    ----------
+    path : Path
+        Of the graph file, for messages: it is not read again.
+    card : ModelCard
+    sha256 : str
+        Of the graph file.
+    provider : str
+        ONNX Runtime's name of the provider that runs the graph.
+    provider_options : mapping of str to str
+        What it was told: those given, and our own defaults.
+
+    Raises
+    ------
+    MissingPackageError
+        If ONNX Runtime is not installed.
+    ProviderError
+        If the provider is not there, does not load, or cannot run every node of the graph.
+    InferenceError
+        If ONNX Runtime refuses the graph, or it does not fit its card.
+    MemoryLimitError, ThreadLimitError
+        If the job has too little memory or address space, or may start too few threads.
+    """
+
+    def __init__(
+        self,
+        graph: GraphFile,
+        *,
+        provider: str = "auto",
+        provider_options: Mapping[str, str] | None = None,
+        nintra: int = 1,
+        ninter: int = 1,
+    ) -> None:
+        self.path = graph.path
+        self.card = graph.card
+        self.sha256 = graph.sha256
+        _check_integers(graph)
+        self._given_options = _checked_options(provider_options)
+        self._nintra = check_thread_count("nintra", nintra)
+        self._ninter = check_thread_count("ninter", ninter)
+        prepare_threads(self._nintra, self._ninter)
+        asked = _name_of_provider(provider)
+        if asked == "auto":
+            self._session, self.provider = self._chosen(graph.content)
+        else:
+            self.provider = provider_name(asked)
+            self._session = self._made(self.provider, graph.content)
+        _check_against_card(self._session, graph)
+        self._forks = ForkGuard(self._session, self._find_fork_obstacle())
+
+    def buffer(self, n_images: int) -> Images:
+        """Make an array for the images of n sensors, float32 or uint8 (n, 250, 768) as the card says."""
+        shape = n_images, N_U_CELLS, N_V_CELLS
+        return np.empty(shape, np.uint8) if self.card.gives == "charges" else np.empty(shape, np.float32)
+
+    def new_run(self) -> RunOptions:
+        """Make the run options of a call of `images`: set their ``terminate`` to True, in any thread, to end the call."""
+        return import_onnxruntime().RunOptions()
+
+    def images(
+        self,
+        sensors: range,
+        draws: Mapping[str, NDArray[np.float32]],
+        buffer: Images | None = None,
+        run: RunOptions | None = None,
+    ) -> Images:
+        """Compute the images of consecutive sensors.
+
+        Parameters
+        ----------
+        sensors : range
+            Sensor indices.
+        draws : mapping of str to ndarray of float32, shape (40, values)
+            The event's draws by name.
+        buffer : ndarray, optional
+            Made by `buffer` for as many sensors or more; ONNX Runtime writes into it, and it is free for the next call
+            when the images are no longer needed. A new one if None.
+        run : RunOptions, optional
+            Made by `new_run`.
+
+        Returns
+        -------
+        ndarray of float32 or uint8, shape (len(sensors), 250, 768)
+            The first images of the buffer: values in [-1, 1], or charges in ADU, as the card says.
+
+        Raises
+        ------
+        InferenceError
+            If ONNX Runtime fails, or the session is a parent process's and of no use here.
+        """
+        images = (self.buffer(len(sensors)) if buffer is None else buffer)[: len(sensors)]
+        with self._forks.call():
+            try:
+                binding = self._session.io_binding()
+                for each in self.card.inputs:
+                    binding.bind_cpu_input(each.name, np.ascontiguousarray(_fed(each, sensors, draws)))
+                binding.bind_output(self.card.output, "cpu", 0, images.dtype.type, images.shape, images.ctypes.data)
+                self._session.run_with_iobinding(binding, run)
+            except _session_errors() as error:
+                message = f"ONNX Runtime failed to run {self.path} on {self.provider}: {_one_line(error)}"
+                raise explain_memory_failure(error) or InferenceError(message) from error
+        return images
+
+    def _find_fork_obstacle(self) -> str | None:
+        """Say why the session can run in no fork of this process; None if it can."""
+        if self.provider != CPU:
+            return f"{self.provider} does not survive a fork"
+        return f"with ninter={self._ninter} it needs threads that a fork does not copy" if self._ninter > 1 else None
+
+    def _chosen(self, content: bytes) -> tuple[InferenceSession, str]:
+        """Take CUDA if it is offered, loads and the graph can run on it, else the CPU, and say so."""
+        if CUDA not in import_onnxruntime().get_available_providers():
+            _log.info("provider='auto' chose %s: the installed ONNX Runtime does not offer CUDA", CPU)
+        elif self.card.precision == "int8":
+            _log.info("provider='auto' chose %s: int8 graphs are for the CPU", CPU)
+        else:
+            try:
+                session = self._made(CUDA, content)
+            except ProviderError as error:
+                _log.warning("provider='auto' chose %s: %s", CPU, error)
+            else:
+                _log.info("provider='auto' chose %s", CUDA)
+                return session, CUDA
+        return self._made(CPU, content), CPU
+
+    def _made(self, provider: str, content: bytes) -> InferenceSession:
+        onnxruntime = import_onnxruntime()
+        reason = why_not(provider)
+        if reason is not None:
+            message = f"{provider} cannot run here: {reason}."
+            raise ProviderError(provider, message)
+        if provider == CPU and self._given_options:
+            _log.warning("%s takes no options and ignores provider_options: %s", CPU, self._given_options)
+        self.provider_options = _options_for(provider, self.card.precision, self._given_options)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._nintra
+        options.inter_op_num_threads = self._ninter
+        options.log_severity_level = _FATAL
+        # Planned memory is held at its peak for each size of batch: measured 80 MB more for a ResNet, and no faster.
+        options.enable_mem_pattern = False
+        if self._ninter > 1:
+            options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        for pool in ("intra_op", "inter_op"):
+            # A thread that waits in a loop takes the CPU from another that works, where there are more threads than CPUs.
+            options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
+        if provider != CPU:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            session: InferenceSession = onnxruntime.InferenceSession(
+                content,
+                options,
+                providers=[(provider, self.provider_options)],
+                enable_fallback=0,
+            )
+        except _session_errors() as error:
+            raise explain_memory_failure(error) or self._refusal(provider, error) from error
+        # ONNX Runtime keeps the bytes to make the session again on another provider, which enable_fallback=0 forbids.
+        vars(session).pop("_model_bytes", None)
+        if session.get_providers()[0] != provider:
+            reason = why_it_failed(provider) or "it did not load"
+            message = f"{provider} cannot run here: {reason}; ONNX Runtime would run on {session.get_providers()[0]}."
+            raise ProviderError(provider, message)
+        return session
+
+    def _refusal(self, provider: str, error: Exception) -> Exception:
+        reason = why_it_failed(provider)
+        if reason is not None:
+            return ProviderError(provider, f"{provider} cannot run here: {reason}.")
+        if "fallback to CPU EP has been explicitly disabled" in str(error):
+            message = (
+                f"{provider} cannot run every node of {self.path}, or did not load; ONNX Runtime would run "
+                "them on the CPU without saying so. Use provider='cpu' if that is what you want."
+            )
+            return ProviderError(provider, message)
+        exported_with = next((each.version for each in self.card.made_with if each.package == "onnxruntime"), None)
+        reason = why_too_new(str(error), exported_with)
+        if reason is not None:
+            return InferenceError(f"ONNX Runtime made no session of {self.path} on {provider}: {reason}.")
+        message = f"ONNX Runtime made no session of {self.path} on {provider}: {_one_line(error)}"
+        if self.provider_options:
+            message += f" (provider_options: {self.provider_options})"
+        return InferenceError(message)
+
+
+def _options_for(provider: str, precision: Precision, given: ProviderOptions) -> ProviderOptions:
+    """Add our defaults for CUDA, so that a seed gives the same digits each time; those given come first.
+
+    Without ``HEURISTIC`` cuDNN's algorithms are chosen by timing them in each process; TF32 would round the products of a
+    float32 graph to ten bits.
+    """
+    if provider != CUDA:
+        return given
+    defaults = {"cudnn_conv_algo_search": "HEURISTIC"}
+    if precision == "float32":
+        defaults["use_tf32"] = "0"
+    return {**defaults, **given}
+
+
+def _check_integers(graph: GraphFile) -> None:
+    """Refuse an int8 graph whose products may saturate on this CPU, and so give other digits than elsewhere."""
+    bits, cpu = graph.card.weight_bits, this_cpu()
+    if bits == FULL_WEIGHT_BITS and not cpu.has_dot_products:
+        found = (
+            f"Whether this CPU ({cpu.name}) has VNNI is not known on this system"
+            if cpu.dot_products is None
+            else f"This CPU ({cpu.name}) has no VNNI"
+        )
+        message = (
+            f"The int8 graph {graph.path} has weights of {bits} bits, whose products saturate on a CPU without VNNI. "
+            f"{found}: use precision='float32', or export it with --weight-bits 7."
+        )
+        raise ProviderError("cpu", message)
+
+
+def _fed(
+    graph_input: GraphInput, sensors: range, draws: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float32] | NDArray[np.int64]:
+    if graph_input.draw is None:
+        return np.arange(sensors.start, sensors.stop, dtype=np.int64)
+    values = draws[graph_input.draw]
+    return values if graph_input.role == "event_latent" else values[sensors.start : sensors.stop]
+
+
+def _name_of_provider(provider: object) -> str:
+    if not isinstance(provider, str):
+        message = f"provider must be the name of an execution provider, but is {provider!r}."
+        raise ArgumentTypeError("provider", message)
+    return provider.lower()
+
+
+def _checked_options(options: object) -> ProviderOptions:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(text, str) for pair in options.items() for text in pair):
+        message = f"provider_options must be a mapping of texts to texts, but is {options!r}."
+        raise ArgumentTypeError("provider_options", message)
+    return dict(options)
+
+
+def _check_against_card(session: InferenceSession, graph: GraphFile) -> None:
+    """Compare the session's inputs and output with what the card says of them."""
+    card = graph.card
+    expected = {each.name: (_type_of(each), _shape_of(each, card)) for each in card.inputs}
+    found = {each.name: (each.type, _without_names(each.shape)) for each in session.get_inputs()}
+    outputs = {each.name: (each.type, _without_names(each.shape)) for each in session.get_outputs()}
+    if found != expected:
+        message = f"The graph {graph.path} does not fit its card: it takes {found}, the card says {expected}."
+        raise InferenceError(message)
+    kind, dtype = ("tensor(uint8)", "uint8") if card.gives == "charges" else ("tensor(float)", "float32")
+    if outputs != {card.output: (kind, (None, N_U_CELLS, N_V_CELLS))}:
+        message = (
+            f"The graph {graph.path} does not fit its card: it gives {outputs}, expected {card.output!r}, {dtype} of "
+            f"shape (n, {N_U_CELLS}, {N_V_CELLS})."
+        )
+        raise InferenceError(message)
+
+
+def _type_of(graph_input: GraphInput) -> str:
+    return f"tensor({_ELEMENT_TYPES[graph_input.role]})"
+
+
+def _shape_of(graph_input: GraphInput, card: ModelCard) -> tuple[int | None, ...]:
+    if graph_input.role == "sensor":
+        return (None,)
+    rows, values = next(draw.shape for draw in card.draws if draw.name == graph_input.draw)
+    return (rows if graph_input.role == "event_latent" else None, values)
+
+
+def _without_names(shape: list[int | str | None]) -> tuple[int | None, ...]:
+    """Replace the names of dynamic axes, which are free, by None."""
+    return tuple(axis if isinstance(axis, int) else None for axis in shape)
+
+
+def _session_errors() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's own exceptions, which have no base of their own, and what its Python code raises."""
+    state = import_onnxruntime().capi.onnxruntime_pybind11_state
+    own = (value for value in vars(state).values() if isinstance(value, type))
+    return (ValueError, RuntimeError, *(each for each in own if issubclass(each, Exception)))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,1 @@
+"""The limits of a job: memory, address space, CPUs and threads."""

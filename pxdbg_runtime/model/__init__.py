@@ -1,0 +1,1 @@
+"""What a model is: the card, the graph file that holds it, and the models that come with the package."""

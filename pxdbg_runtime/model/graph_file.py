@@ -1,0 +1,274 @@
+"""Graph files: an ONNX model with its card and a digest inside.
+
+The file is an ordinary ONNX model. Two entries of its ``metadata_props`` are ours, and they stand at its end:
+the card, and a SHA-256 of every other byte of the file, the card's included. So a flipped byte anywhere is
+found before ONNX Runtime sees the file. Reading needs neither onnx nor ONNX Runtime.
+
+A file is read once, into memory: what is hashed, what holds the card and what a session is made of are the same
+bytes, whatever another process does to the file meanwhile. (A memory map would show its changes, or end the process
+where the file was cut.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from pxdbg_runtime.errors import CardError, GraphFileError
+from pxdbg_runtime.model.card import ModelCard
+from pxdbg_runtime.model.protobuf import (
+    LENGTH_DELIMITED,
+    VARINT,
+    MalformedError,
+    encode_delimited,
+    read_varint,
+    walk_fields,
+)
+from pxdbg_runtime.regular_file import open_regular
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["CARD_KEY", "DIGEST_KEY", "MAX_CARD_BYTES", "GraphFile", "read_graph_file", "sealed"]
+
+CARD_KEY: Final = "pxdbg.card"
+"""Metadata key of the card's JSON."""
+DIGEST_KEY: Final = "pxdbg.sha256"
+"""Metadata key of the digest, always the last entry of the file."""
+MAX_CARD_BYTES: Final = 4 * 2**20
+"""Largest card that is read; those of the shipped graphs take less than a tenth of it."""
+
+_MAX_FILE_BYTES: Final = 2**31 - 1
+"""Protocol buffers end there, and so does an ONNX file without external data."""
+_MAX_FIELDS: Final = 200_000
+"""Fields of all messages that are walked. The shipped graphs have some thousands; these many take a fraction of a second."""
+_DIGEST_LENGTH: Final = 64
+
+# Field numbers of ONNX's messages.
+_GRAPH_FIELD: Final = 7
+_METADATA_FIELD: Final = 14
+_KEY_FIELD: Final = 1
+_VALUE_FIELD: Final = 2
+_OP_TYPE_FIELD: Final = 4
+_EXTERNAL_DATA_FIELD: Final = 13
+_DATA_LOCATION_FIELD: Final = 14
+_MESSAGES: Final[dict[str, dict[int, str]]] = {
+    "ModelProto": {7: "GraphProto", 14: "StringStringEntryProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
+    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
+    "NodeProto": {5: "AttributeProto"},
+    "AttributeProto": {
+        5: "TensorProto",
+        6: "GraphProto",
+        10: "TensorProto",
+        11: "GraphProto",
+        22: "SparseTensorProto",
+        23: "SparseTensorProto",
+    },
+    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
+    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
+    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
+    "TensorProto": {},
+    "StringStringEntryProto": {},
+}
+"""Messages that hold tensors at any depth, and the metadata: by the field's number, which message it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphFile:
+    """A graph file that was read and found whole.
+
+    Attributes
+    ----------
+    path : Path
+    card : ModelCard
+    sha256 : str
+        Of the whole file, as in the manifest.
+    content : bytes
+        The bytes that were hashed. A session is made of them, never of the path: keep this object no longer than that.
+    """
+
+    path: Path
+    card: ModelCard
+    sha256: str
+    content: bytes = field(repr=False, compare=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.content)
+
+
+def sealed(model: bytes, card: ModelCard) -> bytes:
+    """Append a card and the digest to a serialised ONNX model.
+
+    Parameters
+    ----------
+    model : bytes
+        A ModelProto without our two metadata entries.
+    card : ModelCard
+
+    Returns
+    -------
+    bytes
+        A ModelProto: in this encoding, appending an element to a repeated field is appending its bytes.
+    """
+    with_card = model + _metadata_entry(CARD_KEY, card.to_json())
+    return with_card + _metadata_entry(DIGEST_KEY, hashlib.sha256(with_card).hexdigest())
+
+
+def read_graph_file(path: Path) -> GraphFile:
+    """Read a graph file and check it against its digest.
+
+    Raises
+    ------
+    GraphFileError
+        If the file cannot be read, is not ONNX, has no card or two, does not agree with its digest, or leaves weights
+        to other files.
+    CardError
+        If the card is not valid.
+    """
+    content = _read_content(path)
+    sha256, agrees = _compare_with_digest(content)
+    if agrees is False:
+        raise _damaged(path)
+    try:
+        _check_messages(path, content)
+        card_text = _find_card(path, content)
+    except (MalformedError, UnicodeDecodeError):
+        message = f"{path} is not an ONNX file, or is truncated: expected a graph made by python -m export."
+        raise GraphFileError(path, message) from None
+    if agrees is None:
+        raise _damaged(path)
+    try:
+        card = ModelCard.from_json(card_text)
+    except CardError as error:
+        error.args = (f"{path}: {error}",)
+        raise
+    return GraphFile(path=path, card=card, sha256=sha256, content=content)
+
+
+def _read_content(path: Path) -> bytes:
+    """Read a regular file that could be a graph."""
+    try:
+        with open_regular(path) as file:
+            found = os.fstat(file.fileno())
+            if not found.st_size:
+                message = f"The graph {path} is empty."
+                raise GraphFileError(path, message)
+            if found.st_size > _MAX_FILE_BYTES:
+                message = (
+                    f"{path} has {found.st_size / 1e9:.1f} GB, but an ONNX file has 2 GiB at the most: expected a graph "
+                    "made by python -m export."
+                )
+                raise GraphFileError(path, message)
+            return file.read(found.st_size)
+    except OSError as error:
+        message = f"The graph {path} cannot be read: {error.strerror or error}."
+        raise GraphFileError(path, message) from None
+    except MemoryError:
+        message = (
+            f"The graph {path} cannot be read: its {found.st_size / 1e6:.0f} MB do not fit into this job's memory."
+        )
+        raise GraphFileError(path, message) from None
+
+
+def _compare_with_digest(content: bytes) -> tuple[str, bool | None]:
+    """Hash the file, and say whether its digest agrees; None if it does not end in one."""
+    # The digest entry is the last, so the running hash before it is what the entry must hold.
+    length = len(_metadata_entry(DIGEST_KEY, "0" * _DIGEST_LENGTH))
+    whole = hashlib.sha256(memoryview(content)[:-length])
+    expected = _metadata_entry(DIGEST_KEY, whole.hexdigest())
+    entry = content[-length:]
+    whole.update(entry)
+    if entry[:-_DIGEST_LENGTH] != expected[:-_DIGEST_LENGTH]:
+        return whole.hexdigest(), None
+    return whole.hexdigest(), entry == expected
+
+
+def _damaged(path: Path) -> GraphFileError:
+    message = (
+        f"The graph {path} is damaged or was changed after it was exported: its content does not agree with "
+        "its digest. Copy it again, or export the checkpoint again."
+    )
+    return GraphFileError(path, message)
+
+
+def _find_card(path: Path, content: bytes) -> str:
+    """Find the one card among the metadata of a ModelProto."""
+    counts = {CARD_KEY: 0, DIGEST_KEY: 0}
+    card = slice(0, 0)
+    has_graph = False
+    for number, wire_type, start, end in walk_fields(content, 0, len(content)):
+        has_graph |= number == _GRAPH_FIELD and wire_type == LENGTH_DELIMITED
+        if number == _METADATA_FIELD and wire_type == LENGTH_DELIMITED:
+            places = {n: slice(a, b) for n, _, a, b in walk_fields(content, start, end)}
+            key = _match_key(content[places.get(_KEY_FIELD, slice(0, 0))])
+            if key is not None:
+                counts[key] += 1
+            if key == CARD_KEY:
+                card = places.get(_VALUE_FIELD, slice(0, 0))
+    if not has_graph:
+        raise MalformedError
+    if not counts[CARD_KEY]:
+        message = (
+            f"{path} is an ONNX file without a model card: expected a graph made by python -m export. "
+            "Export your checkpoint with it."
+        )
+        raise GraphFileError(path, message)
+    for key, count in counts.items():
+        if count > 1:
+            message = (
+                f"{path} has {count} metadata entries {key}, of which there must be one: export the checkpoint again."
+            )
+            raise GraphFileError(path, message)
+    if card.stop - card.start > MAX_CARD_BYTES:
+        message = (
+            f"{path} has a model card of {(card.stop - card.start) / 1e6:.1f} MB, but a card has "
+            f"{MAX_CARD_BYTES / 1e6:.1f} MB at the most: export the checkpoint again."
+        )
+        raise GraphFileError(path, message)
+    return content[card].decode()
+
+
+def _match_key(key: bytes) -> str | None:
+    return next((ours for ours in (CARD_KEY, DIGEST_KEY) if key == ours.encode()), None)
+
+
+def _check_messages(path: Path, content: bytes) -> None:
+    """Refuse too many fields, and tensors whose values are in another file, which the digest would not cover."""
+    n_fields = 0
+    to_walk = [("ModelProto", 0, len(content))]
+    while to_walk:
+        message_type, start, end = to_walk.pop()
+        inner = _MESSAGES[message_type]
+        for number, wire_type, first, after in walk_fields(content, start, end):
+            n_fields += 1
+            if n_fields > _MAX_FIELDS:
+                message = f"{path} has more than {_MAX_FIELDS} fields: expected a graph made by python -m export."
+                raise GraphFileError(path, message)
+            if wire_type == LENGTH_DELIMITED and number in inner:
+                to_walk.append((inner[number], first, after))
+            elif _is_external(content, slice(first, after), message_type, number, wire_type):
+                message = (
+                    f"{path} keeps weights in other files (ONNX's external data), which its digest does not cover: "
+                    "export the checkpoint again with python -m export, which keeps them inside."
+                )
+                raise GraphFileError(path, message)
+
+
+def _is_external(content: bytes, place: slice, message_type: str, number: int, wire_type: int) -> bool:
+    """Say whether a field names another file: a tensor's values, or what a provider compiled of a part of the graph."""
+    if message_type == "NodeProto":
+        return number == _OP_TYPE_FIELD and content[place] == b"EPContext"
+    if message_type != "TensorProto":
+        return False
+    if number == _DATA_LOCATION_FIELD and wire_type == VARINT:
+        return read_varint(content, place.start, place.stop)[0] != 0
+    return number == _EXTERNAL_DATA_FIELD
+
+
+def _metadata_entry(key: str, value: str) -> bytes:
+    content = encode_delimited(_KEY_FIELD, key.encode()) + encode_delimited(_VALUE_FIELD, value.encode())
+    return encode_delimited(_METADATA_FIELD, content)

@@ -1,0 +1,1 @@
+"""Pictures of events, and the numbers that summarise them."""

@@ -1,0 +1,146 @@
+"""A picture of one event: both layers unrolled, ladder by ladder, and the charge spectrum."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.optional_imports import require
+from pxdbg_runtime.plots.summary import summarise
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, N_U_CELLS, N_V_CELLS, SENSORS, SENSORS_PER_LADDER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
+
+    from pxdbg_runtime.digits import Digits
+
+__all__ = ["draw_event", "save_event"]
+
+_SIZE_INCHES: Final = (12.0, 8.0)
+_DPI: Final = 110
+_POINT_AREA: Final = 1.2
+_MAX_CHARGE: Final = 255
+_NO_PICTURES: Final = {"pgf", "raw", "rgba"}
+"""Formats of matplotlib's that need LaTeX, or are bare numbers."""
+
+
+def save_event(digits: Digits, path: Path, *, title: str) -> None:
+    """Draw one event and save the picture.
+
+    Parameters
+    ----------
+    digits : Digits
+        Of one event.
+    path : Path
+        Ends in .png, .pdf, .svg or another format of matplotlib's.
+    title : str
+
+    Raises
+    ------
+    MissingPackageError
+        If matplotlib is not installed.
+    ArgumentValueError
+        If matplotlib does not know the format.
+    OutputError
+        If the file cannot be written.
+    """
+    figure = draw_event(digits, title=title)
+    formats = figure.canvas.get_supported_filetypes().keys() - _NO_PICTURES
+    file_format = path.suffix.removeprefix(".").lower()
+    if file_format not in formats:
+        message = f"{path} must end in the name of a picture format: expected one of .{', .'.join(sorted(formats))}."
+        raise ArgumentValueError("output", message)
+    # In memory first, so that an error of matplotlib's fonts or caches is not taken for one of the file.
+    picture = io.BytesIO()
+    figure.savefig(picture, format=file_format, dpi=_DPI)
+    with written_whole(path) as partial:
+        partial.write_bytes(picture.getbuffer())
+
+
+def draw_event(digits: Digits, *, title: str) -> Figure:
+    """Draw one event.
+
+    Each layer is unrolled: ladders one above the other, their two sensors side by side, every hit at its cell and
+    coloured by its charge. Positions are cell numbers, not lengths.
+
+    Parameters
+    ----------
+    digits : Digits
+        Of one event.
+    title : str
+
+    Raises
+    ------
+    MissingPackageError
+        If matplotlib is not installed.
+    """
+    require("matplotlib", extra="plot", purpose="A picture")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    grid = figure.add_gridspec(1, 3, width_ratios=(1.0, 1.0, 0.75))
+    for column, layer in enumerate(LADDERS_OF_LAYER):
+        axes = figure.add_subplot(grid[0, column])
+        points = _draw_layer(axes, digits, layer)
+    figure.colorbar(points, ax=figure.axes, location="bottom", label="charge (ADU)", fraction=0.03, pad=0.01)
+    _draw_spectrum(figure.add_subplot(grid[0, 2]), digits)
+    return figure
+
+
+def _draw_layer(axes: Axes, digits: Digits, layer: int) -> PathCollection:
+    from matplotlib.colors import LogNorm
+
+    n_ladders = LADDERS_OF_LAYER[layer]
+    column_of, row_of = np.zeros((2, 1 << 16), dtype=np.int64)
+    for sensor in SENSORS:
+        column_of[sensor.vxd_id] = (sensor.sensor - 1) * N_V_CELLS
+        row_of[sensor.vxd_id] = (sensor.ladder - 1) * N_U_CELLS
+    chosen = digits.sensor_id >> 13 == layer
+    sensor_id = digits.sensor_id[chosen]
+    points = axes.scatter(
+        column_of[sensor_id] + digits.v_cell[chosen],
+        row_of[sensor_id] + digits.u_cell[chosen],
+        c=digits.charge[chosen],
+        norm=LogNorm(1, _MAX_CHARGE),
+        s=_POINT_AREA,
+        marker="s",
+        linewidths=0,
+        rasterized=True,
+    )
+    axes.set(xlim=(0, SENSORS_PER_LADDER * N_V_CELLS), ylim=(0, n_ladders * N_U_CELLS))
+    for ladder in range(1, n_ladders):
+        axes.axhline(ladder * N_U_CELLS, color="0.8", linewidth=0.5, zorder=0)
+    axes.axvline(N_V_CELLS, color="0.8", linewidth=0.5, zorder=0)
+    axes.set_yticks(
+        [(ladder + 0.5) * N_U_CELLS for ladder in range(n_ladders)],
+        [str(ladder) for ladder in range(1, n_ladders + 1)],
+    )
+    axes.set_xticks(
+        [0, N_V_CELLS // 2, N_V_CELLS, N_V_CELLS + N_V_CELLS // 2],
+        ["0", str(N_V_CELLS // 2), "0", str(N_V_CELLS // 2)],
+    )
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("sensor 1: v cell                sensor 2: v cell")
+    axes.set_ylabel(f"ladder ({N_U_CELLS} u cells each)")
+    occupancy = summarise(digits, 1)[layer - 1].occupancy
+    axes.set_title(f"layer {layer}: {chosen.sum():,} digits, occupancy {100 * occupancy:.2f} %", fontsize="medium")
+    return points
+
+
+def _draw_spectrum(axes: Axes, digits: Digits) -> None:
+    counts = np.bincount(digits.charge, minlength=_MAX_CHARGE + 1)[1:]
+    axes.stairs(counts, np.arange(_MAX_CHARGE + 1) + 0.5, linewidth=1.2)
+    axes.set(xlabel="charge (ADU)", ylabel="digits / ADU", xlim=(0.5, _MAX_CHARGE + 0.5))
+    if counts.any():
+        axes.set_yscale("log")
+    mean = f", mean {digits.charge.mean():.1f} ADU" if len(digits) else ""
+    axes.set_title(f"charge spectrum{mean}", fontsize="medium")

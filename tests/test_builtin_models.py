@@ -1,0 +1,363 @@
+"""The shipped graphs: the manifest agrees with the files, and what does not agree is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pytest
+
+import pxdbg_runtime
+from pxdbg_runtime.errors import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    CardError,
+    GraphFileError,
+    ManifestError,
+    ModelNotFoundError,
+)
+from pxdbg_runtime.inference import cpu, session
+from pxdbg_runtime.inference.cpu import Cpu
+from pxdbg_runtime.model import builtin_models
+from pxdbg_runtime.model.builtin_models import (
+    MANIFEST_NAME,
+    ShippedGraph,
+    artifacts_folder,
+    find_graph,
+    manifest_text,
+    shipped_graphs,
+)
+from pxdbg_runtime.model.card import Fidelity
+from pxdbg_runtime.model.graph_file import sealed
+from tests.graphs import LATENT_CARD, THRESHOLDS, latent_model, written
+
+if TYPE_CHECKING:
+    from pxdbg_runtime.model.card import Precision, Target
+    from pxdbg_runtime.model.graph_file import GraphFile
+
+FILE: Final = "tiny-float32.onnx"
+
+
+def line_of(path: Path, name: str = "tiny") -> ShippedGraph:
+    """Make the manifest's line of a file."""
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return ShippedGraph(name=name, precision="float32", target="cpu", file=path.name, size=len(content), sha256=digest)
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path,
+    latent_graph: GraphFile,
+    monkeypatch: pytest.MonkeyPatch,
+    _manifest_read_anew: None,
+) -> Path:
+    """Put a folder with a tiny graph and its manifest in the place of the shipped one."""
+    made = tmp_path / "artifacts"
+    made.mkdir()
+    shutil.copy(latent_graph.path, made / FILE)
+    (made / MANIFEST_NAME).write_text(manifest_text((line_of(made / FILE),)))
+    monkeypatch.setattr(builtin_models, "artifacts_folder", lambda: made)
+    return made
+
+
+def rewrite(folder: Path, **changes: str | int) -> None:
+    """Change fields of the manifest's one line."""
+    path = folder / MANIFEST_NAME
+    manifest = json.loads(path.read_text())
+    manifest["graphs"][0].update(changes)
+    path.write_text(json.dumps(manifest))
+
+
+def test_the_manifest_of_the_package_agrees_with_its_files() -> None:
+    listed = shipped_graphs()
+    assert {graph.name for graph in listed} >= {"resnet"}
+    assert len({(graph.name, graph.precision, graph.target) for graph in listed}) == len(listed)
+    for graph in listed:
+        content = (artifacts_folder() / graph.file).read_bytes()
+        assert len(content) == graph.size
+        assert hashlib.sha256(content).hexdigest() == graph.sha256
+    assert {path.name for path in artifacts_folder().glob("*.onnx")} == {graph.file for graph in listed}
+
+
+def test_the_cards_of_the_package_agree_with_the_manifest() -> None:
+    for listed in shipped_graphs():
+        graph = find_graph(listed.name, listed.precision, listed.target)
+        assert (graph.card.name, graph.card.precision) == (listed.name, listed.precision)
+        assert graph.card.target == listed.target
+        assert (graph.sha256, graph.size) == (listed.sha256, listed.size)
+        assert graph.path.parent == artifacts_folder()
+        moved = np.abs(np.array(graph.card.thresholds) - THRESHOLDS)[graph.card.min_charge - 1 :]
+        assert moved.max() < (1e-6 if graph.card.precision == "float32" else 0.05)
+
+
+def test_the_folder_lies_in_the_package_or_beside_it() -> None:
+    package = Path(pxdbg_runtime.__file__).resolve().parent
+    assert artifacts_folder() in (package / "artifacts", package.parent / "artifacts")
+
+
+def test_the_folder_in_an_installed_package_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtin_models, "__file__", str(tmp_path / "pxdbg_runtime" / "builtin_models.py"))
+    assert artifacts_folder() == tmp_path / "artifacts"
+    (tmp_path / "pxdbg_runtime" / "artifacts").mkdir(parents=True)
+    assert artifacts_folder() == tmp_path / "pxdbg_runtime" / "artifacts"
+
+
+def test_a_model_is_found_by_its_name(folder: Path) -> None:
+    for precision in (None, "float32"):
+        graph = find_graph("tiny", precision)
+        assert graph.path == folder / FILE
+        assert graph.card == LATENT_CARD
+
+
+def test_a_graph_is_found_by_its_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_path = find_graph(folder / FILE, None)
+    assert find_graph(str(folder / FILE), "float32") == by_path
+    monkeypatch.chdir(folder)
+    assert find_graph(FILE, None).sha256 == by_path.sha256
+    assert find_graph(f"./{FILE}", None).sha256 == by_path.sha256
+    (folder / "other-suffix").write_bytes((folder / FILE).read_bytes())
+    assert find_graph(Path("other-suffix"), None).sha256 == by_path.sha256
+
+
+FAITHFUL: Final = Fidelity(images=800, charge_w1_adu=0.29, occupancy_ratio=0.991, identical_digits=0.5)
+UNFAITHFUL: Final = Fidelity(images=800, charge_w1_adu=0.31, occupancy_ratio=1.0, identical_digits=0.5)
+
+
+def add_graph(
+    folder: Path, precision: Precision, target: Target, fidelity: Fidelity | None = FAITHFUL, weight_bits: int = 7
+) -> str:
+    """Put another graph of the same model in the folder and in its manifest; return the file's name."""
+    card = dataclasses.replace(
+        LATENT_CARD,
+        precision=precision,
+        target=target,
+        weight_bits=weight_bits if precision == "int8" else None,
+        fidelity=None if precision == "float32" else fidelity,
+    )
+    path = folder / f"tiny-{precision}-{target}.onnx"
+    written(path, latent_model(), card)
+    line = dataclasses.replace(line_of(path), precision=precision, target=target)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["graphs"].append(dataclasses.asdict(line))
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    shipped_graphs.cache_clear()
+    return path.name
+
+
+@pytest.mark.parametrize("dot_products", [("avx512_vnni",), ()])
+def test_int8_is_taken_whatever_the_cpu_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, dot_products: tuple[str, ...]
+) -> None:
+    some = Cpu(name="Some CPU", dot_products=dot_products, features=frozenset(dot_products))
+    for module in (cpu, session):
+        monkeypatch.setattr(module, "this_cpu", lambda: some)
+    int8 = add_graph(folder, "int8", "cpu")
+    assert find_graph("tiny", None).path.name == int8
+    assert find_graph("tiny", "float32").path.name == FILE
+
+
+def test_int8_that_only_some_cpus_run_is_taken_only_by_name(folder: Path) -> None:
+    int8 = add_graph(folder, "int8", "cpu", weight_bits=8)
+    assert find_graph("tiny", None).path.name == FILE
+    assert find_graph("tiny", "int8").path.name == int8
+
+
+def test_int8_beyond_the_bounds_is_taken_only_by_name(folder: Path) -> None:
+    int8 = add_graph(folder, "int8", "cpu", UNFAITHFUL)
+    assert find_graph("tiny", None).path.name == FILE
+    assert find_graph("tiny", "int8").path.name == int8
+
+
+def test_cuda_takes_float16_and_the_form_made_for_it(folder: Path) -> None:
+    int8 = add_graph(folder, "int8", "cpu")
+    assert find_graph("tiny", None, "cuda").path.name == FILE
+    float32 = add_graph(folder, "float32", "cuda")
+    assert find_graph("tiny", None, "cuda").path.name == float32
+    float16 = add_graph(folder, "float16", "cuda")
+    assert find_graph("tiny", None, "cuda").path.name == float16
+    assert find_graph("tiny", "float32", "cuda").path.name == float32
+    assert find_graph("tiny", "float32").path.name == FILE
+    assert find_graph("tiny", None).path.name == int8
+
+
+def test_what_is_alone_is_taken_whatever_it_is(folder: Path) -> None:
+    add_graph(folder, "int8", "cpu", UNFAITHFUL)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["graphs"] = manifest["graphs"][1:]
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    shipped_graphs.cache_clear()
+    assert find_graph("tiny", None).card.precision == "int8"
+
+
+def test_a_precision_that_a_model_has_not_is_refused(folder: Path) -> None:
+    add_graph(folder, "int8", "cpu")
+    (folder / "tiny-int8-cpu.onnx").unlink()
+    with pytest.raises(GraphFileError, match=r"cpu\.onnx cannot be read: No such file or directory; install pxdbg"):
+        find_graph("tiny", "int8")
+    with pytest.raises(ArgumentValueError, match="'tiny' has no float16 graph: it comes as float32, int8") as caught:
+        find_graph("tiny", "float16")
+    assert caught.value.argument == "precision"
+
+
+def test_a_precision_that_a_file_has_not_is_refused(folder: Path) -> None:
+    with pytest.raises(ArgumentValueError, match=r"has no int8 graph: it comes as float32; precision='auto' takes"):
+        find_graph(folder / FILE, "int8")
+
+
+@pytest.mark.parametrize(
+    ("model", "what"),
+    [
+        ("unknown", "not a shipped model"),
+        ("Tiny", "not a shipped model"),
+        ("", "not a shipped model"),
+        ("gone.onnx", "not a file that exists"),
+        ("gone/tiny", "not a file that exists"),
+        ("tiny/", "not a file that exists"),
+        ("/", "a folder"),
+        ("a\0b.onnx", "not a file that exists"),
+        ("x" * 300 + ".onnx", "not a file that exists"),
+    ],
+)
+def test_a_model_that_is_not_there_is_told_what_is(folder: Path, model: str, what: str) -> None:
+    assert folder.is_dir()
+    with pytest.raises(ModelNotFoundError, match=rf" is {what}: expected tiny, or the path of a graph made") as caught:
+        find_graph(model, None)
+    assert caught.value.available == ("tiny",)
+    assert caught.value.model.rstrip("/") == model.rstrip("/")
+    assert isinstance(caught.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize("model", [3, None, b"tiny", ["tiny"]])
+def test_a_model_that_is_neither_text_nor_a_path_is_refused(model: object) -> None:
+    with pytest.raises(ArgumentTypeError, match="model must be") as caught:
+        find_graph(model, None)  # type: ignore[arg-type]  # the point of the test
+    assert caught.value.argument == "model"
+
+
+def test_a_file_that_is_missing(folder: Path) -> None:
+    (folder / FILE).unlink()
+    with pytest.raises(GraphFileError, match=r"cannot be read: No such file or directory; install .* again") as caught:
+        find_graph("tiny", None)
+    assert caught.value.path == folder / FILE
+
+
+@pytest.mark.parametrize("more", [b"", b"\0"])
+def test_a_file_of_another_size(folder: Path, more: bytes) -> None:
+    content = (folder / FILE).read_bytes()
+    (folder / FILE).write_bytes(content + more if more else content[:-1])
+    with pytest.raises(GraphFileError, match=rf"has \d+ bytes, but the manifest says {len(content)}: install"):
+        find_graph("tiny", None)
+
+
+def test_another_whole_graph_of_the_same_size(folder: Path) -> None:
+    rewrite(folder, sha256="0" * 64)
+    with pytest.raises(GraphFileError, match=rf"has the SHA-256 [0-9a-f]{{64}}, but the manifest says {'0' * 64}"):
+        find_graph("tiny", None)
+
+
+def test_a_damaged_file_of_the_right_size(folder: Path) -> None:
+    content = bytearray((folder / FILE).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / FILE).write_bytes(content)
+    with pytest.raises(GraphFileError, match="is damaged or was changed after it was exported"):
+        find_graph("tiny", None)
+
+
+def test_a_foreign_file_that_the_manifest_lists(folder: Path) -> None:
+    (folder / FILE).write_bytes(latent_model().SerializeToString())
+    (folder / MANIFEST_NAME).write_text(manifest_text((line_of(folder / FILE),)))
+    with pytest.raises(GraphFileError, match="is an ONNX file without a model card"):
+        find_graph("tiny", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "it is not JSON"),
+        ("[]", r"it must be a JSON object, but is \[\]"),
+        ("{}", "it lacks the field schema"),
+        ('{"schema": 1}', "it lacks the field graphs"),
+        ('{"schema": 1, "graphs": []}', "graphs must be a list of one object or more"),
+        ('{"schema": 1, "graphs": {}}', "graphs must be a list, but is"),
+        ('{"schema": "1", "graphs": [{}]}', "schema must be an integer, but is '1'"),
+        ('{"schema": 1, "graphs": [{}]}', r"it lacks the field graphs\[0\]\.name"),
+        (b"\xff\xfe{", "'utf-8' codec can't decode"),
+    ],
+)
+def test_a_broken_manifest(folder: Path, content: str | bytes, message: str) -> None:
+    (folder / MANIFEST_NAME).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ManifestError, match=rf"cannot be read \({message}.*\): install pxdbg-runtime again") as caught:
+        find_graph("tiny", None)
+    assert caught.value.path == folder / MANIFEST_NAME
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", ""), ("name", 3), ("precision", "float64"), ("size", 0), ("size", "1"), ("sha256", "abc"), ("file", "")],
+)
+def test_a_manifest_with_a_wrong_field(folder: Path, field: str, value: str | int) -> None:
+    rewrite(folder, **{field: value})
+    with pytest.raises(ManifestError, match=rf"graphs\[0\]\.{field} must be "):
+        shipped_graphs()
+
+
+@pytest.mark.parametrize("field", ["name", "precision", "file", "size", "sha256"])
+def test_a_manifest_without_a_field(folder: Path, field: str) -> None:
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    del manifest["graphs"][0][field]
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    with pytest.raises(ManifestError, match=rf"it lacks the field graphs\[0\]\.{field}\."):
+        shipped_graphs()
+
+
+def test_no_manifest_at_all(folder: Path) -> None:
+    (folder / MANIFEST_NAME).unlink()
+    with pytest.raises(ManifestError, match=r"cannot be read \(.*No such file or directory"):
+        find_graph("unknown", None)
+    assert find_graph(folder / FILE, None).card == LATENT_CARD
+
+
+@pytest.mark.parametrize("graphs", ["as they are", "in another layout"])
+def test_a_manifest_of_another_schema(folder: Path, graphs: str) -> None:
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["schema"] = 2
+    if graphs == "in another layout":
+        manifest["graphs"] = {"tiny": FILE}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    with pytest.raises(ManifestError, match=r"manifest\.json has schema 2: expected 1\."):
+        find_graph("tiny", None)
+
+
+@pytest.mark.parametrize("climbing", [f"../{FILE}", "/{outside}", f"sub/{FILE}", "..", "."])
+def test_a_file_name_that_leads_out_of_the_folder_is_refused(folder: Path, climbing: str) -> None:
+    outside = folder.parent / FILE
+    shutil.copy(folder / FILE, outside)
+    (folder / "sub").mkdir()
+    shutil.copy(folder / FILE, folder / "sub" / FILE)
+    rewrite(folder, file=climbing.format(outside=str(outside).lstrip("/")))
+    with pytest.raises(ManifestError, match=r"graphs\[0\]\.file must be") as caught:
+        find_graph("tiny", None)
+    assert caught.value.path == folder / MANIFEST_NAME
+
+
+def test_a_card_error_of_a_given_file_names_the_file(tmp_path: Path) -> None:
+    class OlderCard:
+        def to_json(self) -> str:
+            return '{"schema": 7}'
+
+    path = tmp_path / "older.onnx"
+    path.write_bytes(sealed(latent_model().SerializeToString(), OlderCard()))  # type: ignore[arg-type]  # same method
+    with pytest.raises(CardError, match=r"older\.onnx: The model card is not valid: it has schema 7"):
+        find_graph(path, None)
+
+
+def test_the_manifest_is_read_once(folder: Path) -> None:
+    first = shipped_graphs()
+    (folder / MANIFEST_NAME).unlink()
+    assert shipped_graphs() is first

@@ -1,0 +1,221 @@
+"""Pictures of events: every hit is drawn at its place, and the file is a picture or is not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from pxdbg_runtime import N_U_CELLS, N_V_CELLS, Digits
+from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
+from pxdbg_runtime.plots.event_display import draw_event, save_event
+from tests.isolation import file_size_limited
+from tests.test_digit_files import digits_of, names_in, random_digits
+
+if TYPE_CHECKING:
+    import io
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+
+def event_of(n_hits: int) -> Digits:
+    return random_digits(np.random.default_rng(n_hits), n_hits, 4)
+
+
+def mirrored(digits: Digits) -> Digits:
+    """Move the hits to other places, so that counts and charges, and with them all text, stay."""
+    return Digits(
+        event=digits.event,
+        sensor_id=digits.sensor_id,
+        u_cell=np.uint16(N_U_CELLS - 1) - digits.u_cell,
+        v_cell=digits.v_cell // np.uint16(2),
+        charge=digits.charge,
+    )
+
+
+def pixels_of(digits: Digits, path: Path) -> NDArray[np.float32]:
+    save_event(digits, path, title="event 4")
+    pixels = matplotlib.image.imread(path)
+    assert pixels.shape == (880, 1320, 4)
+    return np.asarray(pixels, dtype=np.float32)
+
+
+def panels(figure: Figure) -> tuple[Axes, Axes, Axes, Axes]:
+    """Find layer 1, layer 2, the spectrum and the colour bar."""
+
+    def titled(beginning: str) -> Axes:
+        (found,) = (axes for axes in figure.axes if axes.get_title().startswith(beginning))
+        return found
+
+    (bar,) = (axes for axes in figure.axes if not axes.get_title())
+    return titled("layer 1"), titled("layer 2"), titled("charge spectrum"), bar
+
+
+def test_a_png_is_written(tmp_path: Path) -> None:
+    save_event(event_of(3_000), tmp_path / "event.png", title="event 4")
+    assert (tmp_path / "event.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert names_in(tmp_path) == ["event.png"]
+
+
+def test_hits_change_pixels(tmp_path: Path) -> None:
+    digits = event_of(3_000)
+    empty = pixels_of(Digits.empty(), tmp_path / "empty.png")
+    full = pixels_of(digits, tmp_path / "full.png")
+    moved = pixels_of(mirrored(digits), tmp_path / "moved.png")
+    again = pixels_of(digits, tmp_path / "again.png")
+    assert np.ptp(empty) > 0.5
+    assert (full != empty).any(axis=2).sum() > 3_000
+    assert (full != moved).any(axis=2).sum() > 3_000
+    assert (full == again).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "beginning"),
+    [("event.svg", b"<?xml"), ("event.pdf", b"%PDF-"), ("event.PNG", b"\x89PNG"), ("event.jpg", b"\xff\xd8\xff")],
+)
+@pytest.mark.parametrize("n_hits", [0, 500])
+def test_other_formats(tmp_path: Path, name: str, beginning: bytes, n_hits: int) -> None:
+    save_event(event_of(n_hits), tmp_path / name, title="event 4")
+    content = (tmp_path / name).read_bytes()
+    assert content.startswith(beginning)
+    assert (b"<svg" in content) == name.endswith(".svg")
+    assert names_in(tmp_path) == [name]
+
+
+def test_every_hit_is_drawn() -> None:
+    digits = event_of(5_000)
+    first, second, _spectrum, _bar = panels(draw_event(digits, title="event 4"))
+    for axes, layer in ((first, 1), (second, 2)):
+        chosen = digits.sensor_id >> 13 == layer
+        (points,) = axes.collections
+        colours = points.get_array()
+        assert colours is not None
+        assert chosen.sum() > 1_000
+        assert len(np.asarray(points.get_offsets())) == chosen.sum()
+        assert np.array_equal(np.asarray(colours), digits.charge[chosen])
+        assert axes.get_title().startswith(f"layer {layer}: {chosen.sum():,} digits, occupancy 0.0")
+
+
+def test_hits_are_at_their_cells() -> None:
+    digits = digits_of(
+        [
+            (0, 8480, 3, 5, 1),  # 1.1.1
+            (0, 8512, 3, 5, 2),  # 1.1.2
+            (0, 10_272, 249, 767, 3),  # 1.8.1
+            (0, 16_672, 0, 0, 4),  # 2.1.1
+            (0, 19_520, 249, 767, 5),  # 2.12.2
+        ]
+    )
+    first, second, _spectrum, _bar = panels(draw_event(digits, title="five hits"))
+    places = np.asarray(first.collections[0].get_offsets())
+    assert places.tolist() == [[5, 3], [N_V_CELLS + 5, 3], [767, 7 * N_U_CELLS + 249]]
+    places = np.asarray(second.collections[0].get_offsets())
+    assert places.tolist() == [[0, 0], [N_V_CELLS + 767, 11 * N_U_CELLS + 249]]
+    for axes, n_ladders in ((first, 8), (second, 12)):
+        assert axes.get_xlim() == (0, 2 * N_V_CELLS)
+        assert axes.get_ylim() == (0, n_ladders * N_U_CELLS)
+
+
+def test_the_axes_say_what_they_show() -> None:
+    figure = draw_event(event_of(100), title="PXD background, event 4")
+    first, second, spectrum, bar = panels(figure)
+    assert figure.get_suptitle() == "PXD background, event 4"
+    for axes, n_ladders in ((first, 8), (second, 12)):
+        assert "v cell" in axes.get_xlabel()
+        assert axes.get_ylabel() == "ladder (250 u cells each)"
+        assert [label.get_text() for label in axes.get_yticklabels()] == [str(1 + each) for each in range(n_ladders)]
+    assert spectrum.get_xlabel() == "charge (ADU)"
+    assert spectrum.get_ylabel() == "digits / ADU"
+    assert bar.get_xlabel() == "charge (ADU)"
+
+
+def test_the_spectrum_counts_charges() -> None:
+    digits = digits_of([(0, 8480, 0, v_cell, charge) for v_cell, charge in enumerate([1, 7, 7, 7, 255])])
+    *_layers, spectrum, _bar = panels(draw_event(digits, title="five hits"))
+    (steps,) = spectrum.patches
+    values, edges, _baseline = steps.get_data()  # type: ignore[attr-defined]  # a StepPatch
+    assert {int(edge + 0.5): int(value) for edge, value in zip(edges, values, strict=False) if value} == {
+        1: 1,
+        7: 3,
+        255: 1,
+    }
+    assert spectrum.get_title() == "charge spectrum, mean 55.4 ADU"
+    assert spectrum.get_yscale() == "log"
+
+
+def test_an_event_without_hits(tmp_path: Path) -> None:
+    first, second, spectrum, _bar = panels(draw_event(Digits.empty(), title="nothing"))
+    assert first.get_title() == "layer 1: 0 digits, occupancy 0.00 %"
+    assert second.get_title() == "layer 2: 0 digits, occupancy 0.00 %"
+    assert spectrum.get_title() == "charge spectrum"
+    assert spectrum.get_yscale() == "linear"
+    save_event(Digits.empty(), tmp_path / "empty.png", title="nothing")
+    assert names_in(tmp_path) == ["empty.png"]
+
+
+def test_a_title_is_plain_text(tmp_path: Path) -> None:
+    """A model may be called anything; its name is no formula."""
+    save_event(event_of(10), tmp_path / "event.png", title=r"model $7, \frac and $8")
+    assert names_in(tmp_path) == ["event.png"]
+
+
+@pytest.mark.parametrize("name", ["event.bmp", "event", "event.root", "event.png.gz", "event.pgf"])
+def test_another_format(tmp_path: Path, name: str) -> None:
+    """PGF is one of matplotlib's, but calls LaTeX."""
+    with pytest.raises(ArgumentValueError, match=r"must end in the name of a picture format: .*\.png") as info:
+        save_event(event_of(10), tmp_path / name, title="event 4")
+    assert info.value.argument == "output"
+    assert names_in(tmp_path) == []
+
+
+def test_no_place_for_the_picture(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    for path, expected in (
+        (tmp_path / "nowhere" / "event.png", r"event\.png cannot be written: the folder \S+nowhere does not exist\."),
+        (tmp_path / "folder.png", r"folder\.png is a folder"),
+        (tmp_path / "file" / "event.png", r"event\.png cannot be written: Not a directory\."),
+    ):
+        with pytest.raises(OutputError, match=expected) as info:
+            save_event(event_of(10), path, title="event 4")
+        assert info.value.path == path
+    assert names_in(tmp_path) == ["file", "folder.png"]
+
+
+def test_a_file_that_may_not_grow_leaves_the_old_picture(tmp_path: Path) -> None:
+    path = tmp_path / "event.png"
+    path.write_bytes(b"the old picture")
+    with file_size_limited(1_000), pytest.raises(OutputError, match=r"event\.png cannot be written: File too large\."):
+        save_event(event_of(10), path, title="event 4")
+    assert names_in(tmp_path) == ["event.png"]
+    assert path.read_bytes() == b"the old picture"
+
+
+def test_an_error_of_drawing_is_not_blamed_on_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def savefig(_figure: Figure, _target: io.BytesIO, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/home/fonts.cache")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.raises(OSError, match=r"fonts\.cache") as info:
+        save_event(event_of(10), tmp_path / "event.png", title="event 4")
+    assert type(info.value) is OSError
+    assert names_in(tmp_path) == []
+
+
+def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    expected = r"A picture needs matplotlib, which is not installed: pip install 'pxdbg-runtime\[plot\]'\."
+    with pytest.raises(MissingPackageError, match=expected) as info:
+        save_event(event_of(10), tmp_path / "event.png", title="event 4")
+    assert (info.value.package, info.value.extra) == ("matplotlib", "plot")
+    with pytest.raises(MissingPackageError, match=expected):
+        draw_event(event_of(10), title="event 4")
+    assert names_in(tmp_path) == []

@@ -64,7 +64,7 @@ wheel-check: .venv-test/.installed
 	cd dist && ../.venv-wheel/bin/pxdbg show event.npz
 	.venv-wheel/bin/python -c "import importlib.util as u; assert not (u.find_spec('torch') or u.find_spec('onnx'))"
 
-STAND_IN = A stand-in, not the collaboration's weights: laid and fitted so that charge spectrum, occupancies and clusters are \
+STAND_IN = A stand-in, not the collaboration's weights: constructed and fitted so that charge spectrum, occupancies and clusters are \
 near the public Geant4 marginals and a simulation tuned to them (docs/stand-ins.md). Nothing else of the real background is in it.
 EXPORT = $(TEST)/python -m export --nature stand-in --provenance "$(STAND_IN)"
 

@@ -15,7 +15,7 @@ from benchmarks import basf2, kernels, memory, passes, peers, providers, scaling
 from benchmarks.chart import check_format, save_chart
 from benchmarks.graphs import Workspace
 from benchmarks.plan import FAMILIES, QUICK_ROUNDS, ROUNDS, Plan
-from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import check_target
@@ -83,7 +83,7 @@ def _command(measure: Callable[[Plan], Report]) -> Callable[..., None]:
         json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
         plot: Annotated[Path | None, typer.Option(help="Bar chart to write: .png, .pdf or .svg.")] = None,
     ) -> None:
-        with failures_reported():
+        with report_failures():
             for target in (json, plot):
                 if target is not None:
                     check_target(target)
@@ -94,8 +94,8 @@ def _command(measure: Callable[[Plan], Report]) -> Callable[..., None]:
                     families=tuple(dict.fromkeys(each.value for each in model or Family)),
                     rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
                     quick=quick,
-                    workspace=Workspace(folder=cache, checkpoints=_parsed(checkpoint or []), tell=_say),
-                    tell=_say,
+                    workspace=Workspace(folder=cache, checkpoints=_parsed(checkpoint or []), log=_say),
+                    log=_say,
                 )
             )
             report.show(stdout)

@@ -86,7 +86,7 @@ def measure(plan: Plan) -> Report:
         Case(rows=((what,),), prepare=functools.partial(_prepared, fill, digits), unit=_MS)
         for what, fill in fills.items()
     )
-    measurements = interleaved(cases, plan.rounds, plan.tell)
+    measurements = interleaved(cases, plan.rounds, plan.log)
     claim = Claim(
         model="any",
         what=f"{N_DIGITS:,} digits in bulk, {_MS}",

@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def save_chart(report: Report, path: Path) -> None:
     check_format(path)
     picture = io.BytesIO()
     draw_chart(report).savefig(picture, format=path.suffix.removeprefix(".").lower(), dpi=_DPI)
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(picture.getbuffer())
 
 

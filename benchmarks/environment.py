@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import MissingPackageError
-from pxdbg_runtime.inference.cpu import this_cpu
-from pxdbg_runtime.inference.providers import onnxruntime_wheels
+from pxdbg_runtime.inference.cpu import detect_cpu
+from pxdbg_runtime.inference.providers import find_onnxruntime_wheels
 from pxdbg_runtime.limits.threads import count_job_cpus
 from pxdbg_runtime.version import __version__
 
@@ -66,7 +66,7 @@ class Environment:
 
 def describe_environment() -> Environment:
     """Find out where this process runs. Nothing heavy is imported."""
-    wheels = onnxruntime_wheels() or {"onnxruntime": NOT_INSTALLED}
+    wheels = find_onnxruntime_wheels() or {"onnxruntime": NOT_INSTALLED}
     versions = {
         "python": platform.python_version(),
         "pxdbg-runtime": __version__,
@@ -75,7 +75,7 @@ def describe_environment() -> Environment:
     }
     return Environment(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        processor=this_cpu().name,
+        processor=detect_cpu().name,
         n_cores=core_count(),
         packages=tuple(PackageVersion(package=package, version=version) for package, version in versions.items()),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.environment import check_installed
 from pxdbg_runtime.errors import OutputError
-from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.model.graph_file import read_graph_file
 from pxdbg_runtime.version import __version__
 
@@ -39,13 +39,13 @@ class Workspace:
         Made when it is first needed.
     checkpoints : mapping of str to Path
         Given checkpoints by family; other families get seeded random weights.
-    tell : callable
+    log : callable
         Called with a line as something is made.
     """
 
     folder: Path
     checkpoints: Mapping[str, Path]
-    tell: Callable[[str], None]
+    log: Callable[[str], None]
 
     def checkpoint(self, family: str) -> Path:
         """Find the checkpoint of a family, and make one of random weights if none was given.
@@ -66,10 +66,10 @@ class Workspace:
 
             from export.random_weights import demonstration_model
 
-            self.tell(f"{family}: making random weights, half a minute")
+            self.log(f"{family}: making random weights, half a minute")
             _make_folder(path.parent)
             state = demonstration_model(family, _SEED_OF_WEIGHTS).state_dict()
-            with written_whole(path) as partial:
+            with atomic_write(path) as partial:
                 partial.write_bytes(save(state))
         return path
 
@@ -100,7 +100,7 @@ class Workspace:
         check_installed("torch")
         from export.pipeline import export_checkpoint
 
-        self.tell(f"{family}: exporting {path.name}{', some minutes' if precision == 'int8' else ''}")
+        self.log(f"{family}: exporting {path.name}{', some minutes' if precision == 'int8' else ''}")
         is_given = family in self.checkpoints
         return export_checkpoint(
             checkpoint,
@@ -114,7 +114,7 @@ class Workspace:
             rewrite=rewrite,
             # What the images are worth is the export's business; how long they take does not depend on it.
             accept_beyond_bounds=True,
-            tell=self.tell,
+            log=self.log,
         )
 
     def remarks(self, families: Sequence[str]) -> tuple[str, ...]:

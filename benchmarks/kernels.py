@@ -38,9 +38,9 @@ def measure(plan: Plan) -> Report:
     seconds: tuple[Measurement, ...] = ()
     for family in plan.families:
         graph = plan.workspace.graph(family)
-        plan.tell(f"{family}: making the images of one event")
+        plan.log(f"{family}: making the images of one event")
         images = event_images(ImageSession(graph, provider="cpu"), graph.card)
-        seconds += interleaved(_cases(family, graph.card, images), plan.rounds, plan.tell)
+        seconds += interleaved(_cases(family, graph.card, images), plan.rounds, plan.log)
     rates = rates_of(seconds)
     return Report(
         command="kernels",

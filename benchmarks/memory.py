@@ -31,7 +31,7 @@ def measure(plan: Plan) -> Report:
     """Measure the memory of all cases, interleaved."""
     environment = describe_environment()
     cases = (*_import_cases(), *(case for family in plan.families for case in _cases(plan, family)))
-    measurements: tuple[Measurement, ...] = interleaved(cases, plan.rounds, plan.tell)
+    measurements: tuple[Measurement, ...] = interleaved(cases, plan.rounds, plan.log)
     return Report(
         command="memory",
         environment=environment,

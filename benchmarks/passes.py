@@ -11,7 +11,7 @@ from benchmarks.environment import check_installed, describe_environment
 from benchmarks.events import PEER_BATCH_SIZE, session_run
 from benchmarks.report import Report, Table, figures, missing, spread
 from benchmarks.timing import Case, Measurement, Run, interleaved
-from pxdbg_runtime.model.graph_file import read_graph_file, sealed
+from pxdbg_runtime.model.graph_file import append_card, read_graph_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ def measure(plan: Plan) -> Report:
     for family in plan.families:
         with tempfile.TemporaryDirectory() as folder:
             cases, products = _cases(plan, family, Path(folder))
-            seconds = interleaved(cases, plan.rounds, plan.tell)
+            seconds = interleaved(cases, plan.rounds, plan.log)
         measurements += (*seconds, *products)
         tables += (gain_table(family, seconds, products),)
     return Report(
@@ -83,7 +83,7 @@ def _cases(plan: Plan, family: str, folder: Path) -> tuple[tuple[Case, ...], tup
     cases, products = [], []
     for number, stage in enumerate(stages(model, "cpu")):
         path = folder / f"{family}-{number}.onnx"
-        path.write_bytes(sealed(stage.model.SerializeToString(), plain.card))
+        path.write_bytes(append_card(stage.model.SerializeToString(), plain.card))
         labels = (family, stage.name)
         cases.append(Case(rows=(labels,), prepare=functools.partial(_prepared, read_graph_file(path))))
         n_products = float(multiply_accumulates(stage.model))

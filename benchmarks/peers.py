@@ -132,7 +132,7 @@ def measure(plan: Plan) -> Report:
         _make_graphs(plan.workspace, family)
     with one_core():
         for family in plan.families:
-            measurements += interleaved(_cases(plan.workspace, family), plan.rounds, plan.tell)
+            measurements += interleaved(_cases(plan.workspace, family), plan.rounds, plan.log)
     claims = tuple(claim for family in plan.families for claim in claims_of(family, measurements))
     return Report(
         command="peers",

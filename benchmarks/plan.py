@@ -31,7 +31,7 @@ class Plan:
         Whether to take fewer events, to be done in some minutes.
     workspace : Workspace
         Gives the graphs.
-    tell : callable
+    log : callable
         Called with a line after each step.
     """
 
@@ -39,4 +39,4 @@ class Plan:
     rounds: int
     quick: bool
     workspace: Workspace
-    tell: Callable[[str], None]
+    log: Callable[[str], None]

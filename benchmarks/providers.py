@@ -17,7 +17,7 @@ from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import PxdbgError
 from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
 from pxdbg_runtime.inference.latents import make_stream
-from pxdbg_runtime.inference.providers import CUDA, import_onnxruntime, provider_name
+from pxdbg_runtime.inference.providers import CUDA, import_onnxruntime, resolve_provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ def measure(plan: Plan) -> Report:
     measurements: tuple[Measurement, ...] = ()
     for family in plan.families:
         cases = tuple(case for provider in _providers() for case in _cases(plan, family, provider))
-        measurements += interleaved(cases, plan.rounds, plan.tell)
+        measurements += interleaved(cases, plan.rounds, plan.log)
     return Report(
         command="providers",
         environment=environment,
@@ -76,7 +76,7 @@ def _refusal(plan: Plan, family: str, provider: str) -> PxdbgError | None:
     from pxdbg_runtime.inference.session import ImageSession
 
     try:
-        provider_name(provider)
+        resolve_provider(provider)
         ImageSession(plan.workspace.graph(family, target=_target(provider)), provider=provider)
     except PxdbgError as error:
         return error

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from benchmarks.environment import NOT_INSTALLED
-from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.formats.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +107,7 @@ class Report:
         OutputError
             If it cannot be written.
         """
-        with written_whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(self.to_json(), encoding="utf-8")
 
 

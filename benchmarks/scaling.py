@@ -43,7 +43,7 @@ def measure(plan: Plan) -> Report:
         for precision in CPU_PRECISIONS
         for layout in layouts(core_count())
     )
-    measurements: tuple[Measurement, ...] = interleaved(cases, plan.rounds, plan.tell)
+    measurements: tuple[Measurement, ...] = interleaved(cases, plan.rounds, plan.log)
     return Report(
         command="scaling",
         environment=environment,

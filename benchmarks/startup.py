@@ -43,7 +43,7 @@ def measure(plan: Plan) -> Report:
     environment = describe_environment()
     kinds = [(family, precision) for family in plan.families for precision in CPU_PRECISIONS]
     cases = tuple(case for family, precision in kinds for case in _cases(plan, family, precision))
-    measurements: tuple[Measurement, ...] = interleaved(cases, plan.rounds, plan.tell)
+    measurements: tuple[Measurement, ...] = interleaved(cases, plan.rounds, plan.log)
     claims = tuple(claim_of(family, precision, measurements) for family, precision in kinds)
     return Report(
         command="startup",

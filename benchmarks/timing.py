@@ -118,7 +118,7 @@ def timed(
     return run
 
 
-def interleaved(cases: Sequence[Case], rounds: int, tell: Callable[[str], None]) -> tuple[Measurement, ...]:
+def interleaved(cases: Sequence[Case], rounds: int, log: Callable[[str], None]) -> tuple[Measurement, ...]:
     """Prepare all cases, then run each once a round.
 
     A case that fails is left out from then on, with the reason in its measurements: nothing is dropped silently.
@@ -128,7 +128,7 @@ def interleaved(cases: Sequence[Case], rounds: int, tell: Callable[[str], None])
     cases : sequence of Case
     rounds : int
         1 or more.
-    tell : callable
+    log : callable
         Called with a line after each step.
 
     Returns
@@ -138,10 +138,10 @@ def interleaved(cases: Sequence[Case], rounds: int, tell: Callable[[str], None])
     """
     on_their_way = [_Progress(case=case) for case in cases]
     for each in on_their_way:
-        _prepare(each, tell)
+        _prepare(each, log)
     for number in range(1, rounds + 1):
         for each in on_their_way:
-            _run(each, f"round {number} of {rounds}", tell)
+            _run(each, f"round {number} of {rounds}", log)
     return tuple(measurement for each in on_their_way for measurement in _measurements(each))
 
 
@@ -160,34 +160,34 @@ def chosen(measurements: Sequence[Measurement], *labels: str) -> Measurement:
     raise LookupError(message)
 
 
-def _prepare(progress: _Progress, tell: Callable[[str], None]) -> None:
+def _prepare(progress: _Progress, log: Callable[[str], None]) -> None:
     name = _name(progress.case)
     try:
         progress.run = progress.case.prepare()
     except _FAILURES as error:
-        _give_up(progress, error, tell)
+        _give_up(progress, error, log)
     else:
-        tell(f"{name}: ready")
+        log(f"{name}: ready")
 
 
-def _run(progress: _Progress, when: str, tell: Callable[[str], None]) -> None:
+def _run(progress: _Progress, when: str, log: Callable[[str], None]) -> None:
     if progress.run is None:
         return
     try:
         values = progress.run()
     except _FAILURES as error:
-        _give_up(progress, error, tell)
+        _give_up(progress, error, log)
         return
     progress.values.append(values)
-    tell(f"{_name(progress.case)}, {when}: {', '.join(f'{value:.4g}' for value in values)} {progress.case.unit}")
+    log(f"{_name(progress.case)}, {when}: {', '.join(f'{value:.4g}' for value in values)} {progress.case.unit}")
 
 
-def _give_up(progress: _Progress, error: BaseException, tell: Callable[[str], None]) -> None:
+def _give_up(progress: _Progress, error: BaseException, log: Callable[[str], None]) -> None:
     progress.run = None
     progress.values.clear()
     lines = str(error).strip().splitlines()
     progress.reason = lines[0] if lines else type(error).__name__
-    tell(f"{_name(progress.case)}: {progress.reason}")
+    log(f"{_name(progress.case)}: {progress.reason}")
 
 
 def _measurements(progress: _Progress) -> tuple[Measurement, ...]:

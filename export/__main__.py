@@ -13,7 +13,7 @@ import typer
 from export import payload
 from export.original import ORIGINAL_MIN_CHARGE
 from export.packages import require_packages
-from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.optional_imports import require
@@ -126,7 +126,7 @@ def export(
     far from float64 as PyTorch's own float32 (at least 5e-6, at most 1e-3) is refused. An int8 or float16 graph is compared with float32 over 20 events: it is
     refused if W1 of the charge spectrum reaches 0.3 ADU or the occupancy differs by more than 1 %.
     """
-    with failures_reported():
+    with report_failures():
         require_packages("python -m export")
         from export.pipeline import export_checkpoint
 
@@ -146,7 +146,7 @@ def export(
             min_charge=min_charge,
             accept_beyond_bounds=accept_beyond_bounds,
             explain=explain,
-            tell=_say,
+            log=_say,
         )
         _say(f"wrote {graph.path}: {graph.size / 1e6:.1f} MB, SHA-256 {graph.sha256}")
 
@@ -184,7 +184,7 @@ def _source(
         run=conditions.run or 0,
         servers=conditions.servers,
         cache=conditions.cache,
-        tell=_say,
+        log=_say,
     )
     return fetched.path, " ".join(filter(None, (provenance, fetched.provenance)))
 

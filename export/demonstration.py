@@ -9,9 +9,9 @@ import typer
 
 from export.__main__ import Family
 from export.packages import require_packages
-from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.program import Program
-from pxdbg_runtime.formats.atomic_write import check_target, written_whole
+from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 
 
 def main(
@@ -20,7 +20,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 3,
 ) -> None:
     """Write a checkpoint of random weights: for demonstrations and tests, without physics."""
-    with failures_reported():
+    with report_failures():
         check_target(output)
         require_packages("python -m export.demonstration")
         from safetensors.torch import save
@@ -28,7 +28,7 @@ def main(
         from export.random_weights import demonstration_model
 
         state = demonstration_model(model.value, seed).state_dict()
-        with written_whole(output) as partial:
+        with atomic_write(output) as partial:
             partial.write_bytes(save(state))
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 

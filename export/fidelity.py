@@ -58,7 +58,7 @@ def measured_fidelity(
     inputs: NDArray[np.float32],
     min_charge: int,
     other_thresholds: NDArray[np.float32] | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Fidelity:
     """Compare the digits of two graphs on the same latents.
 
@@ -74,7 +74,7 @@ def measured_fidelity(
         Smallest charge of a hit, ADU.
     other_thresholds : ndarray of float32, shape (255,), optional
         Of the other graph, if it has its own.
-    tell : callable, optional
+    log : callable, optional
         Called with a line at every tenth of the images.
     """
     n_equal = n_either = n_compared = 0
@@ -93,7 +93,7 @@ def measured_fidelity(
         n_equal += int((charges["exact"] == charges["other"])[is_hit].sum())
         tenths, n_compared = 10 * n_compared // len(inputs), n_compared + len(exact_images)
         if 10 * n_compared // len(inputs) > tenths:
-            tell(f"compared with float32: {n_compared} of {len(inputs)} images")
+            log(f"compared with float32: {n_compared} of {len(inputs)} images")
     hits, expected = (int(spectra[key][1:].sum()) for key in ("other", "exact"))
     return Fidelity(
         images=len(inputs),

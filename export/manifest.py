@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.program import Program
-from pxdbg_runtime.formats.atomic_write import written_whole
-from pxdbg_runtime.model.builtin_models import MANIFEST_NAME, ShippedGraph, manifest_text
+from pxdbg_runtime.formats.atomic_write import atomic_write
+from pxdbg_runtime.model.builtin_models import MANIFEST_NAME, BuiltinGraph, format_manifest
 from pxdbg_runtime.model.graph_file import read_graph_file
 
 __all__ = ["write_manifest"]
 
 
-def write_manifest(folder: Path) -> tuple[ShippedGraph, ...]:
+def write_manifest(folder: Path) -> tuple[BuiltinGraph, ...]:
     """Write the manifest of all graphs of a folder.
 
     Raises
@@ -28,7 +28,7 @@ def write_manifest(folder: Path) -> tuple[ShippedGraph, ...]:
     """
     graphs = [read_graph_file(path) for path in sorted(folder.glob("*.onnx"))]
     listed = tuple(
-        ShippedGraph(
+        BuiltinGraph(
             name=graph.card.name,
             precision=graph.card.precision,
             target=graph.card.target,
@@ -38,14 +38,14 @@ def write_manifest(folder: Path) -> tuple[ShippedGraph, ...]:
         )
         for graph in graphs
     )
-    with written_whole(folder / MANIFEST_NAME) as partial:
-        partial.write_text(manifest_text(listed), encoding="utf-8")
+    with atomic_write(folder / MANIFEST_NAME) as partial:
+        partial.write_text(format_manifest(listed), encoding="utf-8")
     return listed
 
 
 def main(folder: Annotated[Path, typer.Argument(help="Folder of graphs.")]) -> None:
     """Write FOLDER/manifest.json anew from the graphs beside it."""
-    with failures_reported():
+    with report_failures():
         for graph in write_manifest(folder):
             line = f"{graph.name} {graph.precision}: {graph.file}, {graph.size} bytes"
             stdout.print(line, markup=False, soft_wrap=True)

@@ -11,10 +11,10 @@ from typing import Annotated, Final
 import typer
 
 from export.conditions.naming import graph_payload_name, payload_path
-from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, OutputError
-from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.model.card import Precision, Target
 from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file
 
@@ -110,7 +110,7 @@ def _written(graph: GraphFile, output: Path, revision: int) -> Payload:
     except OSError as error:
         message = f"The folder {path.parent} cannot be made: {error.strerror or error}."
         raise OutputError(path.parent, message) from None
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(graph.content)
     return Payload(graph=graph, name=name, md5=md5, path=path)
 
@@ -132,7 +132,7 @@ def main(
     A payload PXDBackgroundGenerator_<model>_onnx is the graph, byte for byte. It is written to
     <first two digits of its MD5>/<name>_r<revision>.root, as in the cache of basf2.
     """
-    with failures_reported():
+    with report_failures():
         usual: Target = "cuda" if precision == "float16" else "cpu"
         written = write_payloads(
             folder, output or folder / "payloads", precision=precision, target=target or usual, revision=revision

@@ -22,11 +22,11 @@ from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
 from pxdbg_runtime import __version__
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.errors import ArgumentValueError, OutputError
-from pxdbg_runtime.formats.atomic_write import check_target, written_whole
+from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.inference.verification import check_known_answers, describe_failure
-from pxdbg_runtime.model.card import N_THRESHOLDS, Draw, GraphInput, MadeWith, ModelCard, Nature, Parity
-from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file, sealed
+from pxdbg_runtime.model.card import N_THRESHOLDS, Draw, GraphInput, ModelCard, Nature, PackageVersion, Parity
+from pxdbg_runtime.model.graph_file import GraphFile, append_card, read_graph_file
 from pxdbg_runtime.regular_file import open_regular
 from pxdbg_runtime.sensors import N_SENSORS, SENSORS
 
@@ -60,7 +60,7 @@ def export_checkpoint(
     min_charge: int = ORIGINAL_MIN_CHARGE,
     accept_beyond_bounds: bool = False,
     explain: bool = False,
-    tell: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> GraphFile:
     """Export a checkpoint to ``OUTPUT/NAME-PRECISION.onnx``, for CUDA to ``OUTPUT/NAME-PRECISION-cuda.onnx``.
 
@@ -92,7 +92,7 @@ def export_checkpoint(
         Write a float16 or int8 graph even if its digits are too far from float32's.
     explain : bool
         Tell what each pass does and what it saves.
-    tell : callable, optional
+    log : callable, optional
         Called with a line as each step is done.
 
     Returns
@@ -118,29 +118,29 @@ def export_checkpoint(
     path = output / f"{name}-{precision}{suffix}.onnx"
     if output.is_dir():  # else it is made in the end
         check_target(path, room_bytes=100_000)
-    model, checkpoint_sha256 = _load_and_hash(checkpoint, family, wrapper, tell)
+    model, checkpoint_sha256 = _load_and_hash(checkpoint, family, wrapper, log)
     if not is_own_name and name != checkpoint.stem:
-        tell(f"named the model {name}, after its file; --name gives it another name")
+        log(f"named the model {name}, after its file; --name gives it another name")
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    tell(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
+    log(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
     plain = to_onnx(model)
-    tell(f"exported to ONNX, opset {OPSET}, {len(plain.graph.node)} nodes")
+    log(f"exported to ONNX, opset {OPSET}, {len(plain.graph.node)} nodes")
     thresholds = charge_thresholds()
     if explain:
-        explained(plain, target, tell)
+        explained(plain, target, log)
     if rewrite:
         graph = made(
-            plain, precision, target, thresholds=thresholds, min_charge=min_charge, weight_bits=weight_bits, tell=tell
+            plain, precision, target, thresholds=thresholds, min_charge=min_charge, weight_bits=weight_bits, log=log
         )
     else:
         graph = Made(model=plain, passes=(), thresholds=thresholds, fidelity=None)
     references = compute_references(model, LATENT_SIZE)
     parity = measure_parity(references, graph.model, graph.thresholds, min_charge)
-    tell(_format_parity(parity))
+    log(_format_parity(parity))
     if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
         require_parity(parity)
     else:
-        tell(_said_of_fidelity(graph.fidelity))
+        log(_said_of_fidelity(graph.fidelity))
         if not accept_beyond_bounds:
             require_fidelity(graph.fidelity, precision)
     gives_charges = target == "cuda" and rewrite
@@ -154,7 +154,7 @@ def export_checkpoint(
         draws=(Draw(name=INPUT_NAME, shape=(N_SENSORS, LATENT_SIZE)),),
         inputs=(GraphInput(name=INPUT_NAME, role="latent", draw=INPUT_NAME),),
         output=OUTPUT_NAME,
-        gives="charges" if gives_charges else "values",
+        output_kind="charges" if gives_charges else "values",
         sensors=tuple(sensor.vxd_id for sensor in SENSORS),
         precision=precision,
         target=target,
@@ -176,11 +176,11 @@ def export_checkpoint(
 
 
 def _load_and_hash(
-    checkpoint: Path, family: str, wrapper: str | None, tell: Callable[[str], None]
+    checkpoint: Path, family: str, wrapper: str | None, log: Callable[[str], None]
 ) -> tuple[GeneratorModule, str]:
     """Read a checkpoint's model and the SHA-256 of its file; refuse a file that is replaced or written to meanwhile."""
     before = _hash_file(checkpoint)
-    model = load_checkpoint(checkpoint, family, wrapper=wrapper, tell=tell)
+    model = load_checkpoint(checkpoint, family, wrapper=wrapper, log=log)
     after = _hash_file(checkpoint)
     if before is None or after != before:
         raise CheckpointError(checkpoint, "changed while it was read: export it again when nothing writes to it.")
@@ -202,8 +202,8 @@ def _written(target: Path, model: bytes, card: ModelCard) -> GraphFile:
     except OSError as error:
         message = f"The folder {target.parent} cannot be made: {error.strerror or error}."
         raise OutputError(target.parent, message) from None
-    with written_whole(target) as partial:
-        partial.write_bytes(sealed(model, card))
+    with atomic_write(target) as partial:
+        partial.write_bytes(append_card(model, card))
         _require_known_answers(read_graph_file(partial))
     return read_graph_file(target)
 
@@ -216,11 +216,11 @@ def _require_known_answers(graph: GraphFile) -> None:
         raise GraphError(message)
 
 
-def _made_with() -> tuple[MadeWith, ...]:
+def _made_with() -> tuple[PackageVersion, ...]:
     versions = ((package, importlib.metadata.version(package)) for package in _PACKAGES)
     return (
-        MadeWith(package="pxdbg-runtime", version=__version__),
-        *(MadeWith(package=package, version=version) for package, version in versions),
+        PackageVersion(package="pxdbg-runtime", version=__version__),
+        *(PackageVersion(package=package, version=version) for package, version in versions),
     )
 
 

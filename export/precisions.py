@@ -70,7 +70,7 @@ def made(
     thresholds: NDArray[np.float32],
     min_charge: int,
     weight_bits: WeightBits = 7,
-    tell: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Made:
     """Make a graph of a precision for a target.
 
@@ -87,7 +87,7 @@ def made(
         Smallest charge of a hit, ADU.
     weight_bits : {7, 8}
         Of the weights of an int8 graph.
-    tell : callable, optional
+    log : callable, optional
         Called with a line as each step is done.
 
     Raises
@@ -104,7 +104,7 @@ def made(
     seconds = seconds_an_image(exact, inputs) * (
         2 * N_IMAGES + (_CALIBRATION_RUNS * _CALIBRATION_IMAGES if precision == "int8" else 0)
     )
-    tell(f"making {precision} and comparing {N_IMAGES} images with float32: about {_format_time(seconds)}")
+    log(f"making {precision} and comparing {N_IMAGES} images with float32: about {_format_time(seconds)}")
     own_thresholds = thresholds
     if precision == "float16":
         model, names = in_half_precision(exact), (*names, "half precision")
@@ -117,8 +117,8 @@ def made(
             "8-bit integers, channels last",
             "last layer and thresholds corrected",
         )
-        tell(f"calibrated on {_CALIBRATION_IMAGES} images, weights of {weight_bits} bits")
-    fidelity = measured_fidelity(exact, model, thresholds, inputs, min_charge, own_thresholds, tell)
+        log(f"calibrated on {_CALIBRATION_IMAGES} images, weights of {weight_bits} bits")
+    fidelity = measured_fidelity(exact, model, thresholds, inputs, min_charge, own_thresholds, log)
     return Made(model=model, passes=names, thresholds=own_thresholds, fidelity=fidelity)
 
 
@@ -126,14 +126,14 @@ def _format_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
-def explained(plain: onnx.ModelProto, target: Target, tell: Callable[[str], None]) -> None:
+def explained(plain: onnx.ModelProto, target: Target, log: Callable[[str], None]) -> None:
     """Tell what each pass does to a graph: places changed, multiply-accumulates and bytes of one image."""
     before: int | None = None
-    tell("pass                           places   multiply-accumulates   bytes moved   weights")
+    log("pass                           places   multiply-accumulates   bytes moved   weights")
     for stage in stages(plain, target):
         cost, products = stage.cost, stage.cost.multiply_accumulates
         change = f" ({products / before - 1:+.1%})" if before and products != before else ""
-        tell(
+        log(
             f"{stage.name:30s} {stage.n_changes or '-':>6}   {products / 1e6:8,.0f} M{change:10s}   "
             f"{cost.bytes_moved / 1e6:8,.0f} MB   {cost.weight_bytes / 1e6:5,.1f} MB"
         )

@@ -135,12 +135,12 @@ class Generator:
         checked_batch_size = _checked_batch_size(batch_size)
         # ONNX Runtime and numba load here, when first needed: importing the package must stay cheap.
         check_room_for_libraries()
-        from pxdbg_runtime.inference.providers import CPU, likely_target
+        from pxdbg_runtime.inference.providers import CPU, guess_target
         from pxdbg_runtime.inference.session import ImageSession
         from pxdbg_runtime.inference.verification import require_known_answer
 
         asked_precision = None if precision == "auto" else precision
-        target = likely_target(provider)
+        target = guess_target(provider)
         while True:
             graph = find_graph(model, asked_precision, target)
             self.card, self.graph_sha256 = graph.card, graph.sha256

@@ -15,9 +15,9 @@ import torch
 
 from export.families import ResNet
 from pxdbg_runtime import Generator
-from pxdbg_runtime.formats import how_made, opened_for_writing
-from pxdbg_runtime.model.builtin_models import artifacts_folder, find_graph
-from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, sealed
+from pxdbg_runtime.formats import describe_generation, open_writer
+from pxdbg_runtime.model.builtin_models import find_artifacts_folder, find_graph
+from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, append_card
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.model.card import ModelCard
 
-SHIPPED = artifacts_folder() / "resnet-float32.onnx"
+SHIPPED = find_artifacts_folder() / "resnet-float32.onnx"
 
 
 class Evil:
@@ -114,7 +114,7 @@ def with_card(**changes: object) -> Callable[[Path], None]:
             return json.dumps({**json.loads(shipped_card().to_json()), **changes})
 
     def make(path: Path) -> None:
-        path.write_bytes(sealed(bare_model().SerializeToString(), OtherCard()))  # type: ignore[arg-type]  # same method
+        path.write_bytes(append_card(bare_model().SerializeToString(), OtherCard()))  # type: ignore[arg-type]  # same method
 
     return make
 
@@ -136,7 +136,7 @@ def foreign_npz(path: Path) -> None:
 
 
 def no_digits(path: Path) -> None:
-    with opened_for_writing(path, how_made(Generator("resnet", seed=1), range(1))):
+    with open_writer(path, describe_generation(Generator("resnet", seed=1), range(1))):
         pass
 
 

@@ -129,7 +129,7 @@ def demonstration_export(folder: Path, family: str, seed: int) -> Export:
     checkpoint = save(model.state_dict(), folder / f"{family}-{seed}.pt")
     told: list[str] = []
     graph = export_checkpoint(
-        checkpoint, family, folder / "graphs", nature="demonstration", provenance="Random weights.", tell=told.append
+        checkpoint, family, folder / "graphs", nature="demonstration", provenance="Random weights.", log=told.append
     )
     return Export(family=family, model=model, checkpoint=checkpoint, graph=graph, told=tuple(told))
 

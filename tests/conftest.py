@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from hypothesis import settings
 
-from pxdbg_runtime.model.builtin_models import shipped_graphs
+from pxdbg_runtime.model.builtin_models import read_manifest
 from tests.conditions_server import ConditionsServer, serving
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
 
@@ -56,9 +56,9 @@ def server() -> Iterator[ConditionsServer]:
 @pytest.fixture
 def _manifest_read_anew() -> Iterator[None]:
     """Forget the manifest before and after a test that puts another in its place."""
-    shipped_graphs.cache_clear()
+    read_manifest.cache_clear()
     yield
-    shipped_graphs.cache_clear()
+    read_manifest.cache_clear()
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pxdbg_runtime.model.card import Draw, GraphInput, MadeWith, ModelCard, Parity
-from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file, sealed
+from pxdbg_runtime.model.card import Draw, GraphInput, ModelCard, PackageVersion, Parity
+from pxdbg_runtime.model.graph_file import GraphFile, append_card, read_graph_file
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ LATENT_CARD: Final = ModelCard(
     draws=(Draw(name="latent", shape=(N_SENSORS, 2)),),
     inputs=(GraphInput(name="z", role="latent", draw="latent"),),
     output="images",
-    gives="values",
+    output_kind="values",
     sensors=tuple(sensor.vxd_id for sensor in SENSORS),
     precision="float32",
     target="cpu",
@@ -73,7 +73,10 @@ LATENT_CARD: Final = ModelCard(
     cut=None,
     min_charge=1,
     checkpoint_sha256="0123456789abcdef" * 4,
-    made_with=(MadeWith(package="onnx", version=onnx.__version__), MadeWith(package="numpy", version=np.__version__)),
+    made_with=(
+        PackageVersion(package="onnx", version=onnx.__version__),
+        PackageVersion(package="numpy", version=np.__version__),
+    ),
     parity=parity_of(1.5e-6),
     fidelity=None,
     known_answers=None,
@@ -92,7 +95,7 @@ EVENT_WIDE_CARD: Final = ModelCard(
         GraphInput(name="e", role="event_latent", draw="mood"),
     ),
     output="pictures",
-    gives="values",
+    output_kind="values",
     sensors=LATENT_CARD.sensors,
     precision="float32",
     target="cpu",
@@ -219,5 +222,5 @@ def model_of(
 
 def written(path: Path, model: onnx.ModelProto, card: ModelCard) -> GraphFile:
     """Write a graph file and read it again."""
-    path.write_bytes(sealed(model.SerializeToString(), card))
+    path.write_bytes(append_card(model.SerializeToString(), card))
     return read_graph_file(path)

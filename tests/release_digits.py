@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.command_line import app
-from pxdbg_runtime.inference.cpu import this_cpu
-from pxdbg_runtime.model.builtin_models import artifacts_folder, shipped_graphs
-from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, read_graph_file, sealed
+from pxdbg_runtime.inference.cpu import detect_cpu
+from pxdbg_runtime.model.builtin_models import find_artifacts_folder, read_manifest
+from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, append_card, read_graph_file
 from tests.old_fused_sums import fuse_sums
 
 SEED: Final = 7
@@ -54,7 +54,7 @@ def compare_shipped(output: Path, reference: Path | None, n_events: int) -> bool
     """Generate events of each shipped graph, keep them, and compare them with those of a reference."""
     output.mkdir(parents=True, exist_ok=True)
     is_good = True
-    for listed in shipped_graphs():
+    for listed in read_manifest():
         generator = Generator(listed.name, precision=listed.precision, provider="cpu", seed=SEED, nintra=2)
         digits = Digits.concatenate(generator.stream(range(n_events)))
         file = f"{listed.name}-{listed.precision}.npy"
@@ -70,15 +70,15 @@ def check_commands() -> bool:
     """Run ``pxdbg check`` on the shipped graphs, which must pass, and on one that old releases compute wrongly."""
     passed = CliRunner().invoke(app, ["check"])
     print(passed.output)  # noqa: T201
-    is_wrong = release() <= LAST_WRONG_RELEASE and "avx512f" in this_cpu().features
-    path = artifacts_folder() / "resnet-float32.onnx"
+    is_wrong = release() <= LAST_WRONG_RELEASE and "avx512f" in detect_cpu().features
+    path = find_artifacts_folder() / "resnet-float32.onnx"
     model = onnx.load(path)
     for entry in list(model.metadata_props):
         if entry.key in (CARD_KEY, DIGEST_KEY):
             model.metadata_props.remove(entry)
     with tempfile.TemporaryDirectory() as folder:
         fused = Path(folder) / "fused-sums.onnx"
-        fused.write_bytes(sealed(fuse_sums(model).SerializeToString(), read_graph_file(path).card))
+        fused.write_bytes(append_card(fuse_sums(model).SerializeToString(), read_graph_file(path).card))
         found = CliRunner().invoke(app, ["check", str(fused)])
     print(found.output)  # noqa: T201
     message = f"onnxruntime {onnxruntime.__version__} computes the float32 graph {fused} wrongly on this machine"

@@ -17,7 +17,7 @@ from pxdbg_runtime.limits.address_space import (
     check_room,
     check_room_for_events,
     explain_memory_failure,
-    limit_bytes,
+    read_address_space_limit,
     report_memory_errors,
 )
 from pxdbg_runtime.optional_imports import require
@@ -121,7 +121,7 @@ print(os.environ["OPENBLAS_NUM_THREADS"], os.environ.get("ARROW_DEFAULT_MEMORY_P
 
 
 def test_the_message_tells_what_is_needed_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(address_space, "limit_bytes", lambda: 10**9)
+    monkeypatch.setattr(address_space, "read_address_space_limit", lambda: 10**9)
     monkeypatch.setattr(address_space, "_in_use_bytes", lambda: 2 * 10**8)
     message = (
         r"^A test needs about 1,152,921,504,607 MB of address space more than the 200 MB in use, 1,152,921,504,807 MB in "
@@ -135,7 +135,7 @@ def test_the_message_tells_what_is_needed_in_all(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_message_says_less_where_less_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(address_space, "limit_bytes", lambda: None)
+    monkeypatch.setattr(address_space, "read_address_space_limit", lambda: None)
     message = r"^A test needs about .* MB of address space more than this system grants: free memory, or raise its limits \(ulimit -d, ulimit -v\)\.$"
     with pytest.raises(MemoryLimitError, match=message):
         check_room(2**80, "A test")
@@ -187,8 +187,8 @@ def raise_memory_error(error: MemoryError) -> None:
 def test_memory_errors_become_ours_with_the_limits_of_the_job(
     monkeypatch: pytest.MonkeyPatch, text: str, reason: str
 ) -> None:
-    monkeypatch.setattr(address_space, "limit_bytes", lambda: 2 * 10**9)
-    monkeypatch.setattr(address_space, "memory_limit_bytes", lambda: 3 * 10**9)
+    monkeypatch.setattr(address_space, "read_address_space_limit", lambda: 2 * 10**9)
+    monkeypatch.setattr(address_space, "read_memory_limit", lambda: 3 * 10**9)
     message = (
         rf"^There is not enough memory: {reason}\. The limits of this job are: address space \(ulimit -v\) 2,000 MB and "
         r"cgroup's memory 3,000 MB\. Take more memory, or a smaller batch_size\.$"
@@ -208,7 +208,7 @@ def test_other_failures_of_onnx_runtime_are_not_of_memory() -> None:
 
 def test_the_limit_is_the_soft_one() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    assert limit_bytes() == (None if soft == resource.RLIM_INFINITY else soft)
+    assert read_address_space_limit() == (None if soft == resource.RLIM_INFINITY else soft)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ def test_few_threads_are_started_to_find_out_whether_they_are_limited(
         tried.append(wanted)
         return min(wanted, n_startable)
 
-    monkeypatch.setattr(address_space, "limit_bytes", lambda: None)
-    monkeypatch.setattr(address_space, "process_limit", lambda: n_processes)
+    monkeypatch.setattr(address_space, "read_address_space_limit", lambda: None)
+    monkeypatch.setattr(address_space, "read_process_limit", lambda: n_processes)
     monkeypatch.setattr(address_space, "count_startable_threads", start)
     monkeypatch.setattr(os, "cpu_count", lambda: n_cpus)
     assert address_space._is_limited.__wrapped__() is is_limited

@@ -16,13 +16,14 @@ from typing import Final
 import pytest
 
 from pxdbg_runtime.errors import GraphFileError, OutputError
-from pxdbg_runtime.formats import atomic_write, output_path
+from pxdbg_runtime.formats import atomic_write as writing_module
+from pxdbg_runtime.formats import output_path
 from pxdbg_runtime.formats.atomic_write import (
+    atomic_write,
     check_target,
     open_partial,
     record_writes,
     report_file_errors,
-    written_whole,
 )
 from pxdbg_runtime.formats.file_locks import lock
 from tests.isolation import file_size_limited, run_isolated
@@ -33,8 +34,8 @@ NOBODY: Final = 65534
 WRITER: Final = """
 import sys, time
 from pathlib import Path
-from pxdbg_runtime.formats.atomic_write import written_whole
-with written_whole(Path(sys.argv[1])) as partial:
+from pxdbg_runtime.formats.atomic_write import atomic_write
+with atomic_write(Path(sys.argv[1])) as partial:
     partial.write_text(sys.argv[2])
     print("half", flush=True)
     sys.stdin.readline()
@@ -61,12 +62,12 @@ def names_in(folder: Path) -> list[str]:
 
 
 def write(target: Path, content: str = "whole") -> None:
-    with written_whole(target) as partial:
+    with atomic_write(target) as partial:
         partial.write_text(content)
 
 
 def write_half(target: Path, error: BaseException) -> None:
-    with written_whole(target) as partial:
+    with atomic_write(target) as partial:
         partial.write_bytes(b"half")
         raise error
 
@@ -90,7 +91,7 @@ def mode_of(path: Path) -> int:
 
 def test_a_new_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "digits.npz"
-    with written_whole(target) as partial:
+    with atomic_write(target) as partial:
         assert partial.parent == tmp_path
         assert not target.exists()
         partial.write_bytes(b"whole")
@@ -102,7 +103,7 @@ def test_a_new_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "digits.npz"
     target.write_bytes(b"older")
-    with written_whole(target) as partial:
+    with atomic_write(target) as partial:
         partial.write_bytes(b"newer")
         assert target.read_bytes() == b"older"
     assert target.read_bytes() == b"newer"
@@ -121,7 +122,7 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path: Path, error:
 def test_a_full_disk_is_an_output_error_that_names_the_target(tmp_path: Path) -> None:
     target = tmp_path / "digits.npz"
     message = r"digits\.npz cannot be written: No space left on device\."
-    with pytest.raises(OutputError, match=message) as caught, written_whole(target):
+    with pytest.raises(OutputError, match=message) as caught, atomic_write(target):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.path == target
     assert isinstance(caught.value, OSError)
@@ -144,17 +145,17 @@ def test_only_the_files_own_errors_are_blamed_on_it(tmp_path: Path) -> None:
 
 def test_errors_of_this_package_go_through_unchanged(tmp_path: Path) -> None:
     first = OutputError(tmp_path, "the first reason")
-    with pytest.raises(OutputError, match=r"^the first reason$") as caught, written_whole(tmp_path / "x"):
+    with pytest.raises(OutputError, match=r"^the first reason$") as caught, atomic_write(tmp_path / "x"):
         raise first
     assert caught.value is first
-    with pytest.raises(GraphFileError, match=r"^no graph$"), written_whole(tmp_path / "x"):
+    with pytest.raises(GraphFileError, match=r"^no graph$"), atomic_write(tmp_path / "x"):
         raise GraphFileError(tmp_path, "no graph")
     assert names_in(tmp_path) == []
 
 
 def test_a_folder_is_no_target(tmp_path: Path) -> None:
     message = "is a folder: expected the name of a file to write"
-    with pytest.raises(OutputError, match=message), written_whole(tmp_path):
+    with pytest.raises(OutputError, match=message), atomic_write(tmp_path):
         pytest.fail("there is nothing to write to")
     assert names_in(tmp_path) == []
 
@@ -169,7 +170,7 @@ def test_a_folder_is_no_target(tmp_path: Path) -> None:
 )
 def test_a_target_that_cannot_be_is_an_output_error(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=rf"cannot be written: {reason}\.") as caught, written_whole(tmp_path / name):
+    with pytest.raises(OutputError, match=rf"cannot be written: {reason}\.") as caught, atomic_write(tmp_path / name):
         pytest.fail("there is nothing to write to")
     assert caught.value.path == tmp_path / name
     with pytest.raises(OutputError, match=rf"cannot be written: {reason}\."):
@@ -180,7 +181,7 @@ def test_a_target_that_cannot_be_is_an_output_error(tmp_path: Path, name: str, r
 def test_a_partial_file_that_was_taken_away_is_an_output_error(tmp_path: Path) -> None:
     target = tmp_path / "digits.npz"
     message = r"cannot be written: No such file or directory"
-    with pytest.raises(OutputError, match=message), written_whole(target) as partial:
+    with pytest.raises(OutputError, match=message), atomic_write(target) as partial:
         partial.unlink()
     assert names_in(tmp_path) == []
 
@@ -189,7 +190,7 @@ def test_a_partial_file_that_was_taken_away_is_an_output_error(tmp_path: Path) -
 def test_a_temporary_file_is_named_after_its_target(tmp_path: Path, name: str) -> None:
     """Also where the name is as long as the file system allows."""
     target = tmp_path / name
-    with written_whole(target) as partial:
+    with atomic_write(target) as partial:
         assert partial.name.startswith(f".{name[:10]}")
         assert partial.name.endswith(".partial")
         assert names_in(tmp_path) == [partial.name]
@@ -223,9 +224,9 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
 
 def test_two_writers_at_once_do_not_harm_each_other(tmp_path: Path) -> None:
     target = tmp_path / ("x" * 251 + ".npz")
-    with written_whole(target) as first:
+    with atomic_write(target) as first:
         first.write_bytes(b"first")
-        with written_whole(target) as second:
+        with atomic_write(target) as second:
             second.write_bytes(b"second")
             check_target(target)
         assert target.read_bytes() == b"second"
@@ -262,9 +263,9 @@ def test_a_new_file_that_another_process_takes_for_a_leftover_gets_another_name(
             taken.append((path, other))
         return lock(descriptor)
 
-    monkeypatch.setattr(atomic_write, "lock", lock_after_another)
+    monkeypatch.setattr(writing_module, "lock", lock_after_another)
     target = tmp_path / "bg.npz"
-    with written_whole(target) as partial:
+    with atomic_write(target) as partial:
         path, other = taken[0]
         path.unlink()
         os.close(other)
@@ -286,7 +287,7 @@ def test_where_there_are_no_locks_nothing_is_taken_for_a_leftover(
 ) -> None:
     target = tmp_path / "bg.npz"
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    with written_whole(target) as first:
+    with atomic_write(target) as first:
         first.write_bytes(b"first")
         write(target, "second")
         assert first.exists()
@@ -304,7 +305,7 @@ def test_links_are_written_through(tmp_path: Path) -> None:
     dangling.symlink_to("eos/new.parquet")
     for each in (link, chain, dangling):
         check_target(each)
-        with written_whole(each) as partial:
+        with atomic_write(each) as partial:
             assert partial.parent == tmp_path / "eos"
             partial.write_text(each.name)
         assert each.is_symlink()
@@ -427,7 +428,7 @@ def test_the_mode_of_an_older_file_is_kept(tmp_path: Path) -> None:
         assert mode_of(target) == 0o640  # a new file has the umask's
         for mode in (0o660, 0o600, 0o444, 0o664):
             target.chmod(mode)
-            with written_whole(target) as partial:
+            with atomic_write(target) as partial:
                 assert mode_of(partial) == 0o600  # nobody sees half a file who may not see the whole
                 partial.write_text("whole")
             assert mode_of(target) == mode

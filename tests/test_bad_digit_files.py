@@ -66,7 +66,7 @@ def test_plain_tools_write_what_is_read(tmp_path: Path, suffix: str) -> None:
     """The other tests change one thing of this file, which is sound."""
     content = read_digits(write_plainly(tmp_path / f"plain{suffix}", COLUMNS, json.dumps(METADATA)))
     assert content.digits == SAMPLE
-    assert content.how_made == HOW
+    assert content.describe_generation == HOW
 
 
 @each_suffix

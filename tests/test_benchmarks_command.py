@@ -187,7 +187,7 @@ def test_a_result_without_a_place_is_exit_code_1_before_any_work(tmp_path: Path)
 
 
 def workspace(folder: Path, told: list[str], **checkpoints: Path) -> Workspace:
-    return Workspace(folder=folder, checkpoints=checkpoints, tell=told.append)
+    return Workspace(folder=folder, checkpoints=checkpoints, log=told.append)
 
 
 @pytest.fixture

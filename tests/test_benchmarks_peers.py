@@ -64,8 +64,8 @@ def flat_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
         return graph
 
     monkeypatch.setattr(Workspace, "graph", give)
-    workspace = Workspace(folder=tmp_path, checkpoints={"resnet": path}, tell=lambda _: None)
-    return Plan(families=("resnet",), rounds=2, quick=True, workspace=workspace, tell=lambda _: None)
+    workspace = Workspace(folder=tmp_path, checkpoints={"resnet": path}, log=lambda _: None)
+    return Plan(families=("resnet",), rounds=2, quick=True, workspace=workspace, log=lambda _: None)
 
 
 def rows(family: str, seconds: Mapping[str, tuple[float, ...]]) -> tuple[Measurement, ...]:

@@ -167,7 +167,7 @@ def test_the_command_that_diagnoses_it_says_so(name: str, tmp_path: Path) -> Non
 def test_what_pip_knows_is_said(
     monkeypatch: pytest.MonkeyPatch, wheels: dict[str, str], found: str, extra: str
 ) -> None:
-    monkeypatch.setattr(providers, "onnxruntime_wheels", lambda: wheels)
+    monkeypatch.setattr(providers, "find_onnxruntime_wheels", lambda: wheels)
     monkeypatch.delattr(onnxruntime, "InferenceSession")
     with pytest.raises(BrokenPackageError, match=rf"lacks InferenceSession\. {re.escape(found)} Install it") as caught:
         providers.import_onnxruntime()
@@ -177,7 +177,7 @@ def test_what_pip_knows_is_said(
 
 
 def test_an_old_gpu_wheel_is_upgraded_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "onnxruntime_wheels", lambda: {"onnxruntime-gpu": "1.18.1"})
+    monkeypatch.setattr(providers, "find_onnxruntime_wheels", lambda: {"onnxruntime-gpu": "1.18.1"})
     monkeypatch.setattr(onnxruntime, "__version__", "1.18.1")
     with pytest.raises(
         BrokenPackageError, match=r"1\.18\.1 is too old: .*: pip install -U 'onnxruntime-gpu>=1\.21'\.$"

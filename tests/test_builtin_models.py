@@ -26,14 +26,14 @@ from pxdbg_runtime.inference.cpu import Cpu
 from pxdbg_runtime.model import builtin_models
 from pxdbg_runtime.model.builtin_models import (
     MANIFEST_NAME,
-    ShippedGraph,
-    artifacts_folder,
+    BuiltinGraph,
+    find_artifacts_folder,
     find_graph,
-    manifest_text,
-    shipped_graphs,
+    format_manifest,
+    read_manifest,
 )
 from pxdbg_runtime.model.card import Fidelity
-from pxdbg_runtime.model.graph_file import sealed
+from pxdbg_runtime.model.graph_file import append_card
 from tests.graphs import LATENT_CARD, THRESHOLDS, latent_model, written
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 FILE: Final = "tiny-float32.onnx"
 
 
-def line_of(path: Path, name: str = "tiny") -> ShippedGraph:
+def line_of(path: Path, name: str = "tiny") -> BuiltinGraph:
     """Make the manifest's line of a file."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    return ShippedGraph(name=name, precision="float32", target="cpu", file=path.name, size=len(content), sha256=digest)
+    return BuiltinGraph(name=name, precision="float32", target="cpu", file=path.name, size=len(content), sha256=digest)
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def folder(
     made = tmp_path / "artifacts"
     made.mkdir()
     shutil.copy(latent_graph.path, made / FILE)
-    (made / MANIFEST_NAME).write_text(manifest_text((line_of(made / FILE),)))
-    monkeypatch.setattr(builtin_models, "artifacts_folder", lambda: made)
+    (made / MANIFEST_NAME).write_text(format_manifest((line_of(made / FILE),)))
+    monkeypatch.setattr(builtin_models, "find_artifacts_folder", lambda: made)
     return made
 
 
@@ -75,37 +75,37 @@ def rewrite(folder: Path, **changes: str | int) -> None:
 
 
 def test_the_manifest_of_the_package_agrees_with_its_files() -> None:
-    listed = shipped_graphs()
+    listed = read_manifest()
     assert {graph.name for graph in listed} >= {"resnet"}
     assert len({(graph.name, graph.precision, graph.target) for graph in listed}) == len(listed)
     for graph in listed:
-        content = (artifacts_folder() / graph.file).read_bytes()
+        content = (find_artifacts_folder() / graph.file).read_bytes()
         assert len(content) == graph.size
         assert hashlib.sha256(content).hexdigest() == graph.sha256
-    assert {path.name for path in artifacts_folder().glob("*.onnx")} == {graph.file for graph in listed}
+    assert {path.name for path in find_artifacts_folder().glob("*.onnx")} == {graph.file for graph in listed}
 
 
 def test_the_cards_of_the_package_agree_with_the_manifest() -> None:
-    for listed in shipped_graphs():
+    for listed in read_manifest():
         graph = find_graph(listed.name, listed.precision, listed.target)
         assert (graph.card.name, graph.card.precision) == (listed.name, listed.precision)
         assert graph.card.target == listed.target
         assert (graph.sha256, graph.size) == (listed.sha256, listed.size)
-        assert graph.path.parent == artifacts_folder()
+        assert graph.path.parent == find_artifacts_folder()
         moved = np.abs(np.array(graph.card.thresholds) - THRESHOLDS)[graph.card.min_charge - 1 :]
         assert moved.max() < (1e-6 if graph.card.precision == "float32" else 0.05)
 
 
 def test_the_folder_lies_in_the_package_or_beside_it() -> None:
     package = Path(pxdbg_runtime.__file__).resolve().parent
-    assert artifacts_folder() in (package / "artifacts", package.parent / "artifacts")
+    assert find_artifacts_folder() in (package / "artifacts", package.parent / "artifacts")
 
 
 def test_the_folder_in_an_installed_package_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builtin_models, "__file__", str(tmp_path / "pxdbg_runtime" / "builtin_models.py"))
-    assert artifacts_folder() == tmp_path / "artifacts"
+    monkeypatch.setattr(builtin_models, "__file__", str(tmp_path / "pxdbg_runtime" / "model" / "builtin_models.py"))
+    assert find_artifacts_folder() == tmp_path / "artifacts"
     (tmp_path / "pxdbg_runtime" / "artifacts").mkdir(parents=True)
-    assert artifacts_folder() == tmp_path / "pxdbg_runtime" / "artifacts"
+    assert find_artifacts_folder() == tmp_path / "pxdbg_runtime" / "artifacts"
 
 
 def test_a_model_is_found_by_its_name(folder: Path) -> None:
@@ -146,7 +146,7 @@ def add_graph(
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest["graphs"].append(dataclasses.asdict(line))
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    shipped_graphs.cache_clear()
+    read_manifest.cache_clear()
     return path.name
 
 
@@ -156,7 +156,7 @@ def test_int8_is_taken_whatever_the_cpu_has(
 ) -> None:
     some = Cpu(name="Some CPU", dot_products=dot_products, features=frozenset(dot_products))
     for module in (cpu, session):
-        monkeypatch.setattr(module, "this_cpu", lambda: some)
+        monkeypatch.setattr(module, "detect_cpu", lambda: some)
     int8 = add_graph(folder, "int8", "cpu")
     assert find_graph("tiny", None).path.name == int8
     assert find_graph("tiny", "float32").path.name == FILE
@@ -191,7 +191,7 @@ def test_what_is_alone_is_taken_whatever_it_is(folder: Path) -> None:
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest["graphs"] = manifest["graphs"][1:]
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    shipped_graphs.cache_clear()
+    read_manifest.cache_clear()
     assert find_graph("tiny", None).card.precision == "int8"
 
 
@@ -271,7 +271,7 @@ def test_a_damaged_file_of_the_right_size(folder: Path) -> None:
 
 def test_a_foreign_file_that_the_manifest_lists(folder: Path) -> None:
     (folder / FILE).write_bytes(latent_model().SerializeToString())
-    (folder / MANIFEST_NAME).write_text(manifest_text((line_of(folder / FILE),)))
+    (folder / MANIFEST_NAME).write_text(format_manifest((line_of(folder / FILE),)))
     with pytest.raises(GraphFileError, match="is an ONNX file without a model card"):
         find_graph("tiny", None)
 
@@ -304,7 +304,7 @@ def test_a_broken_manifest(folder: Path, content: str | bytes, message: str) -> 
 def test_a_manifest_with_a_wrong_field(folder: Path, field: str, value: str | int) -> None:
     rewrite(folder, **{field: value})
     with pytest.raises(ManifestError, match=rf"graphs\[0\]\.{field} must be "):
-        shipped_graphs()
+        read_manifest()
 
 
 @pytest.mark.parametrize("field", ["name", "precision", "file", "size", "sha256"])
@@ -313,7 +313,7 @@ def test_a_manifest_without_a_field(folder: Path, field: str) -> None:
     del manifest["graphs"][0][field]
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     with pytest.raises(ManifestError, match=rf"it lacks the field graphs\[0\]\.{field}\."):
-        shipped_graphs()
+        read_manifest()
 
 
 def test_no_manifest_at_all(folder: Path) -> None:
@@ -352,12 +352,12 @@ def test_a_card_error_of_a_given_file_names_the_file(tmp_path: Path) -> None:
             return '{"schema": 7}'
 
     path = tmp_path / "older.onnx"
-    path.write_bytes(sealed(latent_model().SerializeToString(), OlderCard()))  # type: ignore[arg-type]  # same method
+    path.write_bytes(append_card(latent_model().SerializeToString(), OlderCard()))  # type: ignore[arg-type]  # same method
     with pytest.raises(CardError, match=r"older\.onnx: The model card is not valid: it has schema 7"):
         find_graph(path, None)
 
 
 def test_the_manifest_is_read_once(folder: Path) -> None:
-    first = shipped_graphs()
+    first = read_manifest()
     (folder / MANIFEST_NAME).unlink()
-    assert shipped_graphs() is first
+    assert read_manifest() is first

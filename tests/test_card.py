@@ -23,7 +23,7 @@ INT8_CARD: Final = dataclasses.replace(
     LATENT_CARD, name="tiny-int8", precision="int8", weight_bits=7, passes=(), fidelity=FIDELITY
 )
 CUDA_CARD: Final = dataclasses.replace(
-    LATENT_CARD, name="tiny-cuda", precision="float16", target="cuda", gives="charges", fidelity=FIDELITY
+    LATENT_CARD, name="tiny-cuda", precision="float16", target="cuda", output_kind="charges", fidelity=FIDELITY
 )
 
 
@@ -43,7 +43,7 @@ def test_json_holds_the_schema_and_every_field() -> None:
     assert values["draws"] == [{"name": "latent", "shape": [40, 2]}, {"name": "mood", "shape": [40, 3]}]
     assert values["inputs"][0] == {"name": "number", "role": "sensor", "draw": None}
     assert values["cut"] == -0.26
-    assert (values["gives"], values["target"], values["weight_bits"]) == ("values", "cpu", None)
+    assert (values["output_kind"], values["target"], values["weight_bits"]) == ("values", "cpu", None)
     assert (values["passes"], values["fidelity"]) == (["fold batch norms"], None)
 
 

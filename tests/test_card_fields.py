@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pxdbg_runtime.errors import CardError, JsonFieldError
 from pxdbg_runtime.json_fields import Fields, NumberRange
-from pxdbg_runtime.model.card import Draw, Fidelity, GraphInput, MadeWith, ModelCard, Parity
+from pxdbg_runtime.model.card import Draw, Fidelity, GraphInput, ModelCard, PackageVersion, Parity
 from pxdbg_runtime.model.known_answers import KnownAnswers, KnownImage
 from tests.graphs import EVENT_WIDE_CARD
 
@@ -52,7 +52,7 @@ NESTED: Final[dict[Path, type]] = {
     ("fidelity",): Fidelity,
     ("draws", 1): Draw,
     ("inputs", 0): GraphInput,
-    ("made_with", 1): MadeWith,
+    ("made_with", 1): PackageVersion,
     ("known_answers",): KnownAnswers,
     ("known_answers", "images", 1): KnownImage,
 }
@@ -80,7 +80,7 @@ WRONG: Final[dict[Path, tuple[str, list[Json]]]] = {
     ("inputs", 1, "role"): ("one of latent, sensor, event_latent", [*NOT_TEXT, "noise"]),
     ("inputs", 1, "draw"): ("text", [1, True, [], {}, ""]),
     ("output",): ("text", NOT_TEXT),
-    ("gives",): ("one of values, charges", [*NOT_TEXT, "Values", "digits"]),
+    ("output_kind",): ("one of values, charges", [*NOT_TEXT, "Values", "digits"]),
     ("sensors",): ("a list", [None, 1, "x", {}, ["8480"], [8480.0], [True]]),
     ("precision",): ("one of float32, float16, int8", [*NOT_TEXT, "float64", "auto"]),
     ("target",): ("one of cpu, cuda", [*NOT_TEXT, "CPU", "rocm", "auto"]),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pxdbg_runtime.limits.cgroups import cpu_quota, memory_limit_bytes
+from pxdbg_runtime.limits.cgroups import read_cpu_quota, read_memory_limit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,5 +67,5 @@ def test_the_least_of_all_groups_above_counts(
     tmp_path: Path, files: dict[str, str], quota: float | None, limit: int | None
 ) -> None:
     mounts, membership = write(tmp_path, files)
-    assert cpu_quota(mounts, membership) == quota
-    assert memory_limit_bytes(mounts, membership) == limit
+    assert read_cpu_quota(mounts, membership) == quota
+    assert read_memory_limit(mounts, membership) == limit

@@ -77,7 +77,7 @@ def test_folded_weights_give_the_outputs_of_the_normed_model(
     assert stored in state
     told: list[str] = []
     path = save({"epoch": 3, "g": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "generator.pt")
-    found = load_checkpoint(path, "small", tell=told.append)
+    found = load_checkpoint(path, "small", log=told.append)
     require_equal_outputs(model, found)
     assert told == ["took the state dict at g.module", "folded spectral or weight norm into 3 weights"]
     assert all(not isinstance(layer, parametrize.ParametrizationList) for layer in found.modules())

@@ -58,7 +58,7 @@ def require_found(
 ) -> None:
     """Require that the weights of a model are found in a file, and that it is said where."""
     told: list[str] = []
-    found = load_checkpoint(save(content, folder / "generator.pt"), "small", wrapper=weights, tell=told.append)
+    found = load_checkpoint(save(content, folder / "generator.pt"), "small", wrapper=weights, log=told.append)
     for key, value in model.state_dict().items():
         if not key.endswith("num_batches_tracked"):
             assert torch.equal(found.state_dict()[key], value), key

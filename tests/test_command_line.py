@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from pxdbg_runtime import Digits, Generator, __version__
 from pxdbg_runtime.command_line import app
-from pxdbg_runtime.formats import how_made, read_digits
+from pxdbg_runtime.formats import describe_generation, read_digits
 from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
 from tests.graphs import LATENT_CARD, event_wide_model, latent_model, written
 from tests.test_digit_files import each_suffix, names_in, origin_of
@@ -78,7 +78,7 @@ def test_the_file_holds_what_the_library_generates(tmp_path: Path, sparse_graph:
     assert len(expected) > 1_000
     content = read_digits(output)
     assert content.digits == expected
-    assert content.how_made == how_made(generator, range(5, 8))
+    assert content.describe_generation == describe_generation(generator, range(5, 8))
     assert result.stdout == f"wrote {output}: 3 events, {len(expected):,} digits\n"
     assert "sparse float32 on CPUExecutionProvider, seed 11, stream philox" in result.stderr
     assert "3/3" in result.stderr
@@ -110,7 +110,7 @@ def test_options_reach_the_library(
     generator = Generator(sparse_graph.path, **{"seed": 3, **arguments})
     content = read_digits(output)
     assert content.digits == generator.generate(0)
-    assert content.how_made == how_made(generator, range(1))
+    assert content.describe_generation == describe_generation(generator, range(1))
 
 
 def test_options_make_a_difference(sparse_graph: GraphFile) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime.inference.cpu import Cpu
-from pxdbg_runtime.model.builtin_models import find_graph, shipped_graphs
+from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 from pxdbg_runtime.plots import event_display
 from pxdbg_runtime.plots.summary import summarise
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
@@ -38,7 +38,7 @@ def test_models_lists_what_is_shipped() -> None:
     result = invoke("models")
     assert result.exit_code == 0
     assert result.stderr == ""
-    for listed in shipped_graphs():
+    for listed in read_manifest():
         card = find_graph(listed.name, listed.precision, listed.target).card
         row = row_of(result.stdout, listed.name, listed.precision)
         assert row[:4] == [listed.name, listed.precision, f"{listed.size / 1e6:.1f} MB", card.nature]
@@ -69,8 +69,8 @@ def test_providers_says_what_is_known_of_the_cpu(
 ) -> None:
     cpu = Cpu(name="Some CPU", dot_products=dot_products, features=frozenset())
     module = sys.modules["pxdbg_runtime.command_line.providers"]  # the package's attribute is the command
-    monkeypatch.setattr(module, "this_cpu", lambda: cpu)
-    monkeypatch.setattr(module, "provider_statuses", lambda _graph: ())
+    monkeypatch.setattr(module, "detect_cpu", lambda: cpu)
+    monkeypatch.setattr(module, "list_provider_statuses", lambda _graph: ())
     assert f"CPU: Some CPU; instructions for int8 (VNNI): {expected}\n" in invoke("providers").stdout
 
 

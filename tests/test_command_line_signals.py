@@ -21,11 +21,11 @@ from export.__main__ import app as export_app
 from export.payload import app as payload_app
 from pxdbg_runtime.command_line import app as pxdbg_app
 from pxdbg_runtime.command_line import signals
-from pxdbg_runtime.command_line.console import failures_reported
+from pxdbg_runtime.command_line.console import report_failures
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import InferenceError
-from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.formats.atomic_write import atomic_write
 from tests.graphs import LATENT_CARD, latent_model, written
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ app(prog_name="pxdbg")
 TOOL: Final = """
 import atexit, sys, time
 from pathlib import Path
-from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.command_line.program import Program
 
 app = Program(name="tool", add_completion=False)
@@ -59,7 +59,7 @@ def work(path: Path, phase: str) -> None:
     if phase == "shutdown":
         atexit.register(lambda: time.sleep(1))
         atexit.register(lambda: print("ready", flush=True))
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         try:
             partial.write_text("half")
             if phase == "clean-up":
@@ -209,7 +209,7 @@ def test_an_error_on_the_way_out_does_not_hide_the_signal(
     """ONNX Runtime reports a run that was ended as a failure."""
 
     def command() -> None:
-        with failures_reported(), written_whole(tmp_path / "x"):
+        with report_failures(), atomic_write(tmp_path / "x"):
             try:
                 signal.raise_signal(getattr(signal, name))
             finally:
@@ -226,9 +226,9 @@ def test_an_error_on_the_way_out_does_not_hide_the_signal(
 def test_what_had_been_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
         for name in ("a.txt", "b.txt"):
-            with written_whole(tmp_path / name) as partial:
+            with atomic_write(tmp_path / name) as partial:
                 partial.write_text("whole")
-        with written_whole(tmp_path / "c.txt"):
+        with atomic_write(tmp_path / "c.txt"):
             signal.raise_signal(signal.SIGTERM)
 
     assert exit_code(command) == 143

@@ -44,7 +44,7 @@ def test_a_payload_is_found_downloaded_and_described(server: ConditionsServer, t
         experiment=1003,
         run=2,
         limits=QUICK,
-        tell=told.append,
+        log=told.append,
         progress=lambda *numbers: came.append(numbers),
     )
     assert found.path == tmp_path / "new" / "cache" / PLACE
@@ -106,7 +106,7 @@ def test_other_payloads_of_the_cache_and_the_tag_are_left_alone(server: Conditio
 def test_a_state_other_than_published_is_said(server: ConditionsServer, tmp_path: Path) -> None:
     server.steps["tag"] = [said({"globalTagStatus": {"name": "OPEN"}})]
     told: list[str] = []
-    found = fetch_payload(NAME, TAG, servers=(server.url,), cache=tmp_path, limits=QUICK, tell=told.append)
+    found = fetch_payload(NAME, TAG, servers=(server.url,), cache=tmp_path, limits=QUICK, log=told.append)
     assert told[0].startswith(f"global tag {TAG} is OPEN, not PUBLISHED, so it may change: ")
     assert f"of the global tag {TAG} (OPEN)" in found.provenance
 

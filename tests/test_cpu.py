@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pxdbg_runtime.inference.cpu import Cpu, this_cpu
+from pxdbg_runtime.inference.cpu import Cpu, detect_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,19 +49,19 @@ def test_the_first_processor_is_read(
 ) -> None:
     path = tmp_path / "cpuinfo"
     path.write_text(text)
-    cpu = this_cpu(path)
+    cpu = detect_cpu(path)
     assert cpu.dot_products == dot_products
     assert cpu.has_dot_products == bool(dot_products)
     assert cpu.name == name if name else cpu.name
 
 
 def test_a_system_without_the_file_is_known_by_name_alone(tmp_path: Path) -> None:
-    cpu = this_cpu(tmp_path / "gone")
+    cpu = detect_cpu(tmp_path / "gone")
     assert cpu == Cpu(name=cpu.name, dot_products=None, features=frozenset())
 
 
 def test_this_machine_has_a_name() -> None:
-    assert this_cpu().name
+    assert detect_cpu().name
 
 
 def test_macos_is_asked_for_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_macos_is_asked_for_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(subprocess, "run", run)
-    assert this_cpu(tmp_path / "of macOS").name == "Apple M3"
+    assert detect_cpu(tmp_path / "of macOS").name == "Apple M3"
 
 
 def test_windows_is_asked_for_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_windows_is_asked_for_the_name(tmp_path: Path, monkeypatch: pytest.Monke
     )
     monkeypatch.setattr(platform, "system", lambda: "Windows")
     monkeypatch.setitem(sys.modules, "winreg", registry)
-    assert this_cpu(tmp_path / "of Windows").name == "Some CPU of ProcessorNameString"
+    assert detect_cpu(tmp_path / "of Windows").name == "Some CPU of ProcessorNameString"
 
 
 @pytest.mark.parametrize("system", ["Darwin", "Windows", "FreeBSD"])
@@ -99,4 +99,4 @@ def test_a_system_that_does_not_answer_leaves_the_architecture(
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(subprocess, "run", fail)
     monkeypatch.setitem(sys.modules, "winreg", None)
-    assert this_cpu(tmp_path / f"of {system}").name == platform.machine()
+    assert detect_cpu(tmp_path / f"of {system}").name == platform.machine()

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from pxdbg_runtime.formats import SUFFIXES, event_reader, opened_for_writing, read_digits
+from pxdbg_runtime.formats import SUFFIXES, open_events, open_writer, read_digits
 from pxdbg_runtime.formats.parquet import ParquetSource
 from tests.test_bad_digit_files import COLUMNS, METADATA, NOT_OURS, require_refusal, write_plainly
 from tests.test_command_line import invoke, require_failure
@@ -194,8 +194,8 @@ def test_events_that_go_beyond_the_last_number(tmp_path: Path, suffix: str) -> N
 def test_events_that_are_not_believed(tmp_path: Path, suffix: str) -> None:
     """A million events of which two have a digit: those that can be seen are counted, and memory is taken for them."""
     path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, replace(HOW, events=1_000_000).to_json())
-    reader = event_reader(path)
-    assert (reader.how_made, reader.n_events) == (None, 2)
+    reader = open_events(path)
+    assert (reader.describe_generation, reader.n_events) == (None, 2)
     assert reader.remark == "its metadata tell of 1,000,000 events, but it holds digits of 2"
     assert len(list(reader)) == 2
 
@@ -264,11 +264,11 @@ def test_memory_does_not_grow_with_the_events(tmp_path: Path, suffix: str, n_eve
     event = random_digits(np.random.default_rng(1), 100_000, 0)
     path = tmp_path / f"bg{suffix}"
     memory = Memory()
-    with opened_for_writing(path, replace(HOW, first_event=0, events=n_events)) as writer:
+    with open_writer(path, replace(HOW, first_event=0, events=n_events)) as writer:
         for number in range(n_events):
             writer.write(renumbered(event, number))
     written = memory.peak()
-    n_read = sum(len(digits) for digits in event_reader(path))
+    n_read = sum(len(digits) for digits in open_events(path))
     read = memory.peak()
     result = invoke("show", path)
     shown = memory.peak()
@@ -284,17 +284,17 @@ from pathlib import Path
 import numpy as np
 from dataclasses import replace
 from pxdbg_runtime import Digits
-from pxdbg_runtime.formats import event_reader, opened_for_writing
+from pxdbg_runtime.formats import open_events, open_writer
 from tests.test_digit_files import HOW, digits_of
 one = digits_of([(0, 8480, 1, 2, 9)])
 columns = {name: getattr(one, name) for name in ("sensor_id", "u_cell", "v_cell", "charge")}
 peaks = []
 for events in (1_000, 9_000):
     path = Path(sys.argv[1]) / f"{events}.parquet"
-    with opened_for_writing(path, replace(HOW, first_event=0, events=events)) as writer:
+    with open_writer(path, replace(HOW, first_event=0, events=events)) as writer:
         for event in range(events):
             writer.write(Digits(event=np.full(1, event), **columns))
-    for digits in event_reader(path):
+    for digits in open_events(path):
         assert len(digits) == 1
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(peaks[1] - peaks[0], path.stat().st_size)
@@ -319,5 +319,5 @@ def test_a_long_file_is_read_block_by_block(tmp_path: Path, suffix: str) -> None
     rng = np.random.default_rng(3)
     events = [random_digits(rng, n_hits, event) for event, n_hits in [(3, 10), (4, 600_000), (5, 0), (6, 300_000)]]
     path = write(tmp_path / f"bg{suffix}", events)
-    assert list(event_reader(path)) == events
-    assert max(map(len, event_reader(path).blocks())) <= 1 << 17
+    assert list(open_events(path)) == events
+    assert max(map(len, open_events(path).blocks())) <= 1 << 17

@@ -16,7 +16,7 @@ import pytest
 
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
-from pxdbg_runtime.formats import event_reader, read_digits
+from pxdbg_runtime.formats import open_events, read_digits
 from tests.test_bad_digit_files import COLUMNS, require_refusal, write_plainly
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_digit_files import HOW, SAMPLE, each_suffix, write
@@ -54,7 +54,7 @@ def test_the_digest_as_it_is_documented(tmp_path: Path, suffix: str) -> None:
 def test_a_file_is_checked_when_it_is_read(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"bg{suffix}", [SAMPLE])
     assert read_digits(path).is_checked
-    assert event_reader(path).is_checked
+    assert open_events(path).is_checked
     assert "digest: checked" in words(invoke("show", path).stdout)
 
 
@@ -62,8 +62,8 @@ def test_a_file_is_checked_when_it_is_read(tmp_path: Path, suffix: str) -> None:
 def test_files_of_older_releases_have_no_digest(tmp_path: Path, suffix: str) -> None:
     path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, HOW.to_json())
     content = read_digits(path)
-    assert (content.digits, content.how_made, content.is_checked) == (SAMPLE, HOW, False)
-    assert not event_reader(path).is_checked
+    assert (content.digits, content.describe_generation, content.is_checked) == (SAMPLE, HOW, False)
+    assert not open_events(path).is_checked
     assert "digest: not checked (an older release or another tool wrote the file)" in words(invoke("show", path).stdout)
 
 
@@ -90,7 +90,7 @@ def test_rows_that_differ_from_the_digest(tmp_path: Path) -> None:
         with_digest_of(path, source, changed)
         require_refusal(path, f"holds other rows than those that its digest was made of: {CHANGED}")
         with pytest.raises(DigitFileError, match="other rows"):
-            list(event_reader(path))
+            list(open_events(path))
         require_failure(invoke("show", path), 1, "other rows")
         require_failure(invoke("plot", path, "--output", tmp_path / "event.png"), 1, "other rows")
         assert not (tmp_path / "event.png").exists()
@@ -104,7 +104,7 @@ def test_an_edited_seed_of_parquet(tmp_path: Path) -> None:
     expected = f"has other metadata than those that its digest was made of: {CHANGED}"
     require_refusal(path, expected)
     with pytest.raises(DigitFileError, match=expected):
-        event_reader(path)
+        open_events(path)
     require_failure(invoke("show", path), 1, expected)
 
 
@@ -142,7 +142,9 @@ def test_a_flipped_bit_of_the_footer_is_an_error_or_changes_nothing(tmp_path: Pa
             n_found += 1
             continue
         n_read += 1
-        assert (found.digits, found.how_made, found.is_checked) == (SAMPLE, HOW, True), f"bit {bit} of byte {place}"
+        assert (found.digits, found.describe_generation, found.is_checked) == (SAMPLE, HOW, True), (
+            f"bit {bit} of byte {place}"
+        )
     # What changes nothing: names of other texts, statistics, Arrow's copy of the schema.
     assert n_found > 500
     assert n_found + n_read == -(-footer // 2)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pxdbg_runtime.errors import ImageError, MemoryLimitError, OutputError, PxdbgError, ThreadLimitError
-from pxdbg_runtime.formats import opened_for_writing, read_digits
+from pxdbg_runtime.formats import open_writer, read_digits
 from pxdbg_runtime.formats.npz import NpzSource
 from pxdbg_runtime.formats.parquet import ParquetSource
 from pxdbg_runtime.formats.sources import report_damage
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def write_half(path: Path, error: BaseException) -> None:
-    with opened_for_writing(path, HOW):
+    with open_writer(path, HOW):
         raise error
 
 
@@ -45,7 +45,7 @@ def test_an_interrupt_counts_and_not_that_the_file_cannot_be_closed(tmp_path: Pa
     with (
         file_size_limited(10),
         pytest.raises(OutputError, match=r"digits\.parquet cannot be written: .*File too large"),
-        opened_for_writing(path, HOW),
+        open_writer(path, HOW),
     ):
         pass
     assert names_in(tmp_path) == []

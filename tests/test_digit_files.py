@@ -25,11 +25,11 @@ from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.formats import (
     SUFFIXES,
-    HowMade,
+    Provenance,
     check_suffix,
-    event_reader,
-    how_made,
-    opened_for_writing,
+    describe_generation,
+    open_events,
+    open_writer,
     read_digits,
 )
 from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
@@ -43,7 +43,7 @@ CHECKOUT: Final = Path(__file__).resolve().parent.parent
 Hit = tuple[int, int, int, int, int]
 """Event, VxdID, u cell, v cell, charge."""
 
-HOW: Final = HowMade(
+HOW: Final = Provenance(
     model="tiny",
     nature="demonstration",
     provenance="Made for a test: größer.",
@@ -98,16 +98,16 @@ SAMPLE: Final = digits_of(
 """Digits of the events 3 and 5 of the four that HOW tells of; the limits of each column occur."""
 
 
-def write(path: Path, parts: Iterable[Digits], how: HowMade = HOW) -> Path:
-    with opened_for_writing(path, how) as writer:
+def write(path: Path, parts: Iterable[Digits], how: Provenance = HOW) -> Path:
+    with open_writer(path, how) as writer:
         for digits in parts:
             writer.write(digits)
     return path
 
 
-def origin_of(path: Path) -> HowMade:
+def origin_of(path: Path) -> Provenance:
     """Read how the digits of a file were made, which must be known."""
-    how = read_digits(path).how_made
+    how = read_digits(path).describe_generation
     assert how is not None
     return how
 
@@ -143,7 +143,7 @@ def test_what_is_written_is_read(
     path = write(tmp_path_factory.getbasetemp() / f"drawn{suffix}", map(digits_of, events), how)
     content = read_digits(path)
     assert content.digits.to_structured().tolist() == [hit for hits in events for hit in hits]
-    assert content.how_made == how
+    assert content.describe_generation == how
 
 
 @each_suffix
@@ -160,7 +160,7 @@ def test_many_digits_come_back(tmp_path: Path, suffix: str) -> None:
 def test_a_file_may_be_without_digits(tmp_path: Path, suffix: str, parts: list[Digits]) -> None:
     content = read_digits(write(tmp_path / f"none{suffix}", parts))
     assert content.digits == Digits.empty()
-    assert content.how_made == HOW
+    assert content.describe_generation == HOW
 
 
 @each_suffix
@@ -170,7 +170,7 @@ def test_extreme_numbers_come_back(tmp_path: Path, suffix: str, seed: int) -> No
     digits = digits_of([(MAX_EVENT, 8480, 1, 2, 255)])
     content = read_digits(write(tmp_path / f"extreme{suffix}", [digits], how))
     assert content.digits == digits
-    assert content.how_made == how
+    assert content.describe_generation == how
 
 
 def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_parquet_has_no_row_group_without_rows_and_no_column_with_gaps(tmp_path:
     # 666 events have a digit, and 128 of them share a row group.
     assert rows == [128] * 5 + [26]
     assert not any(field.nullable for field in pyarrow.parquet.read_schema(path))
-    assert list(event_reader(path)) == events
+    assert list(open_events(path)) == events
     none = write(tmp_path / "none.parquet", [Digits.empty()] * 4)
     assert pyarrow.parquet.read_metadata(none).num_row_groups == 0
 
@@ -212,7 +212,7 @@ def test_npz_as_numpy_sees_it(tmp_path: Path) -> None:
 
 def test_npz_waits_in_files_that_vanish(tmp_path: Path) -> None:
     """Nobody sees the temporary files, and a failure leaves none."""
-    with pytest.raises(Accident, match="half-way"), opened_for_writing(tmp_path / "bg.npz", HOW) as writer:  # noqa: PT012
+    with pytest.raises(Accident, match="half-way"), open_writer(tmp_path / "bg.npz", HOW) as writer:  # noqa: PT012
         writer.write(SAMPLE)
         assert [name for name in names_in(tmp_path) if not name.endswith(".partial")] == []
         message = "half-way"
@@ -233,7 +233,7 @@ def test_npz_waits_in_files_that_vanish(tmp_path: Path) -> None:
     ],
 )
 def test_what_would_not_be_read_is_not_written(
-    tmp_path: Path, suffix: str, parts: list[Digits], how: HowMade, expected: str
+    tmp_path: Path, suffix: str, parts: list[Digits], how: Provenance, expected: str
 ) -> None:
     with pytest.raises(ArgumentValueError, match=expected):
         write(tmp_path / f"bg{suffix}", parts, how)
@@ -252,7 +252,7 @@ def test_more_events_than_a_file_may_tell_of(tmp_path: Path, suffix: str) -> Non
 
 def test_how_made_describes_the_generator(latent_graph: GraphFile) -> None:
     generator = Generator(latent_graph.path, provider="cpu", seed=2, random_stream="torch", min_charge=9)
-    assert how_made(generator, range(5, 8)) == HowMade(
+    assert describe_generation(generator, range(5, 8)) == Provenance(
         model="tiny",
         nature="checkpoint",
         provenance="Made for a test.",
@@ -271,7 +271,7 @@ def test_how_made_describes_the_generator(latent_graph: GraphFile) -> None:
 @each_suffix
 def test_a_new_file_takes_the_place_of_the_old(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"digits{suffix}", [SAMPLE])
-    with opened_for_writing(path, HOW) as writer:
+    with open_writer(path, HOW) as writer:
         writer.write(SAMPLE.of_event(5))
         assert read_digits(path).digits == SAMPLE
     assert read_digits(path).digits == SAMPLE.of_event(5)
@@ -304,7 +304,7 @@ def test_a_folder_in_the_way(tmp_path: Path, suffix: str) -> None:
 def test_a_name_that_is_no_text(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / os.fsdecode(b"bg-\xff" + suffix.encode())
     assert read_digits(write(path, [SAMPLE])).digits == SAMPLE
-    assert list(event_reader(path))[:1] == [SAMPLE.of_event(3)]
+    assert list(open_events(path))[:1] == [SAMPLE.of_event(3)]
 
 
 @each_suffix
@@ -336,7 +336,7 @@ def test_a_failure_within_the_block_leaves_what_was_there(
     path = tmp_path / f"digits{suffix}"
     if is_there:
         write(path, [SAMPLE])
-    with pytest.raises(accident, match="in mid-write"), opened_for_writing(path, HOW) as writer:  # noqa: PT012
+    with pytest.raises(accident, match="in mid-write"), open_writer(path, HOW) as writer:  # noqa: PT012
         writer.write(SAMPLE.of_event(3))
         message = "in mid-write"
         raise accident(message)

@@ -236,7 +236,7 @@ def test_more_images_than_sensors_are_refused(n_images: int, first_sensor: int) 
 
 @pytest.mark.parametrize("min_charge", [None, 1, 7, 255])
 def test_images_of_charges_are_digits_as_they_stand(min_charge: int | None) -> None:
-    digitiser = Digitiser(dataclasses.replace(LATENT_CARD, gives="charges"), min_charge)
+    digitiser = Digitiser(dataclasses.replace(LATENT_CARD, output_kind="charges"), min_charge)
     charges = np.random.default_rng(3).integers(0, 256, (3, *SHAPE), dtype=np.uint8)
     charges[np.random.default_rng(4).random(charges.shape) < 0.9] = 0
     expected = np.where(charges >= (min_charge or 1), charges, 0)
@@ -250,6 +250,6 @@ def test_images_of_charges_are_digits_as_they_stand(min_charge: int | None) -> N
 
 
 def test_values_where_charges_are_due_are_refused() -> None:
-    digitiser = Digitiser(dataclasses.replace(LATENT_CARD, gives="charges"))
+    digitiser = Digitiser(dataclasses.replace(LATENT_CARD, output_kind="charges"))
     with pytest.raises(ImageError, match=r"must be uint8 of shape .* but are float32"):
         digitiser.digits(np.zeros((1, *SHAPE), dtype=np.float32))

@@ -11,7 +11,7 @@ import pytest
 
 from pxdbg_runtime import Digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
-from pxdbg_runtime.formats import SUFFIXES, event_reader, read_digits
+from pxdbg_runtime.formats import SUFFIXES, open_events, read_digits
 from tests.test_bad_digit_files import COLUMNS, METADATA, in_first, write_plainly
 from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, renumbered, write
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @each_suffix
 def test_each_event_comes_once_and_in_order(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"digits{suffix}", [SAMPLE.of_event(3), SAMPLE.of_event(5)])
-    reader = event_reader(path)
-    assert reader.how_made == HOW
+    reader = open_events(path)
+    assert reader.describe_generation == HOW
     assert reader.event_numbers.dtype == np.int64  # NumPy 1's default on Windows is int32
     for _again in range(2):
         assert list(reader) == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
@@ -34,7 +34,7 @@ def test_each_event_comes_once_and_in_order(tmp_path: Path, suffix: str) -> None
 def test_events_without_digits_come_too(tmp_path: Path, suffix: str, events: tuple[int, ...]) -> None:
     rng = np.random.default_rng(1)
     parts = {event: random_digits(rng, 50, event) for event in events}
-    read = list(event_reader(write(tmp_path / f"digits{suffix}", parts.values())))
+    read = list(open_events(write(tmp_path / f"digits{suffix}", parts.values())))
     assert read == [parts.get(event, Digits.empty()) for event in (3, 4, 5, 6)]
 
 
@@ -44,7 +44,7 @@ def test_row_groups_need_not_be_events(tmp_path: Path, size: int) -> None:
     table = pyarrow.parquet.read_table(path)
     other = tmp_path / "other.parquet"
     pyarrow.parquet.write_table(table, other, row_group_size=size)
-    read = list(event_reader(other))
+    read = list(open_events(other))
     assert read == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
     assert Digits.concatenate(read) == read_digits(other).digits
 
@@ -64,21 +64,21 @@ def test_what_is_no_digit_is_refused(tmp_path: Path, suffix: str, column: str, v
     assert METADATA["schema"] == 1
     path = write_plainly(tmp_path / f"digits{suffix}", in_first(column, value), text)
     with pytest.raises(DigitFileError, match=expected):
-        list(event_reader(path))
+        list(open_events(path))
 
 
 @each_suffix
 def test_what_cannot_be_opened(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"gone{suffix}"
     with pytest.raises(DigitFileError, match="cannot be read: No such file"):
-        event_reader(path)
+        open_events(path)
     path.write_bytes(b"PAR1 or not")
     with pytest.raises(DigitFileError, match="is not a file of digits written by pxdbg-runtime, or is damaged"):
-        event_reader(path)
+        open_events(path)
     with pytest.raises(DigitFileError, match="does not say how its digits were made"):
-        event_reader(write_plainly(path, COLUMNS, "{}"))
+        open_events(write_plainly(path, COLUMNS, "{}"))
     with pytest.raises(ArgumentValueError, match=r"must end in \.parquet or \.npz"):
-        event_reader(tmp_path / "digits.root")
+        open_events(tmp_path / "digits.root")
 
 
 def test_a_column_that_is_missing(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_column_that_is_missing(tmp_path: Path) -> None:
     for suffix in SUFFIXES:
         path = write_plainly(tmp_path / f"digits{suffix}", without, HOW.to_json())
         with pytest.raises(DigitFileError, match=r"is not a file of digits .*it has no (columns|arrays) charge"):
-            event_reader(path)
+            open_events(path)
 
 
 def test_damage_is_found_when_its_part_is_read(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_damage_is_found_when_its_part_is_read(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[offset + 2000] ^= 0x10
     path.write_bytes(content)
-    events = iter(event_reader(path))
+    events = iter(open_events(path))
     assert len(list(itertools.islice(events, 1))) == 1
     with pytest.raises(DigitFileError, match=r"is damaged|cannot be read"):
         list(events)

@@ -131,7 +131,7 @@ def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
     for line, pattern in zip(lines[-7:], expected, strict=True):
         assert re.fullmatch(pattern, line), line
     card = read_graph_file(graphs / "tiny-int8.onnx").card
-    assert (card.precision, card.target, card.gives, card.weight_bits) == ("int8", "cpu", "values", 7)
+    assert (card.precision, card.target, card.output_kind, card.weight_bits) == ("int8", "cpu", "values", 7)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_float16_is_for_cuda_and_all_else_for_the_cpu_unless_told_otherwise(
     (path,) = (tiny_checkpoint.parent / "graphs").iterdir()
     card = read_graph_file(path).card
     assert path.name == name
-    assert (card.precision, card.target, card.gives, card.weight_bits) == expected
+    assert (card.precision, card.target, card.output_kind, card.weight_bits) == expected
 
 
 def test_int8_for_cuda_is_one_sentence_and_exit_code_2(tiny_checkpoint: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_terminal_shows_a_bar_that_goes_away(
     )
     told: list[str] = []
     asked = {"experiment": 0, "run": 0}
-    command.fetch_checkpoint(TAG, "resnet", servers=(server.url,), cache=tmp_path, tell=told.append, **asked)
+    command.fetch_checkpoint(TAG, "resnet", servers=(server.url,), cache=tmp_path, log=told.append, **asked)
     assert len(told) == 2
     assert "downloading" in terminal.getvalue()
     assert terminal.getvalue().endswith("\x1b[2K")  # the line is erased

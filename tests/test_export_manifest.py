@@ -17,7 +17,7 @@ from export.families import FAMILIES
 from export.manifest import main, write_manifest
 from export.pipeline import export_checkpoint
 from pxdbg_runtime.errors import GraphFileError, OutputError
-from pxdbg_runtime.model.builtin_models import shipped_graphs
+from pxdbg_runtime.model.builtin_models import read_manifest
 from tests.checkpoints import FlatNet, flat_checkpoint
 
 
@@ -51,7 +51,7 @@ def test_manifest_lists_size_and_digest_of_every_graph(folder: Path) -> None:
         assert graph["precision"] == "float32"
         assert graph["size"] == len(content)
         assert graph["sha256"] == hashlib.sha256(content).hexdigest()
-    assert shipped_graphs(folder) == listed
+    assert read_manifest(folder) == listed
 
 
 def test_manifest_is_written_anew(folder: Path) -> None:

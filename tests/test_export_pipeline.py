@@ -87,7 +87,7 @@ def files_in(folder: Path) -> list[str]:
 
 def test_a_graph_is_written_and_each_step_told(checkpoint: Path, tmp_path: Path) -> None:
     told: list[str] = []
-    graph = export_checkpoint(checkpoint, "flat", tmp_path / "a" / "b", tell=told.append)
+    graph = export_checkpoint(checkpoint, "flat", tmp_path / "a" / "b", log=told.append)
     assert files_in(tmp_path / "a" / "b") == ["flat-0-float32.onnx"]
     assert graph == read_graph_file(tmp_path / "a" / "b" / "flat-0-float32.onnx")
     assert (graph.card.name, graph.card.nature) == ("flat-0", "checkpoint")
@@ -136,7 +136,7 @@ def test_a_graph_that_differs_is_not_written(checkpoint: Path, tmp_path: Path, m
     monkeypatch.setattr(export.pipeline, "to_onnx", shifted)
     told: list[str] = []
     with pytest.raises(ParityError, match=r"in float64 by up to .* nothing was written"):
-        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", tell=told.append)
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", log=told.append)
     assert files_in(tmp_path / "graphs") == []
     assert "largest difference" in told[-1]
 
@@ -147,9 +147,9 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_refused(
     other = save({**FlatNet().state_dict(), "a_counter": torch.tensor(1)}, tmp_path / "other.pt")
 
     def load_and_replace(
-        path: Path, family: str, *, wrapper: str | None, tell: Callable[[str], None]
+        path: Path, family: str, *, wrapper: str | None, log: Callable[[str], None]
     ) -> GeneratorModule:
-        model = load_checkpoint(path, family, wrapper=wrapper, tell=tell)
+        model = load_checkpoint(path, family, wrapper=wrapper, log=log)
         other.replace(path)
         return model
 
@@ -223,7 +223,7 @@ def test_a_name_that_is_no_file_name_is_refused(checkpoint: Path, tmp_path: Path
 def test_the_name_of_a_file_that_is_none_of_a_model_is_changed_and_said(checkpoint: Path, tmp_path: Path) -> None:
     told: list[str] = []
     renamed = checkpoint.rename(tmp_path / "my generator.pt")
-    graph = export_checkpoint(renamed, "flat", tmp_path / "graphs", tell=told.append)
+    graph = export_checkpoint(renamed, "flat", tmp_path / "graphs", log=told.append)
     assert graph.card.name == "my-generator"
     assert told[0] == "named the model my-generator, after its file; --name gives it another name"
 

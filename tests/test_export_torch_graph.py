@@ -110,7 +110,7 @@ def test_card_says_what_was_exported(exported: Export) -> None:
     assert [(each.name, each.role, each.draw) for each in card.inputs] == [("latent", "latent", "latent")]
     assert card.sensors == tuple(sensor.vxd_id for sensor in SENSORS)
     assert (card.cut, card.min_charge) == (None, 1)
-    assert (card.gives, card.target, card.weight_bits, card.fidelity) == ("values", "cpu", None, None)
+    assert (card.output_kind, card.target, card.weight_bits, card.fidelity) == ("values", "cpu", None, None)
     assert card.passes == tuple(each.name for each in passes_for("cpu"))
     assert card.checkpoint_sha256 == hashlib.sha256(exported.checkpoint.read_bytes()).hexdigest()
 

@@ -10,7 +10,7 @@ import pytest
 
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import OutputError
-from pxdbg_runtime.formats import how_made, opened_for_writing
+from pxdbg_runtime.formats import describe_generation, open_writer
 from pxdbg_runtime.generator import Generator
 from tests.graphs import LATENT_CARD, latent_model, written
 
@@ -33,7 +33,7 @@ def small_files() -> Iterator[None]:
 
 
 def write(path: Path, generator: Generator, digits: Digits) -> None:
-    with small_files(), opened_for_writing(path, how_made(generator, range(1))) as writer:
+    with small_files(), open_writer(path, describe_generation(generator, range(1))) as writer:
         writer.write(digits)
 
 

@@ -370,7 +370,7 @@ def test_graphs_that_give_charges_give_the_digits_of_those_that_give_values(
     tmp_path: Path, latent_graph: GraphFile, batch_size: int
 ) -> None:
     model = with_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
-    card = dataclasses.replace(LATENT_CARD, gives="charges")
+    card = dataclasses.replace(LATENT_CARD, output_kind="charges")
     of_charges = Generator(written(tmp_path / "charges.onnx", model, card).path, seed=2, batch_size=batch_size)
     of_values = Generator(latent_graph.path, seed=2)
     assert of_charges.generate(0) == of_values.generate(0)
@@ -391,9 +391,9 @@ def test_a_graph_for_cuda_gives_way_where_cuda_does_not_come_up(
         line = {"name": "tiny", "precision": card.precision, "target": card.target, "file": graph.path.name}
         listed.append({**line, "size": graph.size, "sha256": graph.sha256})
     (tmp_path / "manifest.json").write_text(json.dumps({"schema": 1, "graphs": listed}))
-    monkeypatch.setattr("pxdbg_runtime.model.builtin_models.artifacts_folder", lambda: tmp_path)
+    monkeypatch.setattr("pxdbg_runtime.model.builtin_models.find_artifacts_folder", lambda: tmp_path)
     assert Generator("tiny", seed=1).card.precision == "float32"
-    monkeypatch.setattr("pxdbg_runtime.inference.providers.likely_target", lambda _: "cuda")
+    monkeypatch.setattr("pxdbg_runtime.inference.providers.guess_target", lambda _: "cuda")
     sessions: weakref.WeakSet[ImageSession] = weakref.WeakSet()
     n_alive: list[int] = []
     make = ImageSession.__init__
@@ -428,7 +428,7 @@ def test_a_graph_that_stays_the_same_on_the_cpu_is_read_once(tmp_path: Path, mon
     int8 = dataclasses.replace(LATENT_CARD, precision="int8", weight_bits=7, fidelity=fidelity)
     path = written(tmp_path / "tiny-int8.onnx", latent_model(), int8).path
     monkeypatch.setattr("pxdbg_runtime.model.builtin_models.read_graph_file", read_and_note)
-    monkeypatch.setattr("pxdbg_runtime.inference.providers.likely_target", lambda _: "cuda")
+    monkeypatch.setattr("pxdbg_runtime.inference.providers.guess_target", lambda _: "cuda")
     for precision in ("auto", "int8"):
         assert Generator(path, seed=1, precision=precision).provider == "CPUExecutionProvider"
     assert read == [path, path]

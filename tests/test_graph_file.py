@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from pxdbg_runtime.errors import CardError, GraphFileError
 from pxdbg_runtime.model.card import ModelCard
-from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, GraphFile, read_graph_file, sealed
+from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, GraphFile, append_card, read_graph_file
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MODEL: Final = latent_model().SerializeToString()
-SEALED: Final = sealed(MODEL, LATENT_CARD)
+SEALED: Final = append_card(MODEL, LATENT_CARD)
 DIGEST_LENGTH: Final = 64
 NOT_WHOLE: Final = r"is (not an ONNX file, or is truncated|an ONNX file without a model card|damaged or was changed)"
 
@@ -44,7 +44,7 @@ def refusal_of(path: Path, content: bytes) -> GraphFileError:
 )
 def test_round_trip(model: onnx.ModelProto, card: ModelCard, tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
-    content = sealed(model.SerializeToString(), card)
+    content = append_card(model.SerializeToString(), card)
     path.write_bytes(content)
     expected = GraphFile(path=path, card=card, sha256=hashlib.sha256(content).hexdigest(), content=content)
     found = read_graph_file(path)
@@ -52,7 +52,7 @@ def test_round_trip(model: onnx.ModelProto, card: ModelCard, tmp_path: Path) -> 
 
 
 def test_sealing_twice_gives_the_same_bytes() -> None:
-    assert sealed(MODEL, LATENT_CARD) == SEALED
+    assert append_card(MODEL, LATENT_CARD) == SEALED
 
 
 def test_a_sealed_file_is_an_ordinary_onnx_model(latent_graph: GraphFile) -> None:
@@ -151,7 +151,7 @@ def test_an_onnx_file_of_another_maker_is_told_what_it_lacks(tmp_path: Path) -> 
 
 
 def test_a_card_without_a_graph_is_refused(tmp_path: Path) -> None:
-    assert "not an ONNX file" in str(refusal_of(tmp_path / "graph.onnx", sealed(b"\x08\x08", LATENT_CARD)))
+    assert "not an ONNX file" in str(refusal_of(tmp_path / "graph.onnx", append_card(b"\x08\x08", LATENT_CARD)))
 
 
 def test_a_card_without_a_digest_is_refused(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_graph_that_another_tool_saved_anew_is_refused(latent_graph: GraphFile
 
 def test_a_sealed_card_that_is_not_valid_names_the_file_and_the_field(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
-    path.write_bytes(sealed(MODEL, dataclasses.replace(LATENT_CARD, min_charge=300)))
+    path.write_bytes(append_card(MODEL, dataclasses.replace(LATENT_CARD, min_charge=300)))
     message = r"graph\.onnx: The model card is not valid: min_charge must be an integer between 1 and 255, but is 300\."
     with pytest.raises(CardError, match=message) as caught:
         read_graph_file(path)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pxdbg_runtime.errors import CardError, GraphFileError
 from pxdbg_runtime.model.builtin_models import find_graph
-from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, MAX_CARD_BYTES, read_graph_file, sealed
+from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, MAX_CARD_BYTES, append_card, read_graph_file
 from pxdbg_runtime.model.protobuf import MalformedError, encode_delimited, walk_fields
 from tests.graphs import LATENT_CARD, latent_model
 
@@ -39,7 +39,7 @@ class LongCard:
 
 def sealed_text(text: str, model: bytes | None = None) -> bytes:
     """Seal a model with any text in the place of the card."""
-    return sealed(latent_model().SerializeToString() if model is None else model, LongCard(text))  # type: ignore[arg-type]
+    return append_card(latent_model().SerializeToString() if model is None else model, LongCard(text))  # type: ignore[arg-type]
 
 
 def refusal_of(path: Path) -> str:
@@ -152,7 +152,7 @@ def test_a_graph_that_keeps_weights_in_other_files_is_refused(
     model = latent_model()
     place(model)
     path = tmp_path / "graph.onnx"
-    path.write_bytes(sealed(model.SerializeToString(), LATENT_CARD))
+    path.write_bytes(append_card(model.SerializeToString(), LATENT_CARD))
     assert "keeps weights in other files" in refusal_of(path)
     assert "python -m export" in refusal_of(path)
 
@@ -166,7 +166,7 @@ def test_a_second_entry_of_ours_is_refused(key: str, first: bool, tmp_path: Path
     model = latent_model()
     onnx.helper.set_model_props(model, {key: LATENT_CARD.to_json().replace("tiny", "other") if first else ""})
     path = tmp_path / "graph.onnx"
-    path.write_bytes(sealed(model.SerializeToString(), LATENT_CARD))
+    path.write_bytes(append_card(model.SerializeToString(), LATENT_CARD))
     assert f"has 2 metadata entries {key}, of which there must be one" in refusal_of(path)
 
 
@@ -198,7 +198,7 @@ def test_a_file_of_a_million_entries_is_refused(where: str, tmp_path: Path) -> N
         "a graph": encode_delimited(7, encode_delimited(1, b"") * 1_000_000),
     }[where]
     path = tmp_path / "graph.onnx"
-    path.write_bytes(sealed(latent_model().SerializeToString() + more, LATENT_CARD))
+    path.write_bytes(append_card(latent_model().SerializeToString() + more, LATENT_CARD))
     assert "has more than 200000 fields" in refusal_of(path)
 
 

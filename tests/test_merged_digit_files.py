@@ -12,7 +12,7 @@ import pytest
 from pxdbg_runtime import Digits
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
-from pxdbg_runtime.formats import HowMade, merge_files
+from pxdbg_runtime.formats import Provenance, merge_files
 from pxdbg_runtime.plots.summary import summarise
 from tests.test_bad_digit_files import write_plainly
 from tests.test_command_line import invoke, require_failure, words
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_job(path: Path, how: HowMade, n_hits: int = 500) -> list[Digits]:
+def write_job(path: Path, how: Provenance, n_hits: int = 500) -> list[Digits]:
     """Write the events of a job, the last without digits."""
     rng = np.random.default_rng([how.first_event, how.seed % 100])
     hits = [n_hits] * (how.events - 1) + [0]

@@ -43,12 +43,12 @@ def refuse(event, arguments):
 sys.addaudithook(refuse)
 
 from pxdbg_runtime import Generator
-from pxdbg_runtime.limits.address_space import limit_bytes
+from pxdbg_runtime.limits.address_space import read_address_space_limit
 from pxdbg_runtime.command_line import app
-from pxdbg_runtime.limits.threads import count_job_cpus, process_limit
+from pxdbg_runtime.limits.threads import count_job_cpus, read_process_limit
 
-assert limit_bytes() is None
-assert process_limit() == float("inf")
+assert read_address_space_limit() is None
+assert read_process_limit() == float("inf")
 assert count_job_cpus().count == (os.cpu_count() or 1)
 platform.system = lambda: "Plan 9"
 for command in (

@@ -86,14 +86,14 @@ def test_as_many_images_are_compared_as_said_and_not_those_of_the_calibration() 
 @pytest.mark.parametrize(("precision", "target"), COMBINATIONS)
 def test_card_file_and_images_agree(tiny: Tiny, tmp_path: Path, precision: Precision, target: Target) -> None:
     told: list[str] = []
-    graph = tiny.exported(tmp_path, precision, target, accept_beyond_bounds=True, tell=told.append)
+    graph = tiny.exported(tmp_path, precision, target, accept_beyond_bounds=True, log=told.append)
     suffix = "-cuda" if target == "cuda" else ""
     assert files_in(tmp_path) == [f"tiny-{precision}{suffix}.onnx"]
     assert read_graph_file(graph.path) == graph
     card, model = graph.card, onnx.load(graph.path)
     onnx.checker.check_model(model, full_check=True)
     assert (card.precision, card.target) == (precision, target)
-    assert card.gives == ("charges" if target == "cuda" else "values")
+    assert card.output_kind == ("charges" if target == "cuda" else "values")
     assert card.weight_bits == (7 if precision == "int8" else None)
     (output,) = model.graph.output
     element, images = output.type.tensor_type.elem_type, images_of(model, latents(96, 3, seed=5))
@@ -170,7 +170,7 @@ def test_weight_bits_are_those_of_the_graph(
     convnet: Tiny, tmp_path: Path, weight_bits: WeightBits, largest: int
 ) -> None:
     told: list[str] = []
-    graph = convnet.exported(tmp_path, "int8", weight_bits=weight_bits, accept_beyond_bounds=True, tell=told.append)
+    graph = convnet.exported(tmp_path, "int8", weight_bits=weight_bits, accept_beyond_bounds=True, log=told.append)
     assert graph.card.weight_bits == weight_bits
     assert f"calibrated on {N_IMAGES} images, weights of {weight_bits} bits" in told
     weights = [
@@ -210,7 +210,7 @@ def test_weight_bits_of_other_precisions_are_not_noted(convnet: Tiny, tmp_path: 
 def test_without_rewriting_the_graph_is_the_exporters(convnet: Tiny, tmp_path: Path) -> None:
     graph = convnet.exported(tmp_path, rewrite=False)
     assert onnx.load(graph.path).graph == convnet.plain.graph
-    assert (graph.card.passes, graph.card.gives, graph.card.fidelity) == ((), "values", None)
+    assert (graph.card.passes, graph.card.output_kind, graph.card.fidelity) == ((), "values", None)
 
 
 # Refusals
@@ -251,7 +251,7 @@ def test_a_graph_beyond_the_bounds_is_written_only_if_that_is_accepted(
     monkeypatch.setattr(precisions, "measured_fidelity", lambda *_: BEYOND)
     told: list[str] = []
     with pytest.raises(FidelityError, match=f"The digits of the {precision} graph are too far .* 0.310 ADU") as caught:
-        convnet.exported(tmp_path / "graphs", precision, target, tell=told.append)
+        convnet.exported(tmp_path / "graphs", precision, target, log=told.append)
     assert caught.value.fidelity == BEYOND
     assert files_in(tmp_path / "graphs") == []
     assert told[-1] == (
@@ -325,6 +325,6 @@ def test_every_pass_is_explained(tiny: Tiny, target: Target) -> None:
 @pytest.mark.parametrize("explain", [False, True])
 def test_passes_are_explained_only_if_that_is_wanted(convnet: Tiny, tmp_path: Path, explain: bool) -> None:
     told: list[str] = []
-    convnet.exported(tmp_path, explain=explain, tell=told.append)
+    convnet.exported(tmp_path, explain=explain, log=told.append)
     named = [each.name for each in passes_for("cpu") if any(line.startswith(each.name) for line in told)]
     assert named == ([each.name for each in passes_for("cpu")] if explain else [])

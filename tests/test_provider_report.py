@@ -11,7 +11,7 @@ from onnx import helper
 
 from pxdbg_runtime.errors import MissingPackageError
 from pxdbg_runtime.inference import providers, session
-from pxdbg_runtime.inference.provider_report import ProviderStatus, provider_statuses
+from pxdbg_runtime.inference.provider_report import ProviderStatus, list_provider_statuses
 from pxdbg_runtime.inference.providers import CPU, CUDA
 from tests.graphs import LATENT_CARD, model_of, written
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def report(graph: GraphFile) -> dict[str, ProviderStatus]:
-    statuses = provider_statuses(graph)
+    statuses = list_provider_statuses(graph)
     by_name = {status.name: status for status in statuses}
     assert len(by_name) == len(statuses)
     return by_name
@@ -34,7 +34,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 def have_wheels(monkeypatch: pytest.MonkeyPatch, wheels: dict[str, str]) -> None:
-    monkeypatch.setattr(providers, "onnxruntime_wheels", lambda: wheels)
+    monkeypatch.setattr(providers, "find_onnxruntime_wheels", lambda: wheels)
 
 
 def test_every_offered_provider_is_there(latent_graph: GraphFile) -> None:
@@ -85,7 +85,7 @@ def test_cuda_that_is_not_installed_says_what_to_install(
 ) -> None:
     offer(monkeypatch, CPU)
     have_wheels(monkeypatch, wheels)
-    assert provider_statuses(latent_graph) == (
+    assert list_provider_statuses(latent_graph) == (
         ProviderStatus(name=CPU, state="runs", remark=""),
         ProviderStatus(name=CUDA, state="not installed", remark=expected),
     )
@@ -93,8 +93,10 @@ def test_cuda_that_is_not_installed_says_what_to_install(
 
 def test_cuda_that_does_not_load_says_why(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, CUDA, CPU)
-    monkeypatch.setattr(session, "why_not", lambda name: "there is no NVIDIA driver here" if name == CUDA else None)
-    cuda, cpu = provider_statuses(latent_graph)
+    monkeypatch.setattr(
+        session, "explain_unusable", lambda name: "there is no NVIDIA driver here" if name == CUDA else None
+    )
+    cuda, cpu = list_provider_statuses(latent_graph)
     expected = f"{CUDA} cannot run here: there is no NVIDIA driver here."
     assert cuda == ProviderStatus(name=CUDA, state="does not run", remark=expected)
     assert cpu.state == "runs"
@@ -112,4 +114,4 @@ def test_a_graph_that_is_refused(tmp_path: Path) -> None:
 def test_without_onnx_runtime(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingPackageError, match=r"not installed: pip install 'pxdbg-runtime\[cpu\]'"):
-        provider_statuses(latent_graph)
+        list_provider_statuses(latent_graph)

@@ -17,11 +17,11 @@ from pxdbg_runtime.inference import providers
 from pxdbg_runtime.inference.providers import (
     CPU,
     CUDA,
-    onnxruntime_wheels,
-    provider_name,
-    why_it_failed,
-    why_not,
-    why_not_offered,
+    explain_load_failure,
+    explain_not_offered,
+    explain_unusable,
+    find_onnxruntime_wheels,
+    resolve_provider,
 )
 
 BLOCKED: Final = """
@@ -49,7 +49,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 def install(monkeypatch: pytest.MonkeyPatch, **wheels: str) -> None:
     named = {wheel.replace("_", "-"): version for wheel, version in wheels.items()}
-    monkeypatch.setattr(providers, "onnxruntime_wheels", lambda: named)
+    monkeypatch.setattr(providers, "find_onnxruntime_wheels", lambda: named)
 
 
 def test_without_onnx_runtime_both_extras_are_named() -> None:
@@ -84,19 +84,19 @@ def test_telemetry_is_off_unless_the_environment_decides(given: dict[str, str], 
 
 
 def test_the_installed_wheels_are_found() -> None:
-    assert onnxruntime.__version__ in onnxruntime_wheels().values()
-    assert set(onnxruntime_wheels()) <= {"onnxruntime", "onnxruntime-gpu"}
+    assert onnxruntime.__version__ in find_onnxruntime_wheels().values()
+    assert set(find_onnxruntime_wheels()) <= {"onnxruntime", "onnxruntime-gpu"}
 
 
 @pytest.mark.parametrize("name", ["cpu", "CPU", "CPUExecutionProvider", "cpuexecutionprovider"])
 def test_a_provider_is_found_by_either_name_in_any_case(name: str) -> None:
-    assert provider_name(name) == CPU
+    assert resolve_provider(name) == CPU
 
 
 @pytest.mark.parametrize(("offered", "asked"), [(CUDA, "cuda"), ("TensorrtExecutionProvider", "tensorrt")])
 def test_so_is_any_other_that_is_offered(offered: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, offered, CPU)
-    assert provider_name(asked) == offered
+    assert resolve_provider(asked) == offered
 
 
 @pytest.mark.parametrize("name", ["", "c", "gpu", "CPUExecution", "auto", "cpu ", "ExecutionProvider"])
@@ -107,7 +107,7 @@ def test_a_provider_that_is_not_offered_is_told_which_are(name: str, monkeypatch
         rf"provider='{name}' is not one of .*ONNX Runtime \(onnxruntime 1\.99\.0\) offers: expected auto, azure, cpu\.$"
     )
     with pytest.raises(ProviderError, match=message) as caught:
-        provider_name(name)
+        resolve_provider(name)
     assert caught.value.provider == name
 
 
@@ -120,7 +120,7 @@ def test_cuda_with_the_cpu_wheel_says_what_to_install(name: str, monkeypatch: py
         match=r"needs onnxruntime-gpu, but onnxruntime 1\.99\.0 is installed: pip uninstall -y onnxruntime && "
         r"pip install 'pxdbg-runtime\[gpu\]'\.$",
     ):
-        provider_name(name)
+        resolve_provider(name)
 
 
 def test_cuda_with_both_wheels_says_which_hides_which(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,18 +131,18 @@ def test_cuda_with_both_wheels_says_which_hides_which(monkeypatch: pytest.Monkey
         match=r"is hidden: both onnxruntime 1\.99\.0, onnxruntime-gpu 1\.98\.0 are installed in one place, .* pip "
         r"uninstall -y onnxruntime onnxruntime-gpu && pip install 'pxdbg-runtime\[gpu\]'\.$",
     ):
-        provider_name("cuda")
+        resolve_provider("cuda")
 
 
 def test_a_build_that_no_wheel_brought_is_called_that(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
-    assert "but another build is installed" in why_not_offered("cuda", (CPU,))
-    assert "installed ONNX Runtime (own build) offers: expected auto, cpu." in why_not_offered("rocm", (CPU,))
+    assert "but another build is installed" in explain_not_offered("cuda", (CPU,))
+    assert "installed ONNX Runtime (own build) offers: expected auto, cpu." in explain_not_offered("rocm", (CPU,))
 
 
 def test_nothing_is_known_against_other_providers() -> None:
-    assert why_not(CPU) is None
-    assert why_not("AzureExecutionProvider") is None
+    assert explain_unusable(CPU) is None
+    assert explain_unusable("AzureExecutionProvider") is None
 
 
 @pytest.fixture
@@ -172,34 +172,34 @@ def loading_all_but(broken: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.usefixtures("gpu_wheel")
 def test_without_a_driver_cuda_is_in_vain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     loading_all_but("libcuda.so.1", monkeypatch)
-    assert "there is no NVIDIA driver here" in (why_not(CUDA) or "")
+    assert "there is no NVIDIA driver here" in (explain_unusable(CUDA) or "")
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.usefixtures("gpu_wheel")
 def test_the_library_of_cuda_is_left_to_onnx_runtime_until_it_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = loading_all_but(CUDA_LIBRARY, monkeypatch)
-    assert why_not(CUDA) is None
+    assert explain_unusable(CUDA) is None
     assert CUDA_LIBRARY not in asked
-    assert "its libraries do not load (no such library): pip install" in (why_it_failed(CUDA) or "")
+    assert "its libraries do not load (no such library): pip install" in (explain_load_failure(CUDA) or "")
 
 
 @pytest.mark.usefixtures("gpu_wheel")
 def test_nothing_is_found_out_where_everything_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = loading_all_but("none", monkeypatch)
-    assert why_it_failed(CUDA) is None
+    assert explain_load_failure(CUDA) is None
     assert asked == [CUDA_LIBRARY]
 
 
 def test_nothing_is_found_out_of_other_providers() -> None:
-    assert why_it_failed(CPU) is None
-    assert why_it_failed(CUDA) is None  # the CPU wheel has no library for it
+    assert explain_load_failure(CPU) is None
+    assert explain_load_failure(CUDA) is None  # the CPU wheel has no library for it
 
 
 def test_nothing_is_known_where_libraries_have_other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
-    assert why_not(CUDA) is None
+    assert explain_unusable(CUDA) is None
 
 
 @pytest.mark.parametrize(
@@ -218,5 +218,5 @@ def test_a_graph_is_chosen_for_the_provider_that_will_likely_run_it(
     monkeypatch: pytest.MonkeyPatch, provider: object, offered: list[str], obstacle: str | None, target: str
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
-    monkeypatch.setattr(providers, "why_not", lambda _: obstacle)
-    assert providers.likely_target(provider) == target
+    monkeypatch.setattr(providers, "explain_unusable", lambda _: obstacle)
+    assert providers.guess_target(provider) == target

@@ -15,7 +15,7 @@ from pxdbg_runtime import Digits
 from pxdbg_runtime.command_line import inspect_files
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
-from pxdbg_runtime.formats import event_reader, read_digits, scanning
+from pxdbg_runtime.formats import open_events, read_digits, scanning
 from tests.test_bad_digit_files import COLUMNS, in_first, require_refusal, write_plainly
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, write
@@ -41,7 +41,7 @@ def test_the_name_of_a_folder_is_no_column(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir(parents=True)
     path = write(tmp_path / folder / "bg.parquet", [SAMPLE])
     assert read_digits(path).digits == SAMPLE
-    assert Digits.concatenate(event_reader(path)) == SAMPLE
+    assert Digits.concatenate(open_events(path)) == SAMPLE
     assert "5 digits" in invoke("show", path).stdout
     other = rewrite(path, lambda table: table.replace_schema_metadata(None).select(NAMES))
     assert read_digits(other).digits == SAMPLE
@@ -69,11 +69,11 @@ def test_parquet_of_other_tools(
         rewrite(path, lambda table: change(table).replace_schema_metadata(table.schema.metadata), **options)
     )
     assert survived.digits == SAMPLE
-    assert (survived.how_made, survived.n_events, survived.is_checked) == (HOW, 4, False)
+    assert (survived.describe_generation, survived.n_events, survived.is_checked) == (HOW, 4, False)
     lost = read_digits(rewrite(path, lambda table: change(table).replace_schema_metadata(None), **options))
     assert lost.digits == SAMPLE
     # Of the four events those without digits cannot be seen.
-    assert (lost.how_made, lost.n_events, lost.is_checked) == (None, 2, False)
+    assert (lost.describe_generation, lost.n_events, lost.is_checked) == (None, 2, False)
 
 
 def test_npz_of_other_tools(tmp_path: Path) -> None:
@@ -82,11 +82,11 @@ def test_npz_of_other_tools(tmp_path: Path) -> None:
     other = tmp_path / "other.npz"
     np.savez(other, **arrays)
     content_of = read_digits(other)
-    assert (content_of.digits, content_of.how_made, content_of.is_checked) == (SAMPLE, HOW, False)
+    assert (content_of.digits, content_of.describe_generation, content_of.is_checked) == (SAMPLE, HOW, False)
     wide: dict[str, Any] = {name: arrays[name].astype(">i8" if name == "event" else np.int64) for name in NAMES[::-1]}
     np.savez_compressed(other, **wide, more=np.zeros((2, 2)))
     content_of = read_digits(other)
-    assert (content_of.digits, content_of.how_made, content_of.n_events) == (SAMPLE, None, 2)
+    assert (content_of.digits, content_of.describe_generation, content_of.n_events) == (SAMPLE, None, 2)
 
 
 def read_whole(path: Path) -> pa.Table:
@@ -118,15 +118,15 @@ def test_three_jobs_in_one_file(tmp_path: Path, read_table: Callable[[Path], pa.
     tables = [read_table(path) for path in paths]
     merged = tmp_path / "merged.parquet"
     pyarrow.parquet.write_table(pa.concat_tables(tables), merged)
-    reader = event_reader(merged)
+    reader = open_events(merged)
     assert list(reader) == events
-    assert (reader.how_made, reader.n_events, reader.is_checked) == (None, 9, False)
+    assert (reader.describe_generation, reader.n_events, reader.is_checked) == (None, 9, False)
     assert reader.remark == "its metadata tell of the events 3 to 5 alone, but it holds digits of 3 to 11"
     # In another order, still in one file.
     pyarrow.parquet.write_table(
         pa.concat_tables([tables[2], tables[0], tables[1]]).replace_schema_metadata(None), merged
     )
-    reader = event_reader(merged)
+    reader = open_events(merged)
     assert list(reader) == events
     assert reader.event_numbers.tolist() == list(range(3, 12))
     assert reader.remark == "it has no metadata"
@@ -136,9 +136,9 @@ def test_rows_that_metadata_cannot_be_of(tmp_path: Path) -> None:
     """Four events, of which one has thousands of digits and the others none: rows are missing."""
     rng = np.random.default_rng(2)
     path = write(tmp_path / "bg.parquet", [random_digits(rng, 3000, 3), random_digits(rng, 3000, 5)])
-    assert event_reader(path).how_made == HOW  # its digest says so
-    reader = event_reader(rewrite(path, lambda table: table))
-    assert (reader.how_made, reader.n_events) == (None, 2)
+    assert open_events(path).describe_generation == HOW  # its digest says so
+    reader = open_events(rewrite(path, lambda table: table))
+    assert (reader.describe_generation, reader.n_events) == (None, 2)
     assert reader.remark == "its metadata tell of 4 events, but it holds digits of 2"
 
 
@@ -148,9 +148,9 @@ def test_unsorted_rows_are_sorted_part_by_part(tmp_path: Path, suffix: str, monk
     columns = {name: column[order] for name, column in COLUMNS.items()}
     path = write_plainly(tmp_path / f"bg{suffix}", columns, HOW.to_json())
     assert read_digits(path).digits == SAMPLE
-    assert list(event_reader(path)) == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
+    assert list(open_events(path)) == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
     monkeypatch.setattr(scanning, "_ROWS_OF_PASS", 2)
-    assert list(event_reader(path).blocks()) == [SAMPLE.of_event(3), SAMPLE.of_event(5)]
+    assert list(open_events(path).blocks()) == [SAMPLE.of_event(3), SAMPLE.of_event(5)]
     assert read_digits(path).digits == SAMPLE
     monkeypatch.setattr(scanning, "_MAX_UNSORTED_ROWS", 4)
     require_refusal(
@@ -167,7 +167,7 @@ def test_digits_that_come_twice(tmp_path: Path, suffix: str, order: list[int]) -
     expected = "holds a digit twice: the same event, sensor, u cell and v cell: leave out what was merged twice"
     require_refusal(path, expected)
     with pytest.raises(DigitFileError, match=expected):
-        list(event_reader(path))
+        list(open_events(path))
     require_failure(invoke("show", path), 1, expected)
 
 
@@ -177,7 +177,7 @@ def test_charges_below_the_threshold_of_the_file(tmp_path: Path, suffix: str) ->
     expected = "holds charges from 1 ADU on, below its own threshold of 7 ADU: generate it again"
     require_refusal(path, expected)
     with pytest.raises(DigitFileError, match=expected):
-        list(event_reader(path))
+        list(open_events(path))
     require_failure(invoke("show", path), 1, expected)
     # At the threshold, and without one that is known, there is nothing to refuse.
     columns: dict[str, NDArray[Any]] = in_first("charge", 7)

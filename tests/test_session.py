@@ -121,8 +121,8 @@ def test_what_does_not_load_is_named_after_onnx_runtime_tried(
         return "libcublas does not load"
 
     offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.inference.session.why_not", lambda _: None)
-    monkeypatch.setattr("pxdbg_runtime.inference.session.why_it_failed", diagnose)
+    monkeypatch.setattr("pxdbg_runtime.inference.session.explain_unusable", lambda _: None)
+    monkeypatch.setattr("pxdbg_runtime.inference.session.explain_load_failure", diagnose)
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
     with pytest.raises(ProviderError, match=rf"^{CUDA} cannot run here: libcublas does not load\.$"):
         ImageSession(latent_graph, provider="cuda")
@@ -138,7 +138,7 @@ def test_cuda_with_the_cpu_wheel_is_an_error_that_says_what_to_install(latent_gr
 
 def test_cuda_that_does_not_load_is_an_error(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
     offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.inference.session.why_not", lambda _: "there is no driver")
+    monkeypatch.setattr("pxdbg_runtime.inference.session.explain_unusable", lambda _: "there is no driver")
     with pytest.raises(ProviderError, match=r"CUDAExecutionProvider cannot run here: there is no driver\.") as caught:
         ImageSession(latent_graph, provider="cuda")
     assert caught.value.provider == CUDA
@@ -171,7 +171,7 @@ def test_auto_warns_if_cuda_is_offered_and_does_not_load(
 ) -> None:
     offer_cuda(monkeypatch)
     monkeypatch.setattr(
-        "pxdbg_runtime.inference.session.why_not", lambda name: "there is no driver" if name == CUDA else None
+        "pxdbg_runtime.inference.session.explain_unusable", lambda name: "there is no driver" if name == CUDA else None
     )
     assert ImageSession(latent_graph, provider="auto").provider == CPU
     (record,) = caplog.records
@@ -183,7 +183,7 @@ def test_auto_says_that_it_chose_cuda(
     latent_graph: GraphFile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.inference.session.why_not", lambda _: None)
+    monkeypatch.setattr("pxdbg_runtime.inference.session.explain_unusable", lambda _: None)
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(
         onnxruntime,
@@ -263,7 +263,7 @@ def test_cuda_is_told_to_compute_the_same_each_time(
     card = dataclasses.replace(LATENT_CARD, precision=precision, target="cuda", fidelity=fidelity)
     graph = written(tmp_path / "tiny.onnx", latent_model(), card)
     offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.inference.session.why_not", lambda _: None)
+    monkeypatch.setattr("pxdbg_runtime.inference.session.explain_unusable", lambda _: None)
     told: list[object] = []
     real = onnxruntime.InferenceSession
 
@@ -351,7 +351,7 @@ def test_images_are_written_into_the_buffer(latent_graph: GraphFile, draws: dict
 
 def test_a_graph_that_gives_charges(tmp_path: Path, draws: dict[str, NDArray[np.float32]]) -> None:
     model = with_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
-    card = dataclasses.replace(LATENT_CARD, gives="charges")
+    card = dataclasses.replace(LATENT_CARD, output_kind="charges")
     session = ImageSession(written(tmp_path / "charges.onnx", model, card))
     images = session.images(range(2), draws)
     expected = np.searchsorted(np.array(THRESHOLDS, np.float32), latent_images(draws["latent"][:2]), side="right")
@@ -371,19 +371,23 @@ def test_weights_of_eight_bits_need_a_cpu_that_does_not_saturate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seven, eight = (int8_graph(tmp_path / f"{bits}.onnx", bits) for bits in (7, 8))
-    monkeypatch.setattr(session_module, "this_cpu", lambda: Cpu(name="Old One", dot_products=(), features=frozenset()))
+    monkeypatch.setattr(
+        session_module, "detect_cpu", lambda: Cpu(name="Old One", dot_products=(), features=frozenset())
+    )
     assert ImageSession(seven).provider == CPU
     saturate = r"8 bits, whose products saturate on a CPU without VNNI\. "
     with pytest.raises(ProviderError, match=rf"{saturate}This CPU \(Old One\) has no VNNI: .*--weight-bits 7"):
         ImageSession(eight)
-    monkeypatch.setattr(session_module, "this_cpu", lambda: Cpu(name="A Mac", dot_products=None, features=frozenset()))
+    monkeypatch.setattr(
+        session_module, "detect_cpu", lambda: Cpu(name="A Mac", dot_products=None, features=frozenset())
+    )
     assert ImageSession(seven).provider == CPU
     with pytest.raises(
         ProviderError, match=rf"{saturate}Whether this CPU \(A Mac\) has VNNI is not known on this system"
     ):
         ImageSession(eight)
     monkeypatch.setattr(
-        session_module, "this_cpu", lambda: Cpu(name="New One", dot_products=("avx512_vnni",), features=frozenset())
+        session_module, "detect_cpu", lambda: Cpu(name="New One", dot_products=("avx512_vnni",), features=frozenset())
     )
     assert ImageSession(eight).provider == CPU
 

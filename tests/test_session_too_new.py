@@ -12,7 +12,7 @@ import pytest
 from pxdbg_runtime.errors import InferenceError
 from pxdbg_runtime.inference.providers import CPU
 from pxdbg_runtime.inference.session import ImageSession
-from pxdbg_runtime.model.card import MadeWith
+from pxdbg_runtime.model.card import PackageVersion
 from tests.graphs import LATENT_CARD, latent_model, written
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def test_a_graph_that_is_newer_than_onnx_runtime_says_to_upgrade(
     if domain:
         model.opset_import.add(domain=domain)
     model.opset_import[-1].version = opset
-    made_with = (MadeWith(package="onnx", version="99.0"), MadeWith(package="onnxruntime", version="99.9.1"))
+    made_with = (
+        PackageVersion(package="onnx", version="99.0"),
+        PackageVersion(package="onnxruntime", version="99.9.1"),
+    )
     card = dataclasses.replace(LATENT_CARD, made_with=made_with)
     release = re.escape(onnxruntime.__version__)
     message = (
@@ -63,6 +66,6 @@ def test_an_operator_that_is_not_known_is_newer_if_the_graph_is(
 ) -> None:
     model = latent_model()
     model.graph.node[0].op_type = "NoSuchOperator"
-    card = dataclasses.replace(LATENT_CARD, made_with=(MadeWith(package="onnxruntime", version=exported_with),))
+    card = dataclasses.replace(LATENT_CARD, made_with=(PackageVersion(package="onnxruntime", version=exported_with),))
     with pytest.raises(InferenceError, match=message):
         ImageSession(written(tmp_path / "new.onnx", model, card), provider="cpu")

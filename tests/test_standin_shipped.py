@@ -21,7 +21,7 @@ from export.families.resnet import ResNet
 from export.fidelity import charge_w1
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
-from pxdbg_runtime.model.builtin_models import find_graph, shipped_graphs
+from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ def test_the_file_of_a_standin_makes_the_checkpoint_of_the_shipped_graphs(family
     path = tmp_path / "checkpoint.safetensors"
     safetensors.torch.save_file(state, path)
     expected = hashlib.sha256(path.read_bytes()).hexdigest()
-    cards = [find_graph(graph.name, graph.precision).card for graph in shipped_graphs() if graph.name == family]
+    cards = [find_graph(graph.name, graph.precision).card for graph in read_manifest() if graph.name == family]
     assert {card.precision for card in cards} == {"float32", "int8"}
     for card in cards:
         assert card.checkpoint_sha256 == expected

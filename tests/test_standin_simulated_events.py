@@ -10,7 +10,7 @@ from artifacts.standins.__main__ import app as standin
 from artifacts.standins.simulated_events import how_simulated, simulated_events
 from pxdbg_runtime.command_line import app as pxdbg
 from pxdbg_runtime.formats import read_digits
-from pxdbg_runtime.formats.provenance import HowMade
+from pxdbg_runtime.formats.provenance import Provenance
 from pxdbg_runtime.limits.threads import JobCpus
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def test_digits_are_those_of_the_real_background_in_number_and_order(events: lis
 
 def test_the_description_survives_a_file() -> None:
     how = how_simulated(range(3, 9), -3)
-    assert HowMade.from_json(how.to_json()) == how
+    assert Provenance.from_json(how.to_json()) == how
     assert str(how) == "simulation on numba, seed -3, stream philox"
     assert (how.nature, how.precision, how.graph_sha256) == ("simulation", None, None)
 

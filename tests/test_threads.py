@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def set_cpus(patched: pytest.MonkeyPatch, machine: int | None, affinity: int, quota: float | None) -> None:
     patched.setattr(os, "cpu_count", lambda: machine)
     patched.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)), raising=False)
-    patched.setattr(threads, "cpu_quota", lambda: quota)
+    patched.setattr(threads, "read_cpu_quota", lambda: quota)
 
 
 @pytest.mark.parametrize(

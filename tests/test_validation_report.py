@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS
-from pxdbg_runtime.formats import event_reader
+from pxdbg_runtime.formats import open_events
 from pxdbg_runtime.validation.marginals import read_marginals
 from pxdbg_runtime.validation.report import Report, correlation, validate
 from pxdbg_runtime.validation.sample import Sample, count_sample
@@ -36,7 +36,7 @@ def blocks(rng: np.random.Generator, n_blocks: int, charge: int) -> NDArray[np.u
 def counted(folder: Path, name: str, n_events: int, charge: int, seed: int) -> Sample:
     rng = np.random.default_rng(seed)
     events = [digits_of_images(blocks(rng, 15_000 + 500 * event, charge), event) for event in range(n_events)]
-    return count_sample(event_reader(write_events(folder / f"{name}.npz", events, first_event=0)), name, 7)
+    return count_sample(open_events(write_events(folder / f"{name}.npz", events, first_event=0)), name, 7)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_the_json_holds_the_figures(ours: Sample, simulation: Sample) -> None:
 def test_what_is_not_known_is_null_in_the_json(tmp_path: Path) -> None:
     image = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
     image[0, 10, 10] = 9
-    sample = count_sample(event_reader(write_events(tmp_path / "d.npz", [digits_of_images(image, 3)])), "one hit", 7)
+    sample = count_sample(open_events(write_events(tmp_path / "d.npz", [digits_of_images(image, 3)])), "one hit", 7)
     report = validate((sample,), (), ())
     text = report.to_json()
     assert "NaN" not in text

@@ -11,7 +11,7 @@ import scipy.ndimage
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, Digits
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
-from pxdbg_runtime.formats import event_reader
+from pxdbg_runtime.formats import open_events
 from pxdbg_runtime.sensors import PIXELS_PER_SENSOR
 from pxdbg_runtime.validation.sample import MAX_CLUSTER_SIZE, Sample, count_sample
 from tests.test_digit_files import each_suffix
@@ -42,7 +42,7 @@ def images() -> NDArray[np.uint8]:
 def sample(images: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Sample:
     path = tmp_path_factory.mktemp("sample") / "digits.parquet"
     write_events(path, [digits_of_images(image, event) for event, image in enumerate(images, 3)])
-    return count_sample(event_reader(path), "ours", CUT)
+    return count_sample(open_events(path), "ours", CUT)
 
 
 def test_counts_are_those_of_the_images_after_the_cut(images: NDArray[np.uint8], sample: Sample) -> None:
@@ -103,7 +103,7 @@ def test_images_above_the_last_bin_and_a_huge_cluster(tmp_path: Path) -> None:
     image = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
     image[0, :100, :100] = 255
     path = write_events(tmp_path / "digits.npz", [digits_of_images(image, 3)])
-    sample = count_sample(event_reader(path), "huge", CUT)
+    sample = count_sample(open_events(path), "huge", CUT)
     assert sample.marginals().occupancy_overflow == 1
     assert np.flatnonzero(sample.all_clusters.sizes).tolist() == [MAX_CLUSTER_SIZE]
     assert sample.all_clusters.charges[-1] == 1
@@ -116,7 +116,7 @@ def test_hits_below_the_cut_may_not_be_in_the_file(tmp_path: Path, threshold: in
     image = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
     image[0, 0, 0] = 7
     path = write_events(tmp_path / "digits.npz", [digits_of_images(image, 3)], min_charge=threshold)
-    share = count_sample(event_reader(path), "cut", CUT).below_cut_share
+    share = count_sample(open_events(path), "cut", CUT).below_cut_share
     assert share == (None if threshold == CUT else 0.0)
 
 
@@ -125,7 +125,7 @@ def test_a_threshold_above_the_cut_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ArgumentValueError, match=r"was made with a threshold of 9 ADU, .* cut at 7 ADU: ask for --min-charge 9"
     ):
-        count_sample(event_reader(path), "high", CUT)
+        count_sample(open_events(path), "high", CUT)
 
 
 def test_a_file_of_unknown_origin_is_refused_by_its_smallest_charge(tmp_path: Path) -> None:
@@ -135,8 +135,8 @@ def test_a_file_of_unknown_origin_is_refused_by_its_smallest_charge(tmp_path: Pa
     np.savez(path, **{name: getattr(digits_of_images(image, 3), name) for name in COLUMN_DTYPES})
     expected = r"digits\.npz holds no charge below 12 ADU, so it cannot be cut at 7 ADU: ask for --min-charge 12\.$"
     with pytest.raises(ArgumentValueError, match=expected):
-        count_sample(event_reader(path), "foreign", CUT)
-    assert count_sample(event_reader(path), "foreign", 12).digits_before_cut == 1
+        count_sample(open_events(path), "foreign", CUT)
+    assert count_sample(open_events(path), "foreign", 12).digits_before_cut == 1
 
 
 @each_suffix
@@ -145,4 +145,4 @@ def test_a_sample_without_hits_is_refused(tmp_path: Path, suffix: str) -> None:
     image[0, 0, 0] = 6
     path = write_events(tmp_path / f"digits{suffix}", [digits_of_images(image, 3), Digits.empty()])
     with pytest.raises(DigitFileError, match="holds no digit of 7 ADU or more: there is nothing to compare"):
-        count_sample(event_reader(path), "empty", CUT)
+        count_sample(open_events(path), "empty", CUT)

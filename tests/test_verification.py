@@ -18,7 +18,7 @@ from pxdbg_runtime import Generator
 from pxdbg_runtime.command_line import app
 from pxdbg_runtime.errors import KnownAnswerError
 from pxdbg_runtime.inference import verification
-from pxdbg_runtime.inference.devices import device_model
+from pxdbg_runtime.inference.devices import name_device
 from pxdbg_runtime.inference.latents import PhiloxStream
 from pxdbg_runtime.inference.providers import CPU, CUDA
 from pxdbg_runtime.inference.session import ImageSession
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.model.card import ModelCard
     from pxdbg_runtime.model.graph_file import GraphFile
-    from pxdbg_runtime.model.known_answers import ComparedQuantity
+    from pxdbg_runtime.model.known_answers import OutputKind
 
 PIXELS: Final = np.arange(0, 192_000, 37)
 SENSORS: Final = (3, 17)
 
 
-def answered(card: ModelCard, images: NDArray[np.float32], compared: ComparedQuantity = "values") -> ModelCard:
+def answered(card: ModelCard, images: NDArray[np.float32], compared: OutputKind = "values") -> ModelCard:
     """Give a card the known answers of two sensors of an event with these forty images."""
     table = np.array(THRESHOLDS, np.float32)
     outputs: NDArray[np.generic] = images if compared == "values" else np.searchsorted(table, images, side="right")
@@ -66,7 +66,7 @@ def answered(card: ModelCard, images: NDArray[np.float32], compared: ComparedQua
     return dataclasses.replace(card, known_answers=answers)
 
 
-def latent_card(compared: ComparedQuantity = "values") -> ModelCard:
+def latent_card(compared: OutputKind = "values") -> ModelCard:
     (latent,) = PhiloxStream(-3, LATENT_CARD.draws).draw(0)
     return answered(LATENT_CARD, latent_images(latent), compared)
 
@@ -192,7 +192,7 @@ def test_what_passed_elsewhere_is_computed_again(
     elif change == "release":
         monkeypatch.setattr(onnxruntime, "__version__", "1.99.0")
     elif change == "device":
-        monkeypatch.setattr(verification, "device_model", lambda *_: "another CPU")
+        monkeypatch.setattr(verification, "name_device", lambda *_: "another CPU")
     elif change == "options":
         session.provider_options = {"use_tf32": "1"}
     else:
@@ -205,7 +205,7 @@ def test_what_passed_elsewhere_is_computed_again(
 def test_a_device_that_is_not_known_is_checked_each_time(
     right: GraphFile, cache: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "device_model", lambda *_: None)
+    monkeypatch.setattr(verification, "name_device", lambda *_: None)
     for _ in range(2):
         require_known_answer(ImageSession(right))
     assert computed == [SENSORS[0]] * 2
@@ -245,14 +245,14 @@ def test_a_graph_without_known_answers_is_said_to_be_unchecked(
 
 
 def test_the_cpu_is_known_by_its_model_and_what_it_has() -> None:
-    name = device_model(CPU, {})
+    name = name_device(CPU, {})
     assert name is not None
     assert ", features " in name
 
 
 def test_a_gpu_that_is_not_there_has_no_name() -> None:
-    assert device_model(CUDA, {"device_id": "not a number"}) is None
-    assert device_model("SomeExecutionProvider", {}) is None
+    assert name_device(CUDA, {"device_id": "not a number"}) is None
+    assert name_device("SomeExecutionProvider", {}) is None
 
 
 # The command

@@ -82,7 +82,15 @@ def test_the_core_needs_neither_pytorch_nor_onnx_nor_a_wheel_of_onnx_runtime(whe
         (metadata,) = (name for name in archive.namelist() if name.endswith("METADATA"))
         lines = archive.read(metadata).decode().splitlines()
     needed = {line.split()[1] for line in lines if line.startswith("Requires-Dist:") and "extra" not in line}
-    assert {name.split(">")[0] for name in needed} == {"numpy", "numba", "typer", "rich", "platformdirs"}
+    assert {name.split(">")[0] for name in needed} == {
+        "numpy",
+        "numba",
+        "msgspec",
+        "typer",
+        "rich",
+        "platformdirs",
+        "filelock",
+    }
 
 
 def test_without_onnx_runtime_the_message_names_both_extras(installed: Path) -> None:

@@ -128,7 +128,7 @@ class Tiny:
         weight_bits: WeightBits = 7,
         accept_beyond_bounds: bool = False,
         explain: bool = False,
-        tell: Callable[[str], None] = lambda _: None,
+        log: Callable[[str], None] = lambda _: None,
     ) -> GraphFile:
         """Export the checkpoint by the whole road, but for what PyTorch computes."""
         with pytest.MonkeyPatch.context() as patched:
@@ -145,7 +145,7 @@ class Tiny:
                 weight_bits=weight_bits,
                 accept_beyond_bounds=accept_beyond_bounds,
                 explain=explain,
-                tell=tell,
+                log=log,
             )
 
 

@@ -10,12 +10,12 @@ import typer
 from artifacts.standins.simulated_events import how_simulated, simulated_events
 from export.__main__ import Family
 from export.packages import require_packages
-from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.generate import check_output, event_numbers
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.progress import track
-from pxdbg_runtime.formats import opened_for_writing
-from pxdbg_runtime.formats.atomic_write import check_target, written_whole
+from pxdbg_runtime.formats import open_writer
+from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.limits.threads import count_job_cpus
 
@@ -42,11 +42,11 @@ def simulate(
 
     Charge spectrum and occupancies are those of the public Geant4 marginals; the clusters are a caricature.
     """
-    with failures_reported():
+    with report_failures():
         numbers = event_numbers(first_event, events)
         check_output(output)
         n_digits = 0
-        with opened_for_writing(output, how_simulated(numbers, seed)) as writer:
+        with open_writer(output, how_simulated(numbers, seed)) as writer:
             made = simulated_events(numbers, seed, n_threads=threads or count_job_cpus().count)
             for digits in track(made, total=len(numbers), description="events"):
                 writer.write(digits)
@@ -62,13 +62,13 @@ def train(
     images: Annotated[int, typer.Option(min=40, help="Images that the late part is fitted on.")] = 320,
 ) -> None:
     """Make a stand-in: a seeded early part, measured, and a late part that is laid and fitted to the simulation."""
-    with failures_reported():
+    with report_failures():
         check_target(output)
         require_packages("python -m artifacts.standins train")
         from artifacts.standins.standin_file import write_standin
         from artifacts.standins.training import train_standin
 
-        standin = train_standin(model.value, seed, images, tell=lambda text: stderr.print(text, markup=False))
+        standin = train_standin(model.value, seed, images, log=lambda text: stderr.print(text, markup=False))
         write_standin(standin, output)
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 
@@ -81,7 +81,7 @@ def rebuild(
     output: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
 ) -> None:
     """Make a stand-in's whole checkpoint, the same bit for bit on every machine."""
-    with failures_reported():
+    with report_failures():
         check_target(output)
         require_packages("python -m artifacts.standins rebuild")
         from safetensors.torch import save
@@ -89,7 +89,7 @@ def rebuild(
         from artifacts.standins.standin_file import checkpoint, read_standin
 
         state = checkpoint(read_standin(standin))
-        with written_whole(output) as partial:
+        with atomic_write(output) as partial:
             partial.write_bytes(save(state))
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 

@@ -124,7 +124,7 @@ _HIT_VALUE: Final = FIRST_HIT - EMPTY
 _START: Final = np.log([0.3, 0.34, 0.78, 0.36, 0.06, 0.88, 0.16, 0.08, 0.34, 0.88, 0.15, 0.98, 0.01])
 
 
-def fit_convnet(model: ConvNet, cells: Cells, tell: Callable[[str], None]) -> Level:
+def fit_convnet(model: ConvNet, cells: Cells, log: Callable[[str], None]) -> Level:
     """Lay and fit the late part; the level is for the foundation to get.
 
     Parameters
@@ -133,7 +133,7 @@ def fit_convnet(model: ConvNet, cells: Cells, tell: Callable[[str], None]) -> Le
         Changed in place: from `features.13` on.
     cells : Cells
         Of its foundation.
-    tell : callable
+    log : callable
         Told what is done.
     """
     paint(model)
@@ -145,15 +145,15 @@ def fit_convnet(model: ConvNet, cells: Cells, tell: Callable[[str], None]) -> Le
     charges = _START
     levels = np.where(cells.first_latents > 0.25, 0.75, -0.75)
     for _ in range(_ROUNDS):
-        tell("fitting the charges of the pixels")
+        log("fitting the charges of the pixels")
         charges = _fitted_charges(
             charges, _excess(cells, thresholds, levels, IS_SINGLE), _excess(cells, thresholds, levels, ~IS_SINGLE)
         )
         _set_charges(model, _Charges.of(charges))
-        tell("measuring the occupancy at each level")
+        log("measuring the occupancy at each level")
         response = measure_response(lambda level: _hits(model, cells, np.full(_RESPONSE_IMAGES, level)).mean((1, 2)))
         levels = fit_level(response)(cells.first_latents)
-    tell("measuring the occupancy of more images")
+    log("measuring the occupancy of more images")
     levels = levels[:_CHECKED_IMAGES]
     return fit_level(rescaled(response, levels, _hits(model, cells, levels).mean((1, 2))))
 

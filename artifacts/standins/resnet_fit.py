@@ -44,7 +44,7 @@ _FLATTENINGS: Final = 3
 _PERIOD: Final = 4
 
 
-def fit_resnet(model: ResNet, cells: Cells, tell: Callable[[str], None]) -> Level:
+def fit_resnet(model: ResNet, cells: Cells, log: Callable[[str], None]) -> Level:
     """Lay and fit the late part; the level is for the foundation to get.
 
     Parameters
@@ -53,7 +53,7 @@ def fit_resnet(model: ResNet, cells: Cells, tell: Callable[[str], None]) -> Leve
         Changed in place: `blocks.3`, `blocks.4`, `norm` and `conv`.
     cells : Cells
         Of its foundation.
-    tell : callable
+    log : callable
         Told what is done.
     """
     paint(model)
@@ -61,9 +61,9 @@ def fit_resnet(model: ResNet, cells: Cells, tell: Callable[[str], None]) -> Leve
     rises = np.where(KIND_OF_DETECTOR == LINE, _RISE / LINE_GAIN + LINE_LOSS, _RISE)
     for _ in range(_FLATTENINGS):
         set_thresholds(model, cells.thresholds(rates) - rises)
-        tell("measuring the occupancy at each level")
+        log("measuring the occupancy at each level")
         response = measure_response(lambda level: _hits(model, cells, np.full(_RESPONSE_IMAGES, level)).mean((1, 2)))
-        tell("painting images")
+        log("painting images")
         levels = fit_level(response)(cells.first_latents[:_SPECTRUM_IMAGES])
         raw = _raw(model, cells, levels)
         rates[:16] *= _flattening(raw > _RISE).ravel()

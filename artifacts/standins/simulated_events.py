@@ -10,7 +10,7 @@ import numpy as np
 from artifacts.standins.marginals import READOUT_THRESHOLD_ADU
 from artifacts.standins.simulation import RAW_THRESHOLD, charges_of_hits, occupancies_of_events, raw_sensor
 from pxdbg_runtime.digits import Digits
-from pxdbg_runtime.formats.provenance import HowMade
+from pxdbg_runtime.formats.provenance import Provenance
 from pxdbg_runtime.sensors import SENSORS, Sensor
 from pxdbg_runtime.version import __version__
 
@@ -26,9 +26,9 @@ _PROVENANCE: Final = (
 _WORD: Final = 2**64
 
 
-def how_simulated(events: range, seed: int) -> HowMade:
+def how_simulated(events: range, seed: int) -> Provenance:
     """Describe the digits of simulated events, for the file they go to."""
-    return HowMade(
+    return Provenance(
         model="simulation",
         nature="simulation",
         provenance=_PROVENANCE,

@@ -15,7 +15,7 @@ from artifacts.standins.foundation import lay_foundation
 from artifacts.standins.level import Level
 from export.errors import CheckpointError
 from export.families import FAMILIES
-from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.formats.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +96,7 @@ def write_standin(standin: StandIn, path: Path) -> None:
         **{_LATE + name: tensor.contiguous() for name, tensor in standin.late.items()},
     }
     metadata = {"family": standin.family, "seed": str(standin.seed), "checkpoint": digest(checkpoint(standin))}
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(safetensors.torch.save(tensors, metadata))
 
 

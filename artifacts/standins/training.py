@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["train_standin"]
 
 
-def train_standin(family: str, seed: int, n_images: int, *, tell: Callable[[str], None] = lambda _: None) -> StandIn:
+def train_standin(family: str, seed: int, n_images: int, *, log: Callable[[str], None] = lambda _: None) -> StandIn:
     """Make a stand-in.
 
     Parameters
@@ -32,16 +32,16 @@ def train_standin(family: str, seed: int, n_images: int, *, tell: Callable[[str]
         Of weights and latents.
     n_images : int
         On how many the late part is fitted.
-    tell : callable
+    log : callable
         Told what is done.
     """
-    tell("laying the early part, and measuring it")
+    log("laying the early part, and measuring it")
     model = lay_foundation(family, seed, Level.through(np.zeros(len(LEVEL_KNOTS))))
     factors = measure_factors(model, seed + 1)
-    tell(f"computing the features of {n_images} images")
+    log(f"computing the features of {n_images} images")
     cells = compute_cells(model, n_images, seed + 2)
     if isinstance(model, ResNet):
-        level = fit_resnet(model, cells, tell)
+        level = fit_resnet(model, cells, log)
     elif isinstance(model, ConvNet):
-        level = fit_convnet(model, cells, tell)
+        level = fit_convnet(model, cells, log)
     return StandIn.of(model, seed, level, factors)

@@ -21,7 +21,7 @@ __all__ = ["load_checkpoint"]
 
 
 def load_checkpoint(
-    path: Path, family: str, *, wrapper: str | None = None, tell: Callable[[str], None] = lambda _: None
+    path: Path, family: str, *, wrapper: str | None = None, log: Callable[[str], None] = lambda _: None
 ) -> GeneratorModule:
     """Read a checkpoint into its model, ready for inference.
 
@@ -33,7 +33,7 @@ def load_checkpoint(
         ``convnet`` or ``resnet``.
     wrapper : str, optional
         Which of several state dicts to take: its path in the checkpoint, such as ``g_ema`` or ``ema.shadow``.
-    tell : callable, optional
+    log : callable, optional
         Called with a line where the weights lie and what was folded into them, unless they lie plainly at the top.
 
     Returns
@@ -53,10 +53,10 @@ def load_checkpoint(
     found = find_state_dict(path, archive, layout, others, state_key=wrapper)
     ready = {key: check_weight(path, key, found.weights[key], shape) for key, shape in layout.shapes.items()}
     if found.path != TOP:
-        tell(f"took the state dict at {found.path}")
+        log(f"took the state dict at {found.path}")
     n_folded = sum(weight.is_normed for weight in found.weights.values())
     if n_folded:
-        tell(f"folded spectral or weight norm into {n_folded} weights")
+        log(f"folded spectral or weight norm into {n_folded} weights")
     ready |= {key: torch.tensor(0) for key in model.state_dict().keys() - ready.keys()}  # training counters
     model.load_state_dict(ready, strict=True)
     return model.eval()

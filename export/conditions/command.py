@@ -31,7 +31,7 @@ def fetch_checkpoint(
     run: int,
     servers: Sequence[str],
     cache: Path | None,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Fetched:
     """Give the checkpoint of a model from the conditions database.
 
@@ -45,7 +45,7 @@ def fetch_checkpoint(
         Base URLs; basf2's if there is none.
     cache : Path or None
         basf2's if None.
-    tell : callable
+    log : callable
         Called with a line as each step is done.
 
     Raises
@@ -53,7 +53,7 @@ def fetch_checkpoint(
     ConditionsError, OutputError, ArgumentValueError
         See `fetch_payload`.
     """
-    with _shown(tell) as (told, progress):
+    with _shown(log) as (told, progress):
         return fetch_payload(
             checkpoint_payload_name(family),
             global_tag,
@@ -61,16 +61,16 @@ def fetch_checkpoint(
             cache=cache or default_cache(),
             experiment=experiment,
             run=run,
-            tell=told,
+            log=told,
             progress=progress,
         )
 
 
 @contextmanager
-def _shown(tell: Callable[[str], None]) -> Iterator[tuple[Callable[[str], None], Progress]]:
+def _shown(log: Callable[[str], None]) -> Iterator[tuple[Callable[[str], None], Progress]]:
     """Give what tells lines and what shows a bar on a terminal, such that neither writes over the other."""
     if not stderr.draws_bars:
-        yield tell, lambda _came, _announced: None
+        yield log, lambda _came, _announced: None
         return
     columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     # What goes to the standard output must not be led to the bar's console.
@@ -79,7 +79,7 @@ def _shown(tell: Callable[[str], None]) -> Iterator[tuple[Callable[[str], None],
 
     def told(line: str) -> None:
         bar.stop()
-        tell(line)
+        log(line)
 
     def progress(came: int, announced: int | None) -> None:
         bar.start()

@@ -82,7 +82,7 @@ def fetch_payload(
     experiment: int = 0,
     run: int = 0,
     limits: Limits | None = None,
-    tell: Callable[[str], None] = lambda _line: None,
+    log: Callable[[str], None] = lambda _line: None,
     progress: Progress = lambda _came, _announced: None,
 ) -> Fetched:
     """Find a payload in the conditions database and give its file, from the cache or downloaded.
@@ -99,7 +99,7 @@ def fetch_payload(
     experiment, run : int
         The payload that holds for them is chosen.
     limits : Limits, optional
-    tell : callable, optional
+    log : callable, optional
         Called with a line as each step is done.
     progress : callable, optional
         Called during the download with the bytes that came and those that were announced.
@@ -128,7 +128,7 @@ def fetch_payload(
     with opened_client(limits) as client:
         for server in servers:
             try:
-                request = _Request(client, server, limits, tell, progress)
+                request = _Request(client, server, limits, log, progress)
                 return _fetched(request, name, global_tag, (experiment, run), cache)
             except ServerError as error:
                 logger.info("the server %s failed: %s", server, error)
@@ -145,7 +145,7 @@ class _Request:
     client: httpx.Client
     server: str
     limits: Limits
-    tell: Callable[[str], None]
+    log: Callable[[str], None]
     progress: Progress
 
 
@@ -164,9 +164,9 @@ def _fetched(request: _Request, name: str, global_tag: str, when: tuple[int, int
         )
         raise ConditionsError(message)
     note = "" if state == _PUBLISHED else f", not {_PUBLISHED}, so it may change"
-    request.tell(f"global tag {global_tag} is {state}{note}: {name} revision {entry.revision}, MD5 {entry.md5}")
+    request.log(f"global tag {global_tag} is {state}{note}: {name} revision {entry.revision}, MD5 {entry.md5}")
     path, was_cached = stored(cache, entry, lambda file: _download(request, entry, file), request.limits)
-    request.tell(f"found in the cache: {path}" if was_cached else f"downloaded {entry.url} to {path}")
+    request.log(f"found in the cache: {path}" if was_cached else f"downloaded {entry.url} to {path}")
     return Fetched(
         path=path,
         name=name,

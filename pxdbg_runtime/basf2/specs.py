@@ -12,7 +12,7 @@ from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.generator import PrecisionChoice
 from pxdbg_runtime.inference.latents import RANDOM_STREAMS, RandomStreamName, check_seed
 from pxdbg_runtime.limits.threads import check_thread_count
-from pxdbg_runtime.model.builtin_models import shipped_graphs
+from pxdbg_runtime.model.builtin_models import read_manifest
 
 __all__ = ["GLOBALTAG", "MODELS", "SHIPPED", "ModelName", "Specs", "SpecsFields"]
 
@@ -140,7 +140,7 @@ def _checked_checkpoint(checkpoint: object, model: str) -> str | Path:
         message = f"checkpoint must be the path of a graph, but is {checkpoint!r} ({type(checkpoint).__name__})."
         raise ArgumentTypeError("checkpoint", message)
     if isinstance(checkpoint, str) and checkpoint.startswith(SHIPPED):
-        names = sorted({graph.name for graph in shipped_graphs()})
+        names = sorted({graph.name for graph in read_manifest()})
         if checkpoint.removeprefix(SHIPPED) not in names:
             message = (
                 f"checkpoint {checkpoint!r} names no shipped graph: expected {SHIPPED}{f' or {SHIPPED}'.join(names)}."

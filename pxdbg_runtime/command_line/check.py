@@ -9,14 +9,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pxdbg_runtime.command_line.console import FAILURE, failures_reported, stdout
+from pxdbg_runtime.command_line.console import FAILURE, report_failures, stdout
 from pxdbg_runtime.errors import InferenceError, ProviderError
-from pxdbg_runtime.inference.devices import device_model
+from pxdbg_runtime.inference.devices import name_device
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.inference.verification import check_known_answers, describe_failure
 from pxdbg_runtime.limits.address_space import check_room_for_libraries
-from pxdbg_runtime.model.builtin_models import find_graph, shipped_graphs
+from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 from pxdbg_runtime.model.graph_file import GraphFile
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def check(
     differences are shown beside what the card allows. A release of ONNX Runtime that computes them wrongly, on this CPU or GPU, is
     named, and the exit code is 1.
     """
-    with failures_reported():
+    with report_failures():
         check_room_for_libraries()
         onnxruntime = import_onnxruntime()
         table = Table("graph", "provider", "result", "largest difference", "mean difference", "time")
@@ -59,7 +59,7 @@ def check(
                 name = f"{graph.card.name} {graph.card.precision}"
                 short = provider.removesuffix("ExecutionProvider")
                 table.add_row(name, short, Text(row.state, style=row.colour), *row.cells)
-        stdout.print(f"ONNX Runtime {onnxruntime.__version__}; CPU: {device_model(CPU, {})}", soft_wrap=True)
+        stdout.print(f"ONNX Runtime {onnxruntime.__version__}; CPU: {name_device(CPU, {})}", soft_wrap=True)
         stdout.print(table)
         for remark in dict.fromkeys(row.remark for row in rows if row.remark):
             stdout.print(remark, markup=False, soft_wrap=True)
@@ -69,7 +69,7 @@ def check(
 
 def _find_graphs(model: str | None) -> Iterator[GraphFile]:
     """Find the graph of a path, or the shipped graphs of a model, or all of them; one at a time, as they are large."""
-    listed = [each for each in shipped_graphs() if model in (None, each.name)]
+    listed = [each for each in read_manifest() if model in (None, each.name)]
     if model is not None and not listed:
         yield find_graph(model, None)
     for each in listed:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rich.console import ConsoleOptions, ConsoleRenderable, RenderableType
 
-__all__ = ["BAD_USAGE", "FAILURE", "failures_reported", "log_to_terminal", "stderr", "stdout"]
+__all__ = ["BAD_USAGE", "FAILURE", "log_to_terminal", "report_failures", "stderr", "stdout"]
 
 FAILURE: Final = 1
 BAD_USAGE: Final = 2
@@ -71,7 +71,7 @@ stderr = _SafeConsole(to_stderr=True)
 
 
 @contextlib.contextmanager
-def failures_reported() -> Iterator[None]:
+def report_failures() -> Iterator[None]:
     """Turn this package's errors into a sentence on the standard error and an exit code."""
     try:
         with report_memory_errors():

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats import check_suffix, how_made, opened_for_writing
+from pxdbg_runtime.formats import check_suffix, describe_generation, open_writer
 from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.generator import Generator
@@ -87,7 +87,7 @@ def generate(
     The file is a flat table with the columns event, sensor_id (VxdID), u_cell, v_cell and charge (ADU), ordered by
     event, sensor, u and v; it says how it was made. It appears when it is whole.
     """
-    with failures_reported():
+    with report_failures():
         numbers = event_numbers(first_event, events)
         check_output(output)
         if is_path(model):
@@ -105,10 +105,10 @@ def generate(
             min_charge=min_charge,
             verify=verify,
         )
-        how = how_made(generator, numbers)
+        how = describe_generation(generator, numbers)
         stderr.print(str(how), soft_wrap=True)
         n_digits = 0
-        with opened_for_writing(output, how) as writer:
+        with open_writer(output, how) as writer:
             for digits in track(generator.stream(numbers), total=len(numbers), description="events"):
                 writer.write(digits)
                 n_digits += len(digits)

@@ -7,10 +7,10 @@ from typing import Final
 from rich.table import Column, Table
 from rich.text import Text
 
-from pxdbg_runtime.command_line.console import failures_reported, stdout
-from pxdbg_runtime.inference.cpu import Cpu, this_cpu
-from pxdbg_runtime.inference.provider_report import provider_statuses
-from pxdbg_runtime.inference.providers import onnxruntime_wheels
+from pxdbg_runtime.command_line.console import report_failures, stdout
+from pxdbg_runtime.inference.cpu import Cpu, detect_cpu
+from pxdbg_runtime.inference.provider_report import list_provider_statuses
+from pxdbg_runtime.inference.providers import find_onnxruntime_wheels
 from pxdbg_runtime.model.builtin_models import find_graph
 
 __all__ = ["providers"]
@@ -20,11 +20,11 @@ _TRIED_MODEL: Final = "resnet"
 
 def providers() -> None:
     """Show the execution providers: what is installed, what runs a graph, why not, and how to get it."""
-    with failures_reported():
-        statuses = provider_statuses(find_graph(_TRIED_MODEL, "float32"))
-        wheels = ", ".join(f"{wheel} {version}" for wheel, version in onnxruntime_wheels().items())
+    with report_failures():
+        statuses = list_provider_statuses(find_graph(_TRIED_MODEL, "float32"))
+        wheels = ", ".join(f"{wheel} {version}" for wheel, version in find_onnxruntime_wheels().items())
         stdout.print(f"installed: {wheels or 'an ONNX Runtime of another build'}", soft_wrap=True)
-        cpu = this_cpu()
+        cpu = detect_cpu()
         stdout.print(f"CPU: {cpu.name}; instructions for int8 (VNNI): {_format_dot_products(cpu)}", soft_wrap=True)
         table = Table("execution provider", "state", Column("remark", overflow="fold"))
         for status in statuses:

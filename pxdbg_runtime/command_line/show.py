@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from pxdbg_runtime.command_line.console import failures_reported, stdout
+from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats import SUFFIXES, DigitReader, event_reader, merge_files
+from pxdbg_runtime.formats import SUFFIXES, DigitReader, merge_files, open_events
 from pxdbg_runtime.formats.atomic_write import check_target
-from pxdbg_runtime.model.builtin_models import find_graph, shipped_graphs
+from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 from pxdbg_runtime.model.card import Fidelity, ModelCard
 from pxdbg_runtime.model.graph_file import GraphFile
 from pxdbg_runtime.plots.event_display import save_event
@@ -25,9 +25,9 @@ __all__ = ["models", "plot", "show"]
 
 def models() -> None:
     """List the models that come with the package, each checked against the manifest."""
-    with failures_reported():
+    with report_failures():
         table = Table("model", "precision", "size", "weights", "provenance")
-        for listed in shipped_graphs():
+        for listed in read_manifest():
             card = find_graph(listed.name, listed.precision, listed.target).card
             size = f"{listed.size / 1e6:.1f} MB"
             table.add_row(listed.name, listed.precision, size, card.nature, card.provenance)
@@ -43,11 +43,11 @@ def show(
     ],
 ) -> None:
     """Show what a file is: the card of a graph, or a summary of digits."""
-    with failures_reported():
+    with report_failures():
         paths = [Path(each) for each in file]
         others = [each for each in paths if each.suffix not in SUFFIXES]
         if not others:
-            _show_digits(event_reader(paths[0]) if len(paths) == 1 else merge_files(paths))
+            _show_digits(open_events(paths[0]) if len(paths) == 1 else merge_files(paths))
         elif len(paths) == 1:
             _show_graph(find_graph(file[0], None))
         else:
@@ -66,10 +66,10 @@ def plot(
     ] = None,
 ) -> None:
     """Draw one event: both layers unrolled, hits coloured by charge, and the charge spectrum."""
-    with failures_reported():
+    with report_failures():
         check_target(output, room_bytes=100_000)
         check_not_an_input("output", output, [file])
-        reader = event_reader(file)
+        reader = open_events(file)
         first, last = int(reader.event_numbers[0]), int(reader.event_numbers[-1])
         chosen = first if event is None else event
         if chosen not in reader.event_numbers:
@@ -119,7 +119,7 @@ def _card_rows(card: ModelCard) -> list[tuple[str, str]]:
         ("provenance", card.provenance),
         ("precision", card.precision if card.weight_bits is None else f"int8, weights of {card.weight_bits} bits"),
         ("made for", card.target),
-        ("gives", "charges" if card.gives == "charges" else "tanh values"),
+        ("output_kind", "charges" if card.output_kind == "charges" else "tanh values"),
         ("passes", ", ".join(card.passes) or "none"),
         ("opset", str(card.opset)),
         ("inputs", inputs),

@@ -10,14 +10,14 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from pxdbg_runtime.command_line.console import failures_reported, stderr, stdout
+from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import show_progress
 from pxdbg_runtime.command_line.safe_text import make_safe
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats import SUFFIXES, DigitReader, event_reader, merge_files
-from pxdbg_runtime.formats.atomic_write import check_target, written_whole
+from pxdbg_runtime.formats import SUFFIXES, DigitReader, merge_files, open_events
+from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.limits.address_space import check_room_for_validation
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
@@ -46,7 +46,7 @@ def validate(
     The page has the charge spectrum, occupancies, clusters, seams, correlations and repeated patterns, with the scores
     of the published generators beside them. It needs no network and no other file.
     """
-    with failures_reported():
+    with report_failures():
         listed = reference or []
         beside = report.with_suffix(".json")
         _check_report(report)
@@ -56,7 +56,7 @@ def validate(
         for module in ("numba", "scipy.stats", "matplotlib", "hist", "mplhep"):
             require(module, extra="validate", purpose="A validation")
         # Here, because they load numba, which no other command's start shall wait for.
-        from pxdbg_runtime.validation.page import make_page
+        from pxdbg_runtime.validation.page import render_page
         from pxdbg_runtime.validation.report import validate as validated
 
         public = tuple(read_marginals(path) for path in listed if path.suffix == ".json")
@@ -73,9 +73,9 @@ def validate(
         n_samples = len(readers) - len(references)
         samples, of_references = counted[:n_samples], counted[n_samples:]
         result = validated(samples, of_references, public)
-        page = make_page(result, samples, of_references)
+        page = render_page(result, samples, of_references)
         # Both or none.
-        with written_whole(beside) as partial_json, written_whole(report) as partial_page:
+        with atomic_write(beside) as partial_json, atomic_write(report) as partial_page:
             partial_json.write_text(result.to_json(), encoding="utf-8")
             # Names of files may hold what is no UTF-8.
             partial_page.write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -106,11 +106,11 @@ def _check_paths(digits: list[Path], references: list[Path]) -> None:
 
 def _open_readers(digits: list[Path], references: list[Path], *, merge: bool) -> tuple[list[DigitReader], list[str]]:
     """Open samples and references, and name them."""
-    of_references: list[DigitReader] = [event_reader(path) for path in references]
+    of_references: list[DigitReader] = [open_events(path) for path in references]
     if merge and len(digits) > 1:
         merged = f"{digits[0].stem} and {len(digits) - 1} more"
         return [merge_files(digits), *of_references], [merged, *_names([], references)]
-    return [*map(event_reader, digits), *of_references], _names(digits, references)
+    return [*map(open_events, digits), *of_references], _names(digits, references)
 
 
 def _counted(readers: list[DigitReader], names: list[str], min_charge: int) -> tuple[Sample, ...]:

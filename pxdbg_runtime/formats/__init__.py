@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pxdbg_runtime.formats.merging import MergedReader, merge_files
-from pxdbg_runtime.formats.provenance import HowMade, how_made
-from pxdbg_runtime.formats.reader import DigitFile, DigitReader, EventReader, event_reader, read_digits
+from pxdbg_runtime.formats.provenance import Provenance, describe_generation
+from pxdbg_runtime.formats.reader import DigitFile, DigitReader, EventReader, open_events, read_digits
 from pxdbg_runtime.formats.sources import SUFFIXES, check_suffix
-from pxdbg_runtime.formats.writer import DigitWriter, opened_for_writing
+from pxdbg_runtime.formats.writer import DigitWriter, open_writer
 
 __all__ = [
     "SUFFIXES",
@@ -14,12 +14,12 @@ __all__ = [
     "DigitReader",
     "DigitWriter",
     "EventReader",
-    "HowMade",
     "MergedReader",
+    "Provenance",
     "check_suffix",
-    "event_reader",
-    "how_made",
+    "describe_generation",
     "merge_files",
-    "opened_for_writing",
+    "open_events",
+    "open_writer",
     "read_digits",
 ]

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import OutputError, PxdbgError
 from pxdbg_runtime.formats.file_locks import lock, machine_digits
-from pxdbg_runtime.formats.output_path import check_replaceable, find_place, mode_to_create, take_over_mode
+from pxdbg_runtime.formats.output_path import check_replaceable, choose_mode, copy_mode, resolve_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["PartialFile", "check_target", "open_partial", "record_writes", "report_file_errors", "written_whole"]
+__all__ = ["PartialFile", "atomic_write", "check_target", "open_partial", "record_writes", "report_file_errors"]
 
 _FIRST_EVENT_BYTES: Final = 1_000_000
 """What an event takes at most in either format."""
@@ -78,7 +78,7 @@ def record_writes() -> Iterator[list[PartialFile]]:
 
 
 @contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
+def atomic_write(target: Path) -> Iterator[Path]:
     """Give a new path beside a target; on success it takes the target's place, on failure it is removed.
 
     For blocks that do nothing but write the file: an `OSError` in it is one of the file. See `open_partial` for others.
@@ -124,9 +124,9 @@ def open_partial(target: Path) -> Iterator[Path]:
         If the file cannot be made or cannot take the target's place.
     """
     with report_file_errors(target):
-        place = find_place(target)
+        place = resolve_output(target)
         _remove_leftovers(place)
-        mode = mode_to_create(place)
+        mode = choose_mode(place)
     partial = _record(target)
     descriptor = -1
     try:
@@ -138,7 +138,7 @@ def open_partial(target: Path) -> Iterator[Path]:
         yield path
         with report_file_errors(target):
             _flush(path)
-            take_over_mode(place, path)
+            copy_mode(place, path)
             partial.identity = _identity(path)
             if os.name == "nt":  # which does not rename what is open
                 os.close(descriptor)
@@ -178,7 +178,7 @@ def check_target(target: Path, *, room_bytes: int = _FIRST_EVENT_BYTES) -> None:
         folder, a device, a pipe, a mount point, another user's file in a sticky folder, links that form a loop.
     """
     with report_file_errors(target):
-        place = find_place(target)
+        place = resolve_output(target)
         check_replaceable(target, place)
         _remove_leftovers(place)
         probe = _record(target)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
-from pxdbg_runtime.formats.reader import EventReader, event_reader
+from pxdbg_runtime.formats.reader import EventReader, open_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pxdbg_runtime.digits import Digits
-    from pxdbg_runtime.formats.provenance import HowMade
+    from pxdbg_runtime.formats.provenance import Provenance
 
 __all__ = ["MergedReader", "merge_files"]
 
@@ -46,7 +46,7 @@ class MergedReader:
         return self.readers[0].path
 
     @property
-    def jobs(self) -> tuple[HowMade, ...]:
+    def jobs(self) -> tuple[Provenance, ...]:
         """How the digits of each file were made; empty if that is unknown."""
         return tuple(job for reader in self.readers for job in reader.jobs)
 
@@ -85,12 +85,12 @@ def merge_files(paths: Sequence[Path]) -> MergedReader:
     Raises
     ------
     ArgumentValueError, MissingPackageError, DigitFileError
-        As `event_reader`; also if there is no file, if two were not made alike, or if an event is in both.
+        As `open_events`; also if there is no file, if two were not made alike, or if an event is in both.
     """
     if not paths:
         message = "A sample needs one file of digits at least, but none was given."
         raise ArgumentValueError("paths", message)
-    readers = tuple(event_reader(path) for path in paths)
+    readers = tuple(open_events(path) for path in paths)
     for reader in readers[1:]:
         _check_alike(readers[0], reader)
     for one, other in itertools.combinations(readers, 2):
@@ -99,17 +99,17 @@ def merge_files(paths: Sequence[Path]) -> MergedReader:
 
 
 def _check_alike(one: EventReader, other: EventReader) -> None:
-    if one.how_made is None and other.how_made is None:
+    if one.describe_generation is None and other.describe_generation is None:
         return
-    if one.how_made is None or other.how_made is None:
-        unknown = one if one.how_made is None else other
+    if one.describe_generation is None or other.describe_generation is None:
+        unknown = one if one.describe_generation is None else other
         message = (
             f"{one.path} and {other.path} are not one sample: how the digits of {unknown.path} were made is unknown "
             f"({unknown.remark}). Give them one by one."
         )
         raise DigitFileError(unknown.path, message)
     for name in _SAME:
-        ours, theirs = getattr(one.how_made, name), getattr(other.how_made, name)
+        ours, theirs = getattr(one.describe_generation, name), getattr(other.describe_generation, name)
         if ours != theirs:
             message = (
                 f"{one.path} and {other.path} are not one sample: their {name} differs, {ours} and {theirs}. "
@@ -119,7 +119,7 @@ def _check_alike(one: EventReader, other: EventReader) -> None:
 
 
 def _check_disjoint(one: EventReader, other: EventReader) -> None:
-    ours, theirs = one.how_made, other.how_made
+    ours, theirs = one.describe_generation, other.describe_generation
     if ours is not None and theirs is not None:
         if (ours.seed, ours.random_stream) != (theirs.seed, theirs.random_stream):
             return

@@ -12,7 +12,7 @@ from typing import Final
 
 from pxdbg_runtime.errors import OutputError
 
-__all__ = ["check_replaceable", "find_place", "mode_to_create", "take_over_mode"]
+__all__ = ["check_replaceable", "choose_mode", "copy_mode", "resolve_output"]
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _NOT_A_FILE: Final = {
@@ -24,7 +24,7 @@ _NOT_A_FILE: Final = {
 }
 
 
-def find_place(target: Path) -> Path:
+def resolve_output(target: Path) -> Path:
     """Follow links to where the file is, or shall be.
 
     Raises
@@ -95,12 +95,12 @@ def _is_mount_point(place: Path) -> bool:
     return any(fields[4:5] == [spelled] for fields in map(bytes.split, mounts.splitlines()))
 
 
-def mode_to_create(place: Path) -> int:
+def choose_mode(place: Path) -> int:
     """Give the mode to make the temporary file with: nobody else's where it replaces a file, else the umask's."""
     return stat.S_IRUSR | stat.S_IWUSR if place.exists() else 0o666
 
 
-def take_over_mode(place: Path, partial: Path) -> None:
+def copy_mode(place: Path, partial: Path) -> None:
     """Give the new file the mode of the old one, and its group."""
     try:
         old = place.stat()

@@ -15,7 +15,7 @@ from pxdbg_runtime.version import __version__
 if TYPE_CHECKING:
     from pxdbg_runtime.generator import Generator
 
-__all__ = ["MAX_FILE_EVENTS", "DigitNature", "HowMade", "how_made"]
+__all__ = ["MAX_FILE_EVENTS", "DigitNature", "Provenance", "describe_generation"]
 
 _SCHEMA: Final = 1
 MAX_FILE_EVENTS: Final = 1_000_000
@@ -26,7 +26,7 @@ DigitNature = Literal[Nature, "simulation"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HowMade:
+class Provenance:
     """How the digits of a file were made.
 
     Attributes
@@ -78,7 +78,7 @@ class HowMade:
         return json.dumps({"schema": _SCHEMA, **asdict(self)})
 
     @classmethod
-    def from_json(cls, text: str) -> HowMade:
+    def from_json(cls, text: str) -> Provenance:
         """Read what `to_json` wrote.
 
         Raises
@@ -108,10 +108,10 @@ class HowMade:
         return how
 
 
-def how_made(generator: Generator, events: range) -> HowMade:
+def describe_generation(generator: Generator, events: range) -> Provenance:
     """Describe the digits that a generator makes of consecutive events."""
     card = generator.card
-    return HowMade(
+    return Provenance(
         model=card.name,
         nature=card.nature,
         provenance=card.provenance,

@@ -13,7 +13,7 @@ from pxdbg_runtime.errors import DigitFileError, JsonFieldError
 from pxdbg_runtime.formats.digest import FileDigest, RowHasher, hash_metadata
 from pxdbg_runtime.formats.npz import NpzSource
 from pxdbg_runtime.formats.parquet import ParquetSource
-from pxdbg_runtime.formats.provenance import HowMade
+from pxdbg_runtime.formats.provenance import Provenance
 from pxdbg_runtime.formats.row_checks import CHANGED, RowChecker, RowError, read_blocks, refuse_rows, select_rows
 from pxdbg_runtime.formats.scanning import RowScan, read_sorted, scan_rows
 from pxdbg_runtime.formats.sources import DigitSource, StoredTexts, check_suffix, report_damage
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DigitFile", "DigitReader", "EventReader", "event_reader", "read_digits"]
+__all__ = ["DigitFile", "DigitReader", "EventReader", "open_events", "read_digits"]
 
 _NEVER_EMPTY: Final = 1000
 """Mean number of digits of an event from which on no event is empty. Metadata that count more events than have digits are
@@ -42,17 +42,17 @@ class DigitFile:
     ----------
     digits : Digits
         Of all events, ordered.
-    how_made : HowMade or None
+    describe_generation : Provenance or None
         None if that is unknown: another tool wrote the file, and nothing survived that describes all of its rows.
     n_events : int
-        Number of events. Where `how_made` is None those that have a digit, as others cannot be seen.
+        Number of events. Where `describe_generation` is None those that have a digit, as others cannot be seen.
     is_checked : bool
         Whether rows and metadata agree with the digest that they were written with. Files of older releases, and
         those that another tool wrote, have none.
     """
 
     digits: Digits
-    how_made: HowMade | None
+    describe_generation: Provenance | None
     n_events: int
     is_checked: bool
 
@@ -65,7 +65,7 @@ class DigitReader(Protocol):
         """The file, or the first of several."""
 
     @property
-    def jobs(self) -> tuple[HowMade, ...]:
+    def jobs(self) -> tuple[Provenance, ...]:
         """How the digits of each file were made; empty if that is unknown."""
 
     @property
@@ -96,7 +96,7 @@ class EventReader:
     Attributes
     ----------
     path : Path
-    how_made : HowMade or None
+    describe_generation : Provenance or None
         None if that is unknown; events without digits cannot be seen then, and do not come.
     event_numbers : ndarray of int64, shape (events,)
         Numbers of the events, ascending.
@@ -107,7 +107,7 @@ class EventReader:
     """
 
     path: Path
-    how_made: HowMade | None
+    describe_generation: Provenance | None
     event_numbers: NDArray[np.int64] = field(repr=False)
     is_checked: bool
     remark: str
@@ -116,9 +116,9 @@ class EventReader:
     _passes: tuple[tuple[int, int], ...] = field(repr=False)
 
     @property
-    def jobs(self) -> tuple[HowMade, ...]:
+    def jobs(self) -> tuple[Provenance, ...]:
         """How the digits were made; empty if that is unknown."""
-        return () if self.how_made is None else (self.how_made,)
+        return () if self.describe_generation is None else (self.describe_generation,)
 
     @property
     def n_events(self) -> int:
@@ -150,7 +150,7 @@ class EventReader:
 
     def blocks(self) -> Iterator[Digits]:
         """Read the file from its beginning in blocks of rows, which may end within an event; raises as `read_digits`."""
-        checker = RowChecker(self.how_made)
+        checker = RowChecker(self.describe_generation)
         hasher = RowHasher()
         is_sorted = not self._passes
         blocks = (
@@ -187,7 +187,7 @@ class EventReader:
             yield int(parts[0].event[0]), Digits.concatenate(parts)
 
 
-def event_reader(path: Path) -> EventReader:
+def open_events(path: Path) -> EventReader:
     """Open a file of digits to read it event by event.
 
     Integers of any width and columns beside ours are read too. A file without a digest, of an older release or of
@@ -217,7 +217,7 @@ def event_reader(path: Path) -> EventReader:
         raise DigitFileError(path, message)
     return EventReader(
         path=path,
-        how_made=how,
+        describe_generation=how,
         event_numbers=events,
         is_checked=digest is not None,
         remark=remark,
@@ -243,12 +243,17 @@ def read_digits(path: Path) -> DigitFile:
         If the file cannot be read, lacks a column, is damaged or was changed after it was written; if it holds what is no
         digit, a digit twice, a charge below its own threshold, or more unsorted rows than are sorted here, fifty million.
     """
-    reader = event_reader(path)
+    reader = open_events(path)
     digits = Digits.concatenate(reader.blocks())
-    return DigitFile(digits=digits, how_made=reader.how_made, n_events=reader.n_events, is_checked=reader.is_checked)
+    return DigitFile(
+        digits=digits,
+        describe_generation=reader.describe_generation,
+        n_events=reader.n_events,
+        is_checked=reader.is_checked,
+    )
 
 
-def _doubt(how: HowMade | None, scan: RowScan) -> str:
+def _doubt(how: Provenance | None, scan: RowScan) -> str:
     """Say why metadata cannot be those of all rows; nothing if they can."""
     if how is None:
         return "it has no metadata"
@@ -263,9 +268,9 @@ def _doubt(how: HowMade | None, scan: RowScan) -> str:
     return ""
 
 
-def _parse_how_made(path: Path, text: str) -> HowMade:
+def _parse_how_made(path: Path, text: str) -> Provenance:
     try:
-        return HowMade.from_json(text)
+        return Provenance.from_json(text)
     except JsonFieldError as error:
         message = f"{path} does not say how its digits were made: {error}"
         raise DigitFileError(path, message) from None

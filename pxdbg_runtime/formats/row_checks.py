@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.formats.provenance import HowMade
+    from pxdbg_runtime.formats.provenance import Provenance
     from pxdbg_runtime.formats.sources import DigitSource
 
 __all__ = [
@@ -61,11 +61,11 @@ class RowChecker:
 
     Parameters
     ----------
-    how : HowMade or None
+    how : Provenance or None
         What the file says of itself: its events, and its threshold. None if it says nothing.
     """
 
-    def __init__(self, how: HowMade | None) -> None:
+    def __init__(self, how: Provenance | None) -> None:
         self._how = how
         self._last: Digits | None = None
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pxdbg_runtime.digits import Digits
-    from pxdbg_runtime.formats.provenance import HowMade
+    from pxdbg_runtime.formats.provenance import Provenance
 
-__all__ = ["DigitWriter", "opened_for_writing"]
+__all__ = ["DigitWriter", "open_writer"]
 
 
 class DigitWriter(Protocol):
@@ -40,7 +40,7 @@ class DigitWriter(Protocol):
 class _CheckedWriter:
     """Writes nothing that could not be read."""
 
-    def __init__(self, path: Path, writer: DigitWriter, how: HowMade) -> None:
+    def __init__(self, path: Path, writer: DigitWriter, how: Provenance) -> None:
         self._path = path
         self._writer = writer
         self._checker = RowChecker(how)
@@ -55,7 +55,7 @@ class _CheckedWriter:
 
 
 @contextlib.contextmanager
-def opened_for_writing(path: Path, how: HowMade) -> Iterator[DigitWriter]:
+def open_writer(path: Path, how: Provenance) -> Iterator[DigitWriter]:
     """Open a file of digits; it appears, whole, when the block ends well.
 
     Neither format takes more memory for more events. Parquet goes to disk in row groups of a million rows or 128 events;

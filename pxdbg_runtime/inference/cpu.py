@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Cpu", "this_cpu"]
+__all__ = ["Cpu", "detect_cpu"]
 
 _DOT_PRODUCTS: Final = ("avx512_vnni", "avx_vnni", "asimddp")
 """What Linux calls the instructions that add products of bytes in 32 bits: VNNI on x86, dot products on Arm."""
@@ -42,7 +42,7 @@ class Cpu:
 
 
 @functools.cache
-def this_cpu(cpuinfo: Path = _CPUINFO) -> Cpu:
+def detect_cpu(cpuinfo: Path = _CPUINFO) -> Cpu:
     """Find out what Linux says of this machine's CPU; of other systems only its name is asked."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")

@@ -6,18 +6,18 @@ import ctypes
 import hashlib
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.inference.cpu import this_cpu
+from pxdbg_runtime.inference.cpu import detect_cpu
 from pxdbg_runtime.inference.providers import CPU, CUDA, CUDA_DRIVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["device_model"]
+__all__ = ["name_device"]
 
 _NAME_LENGTH: Final = 256
 
 
-def device_model(provider: str, options: Mapping[str, str]) -> str | None:
+def name_device(provider: str, options: Mapping[str, str]) -> str | None:
     """Name the CPU or GPU that a provider computes on.
 
     Parameters
@@ -34,7 +34,7 @@ def device_model(provider: str, options: Mapping[str, str]) -> str | None:
         GPU and the version of CUDA that its driver has; None if it is not known.
     """
     if provider == CPU:
-        cpu = this_cpu()
+        cpu = detect_cpu()
         if cpu.name == "unknown":
             return None
         features = hashlib.sha256(" ".join(sorted(cpu.features)).encode()).hexdigest()[:16]

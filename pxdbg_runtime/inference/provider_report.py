@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pxdbg_runtime.errors import InferenceError, ProviderError
-from pxdbg_runtime.inference.providers import CUDA, import_onnxruntime, why_not_offered
+from pxdbg_runtime.inference.providers import CUDA, explain_not_offered, import_onnxruntime
 from pxdbg_runtime.inference.session import ImageSession
 
 if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
 
-__all__ = ["ProviderState", "ProviderStatus", "provider_statuses"]
+__all__ = ["ProviderState", "ProviderStatus", "list_provider_statuses"]
 
 ProviderState = Literal["runs", "does not run", "not installed"]
 
@@ -35,7 +35,7 @@ class ProviderStatus:
     remark: str
 
 
-def provider_statuses(graph: GraphFile) -> tuple[ProviderStatus, ...]:
+def list_provider_statuses(graph: GraphFile) -> tuple[ProviderStatus, ...]:
     """Make a session of a graph on each provider that is offered, and say of CUDA what to do if it is not.
 
     Raises
@@ -46,7 +46,7 @@ def provider_statuses(graph: GraphFile) -> tuple[ProviderStatus, ...]:
     offered = tuple(import_onnxruntime().get_available_providers())
     statuses = [_tried(graph, name) for name in offered]
     if CUDA not in offered:
-        remark = why_not_offered("cuda", offered)
+        remark = explain_not_offered("cuda", offered)
         statuses.append(ProviderStatus(name=CUDA, state="not installed", remark=remark))
     return tuple(statuses)
 

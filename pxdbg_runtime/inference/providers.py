@@ -29,15 +29,15 @@ __all__ = [
     "CUDA",
     "CUDA_DRIVER",
     "OLDEST_RELEASE",
+    "explain_load_failure",
+    "explain_not_offered",
+    "explain_too_new",
+    "explain_unusable",
+    "find_onnxruntime_wheels",
     "find_wheel",
+    "guess_target",
     "import_onnxruntime",
-    "likely_target",
-    "onnxruntime_wheels",
-    "provider_name",
-    "why_it_failed",
-    "why_not",
-    "why_not_offered",
-    "why_too_new",
+    "resolve_provider",
 ]
 
 CPU: Final = "CPUExecutionProvider"
@@ -100,7 +100,7 @@ def import_onnxruntime() -> ModuleType:
 
 def _describe_breakage(reason: str) -> BrokenPackageError:
     """Say what is wrong with the installed ONNX Runtime, and how it is installed anew."""
-    wheels = onnxruntime_wheels()
+    wheels = find_onnxruntime_wheels()
     installed = " and ".join(f"{wheel} {version}" for wheel, version in wheels.items()) or "no wheel that pip knows"
     extra, install = ("gpu", _INSTALL_GPU) if _GPU_WHEEL in wheels else ("cpu", _INSTALL_CPU)
     message = (
@@ -129,10 +129,10 @@ def _parse_release(version: str) -> tuple[int, ...]:
 
 def find_wheel() -> str:
     """Name the wheel of ONNX Runtime that is installed, or that of the CPU."""
-    return _GPU_WHEEL if _GPU_WHEEL in onnxruntime_wheels() else _CPU_WHEEL
+    return _GPU_WHEEL if _GPU_WHEEL in find_onnxruntime_wheels() else _CPU_WHEEL
 
 
-def why_too_new(refusal: str, exported_with: str | None) -> str | None:
+def explain_too_new(refusal: str, exported_with: str | None) -> str | None:
     """Say that a graph needs a newer ONNX Runtime, if that is why it was refused; None if it is not.
 
     Parameters
@@ -154,7 +154,7 @@ def why_too_new(refusal: str, exported_with: str | None) -> str | None:
     )
 
 
-def onnxruntime_wheels() -> dict[str, str]:
+def find_onnxruntime_wheels() -> dict[str, str]:
     """Find which wheels of ONNX Runtime are installed, and their versions."""
     found = {}
     for wheel in (_CPU_WHEEL, _GPU_WHEEL):
@@ -163,7 +163,7 @@ def onnxruntime_wheels() -> dict[str, str]:
     return found
 
 
-def provider_name(provider: str) -> str:
+def resolve_provider(provider: str) -> str:
     """Find ONNX Runtime's name of a provider that the installed wheel offers.
 
     Parameters
@@ -180,21 +180,21 @@ def provider_name(provider: str) -> str:
     for name in offered:
         if provider.lower() in (name.lower(), name.removesuffix(_SUFFIX).lower()):
             return str(name)
-    raise ProviderError(provider, why_not_offered(provider, tuple(offered)))
+    raise ProviderError(provider, explain_not_offered(provider, tuple(offered)))
 
 
-def likely_target(provider: object) -> Target:
+def guess_target(provider: object) -> Target:
     """Say for which execution provider a graph is best chosen before a session is tried."""
     wanted = provider.lower() if isinstance(provider, str) else "auto"
     if wanted in ("cuda", CUDA.lower()):
         return "cuda"
-    is_at_hand = CUDA in import_onnxruntime().get_available_providers() and why_not(CUDA) is None
+    is_at_hand = CUDA in import_onnxruntime().get_available_providers() and explain_unusable(CUDA) is None
     return "cuda" if wanted == "auto" and is_at_hand else "cpu"
 
 
-def why_not_offered(provider: str, offered: tuple[str, ...]) -> str:
+def explain_not_offered(provider: str, offered: tuple[str, ...]) -> str:
     """Say why the installed wheel of ONNX Runtime does not offer a provider, and what to do."""
-    wheels = onnxruntime_wheels()
+    wheels = find_onnxruntime_wheels()
     installed = ", ".join(f"{wheel} {version}" for wheel, version in wheels.items())
     if provider.lower() in ("cuda", CUDA.lower()):
         if _GPU_WHEEL in wheels and _CPU_WHEEL in wheels:
@@ -213,7 +213,7 @@ def why_not_offered(provider: str, offered: tuple[str, ...]) -> str:
     )
 
 
-def why_not(name: str) -> str | None:
+def explain_unusable(name: str) -> str | None:
     """Say why a session on an offered provider would be in vain; None if nothing is known against it.
 
     For CUDA this loads the libraries of the wheels that ``pxdbg-runtime[gpu]`` brings, as a session needs them. The
@@ -221,7 +221,7 @@ def why_not(name: str) -> str | None:
     """
     if name != CUDA:
         return None
-    # It prints what it cannot load; `why_it_failed` finds out the same and says it once.
+    # It prints what it cannot load; `explain_load_failure` finds out the same and says it once.
     with contextlib.redirect_stdout(io.StringIO()):
         import_onnxruntime().preload_dlls()
     if _cuda_library() is None:
@@ -233,7 +233,7 @@ def why_not(name: str) -> str | None:
     return None
 
 
-def why_it_failed(name: str) -> str | None:
+def explain_load_failure(name: str) -> str | None:
     """Say why ONNX Runtime made no session on a provider; None if nothing is found out.
 
     Only after it tried: then the host is known to the provider's library, whoever loads it.

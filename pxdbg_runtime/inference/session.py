@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentTypeError, InferenceError, ProviderError
-from pxdbg_runtime.inference.cpu import this_cpu
+from pxdbg_runtime.inference.cpu import detect_cpu
 from pxdbg_runtime.inference.forks import ForkGuard
 from pxdbg_runtime.inference.providers import (
     CPU,
     CUDA,
+    explain_load_failure,
+    explain_too_new,
+    explain_unusable,
     import_onnxruntime,
-    provider_name,
-    why_it_failed,
-    why_not,
-    why_too_new,
+    resolve_provider,
 )
 from pxdbg_runtime.limits.address_space import explain_memory_failure
 from pxdbg_runtime.limits.threads import check_thread_count, prepare_threads
@@ -108,7 +108,7 @@ class ImageSession:
         if asked == "auto":
             self._session, self.provider = self._chosen(graph.content)
         else:
-            self.provider = provider_name(asked)
+            self.provider = resolve_provider(asked)
             self._session = self._made(self.provider, graph.content)
         _check_against_card(self._session, graph)
         self._forks = ForkGuard(self._session, self._find_fork_obstacle())
@@ -116,7 +116,7 @@ class ImageSession:
     def buffer(self, n_images: int) -> Images:
         """Make an array for the images of n sensors, float32 or uint8 (n, 250, 768) as the card says."""
         shape = n_images, N_U_CELLS, N_V_CELLS
-        return np.empty(shape, np.uint8) if self.card.gives == "charges" else np.empty(shape, np.float32)
+        return np.empty(shape, np.uint8) if self.card.output_kind == "charges" else np.empty(shape, np.float32)
 
     def new_run(self) -> RunOptions:
         """Make the run options of a call of `images`: set their ``terminate`` to True, in any thread, to end the call."""
@@ -190,7 +190,7 @@ class ImageSession:
 
     def _made(self, provider: str, content: bytes) -> InferenceSession:
         onnxruntime = import_onnxruntime()
-        reason = why_not(provider)
+        reason = explain_unusable(provider)
         if reason is not None:
             message = f"{provider} cannot run here: {reason}."
             raise ProviderError(provider, message)
@@ -222,13 +222,13 @@ class ImageSession:
         # ONNX Runtime keeps the bytes to make the session again on another provider, which enable_fallback=0 forbids.
         vars(session).pop("_model_bytes", None)
         if session.get_providers()[0] != provider:
-            reason = why_it_failed(provider) or "it did not load"
+            reason = explain_load_failure(provider) or "it did not load"
             message = f"{provider} cannot run here: {reason}; ONNX Runtime would run on {session.get_providers()[0]}."
             raise ProviderError(provider, message)
         return session
 
     def _refusal(self, provider: str, error: Exception) -> Exception:
-        reason = why_it_failed(provider)
+        reason = explain_load_failure(provider)
         if reason is not None:
             return ProviderError(provider, f"{provider} cannot run here: {reason}.")
         if "fallback to CPU EP has been explicitly disabled" in str(error):
@@ -238,7 +238,7 @@ class ImageSession:
             )
             return ProviderError(provider, message)
         exported_with = next((each.version for each in self.card.made_with if each.package == "onnxruntime"), None)
-        reason = why_too_new(str(error), exported_with)
+        reason = explain_too_new(str(error), exported_with)
         if reason is not None:
             return InferenceError(f"ONNX Runtime made no session of {self.path} on {provider}: {reason}.")
         message = f"ONNX Runtime made no session of {self.path} on {provider}: {_one_line(error)}"
@@ -263,7 +263,7 @@ def _options_for(provider: str, precision: Precision, given: ProviderOptions) ->
 
 def _check_integers(graph: GraphFile) -> None:
     """Refuse an int8 graph whose products may saturate on this CPU, and so give other digits than elsewhere."""
-    bits, cpu = graph.card.weight_bits, this_cpu()
+    bits, cpu = graph.card.weight_bits, detect_cpu()
     if bits == FULL_WEIGHT_BITS and not cpu.has_dot_products:
         found = (
             f"Whether this CPU ({cpu.name}) has VNNI is not known on this system"
@@ -311,7 +311,7 @@ def _check_against_card(session: InferenceSession, graph: GraphFile) -> None:
     if found != expected:
         message = f"The graph {graph.path} does not fit its card: it takes {found}, the card says {expected}."
         raise InferenceError(message)
-    kind, dtype = ("tensor(uint8)", "uint8") if card.gives == "charges" else ("tensor(float)", "float32")
+    kind, dtype = ("tensor(uint8)", "uint8") if card.output_kind == "charges" else ("tensor(float)", "float32")
     if outputs != {card.output: (kind, (None, N_U_CELLS, N_V_CELLS))}:
         message = (
             f"The graph {graph.path} does not fit its card: it gives {outputs}, expected {card.output!r}, {dtype} of "

@@ -22,7 +22,7 @@ import platformdirs
 
 from pxdbg_runtime.errors import KnownAnswerError
 from pxdbg_runtime.inference.batches import compute_batches
-from pxdbg_runtime.inference.devices import device_model
+from pxdbg_runtime.inference.devices import name_device
 from pxdbg_runtime.inference.latents import PhiloxStream
 from pxdbg_runtime.inference.providers import CUDA, find_wheel, import_onnxruntime
 
@@ -129,7 +129,7 @@ def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Verd
     others = " or ".join(name for name in known if name != card.precision)
     return (
         f"onnxruntime {_release()} computes the {card.precision} graph {session.path} wrongly on this machine "
-        f"({session.provider}, {device_model(session.provider, session.provider_options)}): a known image differs by up to "
+        f"({session.provider}, {name_device(session.provider, session.provider_options)}): a known image differs by up to "
         f"{verdict.largest_difference:.3g}{unit} ({answers.tolerance:.3g} allowed), on average by "
         f"{verdict.mean_difference:.3g}{unit} ({answers.mean_tolerance:.3g} allowed). Upgrade it (pip install --upgrade "
         f"{find_wheel()}) or use another precision ({others}); verify=False (--no-verify) runs it all the same."
@@ -155,7 +155,7 @@ def _record_of(session: ImageSession) -> dict[str, object]:
         "onnxruntime": _release(),
         "provider": session.provider,
         "provider_options": dict(sorted(session.provider_options.items())),
-        "device": device_model(session.provider, session.provider_options),
+        "device": name_device(session.provider, session.provider_options),
     }
 
 

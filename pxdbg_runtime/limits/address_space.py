@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import MemoryLimitError
-from pxdbg_runtime.limits.cgroups import memory_limit_bytes
-from pxdbg_runtime.limits.threads import count_startable_threads, process_limit, require_threads
+from pxdbg_runtime.limits.cgroups import read_memory_limit
+from pxdbg_runtime.limits.threads import count_startable_threads, read_process_limit, require_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ __all__ = [
     "check_room_for_validation",
     "explain_memory_failure",
     "import_within_limits",
-    "limit_bytes",
+    "read_address_space_limit",
     "report_memory_errors",
     "reserve_less",
 ]
@@ -65,7 +65,7 @@ _OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "bad allocati
 """What ONNX Runtime's errors say then."""
 
 
-def limit_bytes() -> int | None:
+def read_address_space_limit() -> int | None:
     """Find out how large the address space of this process may become; None if there is no limit."""
     try:
         import resource
@@ -85,16 +85,16 @@ def reserve_less() -> None:
         return
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    if limit_bytes() is not None and sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+    if read_address_space_limit() is not None and sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
         with contextlib.suppress(AttributeError):  # a C library other than glibc
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 @functools.cache
 def _is_limited() -> bool:
-    if limit_bytes() is not None:
+    if read_address_space_limit() is not None:
         return True
-    if process_limit() > _MANY_PROCESSES:
+    if read_process_limit() > _MANY_PROCESSES:
         return False
     wanted = 2 * (os.cpu_count() or 1) + _OTHER_THREADS
     return wanted > _MAX_TRIED_THREADS or count_startable_threads(wanted) < wanted
@@ -154,8 +154,8 @@ def explain_memory_failure(error: Exception) -> MemoryLimitError | None:
 
 def _memory_error(text: str, purpose: str = "") -> MemoryLimitError:
     limits = {
-        "address space (ulimit -v)": limit_bytes(),
-        "cgroup's memory": memory_limit_bytes(),
+        "address space (ulimit -v)": read_address_space_limit(),
+        "cgroup's memory": read_memory_limit(),
     }
     known = " and ".join(f"{name} {_megabytes(limit)}" for name, limit in limits.items() if limit is not None)
     message = (
@@ -209,7 +209,7 @@ def check_room(n_bytes: int, purpose: str) -> None:
     if _can_reserve(n_bytes):
         return
     needed = f"{purpose} needs about {_megabytes(n_bytes)} of address space more"
-    limit, in_use = limit_bytes(), _in_use_bytes()
+    limit, in_use = read_address_space_limit(), _in_use_bytes()
     if limit is None or in_use is None:
         message = f"{needed} than this system grants: free memory, or raise its limits (ulimit -d, ulimit -v)."
     else:

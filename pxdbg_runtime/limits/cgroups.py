@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["cpu_quota", "memory_limit_bytes"]
+__all__ = ["read_cpu_quota", "read_memory_limit"]
 
 _MOUNTS: Final = Path("/sys/fs/cgroup")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
@@ -16,7 +16,7 @@ _NO_LIMIT: Final = 2**62
 """Version 1 writes the largest multiple of a page where there is no limit on memory."""
 
 
-def cpu_quota(mounts: Path = _MOUNTS, membership: Path = _MEMBERSHIP) -> float | None:
+def read_cpu_quota(mounts: Path = _MOUNTS, membership: Path = _MEMBERSHIP) -> float | None:
     """Find out how many seconds of CPU time a second the cgroups allow.
 
     Parameters
@@ -42,8 +42,8 @@ def cpu_quota(mounts: Path = _MOUNTS, membership: Path = _MEMBERSHIP) -> float |
     return min(quotas, default=None)
 
 
-def memory_limit_bytes(mounts: Path = _MOUNTS, membership: Path = _MEMBERSHIP) -> int | None:
-    """Find out how much memory the cgroups allow; parameters and result as `cpu_quota`, in bytes."""
+def read_memory_limit(mounts: Path = _MOUNTS, membership: Path = _MEMBERSHIP) -> int | None:
+    """Find out how much memory the cgroups allow; parameters and result as `read_cpu_quota`, in bytes."""
     limits = []
     for folder in _folders("memory", mounts, membership):
         text = (_text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes")).strip()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.errors import ThreadLimitError
-from pxdbg_runtime.limits.cgroups import cpu_quota
+from pxdbg_runtime.limits.cgroups import read_cpu_quota
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ __all__ = [
     "count_job_cpus",
     "count_startable_threads",
     "prepare_threads",
-    "process_limit",
+    "read_process_limit",
     "report_thread_limit",
     "require_threads",
 ]
@@ -70,7 +70,7 @@ def count_job_cpus() -> JobCpus:
     candidates = [machine]
     if hasattr(os, "sched_getaffinity"):  # Linux
         candidates.append(JobCpus(count=len(os.sched_getaffinity(0)), limited_by="its scheduling affinity"))
-    quota = cpu_quota()
+    quota = read_cpu_quota()
     if quota is not None:
         candidates.append(JobCpus(count=max(math.ceil(quota), 1), limited_by=f"its cgroup's quota of {quota:g}"))
     return min(candidates, key=lambda each: each.count)
@@ -120,7 +120,7 @@ def require_threads(wanted: int) -> None:
         raise _limit_error(wanted, n_started)
 
 
-def process_limit() -> float:
+def read_process_limit() -> float:
     """Find out how many processes and threads the user may have (ulimit -u); infinity if there is no limit."""
     try:
         import resource

@@ -25,13 +25,13 @@ __all__ = [
     "MANIFEST_NAME",
     "MANIFEST_SCHEMA",
     "PRECISIONS",
-    "ShippedGraph",
-    "artifacts_folder",
+    "BuiltinGraph",
+    "find_artifacts_folder",
     "find_graph",
+    "format_manifest",
     "is_best_for_cpu",
     "is_path",
-    "manifest_text",
-    "shipped_graphs",
+    "read_manifest",
 ]
 
 MANIFEST_NAME: Final = "manifest.json"
@@ -40,7 +40,7 @@ PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShippedGraph:
+class BuiltinGraph:
     """One line of the manifest.
 
     Attributes
@@ -66,21 +66,21 @@ class ShippedGraph:
     sha256: str
 
 
-def artifacts_folder() -> Path:
+def find_artifacts_folder() -> Path:
     """Find the folder of the shipped graphs: in the package once installed, beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "artifacts"
     return installed if installed.is_dir() else package.parent / "artifacts"
 
 
-def manifest_text(graphs: tuple[ShippedGraph, ...]) -> str:
+def format_manifest(graphs: tuple[BuiltinGraph, ...]) -> str:
     """Write a manifest as JSON."""
     content = {"schema": MANIFEST_SCHEMA, "graphs": [asdict(graph) for graph in graphs]}
     return json.dumps(content, indent=2) + "\n"
 
 
 @functools.cache
-def shipped_graphs(folder: Path | None = None) -> tuple[ShippedGraph, ...]:
+def read_manifest(folder: Path | None = None) -> tuple[BuiltinGraph, ...]:
     """Read the manifest.
 
     Raises
@@ -88,7 +88,7 @@ def shipped_graphs(folder: Path | None = None) -> tuple[ShippedGraph, ...]:
     ManifestError
         If it is missing or not valid.
     """
-    path = (folder or artifacts_folder()) / MANIFEST_NAME
+    path = (folder or find_artifacts_folder()) / MANIFEST_NAME
     try:
         manifest = Fields.parse(path.read_text(encoding="utf-8"))
         schema = manifest.integer("schema")
@@ -103,8 +103,8 @@ def shipped_graphs(folder: Path | None = None) -> tuple[ShippedGraph, ...]:
     return graphs
 
 
-def _shipped_graph(fields: Fields) -> ShippedGraph:
-    made = ShippedGraph(
+def _shipped_graph(fields: Fields) -> BuiltinGraph:
+    made = BuiltinGraph(
         name=fields.text("name"),
         precision=fields.one_of("precision", PRECISIONS),
         target=fields.one_of("target", get_args(Target)),
@@ -144,7 +144,7 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
     model = _checked_model(model)
     if isinstance(model, Path) or is_path(model):
         return _find_file(Path(model), precision)
-    candidates = [graph for graph in shipped_graphs() if graph.name == model]
+    candidates = [graph for graph in read_manifest() if graph.name == model]
     if not candidates:
         raise _not_found(model, "not a shipped model")
     if precision is not None and precision not in {graph.precision for graph in candidates}:
@@ -212,7 +212,7 @@ def _find_file(path: Path, precision: Precision | None) -> GraphFile:
 
 
 def _not_found(model: str, what: str) -> ModelNotFoundError:
-    names = sorted({graph.name for graph in shipped_graphs()})
+    names = sorted({graph.name for graph in read_manifest()})
     message = (
         f"The model {model!r} is {what}: expected {' or '.join(names)}, or the path of a graph made by "
         "python -m export, ending in .onnx."
@@ -228,8 +228,8 @@ def _no_such_precision(model: str, precision: str | None, available: tuple[str, 
     return ArgumentValueError("precision", message)
 
 
-def _read_shipped(listed: ShippedGraph) -> GraphFile:
-    path = artifacts_folder() / listed.file
+def _read_shipped(listed: BuiltinGraph) -> GraphFile:
+    path = find_artifacts_folder() / listed.file
     try:
         size = path.stat().st_size
     except OSError as error:

@@ -30,16 +30,16 @@ __all__ = [
     "Fidelity",
     "GraphInput",
     "InputRole",
-    "MadeWith",
     "ModelCard",
     "Nature",
     "OutputKind",
+    "PackageVersion",
     "Parity",
     "Precision",
     "Target",
 ]
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Version of the card's layout that this release writes and reads."""
 N_THRESHOLDS: Final = 255
 """Charges 1 to 255 ADU have a threshold each."""
@@ -94,7 +94,7 @@ class GraphInput:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeWith:
+class PackageVersion:
     """A package that took part in making the graph, and its version."""
 
     package: str
@@ -175,7 +175,7 @@ class ModelCard:
     inputs : tuple of GraphInput
     output : str
         Name of the graph's output, (n, 250, 768).
-    gives : {"values", "charges"}
+    output_kind : {"values", "charges"}
         Whether the output is float32, tanh values in [-1, 1], or uint8, charges in ADU.
     sensors : tuple of int
         VxdIDs along the event axis.
@@ -196,7 +196,7 @@ class ModelCard:
         Smallest charge in ADU that counts as a hit.
     checkpoint_sha256 : str
         Of the checkpoint file.
-    made_with : tuple of MadeWith
+    made_with : tuple of PackageVersion
     parity : Parity
     fidelity : Fidelity or None
         None for float32.
@@ -212,7 +212,7 @@ class ModelCard:
     draws: tuple[Draw, ...]
     inputs: tuple[GraphInput, ...]
     output: str
-    gives: OutputKind
+    output_kind: OutputKind
     sensors: tuple[int, ...]
     precision: Precision
     target: Target
@@ -223,7 +223,7 @@ class ModelCard:
     cut: float | None
     min_charge: int
     checkpoint_sha256: str
-    made_with: tuple[MadeWith, ...]
+    made_with: tuple[PackageVersion, ...]
     parity: Parity
     fidelity: Fidelity | None
     known_answers: KnownAnswers | None
@@ -292,7 +292,7 @@ def _card(fields: Fields) -> ModelCard:
         draws=tuple(_draw(draw) for draw in fields.list_of_nested("draws")),
         inputs=tuple(_graph_input(each) for each in fields.list_of_nested("inputs")),
         output=fields.text("output"),
-        gives=fields.one_of("gives", get_args(OutputKind)),
+        output_kind=fields.one_of("output_kind", get_args(OutputKind)),
         sensors=fields.integers("sensors"),
         precision=fields.one_of("precision", get_args(Precision)),
         target=fields.one_of("target", get_args(Target)),
@@ -352,8 +352,8 @@ def _graph_input(fields: Fields) -> GraphInput:
     return made
 
 
-def _made_with(fields: Fields) -> MadeWith:
-    made = MadeWith(package=fields.text("package"), version=fields.text("version"))
+def _made_with(fields: Fields) -> PackageVersion:
+    made = PackageVersion(package=fields.text("package"), version=fields.text("version"))
     fields.nothing_else()
     return made
 

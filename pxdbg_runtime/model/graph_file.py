@@ -31,7 +31,7 @@ from pxdbg_runtime.regular_file import open_regular
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CARD_KEY", "DIGEST_KEY", "MAX_CARD_BYTES", "GraphFile", "read_graph_file", "sealed"]
+__all__ = ["CARD_KEY", "DIGEST_KEY", "MAX_CARD_BYTES", "GraphFile", "append_card", "read_graph_file"]
 
 CARD_KEY: Final = "pxdbg.card"
 """Metadata key of the card's JSON."""
@@ -100,7 +100,7 @@ class GraphFile:
         return len(self.content)
 
 
-def sealed(model: bytes, card: ModelCard) -> bytes:
+def append_card(model: bytes, card: ModelCard) -> bytes:
     """Append a card and the digest to a serialised ONNX model.
 
     Parameters

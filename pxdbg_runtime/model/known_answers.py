@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.json_fields import Fields
 
-__all__ = ["ComparedQuantity", "KnownAnswers", "KnownImage", "read_known_answers"]
+__all__ = ["KnownAnswers", "KnownImage", "OutputKind", "read_known_answers"]
 
-ComparedQuantity = Literal["values", "charges"]
+OutputKind = Literal["values", "charges"]
 _MAX_EVENT: Final = 2**63 - 1
 _PIXEL_DTYPE: Final = np.dtype("<i4")
 _OUTPUT_DTYPES: Final[dict[str, np.dtype[np.float32] | np.dtype[np.uint8]]] = {
@@ -73,7 +73,7 @@ class KnownAnswers:
     images : tuple of KnownImage
     """
 
-    compared: ComparedQuantity
+    compared: OutputKind
     seed: int
     event: int
     tolerance: float
@@ -88,7 +88,7 @@ class KnownAnswers:
 
     @classmethod
     def encode_image(
-        cls, compared: ComparedQuantity, sensor: int, pixels: NDArray[np.integer], outputs: NDArray[np.generic]
+        cls, compared: OutputKind, sensor: int, pixels: NDArray[np.integer], outputs: NDArray[np.generic]
     ) -> KnownImage:
         """Encode the reference outputs of one image.
 
@@ -120,7 +120,7 @@ def read_known_answers(fields: Fields | None) -> KnownAnswers | None:
     if fields is None:
         return None
     answers = KnownAnswers(
-        compared=fields.one_of("compared", get_args(ComparedQuantity)),
+        compared=fields.one_of("compared", get_args(OutputKind)),
         seed=fields.integer("seed", NumberRange(-_MAX_EVENT - 1, _MAX_EVENT)),
         event=fields.integer("event", NumberRange(0, _MAX_EVENT)),
         tolerance=fields.number("tolerance", NumberRange(0)),

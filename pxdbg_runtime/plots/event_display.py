@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats.atomic_write import written_whole
+from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.plots.summary import summarise
 from pxdbg_runtime.sensors import LADDERS_OF_LAYER, N_U_CELLS, N_V_CELLS, SENSORS, SENSORS_PER_LADDER
@@ -61,7 +61,7 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
     # In memory first, so that an error of matplotlib's fonts or caches is not taken for one of the file.
     picture = io.BytesIO()
     figure.savefig(picture, format=file_format, dpi=_DPI)
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(picture.getbuffer())
 
 

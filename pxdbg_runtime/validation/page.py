@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.validation.sample import Sample
     from pxdbg_runtime.validation.scores import HistogramScores
 
-__all__ = ["make_page"]
+__all__ = ["render_page"]
 
 _STYLE: Final = """
 :root { color-scheme: light; }
@@ -90,7 +90,7 @@ _DEFINITIONS: Final = (
 )
 
 
-def make_page(report: Report, samples: Sequence[Sample], references: Sequence[Sample]) -> str:
+def render_page(report: Report, samples: Sequence[Sample], references: Sequence[Sample]) -> str:
     """Make the page, in HTML.
 
     Parameters

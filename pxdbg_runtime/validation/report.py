@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.formats.provenance import HowMade
+    from pxdbg_runtime.formats.provenance import Provenance
 
 __all__ = [
     "ClusterDifference",
@@ -37,7 +37,7 @@ __all__ = [
 
 Role = Literal["sample", "half against half", "reference", "published"]
 _SCHEMA: Final = 2
-"""Schema 1 had `how_made` of one file in the place of `jobs`."""
+"""Schema 1 had `describe_generation` of one file in the place of `jobs`."""
 _MIN_EVENTS_TO_CORRELATE: Final = 3
 
 
@@ -80,7 +80,7 @@ class DigitReport:
     Attributes
     ----------
     name : str
-    jobs : tuple of HowMade
+    jobs : tuple of Provenance
         How the digits of each file of the sample were made; empty if that is unknown.
     events, digits : int
         The digits after the cut.
@@ -100,7 +100,7 @@ class DigitReport:
     """
 
     name: str
-    jobs: tuple[HowMade, ...]
+    jobs: tuple[Provenance, ...]
     events: int
     digits: int
     below_cut_share: float | None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.digits import Digits
     from pxdbg_runtime.formats import DigitReader
-    from pxdbg_runtime.formats.provenance import HowMade
+    from pxdbg_runtime.formats.provenance import Provenance
 
 __all__ = ["CLUSTER_CHARGE_BIN_ADU", "MAX_CLUSTER_SIZE", "ClusterCounts", "Sample", "count_events", "count_sample"]
 
@@ -60,7 +60,7 @@ class Sample:
     Attributes
     ----------
     name : str
-    jobs : tuple of HowMade
+    jobs : tuple of Provenance
         How the digits of each file of the sample were made; empty if that is unknown.
     min_charge : int
         The cut, ADU: hits of less were dropped before all else.
@@ -85,7 +85,7 @@ class Sample:
     """
 
     name: str
-    jobs: tuple[HowMade, ...]
+    jobs: tuple[Provenance, ...]
     min_charge: int
     event_numbers: NDArray[np.int64]
     digits_before_cut: int

@@ -1,0 +1,133 @@
+"""JSON texts become msgspec structs, and an error names the field, what was expected and what came."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from pxdbg_runtime.errors import JsonFieldError
+
+__all__ = ["Record", "Sha256", "convert_record", "decode_record", "parse_json"]
+
+T = TypeVar("T")
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+"""64 hexadecimal digits."""
+_LOCATION: Final = re.compile(r" - at `\$(.*)`$", re.DOTALL)
+_STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+_MISSING: Final = re.compile(r"^Object missing required field `(.*)`$")
+_UNKNOWN: Final = re.compile(r"^Object contains unknown field `(.*)`$")
+_SHOWN_LENGTH: Final = 60
+_TYPE_NAMES: Final = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+}
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the descriptions that are stored as JSON: frozen, made by keyword, and without room for unknown fields."""
+
+
+def decode_record(text: str, kind: type[T]) -> T:
+    """Read a JSON text as a struct, or as another type that msgspec knows.
+
+    Raises
+    ------
+    JsonFieldError
+        If the text is not JSON, or a field is missing, unknown, there twice or invalid.
+    """
+    return convert_record(parse_json(text), kind)
+
+
+def convert_record(value: object, kind: type[T]) -> T:
+    """Check what `parse_json` read against a type; raises as `decode_record`."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), value, kind) from error.__cause__
+
+
+def parse_json(text: str) -> object:
+    """Read a JSON text of plain objects; raises `JsonFieldError` if it is not one, or has a field twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_make_object, parse_constant=_refuse_constant)
+    except JsonFieldError:
+        raise
+    except ValueError as error:
+        raise JsonFieldError("", f"it is not JSON: {error}.") from None
+    except RecursionError:
+        raise JsonFieldError("", "it is not JSON that can be read: it is nested too deeply.") from None
+
+
+def _make_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        name = next(name for name, count in counts.items() if count > 1)
+        raise JsonFieldError(name, f"it has the field {name!r} more than once.")
+    return values
+
+
+def _refuse_constant(name: str) -> float:
+    message = f"{name} is not a number"
+    raise ValueError(message)
+
+
+def _explain(message: str, value: object, kind: type) -> JsonFieldError:
+    """Turn msgspec's message, which ends with a path, into a sentence that shows the value found there."""
+    location = _LOCATION.search(message)
+    reason, path = (message[: location.start()], location[1]) if location else (message, "")
+    field = path.lstrip(".")
+    for pattern, sentence in ((_MISSING, "is missing"), (_UNKNOWN, "is unknown")):
+        found = pattern.match(reason)
+        if found:
+            name = f"{field}.{found[1]}".lstrip(".")
+            return JsonFieldError(name, f"the field {name} {sentence}.")
+    if reason.startswith(("Expected", "Invalid enum value")):
+        expected = _describe_choices(path, kind) or _describe_type(reason)
+        return JsonFieldError(field, f"{field or 'it'} must be {expected}, but is {_show(_follow(path, value))}.")
+    return JsonFieldError(field, reason)
+
+
+def _describe_type(reason: str) -> str:
+    """Write msgspec's "Expected `int | null` >= 1, got ..." in words."""
+    expected = reason.removeprefix("Expected ").partition(", got")[0]
+    return re.sub(
+        r"`([^`]*)`", lambda names: " or ".join(_TYPE_NAMES.get(name, name) for name in names[1].split(" | ")), expected
+    )
+
+
+def _follow(path: str, value: object) -> object:
+    for name, index in _STEP.findall(path):
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and index:
+            value = value[int(index)]
+    return value
+
+
+def _describe_choices(path: str, kind: type) -> str | None:
+    """List what a field of a few texts may be; None for any other field."""
+    found: inspect.Type = inspect.type_info(kind)
+    for name, _ in _STEP.findall(path):
+        options = found.types if isinstance(found, inspect.UnionType) else (found,)
+        found = next(each for each in options if not isinstance(each, inspect.NoneType))
+        if isinstance(found, inspect.StructType):
+            found = next(field.type for field in found.fields if field.encode_name == name)
+        elif isinstance(found, inspect.VarTupleType | inspect.ListType):
+            found = found.item_type
+    options = found.types if isinstance(found, inspect.UnionType) else (found,)
+    values = [value for each in options if isinstance(each, inspect.LiteralType) for value in each.values]
+    return f"one of {', '.join(map(str, values))}" if values else None
+
+
+def _show(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"

@@ -50,7 +50,7 @@ limits: .venv-test/.installed
 
 # Ours beside the original and other runtimes, one core; a quarter of an hour. On a GPU machine: python -m benchmarks providers.
 benchmarks: .venv-test/.installed
-	$(TEST)/python $(PIP) --editable ".[cpu,plot,export,bench]"
+	$(TEST)/python $(PIP) --editable ".[cpu,plot,export]" --group bench
 	mkdir -p build
 	$(TEST)/python -m benchmarks peers --json build/peers.json --plot build/peers.png
 
@@ -108,7 +108,7 @@ check-python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 	  { echo "$(PYTHON) is older than 3.11: say which to use, make PYTHON=python3.12 ..."; exit 1; }
 
-.venv-demo/.installed: pyproject.toml $(wildcard pxdbg_runtime/*.py pxdbg_runtime/command_line/*.py artifacts/*) | check-python
+.venv-demo/.installed: pyproject.toml $(wildcard hatch_build.py pxdbg_runtime/*.py pxdbg_runtime/*/*.py artifacts/*.onnx) | check-python
 	$(PYTHON) -m venv .venv-demo
 	$(DEMO)/python $(PIP) --force-reinstall --no-deps .
 	$(DEMO)/python $(PIP) ".[cpu,parquet,plot]"
@@ -122,6 +122,7 @@ check-python:
 
 .venv-test/.installed: pyproject.toml | check-python
 	$(PYTHON) -m venv .venv-test
+	$(TEST)/python $(PIP) --upgrade "pip>=25.1"
 	$(TEST)/python $(PIP) $(PIP_TORCH) torch==2.13.0
-	$(TEST)/python $(PIP) --editable ".[cpu,parquet,plot,validate,export,dev]"
+	$(TEST)/python $(PIP) --editable ".[cpu,parquet,plot,validate,export]" --group dev
 	touch $@

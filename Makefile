@@ -32,7 +32,7 @@ lint: .venv-test/.installed
 parity: .venv-test/.installed
 	$(TEST)/python -m pytest tests/test_exactness.py -m exhaustive -rP $(PYTEST_ARGS)
 
-# Small graphs and the shipped ones in several releases of ONNX Runtime: values against float64, digits against the newest release's,
+# Small graphs and the built-in ones in several releases of ONNX Runtime: values against float64, digits against the newest release's,
 # which comes first. Each release has an environment of its own.
 #   make runtime-matrix RELEASES="newest 1.21.0"
 RELEASES ?= newest 1.26.0 1.23.2 1.21.0
@@ -68,37 +68,37 @@ STAND_IN = A stand-in, not the collaboration's weights: constructed and fitted s
 near the public Geant4 marginals and a simulation tuned to them (docs/stand-ins.md). Nothing else of the real background is in it.
 EXPORT = $(TEST)/python -m export --nature stand-in --provenance "$(STAND_IN)"
 
-# The shipped graphs anew, and in build/graphs those that are not shipped: the same files each time. The float32 graphs in build/graphs
-# keep hits below 7 ADU, so that they can be counted.
+# The built-in graphs, and others in build/graphs: the same files each time. The float32 graphs in build/graphs keep hits below
+# 7 ADU, so that they can be counted.
 artifacts: .venv-test/.installed
 	mkdir -p build/graphs
-	for model in resnet convnet; do \
-	  $(TEST)/python -m artifacts.standins rebuild artifacts/standins/$$model.safetensors --output build/$$model.safetensors \
-	  && $(EXPORT) build/$$model.safetensors --model $$model --output build/graphs \
-	  && $(EXPORT) build/$$model.safetensors --model $$model --min-charge 7 --output artifacts \
-	  && for target in cpu cuda; do $(EXPORT) build/$$model.safetensors --model $$model --precision float16 --target $$target \
+	for family in resnet convnet; do \
+	  $(TEST)/python -m artifacts.standins rebuild artifacts/standins/$$family.safetensors --output build/$$family.safetensors \
+	  && $(EXPORT) build/$$family.safetensors --family $$family --output build/graphs \
+	  && $(EXPORT) build/$$family.safetensors --family $$family --min-charge 7 --output artifacts \
+	  && for target in cpu cuda; do $(EXPORT) build/$$family.safetensors --family $$family --precision float16 --target $$target \
 	    --min-charge 7 --output build/graphs || exit 1; done \
-	  && $(EXPORT) build/$$model.safetensors --model $$model --precision int8 --min-charge 7 --output artifacts || exit 1; done
+	  && $(EXPORT) build/$$family.safetensors --family $$family --precision int8 --min-charge 7 --output artifacts || exit 1; done
 	$(TEST)/python -m export.manifest artifacts
 
-# The stand-ins against the public marginals and the simulation: 500 events of each graph, an hour or two on two cores.
+# The stand-ins beside the public marginals and the simulation: 500 events of each graph, an hour or two on two cores.
 #   make validation MARGINALS=pxd_marginals.json
 MARGINALS ?=
 EVENTS ?= 500
 INT8_EVENTS ?= $(EVENTS)
-# A CPU computes in float16 by way of float32, slowly.
-HALF_EVENTS ?= 25
+# A CPU computes float16 slowly, by converting to float32.
+FLOAT16_EVENTS ?= 25
 SAMPLES = build/validation
 GENERATE = $(TEST)/pxdbg generate --seed 1 --nintra 2
 validation: .venv-test/.installed
 	mkdir -p $(SAMPLES)
 	$(TEST)/python -m artifacts.standins simulate --events $(EVENTS) --seed 1 --output $(SAMPLES)/simulation.parquet
-	for model in resnet convnet; do \
-	  $(GENERATE) --model build/graphs/$$model-float32.onnx --events $(EVENTS) --output $(SAMPLES)/$$model-float32.parquet \
-	  && $(GENERATE) --model artifacts/$$model-int8.onnx --events $(INT8_EVENTS) --output $(SAMPLES)/$$model-int8.parquet \
-	  && $(GENERATE) --model build/graphs/$$model-float16.onnx --events $(HALF_EVENTS) --output $(SAMPLES)/$$model-float16.parquet \
-	  && $(TEST)/pxdbg validate $(foreach form,float32 int8 float16,$(SAMPLES)/$$model-$(form).parquet) \
-	    $(if $(MARGINALS),--reference $(MARGINALS)) --reference $(SAMPLES)/simulation.parquet --report docs/validation-$$model.html \
+	for family in resnet convnet; do \
+	  $(GENERATE) --model build/graphs/$$family-float32.onnx --events $(EVENTS) --output $(SAMPLES)/$$family-float32.parquet \
+	  && $(GENERATE) --model artifacts/$$family-int8.onnx --events $(INT8_EVENTS) --output $(SAMPLES)/$$family-int8.parquet \
+	  && $(GENERATE) --model build/graphs/$$family-float16.onnx --events $(FLOAT16_EVENTS) --output $(SAMPLES)/$$family-float16.parquet \
+	  && $(TEST)/pxdbg validate $(foreach form,float32 int8 float16,$(SAMPLES)/$$family-$(form).parquet) \
+	    $(if $(MARGINALS),--reference $(MARGINALS)) --reference $(SAMPLES)/simulation.parquet --report docs/validation-$$family.html \
 	  || exit 1; done
 
 clean:

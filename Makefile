@@ -66,13 +66,15 @@ wheel-check: .venv-test/.installed
 
 STAND_IN = A stand-in, not the collaboration's weights: constructed and fitted so that charge spectrum, occupancies and clusters are \
 near the public Geant4 marginals and a simulation tuned to them (docs/stand-ins.md). Nothing else of the real background is in it.
+# The families that have a stand-in.
+STANDINS = $(basename $(notdir $(wildcard artifacts/standins/*.safetensors)))
 EXPORT = $(TEST)/python -m export --nature stand-in --provenance "$(STAND_IN)"
 
 # The built-in graphs, and others in build/graphs: the same files each time. The float32 graphs in build/graphs keep hits below
 # 7 ADU, so that they can be counted.
 artifacts: .venv-test/.installed
 	mkdir -p build/graphs
-	for family in resnet convnet; do \
+	for family in $(STANDINS); do \
 	  $(TEST)/python -m artifacts.standins rebuild artifacts/standins/$$family.safetensors --output build/$$family.safetensors \
 	  && $(EXPORT) build/$$family.safetensors --family $$family --output build/graphs \
 	  && $(EXPORT) build/$$family.safetensors --family $$family --min-charge 7 --output artifacts \
@@ -93,7 +95,7 @@ GENERATE = $(TEST)/pxdbg generate --seed 1 --nintra 2
 validation: .venv-test/.installed
 	mkdir -p $(SAMPLES)
 	$(TEST)/python -m artifacts.standins simulate --events $(EVENTS) --seed 1 --output $(SAMPLES)/simulation.parquet
-	for family in resnet convnet; do \
+	for family in $(STANDINS); do \
 	  $(GENERATE) --model build/graphs/$$family-float32.onnx --events $(EVENTS) --output $(SAMPLES)/$$family-float32.parquet \
 	  && $(GENERATE) --model artifacts/$$family-int8.onnx --events $(INT8_EVENTS) --output $(SAMPLES)/$$family-int8.parquet \
 	  && $(GENERATE) --model build/graphs/$$family-float16.onnx --events $(FLOAT16_EVENTS) --output $(SAMPLES)/$$family-float16.parquet \

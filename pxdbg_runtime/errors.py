@@ -1,4 +1,4 @@
-"""What can go wrong, each with the built-in exception that a caller would expect as a base.
+"""The exceptions of this package; each subclasses the built-in one that a caller expects.
 
 Every message is one sentence or two: what was expected, what came, what to do.
 """
@@ -33,18 +33,19 @@ __all__ = [
     "ProviderError",
     "PxdbgError",
     "ThreadLimitError",
+    "one_line",
 ]
 
 
 class PxdbgError(Exception):
-    """Base of every error that this package raises on purpose; it survives the way between processes."""
+    """Base of every error that this package raises; it can be pickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Python would call the class with the message alone, which is not what its constructor takes.
-        return _rebuilt, (type(self), self.args, self.__dict__)
+        # By default, unpickling calls the class with the message alone, and the constructors take more than that.
+        return _rebuild_error, (type(self), self.args, self.__dict__)
 
 
-def _rebuilt(kind: type[PxdbgError], args: tuple[object, ...], fields: dict[str, object]) -> PxdbgError:
+def _rebuild_error(kind: type[PxdbgError], args: tuple[object, ...], fields: dict[str, object]) -> PxdbgError:
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(fields)
@@ -68,7 +69,7 @@ class _FileError(PxdbgError):
 
 
 class ArgumentValueError(_ArgumentError, ValueError):
-    """An argument of the right type has a value that makes no sense.
+    """An argument of the right type has an invalid value.
 
     Attributes
     ----------
@@ -88,7 +89,7 @@ class ArgumentTypeError(_ArgumentError, TypeError):
 
 
 class JsonFieldError(PxdbgError, ValueError):
-    """A JSON object lacks a field, or a field holds what it cannot hold.
+    """A field of a JSON object is missing or invalid.
 
     Attributes
     ----------
@@ -102,7 +103,7 @@ class JsonFieldError(PxdbgError, ValueError):
 
 
 class CardError(PxdbgError, ValueError):
-    """A model card lacks a field, or a field holds what it cannot hold.
+    """A field of a model card is missing or invalid.
 
     Attributes
     ----------
@@ -126,7 +127,7 @@ class GraphFileError(_FileError, ValueError):
 
 
 class ManifestError(_FileError, RuntimeError):
-    """The list of shipped graphs is missing or does not agree with the files beside it.
+    """The manifest of the built-in graphs is missing or does not match the files beside it.
 
     Attributes
     ----------
@@ -136,14 +137,14 @@ class ManifestError(_FileError, RuntimeError):
 
 
 class ModelNotFoundError(PxdbgError, FileNotFoundError):
-    """Neither a shipped model nor a file has this name.
+    """Neither a built-in model nor a file has this name.
 
     Attributes
     ----------
     model : str
-        What was asked for.
+        The requested name.
     available : tuple of str
-        Names of the shipped models.
+        Names of the built-in models.
     """
 
     def __init__(self, model: str, available: Sequence[str], message: str) -> None:
@@ -153,7 +154,7 @@ class ModelNotFoundError(PxdbgError, FileNotFoundError):
 
 
 class DigitFileError(_FileError, ValueError):
-    """A file of digits cannot be read.
+    """A digit file cannot be read.
 
     Attributes
     ----------
@@ -178,7 +179,7 @@ class OutputError(_FileError, OSError):
     Attributes
     ----------
     path : Path
-        Where it should have gone.
+        The file.
     """
 
 
@@ -187,12 +188,12 @@ class ImageError(PxdbgError, ValueError):
 
 
 class ProviderError(PxdbgError, RuntimeError):
-    """An execution provider was asked for that cannot run here.
+    """The requested execution provider cannot run here.
 
     Attributes
     ----------
     provider : str
-        What was asked for.
+        Its name, as requested.
     """
 
     def __init__(self, provider: str, message: str) -> None:
@@ -201,11 +202,11 @@ class ProviderError(PxdbgError, RuntimeError):
 
 
 class InferenceError(PxdbgError, RuntimeError):
-    """ONNX Runtime could not make a session of a graph, or failed while it ran one."""
+    """ONNX Runtime could not create a session for a graph, or failed while it ran one."""
 
 
 class KnownAnswerError(PxdbgError, RuntimeError):
-    """The installed ONNX Runtime computes the known images of a graph wrongly on this machine.
+    """The installed ONNX Runtime computes wrong outputs for the known images of a graph on this machine.
 
     Attributes
     ----------
@@ -225,12 +226,12 @@ class KnownAnswerError(PxdbgError, RuntimeError):
 
 
 class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because MemoryError has a constructor of its own
-    """There is less memory, or room for it in the address space, than the call needs.
+    """The call needs more memory or address space than is available.
 
     Attributes
     ----------
     needed_bytes : int or None
-        What it needs beside what this process holds already; None if it is not known.
+        Beside what this process holds already; None if it is unknown.
     """
 
     def __init__(self, needed_bytes: int | None, message: str) -> None:
@@ -239,14 +240,14 @@ class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because Memor
 
 
 class ThreadLimitError(PxdbgError, RuntimeError):
-    """The system starts fewer threads than were asked for.
+    """The system starts fewer threads than requested.
 
     Attributes
     ----------
     asked : int
-        Threads that were to be started.
+        Threads that were requested.
     started : int
-        Threads that could be.
+        Threads that started.
     """
 
     def __init__(self, asked: int, started: int, message: str) -> None:
@@ -263,7 +264,7 @@ class MissingPackageError(PxdbgError, ImportError):
     package : str
         Its import name.
     extra : str
-        The extra of pxdbg-runtime that brings it.
+        The extra of pxdbg-runtime that installs it.
     """
 
     def __init__(self, package: str, extra: str, message: str) -> None:
@@ -273,11 +274,11 @@ class MissingPackageError(PxdbgError, ImportError):
 
 
 class BrokenPackageError(MissingPackageError):
-    """A package that this call needs is installed, but it does not import or is too old."""
+    """A package that this call needs is installed, but does not import or is too old."""
 
 
 class MissingReleaseError(PxdbgError, ImportError):
-    """A Python module that comes with a release of basf2 is not there.
+    """A Python module that comes with a release of basf2 is missing.
 
     Attributes
     ----------
@@ -291,4 +292,9 @@ class MissingReleaseError(PxdbgError, ImportError):
 
 
 class ModuleStateError(PxdbgError, RuntimeError):
-    """The basf2 module was asked for something out of order."""
+    """A method of the basf2 module was called in the wrong state."""
+
+
+def one_line(error: BaseException) -> str:
+    """Write the message of an exception on one line; the name of its class if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -15,7 +15,7 @@ from pxdbg_runtime.errors import JsonFieldError
 __all__ = ["Record", "Sha256", "convert_record", "decode_record", "parse_json"]
 
 T = TypeVar("T")
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 """64 hexadecimal digits."""
 _LOCATION: Final = re.compile(r" - at `\$(.*)`$", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
@@ -28,6 +28,7 @@ _TYPE_NAMES: Final = {
     "str": "text",
     "bool": "true or false",
     "array": "a list",
+    "object": "an object",
 }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from filelock import lock_descriptor
 
 from pxdbg_runtime.errors import GraphFileError, OutputError
 from pxdbg_runtime.formats import atomic_write as writing_module
@@ -25,7 +26,6 @@ from pxdbg_runtime.formats.atomic_write import (
     record_writes,
     report_file_errors,
 )
-from pxdbg_runtime.formats.file_locks import lock
 from tests.isolation import file_size_limited, run_isolated
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -255,15 +255,15 @@ def test_a_new_file_that_another_process_takes_for_a_leftover_gets_another_name(
     """The other process locks it between our open and our lock, and removes it after we have looked at its identity."""
     taken: list[tuple[Path, int]] = []
 
-    def lock_after_another(descriptor: int) -> bool:
+    def lock_after_another(descriptor: int, *, blocking: bool) -> bool:
         if not taken:
             (path,) = tmp_path.iterdir()
             other = os.open(path, os.O_RDWR)
-            assert lock(other)
+            assert lock_descriptor(other, blocking=False)
             taken.append((path, other))
-        return lock(descriptor)
+        return lock_descriptor(descriptor, blocking=blocking)
 
-    monkeypatch.setattr(writing_module, "lock", lock_after_another)
+    monkeypatch.setattr(writing_module, "lock_descriptor", lock_after_another)
     target = tmp_path / "bg.npz"
     with atomic_write(target) as partial:
         path, other = taken[0]
@@ -272,8 +272,7 @@ def test_a_new_file_that_another_process_takes_for_a_leftover_gets_another_name(
         assert names_in(tmp_path) == [partial.name]
         partial.write_text("ours")
         again = os.open(partial, os.O_RDWR)
-        with pytest.raises(BlockingIOError, match="temporarily unavailable"):
-            lock(again)
+        assert not lock_descriptor(again, blocking=False)
         os.close(again)
         write(target, "another writer")
         assert partial.read_text() == "ours"
@@ -286,7 +285,11 @@ def test_where_there_are_no_locks_nothing_is_taken_for_a_leftover(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "bg.npz"
-    monkeypatch.setitem(sys.modules, "fcntl", None)
+
+    def refuse(*_arguments: object, **_options: object) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(writing_module, "lock_descriptor", refuse)
     with atomic_write(target) as first:
         first.write_bytes(b"first")
         write(target, "second")

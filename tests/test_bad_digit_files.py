@@ -6,7 +6,6 @@ import io
 import json
 import re
 import zipfile
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,46 +18,27 @@ from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import SUFFIXES, read_digits
 from pxdbg_runtime.inference.latents import MAX_EVENT
-from tests.test_digit_files import HOW, SAMPLE, each_suffix, write
+from tests.digit_files import (
+    COLUMNS,
+    METADATA,
+    PROVENANCE,
+    SAMPLE,
+    each_suffix,
+    in_first,
+    require_refusal,
+    write,
+    write_plainly,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-NOT_OURS: Final = "is not a file of digits written by pxdbg-runtime, or is damaged"
+NOT_OURS: Final = "is not a digit file written by pxdbg-runtime, or is damaged"
 NO_INTEGERS: Final = "must hold integers, but holds"
 UNREADABLE: Final = f"{NOT_OURS}|cannot be read|does not hold the columns of Digits|does not say how"
-COLUMNS: Final[dict[str, NDArray[Any]]] = {name: getattr(SAMPLE, name) for name in COLUMN_DTYPES}
-METADATA: Final = {"schema": 1, **asdict(HOW)}
 N_FLIPPED: Final = 400
-
-
-def write_plainly(path: Path, columns: Mapping[str, NDArray[Any]], text: str | bytes | None) -> Path:
-    """Write a file with plain NumPy or pyarrow, so that it can hold anything."""
-    if path.suffix == ".npz":
-        metadata = {} if text is None else {"pxdbg": np.array(text)}
-        np.savez(path, **columns, **metadata)  # type: ignore[arg-type]  # no column is called allow_pickle
-    else:
-        table = pa.table(columns).replace_schema_metadata(None if text is None else {"pxdbg": text})
-        pyarrow.parquet.write_table(table, path)
-    return path
-
-
-def in_first(name: str, value: int) -> dict[str, NDArray[Any]]:
-    """Put a value into the first row of a column."""
-    column = COLUMNS[name].copy()
-    column[0] = value
-    return {**COLUMNS, name: column}
-
-
-def require_refusal(path: Path, expected: str) -> None:
-    with pytest.raises(DigitFileError, match=expected) as info:
-        read_digits(path)
-    assert info.value.path == path
-    assert str(info.value).startswith(str(path))
-    assert "\n" not in str(info.value)
 
 
 @each_suffix
@@ -66,7 +46,7 @@ def test_plain_tools_write_what_is_read(tmp_path: Path, suffix: str) -> None:
     """The other tests change one thing of this file, which is sound."""
     content = read_digits(write_plainly(tmp_path / f"plain{suffix}", COLUMNS, json.dumps(METADATA)))
     assert content.digits == SAMPLE
-    assert content.describe_generation == HOW
+    assert content.provenance == PROVENANCE
 
 
 @each_suffix
@@ -142,7 +122,7 @@ def test_parquet_columns_that_are_no_columns(tmp_path: Path, name: str, column: 
 def test_metadata_without_a_field(tmp_path: Path, suffix: str, field: str) -> None:
     text = json.dumps({key: value for key, value in METADATA.items() if key != field})
     path = write_plainly(tmp_path / f"bad{suffix}", COLUMNS, text)
-    require_refusal(path, f"does not say how its digits were made: it lacks the field {field}")
+    require_refusal(path, f"does not say how its digits were generated: the field {field} is missing")
 
 
 @each_suffix
@@ -172,7 +152,7 @@ def test_metadata_without_a_field(tmp_path: Path, suffix: str, field: str) -> No
 )
 def test_metadata_with_a_wrong_field(tmp_path: Path, suffix: str, field: str, value: object) -> None:
     path = write_plainly(tmp_path / f"bad{suffix}", COLUMNS, json.dumps({**METADATA, field: value}))
-    require_refusal(path, f"does not say how its digits were made: {field} must be ")
+    require_refusal(path, f"does not say how its digits were generated: {field} must be ")
 
 
 @each_suffix
@@ -183,8 +163,8 @@ def test_metadata_with_a_wrong_field(tmp_path: Path, suffix: str, field: str, va
         ("", "it is not JSON"),
         ('{"schema": 1', "it is not JSON"),
         ("[" * 100_000, "it is not JSON"),
-        ("[1]", r"it must be a JSON object, but is \[1\]"),
-        ("{}", "it lacks the field schema"),
+        ("[1]", r"it must be an object, but is \[1\]"),
+        ("{}", "the field schema is missing"),
     ],
 )
 def test_metadata_that_is_none(tmp_path: Path, suffix: str, text: str, expected: str) -> None:
@@ -195,7 +175,9 @@ def test_metadata_that_is_none(tmp_path: Path, suffix: str, text: str, expected:
 def test_metadata_that_no_terminal_can_print(tmp_path: Path, suffix: str) -> None:
     """JSON can spell half a character, which fails wherever it is printed later."""
     text = json.dumps({**METADATA, "model": "\ud800"})
-    require_refusal(write_plainly(tmp_path / f"bad{suffix}", COLUMNS, text), "does not say how its digits were made")
+    require_refusal(
+        write_plainly(tmp_path / f"bad{suffix}", COLUMNS, text), "does not say how its digits were generated"
+    )
 
 
 def test_metadata_that_is_no_text(tmp_path: Path) -> None:

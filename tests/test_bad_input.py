@@ -209,7 +209,7 @@ BAD: dict[str, Bad] = {
         program="pxdbg", arguments=GENERATE, says="without a model card", exit_code=1, make=foreign_onnx
     ),
     "card of a newer release": Bad(
-        program="pxdbg", arguments=GENERATE, says="upgrade pxdbg-runtime", exit_code=1, make=with_card(schema=3)
+        program="pxdbg", arguments=GENERATE, says="upgrade pxdbg-runtime", exit_code=1, make=with_card(schema=4)
     ),
     "card with 254 thresholds": Bad(
         program="pxdbg",
@@ -237,7 +237,7 @@ BAD: dict[str, Bad] = {
     "picture of unknown format": Bad(
         program="pxdbg",
         arguments="plot IN.npz --output OUT.bmp",
-        says="must end in the name of a picture format",
+        says="must end in a picture format",
         exit_code=2,
         make=no_digits,
     ),
@@ -292,10 +292,10 @@ BAD: dict[str, Bad] = {
         program="pxdbg", arguments="show IN.parquet", says="or is damaged", exit_code=1, make=bytes_of(b"PAR1" * 9)
     ),
     "foreign Parquet": Bad(
-        program="pxdbg", arguments="show IN.parquet", says="not a file of digits", exit_code=1, make=foreign_parquet
+        program="pxdbg", arguments="show IN.parquet", says="not a digit file", exit_code=1, make=foreign_parquet
     ),
     "foreign NPZ": Bad(
-        program="pxdbg", arguments="show IN.npz", says="not a file of digits", exit_code=1, make=foreign_npz
+        program="pxdbg", arguments="show IN.npz", says="not a digit file", exit_code=1, make=foreign_npz
     ),
 }
 

@@ -19,8 +19,8 @@ from pxdbg_runtime import Digits, Generator, __version__
 from pxdbg_runtime.command_line import app
 from pxdbg_runtime.formats import describe_generation, read_digits
 from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
+from tests.digit_files import each_suffix, names_in, provenance_of
 from tests.graphs import LATENT_CARD, event_wide_model, latent_model, written
-from tests.test_digit_files import each_suffix, names_in, origin_of
 
 if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 PROGRAM: Final = "from pxdbg_runtime.command_line import app; app(prog_name='pxdbg')"
 COMMANDS: Final = ("generate", "models", "show", "plot", "providers", "validate")
-PROVENANCE: Final = "Weights of [nobody], made for a test."
+TOY_PROVENANCE: Final = "Weights of [nobody], made for a test."
 
 
 def invoke(*arguments: str | Path | int) -> Result:
@@ -61,7 +61,7 @@ def sparse_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
 @pytest.fixture(scope="module")
 def demonstration_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a graph whose weights are worth nothing."""
-    card = replace(LATENT_CARD, name="toy", min_charge=7, nature="demonstration", provenance=PROVENANCE)
+    card = replace(LATENT_CARD, name="toy", min_charge=7, nature="demonstration", provenance=TOY_PROVENANCE)
     return written(tmp_path_factory.mktemp("toy") / "toy.onnx", latent_model(), card)
 
 
@@ -78,7 +78,7 @@ def test_the_file_holds_what_the_library_generates(tmp_path: Path, sparse_graph:
     assert len(expected) > 1_000
     content = read_digits(output)
     assert content.digits == expected
-    assert content.describe_generation == describe_generation(generator, range(5, 8))
+    assert content.provenance == describe_generation(generator, range(5, 8))
     assert result.stdout == f"wrote {output}: 3 events, {len(expected):,} digits\n"
     assert "sparse float32 on CPUExecutionProvider, seed 11, stream philox" in result.stderr
     assert "3/3" in result.stderr
@@ -110,7 +110,7 @@ def test_options_reach_the_library(
     generator = Generator(sparse_graph.path, **{"seed": 3, **arguments})
     content = read_digits(output)
     assert content.digits == generator.generate(0)
-    assert content.describe_generation == describe_generation(generator, range(1))
+    assert content.provenance == describe_generation(generator, range(1))
 
 
 def test_options_make_a_difference(sparse_graph: GraphFile) -> None:
@@ -124,7 +124,7 @@ def test_the_last_event_can_be_generated(tmp_path: Path, sparse_graph: GraphFile
     output = tmp_path / "bg.npz"
     result = invoke("generate", "--model", sparse_graph.path, "--first-event", MAX_EVENT, "--output", output)
     assert result.exit_code == 0, result.output
-    assert origin_of(output).first_event == MAX_EVENT
+    assert provenance_of(output).first_event == MAX_EVENT
 
 
 def test_a_drawn_seed_is_printed_and_reproduces(tmp_path: Path, sparse_graph: GraphFile) -> None:
@@ -135,7 +135,7 @@ def test_a_drawn_seed_is_printed_and_reproduces(tmp_path: Path, sparse_graph: Gr
         seeds.append(int(seed))
     assert seeds[0] != seeds[1]
     content = read_digits(tmp_path / "a.parquet")
-    assert origin_of(tmp_path / "a.parquet").seed == seeds[0]
+    assert provenance_of(tmp_path / "a.parquet").seed == seeds[0]
     again = tmp_path / "again.parquet"
     assert invoke("generate", "--model", sparse_graph.path, "--seed", seeds[0], "--output", again).exit_code == 0
     assert read_digits(again).digits == content.digits
@@ -154,7 +154,7 @@ def test_a_demonstration_is_called_one_exactly_once(tmp_path: Path, demonstratio
             *("generate", "--model", demonstration_graph.path, "--events", 2, "--output", tmp_path / "bg.npz")
         )
         assert result.exit_code == 0, result.output
-        assert words(result.stderr).count(f"The model toy is a demonstration. {PROVENANCE}") == 1
+        assert words(result.stderr).count(f"The model toy is a demonstration. {TOY_PROVENANCE}") == 1
         assert result.stderr.count("demonstration") == 1
         assert result.stderr.count("WARNING") == 1
         assert "toy" not in result.stdout
@@ -168,7 +168,7 @@ def test_the_name_of_a_model_is_printed_as_it_is(tmp_path: Path, name: str) -> N
     result = invoke("generate", "--model", graph.path, "--output", tmp_path / "bg.parquet")
     assert result.exit_code == 0, result.output
     assert f"{name} float32 on CPUExecutionProvider" in result.stderr
-    assert origin_of(tmp_path / "bg.parquet").model == name
+    assert provenance_of(tmp_path / "bg.parquet").model == name
 
 
 def test_a_checkpoint_is_not_warned_of(tmp_path: Path, sparse_graph: GraphFile) -> None:

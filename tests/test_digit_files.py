@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,12 +18,12 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from pxdbg_runtime import DIGIT_DTYPE, N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __version__
+from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __version__
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.formats import (
-    SUFFIXES,
     Provenance,
     check_suffix,
     describe_generation,
@@ -33,87 +32,12 @@ from pxdbg_runtime.formats import (
     read_digits,
 )
 from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
+from tests.digit_files import PROVENANCE, SAMPLE, Hit, digits_of, each_suffix, names_in, random_digits, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
-Hit = tuple[int, int, int, int, int]
-"""Event, VxdID, u cell, v cell, charge."""
-
-HOW: Final = Provenance(
-    model="tiny",
-    nature="demonstration",
-    provenance="Made for a test: größer.",
-    precision="float32",
-    graph_sha256="0123456789abcdef" * 4,
-    seed=-7,
-    random_stream="philox",
-    first_event=3,
-    events=4,
-    min_charge=1,
-    provider="CPUExecutionProvider",
-    version="0.1.0",
-)
-
-each_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
-
-
-def digits_of(hits: Iterable[Hit]) -> Digits:
-    table = np.array(list(hits), dtype=DIGIT_DTYPE)
-    return Digits(**{name: table[name].copy() for name in COLUMN_DTYPES})
-
-
-def random_digits(rng: np.random.Generator, n_hits: int, event: int) -> Digits:
-    """Make digits of one event with different pixels, in order."""
-    pixels = np.sort(rng.choice(N_SENSORS * N_U_CELLS * N_V_CELLS, n_hits, replace=False))
-    index, u_cell, v_cell = np.unravel_index(pixels, (N_SENSORS, N_U_CELLS, N_V_CELLS))
-    vxd_ids = np.array([sensor.vxd_id for sensor in SENSORS], dtype=np.uint16)
-    return Digits(
-        event=np.full(n_hits, event, dtype=np.int64),
-        sensor_id=vxd_ids[index],
-        u_cell=u_cell.astype(np.uint16),
-        v_cell=v_cell.astype(np.uint16),
-        charge=rng.integers(1, 256, n_hits).astype(np.uint8),
-    )
-
-
-def renumbered(digits: Digits, event: int) -> Digits:
-    """Give the same pixels and charges to another event."""
-    columns = {name: getattr(digits, name) for name in COLUMN_DTYPES}
-    return Digits(**{**columns, "event": np.full(len(digits), event)})
-
-
-SAMPLE: Final = digits_of(
-    [
-        (3, 8480, 0, 0, 1),
-        (3, 19520, 249, 767, 255),
-        (5, 8512, 17, 400, 7),
-        (5, 8512, 17, 401, 22),
-        (5, 16672, 100, 5, 9),
-    ]
-)
-"""Digits of the events 3 and 5 of the four that HOW tells of; the limits of each column occur."""
-
-
-def write(path: Path, parts: Iterable[Digits], how: Provenance = HOW) -> Path:
-    with open_writer(path, how) as writer:
-        for digits in parts:
-            writer.write(digits)
-    return path
-
-
-def origin_of(path: Path) -> Provenance:
-    """Read how the digits of a file were made, which must be known."""
-    how = read_digits(path).describe_generation
-    assert how is not None
-    return how
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(each.name for each in folder.iterdir())
 
 
 @st.composite
@@ -139,11 +63,11 @@ def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, drawn: tuple[int, list[list[Hit]]]
 ) -> None:
     first_event, events = drawn
-    how = replace(HOW, first_event=first_event, events=len(events))
+    how = structs.replace(PROVENANCE, first_event=first_event, events=len(events))
     path = write(tmp_path_factory.getbasetemp() / f"drawn{suffix}", map(digits_of, events), how)
     content = read_digits(path)
     assert content.digits.to_structured().tolist() == [hit for hits in events for hit in hits]
-    assert content.describe_generation == how
+    assert content.provenance == how
 
 
 @each_suffix
@@ -160,17 +84,17 @@ def test_many_digits_come_back(tmp_path: Path, suffix: str) -> None:
 def test_a_file_may_be_without_digits(tmp_path: Path, suffix: str, parts: list[Digits]) -> None:
     content = read_digits(write(tmp_path / f"none{suffix}", parts))
     assert content.digits == Digits.empty()
-    assert content.describe_generation == HOW
+    assert content.provenance == PROVENANCE
 
 
 @each_suffix
 @pytest.mark.parametrize("seed", [MIN_SEED, MAX_SEED])
 def test_extreme_numbers_come_back(tmp_path: Path, suffix: str, seed: int) -> None:
-    how = replace(HOW, seed=seed, first_event=MAX_EVENT, events=1, min_charge=255, random_stream="torch")
+    how = structs.replace(PROVENANCE, seed=seed, first_event=MAX_EVENT, events=1, min_charge=255, random_stream="torch")
     digits = digits_of([(MAX_EVENT, 8480, 1, 2, 255)])
     content = read_digits(write(tmp_path / f"extreme{suffix}", [digits], how))
     assert content.digits == digits
-    assert content.describe_generation == how
+    assert content.provenance == how
 
 
 def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
@@ -179,7 +103,7 @@ def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
     schema = file.schema_arrow
     assert schema.names == ["event", "sensor_id", "u_cell", "v_cell", "charge"]
     assert schema.types == [pa.int64(), pa.uint16(), pa.uint16(), pa.uint16(), pa.uint8()]
-    assert json.loads(schema.metadata[b"pxdbg"]) == {"schema": 1, **asdict(HOW)}
+    assert json.loads(schema.metadata[b"pxdbg"]) == {"schema": 1, **structs.asdict(PROVENANCE)}
     table = file.read()
     assert table.column("sensor_id").to_pylist() == [8480, 19520, 8512, 8512, 16672]
     assert table.column("charge").to_pylist() == [1, 255, 7, 22, 9]
@@ -188,7 +112,7 @@ def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
 def test_parquet_has_no_row_group_without_rows_and_no_column_with_gaps(tmp_path: Path) -> None:
     """Spark 3.3 refuses the one ("Illegal row group of 0 rows"), and awkward makes another type of the other."""
     events = [digits_of([(event, 8480, 0, 0, 9)]) if event % 3 else Digits.empty() for event in range(3, 1003)]
-    path = write(tmp_path / "many.parquet", events, replace(HOW, events=1000))
+    path = write(tmp_path / "many.parquet", events, structs.replace(PROVENANCE, events=1000))
     metadata = pyarrow.parquet.read_metadata(path)
     rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     # 666 events have a digit, and 128 of them share a row group.
@@ -207,12 +131,12 @@ def test_npz_as_numpy_sees_it(tmp_path: Path) -> None:
         assert dtypes == ["<i8", "<u2", "<u2", "<u2", "|u1"]
         assert content["event"].tolist() == [3, 3, 5, 5, 5]
         assert content["v_cell"].tolist() == [0, 767, 400, 401, 5]
-        assert json.loads(str(content["pxdbg"])) == {"schema": 1, **asdict(HOW)}
+        assert json.loads(str(content["pxdbg"])) == {"schema": 1, **structs.asdict(PROVENANCE)}
 
 
 def test_npz_waits_in_files_that_vanish(tmp_path: Path) -> None:
     """Nobody sees the temporary files, and a failure leaves none."""
-    with pytest.raises(Accident, match="half-way"), open_writer(tmp_path / "bg.npz", HOW) as writer:  # noqa: PT012
+    with pytest.raises(Accident, match="half-way"), open_writer(tmp_path / "bg.npz", PROVENANCE) as writer:  # noqa: PT012
         writer.write(SAMPLE)
         assert [name for name in names_in(tmp_path) if not name.endswith(".partial")] == []
         message = "half-way"
@@ -224,12 +148,28 @@ def test_npz_waits_in_files_that_vanish(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "how", "expected"),
     [
-        ([SAMPLE.of_event(5), SAMPLE.of_event(3)], HOW, "was given digits that are not ordered by event, sensor, u"),
-        ([SAMPLE, SAMPLE.of_event(5)], HOW, "was given digits that are not ordered"),
-        ([digits_of([(3, 8480, 0, 0, 1)])] * 2, HOW, "was given a digit twice: the same event, sensor, u cell"),
-        ([SAMPLE], replace(HOW, first_event=4), "was given events 3 to 5, expected 4 to 7 by its own metadata"),
-        ([SAMPLE], replace(HOW, events=2), "was given events 3 to 5, expected 3 to 4 by its own metadata"),
-        ([SAMPLE], replace(HOW, min_charge=2), "was given charges from 1 ADU on, below its own threshold of 2 ADU"),
+        (
+            [SAMPLE.of_event(5), SAMPLE.of_event(3)],
+            PROVENANCE,
+            "was given digits that are not ordered by event, sensor, u",
+        ),
+        ([SAMPLE, SAMPLE.of_event(5)], PROVENANCE, "was given digits that are not ordered"),
+        ([digits_of([(3, 8480, 0, 0, 1)])] * 2, PROVENANCE, "was given a digit twice: the same event, sensor, u cell"),
+        (
+            [SAMPLE],
+            structs.replace(PROVENANCE, first_event=4),
+            "was given events 3 to 5, expected 4 to 7 by its own metadata",
+        ),
+        (
+            [SAMPLE],
+            structs.replace(PROVENANCE, events=2),
+            "was given events 3 to 5, expected 3 to 4 by its own metadata",
+        ),
+        (
+            [SAMPLE],
+            structs.replace(PROVENANCE, min_charge=2),
+            "was given charges from 1 ADU on, below its own threshold of 2 ADU",
+        ),
     ],
 )
 def test_what_would_not_be_read_is_not_written(
@@ -246,7 +186,7 @@ def test_more_events_than_a_file_may_tell_of(tmp_path: Path, suffix: str) -> Non
     with pytest.raises(
         ArgumentValueError, match=r"would hold 1,000,001 events, expected at most 1,000,000: split them"
     ):
-        write(path, [], replace(HOW, events=1_000_001))
+        write(path, [], structs.replace(PROVENANCE, events=1_000_001))
     assert names_in(tmp_path) == []
 
 
@@ -271,7 +211,7 @@ def test_how_made_describes_the_generator(latent_graph: GraphFile) -> None:
 @each_suffix
 def test_a_new_file_takes_the_place_of_the_old(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"digits{suffix}", [SAMPLE])
-    with open_writer(path, HOW) as writer:
+    with open_writer(path, PROVENANCE) as writer:
         writer.write(SAMPLE.of_event(5))
         assert read_digits(path).digits == SAMPLE
     assert read_digits(path).digits == SAMPLE.of_event(5)
@@ -336,7 +276,7 @@ def test_a_failure_within_the_block_leaves_what_was_there(
     path = tmp_path / f"digits{suffix}"
     if is_there:
         write(path, [SAMPLE])
-    with pytest.raises(accident, match="in mid-write"), open_writer(path, HOW) as writer:  # noqa: PT012
+    with pytest.raises(accident, match="in mid-write"), open_writer(path, PROVENANCE) as writer:  # noqa: PT012
         writer.write(SAMPLE.of_event(3))
         message = "in mid-write"
         raise accident(message)
@@ -349,7 +289,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from pxdbg_runtime.errors import OutputError
-from tests.test_digit_files import random_digits, write
+from tests.digit_files import random_digits, write
 
 digits = random_digits(np.random.default_rng(1), 100_000, 3)
 write(Path(sys.argv[1]).with_name("roomy" + Path(sys.argv[1]).suffix), [digits])
@@ -385,7 +325,7 @@ def test_another_suffix(tmp_path: Path, name: str) -> None:
     assert info.value.argument == "path"
     with pytest.raises(ArgumentValueError, match=expected):
         write(path, [SAMPLE])
-    with pytest.raises(ArgumentValueError, match=rf"{expected}, the formats of files of digits\.$"):
+    with pytest.raises(ArgumentValueError, match=rf"{expected}, the formats of digit files\.$"):
         read_digits(path)
     assert names_in(tmp_path) == []
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, Digits
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.plots.event_display import draw_event, save_event
+from tests.digit_files import digits_of, names_in, random_digits
 from tests.isolation import file_size_limited
-from tests.test_digit_files import digits_of, names_in, random_digits
 
 if TYPE_CHECKING:
     import io
@@ -170,7 +170,7 @@ def test_a_title_is_plain_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["event.bmp", "event", "event.root", "event.png.gz", "event.pgf"])
 def test_another_format(tmp_path: Path, name: str) -> None:
     """PGF is one of matplotlib's, but calls LaTeX."""
-    with pytest.raises(ArgumentValueError, match=r"must end in the name of a picture format: .*\.png") as info:
+    with pytest.raises(ArgumentValueError, match=r"must end in a picture format: .*\.png") as info:
         save_event(event_of(10), tmp_path / name, title="event 4")
     assert info.value.argument == "output"
     assert names_in(tmp_path) == []

@@ -12,8 +12,18 @@ import pytest
 from pxdbg_runtime import Digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.formats import SUFFIXES, open_events, read_digits
-from tests.test_bad_digit_files import COLUMNS, METADATA, in_first, write_plainly
-from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, renumbered, write
+from tests.digit_files import (
+    COLUMNS,
+    METADATA,
+    PROVENANCE,
+    SAMPLE,
+    each_suffix,
+    in_first,
+    random_digits,
+    renumbered,
+    write,
+    write_plainly,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +33,7 @@ if TYPE_CHECKING:
 def test_each_event_comes_once_and_in_order(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"digits{suffix}", [SAMPLE.of_event(3), SAMPLE.of_event(5)])
     reader = open_events(path)
-    assert reader.describe_generation == HOW
+    assert reader.provenance == PROVENANCE
     assert reader.event_numbers.dtype == np.int64  # NumPy 1's default on Windows is int32
     for _again in range(2):
         assert list(reader) == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
@@ -60,7 +70,7 @@ def test_row_groups_need_not_be_events(tmp_path: Path, size: int) -> None:
     ],
 )
 def test_what_is_no_digit_is_refused(tmp_path: Path, suffix: str, column: str, value: int, expected: str) -> None:
-    text = HOW.to_json()
+    text = PROVENANCE.to_json()
     assert METADATA["schema"] == 1
     path = write_plainly(tmp_path / f"digits{suffix}", in_first(column, value), text)
     with pytest.raises(DigitFileError, match=expected):
@@ -73,9 +83,9 @@ def test_what_cannot_be_opened(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(DigitFileError, match="cannot be read: No such file"):
         open_events(path)
     path.write_bytes(b"PAR1 or not")
-    with pytest.raises(DigitFileError, match="is not a file of digits written by pxdbg-runtime, or is damaged"):
+    with pytest.raises(DigitFileError, match="is not a digit file written by pxdbg-runtime, or is damaged"):
         open_events(path)
-    with pytest.raises(DigitFileError, match="does not say how its digits were made"):
+    with pytest.raises(DigitFileError, match="does not say how its digits were generated"):
         open_events(write_plainly(path, COLUMNS, "{}"))
     with pytest.raises(ArgumentValueError, match=r"must end in \.parquet or \.npz"):
         open_events(tmp_path / "digits.root")
@@ -84,8 +94,8 @@ def test_what_cannot_be_opened(tmp_path: Path, suffix: str) -> None:
 def test_a_column_that_is_missing(tmp_path: Path) -> None:
     without = {name: column for name, column in COLUMNS.items() if name != "charge"}
     for suffix in SUFFIXES:
-        path = write_plainly(tmp_path / f"digits{suffix}", without, HOW.to_json())
-        with pytest.raises(DigitFileError, match=r"is not a file of digits .*it has no (columns|arrays) charge"):
+        path = write_plainly(tmp_path / f"digits{suffix}", without, PROVENANCE.to_json())
+        with pytest.raises(DigitFileError, match=r"is not a digit file .*it has no (columns|arrays) charge"):
             open_events(path)
 
 

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, and lines in a log."""
+"""Progress of a long command: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _LINES: Final = 10
 
 
 def track(items: Iterable[Item], *, total: int, description: str) -> Iterator[Item]:
-    """Give items one by one, and show on the standard error how many are done.
+    """Yield items, and show on the standard error how many are done.
 
     Parameters
     ----------
     items : iterable
     total : int
-        How many there are.
+        Number of items.
     description : str
-        What they are, in the plural: "events".
+        Their name in the plural: "events".
     """
     with show_progress(total=total, description=description) as advance:
         for item in items:
@@ -43,19 +43,19 @@ def track(items: Iterable[Item], *, total: int, description: str) -> Iterator[It
 def show_progress(*, total: int, description: str) -> Iterator[Callable[[], None]]:
     """Show on the standard error how many items are done.
 
-    On a terminal it is a bar. Elsewhere, and on a terminal that cannot move its cursor, there is one line at the start,
-    one at the end, and between them one a minute or a tenth of the work, whichever is rarer.
+    A terminal shows a bar. Elsewhere, and on a terminal that cannot move its cursor, one line is printed at the start,
+    one at the end, and between them one for each minute or each tenth of the work, whichever is rarer.
 
     Parameters
     ----------
     total : int
     description : str
-        What the items are, in the plural: "events".
+        Name of the items in the plural: "events".
 
     Yields
     ------
     callable
-        To be called whenever an item is done.
+        Call it after each item.
     """
     show = _show_bar if stderr.draws_bars else _show_lines
     with show(total, description) as advance:
@@ -76,7 +76,7 @@ def _show_bar(total: int, description: str) -> Iterator[Callable[[], None]]:
         _RateColumn(),
         TimeRemainingColumn(),
     )
-    # What goes to the standard output must not be led to the bar's console.
+    # The standard output must not be redirected to the bar's console.
     with Progress(*columns, console=stderr, redirect_stdout=False) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)

@@ -1,6 +1,7 @@
 """The exceptions of this package; each subclasses the built-in one that a caller expects.
 
-Every message is one sentence or two: what was expected, what came, what to do.
+Every message is one sentence or two: what was expected, what came, what to do. An exception has the arguments of its
+constructor, the message aside, as attributes.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _rebuild_error(kind: type[PxdbgError], args: tuple[object, ...], fields: dic
 
 
 class _ArgumentError(PxdbgError):
-    """An error of one argument."""
+    """An error of the argument with the name `argument`."""
 
     def __init__(self, argument: str, message: str) -> None:
         super().__init__(message)
@@ -61,7 +62,7 @@ class _ArgumentError(PxdbgError):
 
 
 class _FileError(PxdbgError):
-    """An error of one file."""
+    """An error of the file `path`."""
 
     def __init__(self, path: Path, message: str) -> None:
         super().__init__(message)
@@ -69,23 +70,11 @@ class _FileError(PxdbgError):
 
 
 class ArgumentValueError(_ArgumentError, ValueError):
-    """An argument of the right type has an invalid value.
-
-    Attributes
-    ----------
-    argument : str
-        Its name.
-    """
+    """An argument of the right type has an invalid value."""
 
 
 class ArgumentTypeError(_ArgumentError, TypeError):
-    """An argument has the wrong type.
-
-    Attributes
-    ----------
-    argument : str
-        Its name.
-    """
+    """An argument has the wrong type."""
 
 
 class JsonFieldError(PxdbgError, ValueError):
@@ -117,35 +106,15 @@ class CardError(PxdbgError, ValueError):
 
 
 class GraphFileError(_FileError, ValueError):
-    """A file is not a graph that this package can run.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    """
+    """A file is not a graph that this package can run."""
 
 
 class ManifestError(_FileError, RuntimeError):
-    """The manifest of the built-in graphs is missing or does not match the files beside it.
-
-    Attributes
-    ----------
-    path : Path
-        The manifest.
-    """
+    """The manifest of the built-in graphs is missing or does not match the files beside it."""
 
 
 class ModelNotFoundError(PxdbgError, FileNotFoundError):
-    """Neither a built-in model nor a file has this name.
-
-    Attributes
-    ----------
-    model : str
-        The requested name.
-    available : tuple of str
-        Names of the built-in models.
-    """
+    """Neither a built-in model nor a file has the name `model`; `available` are the names of the built-in models."""
 
     def __init__(self, model: str, available: Sequence[str], message: str) -> None:
         super().__init__(message)
@@ -154,33 +123,15 @@ class ModelNotFoundError(PxdbgError, FileNotFoundError):
 
 
 class DigitFileError(_FileError, ValueError):
-    """A digit file cannot be read.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    """
+    """A digit file cannot be read."""
 
 
 class MarginalsError(_FileError, ValueError):
-    """A file of published marginals cannot be read.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    """
+    """A file of published marginals cannot be read."""
 
 
 class OutputError(_FileError, OSError):
-    """A file could not be written; nothing was left behind.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    """
+    """A file could not be written; nothing was left behind."""
 
 
 class ImageError(PxdbgError, ValueError):
@@ -188,13 +139,7 @@ class ImageError(PxdbgError, ValueError):
 
 
 class ProviderError(PxdbgError, RuntimeError):
-    """The requested execution provider cannot run here.
-
-    Attributes
-    ----------
-    provider : str
-        Its name, as requested.
-    """
+    """The execution provider `provider`, named as requested, cannot run here."""
 
     def __init__(self, provider: str, message: str) -> None:
         super().__init__(message)
@@ -240,15 +185,7 @@ class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because Memor
 
 
 class ThreadLimitError(PxdbgError, RuntimeError):
-    """The system starts fewer threads than requested.
-
-    Attributes
-    ----------
-    asked : int
-        Threads that were requested.
-    started : int
-        Threads that started.
-    """
+    """The system started only `started` of the `asked` threads."""
 
     def __init__(self, asked: int, started: int, message: str) -> None:
         super().__init__(message)
@@ -257,15 +194,7 @@ class ThreadLimitError(PxdbgError, RuntimeError):
 
 
 class MissingPackageError(PxdbgError, ImportError):
-    """A package that this call needs is not installed.
-
-    Attributes
-    ----------
-    package : str
-        Its import name.
-    extra : str
-        The extra of pxdbg-runtime that installs it.
-    """
+    """The package with the import name `package` is not installed; `extra` of pxdbg-runtime installs it."""
 
     def __init__(self, package: str, extra: str, message: str) -> None:
         super().__init__(message)
@@ -278,13 +207,7 @@ class BrokenPackageError(MissingPackageError):
 
 
 class MissingReleaseError(PxdbgError, ImportError):
-    """A Python module that comes with a release of basf2 is missing.
-
-    Attributes
-    ----------
-    module : str
-        Its name.
-    """
+    """The Python module `module`, which comes with a release of basf2, is missing."""
 
     def __init__(self, module: str, message: str) -> None:
         super().__init__(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import zipfile
@@ -74,7 +73,7 @@ def test_plain_tools_write_what_is_read(tmp_path: Path, suffix: str) -> None:
         ({**COLUMNS, "u_cell": COLUMNS["u_cell"].astype(float)}, f"u_cell {NO_INTEGERS} (float64|double)"),
         ({**COLUMNS, "u_cell": COLUMNS["u_cell"] > 5}, f"u_cell {NO_INTEGERS} bool"),
         ({**COLUMNS, "v_cell": np.array(["a"] * 5)}, f"v_cell {NO_INTEGERS} (string|<U1)"),
-        ({name: COLUMNS[name] for name in ("event", "charge")}, NOT_OURS),
+        ({name: COLUMNS[name] for name in ("event", "charge")}, f"{NOT_OURS} .it has no (columns|arrays) sensor_id"),
         ({}, NOT_OURS),
     ],
 )
@@ -247,17 +246,6 @@ def test_entries_that_zipfile_cannot_open(tmp_path: Path, offset: int, value: in
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\x01\x02") + offset] = value
     path.write_bytes(content)
-    require_refusal(path, NOT_OURS)
-
-
-def test_an_array_that_claims_petabytes(tmp_path: Path) -> None:
-    header = io.BytesIO()
-    claim = {"descr": "<i8", "fortran_order": False, "shape": (10**15,)}
-    np.lib.format.write_array_header_1_0(header, claim)
-    path = tmp_path / "bad.npz"
-    write_plainly(path, {name: column for name, column in COLUMNS.items() if name != "event"}, json.dumps(METADATA))
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("event.npy", header.getvalue())
     require_refusal(path, NOT_OURS)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-import pytest
 from msgspec import structs
 
 from pxdbg_runtime.digits import COLUMN_DTYPES
@@ -88,8 +87,6 @@ def test_rows_that_differ_from_the_digest(tmp_path: Path) -> None:
     for changed in (other_charge, table.slice(0, 4), table.slice(0, 0)):
         with_digest_of(path, source, changed)
         require_refusal(path, f"holds other rows than those that its digest was computed from: {CHANGED}")
-        with pytest.raises(DigitFileError, match="other rows"):
-            list(open_events(path))
         require_failure(invoke("show", path), 1, "other rows")
         require_failure(invoke("plot", path, "--output", tmp_path / "event.png"), 1, "other rows")
         assert not (tmp_path / "event.png").exists()
@@ -102,8 +99,6 @@ def test_an_edited_seed_of_parquet(tmp_path: Path) -> None:
     path.write_bytes(content.replace(b'"seed": 7', b'"seed": 9'))
     expected = f"has other metadata than those that its digest was computed from: {CHANGED}"
     require_refusal(path, expected)
-    with pytest.raises(DigitFileError, match=expected):
-        open_events(path)
     require_failure(invoke("show", path), 1, expected)
 
 

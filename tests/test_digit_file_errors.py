@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 from typing import TYPE_CHECKING
 
@@ -77,14 +76,3 @@ def test_errors_of_this_package_pass_while_a_file_is_read(tmp_path: Path, error:
     with pytest.raises(type(error), match=rf"^{error}$") as caught, report_damage(tmp_path / "digits.npz"):
         raise error
     assert caught.value is error
-
-
-@each_suffix
-def test_a_path_that_is_no_utf8(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / os.fsdecode(b"bg\xe9" + suffix.encode())
-    try:
-        path.touch()
-    except OSError:
-        pytest.skip("this file system takes UTF-8 alone")
-    assert write(path, [SAMPLE]).stat().st_size > 0
-    assert names_in(tmp_path) == [path.name]

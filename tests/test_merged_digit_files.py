@@ -64,7 +64,7 @@ def test_jobs_of_other_events_are_one_sample(tmp_path: Path, suffix: str) -> Non
 @pytest.mark.parametrize("change", [{"seed": 8}, {"random_stream": "torch"}])
 def test_jobs_of_other_seeds_have_other_events(tmp_path: Path, change: dict[str, object]) -> None:
     """The numbers are the same, the events are not."""
-    other = structs.replace(PROVENANCE, **change)  # type: ignore[arg-type]
+    other = structs.replace(PROVENANCE, **change)
     events = [*write_job(tmp_path / "a.parquet", PROVENANCE), *write_job(tmp_path / "b.parquet", other)]
     merged = merge_files([tmp_path / "a.parquet", tmp_path / "b.parquet"])
     assert merged.n_events == 8
@@ -86,7 +86,7 @@ def test_jobs_of_other_seeds_have_other_events(tmp_path: Path, change: dict[str,
 def test_files_that_are_not_one_sample(tmp_path: Path, change: dict[str, object], expected: str) -> None:
     paths = [tmp_path / "a.parquet", tmp_path / "b.npz"]
     write_job(paths[0], PROVENANCE)
-    write_job(paths[1], structs.replace(PROVENANCE, **change))  # type: ignore[arg-type]
+    write_job(paths[1], structs.replace(PROVENANCE, **change))
     with pytest.raises(DigitFileError, match=expected) as caught:
         merge_files(paths)
     assert caught.value.path == paths[1]

@@ -14,7 +14,6 @@ from msgspec import structs
 
 from pxdbg_runtime import Digits
 from pxdbg_runtime.digits import COLUMN_DTYPES
-from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import open_events, read_digits, scanning
 from tests.digit_files import (
     COLUMNS,
@@ -175,8 +174,6 @@ def test_digits_that_come_twice(tmp_path: Path, suffix: str, order: list[int]) -
     path = write_plainly(tmp_path / f"bg{suffix}", columns, PROVENANCE.to_json())
     expected = "holds a digit twice: the same event, sensor, u cell and v cell: leave out what was merged twice"
     require_refusal(path, expected)
-    with pytest.raises(DigitFileError, match=expected):
-        list(open_events(path))
     require_failure(invoke("show", path), 1, expected)
 
 
@@ -185,8 +182,6 @@ def test_charges_below_the_threshold_of_the_file(tmp_path: Path, suffix: str) ->
     path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, structs.replace(PROVENANCE, min_charge=7).to_json())
     expected = "holds charges from 1 ADU on, below its own threshold of 7 ADU: generate it again"
     require_refusal(path, expected)
-    with pytest.raises(DigitFileError, match=expected):
-        list(open_events(path))
     require_failure(invoke("show", path), 1, expected)
     # At the threshold, and without one that is known, there is nothing to refuse.
     columns: dict[str, NDArray[Any]] = in_first("charge", 7)

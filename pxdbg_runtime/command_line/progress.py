@@ -92,42 +92,28 @@ class _RateColumn(TextColumn):
 
 @contextmanager
 def _show_lines(total: int, description: str) -> Iterator[Callable[[], None]]:
-    lines = _Lines(total, description)
-    yield lines.advance
-    lines.end()
+    start_s = line_s = time.monotonic()
+    done = line_done = 0
 
+    def print_line(rest: str) -> None:
+        stderr.print(f"{description}: {done}/{total}{rest}", soft_wrap=True)
 
-class _Lines:
-    """Progress in lines."""
-
-    def __init__(self, total: int, description: str) -> None:
-        self._total = total
-        self._description = description
-        self._done = 0
-        self._start_s = self._last_s = time.monotonic()
-        self._last_done = 0
-        self._print("")
-
-    def advance(self) -> None:
-        self._done += 1
+    def advance() -> None:
+        nonlocal done, line_done, line_s
+        done += 1
         now_s = time.monotonic()
-        is_due = now_s - self._last_s >= _LINE_INTERVAL_S and (self._done - self._last_done) * _LINES >= self._total
-        if is_due and self._done < self._total:
-            passed_s = now_s - self._start_s
-            left_s = passed_s / self._done * (self._total - self._done)
-            self._print(f", {self._rate(passed_s)}, {_format_duration(left_s)} left")
-            self._last_s, self._last_done = now_s, self._done
+        is_due = now_s - line_s >= _LINE_INTERVAL_S and (done - line_done) * _LINES >= total
+        if is_due and done < total:
+            passed_s = now_s - start_s
+            left_s = passed_s / done * (total - done)
+            print_line(f", {_format_rate(done / passed_s, description)}, {_format_duration(left_s)} left")
+            line_s, line_done = now_s, done
 
-    def end(self) -> None:
-        passed_s = time.monotonic() - self._start_s
-        rate = f", {self._rate(passed_s)}" if self._done and passed_s > 0 else ""
-        self._print(f" in {_format_duration(passed_s)}{rate}")
-
-    def _rate(self, passed_s: float) -> str:
-        return _format_rate(self._done / passed_s, self._description)
-
-    def _print(self, rest: str) -> None:
-        stderr.print(f"{self._description}: {self._done}/{self._total}{rest}", soft_wrap=True)
+    print_line("")
+    yield advance
+    passed_s = time.monotonic() - start_s
+    rate = f", {_format_rate(done / passed_s, description)}" if done and passed_s > 0 else ""
+    print_line(f" in {_format_duration(passed_s)}{rate}")
 
 
 def _format_rate(per_second: float, description: str) -> str:

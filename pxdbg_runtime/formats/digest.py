@@ -26,13 +26,13 @@ SCHEMA: Final = 1
 """Version of the texts that a digit file holds, `FileDigest` and `Provenance`."""
 
 
-class SchemaField(Record, forbid_unknown_fields=False):
+class SchemaField(Record, frozen=True, forbid_unknown_fields=False):
     """The version of a stored text, a field beside its others."""
 
     schema: Literal[1]
 
 
-class FileDigest(Record, forbid_unknown_fields=False):
+class FileDigest(Record, frozen=True, forbid_unknown_fields=False):
     """Digest of a digit file.
 
     Attributes

@@ -58,7 +58,9 @@ class _NpzWriter:
         """Append digits."""
         self._hasher.update(digits)
         for name, file in self._files.items():
-            file.write(self._compressors[name].compress(_convert_to_little_endian(getattr(digits, name)).data))
+            column = getattr(digits, name)
+            little_endian = np.ascontiguousarray(column, dtype=column.dtype.newbyteorder("<"))
+            file.write(self._compressors[name].compress(little_endian.data))
 
     def finish(self, path: Path, metadata: str) -> None:
         """Write the archive: each column is one member, as NumPy expects it."""
@@ -229,7 +231,3 @@ def _read_header(stream: IO[bytes]) -> tuple[np.dtype[np.generic], tuple[int, ..
 def _read_values(array: _Array, size: int) -> NDArray[np.generic]:
     content = array.values.read(size * array.dtype.itemsize)
     return np.frombuffer(content, dtype=array.dtype, count=size)  # it raises if there are fewer
-
-
-def _convert_to_little_endian(column: NDArray[np.generic]) -> NDArray[np.generic]:
-    return np.ascontiguousarray(column, dtype=column.dtype.newbyteorder("<"))

@@ -27,7 +27,7 @@ DigitNature = Literal[Nature, "simulation"]
 _Text = Annotated[str, Meta(min_length=1)]
 
 
-class Provenance(Record, forbid_unknown_fields=False):
+class Provenance(Record, frozen=True, forbid_unknown_fields=False):
     """How the digits of a file were generated.
 
     Attributes

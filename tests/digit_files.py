@@ -47,7 +47,7 @@ def digits_of(hits: Iterable[Hit]) -> Digits:
     return Digits(**{name: table[name].copy() for name in COLUMN_DTYPES})
 
 
-def columns_of(digits: Digits) -> dict[str, NDArray[Any]]:
+def list_columns(digits: Digits) -> dict[str, NDArray[Any]]:
     return {name: getattr(digits, name) for name in COLUMN_DTYPES}
 
 
@@ -65,9 +65,9 @@ def random_digits(rng: np.random.Generator, n_hits: int, event: int) -> Digits:
     )
 
 
-def renumbered(digits: Digits, event: int) -> Digits:
+def renumber(digits: Digits, event: int) -> Digits:
     """Give the same pixels and charges to another event."""
-    return Digits(**{**columns_of(digits), "event": np.full(len(digits), event)})
+    return Digits(**{**list_columns(digits), "event": np.full(len(digits), event)})
 
 
 SAMPLE: Final = digits_of(
@@ -80,7 +80,7 @@ SAMPLE: Final = digits_of(
     ]
 )
 """Digits of the events 3 and 5 of the four of PROVENANCE; the limits of each column occur."""
-COLUMNS: Final[dict[str, NDArray[Any]]] = columns_of(SAMPLE)
+COLUMNS: Final[dict[str, NDArray[Any]]] = list_columns(SAMPLE)
 METADATA: Final = {"schema": 1, **structs.asdict(PROVENANCE)}
 
 
@@ -109,7 +109,7 @@ def in_first(name: str, value: int) -> dict[str, NDArray[Any]]:
     return {**COLUMNS, name: column}
 
 
-def provenance_of(path: Path) -> Provenance:
+def read_provenance(path: Path) -> Provenance:
     """Read the provenance of a file, which must be known."""
     provenance = read_digits(path).provenance
     assert provenance is not None

@@ -207,22 +207,22 @@ def test_show_an_unknown_name() -> None:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str]]:
-    """Take down what is drawn, and under which title."""
+def drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str]]:
+    """Take down what is drawings, and under which title."""
     calls = []
     draw_event = event_display.draw_event
 
-    def recorded(digits: Digits, *, title: str) -> Figure:
+    def draw_and_record(digits: Digits, *, title: str) -> Figure:
         calls.append((digits, title))
         return draw_event(digits, title=title)
 
-    monkeypatch.setattr(event_display, "draw_event", recorded)
+    monkeypatch.setattr(event_display, "draw_event", draw_and_record)
     return calls
 
 
 @pytest.mark.parametrize(("options", "event"), [((), 3), (("--event", 3), 3), (("--event", 4), 4), (("--event", 6), 6)])
 def test_plot_an_event(
-    tmp_path: Path, drawn: list[tuple[Digits, str]], options: tuple[str | int, ...], event: int
+    tmp_path: Path, drawings: list[tuple[Digits, str]], options: tuple[str | int, ...], event: int
 ) -> None:
     path = write(tmp_path / "bg.parquet", [SAMPLE])
     result = invoke("plot", path, "--output", tmp_path / "event.png", *options)
@@ -230,13 +230,13 @@ def test_plot_an_event(
     assert result.stdout == f"wrote {tmp_path / 'event.png'}\n"
     assert (tmp_path / "event.png").read_bytes().startswith(b"\x89PNG")
     title = f"PXD background, event {event}: tiny, seed -7  (demonstration, no real physics)"
-    assert drawn == [(SAMPLE.of_event(event), title)]
+    assert drawings == [(SAMPLE.of_event(event), title)]
 
 
-def test_a_picture_of_a_checkpoint_has_no_remark(tmp_path: Path, drawn: list[tuple[Digits, str]]) -> None:
+def test_a_picture_of_a_checkpoint_has_no_remark(tmp_path: Path, drawings: list[tuple[Digits, str]]) -> None:
     path = write(tmp_path / "bg.npz", [SAMPLE], structs.replace(PROVENANCE, nature="checkpoint"))
     assert invoke("plot", path, "--output", tmp_path / "event.png").exit_code == 0
-    assert [title for _digits, title in drawn] == ["PXD background, event 3: tiny, seed -7"]
+    assert [title for _digits, title in drawings] == ["PXD background, event 3: tiny, seed -7"]
 
 
 @pytest.mark.parametrize("event", [2, 7, 2**63 - 1])

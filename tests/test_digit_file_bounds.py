@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from pxdbg_runtime.formats import SUFFIXES, open_events, open_writer, read_digits
 from pxdbg_runtime.formats.parquet import ParquetReader
@@ -30,7 +30,7 @@ from tests.digit_files import (
     SAMPLE,
     each_suffix,
     random_digits,
-    renumbered,
+    renumber,
     require_refusal,
     write,
     write_plainly,
@@ -202,7 +202,7 @@ def test_events_that_go_beyond_the_last_number(tmp_path: Path, suffix: str) -> N
 @each_suffix
 def test_events_that_are_not_believed(tmp_path: Path, suffix: str) -> None:
     """A million events of which two have a digit: those that can be seen are counted, and memory is taken for them."""
-    path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, structs.replace(PROVENANCE, events=1_000_000).to_json())
+    path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, replace(PROVENANCE, events=1_000_000).to_json())
     reader = open_events(path)
     assert (reader.provenance, reader.n_events) == (None, 2)
     assert reader.remark == "its metadata describe 1,000,000 events, but it holds digits of 2"
@@ -273,9 +273,9 @@ def test_memory_does_not_grow_with_the_events(tmp_path: Path, suffix: str, n_eve
     event = random_digits(np.random.default_rng(1), 100_000, 0)
     path = tmp_path / f"bg{suffix}"
     memory = Memory()
-    with open_writer(path, structs.replace(PROVENANCE, first_event=0, events=n_events)) as writer:
+    with open_writer(path, replace(PROVENANCE, first_event=0, events=n_events)) as writer:
         for number in range(n_events):
-            writer.write(renumbered(event, number))
+            writer.write(renumber(event, number))
     written = memory.peak()
     n_read = sum(len(digits) for digits in open_events(path))
     read = memory.peak()
@@ -291,7 +291,7 @@ PEAK: Final = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from msgspec import structs
+from msgspec.structs import replace
 from pxdbg_runtime import Digits
 from pxdbg_runtime.formats import open_events, open_writer
 from tests.digit_files import PROVENANCE, digits_of
@@ -300,7 +300,7 @@ columns = {name: getattr(one, name) for name in ("sensor_id", "u_cell", "v_cell"
 peaks = []
 for events in (1_000, 9_000):
     path = Path(sys.argv[1]) / f"{events}.parquet"
-    with open_writer(path, structs.replace(PROVENANCE, first_event=0, events=events)) as writer:
+    with open_writer(path, replace(PROVENANCE, first_event=0, events=events)) as writer:
         for event in range(events):
             writer.write(Digits(event=np.full(1, event), **columns))
     for digits in open_events(path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from msgspec import structs
+from msgspec.structs import replace
 
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CHANGED: Final = "it is damaged, or was changed after it was written: generate it again"
 
 
-def stored_digest(path: Path) -> str:
+def read_stored_digest(path: Path) -> str:
     if path.suffix == ".npz":
         with np.load(path) as content:
             return str(content.zip.comment.decode())
@@ -40,7 +40,7 @@ def test_the_digest_as_it_is_documented(tmp_path: Path, suffix: str) -> None:
         hashlib.sha256(getattr(SAMPLE, name).astype(dtype.newbyteorder("<")).tobytes()).digest()
         for name, dtype in COLUMN_DTYPES.items()
     ]
-    assert json.loads(stored_digest(path)) == {
+    assert json.loads(read_stored_digest(path)) == {
         "schema": 1,
         "rows": 5,
         "rows_sha256": hashlib.sha256(b"".join(columns)).hexdigest(),
@@ -93,7 +93,7 @@ def test_rows_that_differ_from_the_digest(tmp_path: Path) -> None:
 
 
 def test_an_edited_seed_of_parquet(tmp_path: Path) -> None:
-    path = write(tmp_path / "bg.parquet", [SAMPLE], structs.replace(PROVENANCE, seed=7))
+    path = write(tmp_path / "bg.parquet", [SAMPLE], replace(PROVENANCE, seed=7))
     content = path.read_bytes()
     assert content.count(b'"seed": 7') == 1
     path.write_bytes(content.replace(b'"seed": 7', b'"seed": 9'))
@@ -104,9 +104,9 @@ def test_an_edited_seed_of_parquet(tmp_path: Path) -> None:
 
 def test_metadata_of_another_npz(tmp_path: Path) -> None:
     path = write(tmp_path / "bg.npz", [SAMPLE])
-    digest = stored_digest(path)
+    digest = read_stored_digest(path)
     with np.load(path) as content:
-        arrays = {**content, "pxdbg": np.array(structs.replace(PROVENANCE, seed=9).to_json())}
+        arrays = {**content, "pxdbg": np.array(replace(PROVENANCE, seed=9).to_json())}
     np.savez(path, **arrays)
     assert not read_digits(path).is_checked
     with zipfile.ZipFile(path, "a") as archive:
@@ -148,6 +148,6 @@ def test_a_cut_comment_of_an_npz(tmp_path: Path) -> None:
     """To zipfile a file that ends anywhere within its comment is whole."""
     path = write(tmp_path / "bg.npz", [SAMPLE])
     whole = path.read_bytes()
-    for length in range(len(whole) - len(stored_digest(path)) - 3, len(whole)):
+    for length in range(len(whole) - len(read_stored_digest(path)) - 3, len(whole)):
         path.write_bytes(whole[:length])
         require_refusal(path, "is damaged|cannot be read")

@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec.structs import replace
 
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __version__
 from pxdbg_runtime.digits import COLUMN_DTYPES
@@ -31,7 +31,7 @@ from pxdbg_runtime.formats import (
     read_digits,
 )
 from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
-from tests.digit_files import PROVENANCE, SAMPLE, Hit, digits_of, each_suffix, names_in, random_digits, write
+from tests.digit_files import METADATA, PROVENANCE, SAMPLE, Hit, digits_of, each_suffix, names_in, random_digits, write
 from tests.isolation import file_size_limited
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, drawn: tuple[int, list[list[Hit]]]
 ) -> None:
     first_event, events = drawn
-    how = structs.replace(PROVENANCE, first_event=first_event, events=len(events))
-    path = write(tmp_path_factory.getbasetemp() / f"drawn{suffix}", map(digits_of, events), how)
+    provenance = replace(PROVENANCE, first_event=first_event, events=len(events))
+    path = write(tmp_path_factory.getbasetemp() / f"drawn{suffix}", map(digits_of, events), provenance)
     content = read_digits(path)
     assert content.digits.to_structured().tolist() == [hit for hits in events for hit in hits]
-    assert content.provenance == how
+    assert content.provenance == provenance
 
 
 @each_suffix
@@ -90,11 +90,11 @@ def test_a_file_may_be_without_digits(tmp_path: Path, suffix: str, parts: list[D
 @each_suffix
 @pytest.mark.parametrize("seed", [MIN_SEED, MAX_SEED])
 def test_extreme_numbers_come_back(tmp_path: Path, suffix: str, seed: int) -> None:
-    how = structs.replace(PROVENANCE, seed=seed, first_event=MAX_EVENT, events=1, min_charge=255, random_stream="torch")
+    provenance = replace(PROVENANCE, seed=seed, first_event=MAX_EVENT, events=1, min_charge=255, random_stream="torch")
     digits = digits_of([(MAX_EVENT, 8480, 1, 2, 255)])
-    content = read_digits(write(tmp_path / f"extreme{suffix}", [digits], how))
+    content = read_digits(write(tmp_path / f"extreme{suffix}", [digits], provenance))
     assert content.digits == digits
-    assert content.provenance == how
+    assert content.provenance == provenance
 
 
 def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
     schema = file.schema_arrow
     assert schema.names == ["event", "sensor_id", "u_cell", "v_cell", "charge"]
     assert schema.types == [pa.int64(), pa.uint16(), pa.uint16(), pa.uint16(), pa.uint8()]
-    assert json.loads(schema.metadata[b"pxdbg"]) == {"schema": 1, **structs.asdict(PROVENANCE)}
+    assert json.loads(schema.metadata[b"pxdbg"]) == METADATA
     table = file.read()
     assert table.column("sensor_id").to_pylist() == [8480, 19520, 8512, 8512, 16672]
     assert table.column("charge").to_pylist() == [1, 255, 7, 22, 9]
@@ -112,7 +112,7 @@ def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
 def test_parquet_has_no_row_group_without_rows_and_no_column_with_gaps(tmp_path: Path) -> None:
     """Spark 3.3 refuses the one ("Illegal row group of 0 rows"), and awkward makes another type of the other."""
     events = [digits_of([(event, 8480, 0, 0, 9)]) if event % 3 else Digits.empty() for event in range(3, 1003)]
-    path = write(tmp_path / "many.parquet", events, structs.replace(PROVENANCE, events=1000))
+    path = write(tmp_path / "many.parquet", events, replace(PROVENANCE, events=1000))
     metadata = pyarrow.parquet.read_metadata(path)
     rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     # 666 events have a digit, and 128 of them share a row group.
@@ -131,12 +131,12 @@ def test_npz_as_numpy_sees_it(tmp_path: Path) -> None:
         assert dtypes == ["<i8", "<u2", "<u2", "<u2", "|u1"]
         assert content["event"].tolist() == [3, 3, 5, 5, 5]
         assert content["v_cell"].tolist() == [0, 767, 400, 401, 5]
-        assert json.loads(str(content["pxdbg"])) == {"schema": 1, **structs.asdict(PROVENANCE)}
+        assert json.loads(str(content["pxdbg"])) == METADATA
 
 
 @each_suffix
 @pytest.mark.parametrize(
-    ("parts", "how", "expected"),
+    ("parts", "provenance", "expected"),
     [
         (
             [SAMPLE.of_event(5), SAMPLE.of_event(3)],
@@ -147,26 +147,26 @@ def test_npz_as_numpy_sees_it(tmp_path: Path) -> None:
         ([digits_of([(3, 8480, 0, 0, 1)])] * 2, PROVENANCE, "was given a digit twice: the same event, sensor, u cell"),
         (
             [SAMPLE],
-            structs.replace(PROVENANCE, first_event=4),
+            replace(PROVENANCE, first_event=4),
             "was given events 3 to 5, expected 4 to 7 by its own metadata",
         ),
         (
             [SAMPLE],
-            structs.replace(PROVENANCE, events=2),
+            replace(PROVENANCE, events=2),
             "was given events 3 to 5, expected 3 to 4 by its own metadata",
         ),
         (
             [SAMPLE],
-            structs.replace(PROVENANCE, min_charge=2),
+            replace(PROVENANCE, min_charge=2),
             "was given charges from 1 ADU on, below its own threshold of 2 ADU",
         ),
     ],
 )
 def test_what_would_not_be_read_is_not_written(
-    tmp_path: Path, suffix: str, parts: list[Digits], how: Provenance, expected: str
+    tmp_path: Path, suffix: str, parts: list[Digits], provenance: Provenance, expected: str
 ) -> None:
     with pytest.raises(ArgumentValueError, match=expected):
-        write(tmp_path / f"bg{suffix}", parts, how)
+        write(tmp_path / f"bg{suffix}", parts, provenance)
     assert names_in(tmp_path) == []
 
 
@@ -176,7 +176,7 @@ def test_more_events_than_a_file_may_tell_of(tmp_path: Path, suffix: str) -> Non
     with pytest.raises(
         ArgumentValueError, match=r"would hold 1,000,001 events, expected at most 1,000,000: split them"
     ):
-        write(path, [], structs.replace(PROVENANCE, events=1_000_001))
+        write(path, [], replace(PROVENANCE, events=1_000_001))
     assert names_in(tmp_path) == []
 
 

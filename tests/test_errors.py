@@ -1,3 +1,5 @@
+"""Errors: their base classes, their attributes after pickling, and their messages on one line."""
+
 from __future__ import annotations
 
 import pickle
@@ -64,3 +66,8 @@ def test_every_error_of_the_runtime_is_here() -> None:
 def test_an_error_is_of_the_kind_that_a_caller_expects(error: PxdbgError) -> None:
     expected = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
     assert isinstance(error, expected)
+
+
+@pytest.mark.parametrize(("error", "expected"), [(ValueError("two\n  lines"), "two lines"), (KeyError(), "KeyError")])
+def test_a_message_on_one_line(error: Exception, expected: str) -> None:
+    assert errors.one_line(error) == expected

@@ -17,7 +17,7 @@ from tests.digit_files import (
     SAMPLE,
     each_suffix,
     random_digits,
-    renumbered,
+    renumber,
     write,
 )
 
@@ -58,7 +58,7 @@ def test_row_groups_need_not_be_events(tmp_path: Path, size: int) -> None:
 def test_damage_is_found_when_its_part_is_read(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     digits = random_digits(rng, 350_000, 3)
-    path = write(tmp_path / "digits.parquet", [renumbered(digits, event) for event in (3, 4, 5, 6)])
+    path = write(tmp_path / "digits.parquet", [renumber(digits, event) for event in (3, 4, 5, 6)])
     groups = pyarrow.parquet.ParquetFile(path).metadata
     assert groups.num_row_groups > 1
     offset = groups.row_group(groups.num_row_groups - 1).column(4).data_page_offset

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from pxdbg_runtime import Digits
 from pxdbg_runtime.digits import COLUMN_DTYPES
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_job(path: Path, how: Provenance, n_hits: int = 500) -> list[Digits]:
+def write_job(path: Path, provenance: Provenance, n_hits: int = 500) -> list[Digits]:
     """Write the events of a job, the last without digits."""
-    rng = np.random.default_rng([how.first_event, how.seed % 100])
-    hits = [n_hits] * (how.events - 1) + [0]
-    events = [random_digits(rng, n, event) for event, n in enumerate(hits, how.first_event)]
+    rng = np.random.default_rng([provenance.first_event, provenance.seed % 100])
+    hits = [n_hits] * (provenance.events - 1) + [0]
+    events = [random_digits(rng, n, event) for event, n in enumerate(hits, provenance.first_event)]
     above = [
-        Digits(**{name: getattr(each, name)[each.charge >= how.min_charge] for name in COLUMN_DTYPES})
+        Digits(**{name: getattr(each, name)[each.charge >= provenance.min_charge] for name in COLUMN_DTYPES})
         for each in events
     ]
-    write(path, above, how)
+    write(path, above, provenance)
     return above
 
 
 @each_suffix
 def test_jobs_of_other_events_are_one_sample(tmp_path: Path, suffix: str) -> None:
-    hows = [
+    jobs = [
         PROVENANCE,
-        structs.replace(PROVENANCE, first_event=7, events=2),
-        structs.replace(PROVENANCE, first_event=0, events=3, provider="CUDA", version="9"),
+        replace(PROVENANCE, first_event=7, events=2),
+        replace(PROVENANCE, first_event=0, events=3, provider="CUDA", version="9"),
     ]
     paths = [tmp_path / "a.parquet", tmp_path / f"b{suffix}", tmp_path / "c.npz"]
-    events = [each for path, how in zip(paths, hows, strict=True) for each in write_job(path, how)]
+    events = [each for path, provenance in zip(paths, jobs, strict=True) for each in write_job(path, provenance)]
     merged = merge_files(paths)
-    assert (merged.n_events, merged.jobs, merged.is_checked, merged.remark) == (9, tuple(hows), True, "")
+    assert (merged.n_events, merged.jobs, merged.is_checked, merged.remark) == (9, tuple(jobs), True, "")
     numbered = list(merged.read_events())
     assert [number for number, _digits in numbered] == [3, 4, 5, 6, 7, 8, 0, 1, 2]
     assert [digits for _number, digits in numbered] == events
@@ -64,7 +64,7 @@ def test_jobs_of_other_events_are_one_sample(tmp_path: Path, suffix: str) -> Non
 @pytest.mark.parametrize("change", [{"seed": 8}, {"random_stream": "torch"}])
 def test_jobs_of_other_seeds_have_other_events(tmp_path: Path, change: dict[str, object]) -> None:
     """The numbers are the same, the events are not."""
-    other = structs.replace(PROVENANCE, **change)
+    other = replace(PROVENANCE, **change)
     events = [*write_job(tmp_path / "a.parquet", PROVENANCE), *write_job(tmp_path / "b.parquet", other)]
     merged = merge_files([tmp_path / "a.parquet", tmp_path / "b.parquet"])
     assert merged.n_events == 8
@@ -86,7 +86,7 @@ def test_jobs_of_other_seeds_have_other_events(tmp_path: Path, change: dict[str,
 def test_files_that_are_not_one_sample(tmp_path: Path, change: dict[str, object], expected: str) -> None:
     paths = [tmp_path / "a.parquet", tmp_path / "b.npz"]
     write_job(paths[0], PROVENANCE)
-    write_job(paths[1], structs.replace(PROVENANCE, **change))
+    write_job(paths[1], replace(PROVENANCE, **change))
     with pytest.raises(DigitFileError, match=expected) as caught:
         merge_files(paths)
     assert caught.value.path == paths[1]
@@ -115,7 +115,7 @@ def test_files_of_which_nothing_is_known(tmp_path: Path) -> None:
     write_plainly(paths[2], {name: getattr(events[3], name) for name in COLUMN_DTYPES}, None)
     with pytest.raises(DigitFileError, match="both hold event 5, and 1 events in all"):
         merge_files(paths[:3])
-    write_job(paths[3], structs.replace(PROVENANCE, first_event=90))
+    write_job(paths[3], replace(PROVENANCE, first_event=90))
     with pytest.raises(
         DigitFileError, match=r"how the digits of .*a\.parquet were generated is unknown \(it has no metadata\)"
     ):
@@ -134,9 +134,9 @@ def test_validate_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     paths = [tmp_path / "a.parquet", tmp_path / "b.npz"]
     events = [
         *write_job(paths[0], PROVENANCE, 2000),
-        *write_job(paths[1], structs.replace(PROVENANCE, first_event=7, events=3), 2000),
+        *write_job(paths[1], replace(PROVENANCE, first_event=7, events=3), 2000),
     ]
-    whole = write(tmp_path / "whole.parquet", events, structs.replace(PROVENANCE, events=7))
+    whole = write(tmp_path / "whole.parquet", events, replace(PROVENANCE, events=7))
     result = invoke("validate", *paths, "--merge", "--report", tmp_path / "merged.html", "--min-charge", 9)
     assert result.exit_code == 0, result.output
     result = invoke("validate", whole, "--report", tmp_path / "whole.html", "--min-charge", 9)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from pxdbg_runtime import Digits
 from pxdbg_runtime.digits import COLUMN_DTYPES
@@ -119,7 +119,7 @@ def test_three_jobs_in_one_file(tmp_path: Path, read_table: Callable[[Path], pa.
     rng = np.random.default_rng(1)
     jobs = [[random_digits(rng, 400, event) for event in range(first, first + 3)] for first in (3, 6, 9)]
     paths = [
-        write(tmp_path / f"{number}.parquet", job, structs.replace(PROVENANCE, first_event=3 + 3 * number, events=3))
+        write(tmp_path / f"{number}.parquet", job, replace(PROVENANCE, first_event=3 + 3 * number, events=3))
         for number, job in enumerate(jobs)
     ]
     events = [digits for job in jobs for digits in job]
@@ -179,15 +179,13 @@ def test_digits_that_come_twice(tmp_path: Path, suffix: str, order: list[int]) -
 
 @each_suffix
 def test_charges_below_the_threshold_of_the_file(tmp_path: Path, suffix: str) -> None:
-    path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, structs.replace(PROVENANCE, min_charge=7).to_json())
+    path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, replace(PROVENANCE, min_charge=7).to_json())
     expected = "holds charges from 1 ADU on, below its own threshold of 7 ADU: generate it again"
     require_refusal(path, expected)
     require_failure(invoke("show", path), 1, expected)
     # At the threshold, and without one that is known, there is nothing to refuse.
     columns: dict[str, NDArray[Any]] = in_first("charge", 7)
-    assert (
-        len(read_digits(write_plainly(path, columns, structs.replace(PROVENANCE, min_charge=7).to_json())).digits) == 5
-    )
+    assert len(read_digits(write_plainly(path, columns, replace(PROVENANCE, min_charge=7).to_json())).digits) == 5
     assert len(read_digits(write_plainly(path, COLUMNS, None)).digits) == 5
 
 
@@ -239,11 +237,11 @@ def test_validate_what_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_event_of_a_file_may_be_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    """Hive's way to lay out a table, with the columns kept; each file is one event."""
+    """Hive partitions a table this way; the columns are kept, and each file is one event."""
     for event in (3, 5):
         (tmp_path / f"event={event}").mkdir()
         path = write(
-            tmp_path / "bg.parquet", [SAMPLE.of_event(event)], structs.replace(PROVENANCE, first_event=event, events=1)
+            tmp_path / "bg.parquet", [SAMPLE.of_event(event)], replace(PROVENANCE, first_event=event, events=1)
         )
         shutil.move(path, tmp_path / f"event={event}" / "0.parquet")
     assert read_digits(tmp_path / "event=5" / "0.parquet").digits == SAMPLE.of_event(5)

@@ -33,7 +33,8 @@ _FIRST_EVENT_BYTES: Final = 1_000_000
 """Most that one event takes in either format."""
 _OTHER_MACHINE_S: Final = 7 * 24 * 3600
 """Age at which a temporary file of another machine, whose locks may not reach this one, counts as abandoned."""
-_NAME_MAX: Final = 255
+_STEM_BYTES: Final = 80
+"""Longest name of a target that its temporary files repeat: some disks, such as encrypted ones, allow less than 255 bytes."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _writes: ContextVar[list[PartialFile] | None] = ContextVar("_writes", default=None)
 
@@ -203,23 +204,11 @@ def _start_record(target: Path) -> PartialFile:
 
 
 def _build_partial_stem(place: Path) -> str:
-    """Name the temporary files of a target after it; shorten the name if it would be longer than the disk allows."""
-    room = _find_longest_name(place.parent) - len(f"..{'0' * 16}.partial")
-    if len(os.fsencode(place.name)) <= room:
+    """Name the temporary files of a target after it; a long name is cut, and its digest appended."""
+    name = os.fsencode(place.name)
+    if len(name) <= _STEM_BYTES:
         return place.name
-    short = place.name
-    digest = hashlib.sha256(os.fsencode(place.name)).hexdigest()[:8]
-    while len(os.fsencode(short)) > room - len(digest) - 1:
-        short = short[:-1]
-    return f"{short}~{digest}"
-
-
-def _find_longest_name(folder: Path) -> int:
-    """Find how many bytes a file's name may have: fewer on some disks, such as encrypted ones."""
-    try:
-        return min(os.pathconf(folder, "PC_NAME_MAX"), _NAME_MAX)
-    except (AttributeError, OSError, ValueError):  # not on Windows
-        return _NAME_MAX
+    return f"{name[:_STEM_BYTES].decode(errors='ignore')}~{hashlib.sha256(name).hexdigest()[:8]}"
 
 
 def _build_partial_name(place: Path) -> str:

@@ -24,8 +24,8 @@ from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.formats import (
     Provenance,
-    check_suffix,
     describe_generation,
+    find_format,
     open_events,
     open_writer,
     read_digits,
@@ -281,7 +281,7 @@ def test_another_suffix(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     expected = r"must end in \.parquet or \.npz"
     with pytest.raises(ArgumentValueError, match=expected) as info:
-        check_suffix(path)
+        find_format(path)
     assert info.value.argument == "path"
     with pytest.raises(ArgumentValueError, match=expected):
         write(path, [SAMPLE])
@@ -295,7 +295,7 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     expected = r"Parquet needs pyarrow, which is not installed: pip install 'pxdbg-runtime\[parquet\]'\."
     with pytest.raises(MissingPackageError, match=expected) as info:
-        check_suffix(path)
+        find_format(path)
     assert (info.value.package, info.value.extra) == ("pyarrow", "parquet")
     with pytest.raises(MissingPackageError, match=expected):
         write(tmp_path / "other.parquet", [SAMPLE])

@@ -11,7 +11,7 @@ from pxdbg_runtime.command_line.console import format_event_count, report_failur
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats import check_suffix, describe_generation, open_writer
+from pxdbg_runtime.formats import describe_generation, find_format, open_writer
 from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.generator import Generator, PrecisionChoice
@@ -114,7 +114,7 @@ def build_event_range(first_event: int, events: int) -> range:
 
 def check_output(output: Path) -> None:
     """Check before the work that the digit file can be written."""
-    check_suffix(output)
+    find_format(output)
     check_target(output)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
-from msgspec import Meta, structs
+from msgspec import Meta
 
 from pxdbg_runtime.errors import JsonFieldError
-from pxdbg_runtime.formats.digest import SCHEMA, SchemaField
+from pxdbg_runtime.formats.digest import StoredRecord
 from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED, RandomStreamName
-from pxdbg_runtime.json_records import Record, Sha256, decode_record
+from pxdbg_runtime.json_records import Sha256  # noqa: TC001  # msgspec reads the annotations at run time
 from pxdbg_runtime.model.card import Nature, Precision
 from pxdbg_runtime.version import __version__
 
@@ -27,7 +26,7 @@ DigitNature = Literal[Nature, "simulation"]
 _Text = Annotated[str, Meta(min_length=1)]
 
 
-class Provenance(Record, frozen=True, forbid_unknown_fields=False):
+class Provenance(StoredRecord, frozen=True):
     """How the digits of a file were generated.
 
     Attributes
@@ -74,15 +73,10 @@ class Provenance(Record, frozen=True, forbid_unknown_fields=False):
         """Number of the last event."""
         return self.first_event + self.events - 1
 
-    def to_json(self) -> str:
-        """Write it as JSON."""
-        return json.dumps({"schema": SCHEMA, **structs.asdict(self)})
-
     @classmethod
-    def from_json(cls, text: str) -> Provenance:
+    def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote; raises `JsonFieldError` if a field is missing or invalid."""
-        decode_record(text, SchemaField)
-        found = decode_record(text, cls)
+        found = super().from_json(text)
         if found.last_event > MAX_EVENT:
             message = f"events must end at {MAX_EVENT}, but {found.events} events from {found.first_event} go beyond."
             raise JsonFieldError("events", message)

@@ -20,6 +20,7 @@ from pxdbg_runtime.inference.latents import MAX_EVENT
 from tests.digit_files import (
     COLUMNS,
     METADATA,
+    NOT_OURS,
     PROVENANCE,
     SAMPLE,
     each_suffix,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-NOT_OURS: Final = "is not a digit file written by pxdbg-runtime, or is damaged"
 NO_INTEGERS: Final = "must hold integers, but holds"
 UNREADABLE: Final = f"{NOT_OURS}|cannot be read|does not hold the columns of Digits|does not say how"
 N_FLIPPED: Final = 400

@@ -26,6 +26,7 @@ from pxdbg_runtime.formats.parquet import ParquetReader
 from tests.digit_files import (
     COLUMNS,
     METADATA,
+    NOT_OURS,
     PROVENANCE,
     SAMPLE,
     each_suffix,
@@ -35,7 +36,6 @@ from tests.digit_files import (
     write,
     write_plainly,
 )
-from tests.test_bad_digit_files import NOT_OURS
 from tests.test_command_line import invoke, require_failure
 
 if TYPE_CHECKING:
@@ -290,19 +290,16 @@ def test_memory_does_not_grow_with_the_events(tmp_path: Path, suffix: str, n_eve
 PEAK: Final = """
 import resource, sys
 from pathlib import Path
-import numpy as np
 from msgspec.structs import replace
-from pxdbg_runtime import Digits
 from pxdbg_runtime.formats import open_events, open_writer
-from tests.digit_files import PROVENANCE, digits_of
+from tests.digit_files import PROVENANCE, digits_of, renumber
 one = digits_of([(0, 8480, 1, 2, 9)])
-columns = {name: getattr(one, name) for name in ("sensor_id", "u_cell", "v_cell", "charge")}
 peaks = []
 for events in (1_000, 9_000):
     path = Path(sys.argv[1]) / f"{events}.parquet"
     with open_writer(path, replace(PROVENANCE, first_event=0, events=events)) as writer:
         for event in range(events):
-            writer.write(Digits(event=np.full(1, event), **columns))
+            writer.write(renumber(one, event))
     for digits in open_events(path):
         assert len(digits) == 1
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

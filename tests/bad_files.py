@@ -1,4 +1,4 @@
-"""Makers of bad files: checkpoints, graphs and digits, each with one thing wrong."""
+"""Write bad files: checkpoints, graphs and digits, each with one thing wrong."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.model.card import ModelCard
 
-SHIPPED = find_artifacts_folder() / "resnet-float32.onnx"
+BUILTIN_GRAPH = find_artifacts_folder() / "resnet-float32.onnx"
 
 
 class Evil:
-    """Would leave a file in the working directory if a checkpoint's pickle were run."""
+    """Makes a folder in the working directory if its pickle is run."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("evil",)
@@ -81,10 +81,10 @@ def write_truncated_safetensors(path: Path) -> None:
 
 
 def change_graph(change: Callable[[bytearray], object]) -> Callable[[Path], None]:
-    """Make a copy of the shipped graph with some bytes changed."""
+    """Make a copy of the built-in graph with some bytes changed."""
 
     def make(path: Path) -> None:
-        content = bytearray(SHIPPED.read_bytes())
+        content = bytearray(BUILTIN_GRAPH.read_bytes())
         change(content)
         path.write_bytes(content)
 
@@ -100,8 +100,8 @@ def flip(place: int | bytes) -> Callable[[bytearray], None]:
 
 
 def bare_model() -> onnx.ModelProto:
-    """Load the shipped graph without its card."""
-    model = onnx.load(SHIPPED)
+    """Load the built-in graph without its card."""
+    model = onnx.load(BUILTIN_GRAPH)
     for entry in list(model.metadata_props):
         if entry.key in (CARD_KEY, DIGEST_KEY):
             model.metadata_props.remove(entry)
@@ -109,11 +109,11 @@ def bare_model() -> onnx.ModelProto:
 
 
 def write_card(**changes: object) -> Callable[[Path], None]:
-    """Make the shipped graph anew with a card that was changed, and a digest that agrees."""
+    """Write the built-in graph with a changed card and a digest that matches."""
 
     class OtherCard:
         def to_json(self) -> str:
-            return json.dumps({**json.loads(shipped_card().to_json()), **changes})
+            return json.dumps({**json.loads(read_builtin_card().to_json()), **changes})
 
     def make(path: Path) -> None:
         path.write_bytes(append_card(bare_model().SerializeToString(), OtherCard()))  # type: ignore[arg-type]  # same method
@@ -121,7 +121,7 @@ def write_card(**changes: object) -> Callable[[Path], None]:
     return make
 
 
-def shipped_card() -> ModelCard:
+def read_builtin_card() -> ModelCard:
     return find_graph("resnet", None).card
 
 

@@ -1,4 +1,4 @@
-"""Files of digits that are damaged, foreign, or hold what is no digit: each is one `DigitFileError`."""
+"""Digit files that are damaged, foreign, or hold invalid rows: each raises one `DigitFileError`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ N_FLIPPED: Final = 400
 
 @each_suffix
 def test_plain_tools_write_what_is_read(tmp_path: Path, suffix: str) -> None:
-    """The other tests change one thing of this file, which is sound."""
+    """The other tests change one thing in this valid file."""
     # A field of a later release is ignored.
     content = read_digits(write_plainly(tmp_path / f"plain{suffix}", COLUMNS, json.dumps({**METADATA, "later": 1})))
     assert content.digits == SAMPLE
@@ -250,7 +250,7 @@ def require_valid(digits: Digits) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_flipped_bytes_never_surprise(tmp_path: Path, suffix: str, seed: int) -> None:
-    """Either the damage is found, or what is read is sound digits; no other exception escapes."""
+    """Either the damage is found, or the digits are valid; no other exception escapes."""
     whole = write(tmp_path / f"whole{suffix}", [SAMPLE.of_event(3), SAMPLE.of_event(5)]).read_bytes()
     path = tmp_path / f"flipped{suffix}"
     rng = np.random.default_rng(seed)
@@ -270,7 +270,7 @@ def test_flipped_bytes_never_surprise(tmp_path: Path, suffix: str, seed: int) ->
 
 @each_suffix
 def test_a_flipped_byte_does_not_change_digits(tmp_path: Path, suffix: str) -> None:
-    """Both formats carry checksums of what they hold; each byte of the columns is tried."""
+    """Both formats hold checksums; the test changes every third byte of the first half of the file."""
     whole = write(tmp_path / f"whole{suffix}", [SAMPLE]).read_bytes()
     path = tmp_path / f"flipped{suffix}"
     for place in range(0, len(whole) // 2, 3):

@@ -1,4 +1,4 @@
-"""What is printed: to streams that fail, in poor encodings, in logs, and texts that would steer a terminal."""
+"""Output to streams that fail, in poor encodings and to logs, and texts with control characters."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
 
 
 def run_at_once(commands: dict[str, str], folder: Path) -> dict[str, subprocess.CompletedProcess[bytes]]:
-    """Run shell commands at the same time, in which PXDBG stands for the program."""
+    """Run shell commands in parallel; PXDBG in them stands for the program."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON"))}
     environment |= {"LANG": "C.UTF-8", "COLUMNS": "100", "TERM": "xterm"}
     pxdbg = f"{shlex.quote(sys.executable)} -c {shlex.quote(PXDBG)}"

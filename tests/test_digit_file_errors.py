@@ -1,4 +1,4 @@
-"""Errors while digits are written or read: only those of the file name the file."""
+"""Errors while digits are written or read: only errors of the file name the file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_half(path: Path, error: BaseException) -> None:
 
 @each_suffix
 def test_an_error_between_events_is_not_blamed_on_the_file(tmp_path: Path, suffix: str) -> None:
-    """A full disk of numba's cache, for one."""
+    """For example, a full disk under numba's cache."""
     path = tmp_path / f"digits{suffix}"
     foreign = OSError(errno.ENOSPC, "No space left on device", "/cache/kernels.nbc")
     with pytest.raises(OSError, match=r"kernels\.nbc") as caught:

@@ -1,6 +1,6 @@
-"""Files of digits: what is written comes back, plain tools can read it, and a failure leaves no file behind.
+"""Digit files: digits survive writing and reading, other tools can read them, and a failure leaves no file behind.
 
-What is read from bad files is in test_bad_digit_files.
+Bad files are in test_bad_digit_files.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
 
 
 def test_parquet_has_no_row_group_without_rows_and_no_column_with_gaps(tmp_path: Path) -> None:
-    """Spark 3.3 refuses the one ("Illegal row group of 0 rows"), and awkward makes another type of the other."""
+    """Spark 3.3 refuses empty row groups ("Illegal row group of 0 rows"); awkward reads nullable columns as another type."""
     events = [digits_of([(event, 8480, 0, 0, 9)]) if event % 3 else Digits.empty() for event in range(3, 1003)]
     path = write(tmp_path / "many.parquet", events, replace(PROVENANCE, events=1000))
     metadata = pyarrow.parquet.read_metadata(path)
@@ -180,7 +180,7 @@ def test_more_events_than_a_file_may_tell_of(tmp_path: Path, suffix: str) -> Non
     assert names_in(tmp_path) == []
 
 
-def test_how_made_describes_the_generator(latent_graph: GraphFile) -> None:
+def test_provenance_describes_the_generator(latent_graph: GraphFile) -> None:
     generator = Generator(latent_graph.path, provider="cpu", seed=2, random_stream="torch", min_charge=9)
     assert describe_generation(generator, range(5, 8)) == Provenance(
         model="tiny",
@@ -239,7 +239,7 @@ def test_paths_that_cannot_be_written(tmp_path: Path, suffix: str, name: str, ex
 
 
 class Accident(BaseException):
-    """What no handler of the package can know."""
+    """An exception that no handler of the package catches."""
 
 
 @each_suffix

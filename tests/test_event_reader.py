@@ -1,4 +1,4 @@
-"""Files of digits read event by event: the same digits, the same refusals, every event once."""
+"""Digit files read event by event: every event comes once, in order."""
 
 from __future__ import annotations
 

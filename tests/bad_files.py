@@ -1,4 +1,4 @@
-"""Write bad files: checkpoints, graphs and digits, each with one thing wrong."""
+"""Write bad files: checkpoints and graphs, each with one thing wrong."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
-import pyarrow as pa
-import pyarrow.parquet
 import safetensors.torch
 import torch
 
 from export.families import ResNet
-from pxdbg_runtime import Generator
-from pxdbg_runtime.formats import describe_generation, open_writer
 from pxdbg_runtime.model.builtin_models import find_artifacts_folder, find_graph
 from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, append_card
 
@@ -127,19 +122,6 @@ def read_builtin_card() -> ModelCard:
 
 def write_foreign_onnx(path: Path) -> None:
     onnx.save(bare_model(), path)
-
-
-def write_foreign_parquet(path: Path) -> None:
-    pyarrow.parquet.write_table(pa.table({"charge": [1, 2]}), path)
-
-
-def write_foreign_npz(path: Path) -> None:
-    np.savez(path, charge=np.arange(3))
-
-
-def write_no_digits(path: Path) -> None:
-    with open_writer(path, describe_generation(Generator("resnet", seed=1), range(1))):
-        pass
 
 
 def write_bytes(content: bytes) -> Callable[[Path], None]:

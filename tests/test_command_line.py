@@ -1,6 +1,6 @@
 """``pxdbg generate``: the file, the output, exit codes, and one sentence for each error.
 
-The other commands are in test_command_line_inspection, bad checkpoints, graphs and digit files in test_bad_input.
+The other commands are in test_command_line_inspection, bad checkpoints and graphs in test_bad_input.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def measure(plan: Plan) -> Report:
 
 
 def numpy_digits(images: NDArray[np.float32], card: ModelCard, *, event: int = 0, first_sensor: int = 0) -> Digits:
-    """Make digits in plain NumPy, as `pxdbg_runtime.digitisation.digitiser.Digitiser.digits` does.
+    """Make digits in plain NumPy, as `pxdbg_runtime.digitisation.digitiser.Digitiser.find_digits` does.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def _cases(family: str, card: ModelCard, images: NDArray[np.float32]) -> tuple[C
         "a plain read (np.max)": lambda: _repeated(lambda: np.max(images)),
         "a copy (np.copyto)": lambda: _repeated(lambda: np.copyto(copy, images)),
         "kernels.find_hits": lambda: _find(card, images),
-        "Digitiser.digits": lambda: _digitiser(card, images),
+        "Digitiser.find_digits": lambda: _digitiser(card, images),
         "NumPy": lambda: _repeated(lambda: numpy_digits(images, card)),
         "PyTorch's chain": lambda: _pytorch(images),
     }
@@ -133,7 +133,7 @@ def _digitiser(card: ModelCard, images: NDArray[np.float32]) -> Run:
     from pxdbg_runtime.digitisation.digitiser import Digitiser
 
     digitiser = Digitiser(card)
-    return _repeated(lambda: digitiser.digits(images, event=EVENT))
+    return _repeated(lambda: digitiser.find_digits(images, event=EVENT))
 
 
 def _pytorch(images: NDArray[np.float32]) -> Run:

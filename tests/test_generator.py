@@ -333,7 +333,7 @@ def test_the_next_batch_is_computed_while_one_is_in_use(
     generator = Generator(latent_graph.path, seed=1, batch_size=20)
     expected = images_of(latent_graph.card, 1, 0)
     second_done = threading.Event()
-    compute = generator._session.images
+    compute = generator._session.compute_images
 
     def noted(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
         images = compute(sensors, *rest)
@@ -341,8 +341,8 @@ def test_the_next_batch_is_computed_while_one_is_in_use(
             second_done.set()
         return images
 
-    monkeypatch.setattr(generator._session, "images", noted)
-    batches = generator._batches(0)
+    monkeypatch.setattr(generator._session, "compute_images", noted)
+    batches = generator._compute_batches(0)
     sensors, images = next(batches)
     assert second_done.wait(timeout=60), "the second batch waits for the first one's consumer"
     assert (sensors, next(batches)[0]) == (range(20), range(20, 40))
@@ -352,7 +352,7 @@ def test_the_next_batch_is_computed_while_one_is_in_use(
 
 def test_a_failure_in_a_later_batch_is_raised(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = Generator(latent_graph.path, seed=1, batch_size=8)
-    compute = generator._session.images
+    compute = generator._session.compute_images
 
     def failing(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
         if sensors.start == 16:
@@ -360,7 +360,7 @@ def test_a_failure_in_a_later_batch_is_raised(latent_graph: GraphFile, monkeypat
             raise InferenceError(message)
         return compute(sensors, *rest)
 
-    monkeypatch.setattr(generator._session, "images", failing)
+    monkeypatch.setattr(generator._session, "compute_images", failing)
     with pytest.raises(InferenceError, match="the third batch"):
         generator.generate(0)
 

@@ -86,7 +86,7 @@ def changing(request: pytest.FixtureRequest, graphs: tuple[GraphFile, GraphFile]
 
 
 def image_of(graph: GraphFile) -> NDArray[np.float32] | NDArray[np.uint8]:
-    return ImageSession(graph, provider="cpu").images(range(1), DRAWS)
+    return ImageSession(graph, provider="cpu").compute_images(range(1), DRAWS)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_a_graph_that_is_refused(tmp_path: Path) -> None:
     graph = written(tmp_path / "refused.onnx", model, LATENT_CARD)
     status = report(graph)[CPU]
     assert status.state == "does not run"
-    assert "made no session of" in status.remark
+    assert "created no session for" in status.remark
     assert "NoSuchOperator" in status.remark
 
 

@@ -42,7 +42,7 @@ def test_a_graph_that_is_newer_than_onnx_runtime_says_to_upgrade(
     card = dataclasses.replace(LATENT_CARD, made_with=made_with)
     release = re.escape(onnxruntime.__version__)
     message = (
-        rf"made no session of .*new\.onnx on {CPU}: it needs a newer ONNX Runtime than the installed {release} \({found}\): "
+        rf"created no session for .*new\.onnx on {CPU}: it needs a newer ONNX Runtime than the installed {release} \({found}\): "
         r"it was exported with 99\.9\.1; upgrade: pip install -U onnxruntime\.$"
     )
     with pytest.raises(InferenceError, match=message):
@@ -58,7 +58,7 @@ def test_a_graph_that_is_newer_than_onnx_runtime_says_to_upgrade(
             "99.0.0",
             r"than the installed .* \(No Op registered for NoSuchOperator\): it was exported with 99\.0\.0; upgrade",
         ),
-        ("1.21.0", r"made no session of .*: \[ONNXRuntimeError\].*No Op registered for NoSuchOperator"),
+        ("1.21.0", r"created no session for .*: \[ONNXRuntimeError\].*No Op registered for NoSuchOperator"),
     ],
 )
 def test_an_operator_that_is_not_known_is_newer_if_the_graph_is(

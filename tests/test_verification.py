@@ -109,7 +109,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         numbers.append(sensors.start)
         return original(self, sensors, *arguments)  # type: ignore[arg-type]  # passed on
 
-    monkeypatch.setattr(ImageSession, "images", count)
+    monkeypatch.setattr(ImageSession, "compute_images", count)
     return numbers
 
 
@@ -159,7 +159,7 @@ def test_a_small_difference_everywhere_is_found_by_its_mean(tmp_path: Path) -> N
 
 
 def test_an_image_that_is_no_number_fails(right: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageSession, "images", lambda *_: np.full((1, 250, 768), np.nan, np.float32))
+    monkeypatch.setattr(ImageSession, "compute_images", lambda *_: np.full((1, 250, 768), np.nan, np.float32))
     with pytest.raises(KnownAnswerError, match="by up to inf"):
         require_known_answer(ImageSession(right))
 

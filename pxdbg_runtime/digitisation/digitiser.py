@@ -49,7 +49,7 @@ class Digitiser:
         self._limits: Images = np.array([0, 255], dtype=np.uint8) if is_charge else TANH_LIMITS
         self._threshold = self._table[self.min_charge - 1]
 
-    def digits(self, images: Images, *, event: int = 0, first_sensor: int = 0) -> Digits:
+    def find_digits(self, images: Images, *, event: int = 0, first_sensor: int = 0) -> Digits:
         """Make the digits of some of an event's images.
 
         Parameters
@@ -90,7 +90,7 @@ class Digitiser:
             charge=charge[:n_hits].copy(),
         )
 
-    def charges(self, images: Images) -> NDArray[np.uint8]:
+    def compute_charges(self, images: Images) -> NDArray[np.uint8]:
         """Make the charges of all pixels.
 
         Parameters

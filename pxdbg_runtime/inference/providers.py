@@ -29,6 +29,7 @@ __all__ = [
     "CUDA",
     "CUDA_DRIVER",
     "OLDEST_RELEASE",
+    "describe_onnxruntime_error",
     "explain_load_failure",
     "explain_not_offered",
     "explain_too_new",
@@ -52,6 +53,12 @@ _TOO_NEW: Final = re.compile(
 )
 _UNKNOWN_OPERATOR: Final = re.compile(r"No Op registered for \S+|\S+ is not a registered function/op")
 """What ONNX Runtime says of a graph that is newer than itself, and of an operator, which may be misspelt as well."""
+_SOURCE_LOCATION: Final = re.compile(
+    r"\S+\.(?:cc|cpp|cu|h|hpp):\d+ "  # file and line
+    r"(?:[^()]*::[^()]*\((?:[^()]|\([^()]*\))*\)(?:::<lambda\([^()]*\)>)?(?: const)?(?: \[with [^\]]*\])? ?)?"  # function
+    r"|\b(?:file|line|expr)=[^;]*;"
+)
+_MISSING_LIBRARY: Final = re.compile(r"LD_LIBRARY_PATH|cannot open shared object file|Failed to load library")
 _SUFFIX: Final = "ExecutionProvider"
 _MODULE: Final = "onnxruntime"
 _NEEDED: Final = ("InferenceSession", "RunOptions", "SessionOptions", "__version__", "get_available_providers")
@@ -130,6 +137,11 @@ def _parse_release(version: str) -> tuple[int, ...]:
 def find_wheel() -> str:
     """Name the wheel of ONNX Runtime that is installed, or that of the CPU."""
     return _GPU_WHEEL if _GPU_WHEEL in find_onnxruntime_wheels() else _CPU_WHEEL
+
+
+def describe_onnxruntime_error(error: Exception) -> str:
+    """Format ONNX Runtime's message in one line, without the C++ source paths and function signatures in it."""
+    return " ".join(_SOURCE_LOCATION.sub("", str(error)).split())
 
 
 def explain_too_new(refusal: str, exported_with: str | None) -> str | None:
@@ -224,7 +236,7 @@ def explain_unusable(name: str) -> str | None:
     # It prints what it cannot load; `explain_load_failure` finds out the same and says it once.
     with contextlib.redirect_stdout(io.StringIO()):
         import_onnxruntime().preload_dlls()
-    if _cuda_library() is None:
+    if _find_library(CUDA) is None:
         return None  # another system's naming: the session will tell
     try:
         ctypes.CDLL(CUDA_DRIVER)
@@ -233,21 +245,32 @@ def explain_unusable(name: str) -> str | None:
     return None
 
 
-def explain_load_failure(name: str) -> str | None:
-    """Say why ONNX Runtime made no session on a provider; None if nothing is found out.
+def explain_load_failure(name: str, refusal: Exception | None = None) -> str | None:
+    """Explain why the libraries of a provider do not load; None if they do, or if it is not known.
 
-    Only after it tried: then the host is known to the provider's library, whoever loads it.
+    Call it only after ONNX Runtime tried the provider: loaded earlier, the provider's library would not find its host.
+
+    Parameters
+    ----------
+    name : str
+        ONNX Runtime's name of the provider.
+    refusal : Exception, optional
+        What ONNX Runtime raised.
     """
-    library = _cuda_library() if name == CUDA else None
-    if library is None:
-        return None
+    library = _find_library(name)
     try:
-        ctypes.CDLL(str(library))
+        if library is not None:
+            ctypes.CDLL(str(library))
     except OSError as error:
-        return f"its libraries do not load ({error}): {_INSTALL_GPU} brings CUDA and cuDNN"
+        action = f"{_INSTALL_GPU} brings CUDA and cuDNN" if name == CUDA else "install them, or use another provider"
+        return f"its libraries do not load ({error}): {action}"
+    if refusal is not None and _MISSING_LIBRARY.search(str(refusal)):
+        return describe_onnxruntime_error(refusal).removesuffix(".")
     return None
 
 
-def _cuda_library() -> Path | None:
-    library = Path(import_onnxruntime().__file__ or "").parent / "capi" / "libonnxruntime_providers_cuda.so"
+def _find_library(name: str) -> Path | None:
+    """Find the shared library of a provider beside ONNX Runtime; None if the provider has none, or not on Linux."""
+    file_name = f"libonnxruntime_providers_{name.removesuffix(_SUFFIX).lower()}.so"
+    library = Path(import_onnxruntime().__file__ or "").parent / "capi" / file_name
     return library if library.exists() else None

@@ -67,7 +67,7 @@ def numpy_digits(images: NDArray[np.float32], card: ModelCard, *, event: int = 0
     first_sensor : int
         Index of the first image's sensor.
     """
-    table = card.charge_table()
+    table = card.compute_charge_table()
     image, u_cell, v_cell = np.nonzero(images >= table[card.min_charge - 1])
     return Digits(
         event=np.full(len(image), event, dtype=np.int64),
@@ -119,7 +119,7 @@ def _find(card: ModelCard, images: NDArray[np.float32]) -> Run:
     from pxdbg_runtime.digitisation import kernels
     from pxdbg_runtime.digitisation.digitiser import TANH_LIMITS
 
-    table = card.charge_table()
+    table = card.compute_charge_table()
     threshold = table[card.min_charge - 1]
     sensors = np.array(card.sensors, dtype=np.uint16)
     sensor_id, u_cell, v_cell = (np.empty(images.size, dtype=np.uint16) for _ in range(3))

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
-from pxdbg_runtime.checks import check_integer
+from pxdbg_runtime.checks import MIN_SEED, check_event, check_integer, check_seed
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
 from pxdbg_runtime.inference.batches import compute_batches
-from pxdbg_runtime.inference.latents import MIN_SEED, RandomStreamName, check_event, check_seed, make_stream
+from pxdbg_runtime.inference.latents import RandomStreamName, make_stream
 from pxdbg_runtime.limits.address_space import check_room_for_events, check_room_for_libraries
 from pxdbg_runtime.model.builtin_models import find_graph, is_best_for_cpu, is_path
 from pxdbg_runtime.optional_imports import require

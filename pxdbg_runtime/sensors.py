@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "LADDERS_OF_LAYER",
+    "MAX_CHARGE_ADU",
     "N_SENSORS",
     "N_U_CELLS",
     "N_V_CELLS",
@@ -25,6 +26,8 @@ N_U_CELLS = 250
 """Pixels of a sensor along u (r-phi)."""
 N_V_CELLS = 768
 """Pixels of a sensor along v (z)."""
+MAX_CHARGE_ADU = 255
+"""Largest charge of a pixel: the read-out has eight bits."""
 PIXELS_PER_SENSOR = N_U_CELLS * N_V_CELLS
 LADDERS_OF_LAYER = {1: 8, 2: 12}
 SENSORS_PER_LADDER = 2

@@ -209,7 +209,7 @@ BAD: dict[str, Bad] = {
         program="pxdbg", arguments=GENERATE, says="without a model card", exit_code=1, make=foreign_onnx
     ),
     "card of a newer release": Bad(
-        program="pxdbg", arguments=GENERATE, says="upgrade pxdbg-runtime", exit_code=1, make=with_card(schema=3)
+        program="pxdbg", arguments=GENERATE, says="upgrade pxdbg-runtime", exit_code=1, make=with_card(schema=4)
     ),
     "card with 254 thresholds": Bad(
         program="pxdbg",

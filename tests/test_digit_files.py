@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pxdbg_runtime import DIGIT_DTYPE, N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __version__
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.formats import (
@@ -32,7 +33,6 @@ from pxdbg_runtime.formats import (
     open_writer,
     read_digits,
 )
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pxdbg_runtime.digitisation.digitiser import Digitiser
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError
@@ -18,7 +18,7 @@ from tests.graphs import LATENT_CARD, THRESHOLDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CUT_CARD: Final = dataclasses.replace(LATENT_CARD, cut=-0.26, min_charge=7)
+CUT_CARD: Final = structs.replace(LATENT_CARD, cut=-0.26, min_charge=7)
 SHAPE: Final = (N_U_CELLS, N_V_CELLS)
 VXD_IDS: Final = np.array([sensor.vxd_id for sensor in SENSORS])
 
@@ -150,7 +150,7 @@ def test_the_cut_empties_what_is_not_greater() -> None:
     cut = np.float32(-0.26)
     images = np.full((1, *SHAPE), -1, dtype=np.float32)
     images[0, 0, :4] = [np.nextafter(cut, np.float32(-1)), cut, np.nextafter(cut, np.float32(1)), THRESHOLDS[6]]
-    whole = Digitiser(dataclasses.replace(CUT_CARD, min_charge=1)).compute_charges(images)
+    whole = Digitiser(structs.replace(CUT_CARD, min_charge=1)).compute_charges(images)
     assert whole[0, 0, :4].tolist() == [0, 0, 6, 7]
     assert Digitiser(CUT_CARD).compute_charges(images)[0, 0, :4].tolist() == [0, 0, 0, 7]
 
@@ -236,7 +236,7 @@ def test_more_images_than_sensors_are_refused(n_images: int, first_sensor: int) 
 
 @pytest.mark.parametrize("min_charge", [None, 1, 7, 255])
 def test_images_of_charges_are_digits_as_they_stand(min_charge: int | None) -> None:
-    digitiser = Digitiser(dataclasses.replace(LATENT_CARD, output_kind="charges"), min_charge)
+    digitiser = Digitiser(structs.replace(LATENT_CARD, output_kind="charges"), min_charge)
     charges = np.random.default_rng(3).integers(0, 256, (3, *SHAPE), dtype=np.uint8)
     charges[np.random.default_rng(4).random(charges.shape) < 0.9] = 0
     expected = np.where(charges >= (min_charge or 1), charges, 0)
@@ -250,6 +250,6 @@ def test_images_of_charges_are_digits_as_they_stand(min_charge: int | None) -> N
 
 
 def test_values_where_charges_are_due_are_refused() -> None:
-    digitiser = Digitiser(dataclasses.replace(LATENT_CARD, output_kind="charges"))
+    digitiser = Digitiser(structs.replace(LATENT_CARD, output_kind="charges"))
     with pytest.raises(ImageError, match=r"must be uint8 of shape .* but are float32"):
         digitiser.find_digits(np.zeros((1, *SHAPE), dtype=np.float32))

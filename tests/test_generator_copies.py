@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -15,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from msgspec import structs
 
 from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import GraphFileError, ModelNotFoundError
@@ -149,7 +149,7 @@ def test_a_process_with_another_graph_refuses(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     written(path, latent_model(), LATENT_CARD)
     pickled = pickle.dumps(Generator(path, seed=1, provider="cpu"))
-    other = written(path, latent_model(), dataclasses.replace(LATENT_CARD, min_charge=2))
+    other = written(path, latent_model(), structs.replace(LATENT_CARD, min_charge=2))
     with pytest.raises(
         GraphFileError, match=rf"has the SHA-256 {other.sha256} here, but .* where the generator was created"
     ):

@@ -16,8 +16,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED, PhiloxStream, TorchStream, make_stream
+from pxdbg_runtime.inference.latents import PhiloxStream, TorchStream, make_stream
 from pxdbg_runtime.model.card import Draw
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from msgspec import structs
 
 import pxdbg_runtime.inference.session as session_module
 from export.graph import with_charges
@@ -261,7 +261,7 @@ def test_cuda_is_told_to_compute_the_same_each_time(
         if precision == "float32"
         else Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.5)
     )
-    card = dataclasses.replace(LATENT_CARD, precision=precision, target="cuda", fidelity=fidelity)
+    card = structs.replace(LATENT_CARD, precision=precision, target="cuda", fidelity=fidelity)
     graph = written(tmp_path / "tiny.onnx", latent_model(), card)
     offer_cuda(monkeypatch)
     monkeypatch.setattr("pxdbg_runtime.inference.session.explain_unusable", lambda _: None)
@@ -352,7 +352,7 @@ def test_images_are_written_into_the_buffer(latent_graph: GraphFile, draws: dict
 
 def test_a_graph_that_gives_charges(tmp_path: Path, draws: dict[str, NDArray[np.float32]]) -> None:
     model = with_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
-    card = dataclasses.replace(LATENT_CARD, output_kind="charges")
+    card = structs.replace(LATENT_CARD, output_kind="charges")
     session = ImageSession(written(tmp_path / "charges.onnx", model, card))
     images = session.compute_images(range(2), draws)
     expected = np.searchsorted(np.array(THRESHOLDS, np.float32), latent_images(draws["latent"][:2]), side="right")
@@ -364,7 +364,7 @@ def test_a_graph_that_gives_charges(tmp_path: Path, draws: dict[str, NDArray[np.
 
 def int8_graph(path: Path, weight_bits: int) -> GraphFile:
     fidelity = Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.5)
-    card = dataclasses.replace(LATENT_CARD, precision="int8", weight_bits=weight_bits, fidelity=fidelity)
+    card = structs.replace(LATENT_CARD, precision="int8", weight_bits=weight_bits, fidelity=fidelity)
     return written(path, latent_model(), card)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import track
@@ -16,7 +17,6 @@ from pxdbg_runtime.formats import check_suffix, describe_generation, open_writer
 from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.generator import Generator
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.model.builtin_models import is_path
 from pxdbg_runtime.sensors import N_SENSORS
 

@@ -45,7 +45,7 @@ class Digitiser:
         self._sensors = np.array(card.sensors, dtype=np.uint16)
         # A graph that gives charges is read by the same kernels: the threshold of a charge is the charge.
         is_charge = card.output_kind == "charges"
-        self._table: Images = np.arange(1, 256, dtype=np.uint8) if is_charge else card.charge_table()
+        self._table: Images = np.arange(1, 256, dtype=np.uint8) if is_charge else card.compute_charge_table()
         self._limits: Images = np.array([0, 255], dtype=np.uint8) if is_charge else TANH_LIMITS
         self._threshold = self._table[self.min_charge - 1]
 

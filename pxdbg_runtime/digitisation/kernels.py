@@ -38,7 +38,7 @@ def charge_of(value: Value, table: Images) -> int:
     ----------
     value : float32 or uint8
     table : ndarray of the same dtype, shape (255,)
-        Ascending, see `ModelCard.charge_table`; for values that are charges already, 1 to 255.
+        Ascending, see `ModelCard.compute_charge_table`; for values that are charges already, 1 to 255.
 
     Returns
     -------

@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.errors import JsonFieldError
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED, RANDOM_STREAMS, RandomStreamName
+from pxdbg_runtime.inference.latents import RANDOM_STREAMS, RandomStreamName
 from pxdbg_runtime.json_fields import Fields, NumberRange
 from pxdbg_runtime.model.card import Nature, Precision
 from pxdbg_runtime.version import __version__

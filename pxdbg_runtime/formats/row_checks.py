@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
+from pxdbg_runtime.checks import MAX_EVENT
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats.sources import report_damage
-from pxdbg_runtime.inference.latents import MAX_EVENT
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS, SENSORS
 
 if TYPE_CHECKING:

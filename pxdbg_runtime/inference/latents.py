@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 import numpy as np
 
-from pxdbg_runtime.checks import check_integer
+from pxdbg_runtime.checks import check_event, check_seed
 from pxdbg_runtime.errors import ArgumentValueError
 
 if TYPE_CHECKING:
@@ -40,25 +40,17 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.card import Draw
 
 __all__ = [
-    "MAX_EVENT",
-    "MAX_SEED",
-    "MIN_SEED",
     "RANDOM_STREAMS",
     "PhiloxStream",
     "RandomStream",
     "RandomStreamName",
     "TorchStream",
-    "check_event",
-    "check_seed",
     "make_stream",
 ]
 
 RandomStreamName = Literal["philox", "torch"]
 RANDOM_STREAMS: Final[tuple[RandomStreamName, ...]] = ("philox", "torch")
 
-MIN_SEED: Final = -(2**63)
-MAX_SEED: Final = 2**63 - 1
-MAX_EVENT: Final = 2**63 - 1
 _WORD: Final = 2**64
 _TORCH_BLOCK: Final = 16
 """PyTorch fills normal values in blocks of sixteen, and takes another path below that."""
@@ -85,28 +77,6 @@ class RandomStream(Protocol):
             One array for each draw of the model card, in its order.
         """
         ...
-
-
-def check_seed(seed: int) -> int:
-    """Return a seed that both streams accept.
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        If it is not an integer in [-2^63, 2^63 - 1].
-    """
-    return check_integer("seed", seed, MIN_SEED, MAX_SEED, limits="[-2^63, 2^63 - 1]")
-
-
-def check_event(event: int) -> int:
-    """Return an event number that both streams accept.
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        If it is not an integer in [0, 2^63 - 1].
-    """
-    return check_integer("event", event, 0, MAX_EVENT, limits="[0, 2^63 - 1]")
 
 
 class PhiloxStream:

@@ -139,10 +139,10 @@ def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Verd
 def _difference(
     session: ImageSession, answers: KnownAnswers, image: KnownImage, outputs: Images
 ) -> tuple[float, float]:
-    found: NDArray[np.generic] = outputs.reshape(-1)[image.pixel_numbers()]
+    found: NDArray[np.generic] = outputs.reshape(-1)[image.decode_pixels()]
     if answers.compared == "charges" and found.dtype == np.float32:
-        found = np.searchsorted(session.card.charge_table(), found, side="right").astype(np.uint8)
-    difference = np.abs(found.astype(np.float64) - answers.expected(image))
+        found = np.searchsorted(session.card.compute_charge_table(), found, side="right").astype(np.uint8)
+    difference = np.abs(found.astype(np.float64) - answers.decode_outputs(image))
     # A NaN must not pass for a small number.
     difference = np.nan_to_num(difference, nan=np.inf)
     return float(difference.max()), float(difference.mean())

@@ -35,7 +35,7 @@ class Evil:
         return os.mkdir, ("evil",)
 
 
-def resnet(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+def write_resnet(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
     """Make a checkpoint of the ResNet with something changed."""
 
     def make(path: Path) -> None:
@@ -64,7 +64,9 @@ def remove(key: str) -> Callable[[dict[str, torch.Tensor]], None]:
     return change
 
 
-def torch_saved(content: Callable[[], object], *, legacy: bool = False, keep: float = 1.0) -> Callable[[Path], None]:
+def save_with_torch(
+    content: Callable[[], object], *, legacy: bool = False, keep: float = 1.0
+) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         torch.save(content(), path, _use_new_zipfile_serialization=not legacy)
         whole = path.read_bytes()
@@ -73,12 +75,12 @@ def torch_saved(content: Callable[[], object], *, legacy: bool = False, keep: fl
     return make
 
 
-def truncated_safetensors(path: Path) -> None:
+def write_truncated_safetensors(path: Path) -> None:
     safetensors.torch.save_file(ResNet().state_dict(), path)
     path.write_bytes(path.read_bytes()[:1_000_000])
 
 
-def graph_bytes(change: Callable[[bytearray], object]) -> Callable[[Path], None]:
+def change_graph(change: Callable[[bytearray], object]) -> Callable[[Path], None]:
     """Make a copy of the shipped graph with some bytes changed."""
 
     def make(path: Path) -> None:
@@ -106,7 +108,7 @@ def bare_model() -> onnx.ModelProto:
     return model
 
 
-def with_card(**changes: object) -> Callable[[Path], None]:
+def write_card(**changes: object) -> Callable[[Path], None]:
     """Make the shipped graph anew with a card that was changed, and a digest that agrees."""
 
     class OtherCard:
@@ -123,24 +125,24 @@ def shipped_card() -> ModelCard:
     return find_graph("resnet", None).card
 
 
-def foreign_onnx(path: Path) -> None:
+def write_foreign_onnx(path: Path) -> None:
     onnx.save(bare_model(), path)
 
 
-def foreign_parquet(path: Path) -> None:
+def write_foreign_parquet(path: Path) -> None:
     pyarrow.parquet.write_table(pa.table({"charge": [1, 2]}), path)
 
 
-def foreign_npz(path: Path) -> None:
+def write_foreign_npz(path: Path) -> None:
     np.savez(path, charge=np.arange(3))
 
 
-def no_digits(path: Path) -> None:
+def write_no_digits(path: Path) -> None:
     with open_writer(path, describe_generation(Generator("resnet", seed=1), range(1))):
         pass
 
 
-def bytes_of(content: bytes) -> Callable[[Path], None]:
+def write_bytes(content: bytes) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         path.write_bytes(content)
 

@@ -169,7 +169,7 @@ def test_a_pipe_that_does_not_block_loses_what_nobody_reads_in_time(monkeypatch:
         assert os.read(ours, 100) == b"y\n"  # it goes on when somebody reads
         os.close(ours)
         stdout.print("nobody is there")
-        assert list(output_streams.unwritable_streams()) == []  # that is no fault
+        assert list(output_streams.find_write_errors()) == []  # that is no fault
 
 
 def test_safe_text() -> None:

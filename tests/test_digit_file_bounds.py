@@ -12,7 +12,6 @@ import sys
 import time
 import tracemalloc
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -20,12 +19,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from msgspec.structs import replace
 
 from pxdbg_runtime.formats import SUFFIXES, open_events, open_writer, read_digits
-from pxdbg_runtime.formats.parquet import ParquetSource
-from tests.test_bad_digit_files import COLUMNS, METADATA, NOT_OURS, require_refusal, write_plainly
+from pxdbg_runtime.formats.parquet import ParquetReader
+from tests.digit_files import (
+    COLUMNS,
+    METADATA,
+    PROVENANCE,
+    SAMPLE,
+    each_suffix,
+    random_digits,
+    renumber,
+    require_refusal,
+    write,
+    write_plainly,
+)
+from tests.test_bad_digit_files import NOT_OURS
 from tests.test_command_line import invoke, require_failure
-from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, renumbered, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -174,9 +185,7 @@ def test_a_footer_that_is_too_long_is_not_read(tmp_path: Path) -> None:
 def test_more_events_than_a_file_can_hold(tmp_path: Path, suffix: str, events: str) -> None:
     text = json.dumps(METADATA).replace('"events": 4', f'"events": {events}')
     path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, text)
-    expected = (
-        "does not say how its digits were made: (events must be an integer between 1 and 1,000,000|it is not JSON)"
-    )
+    expected = "does not say how its digits were generated: (events must be an integer <= 1000000|it is not JSON)"
     require_refusal(path, expected)
     require_failure(invoke("show", path), 1, expected)
     require_failure(invoke("validate", path, "--report", tmp_path / "out.html"), 1, expected)
@@ -193,10 +202,10 @@ def test_events_that_go_beyond_the_last_number(tmp_path: Path, suffix: str) -> N
 @each_suffix
 def test_events_that_are_not_believed(tmp_path: Path, suffix: str) -> None:
     """A million events of which two have a digit: those that can be seen are counted, and memory is taken for them."""
-    path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, replace(HOW, events=1_000_000).to_json())
+    path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, replace(PROVENANCE, events=1_000_000).to_json())
     reader = open_events(path)
-    assert (reader.describe_generation, reader.n_events) == (None, 2)
-    assert reader.remark == "its metadata tell of 1,000,000 events, but it holds digits of 2"
+    assert (reader.provenance, reader.n_events) == (None, 2)
+    assert reader.remark == "its metadata describe 1,000,000 events, but it holds digits of 2"
     assert len(list(reader)) == 2
 
 
@@ -224,7 +233,7 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file of another tool has no digest and needs none; ours, which takes its place, must have one."""
-    foreign = write_plainly(tmp_path / "bg.parquet", COLUMNS, HOW.to_json())
+    foreign = write_plainly(tmp_path / "bg.parquet", COLUMNS, PROVENANCE.to_json())
     ours = write(tmp_path / "ours.parquet", [SAMPLE])
     parse = pyarrow.parquet.ParquetFile
 
@@ -233,10 +242,10 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_other(
         return parse(content, **options)
 
     monkeypatch.setattr(pyarrow.parquet, "ParquetFile", replace_and_parse)
-    texts = ParquetSource(foreign).texts()
-    assert (texts.metadata, texts.digest) == (HOW.to_json(), None)
+    texts = ParquetReader(foreign).read_texts()
+    assert (texts.metadata, texts.digest) == (PROVENANCE.to_json(), None)
     monkeypatch.undo()
-    assert ParquetSource(foreign).texts().digest is not None
+    assert ParquetReader(foreign).read_texts().digest is not None
 
 
 class Memory:
@@ -264,9 +273,9 @@ def test_memory_does_not_grow_with_the_events(tmp_path: Path, suffix: str, n_eve
     event = random_digits(np.random.default_rng(1), 100_000, 0)
     path = tmp_path / f"bg{suffix}"
     memory = Memory()
-    with open_writer(path, replace(HOW, first_event=0, events=n_events)) as writer:
+    with open_writer(path, replace(PROVENANCE, first_event=0, events=n_events)) as writer:
         for number in range(n_events):
-            writer.write(renumbered(event, number))
+            writer.write(renumber(event, number))
     written = memory.peak()
     n_read = sum(len(digits) for digits in open_events(path))
     read = memory.peak()
@@ -282,16 +291,16 @@ PEAK: Final = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from dataclasses import replace
+from msgspec.structs import replace
 from pxdbg_runtime import Digits
 from pxdbg_runtime.formats import open_events, open_writer
-from tests.test_digit_files import HOW, digits_of
+from tests.digit_files import PROVENANCE, digits_of
 one = digits_of([(0, 8480, 1, 2, 9)])
 columns = {name: getattr(one, name) for name in ("sensor_id", "u_cell", "v_cell", "charge")}
 peaks = []
 for events in (1_000, 9_000):
     path = Path(sys.argv[1]) / f"{events}.parquet"
-    with open_writer(path, replace(HOW, first_event=0, events=events)) as writer:
+    with open_writer(path, replace(PROVENANCE, first_event=0, events=events)) as writer:
         for event in range(events):
             writer.write(Digits(event=np.full(1, event), **columns))
     for digits in open_events(path):
@@ -320,4 +329,4 @@ def test_a_long_file_is_read_block_by_block(tmp_path: Path, suffix: str) -> None
     events = [random_digits(rng, n_hits, event) for event, n_hits in [(3, 10), (4, 600_000), (5, 0), (6, 300_000)]]
     path = write(tmp_path / f"bg{suffix}", events)
     assert list(open_events(path)) == events
-    assert max(map(len, open_events(path).blocks())) <= 1 << 17
+    assert max(map(len, open_events(path).read_blocks())) <= 1 << 17

@@ -157,7 +157,7 @@ def test_a_card_without_a_graph_is_refused(tmp_path: Path) -> None:
 def test_a_card_without_a_digest_is_refused(tmp_path: Path) -> None:
     model = latent_model()
     onnx.helper.set_model_props(model, {CARD_KEY: LATENT_CARD.to_json()})
-    assert "does not agree with its digest" in str(refusal_of(tmp_path / "graph.onnx", model.SerializeToString()))
+    assert "does not match its digest" in str(refusal_of(tmp_path / "graph.onnx", model.SerializeToString()))
 
 
 def test_a_graph_that_another_tool_saved_anew_is_refused(latent_graph: GraphFile, tmp_path: Path) -> None:

@@ -237,13 +237,13 @@ def test_torch_stream_skips_and_rewinds(draws: list[Draw], order: tuple[int, ...
 
 def test_torch_stream_keeps_what_is_past_an_event_for_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[int] = []
-    start = TorchStream._start
+    start = TorchStream._create_bits
 
     def count(stream: TorchStream) -> tuple[int, np.random.MT19937]:
         starts.append(len(stream._idle))
         return start(stream)
 
-    monkeypatch.setattr(TorchStream, "_start", count)
+    monkeypatch.setattr(TorchStream, "_create_bits", count)
     expected = torch_normals(31, [LATENT], 8)
     stream = TorchStream(31, [LATENT])
     for event in (5, 2, 6, 3, 7, 4):  # two ranges by turns: one bit generator for each

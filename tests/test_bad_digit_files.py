@@ -13,10 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits
+from pxdbg_runtime.checks import MAX_EVENT
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import SUFFIXES, read_digits
-from pxdbg_runtime.inference.latents import MAX_EVENT
 from tests.digit_files import (
     COLUMNS,
     METADATA,

@@ -8,17 +8,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
 from pxdbg_runtime import Digits, Generator, __version__
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line import app
 from pxdbg_runtime.formats import describe_generation, read_digits
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
 from tests.digit_files import each_suffix, names_in, read_provenance
 from tests.graphs import LATENT_CARD, event_wide_model, latent_model, written
 
@@ -174,7 +174,7 @@ def test_the_name_of_a_model_is_printed_as_it_is(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("--model gone", r"The model 'gone' is not a shipped model: expected convnet or resnet"),
+        ("--model gone", r"The model 'gone' is not a built-in model: expected convnet or resnet"),
         ("--model gone.onnx", r"The model 'gone.onnx' is not a file that exists"),
         ("--model .", r"The model '\.' is (a folder|not)"),
         ("--model folder/", r"The model 'folder' is a folder"),
@@ -313,5 +313,5 @@ def test_as_a_program(tmp_path: Path) -> None:
     bad = [*command, "generate", "--model", "gone", "--output", "bg.npz"]
     done = subprocess.run(bad, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"Error: The model 'gone' is not a shipped model: [^\n]*\n", done.stderr)
+    assert re.fullmatch(r"Error: The model 'gone' is not a built-in model: [^\n]*\n", done.stderr)
     assert names_in(tmp_path) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -125,7 +124,7 @@ def test_show_a_shipped_model() -> None:
 )
 def test_a_card_is_shown_as_it_is(tmp_path: Path, provenance: str) -> None:
     """Text that looks like markup is printed unchanged."""
-    graph = written(tmp_path / "odd.onnx", latent_model(), replace(LATENT_CARD, provenance=provenance))
+    graph = written(tmp_path / "odd.onnx", latent_model(), structs.replace(LATENT_CARD, provenance=provenance))
     result = invoke("show", graph.path)
     assert result.exit_code == 0
     assert row_of(result.stdout, "provenance")[1] == provenance
@@ -202,7 +201,7 @@ def test_show_what_cannot_be_shown(tmp_path: Path, name: str, expected: str) -> 
 
 
 def test_show_an_unknown_name() -> None:
-    require_failure(invoke("show", "vae"), 1, "The model 'vae' is not a shipped model: expected convnet or resnet")
+    require_failure(invoke("show", "vae"), 1, "The model 'vae' is not a built-in model: expected convnet or resnet")
     require_failure(invoke("show"), 2, "(?i)missing argument 'file")
 
 

@@ -8,12 +8,11 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 from rich.table import Table
 from rich.text import Text
 
@@ -34,7 +33,7 @@ PXDBG: Final = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); from pxdbg_r
 EVIL: Final = "\x1b]0;title\x07\x1b[2J\x9b31m\u202eevil\u2066:100: [red]"
 SAFE: Final = r"\x1b]0;title\x07\x1b[2J\x9b31m\u202eevil\u2066:100: [red]"
 WITHOUT_BELL: Final = SAFE.replace(r"\x07", "")
-TINY: Final = structs.replace(PROVENANCE, provenance=f"Made for a test… {EVIL}.", first_event=0, events=1)
+TINY: Final = replace(PROVENANCE, provenance=f"Made for a test… {EVIL}.", first_event=0, events=1)
 
 posix_alone = pytest.mark.skipif(sys.platform == "win32", reason="there is no such shell")
 

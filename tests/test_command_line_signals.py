@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from msgspec.structs import replace
 
 from artifacts.standins.__main__ import app as standin_app
 from benchmarks.__main__ import app as benchmarks_app

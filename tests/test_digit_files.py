@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __version__
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.formats import (
@@ -30,7 +31,6 @@ from pxdbg_runtime.formats import (
     open_writer,
     read_digits,
 )
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
 from tests.digit_files import METADATA, PROVENANCE, SAMPLE, Hit, digits_of, each_suffix, names_in, random_digits, write
 from tests.isolation import file_size_limited
 

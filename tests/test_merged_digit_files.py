@@ -27,10 +27,7 @@ def write_job(path: Path, provenance: Provenance, n_hits: int = 500) -> list[Dig
     rng = np.random.default_rng([provenance.first_event, provenance.seed % 100])
     hits = [n_hits] * (provenance.events - 1) + [0]
     events = [random_digits(rng, n, event) for event, n in enumerate(hits, provenance.first_event)]
-    above = [
-        Digits(**{name: getattr(each, name)[each.charge >= provenance.min_charge] for name in COLUMN_DTYPES})
-        for each in events
-    ]
+    above = [each.select_rows(each.charge >= provenance.min_charge) for each in events]
     write(path, above, provenance)
     return above
 

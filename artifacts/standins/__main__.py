@@ -10,13 +10,13 @@ import typer
 from artifacts.standins.simulated_events import how_simulated, simulated_events
 from export.__main__ import Family
 from export.packages import require_packages
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.generate import build_event_range, check_output
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.formats import open_writer
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.limits.threads import count_job_cpus
 
 app = Program(

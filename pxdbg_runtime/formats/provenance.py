@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from msgspec import Meta
 
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.errors import JsonFieldError
 from pxdbg_runtime.formats.digest import StoredRecord
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED, RandomStreamName
-from pxdbg_runtime.json_records import Sha256  # noqa: TC001  # msgspec reads the annotations at run time
+from pxdbg_runtime.inference.latents import RandomStreamName
+from pxdbg_runtime.json_records import Sha256, Text
 from pxdbg_runtime.model.card import Nature, Precision
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ MAX_FILE_EVENTS: Final = 1_000_000
 
 DigitNature = Literal[Nature, "simulation"]
 """Nature of the weights that generated the digits, or a simulation."""
-_Text = Annotated[str, Meta(min_length=1)]
 
 
 class Provenance(StoredRecord, frozen=True):
@@ -50,18 +51,18 @@ class Provenance(StoredRecord, frozen=True):
         Of pxdbg-runtime.
     """
 
-    model: _Text
+    model: Text
     nature: DigitNature
-    provenance: _Text
+    provenance: Text
     precision: Precision | None
     graph_sha256: Sha256 | None
     seed: Annotated[int, Meta(ge=MIN_SEED, le=MAX_SEED)]
     random_stream: RandomStreamName
     first_event: Annotated[int, Meta(ge=0, le=MAX_EVENT)]
     events: Annotated[int, Meta(ge=1, le=MAX_FILE_EVENTS)]
-    min_charge: Annotated[int, Meta(ge=1, le=255)]
-    provider: _Text
-    version: _Text
+    min_charge: Annotated[int, Meta(ge=1, le=MAX_CHARGE_ADU)]
+    provider: Text
+    version: Text
 
     def __str__(self) -> str:
         """Describe it in one line: model, provider, seed and stream."""
@@ -80,15 +81,7 @@ class Provenance(StoredRecord, frozen=True):
         if found.last_event > MAX_EVENT:
             message = f"events must end at {MAX_EVENT}, but {found.events} events from {found.first_event} go beyond."
             raise JsonFieldError("events", message)
-        for name in ("model", "provenance", "provider", "version"):
-            if not _is_unicode(getattr(found, name)):
-                raise JsonFieldError(name, f"{name} must be valid Unicode, but holds half of a surrogate pair.")
         return found
-
-
-def _is_unicode(text: str) -> bool:
-    r"""Tell whether a text can be written in UTF-8: JSON can spell half of a surrogate pair, such as ``\ud800``."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def describe_generation(generator: Generator, events: range) -> Provenance:

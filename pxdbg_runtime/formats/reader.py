@@ -14,7 +14,7 @@ from pxdbg_runtime.formats.damage import CHANGED, refuse_rows, report_damage
 from pxdbg_runtime.formats.digest import FileDigest, RowHasher, hash_metadata
 from pxdbg_runtime.formats.provenance import Provenance
 from pxdbg_runtime.formats.registry import find_format
-from pxdbg_runtime.formats.row_checks import RowChecker, RowError, select_rows
+from pxdbg_runtime.formats.row_checks import RowChecker, RowError
 from pxdbg_runtime.formats.scanning import RowScan, read_rows, read_sorted_rows, scan_rows
 
 if TYPE_CHECKING:
@@ -237,10 +237,10 @@ def _split_events(blocks: Iterator[Digits]) -> Iterator[tuple[int, Digits]]:
             parts = []
         starts = [0, *(np.flatnonzero(np.diff(block.event)) + 1).tolist()]
         for start, stop in itertools.pairwise(starts):
-            yield int(block.event[start]), Digits.concatenate([*parts, select_rows(block, slice(start, stop))])
+            yield int(block.event[start]), Digits.concatenate([*parts, block.select_rows(slice(start, stop))])
             parts = []
         # The last event of a block may go on in the next one.
-        parts.append(select_rows(block, slice(starts[-1], None)))
+        parts.append(block.select_rows(slice(starts[-1], None)))
     if parts:
         yield int(parts[0].event[0]), Digits.concatenate(parts)
 

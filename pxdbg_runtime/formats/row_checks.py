@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from pxdbg_runtime.checks import MAX_EVENT
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
-from pxdbg_runtime.inference.latents import MAX_EVENT
-from pxdbg_runtime.model.card import N_THRESHOLDS
-from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS, SENSORS
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_U_CELLS, N_V_CELLS, SENSORS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
     from pxdbg_runtime.formats.interface import Columns
     from pxdbg_runtime.formats.provenance import Provenance
 
-__all__ = ["RowChecker", "RowError", "convert_columns", "select_rows", "sort_rows"]
+__all__ = ["RowChecker", "RowError", "convert_columns", "sort_rows"]
 
 _LIMITS: Final = {
     "event": (0, MAX_EVENT),
     "u_cell": (0, N_U_CELLS - 1),
     "v_cell": (0, N_V_CELLS - 1),
-    "charge": (1, N_THRESHOLDS),
+    "charge": (1, MAX_CHARGE_ADU),
 }
 _IS_SENSOR: Final = np.zeros(1 << 16, dtype=bool)
 _IS_SENSOR[[sensor.vxd_id for sensor in SENSORS]] = True
@@ -73,7 +72,7 @@ class RowChecker:
         if np.any(is_same_event & (pixel_step == 0)):
             message = "a digit twice: the same event, sensor, u cell and v cell"
             raise RowError(message, is_duplicate=True)
-        self._last_row = select_rows(digits, np.array([-1]))  # a copy, which does not keep the block in memory
+        self._last_row = digits.select_rows(np.array([-1]))  # a copy, which does not keep the block in memory
         if self._provenance is not None:
             _check_provenance(digits, self._provenance)
 
@@ -91,12 +90,7 @@ def _check_provenance(digits: Digits, provenance: Provenance) -> None:
 
 def sort_rows(digits: Digits) -> Digits:
     """Order digits by event, sensor, u cell, v cell."""
-    return select_rows(digits, np.lexsort((_number_pixels(digits), digits.event)))
-
-
-def select_rows(digits: Digits, rows: slice | NDArray[np.generic]) -> Digits:
-    """Select rows by a slice (views of the same memory), or by a mask or an array of indices (copies)."""
-    return Digits(**{name: getattr(digits, name)[rows] for name in COLUMN_DTYPES})
+    return digits.select_rows(np.lexsort((_number_pixels(digits), digits.event)))
 
 
 def convert_columns(columns: Columns) -> Digits:

@@ -11,7 +11,7 @@ from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats.damage import refuse_rows, report_damage
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
-from pxdbg_runtime.formats.row_checks import RowChecker, RowError, convert_columns, select_rows, sort_rows
+from pxdbg_runtime.formats.row_checks import RowChecker, RowError, convert_columns, sort_rows
 from pxdbg_runtime.sensors import N_SENSORS, PIXELS_PER_SENSOR
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def read_sorted_rows(path: Path, reader: FormatReader, passes: tuple[tuple[int, 
     for first, last in passes:
         yield sort_rows(
             Digits.concatenate(
-                select_rows(block, (block.event >= first) & (block.event <= last)) for block in read_rows(path, reader)
+                block.select_rows((block.event >= first) & (block.event <= last)) for block in read_rows(path, reader)
             )
         )
 

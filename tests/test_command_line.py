@@ -25,7 +25,6 @@ from tests.graphs import LATENT_CARD, event_wide_model, latent_model, written
 if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
 
-CHECKOUT: Final = Path(__file__).resolve().parent.parent
 COMMANDS: Final = ("generate", "models", "show", "plot", "providers", "check", "validate")
 TOY_PROVENANCE: Final = "Weights of [nobody], made for a test."
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -35,9 +34,9 @@ from tests.digit_files import METADATA, PROVENANCE, SAMPLE, Hit, digits_of, each
 from tests.isolation import file_size_limited
 
 if TYPE_CHECKING:
-    from pxdbg_runtime.model.graph_file import GraphFile
+    from pathlib import Path
 
-CHECKOUT: Final = Path(__file__).resolve().parent.parent
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 
 @st.composite

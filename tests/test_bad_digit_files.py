@@ -1,7 +1,8 @@
-"""Digit files that are damaged, foreign, or hold invalid rows: each raises one `DigitFileError`."""
+"""Bad digit files: damaged, foreign or with invalid rows; and errors that are not those of the file."""
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import zipfile
@@ -15,8 +16,11 @@ import pytest
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits
 from pxdbg_runtime.checks import MAX_EVENT
 from pxdbg_runtime.digits import COLUMN_DTYPES
-from pxdbg_runtime.errors import DigitFileError
-from pxdbg_runtime.formats import SUFFIXES, read_digits
+from pxdbg_runtime.errors import DigitFileError, ImageError, MemoryLimitError, OutputError, PxdbgError, ThreadLimitError
+from pxdbg_runtime.formats import SUFFIXES, open_writer, read_digits
+from pxdbg_runtime.formats.damage import report_damage
+from pxdbg_runtime.formats.npz import NpzReader
+from pxdbg_runtime.formats.parquet import ParquetReader
 from tests.digit_files import (
     COLUMNS,
     METADATA,
@@ -25,10 +29,12 @@ from tests.digit_files import (
     SAMPLE,
     each_suffix,
     in_first,
+    names_in,
     require_refusal,
     write,
     write_plainly,
 )
+from tests.isolation import file_size_limited
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -282,3 +288,60 @@ def test_a_flipped_byte_does_not_change_digits(tmp_path: Path, suffix: str) -> N
         except DigitFileError:
             continue
         assert digits == SAMPLE, f"byte {place} of {len(whole)}"
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with open_writer(path, PROVENANCE):
+        raise error
+
+
+@each_suffix
+def test_an_error_between_events_is_not_blamed_on_the_file(tmp_path: Path, suffix: str) -> None:
+    """For example, a full disk under numba's cache."""
+    path = tmp_path / f"digits{suffix}"
+    foreign = OSError(errno.ENOSPC, "No space left on device", "/cache/kernels.nbc")
+    with pytest.raises(OSError, match=r"kernels\.nbc") as caught:
+        write_half(path, foreign)
+    assert caught.value is foreign
+    assert names_in(tmp_path) == []
+
+
+def test_an_interrupt_counts_and_not_that_the_file_cannot_be_closed(tmp_path: Path) -> None:
+    path = tmp_path / "digits.parquet"
+    with file_size_limited(10), pytest.raises(KeyboardInterrupt, match="enough"):
+        write_half(path, KeyboardInterrupt("enough"))
+    with (
+        file_size_limited(10),
+        pytest.raises(OutputError, match=r"digits\.parquet cannot be written: .*File too large"),
+        open_writer(path, PROVENANCE),
+    ):
+        pass
+    assert names_in(tmp_path) == []
+
+
+@each_suffix
+@pytest.mark.parametrize("raised", [MemoryError("Unable to allocate 7 GiB"), pa.ArrowMemoryError("malloc failed")])
+def test_too_little_memory_is_not_blamed_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, raised: MemoryError
+) -> None:
+    path = write(tmp_path / f"digits{suffix}", [SAMPLE])
+
+    def fail(*_arguments: object) -> None:
+        raise raised
+
+    source = ParquetReader if suffix == ".parquet" else NpzReader
+    for method in ("read_texts", "read_blocks"):
+        with monkeypatch.context() as patch:
+            patch.setattr(source, method, fail)
+            message = rf"^There is not enough memory to read {re.escape(str(path))}: {raised}\. .* limit"
+            with pytest.raises(MemoryLimitError, match=message):
+                read_digits(path)
+
+
+@pytest.mark.parametrize(
+    "error", [ThreadLimitError(4, 1, "Four threads."), MemoryLimitError(7, "Importing."), ImageError("An image.")]
+)
+def test_errors_of_this_package_pass_while_a_file_is_read(tmp_path: Path, error: PxdbgError) -> None:
+    with pytest.raises(type(error), match=rf"^{error}$") as caught, report_damage(tmp_path / "digits.npz"):
+        raise error
+    assert caught.value is error

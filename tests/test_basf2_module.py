@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 
 from export.families import FAMILIES
 from export.pipeline import export_checkpoint
 from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.basf2 import PXDBackgroundGenerator, Specs, add_pxd_background_generator, add_simulation, filling
-from pxdbg_runtime.basf2.numbering import event_number, seed_of
+from pxdbg_runtime.basf2.numbering import derive_seed, pack_event_number
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModuleStateError
 from tests.basf2_store import reader, stored_digits
@@ -50,7 +51,7 @@ class FlatResNet(FlatNet):
 @pytest.fixture(scope="module")
 def resnet_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a tiny graph that calls itself a ResNet."""
-    card = dataclasses.replace(LATENT_CARD, family="resnet")
+    card = structs.replace(LATENT_CARD, family="resnet")
     return written(tmp_path_factory.mktemp("graph") / "tiny.onnx", latent_model(), card)
 
 
@@ -114,7 +115,7 @@ def test_an_event_holds_its_digits_alone(double: ModuleType, resnet_graph: Graph
     generator = Generator(resnet_graph.path, seed=3)
     assert set(found) == {(0, 0, 1), (0, 0, 2), (7, 42, 1)}
     for numbers, digits in found.items():
-        expected = generator.generate(event_number(*numbers))
+        expected = generator.generate(pack_event_number(*numbers))
         assert len(digits) > 10_000
         assert np.array_equal(charges_of_digits(digits), charges_of_digits(expected))
     array = double.ROOT.TClonesArray(double.ROOT.Belle2.PXDDigit.Class())
@@ -188,7 +189,7 @@ def test_four_workers_make_the_events_of_one(double: ModuleType, tmp_path: Path,
     # The original's sequence: each of two workers begins it, and makes four events.
     assert len({each.tobytes() for each in repeated}) == 4
     assert warned == [
-        "PXDBackgroundGenerator: with random_stream='torch' each of the parallel processes makes the same events."
+        "PXDBackgroundGenerator: with random_stream='torch' each of the parallel processes generates the same events."
     ]
 
 
@@ -269,7 +270,7 @@ def test_without_overlay_there_is_an_error_that_says_what_is_missing(
 def test_the_seed_is_basf2s_and_logged(double: ModuleType, resnet_graph: GraphFile) -> None:
     double.set_random_seed("something important")
     found = processed(double, Specs(model="resnet", checkpoint=resnet_graph.path), {(0, 0): 1})
-    seed = seed_of("something important")
+    seed = derive_seed("something important")
     assert seed == 844476566302984293
     level, text = double.logged[0]
     assert (level, text) == ("INFO", f"PXDBackgroundGenerator: the seed is {seed}, the random stream philox.")
@@ -296,7 +297,7 @@ def test_another_payload_in_another_run_is_used_from_there_on(
 ) -> None:
     first, second = tmp_path / "first.root", tmp_path / "second.root"
     first.write_bytes(resnet_graph.path.read_bytes())
-    written(second, latent_model(), dataclasses.replace(LATENT_CARD, family="resnet", min_charge=4))
+    written(second, latent_model(), structs.replace(LATENT_CARD, family="resnet", min_charge=4))
     name = "PXDBackgroundGenerator_resnet_onnx"
     double.conditions.payloads["PXDBackgroundGenerator", name] = str(first)
     found: list[Digits] = []

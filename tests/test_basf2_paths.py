@@ -92,7 +92,7 @@ def test_an_injected_simulation_has_the_last_module_alone(double: ModuleType) ->
 
 def test_a_simulation_without_overlay_is_refused(double: ModuleType) -> None:
     path = double.create_path()
-    with pytest.raises(ArgumentValueError, match=r"no BGOverlayInput, .*: give add_simulation the background files"):
+    with pytest.raises(ArgumentValueError, match=r"no BGOverlayInput, .*: pass background files"):
         add_simulation(path, pxd_background_generator=SPECS)
     assert names_on(path) == []
 

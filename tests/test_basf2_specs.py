@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pxdbg_runtime.basf2 import Specs
-from pxdbg_runtime.basf2.numbering import event_number, seed_of
+from pxdbg_runtime.basf2.numbering import derive_seed, pack_event_number
+from pxdbg_runtime.checks import check_event, check_seed
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
-from pxdbg_runtime.inference.latents import check_event, check_seed
 from tests.checkpoints import light_state, save, save_safetensors
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_a_shipped_graph_is_used_by_name_alone() -> None:
     assert Specs(model="resnet").given_model is None
     assert Specs(model="resnet", checkpoint="shipped:resnet").given_model == "resnet"
     with pytest.raises(
-        ArgumentValueError, match="'shipped:gan' names no shipped graph: expected shipped:convnet or shipped:resnet"
+        ArgumentValueError, match="'shipped:gan' names no built-in model: expected shipped:convnet or shipped:resnet"
     ):
         Specs(checkpoint="shipped:gan")
 
@@ -69,7 +69,7 @@ def test_of_a_pytorch_checkpoint_the_export_command_is_given(name: str, tmp_path
     else:
         save_safetensors({"fc.bias": state["fc.bias"]}, path)
     with pytest.raises(
-        ArgumentValueError, match=rf"`python -m export '\S+my weights/{name}' --model resnet --output graphs`"
+        ArgumentValueError, match=rf"`python -m export '\S+my weights/{name}' --family resnet --output graphs`"
     ):
         Specs(model="resnet", checkpoint=path)
 
@@ -84,16 +84,16 @@ def test_a_file_that_cannot_be_read_is_refused(latent_graph: GraphFile, monkeypa
 
 
 WRONG_TYPES: Final[list[tuple[str, object, str]]] = [
-    ("model", None, "model must be a text, but is None"),
+    ("model", None, "model must be text, but is None"),
     ("checkpoint", 3, r"checkpoint must be the path of a graph, but is 3 \(int\)"),
     ("seed", 1.0, r"seed must be an integer, but is 1\.0"),
     ("seed", True, "seed must be an integer, but is True"),
     ("nintra", "2", "nintra must be an integer, but is '2'"),
     ("ninter", None, "ninter must be an integer, but is None"),
-    ("globaltag", None, r"globaltag must be a text, but is None \(NoneType\)"),
-    ("precision", 32, "precision must be a text, but is 32"),
-    ("provider", None, "provider must be a text, but is None"),
-    ("random_stream", None, "random_stream must be a text, but is None"),
+    ("globaltag", None, r"globaltag must be text, but is None \(NoneType\)"),
+    ("precision", 32, "precision must be text, but is 32"),
+    ("provider", None, "provider must be text, but is None"),
+    ("random_stream", None, "random_stream must be text, but is None"),
 ]
 WRONG_VALUES: Final[list[tuple[str, object, str]]] = [
     ("model", "vae", "model must be one of convnet, resnet, ieagan, but is 'vae'"),
@@ -128,8 +128,8 @@ NUMBERS: Final = st.tuples(st.integers(0, 2**11 - 1), st.integers(0, 2**20 - 1),
 
 @given(NUMBERS, NUMBERS)
 def test_events_have_numbers_of_their_own(one: tuple[int, int, int], other: tuple[int, int, int]) -> None:
-    assert (check_event(event_number(*one)) == check_event(event_number(*other))) == (one == other)
-    assert (event_number(*one) < event_number(*other)) == (one < other)
+    assert (check_event(pack_event_number(*one)) == check_event(pack_event_number(*other))) == (one == other)
+    assert (pack_event_number(*one) < pack_event_number(*other)) == (one < other)
 
 
 @pytest.mark.parametrize(
@@ -143,15 +143,15 @@ def test_events_have_numbers_of_their_own(one: tuple[int, int, int], other: tupl
 )
 def test_numbers_out_of_range_are_refused(numbers: tuple[int, int, int], message: str) -> None:
     with pytest.raises(ArgumentValueError, match=message):
-        event_number(*numbers)
+        pack_event_number(*numbers)
 
 
 @settings(max_examples=30)
 @given(st.text())
 def test_any_text_is_a_seed(text: str) -> None:
-    assert seed_of(text) == check_seed(seed_of(text))
+    assert derive_seed(text) == check_seed(derive_seed(text))
 
 
 def test_the_seed_is_that_of_the_hash() -> None:
     # SHA-512 of nothing begins cf83e1357eefb8bd, which is negative as a signed number.
-    assert seed_of("") == 0xCF83E1357EEFB8BD - 2**64
+    assert derive_seed("") == 0xCF83E1357EEFB8BD - 2**64

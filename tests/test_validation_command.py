@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import Digits
+from tests.digit_files import each_suffix, names_in, random_digits
 from tests.test_command_line import invoke, require_failure, words
-from tests.test_digit_files import each_suffix, names_in, random_digits
 from tests.validation_samples import marginals_object, write_events, write_marginals
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.formats import open_events
 from pxdbg_runtime.sensors import PIXELS_PER_SENSOR
 from pxdbg_runtime.validation.sample import MAX_CLUSTER_SIZE, Sample, count_sample
-from tests.test_digit_files import each_suffix
+from tests.digit_files import each_suffix
 from tests.validation_samples import digits_of_images, write_events
 
 if TYPE_CHECKING:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import structs
 
 from pxdbg_runtime import N_SENSORS, SENSORS, Digits
-from tests.test_digit_files import HOW, write
+from tests.digit_files import PROVENANCE, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def digits_of_images(images: NDArray[np.uint8], event: int) -> Digits:
 def write_events(path: Path, events: Iterable[Digits], *, first_event: int = 3, min_charge: int = 1) -> Path:
     """Write consecutive events."""
     listed = list(events)
-    how = replace(HOW, events=len(listed), first_event=first_event, min_charge=min_charge)
+    how = structs.replace(PROVENANCE, events=len(listed), first_event=first_event, min_charge=min_charge)
     return write(path, listed, how)
 
 

@@ -1,6 +1,6 @@
-"""The generator as a basf2 module, in place of the original one: see docs/basf2.md.
+"""The generator as a basf2 module that replaces the original one: see docs/basf2.md.
 
-Everything here imports on any machine. What puts a module on a path needs basf2, and the module PyROOT.
+This package imports on any machine. Adding a module to a path needs basf2; running it needs PyROOT too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the module does in each step of its life, apart from being a module."""
+"""The actions of the module in initialize, event and terminate."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pxdbg_runtime.basf2.filling import compile_bulk_fill, fill_in_bulk, fill_one_by_one
-from pxdbg_runtime.basf2.numbering import event_number, seed_of
-from pxdbg_runtime.basf2.release import release_module
+from pxdbg_runtime.basf2.numbering import derive_seed, pack_event_number
+from pxdbg_runtime.basf2.release import import_release_module
 from pxdbg_runtime.errors import ArgumentValueError, ModuleStateError
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.model.builtin_models import find_graph
@@ -28,21 +28,21 @@ NAME = "PXDBackgroundGenerator"
 
 @dataclass(frozen=True, kw_only=True)
 class _Store:
-    """What initialize found or made in the data store and the conditions database."""
+    """Objects of the data store and the conditions database that initialize found or created."""
 
     root: ModuleType
     array: StoreArray
     event_meta_data: StoreObject
-    graph: Callable[[], str | Path]
+    find_model: Callable[[], str | Path]
     fills_in_bulk: bool
     seed: int
 
 
 class Background:
-    """Replaces the PXD digits that BGOverlayInput read by generated ones.
+    """Replaces the PXD digits that BGOverlayInput read with generated ones.
 
-    The generator is made at the first event: not every session survives a fork (docs/running.md), and with
-    ``basf2 -p N`` the workers are forked after initialize.
+    The generator is created at the first event: not every session survives a fork (docs/running.md), and ``basf2 -p N`` forks
+    its workers after initialize.
 
     Parameters
     ----------
@@ -53,18 +53,18 @@ class Background:
         self._specs = specs
         self._store: _Store | None = None
         self._generator: Generator | None = None
-        self._made_of: str | Path | None = None
+        self._generator_model: str | Path | None = None
         self._n_events = 0
 
     def initialize(self) -> None:
-        """Find the extension, register the array, settle the seed, and compile what fills the array.
+        """Find the extension name, register the array, determine the seed, and compile the function that fills the array.
 
         Raises
         ------
         ArgumentValueError, GraphFileError, CardError
-            If the checkpoint of the specs is not a graph of the specs' model.
+            If the checkpoint of the specs is not a graph, or of another family than the specs' model.
         """
-        basf2, root = release_module("basf2"), release_module("ROOT")
+        basf2, root = import_release_module("basf2"), import_release_module("ROOT")
         belle2 = root.Belle2
         self.terminate()
         if self._specs.given_model is not None:
@@ -83,51 +83,53 @@ class Background:
             root=root,
             array=array,
             event_meta_data=event_meta_data,
-            graph=_graph(belle2, self._specs),
+            find_model=_build_model_finder(belle2, self._specs),
             fills_in_bulk=compile_bulk_fill(root),
-            seed=seed_of(str(basf2.get_random_seed())) if self._specs.seed is None else self._specs.seed,
+            seed=derive_seed(str(basf2.get_random_seed())) if self._specs.seed is None else self._specs.seed,
         )
         basf2.B2INFO(f"{NAME}: the seed is {self._store.seed}, the random stream {self._specs.random_stream}.")
         if self._specs.random_stream == "torch" and basf2.get_nprocesses() > 0:
-            basf2.B2WARNING(f"{NAME}: with random_stream='torch' each of the parallel processes makes the same events.")
+            basf2.B2WARNING(
+                f"{NAME}: with random_stream='torch' each of the parallel processes generates the same events."
+            )
 
     def event(self) -> None:
-        """Generate the event's digits and put them in the place of those in the array.
+        """Generate the digits of the event and replace those in the array.
 
         Raises
         ------
         ModuleStateError
             If initialize has not been called, or found no BackgroundInfo.
         PxdbgError
-            If the graph cannot run here as asked.
+            If the graph cannot run here as requested.
         """
         store = self._store
         if store is None:
             message = f"{NAME} was asked for an event without a successful initialize: let basf2 call its functions."
             raise ModuleStateError(message)
-        digits = self._generator_for(store).generate(self._number(store))
+        digits = self._get_generator(store).generate(self._number_event(store))
         (fill_in_bulk if store.fills_in_bulk else fill_one_by_one)(store.root, store.array, digits)
         self._n_events += 1
 
     def terminate(self) -> None:
-        """Drop the generator, and forget what initialize found."""
-        self._store, self._generator, self._made_of, self._n_events = None, None, None, 0
+        """Release the generator and what initialize found."""
+        self._store, self._generator, self._generator_model, self._n_events = None, None, None, 0
 
-    def _number(self, store: _Store) -> int:
+    def _number_event(self, store: _Store) -> int:
         if self._specs.random_stream == "torch":
             return self._n_events
         event = store.event_meta_data.obj()
-        return event_number(event.getExperiment(), event.getRun(), event.getEvent())
+        return pack_event_number(event.getExperiment(), event.getRun(), event.getEvent())
 
-    def _generator_for(self, store: _Store) -> Generator:
-        """Give the generator, made at the first event and where the payload has changed with the run."""
-        model = store.graph()
-        if self._generator is None or model != self._made_of:
-            self._generator = self._made(model, store.seed)
-            self._made_of = model
+    def _get_generator(self, store: _Store) -> Generator:
+        """Return the generator; create it at the first event and when the payload changes with the run."""
+        model = store.find_model()
+        if self._generator is None or model != self._generator_model:
+            self._generator = self._create_generator(model, store.seed)
+            self._generator_model = model
         return self._generator
 
-    def _made(self, model: str | Path, seed: int) -> Generator:
+    def _create_generator(self, model: str | Path, seed: int) -> Generator:
         specs = self._specs
         generator = Generator(
             model,
@@ -140,15 +142,15 @@ class Background:
         )
         card = generator.card
         _check_family(card, specs)
-        release_module("basf2").B2INFO(
+        import_release_module("basf2").B2INFO(
             f"{NAME}: {card.name} ({card.nature}), {card.precision} on {generator.provider}, "
             f"graph with SHA-256 {generator.graph_sha256}."
         )
         return generator
 
 
-def _graph(belle2: ModuleType, specs: Specs) -> Callable[[], str | Path]:
-    """Make what gives the graph of the current run: the one of the specs, or the file of the payload."""
+def _build_model_finder(belle2: ModuleType, specs: Specs) -> Callable[[], str | Path]:
+    """Return a function that finds the model of the current run: that of the specs, or the payload's file."""
     given = specs.given_model
     if given is not None:
         return lambda: given

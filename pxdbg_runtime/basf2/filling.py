@@ -1,4 +1,4 @@
-"""Digits go into the data store: in one call of compiled code, or one by one where that does not compile."""
+"""Write digits to the data store: in one call of compiled code, or one by one if that does not compile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_bulk_fill", "fill_in_bulk", "fill_one_by_one"]
 
-# The header is there for releases whose dictionary does not name it; the classes are known without it elsewhere.
+# The header serves releases whose dictionary does not name it; other releases know the classes without it.
 _SOURCE: Final = """
 #include <TClonesArray.h>
 #if __has_include(<pxd/dataobjects/PXDDigit.h>)
@@ -37,12 +37,12 @@ _log = logging.getLogger(__name__)
 
 
 def compile_bulk_fill(root: ModuleType) -> bool:
-    """Compile the bulk fill with ROOT's interpreter, once a process; forked processes inherit it.
+    """Compile the bulk fill with ROOT's interpreter, once per process; forked processes inherit it.
 
     Parameters
     ----------
     root : module
-        ``ROOT``, whose ``Belle2.PXDDigit`` and ``Belle2.VxdID`` have been looked up, which loads them.
+        ``ROOT``, after a look-up of ``Belle2.PXDDigit`` and ``Belle2.VxdID``, which loads both.
 
     Returns
     -------
@@ -53,12 +53,12 @@ def compile_bulk_fill(root: ModuleType) -> bool:
         return True
     if root.gInterpreter.Declare(_SOURCE):
         return True
-    _log.warning("ROOT's interpreter did not compile the bulk fill: digits go into the data store one by one.")
+    _log.warning("ROOT's interpreter did not compile the bulk fill: digits are written to the data store one by one.")
     return False
 
 
 def fill_in_bulk(root: ModuleType, array: StoreArray, digits: Digits) -> None:
-    """Replace the content of a store array by digits, in one call.
+    """Replace the content of a store array with digits, in one call.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def fill_in_bulk(root: ModuleType, array: StoreArray, digits: Digits) -> None:
     digits : Digits
         Of one event.
     """
-    if len(digits) == 0:  # PyROOT makes no pointer of an empty array
+    if len(digits) == 0:  # PyROOT does not convert an empty array to a pointer
         array.getPtr().Delete()
         return
     columns = (digits.sensor_id, digits.u_cell, digits.v_cell, digits.charge)
@@ -78,7 +78,7 @@ def fill_in_bulk(root: ModuleType, array: StoreArray, digits: Digits) -> None:
 
 
 def fill_one_by_one(root: ModuleType, array: StoreArray, digits: Digits) -> None:
-    """Do the same as `fill_in_bulk` with nothing but basf2's own functions: some hundred times slower."""
+    """Do the same as `fill_in_bulk` with basf2's own functions only, some hundred times slower."""
     make_digit, make_id = root.Belle2.PXDDigit, root.Belle2.VxdID
     array.getPtr().Delete()
     columns = (digits.sensor_id, digits.u_cell, digits.v_cell, digits.charge)

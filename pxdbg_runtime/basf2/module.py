@@ -1,4 +1,4 @@
-"""The module that goes on a path."""
+"""The basf2 module."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Unpack
 
 from pxdbg_runtime.basf2.background import Background
-from pxdbg_runtime.basf2.release import release_module
+from pxdbg_runtime.basf2.release import import_release_module
 from pxdbg_runtime.basf2.specs import Specs, SpecsFields
 from pxdbg_runtime.errors import ArgumentTypeError
 
@@ -19,28 +19,27 @@ __all__ = ["PXDBackgroundGenerator"]
 
 
 def PXDBackgroundGenerator(specs: Specs | None = None, **fields: Unpack[SpecsFields]) -> Module:  # noqa: N802
-    """Make the basf2 module: a function because its class can only be made where basf2 is.
+    """Create the basf2 module; a function, because its class can only be defined where basf2 is installed.
 
-    Where the payload is used, the global tag is appended to basf2's: make the module before ``basf2.process``.
+    If the payload is used, the global tag is appended to those of basf2: create the module before ``basf2.process``.
 
     Parameters
     ----------
     specs : Specs, optional
-        What to run.
     **fields
-        The arguments of `Specs`, in place of one.
+        The arguments of `Specs`, instead of `specs`.
 
     Returns
     -------
     basf2.Module
-        To be put on a path after BGOverlayInput.
+        To be added to a path after BGOverlayInput.
 
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If the arguments make no sense.
+        If an argument has the wrong type or value.
     MissingReleaseError
-        Without basf2.
+        If basf2 is not installed.
     """
     if specs is None:
         specs = Specs(**fields)
@@ -49,16 +48,16 @@ def PXDBackgroundGenerator(specs: Specs | None = None, **fields: Unpack[SpecsFie
             f"PXDBackgroundGenerator takes either one Specs or the arguments of one, but got {specs!r} and {fields}."
         )
         raise ArgumentTypeError("specs", message)
-    basf2 = release_module("basf2")
+    basf2 = import_release_module("basf2")
     if specs.checkpoint is None:
         basf2.conditions.append_globaltag(specs.globaltag)
-    made: Module = _class_in(basf2)(Background(specs))
-    return made
+    module: Module = _define_class(basf2)(Background(specs))
+    return module
 
 
 @functools.cache
-def _class_in(basf2: ModuleType) -> type:
-    class PXDBackgroundGenerator(basf2.Module):  # type: ignore[name-defined,misc]  # known at run time alone
+def _define_class(basf2: ModuleType) -> type:
+    class PXDBackgroundGenerator(basf2.Module):  # type: ignore[name-defined,misc]  # known at run time only
         """Fills the PXD digits of beam background. See docs/basf2.md of pxdbg_runtime."""
 
         def __init__(self, background: Background) -> None:
@@ -67,15 +66,15 @@ def _class_in(basf2: ModuleType) -> type:
             self._background = background
 
         def initialize(self) -> None:
-            """Get ready, once, before workers are forked."""
+            """Prepare, once, before workers are forked."""
             self._background.initialize()
 
         def event(self) -> None:
-            """Fill the event's digits."""
+            """Replace the event's digits."""
             self._background.event()
 
         def terminate(self) -> None:
-            """Drop the generator, in each process."""
+            """Release the generator, in each process."""
             self._background.terminate()
 
     return PXDBackgroundGenerator

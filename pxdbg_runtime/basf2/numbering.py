@@ -1,4 +1,4 @@
-"""How basf2's seed and an event's numbers become the seed and the event number of a random stream."""
+"""Derive the seed and the event number of a random stream from basf2's seed and the numbers of an event."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Final
 
 from pxdbg_runtime.errors import ArgumentValueError
 
-__all__ = ["event_number", "seed_of"]
+__all__ = ["derive_seed", "pack_event_number"]
 
 _EVENT_BITS: Final = 32
-"""basf2 keeps event numbers in 32 bits."""
+"""basf2 stores event numbers in 32 bits."""
 _RUN_BITS: Final = 20
 _EXPERIMENT_BITS: Final = 11
 
 
-def seed_of(text: str) -> int:
+def derive_seed(text: str) -> int:
     """Derive a seed from basf2's seed string, as the original does.
 
     Parameters
     ----------
     text : str
-        What ``basf2.get_random_seed()`` gives.
+        From ``basf2.get_random_seed()``.
 
     Returns
     -------
@@ -30,14 +30,14 @@ def seed_of(text: str) -> int:
 
     Examples
     --------
-    >>> seed_of("something important")
+    >>> derive_seed("something important")
     844476566302984293
     """
     return int.from_bytes(hashlib.sha512(text.encode()).digest()[:8], "big", signed=True)
 
 
-def event_number(experiment: int, run: int, event: int) -> int:
-    """Make one number of an event's three.
+def pack_event_number(experiment: int, run: int, event: int) -> int:
+    """Pack the numbers of experiment, run and event into one.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def event_number(experiment: int, run: int, event: int) -> int:
     Returns
     -------
     int
-        experiment * 2^52 + run * 2^32 + event: in experiment 0 and run 0 the event's own number.
+        experiment * 2^52 + run * 2^32 + event. For experiment 0 and run 0 it is the event's own number.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def event_number(experiment: int, run: int, event: int) -> int:
 
     Examples
     --------
-    >>> event_number(0, 0, 5), event_number(1003, 0, 5) == 1003 * 2**52 + 5
+    >>> pack_event_number(0, 0, 5), pack_event_number(1003, 0, 5) == 1003 * 2**52 + 5
     (5, True)
     """
     number = 0

@@ -1,4 +1,4 @@
-"""The module's place on a path: right after BGOverlayInput."""
+"""Add the module to a path, right after BGOverlayInput."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.basf2.module import PXDBackgroundGenerator
-from pxdbg_runtime.basf2.release import release_module
+from pxdbg_runtime.basf2.release import import_release_module
 from pxdbg_runtime.errors import ArgumentValueError
 
 if TYPE_CHECKING:
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["add_pxd_background_generator", "add_simulation", "inject_simulation"]
 
 _OVERLAY_INPUT: Final = "BGOverlayInput"
-_RELEASE_OWN: Final = "_pxdbg_release_own"
-"""Attribute of an injected function: the one that it took the place of."""
+_RELEASE_FUNCTION: Final = "_pxdbg_release_function"
+"""Attribute of an injected function: the release's function that it replaces."""
 
 
 def add_pxd_background_generator(path: Path, specs: Specs | None) -> None:
-    """Append the module to a path, which must end in BGOverlayInput by then.
+    """Append the module to a path whose last module is BGOverlayInput.
 
     Parameters
     ----------
     path : basf2.Path
     specs : Specs or None
-        None changes nothing.
+        None leaves the path as it is.
     """
     if specs is not None:
         path.add_module(PXDBackgroundGenerator(specs))
@@ -46,63 +46,65 @@ def add_simulation(
     *arguments, **options
         Passed on to ``simulation.add_simulation``.
     pxd_background_generator : Specs or None
-        None changes nothing.
+        None adds no module.
 
     Raises
     ------
     ArgumentValueError
         If the simulation has no BGOverlayInput: it needs ``bkgfiles``.
     MissingReleaseError
-        Without basf2.
+        If basf2 is not installed.
     """
-    simulation = release_module("simulation")
+    simulation = import_release_module("simulation")
     if pxd_background_generator is None:
         simulation.add_simulation(path, *arguments, **options)
         return
     module = PXDBackgroundGenerator(pxd_background_generator)
-    _add_with(module, _release_own(simulation.add_simulation), path, *arguments, **options)
+    _add_with_module(module, _find_release_function(simulation.add_simulation), path, *arguments, **options)
 
 
 def inject_simulation(module: Module | None) -> None:
-    """Make ``simulation.add_simulation`` put a module right after BGOverlayInput from now on.
+    """Replace ``simulation.add_simulation`` by a function that also adds a module right after BGOverlayInput.
 
     Call it before names are imported from ``simulation``. A second call replaces the module of the first.
 
     Parameters
     ----------
     module : basf2.Module or None
-        What `PXDBackgroundGenerator` made; None changes nothing.
+        From `PXDBackgroundGenerator`; None changes nothing.
 
     Raises
     ------
     MissingReleaseError
-        Without basf2.
+        If basf2 is not installed.
     """
     if module is None:
         return
-    simulation = release_module("simulation")
-    release_own = _release_own(simulation.add_simulation)
+    simulation = import_release_module("simulation")
+    release_function = _find_release_function(simulation.add_simulation)
 
-    @functools.wraps(release_own)
+    @functools.wraps(release_function)
     def add_simulation(path: Path, *arguments: object, **options: object) -> None:
-        _add_with(module, release_own, path, *arguments, **options)
+        _add_with_module(module, release_function, path, *arguments, **options)
 
-    setattr(add_simulation, _RELEASE_OWN, release_own)
+    setattr(add_simulation, _RELEASE_FUNCTION, release_function)
     simulation.add_simulation = add_simulation  # type: ignore[attr-defined]  # the release's module
 
 
-def _release_own(add: Callable[..., None]) -> Callable[..., None]:
-    own: Callable[..., None] = getattr(add, _RELEASE_OWN, add)
+def _find_release_function(add: Callable[..., None]) -> Callable[..., None]:
+    own: Callable[..., None] = getattr(add, _RELEASE_FUNCTION, add)
     return own
 
 
-def _add_with(module: Module, add: Callable[..., None], path: Path, *arguments: object, **options: object) -> None:
-    """Call the release's function, and add what it adds to a path with a module in its place.
+def _add_with_module(
+    module: Module, add: Callable[..., None], path: Path, *arguments: object, **options: object
+) -> None:
+    """Call the release's function, and add its modules to a path with another one after BGOverlayInput.
 
-    A path can only be appended to. The function gets one that begins like the user's, because it leaves out what is
-    there already.
+    Modules can only be appended to a path. So the function gets a copy of the user's path, because it skips modules that the
+    path already has.
     """
-    whole: Path = release_module("basf2").create_path()
+    whole: Path = import_release_module("basf2").create_path()
     for each in path.modules():
         whole.add_module(each)
     n_before = len(whole.modules())
@@ -110,8 +112,8 @@ def _add_with(module: Module, add: Callable[..., None], path: Path, *arguments: 
     added = whole.modules()[n_before:]
     if not any(each.type() == _OVERLAY_INPUT for each in added):
         message = (
-            f"The simulation has no {_OVERLAY_INPUT}, whose PXD digits are to be replaced: give add_simulation "
-            "the background files (bkgfiles), or no pxd_background_generator."
+            f"The simulation has no {_OVERLAY_INPUT}, whose PXD digits the generator replaces: pass background files "
+            "(bkgfiles) to add_simulation, or no pxd_background_generator."
         )
         raise ArgumentValueError("bkgfiles", message)
     for each in added:

@@ -1,4 +1,4 @@
-"""What a release of basf2 brings: its Python modules, ROOT, and the few types of both that are used here."""
+"""Python modules of a basf2 release and ROOT, and protocols for the types of both that are used here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pxdbg_runtime.errors import MissingReleaseError
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["ClonesArray", "Digit", "Path", "StoreArray", "StoreObject", "release_module"]
+__all__ = ["ClonesArray", "Digit", "Path", "StoreArray", "StoreObject", "import_release_module"]
 
 
 class ClonesArray(Protocol):
@@ -30,14 +30,14 @@ class Digit(Protocol):
 
 
 class StoreArray(Protocol):
-    """basf2's PyStoreArray. It has no function that clears it: its pointer has."""
+    """basf2's PyStoreArray. Only the array behind its pointer can be cleared."""
 
     def getPtr(self) -> ClonesArray:  # noqa: N802
-        """Give the event's array."""
+        """Return the array of the event."""
         ...
 
     def appendNew(self) -> Digit:  # noqa: N802
-        """Append an element, made without arguments."""
+        """Append a default element."""
         ...
 
 
@@ -45,15 +45,15 @@ class EventMetaData(Protocol):
     """The numbers of an event."""
 
     def getExperiment(self) -> int:  # noqa: N802
-        """Give the number of the experiment."""
+        """Return the experiment number."""
         ...
 
     def getRun(self) -> int:  # noqa: N802
-        """Give the number of the run."""
+        """Return the run number."""
         ...
 
     def getEvent(self) -> int:  # noqa: N802
-        """Give the number of the event."""
+        """Return the event number."""
         ...
 
 
@@ -61,7 +61,7 @@ class StoreObject(Protocol):
     """basf2's PyStoreObj of the event's numbers."""
 
     def obj(self) -> EventMetaData:
-        """Give the object."""
+        """Return the object."""
         ...
 
 
@@ -69,7 +69,7 @@ class Module(Protocol):
     """A module on a path."""
 
     def type(self) -> str:
-        """Give the name that the module was registered with."""
+        """Return the registered name of the module."""
         ...
 
 
@@ -85,7 +85,7 @@ class Path(Protocol):
         ...
 
 
-def release_module(name: str) -> ModuleType:
+def import_release_module(name: str) -> ModuleType:
     """Import a Python module that comes with a release of basf2.
 
     Parameters
@@ -96,7 +96,7 @@ def release_module(name: str) -> ModuleType:
     Raises
     ------
     MissingReleaseError
-        If it is not there.
+        If it is not installed.
     """
     try:
         return importlib.import_module(name)
@@ -104,7 +104,7 @@ def release_module(name: str) -> ModuleType:
         if error.name != name:
             raise
         message = (
-            f"The Python module {name} is missing: what puts the generator on a path needs a release of basf2 "
-            "(b2setup), with pxdbg-runtime installed in it. pxdbg_runtime.Generator makes the same digits without one."
+            f"The Python module {name} is missing: adding the generator to a path needs a release of basf2 "
+            "(b2setup) with pxdbg-runtime installed in it. pxdbg_runtime.Generator generates the same digits without one."
         )
         raise MissingReleaseError(name, message) from None

@@ -1,4 +1,4 @@
-"""What a steering file says of the generator: the original's container, checked when it is made."""
+"""The specification of the generator in a steering file: the original's container, with checks."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Final, Literal, TypedDict, get_args
 
+from pxdbg_runtime.checks import check_seed
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.generator import PrecisionChoice
-from pxdbg_runtime.inference.latents import RANDOM_STREAMS, RandomStreamName, check_seed
+from pxdbg_runtime.inference.latents import RANDOM_STREAMS, RandomStreamName
 from pxdbg_runtime.limits.threads import check_thread_count
 from pxdbg_runtime.model.builtin_models import read_manifest
 
-__all__ = ["GLOBALTAG", "MODELS", "SHIPPED", "ModelName", "Specs", "SpecsFields"]
+__all__ = ["BUILTIN_PREFIX", "GLOBALTAG", "MODELS", "ModelName", "Specs", "SpecsFields"]
 
 ModelName = Literal["convnet", "resnet", "ieagan"]
 MODELS: Final[tuple[ModelName, ...]] = get_args(ModelName)
+"""The families that basf2's interface names."""
 GLOBALTAG: Final = "PXDBackgroundGenerator"
-"""The global tag that holds the payloads, if no other is named."""
-SHIPPED: Final = "shipped:"
-"""What a checkpoint begins with that is the name of a graph of this package."""
+"""Default global tag of the payloads."""
+BUILTIN_PREFIX: Final = "shipped:"
+"""Prefix of a checkpoint that is the name of a built-in model."""
 
 _PICKLE: Final = b"\x80"
 _ZIP: Final = b"PK\x03\x04"
@@ -29,7 +31,7 @@ _SAFETENSORS: Final = ".safetensors"
 
 
 class SpecsFields(TypedDict, total=False):
-    """The arguments of `Specs`, for what passes them on."""
+    """The arguments of `Specs`, for functions that pass them on."""
 
     model: ModelName
     checkpoint: str | Path | None
@@ -44,36 +46,36 @@ class SpecsFields(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Specs:
-    """Which generator, and how it runs. Needs neither basf2 nor ROOT.
+    """Which generator to run, and how. Needs neither basf2 nor ROOT.
 
     Attributes
     ----------
     model : {"convnet", "resnet", "ieagan"}
-        Family of the generator; a graph of another one is refused.
+        Family of the generator; a graph of another family is refused.
     checkpoint : str or Path, optional
-        Path of a graph made by ``python -m export``; environment variables in it are replaced. A shipped graph must be
-        asked for by its name: ``"shipped:resnet"``. If None, the payload ``PXDBackgroundGenerator_<model>_onnx`` of
-        the global tag is used.
+        Path of a graph from ``python -m export``; environment variables in it are expanded. A built-in model must be named
+        explicitly: ``"shipped:resnet"``. If None, the payload ``PXDBackgroundGenerator_<model>_onnx`` of the global tag is
+        used.
     seed : int, optional
         In [-2^63, 2^63 - 1]; derived from basf2's seed if None.
     nintra, ninter : int
         Threads within an operator, and operators at a time.
     globaltag : str
-        Appended to basf2's global tags where the payload is used.
+        Appended to basf2's global tags if the payload is used.
     precision : {"auto", "float32", "float16", "int8"}
-        Of a shipped graph; any other has the one that it was exported with.
+        Of a built-in model; any other graph has the precision of its export.
     provider : str
-        ``auto``, ``cpu``, ``cuda``, or another execution provider of ONNX Runtime, by its name.
+        ``auto``, ``cpu``, ``cuda``, or the name of another execution provider of ONNX Runtime.
     random_stream : {"philox", "torch"}
-        ``philox``: the background of an event depends on the seed and on the numbers of experiment, run and event.
-        ``torch``: the original's sequence, which depends on how a job is split.
+        ``philox``: the background of an event depends on the seed and the numbers of experiment, run and event.
+        ``torch``: the original's sequence, which depends on how a production is split into jobs.
 
     Raises
     ------
     ArgumentTypeError
         If an argument has the wrong type.
     ArgumentValueError
-        If a value makes no sense, there is no such file, or it is a checkpoint of PyTorch.
+        If a value is not valid, the file does not exist, or it is a checkpoint of PyTorch.
 
     Examples
     --------
@@ -103,7 +105,7 @@ class Specs:
         if self.seed is not None:
             object.__setattr__(self, "seed", check_seed(self.seed))
         if self.checkpoint is not None:
-            object.__setattr__(self, "checkpoint", _checked_checkpoint(self.checkpoint, self.model))
+            object.__setattr__(self, "checkpoint", _parse_checkpoint(self.checkpoint, self.model))
 
     @property
     def payload(self) -> str:
@@ -112,9 +114,9 @@ class Specs:
 
     @property
     def given_model(self) -> str | Path | None:
-        """What `pxdbg_runtime.Generator` takes: a graph's path, a shipped model's name, or None for the payload."""
+        """Model for `pxdbg_runtime.Generator`: the path of a graph, the name of a built-in model, or None for the payload."""
         if isinstance(self.checkpoint, str):
-            return self.checkpoint.removeprefix(SHIPPED)
+            return self.checkpoint.removeprefix(BUILTIN_PREFIX)
         return self.checkpoint
 
 
@@ -127,41 +129,39 @@ def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> Non
 
 def _check_text(argument: str, value: object) -> None:
     if not isinstance(value, str):
-        message = f"{argument} must be a text, but is {value!r} ({type(value).__name__})."
+        message = f"{argument} must be text, but is {value!r} ({type(value).__name__})."
         raise ArgumentTypeError(argument, message)
     if not value:
         message = f"{argument} must not be empty."
         raise ArgumentValueError(argument, message)
 
 
-def _checked_checkpoint(checkpoint: object, model: str) -> str | Path:
-    """Return the path of a graph, variables replaced, or the name of a shipped one as it is."""
+def _parse_checkpoint(checkpoint: object, model: str) -> str | Path:
+    """Return the path of a graph with variables expanded, or an explicit built-in model unchanged."""
     if not isinstance(checkpoint, (str, Path)):
         message = f"checkpoint must be the path of a graph, but is {checkpoint!r} ({type(checkpoint).__name__})."
         raise ArgumentTypeError("checkpoint", message)
-    if isinstance(checkpoint, str) and checkpoint.startswith(SHIPPED):
+    if isinstance(checkpoint, str) and checkpoint.startswith(BUILTIN_PREFIX):
         names = sorted({graph.name for graph in read_manifest()})
-        if checkpoint.removeprefix(SHIPPED) not in names:
-            message = (
-                f"checkpoint {checkpoint!r} names no shipped graph: expected {SHIPPED}{f' or {SHIPPED}'.join(names)}."
-            )
+        if checkpoint.removeprefix(BUILTIN_PREFIX) not in names:
+            message = f"checkpoint {checkpoint!r} names no built-in model: expected {BUILTIN_PREFIX}{f' or {BUILTIN_PREFIX}'.join(names)}."
             raise ArgumentValueError("checkpoint", message)
         return checkpoint
     path = Path(os.path.expandvars(checkpoint))
-    if not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for a name that is too long
+    if not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for too long a name
         message = f"checkpoint must be the path of a graph, but there is no file {path} (given as {str(checkpoint)!r})."
         raise ArgumentValueError("checkpoint", message)
-    if _is_of_pytorch(path):
+    if _is_pytorch_checkpoint(path):
         message = (
-            f"checkpoint {path} is a checkpoint of PyTorch, and this module runs graphs: where PyTorch is installed, "
-            f"run `python -m export {shlex.quote(str(path))} --model {model} --output graphs` in a checkout of "
-            "pxdbg_runtime once, and give the path of the graph that it writes."
+            f"checkpoint {path} is a checkpoint of PyTorch, but this module runs graphs: where PyTorch is installed, "
+            f"run `python -m export {shlex.quote(str(path))} --family {model} --output graphs` once in a checkout of "
+            "pxdbg_runtime, and pass the path of the graph that it writes."
         )
         raise ArgumentValueError("checkpoint", message)
     return path
 
 
-def _is_of_pytorch(path: Path) -> bool:
+def _is_pytorch_checkpoint(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             start = file.read(len(_ZIP))

@@ -1,4 +1,4 @@
-"""``pxdbg validate``: samples of digits against a reference, on a page."""
+"""``pxdbg validate``: compare samples of digits with references, on an HTML page."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pxdbg_runtime.formats import SUFFIXES, DigitReader, merge_files, open_event
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.limits.address_space import check_room_for_validation
 from pxdbg_runtime.optional_imports import require
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU
 from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
 
 if TYPE_CHECKING:
@@ -32,19 +33,24 @@ _MARK_STYLES = {"": "", "pass": "green", "fail": "bold red", "undecided": "yello
 
 
 def validate(
-    digits: Annotated[list[Path], typer.Argument(help="Samples to judge: .parquet or .npz, one or more.")],
-    report: Annotated[Path, typer.Option(help="Page to write, .html; the figures go beside it, to .json.")],
+    digits: Annotated[list[Path], typer.Argument(help="Digit files to judge: .parquet or .npz, one or more.")],
+    report: Annotated[Path, typer.Option(help="Page to write, .html; its figures are written beside it, to .json.")],
     reference: Annotated[
         list[Path] | None,
-        typer.Option(help="Published marginals (.json) or digits (.parquet, .npz) to compare with; may be repeated."),
+        typer.Option(
+            help="Published marginals (.json) or digit file (.parquet, .npz) to compare with; may be repeated."
+        ),
     ] = None,
-    min_charge: Annotated[int, typer.Option(min=1, max=255, help="Cut in ADU, before all else.")] = PUBLIC_MIN_CHARGE,
-    merge: Annotated[bool, typer.Option("--merge", help="Judge all files of digits as one sample.")] = False,
+    min_charge: Annotated[
+        int, typer.Option(min=1, max=MAX_CHARGE_ADU, help="Smallest charge in ADU; digits below it are dropped.")
+    ] = PUBLIC_MIN_CHARGE,
+    merge: Annotated[bool, typer.Option("--merge", help="Judge all digit files as one sample.")] = False,
 ) -> None:
-    """Judge samples of digits: against references, and against themselves.
+    """Compare samples of digits with references, and each sample with itself.
 
-    The page has the charge spectrum, occupancies, clusters, seams, correlations and repeated patterns, with the scores
-    of the published generators beside them. It needs no network and no other file.
+    The page shows the charge spectrum, occupancies, clusters, seams,
+    correlations and repeated patterns, with the scores of the published
+    generators beside them. It needs no network and no other file.
     """
     with report_failures():
         listed = reference or []
@@ -55,9 +61,9 @@ def validate(
             check_not_an_input("report", output, [*digits, *listed])
         for module in ("numba", "scipy.stats", "matplotlib", "hist", "mplhep"):
             require(module, extra="validate", purpose="A validation")
-        # Here, because they load numba, which no other command's start shall wait for.
+        # Here, because they import numba, which would delay the start of every other command.
         from pxdbg_runtime.validation.page import render_page
-        from pxdbg_runtime.validation.report import validate as validated
+        from pxdbg_runtime.validation.report import validate as compare_samples
 
         public = tuple(read_marginals(path) for path in listed if path.suffix == ".json")
         if public and min_charge != PUBLIC_MIN_CHARGE:
@@ -69,22 +75,22 @@ def validate(
         references = [path for path in listed if path.suffix != ".json"]
         _check_paths(digits, references)
         readers, names = _open_readers(digits, references, merge=merge)
-        counted = _counted(readers, names, min_charge)
+        counted = _count_samples(readers, names, min_charge)
         n_samples = len(readers) - len(references)
-        samples, of_references = counted[:n_samples], counted[n_samples:]
-        result = validated(samples, of_references, public)
-        page = render_page(result, samples, of_references)
+        samples, reference_samples = counted[:n_samples], counted[n_samples:]
+        result = compare_samples(samples, reference_samples, public)
+        page = render_page(result, samples, reference_samples)
         # Both or none.
         with atomic_write(beside) as partial_json, atomic_write(report) as partial_page:
             partial_json.write_text(result.to_json(), encoding="utf-8")
-            # Names of files may hold what is no UTF-8.
+            # Names of files may be invalid UTF-8.
             partial_page.write_text(page, encoding="utf-8", errors="backslashreplace")
         _print_summary(result)
         stdout.print(f"wrote {report} and {beside}", markup=False, soft_wrap=True)
 
 
 def _check_report(report: Path) -> None:
-    """Find out before the work whether its result will have a place."""
+    """Check before the work that both files can be written."""
     if report.suffix != ".html":
         message = f"--report must end in .html, but is {report}."
         raise ArgumentValueError("report", message)
@@ -106,32 +112,32 @@ def _check_paths(digits: list[Path], references: list[Path]) -> None:
 
 def _open_readers(digits: list[Path], references: list[Path], *, merge: bool) -> tuple[list[DigitReader], list[str]]:
     """Open samples and references, and name them."""
-    of_references: list[DigitReader] = [open_events(path) for path in references]
+    reference_readers: list[DigitReader] = [open_events(path) for path in references]
     if merge and len(digits) > 1:
         merged = f"{digits[0].stem} and {len(digits) - 1} more"
-        return [merge_files(digits), *of_references], [merged, *_names([], references)]
-    return [*map(open_events, digits), *of_references], _names(digits, references)
+        return [merge_files(digits), *reference_readers], [merged, *_choose_names([], references)]
+    return [*map(open_events, digits), *reference_readers], _choose_names(digits, references)
 
 
-def _counted(readers: list[DigitReader], names: list[str], min_charge: int) -> tuple[Sample, ...]:
+def _count_samples(readers: list[DigitReader], names: list[str], min_charge: int) -> tuple[Sample, ...]:
     from pxdbg_runtime.validation.sample import count_events
 
     counted = []
     n_events = sum(reader.n_events for reader in readers)
     with show_progress(total=n_events, description="events") as advance:
         for reader, name in zip(readers, names, strict=True):
-            counted.append(count_events(_advancing(advance, reader.numbered()), reader, name, min_charge))
+            counted.append(count_events(_count_progress(advance, reader.read_events()), reader, name, min_charge))
     return tuple(counted)
 
 
-def _advancing(advance: Callable[[], None], events: Iterable[tuple[int, Digits]]) -> Iterator[tuple[int, Digits]]:
-    for numbered in events:
-        yield numbered
+def _count_progress(advance: Callable[[], None], events: Iterable[tuple[int, Digits]]) -> Iterator[tuple[int, Digits]]:
+    for event in events:
+        yield event
         advance()
 
 
-def _names(samples: list[Path], references: list[Path]) -> list[str]:
-    """Name digits by their files: with the folder, or the role, where two would be alike."""
+def _choose_names(samples: list[Path], references: list[Path]) -> list[str]:
+    """Name digits by their files: with the folder, or the role, where two names would be equal."""
     paths = [*samples, *references]
     stems = [path.stem for path in paths]
     if len(set(stems)) == len(stems):
@@ -155,5 +161,5 @@ def _print_summary(report: Report) -> None:
         table.add_row(Text.assemble(make_safe(column.name), ", ", (column.kind, "dim")), *styled)
     stdout.print(table)
     for each in (*report.samples, *report.references):
-        origin = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "how it was made is unknown"
-        stderr.print(f"{each.name}: {origin}", markup=False, soft_wrap=True)
+        provenance = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "provenance unknown"
+        stderr.print(f"{each.name}: {provenance}", markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
+from msgspec import Struct, structs
 
 from pxdbg_runtime.sensors import LADDERS_OF_LAYER, N_SENSORS, PIXELS_PER_SENSOR
 from pxdbg_runtime.validation.marginals import Marginals, MarginalScores, PublicMarginals, score_marginals
@@ -37,7 +38,7 @@ __all__ = [
 
 Role = Literal["sample", "half against half", "reference", "published"]
 _SCHEMA: Final = 2
-"""Schema 1 had `describe_generation` of one file in the place of `jobs`."""
+"""Schema 1 had `how_made` of one file in the place of `jobs`."""
 _MIN_EVENTS_TO_CORRELATE: Final = 3
 
 
@@ -319,6 +320,8 @@ def _plain(value: object) -> object:
     """Turn dataclasses, arrays and NaN into what JSON knows."""
     if is_dataclass(value) and not isinstance(value, type):
         return _plain_fields(value)
+    if isinstance(value, Struct):
+        return structs.asdict(value)
     if isinstance(value, (tuple, list)):
         return [_plain(each) for each in value]
     if isinstance(value, np.ndarray):

@@ -177,7 +177,7 @@ def count_sample(reader: DigitReader, name: str, min_charge: int) -> Sample:
     ArgumentValueError
         If the sample was made with a larger threshold than the cut.
     """
-    return count_events(reader.numbered(), reader, name, min_charge)
+    return count_events(reader.read_events(), reader, name, min_charge)
 
 
 def count_events(events: Iterable[tuple[int, Digits]], reader: DigitReader, name: str, min_charge: int) -> Sample:

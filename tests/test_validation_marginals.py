@@ -1,4 +1,4 @@
-"""Files of published marginals: what is read, what is refused, and the scores that were published."""
+"""Files of published marginals: reading, errors, and the published scores."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_the_simulation_is_at_no_distance_from_itself(public: PublicMarginals) -
     assert scores.charge is not None
     assert (scores.charge.w1, scores.charge.ks, scores.total_occupancy_percent, scores.sensor_charge_adu) == (0,) * 4
     assert public.reference.mean_occupancy == pytest.approx(0.0090, abs=0.0001)
-    assert public.reference.layer_means(1)[0] == pytest.approx(0.0149, abs=0.0001)
-    assert public.reference.layer_means(2)[0] == pytest.approx(0.0051, abs=0.0001)
+    assert public.reference.average_layer(1).mean_occupancy == pytest.approx(0.0149, abs=0.0001)
+    assert public.reference.average_layer(2).mean_occupancy == pytest.approx(0.0051, abs=0.0001)
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
@@ -88,11 +88,12 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert scores.sensor_occupancy_percent == pytest.approx(10)
     assert scores.sensor_charge_adu == pytest.approx(3 / np.sqrt(2))
     assert read.reference.mean_hit_charge == 17
-    assert read.published[0].layer_means(1) == pytest.approx((0.0099, 25.0))
+    layer = read.published[0].average_layer(1)
+    assert (layer.mean_occupancy, layer.mean_charge_adu) == pytest.approx((0.0099, 25.0))
 
 
 def at(*path: str, value: object = None) -> Callable[[Any], None]:
-    """Set a value, or take a field away."""
+    """Set a value, or remove a field."""
 
     def change(content: Any) -> None:  # noqa: ANN401  # JSON of any shape
         *to, last = path
@@ -112,27 +113,31 @@ GEANT4: Final = ("samples", "geant4")
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (at("samples"), "it lacks the field samples"),
-        (at("source"), "it lacks the field source"),
+        (at("samples"), "the field samples is missing"),
+        (at("source"), "the field source is missing"),
         (at("source", value=7), "source must be text, but is 7"),
-        (at("more", value=1), "it has a field that is not known, more"),
-        (at("samples", value=[]), "samples must be an object"),
-        (at(*GEANT4), "it lacks the field samples.geant4"),
-        (at("samples", "one", value=3), "samples.one must be an object"),
-        (at(*GEANT4, "charge_counts"), "it lacks the field samples.geant4.charge_counts"),
-        (at("samples", "one", "more", value=3), "not known, samples.one.more"),
-        (at(*GEANT4, "charge_counts", value=[1]), "samples.geant4.charge_counts must hold 249 numbers, but holds 1"),
+        (at("more", value=1), "the field more is unknown"),
+        (at("samples", value=[]), "samples must be object, but is []"),
+        (at(*GEANT4), "the field samples.geant4 is missing"),
+        (at("samples", "one", value=3), "in samples.one, it must be object, but is 3"),
+        (at(*GEANT4, "charge_counts"), "in samples.geant4, the field charge_counts is missing"),
+        (at("samples", "one", "more", value=3), "in samples.one, the field more is unknown"),
+        (at(*GEANT4, "charge_counts", value=[1]), "charge_counts must be a list of length >= 249, but is [1]"),
         (at(*GEANT4, "charge_counts", value=[0] * 249), "samples.geant4.charge_counts must not be all zero"),
-        (at(*GEANT4, "charge_counts", value=[-1] * 249), "holds -1"),
-        (at(*GEANT4, "charge_counts", value=[0.5] * 249), "must be a list of integers"),
-        (at(*GEANT4, "charge_counts", value=[2**62] * 249), "must hold numbers from 0 to"),
+        (at(*GEANT4, "charge_counts", value=[-1] * 249), "charge_counts[0] must be an integer >= 0, but is -1"),
+        (at(*GEANT4, "charge_counts", value=[1] * 250), "charge_counts must be a list of length <= 249, but is [1, 1"),
+        (at(*GEANT4, "charge_counts", value=[0.5] * 249), "charge_counts[0] must be an integer, but is 0.5"),
+        (at(*GEANT4, "charge_counts", value=[2**62] * 249), "charge_counts[0] must be an integer <= 36028797018963967"),
         (at("samples", "one", "occupancy_counts", value=[0] * 200), "samples.one.occupancy_counts must not be all"),
-        (at(*GEANT4, "occupancy_overflow", value=-1), "must be an integer of 0 or more"),
-        (at(*GEANT4, "empty_pixels", value=0.5), "samples.geant4.empty_pixels must be an integer"),
-        (at(*GEANT4, "sensor_mean_occupancy", value=[1.5] * 40), "must hold numbers from 0 to 1, but holds 1.5"),
+        (at(*GEANT4, "occupancy_overflow", value=-1), "occupancy_overflow must be an integer >= 0, but is -1"),
+        (at(*GEANT4, "empty_pixels", value=0.5), "in samples.geant4, empty_pixels must be an integer, but is 0.5"),
+        (
+            at(*GEANT4, "sensor_mean_occupancy", value=[1.5] * 40),
+            "sensor_mean_occupancy[0] must be a number <= 1.0, but is 1.5",
+        ),
         (at(*GEANT4, "sensor_mean_occupancy", value=[0.0] * 40), "sensor_mean_occupancy must not be all zero"),
-        (at(*GEANT4, "sensor_mean_charge", value=[float("nan")] * 40), "must be a list of numbers"),
-        (at(*GEANT4, "sensor_mean_charge", value=["7"] * 40), "must be a list of numbers"),
+        (at(*GEANT4, "sensor_mean_charge", value=[float("nan")] * 40), "NaN is not a number"),
+        (at(*GEANT4, "sensor_mean_charge", value=["7"] * 40), 'sensor_mean_charge[0] must be a number, but is "7"'),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, change: Callable[[Any], None], expected: str) -> None:
@@ -149,7 +154,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: Callable[[Any], None], e
     ("content", "expected"),
     [
         (b"", "it is not JSON"),
-        (b"[1, 2]", "it must be a JSON object"),
+        (b"[1, 2]", "it must be object, but is"),
         (b"\xff\xfe{}", "it is not text in UTF-8"),
         (b"{} {}", "it is not JSON"),
     ],
@@ -168,8 +173,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_marginals(tmp_path)
 
 
-def test_a_file_that_is_none_or_too_long(tmp_path: Path) -> None:
-    """A named pipe would be waited for, and a device has no end."""
+def test_a_file_that_is_too_long_and_a_pipe(tmp_path: Path) -> None:
     path = tmp_path / "long.json"
     with path.open("wb") as file:
         file.truncate(300_000_000)  # a hole, which takes no disk

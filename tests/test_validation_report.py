@@ -1,4 +1,4 @@
-"""The figures of a whole validation: what is compared with what, and what the JSON says."""
+"""The numbers of a validation: which comparisons are made, and the JSON."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS
-from pxdbg_runtime.formats import open_events
 from pxdbg_runtime.validation.marginals import read_marginals
-from pxdbg_runtime.validation.report import Report, correlation, validate
-from pxdbg_runtime.validation.sample import Sample, count_sample
-from pxdbg_runtime.validation.summary_table import summary_columns, summary_rows
-from tests.validation_samples import digits_of_images, marginals_object, write_events, write_marginals
+from pxdbg_runtime.validation.report import Report, build_report, correlate_sensors
+from pxdbg_runtime.validation.summary_table import build_columns, build_rows
+from tests.validation_samples import (
+    count_file,
+    create_images,
+    digits_of_images,
+    marginals_object,
+    write_events,
+    write_marginals,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.validation.sample import Sample
 
-def blocks(rng: np.random.Generator, n_blocks: int, charge: int) -> NDArray[np.uint8]:
-    """Make images with clusters of two hits, and of three where they overlap."""
-    images = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
+
+def create_blocks(rng: np.random.Generator, n_blocks: int, charge: int) -> NDArray[np.uint8]:
+    """Create images with clusters of two hits."""
+    images = create_images()
     u_cell = 3 * rng.integers(0, N_U_CELLS // 3, n_blocks)
     v_cell = 3 * rng.integers(0, N_V_CELLS // 3, n_blocks)
     sensor = rng.integers(0, N_SENSORS, n_blocks)
@@ -33,31 +40,31 @@ def blocks(rng: np.random.Generator, n_blocks: int, charge: int) -> NDArray[np.u
     return images
 
 
-def counted(folder: Path, name: str, n_events: int, charge: int, seed: int) -> Sample:
+def count_blocks(folder: Path, name: str, n_events: int, charge: int, seed: int) -> Sample:
     rng = np.random.default_rng(seed)
-    events = [digits_of_images(blocks(rng, 15_000 + 500 * event, charge), event) for event in range(n_events)]
-    return count_sample(open_events(write_events(folder / f"{name}.npz", events, first_event=0)), name, 7)
+    events = [digits_of_images(create_blocks(rng, 15_000 + 500 * event, charge), event) for event in range(n_events)]
+    return count_file(write_events(folder / f"{name}.npz", events, first_event=0), name)
 
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return counted(tmp_path_factory.mktemp("ours"), "ours", 4, 11, seed=1)
+    return count_blocks(tmp_path_factory.mktemp("ours"), "ours", 4, 11, seed=1)
 
 
 @pytest.fixture(scope="module")
 def simulation(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return counted(tmp_path_factory.mktemp("simulation"), "simulation", 4, 10, seed=2)
+    return count_blocks(tmp_path_factory.mktemp("simulation"), "simulation", 4, 10, seed=2)
 
 
 def text_of(report: Report, label: str, column: str) -> str:
-    (row,) = (row for row in summary_rows(report) if row.label == label)
-    names = [f"{each.name}: {each.kind}" for each in summary_columns(report)]
+    (row,) = (row for row in build_rows(report) if row.label == label)
+    names = [f"{each.name}: {each.kind}" for each in build_columns(report)]
     return row.cells[names.index(column)].text
 
 
 def test_everything_is_compared(ours: Sample, simulation: Sample, tmp_path: Path) -> None:
     public = read_marginals(write_marginals(tmp_path / "m.json", marginals_object("ours", "two")))
-    report = validate((ours,), (simulation,), (public,))
+    report = build_report((ours,), (simulation,), (public,))
     assert report.primary == "geant4"
     assert [(each.name, each.role, each.against) for each in report.comparisons] == [
         ("ours", "sample", "geant4"),
@@ -68,7 +75,7 @@ def test_everything_is_compared(ours: Sample, simulation: Sample, tmp_path: Path
         ("ours", "half against half", "ours"),
         ("simulation", "half against half", "simulation"),
     ]
-    against_simulation = report.find("ours", "sample", "simulation")
+    against_simulation = report.find_comparison("ours", "sample", "simulation")
     assert against_simulation is not None
     assert against_simulation.scores.charge is not None
     assert against_simulation.scores.charge.w1 == pytest.approx(1.0)
@@ -88,7 +95,7 @@ def test_everything_is_compared(ours: Sample, simulation: Sample, tmp_path: Path
 
 
 def test_without_a_reference(ours: Sample) -> None:
-    report = validate((ours,), (), ())
+    report = build_report((ours,), (), ())
     assert report.primary is None
     assert [each.role for each in report.comparisons] == ["half against half"]
     assert text_of(report, "charge spectrum: W1 (ADU)", "ours: sample") == "-"
@@ -96,21 +103,21 @@ def test_without_a_reference(ours: Sample) -> None:
 
 
 def test_digits_alone_as_a_reference(ours: Sample, simulation: Sample) -> None:
-    report = validate((ours,), (simulation,), ())
+    report = build_report((ours,), (simulation,), ())
     assert report.primary == "simulation"
     assert text_of(report, "charge spectrum: W1 (ADU)", "ours: sample") == "1.00"
     assert text_of(report, "charge spectrum: W1 (ADU)", "simulation: simulated digits") == "-"
 
 
-def test_the_json_holds_the_figures(ours: Sample, simulation: Sample) -> None:
-    report = validate((ours,), (simulation,), ())
+def test_the_json_holds_the_numbers(ours: Sample, simulation: Sample) -> None:
+    report = build_report((ours,), (simulation,), ())
     content = json.loads(report.to_json())
     assert content["schema"] == 2
     (sample,) = content["samples"]
     assert sample["name"] == "ours"
     assert sample["jobs"][0]["nature"] == "demonstration"
     assert sample["events"] == 4
-    assert sample["marginals"]["charge_counts"] == ours.marginals().charge_counts.tolist()
+    assert sample["marginals"]["charge_counts"] == ours.bin_marginals().charge_counts.tolist()
     assert len(sample["marginals"]["sensor_mean_charge"]) == N_SENSORS
     assert {seam["verdict"] for seam in sample["seams"]} <= {"pass", "fail", "too few hits"}
     assert content["comparisons"][0]["scores"]["charge"]["w1"] == pytest.approx(1.0)
@@ -118,10 +125,9 @@ def test_the_json_holds_the_figures(ours: Sample, simulation: Sample) -> None:
 
 
 def test_what_is_not_known_is_null_in_the_json(tmp_path: Path) -> None:
-    image = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
-    image[0, 10, 10] = 9
-    sample = count_sample(open_events(write_events(tmp_path / "d.npz", [digits_of_images(image, 3)])), "one hit", 7)
-    report = validate((sample,), (), ())
+    digits = digits_of_images(create_images((0, 10, 10, 9)), 3)
+    sample = count_file(write_events(tmp_path / "d.npz", [digits]), "one hit")
+    report = build_report((sample,), (), ())
     text = report.to_json()
     assert "NaN" not in text
     content = json.loads(text)["samples"][0]
@@ -129,14 +135,14 @@ def test_what_is_not_known_is_null_in_the_json(tmp_path: Path) -> None:
     assert content["seams"] == []
     assert content["marginals"]["sensor_mean_charge"][:2] == [9, None]
     assert text_of(report, "largest seam", "one hit: sample") == "-"
-    assert [each.kind for each in summary_columns(report)] == ["sample"]
+    assert [each.kind for each in build_columns(report)] == ["sample"]
 
 
 def test_correlation_is_pearsons(ours: Sample) -> None:
-    matrix = correlation(ours)
+    matrix = correlate_sensors(ours)
     assert matrix is not None
     assert matrix == pytest.approx(np.corrcoef(ours.occupancy.T))
-    (summary,) = validate((ours,), (), ()).samples
+    (summary,) = build_report((ours,), (), ()).samples
     off_diagonal = (matrix.sum() - N_SENSORS) / (N_SENSORS * (N_SENSORS - 1))
     assert summary.mean_correlation == pytest.approx(off_diagonal)
     assert off_diagonal > 0.2  # all sensors have more hits in each event than in the one before

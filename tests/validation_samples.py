@@ -1,4 +1,4 @@
-"""Makers of what the validation reads: digits with something in them, and files of marginals."""
+"""Inputs of a validation: images, files of digits and files of marginals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pxdbg_runtime import N_SENSORS, SENSORS, Digits
+from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits
+from pxdbg_runtime.formats import open_events
+from pxdbg_runtime.validation.sample import count_events
 from tests.test_digit_files import HOW, write
 
 if TYPE_CHECKING:
@@ -17,9 +19,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.validation.sample import Sample
+
+
+def create_images(*hits: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """Create the images of forty sensors with hits: sensor index, u cell, v cell, charge."""
+    images = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
+    for *pixel, charge in hits:
+        images[tuple(pixel)] = charge
+    return images
+
 
 def digits_of_images(images: NDArray[np.uint8], event: int) -> Digits:
-    """Make digits of the charges of forty sensors."""
+    """Convert the charges of forty sensors to digits."""
     index, u_cell, v_cell = np.nonzero(images)
     vxd_ids = np.array([sensor.vxd_id for sensor in SENSORS], dtype=np.uint16)
     return Digits(
@@ -38,8 +50,13 @@ def write_events(path: Path, events: Iterable[Digits], *, first_event: int = 3, 
     return write(path, listed, how)
 
 
+def count_file(path: Path, name: str, min_charge: int = 7) -> Sample:
+    reader = open_events(path)
+    return count_events(reader.numbered(), reader, name, min_charge)
+
+
 def marginals_object(*published: str) -> dict[str, object]:
-    """Make what a file of marginals holds: a falling spectrum, and steeper ones for the published samples."""
+    """Content of a file of marginals: a falling spectrum, and steeper ones for the published samples."""
     names = ("geant4", *published)
     return {
         "source": "Made for a test: <nobody> & nothing.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from pxdbg_runtime import Digits
 from tests.test_command_line import invoke, require_failure, words
-from tests.test_digit_files import each_suffix, names_in, random_digits
+from tests.test_digit_files import names_in, random_digits
 from tests.validation_samples import marginals_object, write_events, write_marginals
 
 if TYPE_CHECKING:
@@ -133,15 +134,14 @@ def test_a_sample_alone_and_another_cut(folder: Path) -> None:
     assert len(content["samples"][0]["marginals"]["charge_counts"]) == 226
 
 
-@each_suffix
-def test_one_event_with_one_hit(tmp_path: Path, suffix: str) -> None:
-    rng = np.random.default_rng(1)
-    path = write_events(tmp_path / f"tiny{suffix}", [random_digits(rng, 1, 3)])
+@pytest.mark.parametrize("name", ["tiny.parquet", os.fsdecode(b"not-utf8-\xff.npz")])
+def test_one_event_with_one_hit(tmp_path: Path, name: str) -> None:
+    path = write_events(tmp_path / name, [random_digits(np.random.default_rng(1), 1, 3)])
     marginals = write_marginals(tmp_path / "m.json", marginals_object())
     result = invoke("validate", path, "--reference", marginals, "--report", tmp_path / "out.html")
     assert result.exit_code == 0, result.output
     Page((tmp_path / "out.html").read_text(encoding="utf-8"))
-    assert names_in(tmp_path) == ["m.json", "out.html", "out.json", f"tiny{suffix}"]
+    assert names_in(tmp_path) == sorted(["m.json", "out.html", "out.json", name])
 
 
 @pytest.mark.usefixtures("_without_pictures")

@@ -157,5 +157,5 @@ def _print_summary(report: Report) -> None:
         table.add_row(Text.assemble(make_safe(column.name), ", ", (column.kind, "dim")), *styled)
     stdout.print(table)
     for each in (*report.samples, *report.references):
-        origin = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "unknown provenance"
+        origin = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "how it was made is unknown"
         stderr.print(f"{each.name}: {origin}", markup=False, soft_wrap=True)

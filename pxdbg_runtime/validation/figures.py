@@ -118,8 +118,9 @@ def _create_figure(height_inches: float, width_inches: float = 8) -> Figure:
 
 
 def _escape(name: str) -> str:
-    """Keep matplotlib from reading mathematics into a name, and from omitting it from a legend."""
-    return ("\N{ZERO WIDTH SPACE}" if name.startswith("_") else "") + name.replace("$", r"\$")
+    """Escape what matplotlib reads as mathematics, omits from a legend (a leading underscore) or cannot encode."""
+    text = name.encode(errors="backslashreplace").decode().replace("$", r"\$")
+    return f"\N{ZERO WIDTH SPACE}{text}" if name.startswith("_") else text
 
 
 def _add_legend(axes: Axes) -> None:
@@ -243,7 +244,7 @@ def _draw_correlations(digits: _Samples) -> Figure:
     figure = _create_figure(3.9 * n_rows)
     for place, (sample, _style) in enumerate(digits):
         axes = figure.add_subplot(n_rows, 2, place + 1)
-        axes.set_title(sample.name, fontsize="medium", parse_math=False)
+        axes.set_title(_escape(sample.name), fontsize="medium")
         correlations = correlate_sensors(sample)
         if correlations is None:
             axes.text(0.5, 0.5, "fewer than three events", ha="center", va="center", transform=axes.transAxes)
@@ -267,6 +268,6 @@ def _draw_images(digits: _Samples) -> Figure:
             np.ma.masked_equal(charges, 0), norm=norm, cmap="viridis_r", origin="lower", interpolation="nearest"
         )
         axes.set(xlabel="v cell", ylabel="u cell")
-        axes.set_title(sample.name, fontsize="medium", parse_math=False)
+        axes.set_title(_escape(sample.name), fontsize="medium")
         figure.colorbar(image, ax=axes, label="charge (ADU)", fraction=0.03, pad=0.01)
     return figure

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -161,8 +163,7 @@ class Report:
     def to_json(self) -> str:
         """Format it as JSON; unknown values and NaN are null."""
         fields = msgspec.to_builtins(self, enc_hook=np.ndarray.tolist)
-        text = msgspec.json.encode({"schema": _SCHEMA, "version": __version__, **fields})
-        return msgspec.json.format(text, indent=1).decode()
+        return json.dumps({"schema": _SCHEMA, "version": __version__, **_replace_nan(fields)}, indent=1)
 
     def find_comparison(self, name: str, role: Role, against: str | None) -> Comparison | None:
         """Find a comparison; a file and a published generator may have the same name."""
@@ -284,6 +285,14 @@ def _compute_mean_and_median(counts: NDArray[np.int64]) -> tuple[float, float]:
     n_values = int(running[-1])
     middle = np.searchsorted(running, [(n_values - 1) // 2, n_values // 2], side="right")
     return float((np.arange(len(counts)) * counts).sum() / n_values), float(middle.mean())
+
+
+def _replace_nan(value: Any) -> Any:  # noqa: ANN401  # JSON of any shape
+    if isinstance(value, dict):
+        return {name: _replace_nan(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replace_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _average_pairs(correlations: NDArray[np.float64] | None) -> float | None:

@@ -13,7 +13,6 @@ import numpy as np
 from pxdbg_runtime.sensors import LADDERS_OF_LAYER, N_SENSORS, PIXELS_PER_SENSOR
 from pxdbg_runtime.validation.marginals import LayerMeans, Marginals, MarginalScores, PublicMarginals, score_marginals
 from pxdbg_runtime.validation.repeats import PixelSpread, Repeats, expect_busiest, measure_pixel_spread
-from pxdbg_runtime.validation.sample import CLUSTER_CHARGE_BIN_ADU, ClusterCounts, Sample
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
 from pxdbg_runtime.validation.seams import BorderRatio, Seam, Verdict, find_seams, measure_borders
 from pxdbg_runtime.version import __version__
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pxdbg_runtime.formats.provenance import Provenance
+    from pxdbg_runtime.validation.sample import ClusterCounts, Sample
 
 __all__ = [
     "ClusterDifference",
@@ -263,7 +263,7 @@ def _compare_clusters(ours: ClusterCounts, theirs: ClusterCounts) -> ClusterDiff
         mean_charge_percent=100 * (summary.mean_charge_adu / reference.mean_charge_adu - 1),
         median_charge_percent=100 * (summary.median_charge_adu / reference.median_charge_adu - 1),
         sizes=score_histograms(ours.sizes, theirs.sizes, 1.0),
-        charges=score_histograms(ours.charges, theirs.charges, CLUSTER_CHARGE_BIN_ADU),
+        charges=score_histograms(ours.charges, theirs.charges, 1.0),
     )
 
 

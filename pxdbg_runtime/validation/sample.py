@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from pxdbg_runtime.formats import DigitReader
     from pxdbg_runtime.formats.provenance import Provenance
 
-__all__ = ["CLUSTER_CHARGE_BIN_ADU", "MAX_CLUSTER_SIZE", "ClusterCounts", "Sample", "count_events"]
+__all__ = ["MAX_CLUSTER_SIZE", "ClusterCounts", "Sample", "count_events"]
 
 MAX_CLUSTER_SIZE: Final = 500
-CLUSTER_CHARGE_BIN_ADU: Final = 1
 _MAX_CLUSTER_CHARGE: Final = 8000
 """ADU."""
 _SHAPE: Final = (N_SENSORS, N_U_CELLS, N_V_CELLS)
@@ -105,11 +104,6 @@ class Sample:
         if threshold is None or threshold >= self.min_charge:
             return None
         return self.digits_below_cut / (self.hits.size * PIXELS_PER_SENSOR)
-
-    @property
-    def occupancy(self) -> NDArray[np.float64]:
-        """Share of the pixels of each image that have a hit, shape (events, 40)."""
-        return np.asarray(self.hits / PIXELS_PER_SENSOR)
 
     @property
     def profiles(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -69,4 +69,4 @@ def _list_scores(scores: HistogramScores | None) -> list[str]:
 
 def _set_breaks(value: object) -> Markup:
     """Allow a line break after each underscore, and none before a percent sign."""
-    return escape(value).replace(" %", "\N{NO-BREAK SPACE}%").replace("_", Markup("_<wbr>"))
+    return escape(value).replace(" %", "\N{NO-BREAK SPACE}%").replace("_", Markup("_<wbr/>"))

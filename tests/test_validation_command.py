@@ -17,7 +17,7 @@ import pytest
 from pxdbg_runtime import Digits
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_digit_files import names_in, random_digits
-from tests.validation_samples import marginals_object, write_events, write_marginals
+from tests.validation_samples import build_marginals_content, write_events, write_marginals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_sample(tmp_path / "ours.parquet")
     write_sample(tmp_path / "_cost$5$.npz", seed=2)
     write_sample(tmp_path / "simulation.npz", seed=3)
-    write_marginals(tmp_path / "marginals.json", marginals_object("one<b>", "two"))
+    write_marginals(tmp_path / "marginals.json", build_marginals_content("one<b>", "two"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -115,7 +115,7 @@ def test_a_sample_alone_and_another_cut(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["tiny.parquet", os.fsdecode(b"not-utf8-\xff.npz")])
 def test_one_event_with_one_hit(tmp_path: Path, name: str) -> None:
     path = write_events(tmp_path / name, [random_digits(np.random.default_rng(1), 1, 3)])
-    marginals = write_marginals(tmp_path / "m.json", marginals_object())
+    marginals = write_marginals(tmp_path / "m.json", build_marginals_content())
     result = invoke("validate", path, "--reference", marginals, "--report", tmp_path / "out.html")
     assert result.exit_code == 0, result.output
     read_page(tmp_path / "out.html")

@@ -14,7 +14,7 @@ import pytest
 
 from pxdbg_runtime.errors import MarginalsError
 from pxdbg_runtime.validation.marginals import PublicMarginals, read_marginals, score_marginals
-from tests.validation_samples import marginals_object, write_marginals
+from tests.validation_samples import build_marginals_content, write_marginals
 
 PUBLIC: Final = Path(
     os.environ.get("PXDBG_MARGINALS", Path(__file__).parents[2] / "shared" / "reference" / "pxd_marginals.json")
@@ -57,7 +57,7 @@ def test_the_simulation_is_at_no_distance_from_itself(public: PublicMarginals) -
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
-    read = read_marginals(write_marginals(tmp_path / "m.json", marginals_object("one", "two")))
+    read = read_marginals(write_marginals(tmp_path / "m.json", build_marginals_content("one", "two")))
     assert read.source == "Made for a test: <nobody> & nothing."
     assert read.reference.name == "geant4"
     assert [each.name for each in read.published] == ["one", "two"]
@@ -68,7 +68,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 
 
 def test_scores_by_hand(tmp_path: Path) -> None:
-    content: Any = marginals_object("one")
+    content: Any = build_marginals_content("one")
     for name, bin_number in (("geant4", 10), ("one", 13)):
         sample = content["samples"][name]
         sample["charge_counts"] = [5 * int(number == bin_number) for number in range(249)]
@@ -118,7 +118,7 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     ],
 )
 def test_an_error_names_the_field(tmp_path: Path, path: str, value: object, expected: str) -> None:
-    content: Any = marginals_object("one")
+    content: Any = build_marginals_content("one")
     *parents, last = path.split(".")
     parent = functools.reduce(operator.getitem, parents, content)
     if value is None:

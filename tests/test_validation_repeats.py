@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def random_event(rng: np.random.Generator, n_hits: int = 20_000) -> NDArray[np.uint8]:
+def create_random_event(rng: np.random.Generator, n_hits: int = 20_000) -> NDArray[np.uint8]:
     images = create_images()
     images.flat[rng.integers(0, images.size, n_hits)] = rng.integers(7, 256, n_hits)
     return images
@@ -42,16 +42,16 @@ def add_images(finder: RepeatFinder, images: NDArray[np.uint8]) -> None:
 
 def test_random_hits_do_not_repeat() -> None:
     rng = np.random.default_rng(1)
-    repeats = find_repeats(*(random_event(rng, 60_000) for _event in range(3)))
+    repeats = find_repeats(*(create_random_event(rng, 60_000) for _event in range(3)))
     assert repeats.is_free
     assert (repeats.images, repeats.compared_images) == (120, 120)
     assert repeats.compared_tiles > 1000
     assert repeats.equal_tile_cells == 0
 
 
-def test_an_image_that_comes_again_on_another_sensor() -> None:
+def test_an_image_repeated_on_another_sensor() -> None:
     rng = np.random.default_rng(2)
-    first, second = random_event(rng), random_event(rng)
+    first, second = create_random_event(rng), create_random_event(rng)
     second[31] = first[4]
     second[7] = 0
     repeats = find_repeats(first, second)
@@ -60,7 +60,7 @@ def test_an_image_that_comes_again_on_another_sensor() -> None:
 
 
 @pytest.mark.parametrize("n_hits", [MIN_TILE_HITS - 1, MIN_TILE_HITS])
-def test_a_tile_that_comes_again(n_hits: int) -> None:
+def test_a_repeated_tile(n_hits: int) -> None:
     events = np.stack([create_images()] * 2)
     events[0, 3, 240:249, 767][:n_hits] = 9
     events[1, 8, 240:249, 767][:n_hits] = 9

@@ -13,10 +13,10 @@ from pxdbg_runtime.validation.marginals import read_marginals
 from pxdbg_runtime.validation.report import Report, build_report, correlate_sensors
 from pxdbg_runtime.validation.summary_table import build_columns, build_rows
 from tests.validation_samples import (
+    build_digits,
+    build_marginals_content,
     count_file,
     create_images,
-    digits_of_images,
-    marginals_object,
     write_events,
     write_marginals,
 )
@@ -37,7 +37,7 @@ def count_pairs(folder: Path, name: str, charge: int, seed: int) -> Sample:
             0, [[N_SENSORS], [N_U_CELLS // 3], [N_V_CELLS // 3]], (3, 15_000 + 500 * event)
         )
         images[sensor, 3 * u_cell, 3 * v_cell] = images[sensor, 3 * u_cell, 3 * v_cell + 1] = charge
-        events.append(digits_of_images(images, event))
+        events.append(build_digits(images, event))
     return count_file(write_events(folder / f"{name}.npz", events, first_event=0), name)
 
 
@@ -51,14 +51,14 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     return count_pairs(tmp_path_factory.mktemp("simulation"), "simulation", 10, seed=2)
 
 
-def text_of(report: Report, label: str, column: str) -> str:
+def find_text(report: Report, label: str, column: str) -> str:
     (row,) = (row for row in build_rows(report) if row.label == label)
     names = [f"{each.name}: {each.kind}" for each in build_columns(report)]
     return row.cells[names.index(column)].text
 
 
 def test_everything_is_compared(ours: Sample, simulation: Sample, tmp_path: Path) -> None:
-    public = read_marginals(write_marginals(tmp_path / "m.json", marginals_object("ours", "two")))
+    public = read_marginals(write_marginals(tmp_path / "m.json", build_marginals_content("ours", "two")))
     report = build_report((ours,), (simulation,), (public,))
     assert report.primary == "geant4"
     assert [(each.name, each.role, each.against) for each in report.comparisons] == [
@@ -80,27 +80,27 @@ def test_everything_is_compared(ours: Sample, simulation: Sample, tmp_path: Path
     assert found.clusters.median_charge_percent == pytest.approx(10)
     # A file and a published generator of one name are two columns, each with its own scores.
     w1 = "charge spectrum: W1 (ADU)"
-    assert text_of(report, w1, "ours: sample") != text_of(report, w1, "ours: published generator")
-    assert text_of(report, w1, "ours: half against half") == "0.00"
-    assert text_of(report, "cluster size: mean / median", "ours: sample") == "2.00 / 2"
-    assert text_of(report, "cluster size: mean / median", "two: published generator") == "-"
-    assert text_of(report, "cluster charge (ADU): mean / median", "simulation: simulated digits") == "20.0 / 20"
-    assert text_of(report, "repeated images / tiles", "ours: sample") == f"0 / {ours.repeats.equal_tiles}"
+    assert find_text(report, w1, "ours: sample") != find_text(report, w1, "ours: published generator")
+    assert find_text(report, w1, "ours: half against half") == "0.00"
+    assert find_text(report, "cluster size: mean / median", "ours: sample") == "2.00 / 2"
+    assert find_text(report, "cluster size: mean / median", "two: published generator") == "-"
+    assert find_text(report, "cluster charge (ADU): mean / median", "simulation: simulated digits") == "20.0 / 20"
+    assert find_text(report, "repeated images / tiles", "ours: sample") == f"0 / {ours.repeats.equal_tiles}"
 
 
 def test_without_a_reference(ours: Sample) -> None:
     report = build_report((ours,), (), ())
     assert report.primary is None
     assert [each.role for each in report.comparisons] == ["half against half"]
-    assert text_of(report, "charge spectrum: W1 (ADU)", "ours: sample") == "-"
-    assert text_of(report, "mean occupancy", "ours: sample").endswith(" %")
+    assert find_text(report, "charge spectrum: W1 (ADU)", "ours: sample") == "-"
+    assert find_text(report, "mean occupancy", "ours: sample").endswith(" %")
 
 
 def test_digits_alone_as_a_reference(ours: Sample, simulation: Sample) -> None:
     report = build_report((ours,), (simulation,), ())
     assert report.primary == "simulation"
-    assert text_of(report, "charge spectrum: W1 (ADU)", "ours: sample") == "1.00"
-    assert text_of(report, "charge spectrum: W1 (ADU)", "simulation: simulated digits") == "-"
+    assert find_text(report, "charge spectrum: W1 (ADU)", "ours: sample") == "1.00"
+    assert find_text(report, "charge spectrum: W1 (ADU)", "simulation: simulated digits") == "-"
 
 
 def test_the_json_holds_the_numbers(ours: Sample, simulation: Sample) -> None:
@@ -119,7 +119,7 @@ def test_the_json_holds_the_numbers(ours: Sample, simulation: Sample) -> None:
 
 
 def test_what_is_not_known_is_null_in_the_json(tmp_path: Path) -> None:
-    digits = digits_of_images(create_images((0, 10, 10, 9)), 3)
+    digits = build_digits(create_images((0, 10, 10, 9)), 3)
     sample = count_file(write_events(tmp_path / "d.npz", [digits]), "one hit")
     report = build_report((sample,), (), ())
     text = report.to_json()
@@ -128,7 +128,7 @@ def test_what_is_not_known_is_null_in_the_json(tmp_path: Path) -> None:
     assert content["mean_correlation"] is None
     assert content["seams"] == []
     assert content["marginals"]["sensor_mean_charge"][:2] == [9, None]
-    assert text_of(report, "largest seam", "one hit: sample") == "-"
+    assert find_text(report, "largest seam", "one hit: sample") == "-"
     assert [each.kind for each in build_columns(report)] == ["sample"]
 
 

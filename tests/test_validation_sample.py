@@ -14,7 +14,7 @@ from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.sensors import PIXELS_PER_SENSOR
 from pxdbg_runtime.validation.sample import MAX_CLUSTER_SIZE, Sample
 from tests.test_digit_files import each_suffix
-from tests.validation_samples import count_file, create_images, digits_of_images, write_events
+from tests.validation_samples import build_digits, count_file, create_images, write_events
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def passing(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def sample(images: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Sample:
     path = tmp_path_factory.mktemp("sample") / "digits.parquet"
-    write_events(path, [digits_of_images(image, event) for event, image in enumerate(images, 3)])
+    write_events(path, [build_digits(image, event) for event, image in enumerate(images, 3)])
     return count_file(path, "ours", CUT)
 
 
@@ -102,7 +102,7 @@ def test_clusters_are_those_of_each_image(passing: NDArray[np.uint8], sample: Sa
 def test_images_above_the_last_bin_and_a_huge_cluster(tmp_path: Path) -> None:
     images = create_images()
     images[0, :100, :100] = 255
-    sample = count_file(write_events(tmp_path / "digits.npz", [digits_of_images(images, 3)]), "huge", CUT)
+    sample = count_file(write_events(tmp_path / "digits.npz", [build_digits(images, 3)]), "huge", CUT)
     assert sample.bin_marginals().occupancy_overflow == 1
     assert np.flatnonzero(sample.all_clusters.sizes).tolist() == [MAX_CLUSTER_SIZE]
     assert sample.all_clusters.charges[-1] == 1
@@ -112,7 +112,7 @@ def test_images_above_the_last_bin_and_a_huge_cluster(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threshold", [7, 1])
 def test_hits_below_the_cut_may_not_be_in_the_file(tmp_path: Path, threshold: int) -> None:
-    digits = digits_of_images(create_images((0, 0, 0, 7)), 3)
+    digits = build_digits(create_images((0, 0, 0, 7)), 3)
     path = write_events(tmp_path / "digits.npz", [digits], min_charge=threshold)
     assert count_file(path, "cut", CUT).below_cut_share == (None if threshold == CUT else 0.0)
 
@@ -126,7 +126,7 @@ def test_a_threshold_above_the_cut_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_of_unknown_provenance_is_refused_by_its_smallest_charge(tmp_path: Path) -> None:
-    digits = digits_of_images(create_images((0, 0, 0, 12)), 3)
+    digits = build_digits(create_images((0, 0, 0, 12)), 3)
     path = tmp_path / "digits.npz"
     np.savez(path, **{name: getattr(digits, name) for name in COLUMN_DTYPES})
     expected = r"digits\.npz holds no charge below 12 ADU, so it cannot be cut at 7 ADU: ask for --min-charge 12\.$"
@@ -137,7 +137,7 @@ def test_a_file_of_unknown_provenance_is_refused_by_its_smallest_charge(tmp_path
 
 @each_suffix
 def test_a_sample_without_hits_is_refused(tmp_path: Path, suffix: str) -> None:
-    events = [digits_of_images(create_images((0, 0, 0, 6)), 3), Digits.empty()]
+    events = [build_digits(create_images((0, 0, 0, 6)), 3), Digits.empty()]
     path = write_events(tmp_path / f"digits{suffix}", events)
     with pytest.raises(DigitFileError, match="holds no digit of 7 ADU or more: there is nothing to compare"):
         count_file(path, "empty", CUT)

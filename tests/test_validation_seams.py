@@ -15,7 +15,7 @@ each_axis = pytest.mark.parametrize("axis", get_args(Axis))
 each_period = pytest.mark.parametrize("period", PERIODS)
 
 
-def noise(axis: Axis, *, mean: float = 40_000.0, seed: int = 1) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def create_noise(axis: Axis, *, mean: float = 40_000.0, seed: int = 1) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.random.default_rng(seed).poisson(mean, CELLS[axis])
 
 
@@ -34,7 +34,7 @@ def find(profile: np.ndarray[tuple[int], np.dtype[np.int64]], axis: Axis, period
 @pytest.mark.parametrize("phase", [0, 1, 7])
 @pytest.mark.parametrize("factor", [1.12, 0.88])
 def test_a_seam_is_found_at_its_phase(axis: Axis, period: int, phase: int, factor: float) -> None:
-    profile = noise(axis).astype(float)
+    profile = create_noise(axis).astype(float)
     profile[find_phases(axis, period) == phase] *= factor
     seam = find(profile.astype(np.int64), axis, period)
     assert seam.phase == phase
@@ -47,7 +47,7 @@ def test_a_seam_is_found_at_its_phase(axis: Axis, period: int, phase: int, facto
 @each_axis
 @each_period
 def test_cells_at_a_boundary_are_compared_with_the_others(axis: Axis, period: int) -> None:
-    profile = noise(axis).astype(float)
+    profile = create_noise(axis).astype(float)
     profile[np.isin(find_phases(axis, period), (0, period - 1))] *= 1.10
     seam = find(profile.astype(np.int64), axis, period)
     assert seam.boundary_excess_percent == pytest.approx(10, abs=0.8)
@@ -67,15 +67,15 @@ def test_noise_and_a_smooth_trend_have_no_seams(axis: Axis, period: int, seed: i
 
 
 def test_noise_of_few_hits_decides_nothing() -> None:
-    verdicts = [find(noise("u", mean=20, seed=seed), "u", 32).verdict for seed in range(10)]
+    verdicts = [find(create_noise("u", mean=20, seed=seed), "u", 32).verdict for seed in range(10)]
     assert "too few hits" in verdicts
     assert verdicts.count("fail") <= 3
 
 
 def test_a_seam_of_the_longer_period_passes_at_no_period_it_divides() -> None:
-    profile = noise("v").astype(float)
+    profile = create_noise("v").astype(float)
     profile[::32] *= 1.3
-    seams = find_seams(noise("u"), profile.astype(np.int64))
+    seams = find_seams(create_noise("u"), profile.astype(np.int64))
     by_place = {(seam.axis, seam.period): seam for seam in seams}
     assert len(seams) == 6
     assert by_place["v", 32].verdict == "fail"
@@ -85,7 +85,7 @@ def test_a_seam_of_the_longer_period_passes_at_no_period_it_divides() -> None:
 
 @each_axis
 def test_the_outer_cells_are_left_out(axis: Axis) -> None:
-    profile = noise(axis)
+    profile = create_noise(axis)
     changed = profile.copy()
     changed[:8] = 0
     changed[-8:] *= 5

@@ -30,7 +30,7 @@ def create_images(*hits: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     return images
 
 
-def digits_of_images(images: NDArray[np.uint8], event: int) -> Digits:
+def build_digits(images: NDArray[np.uint8], event: int) -> Digits:
     """Convert the charges of forty sensors to digits."""
     index, u_cell, v_cell = np.nonzero(images)
     vxd_ids = np.array([sensor.vxd_id for sensor in SENSORS], dtype=np.uint16)
@@ -55,7 +55,7 @@ def count_file(path: Path, name: str, min_charge: int = 7) -> Sample:
     return count_events(reader.numbered(), reader, name, min_charge)
 
 
-def marginals_object(*published: str) -> dict[str, object]:
+def build_marginals_content(*published: str) -> dict[str, object]:
     """Content of a file of marginals: a falling spectrum, and steeper ones for the published samples."""
     names = ("geant4", *published)
     return {
@@ -63,7 +63,7 @@ def marginals_object(*published: str) -> dict[str, object]:
         "charge_bins": "counts of 7 to 255 ADU",
         "occupancy_bins": "200 equal bins from 0 to 0.02",
         "sensors": "40 values each",
-        "samples": {name: _sample_object(20.0 / (1 + place)) for place, name in enumerate(names)},
+        "samples": {name: _build_sample_content(20.0 / (1 + place)) for place, name in enumerate(names)},
     }
 
 
@@ -72,7 +72,7 @@ def write_marginals(path: Path, content: object) -> Path:
     return path
 
 
-def _sample_object(slope_adu: float) -> dict[str, object]:
+def _build_sample_content(slope_adu: float) -> dict[str, object]:
     occupancy = np.zeros(200, dtype=int)
     occupancy[40:140] = 10
     return {

@@ -50,10 +50,10 @@ def validate(
     """
     with report_failures():
         listed = reference or []
-        beside = report.with_suffix(".json")
+        json_path = report.with_suffix(".json")
         _check_report(report)
         check_room_for_validation()
-        for output in (report, beside):
+        for output in (report, json_path):
             check_not_an_input("report", output, [*digits, *listed])
         for module in ("numba", "scipy.stats", "matplotlib", "jinja2"):
             require(module, extra="validate", purpose="A validation")
@@ -77,12 +77,12 @@ def validate(
         result = build_report(samples, simulations, public)
         page = render_page(result, samples, simulations)
         # Both files or none.
-        with atomic_write(beside) as partial_json, atomic_write(report) as partial_page:
+        with atomic_write(json_path) as partial_json, atomic_write(report) as partial_page:
             partial_json.write_text(result.to_json(), encoding="utf-8")
             # Names of files need not be UTF-8.
             partial_page.write_text(page, encoding="utf-8", errors="backslashreplace")
         _print_summary(result)
-        stdout.print(f"wrote {report} and {beside}", markup=False, soft_wrap=True)
+        stdout.print(f"wrote {report} and {json_path}", markup=False, soft_wrap=True)
 
 
 def _check_report(report: Path) -> None:
@@ -156,6 +156,6 @@ def _print_summary(report: Report) -> None:
         styled = [Text(cell.text, style=_MARK_STYLES[cell.mark]) for cell in cells]
         table.add_row(Text.assemble(make_safe(column.name), ", ", (column.kind, "dim")), *styled)
     stdout.print(table)
-    for each in (*report.samples, *report.references):
+    for each in report.digits:
         origin = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "how it was made is unknown"
         stderr.print(f"{each.name}: {origin}", markup=False, soft_wrap=True)

@@ -36,21 +36,23 @@ _SHOWN_V_CELLS: Final = 384
 _LAYER_2: Final = next(sensor.index for sensor in SENSORS if sensor.layer == 2)
 _AXES: Final[tuple[Axis, ...]] = ("u", "v")
 
-_CHARGES: Final = "Hits per bin of 1 ADU, normalised. Below: pulls against {reference}."
-_OCCUPANCIES: Final = f"All sensors and events, without images above {100 * OCCUPANCY_RANGE:g} %."
-_SENSORS: Final = "Mean over the images of a sensor; the mean charge is the mean of the images' means."
-_PROFILES: Final = "Hits of each u cell and v cell over all sensors and events, relative to their mean."
-_FOLDS: Final = (
-    "Profiles divided by their trend and folded at each period; a boundary is before phase 0. "
-    "The dotted lines are the bound, bars are standard errors."
-)
-_CLUSTERS: Final = "8-connected, per cluster; the last bin of a histogram includes all larger values."
-_CORRELATIONS: Final = (
-    f"Pearson's coefficient of the occupancies of two sensors over events; layer 2 starts at index {_LAYER_2}."
-)
-_IMAGES: Final = (
-    f"Sensor {SENSORS[_SHOWN_SENSOR]} of the first event that has a hit, the first {_SHOWN_V_CELLS} v cells."
-)
+_CAPTIONS: Final = {
+    "Charge spectrum": "Hits per bin of 1 ADU, normalised. Below: pulls against {reference}.",
+    "Occupancy of an image": f"All sensors and events, without images above {100 * OCCUPANCY_RANGE:g} %.",
+    "Sensors": "Mean over the images of a sensor; the mean charge is the mean of the images' means.",
+    "Profiles": "Hits of each u cell and v cell over all sensors and events, relative to their mean.",
+    "Seams": (
+        "Profiles divided by their trend and folded at each period; a boundary is before phase 0. "
+        "The dotted lines are the bound, bars are standard errors."
+    ),
+    "Clusters": "8-connected, per cluster; the last bin of a histogram includes all larger values.",
+    "Correlation of sensors": (
+        f"Pearson's coefficient of the occupancies of two sensors over events; layer 2 starts at index {_LAYER_2}."
+    ),
+    "One image": (
+        f"Sensor {SENSORS[_SHOWN_SENSOR]} of the first event that has a hit, the first {_SHOWN_V_CELLS} v cells."
+    ),
+}
 
 
 class Picture(NamedTuple):
@@ -81,17 +83,21 @@ def draw_pictures(
         *((sample, _Style(color=_COLOURS[number % len(_COLOURS)])) for number, sample in enumerate(samples)),
     )
     marginals = (*_style_public(public), *((sample.bin_marginals(), style) for sample, style in digits))
-    drawn = (
-        ("Charge spectrum", _CHARGES.format(reference=marginals[0][0].name), _draw_charges(digits, marginals)),
-        ("Occupancy of an image", _OCCUPANCIES, _draw_occupancies(marginals)),
-        ("Sensors", _SENSORS, _draw_sensors(marginals)),
-        ("Profiles", _PROFILES, _draw_profiles(digits)),
-        ("Seams", _FOLDS, _draw_folds(digits)),
-        ("Clusters", _CLUSTERS, _draw_clusters(digits)),
-        ("Correlation of sensors", _CORRELATIONS, _draw_correlations(digits)),
-        ("One image", _IMAGES, _draw_images(digits)),
+    figures = {
+        "Charge spectrum": _draw_charges(digits, marginals),
+        "Occupancy of an image": _draw_occupancies(marginals),
+        "Sensors": _draw_sensors(marginals),
+        "Profiles": _draw_profiles(digits),
+        "Seams": _draw_folds(digits),
+        "Clusters": _draw_clusters(digits),
+        "Correlation of sensors": _draw_correlations(digits),
+        "One image": _draw_images(digits),
+    }
+    reference = marginals[0][0].name
+    return tuple(
+        Picture(title, _CAPTIONS[title].format(reference=reference), _encode_png(figure))
+        for title, figure in figures.items()
     )
-    return tuple(Picture(title, caption, _encode_png(figure)) for title, caption, figure in drawn)
 
 
 def _style_public(public: Sequence[PublicMarginals]) -> _Spectra:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pxdbg_runtime.digitisation.jit import kernel
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, PIXELS_PER_SENSOR
 
@@ -31,12 +30,8 @@ TILE_CELLS: Final = 16
 """Cells along each side of a tile; the last tiles along u are smaller."""
 MIN_TILE_HITS: Final = 6
 """Tiles with fewer hits are not compared: they are equal by chance."""
-_TILES_ALONG_U: Final = -(-N_U_CELLS // TILE_CELLS)
 _TILES_ALONG_V: Final = -(-N_V_CELLS // TILE_CELLS)
-# SplitMix64 (Steele, Lea and Flood, 2014).
-_STEP: Final = np.uint64(0x9E3779B97F4A7C15)
-_FIRST_FACTOR: Final = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND_FACTOR: Final = np.uint64(0x94D049BB133111EB)
+_TILES_PER_SENSOR: Final = -(-N_U_CELLS // TILE_CELLS) * _TILES_ALONG_V
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,21 +107,21 @@ class RepeatFinder:
         v_cell: NDArray[np.int64],
         charge: NDArray[np.uint8],
     ) -> None:
-        """Add the hits of an event's forty images; arguments as for `hash_tiles`."""
+        """Add the hits of an event's forty images; `sensor` is the index, 0 to 39."""
         is_compared = self._compared_images < COMPARED_IMAGES
         self._compared_images += N_SENSORS if is_compared else 0
         if not len(sensor):
             return  # metadata may claim very many events without a hit
-        shape = (N_SENSORS, _TILES_ALONG_U * _TILES_ALONG_V)
-        tiles, cells = np.zeros((2, *shape), dtype=np.uint64)
-        hits = np.zeros(shape, dtype=np.int64)
-        hash_tiles(sensor, u_cell, v_cell, charge, tiles, cells, hits)
-        self._image_hashes.append(tiles.sum(axis=1)[hits.any(axis=1)])
+        pixel = u_cell * N_V_CELLS + v_cell
+        tile = sensor * _TILES_PER_SENSOR + u_cell // TILE_CELLS * _TILES_ALONG_V + v_cell // TILE_CELLS
+        hits = np.bincount(tile, minlength=N_SENSORS * _TILES_PER_SENSOR)
+        tile_hashes = _sum_hashes(pixel * 256 + charge, tile)
+        has_hits = hits.reshape(N_SENSORS, -1).any(axis=1)
+        self._image_hashes.append(tile_hashes.reshape(N_SENSORS, -1).sum(axis=1)[has_hits])
         if is_compared:
-            compared = hits >= MIN_TILE_HITS
-            self._tile_hashes.append(tiles[compared])
-            self._cell_hashes.append(cells[compared])
-            self._fired += np.bincount(u_cell * N_V_CELLS + v_cell, minlength=PIXELS_PER_SENSOR)
+            self._tile_hashes.append(tile_hashes[hits >= MIN_TILE_HITS])
+            self._cell_hashes.append(_sum_hashes(pixel * 256, tile)[hits >= MIN_TILE_HITS])
+            self._fired += np.bincount(pixel, minlength=PIXELS_PER_SENSOR)
 
     def find_repeats(self) -> Repeats:
         """Find the repetitions in all events that were added."""
@@ -142,6 +137,19 @@ class RepeatFinder:
             compared_hits=int(self._fired.sum()),
             busiest_pixel=int(self._fired.max()),
         )
+
+
+def _sum_hashes(values: NDArray[np.int64], tile: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Hash values and sum the hashes tile by tile: the sums do not depend on the order of the values.
+
+    The hash is SplitMix64 (Steele, Lea and Flood, 2014).
+    """
+    mixed = (values.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    sums = np.zeros(N_SENSORS * _TILES_PER_SENSOR, dtype=np.uint64)
+    np.add.at(sums, tile, mixed ^ (mixed >> np.uint64(31)))
+    return sums
 
 
 def _count_equal_pairs(hashes: NDArray[np.uint64]) -> int:
@@ -180,46 +188,3 @@ def expect_busiest(mean: float, pixels: int) -> float:
 
     counts = np.arange(int(mean + 20 * np.sqrt(mean)) + 60)
     return float((1 - np.exp(pixels * poisson.logcdf(counts, mean))).sum())
-
-
-@kernel
-def hash_tiles(
-    sensor: NDArray[np.int64],
-    u_cell: NDArray[np.int64],
-    v_cell: NDArray[np.int64],
-    charge: NDArray[np.uint8],
-    tiles: NDArray[np.uint64],
-    cells: NDArray[np.uint64],
-    hits: NDArray[np.int64],
-) -> None:
-    """Sum, tile by tile, a hash of each hit.
-
-    The sums do not depend on the order of the hits. The position of a hit is part of its hash, so tiles at different
-    positions differ.
-
-    Parameters
-    ----------
-    sensor, u_cell, v_cell : ndarray of int64, shape (n,)
-        `sensor` is the index, 0 to 39.
-    charge : ndarray of uint8, shape (n,)
-        ADU.
-    tiles, cells : ndarray of uint64, shape (40, tiles)
-        The hashes with and without charges are added to these.
-    hits : ndarray of int64, shape (40, tiles)
-        The number of hits is added to this.
-    """
-    for hit in range(len(sensor)):
-        tile = u_cell[hit] // TILE_CELLS * _TILES_ALONG_V + v_cell[hit] // TILE_CELLS
-        position = np.uint64((u_cell[hit] * N_V_CELLS + v_cell[hit]) * 256)
-        tiles[sensor[hit], tile] += _mix_bits(position + np.uint64(charge[hit]))
-        cells[sensor[hit], tile] += _mix_bits(position)
-        hits[sensor[hit], tile] += 1
-
-
-@kernel
-def _mix_bits(value: np.uint64) -> np.uint64:
-    """Compute 64 bits, each of which depends on all bits of the value."""
-    value = (value + np.uint64(1)) * _STEP
-    value = (value ^ (value >> np.uint64(30))) * _FIRST_FACTOR
-    value = (value ^ (value >> np.uint64(27))) * _SECOND_FACTOR
-    return value ^ (value >> np.uint64(31))

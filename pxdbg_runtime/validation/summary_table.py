@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,16 +41,14 @@ class Column:
     digits: DigitReport | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
+class Cell(NamedTuple):
     """A text, and the verdict where there is a bound."""
 
     text: str
     mark: Mark = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(NamedTuple):
     """One quantity for all columns, with a full label and one for the terminal, empty if it is not shown there."""
 
     label: str
@@ -100,23 +98,23 @@ def build_rows(report: Report) -> tuple[Row, ...]:
     correlations = [each.mean_correlation if each else None for each in digits]
     seams = [each.worst_seam if each else None for each in digits]
     return (
-        _build_row("charge spectrum: W1 (ADU)", charge, lambda of: f"{of.w1:.2f}", short_label="charge W1"),
-        _build_row("charge spectrum: KS", charge, lambda of: f"{of.ks:.3f}", short_label="KS"),
+        _build_row("charge spectrum: W1 (ADU)", charge, lambda of: f"{of.w1:.2f}", short="charge W1"),
+        _build_row("charge spectrum: KS", charge, lambda of: f"{of.ks:.3f}", short="KS"),
         _build_row(
             "occupancy of an image: W1 (percentage points)",
             occupancy,
             lambda of: f"{of.w1:.3f}",
-            short_label="occupancy W1",
+            short="occupancy W1",
         ),
-        _build_row("occupancy of an image: KS", occupancy, lambda of: f"{of.ks:.3f}", short_label="KS"),
+        _build_row("occupancy of an image: KS", occupancy, lambda of: f"{of.ks:.3f}", short="KS"),
         _build_row(
             "total occupancy, difference",
             scores,
             lambda of: f"{of.total_occupancy_percent:+.1f} %",
-            short_label="total",
+            short="total",
         ),
         _build_row("mean occupancy", digits, lambda of: f"{100 * of.marginals.mean_occupancy:.3f} %"),
-        _build_row("largest seam", seams, _format_seam, short_label="seam"),
+        _build_row("largest seam", seams, _format_seam, short="seam"),
         _build_row(f"1 to {report.min_charge - 1} ADU, share of all pixels", digits, _format_below_cut),
         _build_row("cluster size: mean / median", clusters, lambda of: f"{of.mean_size:.2f} / {of.median_size:g}"),
         _build_row(
@@ -135,25 +133,19 @@ def build_rows(report: Report) -> tuple[Row, ...]:
             lambda of: f"{of.mean_charge_percent:+.1f} % / {of.median_charge_percent:+.1f} %",
         ),
         _build_row("correlation of sensors, mean", correlations, lambda mean: f"{mean:.3f}"),
-        _build_row("repeated images / tiles", digits, _format_repeats, short_label="repeated"),
+        _build_row("repeated images / tiles", digits, _format_repeats, short="repeated"),
         _build_row("images with the busiest pixel (expected)", digits, _format_busiest),
     )
 
 
-def _build_row(
-    label: str, values: Iterable[T | None], write: Callable[[T], str | Cell], *, short_label: str = ""
-) -> Row:
+def _build_row(label: str, values: Iterable[T | None], write: Callable[[T], str | Cell], *, short: str = "") -> Row:
     cells = ("-" if value is None else write(value) for value in values)
-    return Row(
-        label=label,
-        short_label=short_label,
-        cells=tuple(Cell(text=cell) if isinstance(cell, str) else cell for cell in cells),
-    )
+    return Row(label, short, tuple(Cell(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
 def _format_seam(seam: Seam) -> Cell:
     size = f"{seam.deviation_percent:+.1f} ± {seam.deviation_error_percent:.1f} %"
-    return Cell(text=f"{size}, {seam.axis} {seam.period}: {seam.verdict}", mark=_SEAM_MARKS[seam.verdict])
+    return Cell(f"{size}, {seam.axis} {seam.period}: {seam.verdict}", _SEAM_MARKS[seam.verdict])
 
 
 def _format_below_cut(digits: DigitReport) -> str:
@@ -163,7 +155,7 @@ def _format_below_cut(digits: DigitReport) -> str:
 
 def _format_repeats(digits: DigitReport) -> Cell:
     repeats = digits.repeats
-    return Cell(text=f"{repeats.repeated_images} / {repeats.equal_tiles}", mark="pass" if repeats.is_free else "fail")
+    return Cell(f"{repeats.repeated_images} / {repeats.equal_tiles}", "pass" if repeats.is_free else "fail")
 
 
 def _format_busiest(digits: DigitReport) -> str:

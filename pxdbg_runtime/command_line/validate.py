@@ -70,9 +70,8 @@ def validate(
             raise ArgumentValueError("min_charge", message)
         references = [path for path in listed if path.suffix != ".json"]
         _check_paths(digits, references)
-        readers, names = _open_readers(digits, references, merge=merge)
-        counted = _count_samples(readers, names, min_charge)
-        n_samples = len(readers) - len(references)
+        counted = _count_samples(_open_sources(digits, references, merge=merge), min_charge)
+        n_samples = len(counted) - len(references)
         samples, simulations = counted[:n_samples], counted[n_samples:]
         result = build_report(samples, simulations, public)
         page = render_page(result, samples, simulations)
@@ -106,23 +105,23 @@ def _check_paths(digits: list[Path], references: list[Path]) -> None:
             raise ArgumentValueError("reference", message)
 
 
-def _open_readers(digits: list[Path], references: list[Path], *, merge: bool) -> tuple[list[DigitReader], list[str]]:
+def _open_sources(digits: list[Path], references: list[Path], *, merge: bool) -> list[tuple[DigitReader, str]]:
     """Open and name the samples, then the references."""
-    simulations = map(open_events, references)
     if merge and len(digits) > 1:
-        names = [f"{digits[0].stem} and {len(digits) - 1} more", *_choose_names([], references)]
-        return [merge_files(digits), *simulations], names
-    return [*map(open_events, digits), *simulations], _choose_names(digits, references)
+        merged = (merge_files(digits), f"{digits[0].stem} and {len(digits) - 1} more")
+        return [merged, *_open_sources([], references, merge=False)]
+    paths = [*digits, *references]
+    return [(open_events(path), name) for path, name in zip(paths, _choose_names(digits, references), strict=True)]
 
 
-def _count_samples(readers: list[DigitReader], names: list[str], min_charge: int) -> tuple[Sample, ...]:
+def _count_samples(sources: list[tuple[DigitReader, str]], min_charge: int) -> tuple[Sample, ...]:
     from pxdbg_runtime.validation.sample import count_events
 
-    n_events = sum(reader.n_events for reader in readers)
+    n_events = sum(reader.n_events for reader, _name in sources)
     with show_progress(total=n_events, description="events") as advance:
         return tuple(
             count_events(_report_progress(reader.numbered(), advance), reader, name, min_charge)
-            for reader, name in zip(readers, names, strict=True)
+            for reader, name in sources
         )
 
 

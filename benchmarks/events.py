@@ -61,10 +61,10 @@ def event_run(images: Callable[[range], object], size: int = PEER_BATCH_SIZE) ->
 def session_run(session: ImageSession, card: ModelCard, size: int = PEER_BATCH_SIZE) -> Run:
     """Warm a session up, and make what times the images of the event."""
     draws = draws_of(card)
-    return event_run(lambda sensors: session.images(sensors, draws), size)
+    return event_run(lambda sensors: session.compute_images(sensors, draws), size)
 
 
 def event_images(session: ImageSession, card: ModelCard) -> NDArray[np.float32]:
     """Compute the forty images of the event, as the session gives them."""
     draws = draws_of(card)
-    return np.concatenate([session.images(sensors, draws) for sensors in batches(DEFAULT_BATCH_SIZE)])
+    return np.concatenate([session.compute_images(sensors, draws) for sensors in batches(DEFAULT_BATCH_SIZE)])

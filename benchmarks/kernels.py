@@ -56,7 +56,7 @@ def measure(plan: Plan) -> Report:
 
 
 def numpy_digits(images: NDArray[np.float32], card: ModelCard, *, event: int = 0, first_sensor: int = 0) -> Digits:
-    """Make digits in plain NumPy, as `pxdbg_runtime.digitisation.digitiser.Digitiser.digits` does.
+    """Make digits in plain NumPy, as `pxdbg_runtime.digitisation.digitiser.Digitiser.find_digits` does.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def numpy_digits(images: NDArray[np.float32], card: ModelCard, *, event: int = 0
     first_sensor : int
         Index of the first image's sensor.
     """
-    table = card.charge_table()
+    table = card.compute_charge_table()
     image, u_cell, v_cell = np.nonzero(images >= table[card.min_charge - 1])
     return Digits(
         event=np.full(len(image), event, dtype=np.int64),
@@ -97,7 +97,7 @@ def _cases(family: str, card: ModelCard, images: NDArray[np.float32]) -> tuple[C
         "a plain read (np.max)": lambda: _repeated(lambda: np.max(images)),
         "a copy (np.copyto)": lambda: _repeated(lambda: np.copyto(copy, images)),
         "kernels.find_hits": lambda: _find(card, images),
-        "Digitiser.digits": lambda: _digitiser(card, images),
+        "Digitiser.find_digits": lambda: _digitiser(card, images),
         "NumPy": lambda: _repeated(lambda: numpy_digits(images, card)),
         "PyTorch's chain": lambda: _pytorch(images),
     }
@@ -119,7 +119,7 @@ def _find(card: ModelCard, images: NDArray[np.float32]) -> Run:
     from pxdbg_runtime.digitisation import kernels
     from pxdbg_runtime.digitisation.digitiser import TANH_LIMITS
 
-    table = card.charge_table()
+    table = card.compute_charge_table()
     threshold = table[card.min_charge - 1]
     sensors = np.array(card.sensors, dtype=np.uint16)
     sensor_id, u_cell, v_cell = (np.empty(images.size, dtype=np.uint16) for _ in range(3))
@@ -133,7 +133,7 @@ def _digitiser(card: ModelCard, images: NDArray[np.float32]) -> Run:
     from pxdbg_runtime.digitisation.digitiser import Digitiser
 
     digitiser = Digitiser(card)
-    return _repeated(lambda: digitiser.digits(images, event=EVENT))
+    return _repeated(lambda: digitiser.find_digits(images, event=EVENT))
 
 
 def _pytorch(images: NDArray[np.float32]) -> Run:

@@ -150,7 +150,7 @@ class _Parts:
 
         def work() -> None:
             for sensors in batches(DEFAULT_BATCH_SIZE):
-                digitiser.digits(images[sensors.start : sensors.stop], first_sensor=sensors.start)
+                digitiser.find_digits(images[sensors.start : sensors.stop], first_sensor=sensors.start)
 
         return timed(work)
 

@@ -1,13 +1,17 @@
-"""Checks of arguments that several modules share."""
+"""Checks of arguments, and the ranges of seeds and event numbers."""
 
 from __future__ import annotations
 
 import operator
-from typing import SupportsIndex
+from typing import Final, SupportsIndex
 
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 
-__all__ = ["check_integer"]
+__all__ = ["MAX_EVENT", "MAX_SEED", "MIN_SEED", "check_event", "check_integer", "check_seed"]
+
+MIN_SEED: Final = -(2**63)
+MAX_SEED: Final = 2**63 - 1
+MAX_EVENT: Final = 2**63 - 1
 
 
 def check_integer(argument: str, value: object, low: int, high: int, *, unit: str = "", limits: str = "") -> int:
@@ -24,7 +28,7 @@ def check_integer(argument: str, value: object, low: int, high: int, *, unit: st
     unit : str
         What is counted, such as ``threads``.
     limits : str
-        How the message writes the limits; from `low` to `high` if empty.
+        The limits as the message writes them; `low` and `high` if empty.
 
     Returns
     -------
@@ -45,16 +49,25 @@ def check_integer(argument: str, value: object, low: int, high: int, *, unit: st
     Traceback (most recent call last):
     pxdbg_runtime.errors.ArgumentValueError: nintra must lie between 1 and 4096 threads, but is 0.
     """
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    try:
+        integer = None if isinstance(value, bool) or not isinstance(value, SupportsIndex) else operator.index(value)
+    except TypeError:  # arrays and tensors that hold anything but one integer
+        integer = None
+    if integer is None:
         message = f"{argument} must be an integer, but is {value!r} ({type(value).__name__})."
         raise ArgumentTypeError(argument, message)
-    try:
-        integer = operator.index(value)
-    except TypeError:  # arrays and tensors have the method, and refuse where they hold anything but one integer
-        message = f"{argument} must be an integer, but is {value!r} ({type(value).__name__})."
-        raise ArgumentTypeError(argument, message) from None
     if not low <= integer <= high:
         text = f"lie in {limits}" if limits else f"lie between {low} and {high}{unit and ' ' + unit}"
         message = f"{argument} must {text}, but is {integer}."
         raise ArgumentValueError(argument, message)
     return integer
+
+
+def check_seed(seed: object) -> int:
+    """Return a seed as a Python integer; raises as `check_integer` unless it is in [-2^63, 2^63 - 1]."""
+    return check_integer("seed", seed, MIN_SEED, MAX_SEED, limits="[-2^63, 2^63 - 1]")
+
+
+def check_event(event: object) -> int:
+    """Return an event number as a Python integer; raises as `check_integer` unless it is in [0, 2^63 - 1]."""
+    return check_integer("event", event, 0, MAX_EVENT, limits="[0, 2^63 - 1]")

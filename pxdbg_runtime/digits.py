@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
-from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Sensor, sensor_of
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Sensor, sensor_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,7 @@ COLUMN_DTYPES: Final[dict[str, np.dtype[np.generic]]] = {
     "v_cell": np.dtype(np.uint16),
     "charge": np.dtype(np.uint8),
 }
-"""Columns of `Digits` and of the files that hold them, in order."""
+"""Columns of `Digits` and of digit files, in order."""
 
 DIGIT_DTYPE: Final = np.dtype(list(COLUMN_DTYPES.items()))
 """Structured dtype of `Digits.to_structured`."""
@@ -34,7 +34,7 @@ DIGIT_DTYPE: Final = np.dtype(list(COLUMN_DTYPES.items()))
 class Digits:
     """Digits of one or more events, ordered by event, sensor, u cell, v cell.
 
-    All arrays have the same length and cannot be written to, nor can those of a copy or of an unpickled one.
+    All arrays have the same length and are read-only, also after copying and unpickling.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Digits:
     Raises
     ------
     ArgumentTypeError
-        If an array has another dtype than the one above.
+        If an array has another dtype.
     ArgumentValueError
         If the arrays are not one-dimensional and of equal length.
     """
@@ -82,19 +82,19 @@ class Digits:
             object.__setattr__(self, name, locked)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Through the constructor: arrays that pickle or deepcopy put into place could be written to.
-        return _make_digits, tuple(getattr(self, name) for name in COLUMN_DTYPES)
+        # Through the constructor: arrays that pickle or deepcopy restore would be writable.
+        return _build_digits, tuple(getattr(self, name) for name in COLUMN_DTYPES)
 
     def __len__(self) -> int:
         return len(self.event)
 
     def __eq__(self, other: object) -> bool:
-        """Whether both hold the same digits in the same order."""
+        """Whether both have the same digits in the same order."""
         if not isinstance(other, Digits):
             return NotImplemented
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in COLUMN_DTYPES)
 
-    __hash__ = None  # type: ignore[assignment]  # arrays have no hash either
+    __hash__ = None  # type: ignore[assignment]  # arrays are not hashable either
 
     def __repr__(self) -> str:
         events = np.unique(self.event)
@@ -102,7 +102,7 @@ class Digits:
 
     @classmethod
     def empty(cls) -> Digits:
-        """No digits at all."""
+        """Create `Digits` of no hits."""
         return cls(**{name: np.empty(0, dtype) for name, dtype in COLUMN_DTYPES.items()})
 
     @classmethod
@@ -127,14 +127,18 @@ class Digits:
             If no PXD sensor has this VxdID.
         """
         wanted = sensor if isinstance(sensor, Sensor) else sensor_of(sensor)
-        return self._where(self.sensor_id == wanted.vxd_id)
+        return self.select_rows(self.sensor_id == wanted.vxd_id)
 
     def of_event(self, event: int) -> Digits:
-        """Select the digits of one event; none if it is not here."""
-        return self._where(self.event == event)
+        """Select the digits of one event, which may have none."""
+        return self.select_rows(self.event == event)
+
+    def select_rows(self, rows: slice | NDArray[np.generic]) -> Digits:
+        """Select rows by a slice (views of the same memory), or by a mask or indices (copies)."""
+        return Digits(**{name: getattr(self, name)[rows] for name in COLUMN_DTYPES})
 
     def to_images(self) -> NDArray[np.uint8]:
-        """Make the charges of one event's forty sensors.
+        """Build the images of the charges of one event.
 
         Returns
         -------
@@ -144,13 +148,12 @@ class Digits:
         Raises
         ------
         ArgumentValueError
-            If the digits belong to several events; if one lies outside the sensors of the PXD, has no charge, or comes
-            twice.
+            If the digits belong to several events, or if a digit lies outside the PXD, has no charge or is repeated.
         """
         events = np.unique(self.event)
         if len(events) > 1:
             message = (
-                f"to_images() makes the images of one event, but these digits belong to {len(events)}: "
+                f"to_images() builds the images of one event, but these digits belong to {len(events)}: "
                 "select one with of_event() first."
             )
             raise ArgumentValueError("event", message)
@@ -159,7 +162,7 @@ class Digits:
             index_of[sensor.vxd_id] = sensor.index
         index = index_of[self.sensor_id]
         if np.any(index < 0):
-            message = f"No PXD sensor has the VxdID {self.sensor_id[index < 0][0]}, which a digit has."
+            message = f"No PXD sensor has the VxdID {self.sensor_id[index < 0][0]} of a digit."
             raise ArgumentValueError("sensor_id", message)
         for name, n_cells in (("u_cell", N_U_CELLS), ("v_cell", N_V_CELLS)):
             cell = getattr(self, name)
@@ -167,18 +170,18 @@ class Digits:
                 message = f"{name} must lie between 0 and {n_cells - 1}, but a digit has {cell.max()}."
                 raise ArgumentValueError(name, message)
         if not self.charge.all():
-            message = "charge must lie between 1 and 255 ADU, but a digit has 0."
+            message = f"charge must lie between 1 and {MAX_CHARGE_ADU} ADU, but a digit has 0."
             raise ArgumentValueError("charge", message)
         images = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
         images[index, self.u_cell, self.v_cell] = self.charge
         n_repeated = len(self) - np.count_nonzero(images)
         if n_repeated:
-            message = f"Each pixel of an event has one digit at the most, but {n_repeated} come again."
+            message = f"Each pixel of an event has at most one digit, but {n_repeated} are repeated."
             raise ArgumentValueError("u_cell", message)
         return images
 
     def to_structured(self) -> NDArray[np.void]:
-        """Make one structured array with the columns as fields.
+        """Build one structured array with the columns as fields.
 
         Returns
         -------
@@ -189,9 +192,6 @@ class Digits:
             table[name] = getattr(self, name)
         return table
 
-    def _where(self, chosen: NDArray[np.bool_]) -> Digits:
-        return Digits(**{name: getattr(self, name)[chosen] for name in COLUMN_DTYPES})
 
-
-def _make_digits(*columns: NDArray[np.generic]) -> Digits:
+def _build_digits(*columns: NDArray[np.generic]) -> Digits:
     return Digits(**dict(zip(COLUMN_DTYPES, columns, strict=True)))  # type: ignore[arg-type]  # the constructor checks

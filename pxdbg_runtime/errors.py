@@ -1,6 +1,7 @@
-"""What can go wrong, each with the built-in exception that a caller would expect as a base.
+"""The exceptions of this package; each subclasses the built-in one that a caller expects.
 
-Every message is one sentence or two: what was expected, what came, what to do.
+Every message is one sentence or two: what was expected, what came, what to do. An exception has the arguments of its
+constructor, the message aside, as attributes.
 """
 
 from __future__ import annotations
@@ -33,18 +34,19 @@ __all__ = [
     "ProviderError",
     "PxdbgError",
     "ThreadLimitError",
+    "one_line",
 ]
 
 
 class PxdbgError(Exception):
-    """Base of every error that this package raises on purpose; it survives the way between processes."""
+    """Base of every error that this package raises; it can be pickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Python would call the class with the message alone, which is not what its constructor takes.
-        return _rebuilt, (type(self), self.args, self.__dict__)
+        # By default, unpickling calls the class with the message alone, and the constructors take more than that.
+        return _rebuild_error, (type(self), self.args, self.__dict__)
 
 
-def _rebuilt(kind: type[PxdbgError], args: tuple[object, ...], fields: dict[str, object]) -> PxdbgError:
+def _rebuild_error(kind: type[PxdbgError], args: tuple[object, ...], fields: dict[str, object]) -> PxdbgError:
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(fields)
@@ -52,7 +54,7 @@ def _rebuilt(kind: type[PxdbgError], args: tuple[object, ...], fields: dict[str,
 
 
 class _ArgumentError(PxdbgError):
-    """An error of one argument."""
+    """An error of the argument with the name `argument`."""
 
     def __init__(self, argument: str, message: str) -> None:
         super().__init__(message)
@@ -60,7 +62,7 @@ class _ArgumentError(PxdbgError):
 
 
 class _FileError(PxdbgError):
-    """An error of one file."""
+    """An error of the file `path`."""
 
     def __init__(self, path: Path, message: str) -> None:
         super().__init__(message)
@@ -68,27 +70,15 @@ class _FileError(PxdbgError):
 
 
 class ArgumentValueError(_ArgumentError, ValueError):
-    """An argument of the right type has a value that makes no sense.
-
-    Attributes
-    ----------
-    argument : str
-        Its name.
-    """
+    """An argument of the right type has an invalid value."""
 
 
 class ArgumentTypeError(_ArgumentError, TypeError):
-    """An argument has the wrong type.
-
-    Attributes
-    ----------
-    argument : str
-        Its name.
-    """
+    """An argument has the wrong type."""
 
 
 class JsonFieldError(PxdbgError, ValueError):
-    """A JSON object lacks a field, or a field holds what it cannot hold.
+    """A field of a JSON object is missing or invalid.
 
     Attributes
     ----------
@@ -102,7 +92,7 @@ class JsonFieldError(PxdbgError, ValueError):
 
 
 class CardError(PxdbgError, ValueError):
-    """A model card lacks a field, or a field holds what it cannot hold.
+    """A field of a model card is missing or invalid.
 
     Attributes
     ----------
@@ -116,35 +106,15 @@ class CardError(PxdbgError, ValueError):
 
 
 class GraphFileError(_FileError, ValueError):
-    """A file is not a graph that this package can run.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    """
+    """A file is not a graph that this package can run."""
 
 
 class ManifestError(_FileError, RuntimeError):
-    """The list of shipped graphs is missing or does not agree with the files beside it.
-
-    Attributes
-    ----------
-    path : Path
-        The manifest.
-    """
+    """The manifest of the built-in graphs is missing or does not match the files beside it."""
 
 
 class ModelNotFoundError(PxdbgError, FileNotFoundError):
-    """Neither a shipped model nor a file has this name.
-
-    Attributes
-    ----------
-    model : str
-        What was asked for.
-    available : tuple of str
-        Names of the shipped models.
-    """
+    """Neither a built-in model nor a file has the name `model`; `available` are the names of the built-in models."""
 
     def __init__(self, model: str, available: Sequence[str], message: str) -> None:
         super().__init__(message)
@@ -153,33 +123,15 @@ class ModelNotFoundError(PxdbgError, FileNotFoundError):
 
 
 class DigitFileError(_FileError, ValueError):
-    """A file of digits cannot be read.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    """
+    """A digit file cannot be read."""
 
 
 class MarginalsError(_FileError, ValueError):
-    """A file of published marginals cannot be read.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    """
+    """A file of published marginals cannot be read."""
 
 
 class OutputError(_FileError, OSError):
-    """A file could not be written; nothing was left behind.
-
-    Attributes
-    ----------
-    path : Path
-        Where it should have gone.
-    """
+    """A file could not be written; nothing was left behind."""
 
 
 class ImageError(PxdbgError, ValueError):
@@ -187,13 +139,7 @@ class ImageError(PxdbgError, ValueError):
 
 
 class ProviderError(PxdbgError, RuntimeError):
-    """An execution provider was asked for that cannot run here.
-
-    Attributes
-    ----------
-    provider : str
-        What was asked for.
-    """
+    """The execution provider `provider`, named as requested, cannot run here."""
 
     def __init__(self, provider: str, message: str) -> None:
         super().__init__(message)
@@ -201,11 +147,11 @@ class ProviderError(PxdbgError, RuntimeError):
 
 
 class InferenceError(PxdbgError, RuntimeError):
-    """ONNX Runtime could not make a session of a graph, or failed while it ran one."""
+    """ONNX Runtime could not create a session for a graph, or failed while it ran one."""
 
 
 class KnownAnswerError(PxdbgError, RuntimeError):
-    """The installed ONNX Runtime computes the known images of a graph wrongly on this machine.
+    """The installed ONNX Runtime computes wrong outputs for the known images of a graph on this machine.
 
     Attributes
     ----------
@@ -225,12 +171,12 @@ class KnownAnswerError(PxdbgError, RuntimeError):
 
 
 class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because MemoryError has a constructor of its own
-    """There is less memory, or room for it in the address space, than the call needs.
+    """The call needs more memory or address space than is available.
 
     Attributes
     ----------
     needed_bytes : int or None
-        What it needs beside what this process holds already; None if it is not known.
+        Beside what this process holds already; None if it is unknown.
     """
 
     def __init__(self, needed_bytes: int | None, message: str) -> None:
@@ -239,15 +185,7 @@ class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because Memor
 
 
 class ThreadLimitError(PxdbgError, RuntimeError):
-    """The system starts fewer threads than were asked for.
-
-    Attributes
-    ----------
-    asked : int
-        Threads that were to be started.
-    started : int
-        Threads that could be.
-    """
+    """The system started only `started` of the `asked` threads."""
 
     def __init__(self, asked: int, started: int, message: str) -> None:
         super().__init__(message)
@@ -256,15 +194,7 @@ class ThreadLimitError(PxdbgError, RuntimeError):
 
 
 class MissingPackageError(PxdbgError, ImportError):
-    """A package that this call needs is not installed.
-
-    Attributes
-    ----------
-    package : str
-        Its import name.
-    extra : str
-        The extra of pxdbg-runtime that brings it.
-    """
+    """The package with the import name `package` is not installed; `extra` of pxdbg-runtime installs it."""
 
     def __init__(self, package: str, extra: str, message: str) -> None:
         super().__init__(message)
@@ -273,17 +203,11 @@ class MissingPackageError(PxdbgError, ImportError):
 
 
 class BrokenPackageError(MissingPackageError):
-    """A package that this call needs is installed, but it does not import or is too old."""
+    """A package that this call needs is installed, but does not import or is too old."""
 
 
 class MissingReleaseError(PxdbgError, ImportError):
-    """A Python module that comes with a release of basf2 is not there.
-
-    Attributes
-    ----------
-    module : str
-        Its name.
-    """
+    """The Python module `module`, which comes with a release of basf2, is missing."""
 
     def __init__(self, module: str, message: str) -> None:
         super().__init__(message)
@@ -291,4 +215,9 @@ class MissingReleaseError(PxdbgError, ImportError):
 
 
 class ModuleStateError(PxdbgError, RuntimeError):
-    """The basf2 module was asked for something out of order."""
+    """A method of the basf2 module was called in the wrong state."""
+
+
+def one_line(error: BaseException) -> str:
+    """Write the message of an exception on one line; the name of its class if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__

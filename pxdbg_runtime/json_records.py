@@ -1,22 +1,41 @@
-"""JSON texts become msgspec structs, and an error names the field, what was expected and what came."""
+"""Decode JSON into msgspec structs; an error names the field, what was expected and what came."""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from typing import Annotated, Final, TypeVar
 
 import msgspec
-from msgspec import inspect
 
 from pxdbg_runtime.errors import JsonFieldError
 
-__all__ = ["Record", "Sha256", "convert_record", "decode_record", "parse_json"]
+__all__ = [
+    "FiniteNumber",
+    "Fraction",
+    "NonNegativeNumber",
+    "PositiveInteger",
+    "Record",
+    "Sha256",
+    "Text",
+    "convert_record",
+    "decode_record",
+    "parse_json",
+]
 
 T = TypeVar("T")
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-"""64 hexadecimal digits."""
+_LARGEST: Final = sys.float_info.max
+_SHA256_PATTERN: Final = r"\A[0-9a-f]{64}\Z"
+_TEXT_PATTERN: Final = r"\A[^\ud800-\udfff]+\Z"
+"""JSON can spell half a surrogate pair, which is not a character."""
+Sha256 = Annotated[str, msgspec.Meta(pattern=_SHA256_PATTERN)]
+Text = Annotated[str, msgspec.Meta(pattern=_TEXT_PATTERN)]
+PositiveInteger = Annotated[int, msgspec.Meta(ge=1)]
+FiniteNumber = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+NonNegativeNumber = Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _LOCATION: Final = re.compile(r" - at `\$(.*)`$", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 _MISSING: Final = re.compile(r"^Object missing required field `(.*)`$")
@@ -28,11 +47,22 @@ _TYPE_NAMES: Final = {
     "str": "text",
     "bool": "true or false",
     "array": "a list",
+    "object": "an object",
+}
+_PHRASES: Final = {
+    f"`str` matching regex {_SHA256_PATTERN!r}": "a SHA-256 of 64 hexadecimal digits",
+    f"`str` matching regex {_TEXT_PATTERN!r}": "text that is not empty",
+    f" <= {_LARGEST!r}": "",
+    f" >= {-_LARGEST!r}": "",
+    "Number out of range": "`float`",
 }
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the descriptions that are stored as JSON: frozen, made by keyword, and without room for unknown fields."""
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the descriptions that are stored as JSON: frozen, without unknown fields.
+
+    Derived classes set ``frozen=True, kw_only=True`` again: msgspec does not inherit the latter, type checkers neither.
+    """
 
 
 def decode_record(text: str, kind: type[T]) -> T:
@@ -51,7 +81,7 @@ def convert_record(value: object, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), value, kind) from error.__cause__
+        raise _explain(error, value, kind) from error.__cause__
 
 
 def parse_json(text: str) -> object:
@@ -80,17 +110,22 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(message)
 
 
-def _explain(message: str, value: object, kind: type) -> JsonFieldError:
+def _explain(error: msgspec.ValidationError, value: object, kind: type) -> JsonFieldError:
     """Turn msgspec's message, which ends with a path, into a sentence that shows the value found there."""
+    message = str(error)
     location = _LOCATION.search(message)
     reason, path = (message[: location.start()], location[1]) if location else (message, "")
     field = path.lstrip(".")
+    if isinstance(
+        error.__cause__, JsonFieldError
+    ):  # raised by a __post_init__; its message begins with the field's name
+        return JsonFieldError(f"{field}.{error.__cause__.field}".lstrip("."), f"{field}.{reason}".lstrip("."))
     for pattern, sentence in ((_MISSING, "is missing"), (_UNKNOWN, "is unknown")):
         found = pattern.match(reason)
         if found:
             name = f"{field}.{found[1]}".lstrip(".")
             return JsonFieldError(name, f"the field {name} {sentence}.")
-    if reason.startswith(("Expected", "Invalid enum value")):
+    if reason.startswith(("Expected", "Invalid enum value", "Number out of range")):
         expected = _describe_choices(path, kind) or _describe_type(reason)
         return JsonFieldError(field, f"{field or 'it'} must be {expected}, but is {_show(_follow(path, value))}.")
     return JsonFieldError(field, reason)
@@ -99,6 +134,8 @@ def _explain(message: str, value: object, kind: type) -> JsonFieldError:
 def _describe_type(reason: str) -> str:
     """Write msgspec's "Expected `int | null` >= 1, got ..." in words."""
     expected = reason.removeprefix("Expected ").partition(", got")[0]
+    for phrase, words in _PHRASES.items():
+        expected = expected.replace(phrase, words)
     return re.sub(
         r"`([^`]*)`", lambda names: " or ".join(_TYPE_NAMES.get(name, name) for name in names[1].split(" | ")), expected
     )
@@ -115,6 +152,8 @@ def _follow(path: str, value: object) -> object:
 
 def _describe_choices(path: str, kind: type) -> str | None:
     """List what a field of a few texts may be; None for any other field."""
+    from msgspec import inspect
+
     found: inspect.Type = inspect.type_info(kind)
     for name, _ in _STEP.findall(path):
         options = found.types if isinstance(found, inspect.UnionType) else (found,)
@@ -125,9 +164,13 @@ def _describe_choices(path: str, kind: type) -> str | None:
             found = found.item_type
     options = found.types if isinstance(found, inspect.UnionType) else (found,)
     values = [value for each in options if isinstance(each, inspect.LiteralType) for value in each.values]
-    return f"one of {', '.join(map(str, values))}" if values else None
+    listed = ", ".join(map(str, values))
+    return f"one of {listed}" if len(values) > 1 else listed or None
 
 
 def _show(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "a value that is nested too deeply"
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"

@@ -1,30 +1,30 @@
-"""Packages that not every user has: one importer, whose message is the command that installs them."""
+"""Import optional packages; the message for a missing one is the command that installs it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, PxdbgError
+from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, PxdbgError, one_line
 from pxdbg_runtime.limits.address_space import import_within_limits
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["IMPORT_FAILURES", "describe_failure", "is_missing", "require"]
+__all__ = ["IMPORT_FAILURES", "describe_import_failure", "is_missing", "require"]
 
 IMPORT_FAILURES: Final = (
     ImportError,  # a library or another package is missing, a symbol is not found, a wheel is another platform's
     OSError,  # a library cannot be loaded or read
-    AttributeError,  # half of the package is missing, or another package has not what it expects
+    AttributeError,  # a part of the package is missing, or another package is not the version that it expects
     RuntimeError,
     SystemError,
     TypeError,
     ValueError,  # these four: compiled for another NumPy
     SyntaxError,  # written for another Python
 )
-"""What a broken installation raises when it is imported."""
+"""Errors that the import of a broken installation raises."""
 _PARTS: Final = {"pyarrow": "pyarrow.parquet", "matplotlib": "matplotlib.figure"}
-"""What is used of a package that imports without its parts: they are tried with it."""
+"""Submodules that are needed of packages that import without them."""
 _SHOWN_LENGTH: Final = 300
 
 
@@ -36,9 +36,9 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     module : str
         Import name, dotted if need be.
     extra : str
-        Extra of pxdbg-runtime that brings it.
+        Extra of pxdbg-runtime that installs it.
     purpose : str
-        What needs it, the subject of the message.
+        What needs it; subject of the message.
 
     Raises
     ------
@@ -59,18 +59,18 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
             message = f"{purpose} needs {package}, which is not installed: pip install 'pxdbg-runtime[{extra}]'."
             raise MissingPackageError(package, extra, message) from None
         message = (
-            f"{purpose} needs {package}, which is installed but does not import ({describe_failure(error)}): install it "
+            f"{purpose} needs {package}, which is installed but does not import ({describe_import_failure(error)}): install it "
             f"again: pip install --upgrade --force-reinstall {package}."
         )
         raise BrokenPackageError(package, extra, message) from error
 
 
 def is_missing(package: str, error: Exception) -> bool:
-    """Say whether an import failed because the whole package is not there."""
+    """Whether an import failed because the whole package is missing."""
     return isinstance(error, ModuleNotFoundError) and error.name == package
 
 
-def describe_failure(error: Exception) -> str:
-    """Write why an import failed in a line; NumPy and dynamic loaders write pages."""
-    text = " ".join(str(error).split()) or type(error).__name__
+def describe_import_failure(error: Exception) -> str:
+    """Describe in one short line why an import failed; the messages of NumPy and dynamic loaders have many lines."""
+    text = one_line(error)
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"

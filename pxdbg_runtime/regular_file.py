@@ -1,4 +1,4 @@
-"""Opening files that must have content of their own: to open a named pipe waits for ever, and a device has no end."""
+"""Open regular files only: opening a named pipe may wait for ever, and a device may have no end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["open_regular"]
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file to read its bytes; never waits.
+    """Open a regular file to read its bytes, without waiting.
 
-    What is checked is the open file, not the path, which another process may replace at any time.
+    The check is on the open file and not on the path, which another process may replace at any time.
 
     Parameters
     ----------
@@ -25,33 +25,33 @@ def open_regular(path: Path) -> BinaryIO:
     Returns
     -------
     BinaryIO
-        At its beginning; the caller closes it.
+        The caller closes it.
 
     Raises
     ------
     OSError
-        If it is not a regular file, or cannot be opened; its `strerror` says what it is, or why.
+        If it is not a regular file or cannot be opened; its `strerror` gives the reason.
     """
     try:
-        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  # Path.open has no opener, and the caller closes it
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  # Path.open has no opener, and the caller closes it
     except PermissionError:
         if path.is_dir():  # Windows refuses to open a folder with this error
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
         raise
     except OSError as error:
         if error.errno in {errno.ENXIO, errno.EOPNOTSUPP}:  # a socket on Linux and on macOS, or an idle device
-            raise _not_regular() from None
+            raise _describe_irregular_file() from None
         raise
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise _not_regular()
+        raise _describe_irregular_file()
     return file
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file without waiting for the other end of a pipe; regular files ignore the flag, and Windows lacks it."""
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file without waiting for the other end of a pipe: regular files ignore the flag; Windows lacks it."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _not_regular() -> OSError:
+def _describe_irregular_file() -> OSError:
     return OSError(errno.EINVAL, "it is a pipe, a device or a socket, expected a regular file")

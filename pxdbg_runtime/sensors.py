@@ -7,9 +7,11 @@ ascending; a VxdID packs them in sixteen bits.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 __all__ = [
     "LADDERS_OF_LAYER",
+    "MAX_CHARGE_ADU",
     "N_SENSORS",
     "N_U_CELLS",
     "N_V_CELLS",
@@ -17,28 +19,33 @@ __all__ = [
     "SENSORS",
     "SENSORS_PER_LADDER",
     "Sensor",
+    "pack_vxd_id",
     "sensor_of",
-    "vxd_id",
 ]
 
-N_U_CELLS = 250
+N_U_CELLS: Final = 250
 """Pixels of a sensor along u (r-phi)."""
-N_V_CELLS = 768
+N_V_CELLS: Final = 768
 """Pixels of a sensor along v (z)."""
-PIXELS_PER_SENSOR = N_U_CELLS * N_V_CELLS
-LADDERS_OF_LAYER = {1: 8, 2: 12}
-SENSORS_PER_LADDER = 2
+MAX_CHARGE_ADU: Final = 255
+"""Largest charge of a pixel: the read-out has eight bits."""
+PIXELS_PER_SENSOR: Final = N_U_CELLS * N_V_CELLS
+LADDERS_OF_LAYER: Final = {1: 8, 2: 12}
+SENSORS_PER_LADDER: Final = 2
+_LAYER_SHIFT: Final = 13
+_LADDER_SHIFT: Final = 8
+_SENSOR_SHIFT: Final = 5
 
 
-def vxd_id(layer: int, ladder: int, sensor: int) -> int:
-    """Pack a sensor's place in the sixteen bits of a basf2 VxdID (segment 0).
+def pack_vxd_id(layer: int, ladder: int, sensor: int) -> int:
+    """Pack layer, ladder and sensor into the sixteen bits of a basf2 VxdID (segment 0).
 
     Examples
     --------
-    >>> vxd_id(1, 1, 1)
+    >>> pack_vxd_id(1, 1, 1)
     8480
     """
-    return layer << 13 | ladder << 8 | sensor << 5
+    return layer << _LAYER_SHIFT | ladder << _LADDER_SHIFT | sensor << _SENSOR_SHIFT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,9 +55,9 @@ class Sensor:
     Attributes
     ----------
     index : int
-        Place along the event axis, 0 to 39.
+        Index along the event axis, 0 to 39.
     layer, ladder, sensor : int
-        Place in the detector, counted from 1.
+        Numbers in the detector, from 1.
     """
 
     index: int
@@ -61,14 +68,14 @@ class Sensor:
     @property
     def vxd_id(self) -> int:
         """The sixteen-bit VxdID, segment 0."""
-        return vxd_id(self.layer, self.ladder, self.sensor)
+        return pack_vxd_id(self.layer, self.ladder, self.sensor)
 
     def __str__(self) -> str:
         return f"{self.layer}.{self.ladder}.{self.sensor}"
 
 
-def _all_sensors() -> tuple[Sensor, ...]:
-    places = [
+def _build_sensors() -> tuple[Sensor, ...]:
+    numbers = [
         (layer, ladder, sensor)
         for layer, n_ladders in LADDERS_OF_LAYER.items()
         for ladder in range(1, n_ladders + 1)
@@ -76,13 +83,13 @@ def _all_sensors() -> tuple[Sensor, ...]:
     ]
     return tuple(
         Sensor(index=index, layer=layer, ladder=ladder, sensor=sensor)
-        for index, (layer, ladder, sensor) in enumerate(places)
+        for index, (layer, ladder, sensor) in enumerate(numbers)
     )
 
 
-SENSORS: tuple[Sensor, ...] = _all_sensors()
+SENSORS: Final[tuple[Sensor, ...]] = _build_sensors()
 """All sensors, ordered by index."""
-N_SENSORS = len(SENSORS)
+N_SENSORS: Final = len(SENSORS)
 
 _BY_VXD_ID = {sensor.vxd_id: sensor for sensor in SENSORS}
 
@@ -105,6 +112,6 @@ def sensor_of(vxd_id: int) -> Sensor:
     except KeyError:
         message = (
             f"No PXD sensor has the VxdID {vxd_id}: expected one of the {N_SENSORS} in "
-            "pxdbg_runtime.SENSORS, from 8480 (1.1.1) to 19520 (2.12.2)."
+            f"pxdbg_runtime.SENSORS, from {SENSORS[0].vxd_id} ({SENSORS[0]}) to {SENSORS[-1].vxd_id} ({SENSORS[-1]})."
         )
         raise ValueError(message) from None

@@ -122,7 +122,7 @@ print(os.environ["OPENBLAS_NUM_THREADS"], os.environ.get("ARROW_DEFAULT_MEMORY_P
 
 def test_the_message_tells_what_is_needed_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address_space, "read_address_space_limit", lambda: 10**9)
-    monkeypatch.setattr(address_space, "_in_use_bytes", lambda: 2 * 10**8)
+    monkeypatch.setattr(address_space, "_read_bytes_in_use", lambda: 2 * 10**8)
     message = (
         r"^A test needs about 1,152,921,504,607 MB of address space more than the 200 MB in use, 1,152,921,504,807 MB in "
         r"all, but the limit is 1,000 MB: raise it with ulimit -v 1152921504806847 or more, or lift it with "

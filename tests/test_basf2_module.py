@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 
 from export.families import FAMILIES
 from export.pipeline import export_checkpoint
@@ -50,7 +51,7 @@ class FlatResNet(FlatNet):
 @pytest.fixture(scope="module")
 def resnet_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a tiny graph that calls itself a ResNet."""
-    card = dataclasses.replace(LATENT_CARD, family="resnet")
+    card = structs.replace(LATENT_CARD, family="resnet")
     return written(tmp_path_factory.mktemp("graph") / "tiny.onnx", latent_model(), card)
 
 
@@ -296,7 +297,7 @@ def test_another_payload_in_another_run_is_used_from_there_on(
 ) -> None:
     first, second = tmp_path / "first.root", tmp_path / "second.root"
     first.write_bytes(resnet_graph.path.read_bytes())
-    written(second, latent_model(), dataclasses.replace(LATENT_CARD, family="resnet", min_charge=4))
+    written(second, latent_model(), structs.replace(LATENT_CARD, family="resnet", min_charge=4))
     name = "PXDBackgroundGenerator_resnet_onnx"
     double.conditions.payloads["PXDBackgroundGenerator", name] = str(first)
     found: list[Digits] = []

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from pxdbg_runtime.basf2 import Specs
 from pxdbg_runtime.basf2.numbering import event_number, seed_of
+from pxdbg_runtime.checks import check_event, check_seed
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
-from pxdbg_runtime.inference.latents import check_event, check_seed
 from tests.checkpoints import light_state, save, save_safetensors
 
 if TYPE_CHECKING:

@@ -151,7 +151,7 @@ def test_a_consumer_that_stops_ends_the_batch_that_is_computed_ahead(endless_gra
     with pytest.raises(ValueError, match="the consumer's own"):
         _fail_in_use(session)
     assert time.monotonic() - start < LONG_S
-    assert session.images(range(1), draws_of(1)).shape == (1, 250, 768)
+    assert session.compute_images(range(1), draws_of(1)).shape == (1, 250, 768)
 
 
 def _fail_in_use(session: ImageSession) -> None:
@@ -163,10 +163,10 @@ def _fail_in_use(session: ImageSession) -> None:
 
 def test_a_run_that_is_terminated_is_an_error_of_whoever_waits_for_it(endless_graph: GraphFile) -> None:
     session = ImageSession(endless_graph, provider="cpu")
-    run = session.new_run()
+    run = session.create_run_options()
     run.terminate = True
     with pytest.raises(InferenceError, match="terminate flag"):
-        session.images(range(1, 2), draws_of(1), run=run)
+        session.compute_images(range(1, 2), draws_of(1), run=run)
 
 
 def test_a_signal_ends_a_graph_that_never_ends(endless_graph: GraphFile) -> None:

@@ -84,12 +84,12 @@ def test_kernels_are_measured_printed_and_written(tmp_path: Path) -> None:
     assert content["command"] == "kernels"
     assert any("random demonstration weights" in remark for remark in content["remarks"])
     by_what = {each["labels"]["what"]: each for each in content["measurements"] if each["unit"] == "s"}
-    assert {"a plain read (np.max)", "a copy (np.copyto)", "Digitiser.digits", "NumPy", "PyTorch's chain"} <= set(
+    assert {"a plain read (np.max)", "a copy (np.copyto)", "Digitiser.find_digits", "NumPy", "PyTorch's chain"} <= set(
         by_what
     )
     assert all(len(each["samples"]) == 2 and min(each["samples"]) > 0 for each in by_what.values())
     assert (tmp_path / "kernels.png").read_bytes().startswith(b"\x89PNG")
-    assert "Digitiser.digits" in result.stdout
+    assert "Digitiser.find_digits" in result.stdout
     assert "resnet, NumPy, round 2 of 2" in words(result.stderr)
 
 

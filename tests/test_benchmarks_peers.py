@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Final
 
 import pytest
 import torch
+from msgspec import structs
 
 from benchmarks import fresh_work, passes, peers
 from benchmarks.graphs import Workspace
@@ -48,7 +48,7 @@ def flat_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """Put a model that takes no time, and its graph, in the place of every model."""
     monkeypatch.setitem(FAMILIES, "resnet", FlatNet)
     path = flat_checkpoint(tmp_path)
-    card = dataclasses.replace(
+    card = structs.replace(
         LATENT_CARD,
         latent_size=96,
         draws=(Draw(name=INPUT_NAME, shape=(40, 96)),),

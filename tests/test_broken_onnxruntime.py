@@ -1,4 +1,4 @@
-"""Installations of ONNX Runtime that are of no use: one sentence, with the command that installs it anew."""
+"""Installations of ONNX Runtime that do not work: one sentence with the command that installs it again."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ finder.folder = sys.argv.pop(1)
 app()
 """
 )
-ANEW: Final = "Install it anew: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'pxdbg-runtime[cpu]'."
+AGAIN: Final = "Install it again: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'pxdbg-runtime[cpu]'."
 WHOLE: Final = "\n".join(f"{name} = object()" for name in ("InferenceSession", "RunOptions", "SessionOptions"))
 
 
@@ -123,9 +123,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", FAKES)
 def test_an_installation_that_is_broken_is_to_be_made_anew(name: str, answers: dict[str, str]) -> None:
-    assert answers[name].startswith("ONNX Runtime is installed, but of no use: ")
+    assert answers[name].startswith("ONNX Runtime is installed, but does not work: ")
     assert re.search(FAKES[name][1], answers[name])
-    assert answers[name].endswith(f" Found onnxruntime {onnxruntime.__version__}. {ANEW}")
+    assert answers[name].endswith(f" Found onnxruntime {onnxruntime.__version__}. {AGAIN}")
 
 
 @pytest.mark.parametrize("version", ["1.17.0", "1.20.1"])
@@ -147,8 +147,8 @@ def test_the_command_that_diagnoses_it_says_so(name: str, tmp_path: Path) -> Non
     environment = os.environ | {"COLUMNS": "80"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("Error: ONNX Runtime is installed, but of no use: ")
-    assert done.stderr.endswith(f"{ANEW}\n")
+    assert done.stderr.startswith("Error: ONNX Runtime is installed, but does not work: ")
+    assert done.stderr.endswith(f"{AGAIN}\n")
     assert done.stderr.count("\n") == 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 import pxdbg_runtime
 from pxdbg_runtime.errors import (
@@ -133,7 +133,7 @@ def add_graph(
     folder: Path, precision: Precision, target: Target, fidelity: Fidelity | None = FAITHFUL, weight_bits: int = 7
 ) -> str:
     """Put another graph of the same model in the folder and in its manifest; return the file's name."""
-    card = dataclasses.replace(
+    card = structs.replace(
         LATENT_CARD,
         precision=precision,
         target=target,
@@ -142,9 +142,9 @@ def add_graph(
     )
     path = folder / f"tiny-{precision}-{target}.onnx"
     written(path, latent_model(), card)
-    line = dataclasses.replace(line_of(path), precision=precision, target=target)
+    line = structs.replace(line_of(path), precision=precision, target=target)
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
-    manifest["graphs"].append(dataclasses.asdict(line))
+    manifest["graphs"].append(structs.asdict(line))
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     read_manifest.cache_clear()
     return path.name
@@ -213,9 +213,9 @@ def test_a_precision_that_a_file_has_not_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "what"),
     [
-        ("unknown", "not a shipped model"),
-        ("Tiny", "not a shipped model"),
-        ("", "not a shipped model"),
+        ("unknown", "not a built-in model"),
+        ("Tiny", "not a built-in model"),
+        ("", "not a built-in model"),
         ("gone.onnx", "not a file that exists"),
         ("gone/tiny", "not a file that exists"),
         ("tiny/", "not a file that exists"),
@@ -226,7 +226,7 @@ def test_a_precision_that_a_file_has_not_is_refused(folder: Path) -> None:
 )
 def test_a_model_that_is_not_there_is_told_what_is(folder: Path, model: str, what: str) -> None:
     assert folder.is_dir()
-    with pytest.raises(ModelNotFoundError, match=rf" is {what}: expected tiny, or the path of a graph made") as caught:
+    with pytest.raises(ModelNotFoundError, match=rf" is {what}: expected tiny, or the path of a graph from") as caught:
         find_graph(model, None)
     assert caught.value.available == ("tiny",)
     assert caught.value.model.rstrip("/") == model.rstrip("/")
@@ -280,13 +280,13 @@ def test_a_foreign_file_that_the_manifest_lists(folder: Path) -> None:
     ("content", "message"),
     [
         ("", "it is not JSON"),
-        ("[]", r"it must be a JSON object, but is \[\]"),
-        ("{}", "it lacks the field schema"),
-        ('{"schema": 1}', "it lacks the field graphs"),
-        ('{"schema": 1, "graphs": []}', "graphs must be a list of one object or more"),
+        ("[]", r"it must be an object, but is \[\]"),
+        ("{}", "the field schema is missing"),
+        ('{"schema": 1}', "the field graphs is missing"),
+        ('{"schema": 1, "graphs": []}', "graphs must be a list of length >= 1"),
         ('{"schema": 1, "graphs": {}}', "graphs must be a list, but is"),
-        ('{"schema": "1", "graphs": [{}]}', "schema must be an integer, but is '1'"),
-        ('{"schema": 1, "graphs": [{}]}', r"it lacks the field graphs\[0\]\.name"),
+        ('{"schema": "1", "graphs": [{}]}', 'schema must be an integer, but is "1"'),
+        ('{"schema": 1, "graphs": [{}]}', r"the field graphs\[0\]\.name is missing"),
         (b"\xff\xfe{", "'utf-8' codec can't decode"),
     ],
 )
@@ -312,7 +312,7 @@ def test_a_manifest_without_a_field(folder: Path, field: str) -> None:
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     del manifest["graphs"][0][field]
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(ManifestError, match=rf"it lacks the field graphs\[0\]\.{field}\."):
+    with pytest.raises(ManifestError, match=rf"the field graphs\[0\]\.{field} is missing\."):
         read_manifest()
 
 
@@ -330,7 +330,9 @@ def test_a_manifest_of_another_schema(folder: Path, graphs: str) -> None:
     if graphs == "in another layout":
         manifest["graphs"] = {"tiny": FILE}
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(ManifestError, match=r"manifest\.json has schema 2: expected 1\."):
+    with pytest.raises(
+        ManifestError, match=r"manifest\.json cannot be read \(schema must be an integer <= 1, but is 2\.\)"
+    ):
         find_graph("tiny", None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Final
 
@@ -10,19 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pxdbg_runtime.errors import CardError
-from pxdbg_runtime.model import card as card_module
 from pxdbg_runtime.model.card import N_THRESHOLDS, SCHEMA, Draw, Fidelity, GraphInput, ModelCard, Precision
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, THRESHOLDS
 
 LATENT_INPUT: Final = LATENT_CARD.inputs[0]
 SENSOR_INPUT: Final = GraphInput(name="number", role="sensor", draw=None)
 FIDELITY: Final = Fidelity(images=800, charge_w1_adu=0.125, occupancy_ratio=0.9921875, identical_digits=0.75)
-INT8_CARD: Final = dataclasses.replace(
+INT8_CARD: Final = structs.replace(
     LATENT_CARD, name="tiny-int8", precision="int8", weight_bits=7, passes=(), fidelity=FIDELITY
 )
-CUDA_CARD: Final = dataclasses.replace(
+CUDA_CARD: Final = structs.replace(
     LATENT_CARD, name="tiny-cuda", precision="float16", target="cuda", output_kind="charges", fidelity=FIDELITY
 )
 
@@ -38,8 +37,8 @@ def test_json_round_trip(card: ModelCard) -> None:
 
 def test_json_holds_the_schema_and_every_field() -> None:
     values = json.loads(EVENT_WIDE_CARD.to_json())
-    assert list(values) == ["schema", *(field.name for field in dataclasses.fields(ModelCard))]
-    assert values["schema"] == SCHEMA == 2
+    assert list(values) == list(ModelCard.__struct_fields__)
+    assert values["schema"] == SCHEMA == 3
     assert values["draws"] == [{"name": "latent", "shape": [40, 2]}, {"name": "mood", "shape": [40, 3]}]
     assert values["inputs"][0] == {"name": "number", "role": "sensor", "draw": None}
     assert values["cut"] == -0.26
@@ -64,13 +63,13 @@ def test_fields_may_stand_in_any_order() -> None:
 
 
 def test_text_beyond_ascii_survives() -> None:
-    card = dataclasses.replace(LATENT_CARD, provenance='Prüfung π \N{SNOWMAN} \x00 \\ "quoted"')
+    card = structs.replace(LATENT_CARD, provenance='Prüfung π \N{SNOWMAN} \x00 \\ "quoted"')
     assert ModelCard.from_json(card.to_json()) == card
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_card_with_a_number_that_json_lacks_is_not_written(number: float) -> None:
-    card = dataclasses.replace(LATENT_CARD, parity=dataclasses.replace(LATENT_CARD.parity, max_abs_difference=number))
+    card = structs.replace(LATENT_CARD, parity=structs.replace(LATENT_CARD.parity, max_abs_difference=number))
     with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
         card.to_json()
 
@@ -82,9 +81,9 @@ def test_a_card_with_a_number_that_json_lacks_is_not_written(number: float) -> N
         ("{", "it is not JSON"),
         ("[" * 100_000, "it is not JSON"),
         ('{"schema": ' + "1" * 5000 + "}", "it is not JSON"),
-        ("null", "it must be a JSON object, but is None"),
-        ("[1, 2]", r"it must be a JSON object, but is \[1, 2\]"),
-        ('"card"', "it must be a JSON object, but is 'card'"),
+        ("null", "it must be an object, but is null"),
+        ("[1, 2]", r"it must be an object, but is \[1, 2\]"),
+        ('"card"', 'it must be an object, but is "card"'),
     ],
     ids=["empty", "half", "nested", "digits", "null", "list", "text"],
 )
@@ -94,28 +93,25 @@ def test_what_is_no_json_object_is_refused(text: str, message: str) -> None:
     assert caught.value.field == ""
 
 
-def test_a_newer_schema_is_named_before_any_of_its_fields() -> None:
-    with pytest.raises(CardError, match=r"schema 3, but this release .* reads schema 2: upgrade pxdbg-runtime\.") as c:
-        ModelCard.from_json('{"schema": 3, "weights": "elsewhere"}')
-    assert c.value.field == "schema"
-
-
-def test_an_older_schema_asks_for_a_new_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    older = LATENT_CARD.to_json()
-    monkeypatch.setattr(card_module, "SCHEMA", 3)
-    with pytest.raises(CardError, match=r"schema 2, but .* reads schema 3: export the checkpoint again\.") as caught:
-        ModelCard.from_json(older)
+@pytest.mark.parametrize(
+    ("schema", "action"),
+    [(1, "export the checkpoint again"), (2, "export the checkpoint again"), (4, "upgrade pxdbg-runtime")],
+)
+def test_another_schema_is_refused_before_any_other_field(schema: int, action: str) -> None:
+    message = rf"schema {schema}, but this release .* reads schema 3: {action}\.$"
+    with pytest.raises(CardError, match=message) as caught:
+        ModelCard.from_json(f'{{"schema": {schema}, "weights": "elsewhere"}}')
     assert caught.value.field == "schema"
 
 
 def test_charge_table_without_a_cut_is_the_thresholds() -> None:
-    table = LATENT_CARD.charge_table()
+    table = LATENT_CARD.compute_charge_table()
     assert table.dtype == np.float32
     assert table.tolist() == list(THRESHOLDS)
 
 
 def test_charge_table_with_a_cut_holds_nothing_at_or_below_it() -> None:
-    table = EVENT_WIDE_CARD.charge_table()
+    table = EVENT_WIDE_CARD.compute_charge_table()
     cut = np.float32(-0.26)
     assert table.dtype == np.float32
     assert table.shape == (N_THRESHOLDS,)
@@ -127,17 +123,17 @@ def test_charge_table_with_a_cut_holds_nothing_at_or_below_it() -> None:
 
 @given(cut=st.floats(-1, 1))
 def test_charge_table_ascends_and_lies_above_any_cut(cut: float) -> None:
-    table = dataclasses.replace(LATENT_CARD, cut=cut).charge_table()
+    table = structs.replace(LATENT_CARD, cut=cut).compute_charge_table()
     assert np.all(table > np.float32(cut))
     assert np.all(np.diff(table) >= 0)
-    assert np.array_equal(table, np.maximum(table, LATENT_CARD.charge_table()))
+    assert np.array_equal(table, np.maximum(table, LATENT_CARD.compute_charge_table()))
 
 
 @pytest.mark.parametrize("n_thresholds", [0, 1, 254, 256])
 def test_thresholds_must_be_255(n_thresholds: int) -> None:
     thresholds = tuple(np.linspace(-0.5, 0.5, n_thresholds).astype(np.float32).tolist())
     with pytest.raises(CardError, match=f"thresholds must be 255 numbers, but are {n_thresholds}") as caught:
-        dataclasses.replace(LATENT_CARD, thresholds=thresholds)
+        structs.replace(LATENT_CARD, thresholds=thresholds)
     assert caught.value.field == "thresholds"
 
 
@@ -145,13 +141,13 @@ def test_thresholds_must_be_255(n_thresholds: int) -> None:
 @pytest.mark.parametrize("offset", [1e-12, -1e-12])
 def test_thresholds_must_be_float32_values(place: int, offset: float) -> None:
     with pytest.raises(CardError, match="thresholds must be float32 values, but rounding") as caught:
-        dataclasses.replace(LATENT_CARD, thresholds=with_threshold(place, THRESHOLDS[place] + offset))
+        structs.replace(LATENT_CARD, thresholds=with_threshold(place, THRESHOLDS[place] + offset))
     assert caught.value.field == "thresholds"
 
 
 def test_thresholds_beyond_float32_are_refused() -> None:
     with pytest.raises(CardError, match="thresholds must be float32 values, but rounding"):
-        dataclasses.replace(LATENT_CARD, thresholds=with_threshold(254, 1e300))
+        structs.replace(LATENT_CARD, thresholds=with_threshold(254, 1e300))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +156,7 @@ def test_thresholds_beyond_float32_are_refused() -> None:
 )
 def test_thresholds_must_ascend_within_the_range_of_tanh(place: int, value: float) -> None:
     with pytest.raises(CardError, match=r"thresholds must ascend strictly within \(-1, 1\]") as caught:
-        dataclasses.replace(LATENT_CARD, thresholds=with_threshold(place, value))
+        structs.replace(LATENT_CARD, thresholds=with_threshold(place, value))
     assert caught.value.field == "thresholds"
 
 
@@ -175,7 +171,7 @@ def with_threshold(place: int, value: float) -> tuple[float, ...]:
 )
 def test_sensors_must_be_those_of_the_pxd_in_order(sensors: tuple[int, ...]) -> None:
     with pytest.raises(CardError, match=r"sensors must be the 40 VxdIDs of the PXD in the order of") as caught:
-        dataclasses.replace(LATENT_CARD, sensors=sensors)
+        structs.replace(LATENT_CARD, sensors=sensors)
     assert caught.value.field == "sensors"
 
 
@@ -190,37 +186,37 @@ def test_sensors_must_be_those_of_the_pxd_in_order(sensors: tuple[int, ...]) -> 
 )
 def test_inputs_must_name_the_draws_of_their_role(wrong: GraphInput, message: str) -> None:
     with pytest.raises(CardError, match=f"input '{wrong.name}' with role '{wrong.role}' {message}") as caught:
-        dataclasses.replace(LATENT_CARD, inputs=(LATENT_INPUT, wrong))
+        structs.replace(LATENT_CARD, inputs=(LATENT_INPUT, wrong))
     assert caught.value.field == "inputs"
 
 
 @pytest.mark.parametrize(
     "inputs",
-    [(), (SENSOR_INPUT,), (LATENT_INPUT, dataclasses.replace(LATENT_INPUT, name="z2"))],
+    [(), (SENSOR_INPUT,), (LATENT_INPUT, structs.replace(LATENT_INPUT, name="z2"))],
     ids=["none", "sensor alone", "two latents"],
 )
 def test_inputs_must_hold_one_latent(inputs: tuple[GraphInput, ...]) -> None:
     with pytest.raises(CardError, match="inputs must hold one latent, fed by a draw of 2 values a sensor") as caught:
-        dataclasses.replace(LATENT_CARD, inputs=inputs)
+        structs.replace(LATENT_CARD, inputs=inputs)
     assert caught.value.field == "inputs"
 
 
 def test_inputs_must_have_different_names() -> None:
-    twice = dataclasses.replace(SENSOR_INPUT, name=LATENT_INPUT.name)
+    twice = structs.replace(SENSOR_INPUT, name=LATENT_INPUT.name)
     with pytest.raises(CardError, match="inputs must have different names") as caught:
-        dataclasses.replace(LATENT_CARD, inputs=(LATENT_INPUT, twice))
+        structs.replace(LATENT_CARD, inputs=(LATENT_INPUT, twice))
     assert caught.value.field == "inputs"
 
 
 def test_the_latents_draw_must_have_as_many_values_as_the_card_says() -> None:
     with pytest.raises(CardError, match="inputs must hold one latent, fed by a draw of 96 values a sensor"):
-        dataclasses.replace(LATENT_CARD, latent_size=96)
+        structs.replace(LATENT_CARD, latent_size=96)
 
 
 def test_draws_must_have_different_names() -> None:
     twice = Draw(name="latent", shape=(40, 3))
     with pytest.raises(CardError, match="draws must have different names") as caught:
-        dataclasses.replace(LATENT_CARD, draws=(*LATENT_CARD.draws, twice))
+        structs.replace(LATENT_CARD, draws=(*LATENT_CARD.draws, twice))
     assert caught.value.field == "draws"
 
 
@@ -228,7 +224,7 @@ def test_draws_must_have_different_names() -> None:
 def test_weight_bits_are_those_of_int8_alone(precision: Precision, weight_bits: int | None) -> None:
     fidelity = None if precision == "float32" else FIDELITY
     with pytest.raises(CardError, match="weight_bits must be a number for int8 and null for any other prec") as caught:
-        dataclasses.replace(LATENT_CARD, precision=precision, weight_bits=weight_bits, fidelity=fidelity)
+        structs.replace(LATENT_CARD, precision=precision, weight_bits=weight_bits, fidelity=fidelity)
     assert caught.value.field == "weight_bits"
 
 
@@ -236,13 +232,13 @@ def test_weight_bits_are_those_of_int8_alone(precision: Precision, weight_bits: 
 def test_fidelity_is_measured_of_all_but_float32(precision: Precision, fidelity: Fidelity | None) -> None:
     weight_bits = 7 if precision == "int8" else None
     with pytest.raises(CardError, match="fidelity must be null for float32 and given for any other prec") as caught:
-        dataclasses.replace(LATENT_CARD, precision=precision, weight_bits=weight_bits, fidelity=fidelity)
+        structs.replace(LATENT_CARD, precision=precision, weight_bits=weight_bits, fidelity=fidelity)
     assert caught.value.field == "fidelity"
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_fidelity_that_json_lacks_is_not_written(number: float) -> None:
-    card = dataclasses.replace(INT8_CARD, fidelity=dataclasses.replace(FIDELITY, charge_w1_adu=number))
+    card = structs.replace(INT8_CARD, fidelity=structs.replace(FIDELITY, charge_w1_adu=number))
     with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
         card.to_json()
 
@@ -274,5 +270,5 @@ def test_bounds_are_on_the_spectrum_and_on_the_occupancy(
 
 
 def test_a_card_is_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'min_charge'"):
+    with pytest.raises(AttributeError, match="immutable type: 'ModelCard'"):
         LATENT_CARD.min_charge = 2  # type: ignore[misc]  # the point of the test

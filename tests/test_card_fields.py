@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from pxdbg_runtime.errors import CardError, JsonFieldError
-from pxdbg_runtime.json_fields import Fields, NumberRange
-from pxdbg_runtime.model.card import Draw, Fidelity, GraphInput, ModelCard, PackageVersion, Parity
+from pxdbg_runtime.errors import CardError
+from pxdbg_runtime.model.card import SCHEMA, Draw, Fidelity, GraphInput, ModelCard, PackageVersion, Parity
 from pxdbg_runtime.model.known_answers import KnownAnswers, KnownImage
 from tests.graphs import EVENT_WIDE_CARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pxdbg_runtime.json_records import Record
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Path = tuple[str | int, ...]
@@ -37,7 +39,7 @@ ANSWERS: Final = KnownAnswers(
         KnownAnswers.encode_image("charges", 39, np.array([12]), np.array([9])),
     ),
 )
-INT8_CARD: Final = dataclasses.replace(
+INT8_CARD: Final = structs.replace(
     EVENT_WIDE_CARD,
     precision="int8",
     weight_bits=7,
@@ -46,7 +48,7 @@ INT8_CARD: Final = dataclasses.replace(
     known_answers=ANSWERS,
 )
 CARD: Final[dict[str, Json]] = json.loads(INT8_CARD.to_json())
-NESTED: Final[dict[Path, type]] = {
+NESTED: Final[dict[Path, type[Record]]] = {
     (): ModelCard,
     ("parity",): Parity,
     ("fidelity",): Fidelity,
@@ -56,66 +58,67 @@ NESTED: Final[dict[Path, type]] = {
     ("known_answers",): KnownAnswers,
     ("known_answers", "images", 1): KnownImage,
 }
+CHOICE: Final = r"one of \w[\w -]+(, [\w -]+)+"
 NOT_TEXT: Final[list[Json]] = [None, 1, True, [], {}, ""]
 NOT_INTEGERS: Final[list[Json]] = [None, "1", True, 1.5, 1.0, [], {}]
-NOT_NUMBERS: Final[list[Json]] = [None, "1", True, [], {}, float("nan"), float("inf"), float("-inf"), 10**400]
+NOT_NUMBERS: Final[list[Json]] = [None, "1", True, [], {}, 10**400]
 NOT_OBJECTS: Final[list[Json]] = [None, 1, "x", []]
 NOT_OBJECT_LISTS: Final[list[Json]] = [None, 1, "x", {}, [], [1], [{}, None]]
 
 WRONG: Final[dict[Path, tuple[str, list[Json]]]] = {
-    ("schema",): ("an integer of 1 or more", [*NOT_INTEGERS, 0, -1]),
+    ("schema",): ("an integer", [*NOT_INTEGERS, 0, -1]),
     ("name",): ("text", NOT_TEXT),
     ("family",): ("text", NOT_TEXT),
-    ("nature",): ("one of checkpoint, stand-in, demonstration", [*NOT_TEXT, "Checkpoint", "real"]),
+    ("nature",): (CHOICE, [*NOT_TEXT, "Checkpoint", "real"]),
     ("provenance",): ("text", NOT_TEXT),
-    ("latent_size",): ("an integer of 1 or more", [*NOT_INTEGERS, 0, -3]),
-    ("draws",): ("a list", NOT_OBJECT_LISTS),
+    ("latent_size",): ("an integer", [*NOT_INTEGERS, 0, -3]),
+    ("draws",): ("a list|an object", NOT_OBJECT_LISTS),
     ("draws", 1, "name"): ("text", NOT_TEXT),
     ("draws", 0, "shape"): (
-        "",
+        "a list|an integer",
         [None, 1, "x", {}, [], [40], [39, 2], [40, 0], [40, 2, 1], [40, 2.0], [True, 2], [2, 40]],
     ),
-    ("inputs",): ("a list", NOT_OBJECT_LISTS),
+    ("inputs",): ("a list|an object", NOT_OBJECT_LISTS),
     ("inputs", 2, "name"): ("text", NOT_TEXT),
-    ("inputs", 1, "role"): ("one of latent, sensor, event_latent", [*NOT_TEXT, "noise"]),
+    ("inputs", 1, "role"): (CHOICE, [*NOT_TEXT, "noise"]),
     ("inputs", 1, "draw"): ("text", [1, True, [], {}, ""]),
     ("output",): ("text", NOT_TEXT),
-    ("output_kind",): ("one of values, charges", [*NOT_TEXT, "Values", "digits"]),
-    ("sensors",): ("a list", [None, 1, "x", {}, ["8480"], [8480.0], [True]]),
-    ("precision",): ("one of float32, float16, int8", [*NOT_TEXT, "float64", "auto"]),
-    ("target",): ("one of cpu, cuda", [*NOT_TEXT, "CPU", "rocm", "auto"]),
-    ("weight_bits",): ("an integer between 2 and 8", [*NOT_INTEGERS[1:], 0, 1, 9, -7]),
-    ("passes",): ("a list", [None, 1, "x", {}, [1], [None], ["x", 1], [["x"]], [""], ["half a character \ud800"]]),
-    ("opset",): ("an integer of 1 or more", [*NOT_INTEGERS, 0]),
-    ("thresholds",): ("a list", [None, 1, "x", {}, ["0"], [True], [float("nan")], [float("inf")], [10**400], [None]]),
-    ("cut",): ("a number between -1 and 1", [*NOT_NUMBERS[1:], -1.5, 2]),
-    ("min_charge",): ("an integer between 1 and 255", [*NOT_INTEGERS, 0, 256, -7]),
+    ("output_kind",): (CHOICE, [*NOT_TEXT, "Values", "digits"]),
+    ("sensors",): ("a list|an integer", [None, 1, "x", {}, ["8480"], [8480.0], [True]]),
+    ("precision",): (CHOICE, [*NOT_TEXT, "float64", "auto"]),
+    ("target",): (CHOICE, [*NOT_TEXT, "CPU", "rocm", "auto"]),
+    ("weight_bits",): ("an integer", [*NOT_INTEGERS[1:], 0, 1, 9, -7]),
+    ("passes",): ("a list|text", [None, 1, "x", {}, [1], [None], ["x", 1], [["x"]], [""], ["half a character \ud800"]]),
+    ("opset",): ("an integer", [*NOT_INTEGERS, 0]),
+    ("thresholds",): ("a list|a number", [None, 1, "x", {}, ["0"], [True], [10**400], [None]]),
+    ("cut",): ("a number", [*NOT_NUMBERS[1:], -1.5, 2]),
+    ("min_charge",): ("an integer", [*NOT_INTEGERS, 0, 256, -7]),
     ("checkpoint_sha256",): (
-        "a SHA-256 of 64 hexadecimal digits",
+        "a SHA-256 of 64 hexadecimal digits|text",
         [*NOT_TEXT, "0" * 63, "0" * 65, "g" * 64, "A" * 64, "0" * 64 + "\n"],
     ),
-    ("made_with",): ("a list", NOT_OBJECT_LISTS),
+    ("made_with",): ("a list|an object", NOT_OBJECT_LISTS),
     ("made_with", 0, "package"): ("text", NOT_TEXT),
     ("made_with", 1, "version"): ("text", NOT_TEXT),
     ("parity",): ("an object", NOT_OBJECTS),
-    ("parity", "images"): ("an integer of 1 or more", [*NOT_INTEGERS, 0]),
-    ("parity", "max_abs_difference"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
-    ("parity", "max_float64_difference"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
-    ("parity", "pytorch_float64_difference"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
-    ("parity", "equal_charges"): ("a number between 0 and 1", [*NOT_NUMBERS, -0.1, 1.1]),
+    ("parity", "images"): ("an integer", [*NOT_INTEGERS, 0]),
+    ("parity", "max_abs_difference"): ("a number", [*NOT_NUMBERS, -1e-9]),
+    ("parity", "max_float64_difference"): ("a number", [*NOT_NUMBERS, -1e-9]),
+    ("parity", "pytorch_float64_difference"): ("a number", [*NOT_NUMBERS, -1e-9]),
+    ("parity", "equal_charges"): ("a number", [*NOT_NUMBERS, -0.1, 1.1]),
     ("fidelity",): ("an object", NOT_OBJECTS[1:]),
-    ("fidelity", "images"): ("an integer of 1 or more", [*NOT_INTEGERS, 0]),
-    ("fidelity", "charge_w1_adu"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
-    ("fidelity", "occupancy_ratio"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
-    ("fidelity", "identical_digits"): ("a number between 0 and 1", [*NOT_NUMBERS, -0.1, 1.1]),
+    ("fidelity", "images"): ("an integer", [*NOT_INTEGERS, 0]),
+    ("fidelity", "charge_w1_adu"): ("a number", [*NOT_NUMBERS, -1e-9]),
+    ("fidelity", "occupancy_ratio"): ("a number", [*NOT_NUMBERS, -1e-9]),
+    ("fidelity", "identical_digits"): ("a number", [*NOT_NUMBERS, -0.1, 1.1]),
     ("known_answers",): ("an object", NOT_OBJECTS[1:]),
-    ("known_answers", "compared"): ("one of values, charges", [*NOT_TEXT, "digits"]),
-    ("known_answers", "seed"): ("an integer between", [*NOT_INTEGERS, 2**63]),
-    ("known_answers", "event"): ("an integer between", [*NOT_INTEGERS, -1, 2**63]),
-    ("known_answers", "tolerance"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
-    ("known_answers", "mean_tolerance"): ("a number of 0 or more", [*NOT_NUMBERS, -1e-9]),
-    ("known_answers", "images"): ("a list", NOT_OBJECT_LISTS),
-    ("known_answers", "images", 1, "sensor"): ("an integer between 0 and 39", [*NOT_INTEGERS, -1, 40]),
+    ("known_answers", "compared"): (CHOICE, [*NOT_TEXT, "digits"]),
+    ("known_answers", "seed"): ("an integer", [*NOT_INTEGERS, 2**63]),
+    ("known_answers", "event"): ("an integer", [*NOT_INTEGERS, -1, 2**63]),
+    ("known_answers", "tolerance"): ("a number", [*NOT_NUMBERS, -1e-9]),
+    ("known_answers", "mean_tolerance"): ("a number", [*NOT_NUMBERS, -1e-9]),
+    ("known_answers", "images"): ("a list|an object", NOT_OBJECT_LISTS),
+    ("known_answers", "images", 1, "sensor"): ("an integer", [*NOT_INTEGERS, -1, 40]),
     ("known_answers", "images", 1, "pixels"): ("text", NOT_TEXT),
     ("known_answers", "images", 0, "outputs"): ("text", NOT_TEXT),
 }
@@ -146,10 +149,9 @@ def refusal_of(text: str) -> CardError:
 
 
 def every_field() -> Iterator[Path]:
-    yield ("schema",)
     for place, kind in NESTED.items():
-        for field in dataclasses.fields(kind):
-            yield (*place, field.name)
+        for name in kind.__struct_fields__:
+            yield (*place, name)
 
 
 def every_wrong_value() -> Iterator[object]:
@@ -167,7 +169,7 @@ def test_the_table_of_wrong_values_leaves_out_no_field() -> None:
 def test_a_missing_field_is_named(path: Path) -> None:
     error = refusal_of(changed(path, remove=True))
     assert error.field == dotted(path)
-    assert f"it lacks the field {dotted(path)}." in str(error)
+    assert f"the field {dotted(path)} is missing." in str(error)
 
 
 @pytest.mark.parametrize("place", list(NESTED), ids=lambda place: dotted(place) or "card")
@@ -175,20 +177,28 @@ def test_a_field_that_is_not_known_is_named(place: Path) -> None:
     unknown = (*place, "colour")
     error = refusal_of(changed(unknown, "red"))
     assert error.field == dotted(unknown)
-    assert f"it has a field that is not known, {dotted(unknown)}." in str(error)
+    assert f"the field {dotted(unknown)} is unknown." in str(error)
 
 
 @pytest.mark.parametrize(("path", "expected", "value"), list(every_wrong_value()))
 def test_a_field_with_a_wrong_value_is_named(path: Path, expected: str, value: Json) -> None:
     error = refusal_of(changed(path, value))
+    assert re.fullmatch(rf"{re.escape(dotted(path))}(\[\d\](\..*)?)?", error.field)
+    assert re.search(rf"{re.escape(error.field)} (must be ({expected})\b.*, but is|is missing)", str(error))
+
+
+@pytest.mark.parametrize("unwritten", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("path", [("cut",), ("parity", "max_abs_difference"), ("thresholds", 0)], ids=dotted)
+def test_numbers_that_json_lacks_are_refused(path: Path, unwritten: str) -> None:
+    error = refusal_of(changed(path, "HERE").replace('"HERE"', unwritten))
+    assert str(error).endswith(f"it is not JSON: {unwritten} is not a number.")
+
+
+@pytest.mark.parametrize("unwritten", ["1e400", "-1e400"])
+@pytest.mark.parametrize("path", [("cut",), ("parity", "max_abs_difference"), ("thresholds", 0)], ids=dotted)
+def test_numbers_beyond_float64_are_refused(path: Path, unwritten: str) -> None:
+    error = refusal_of(changed(path, "HERE").replace('"HERE"', unwritten))
     assert error.field == dotted(path)
-    assert f"{dotted(path)} must be {expected}" in str(error)
-
-
-@pytest.mark.parametrize("unwritten", ["NaN", "Infinity", "-Infinity", "1e400"])
-def test_numbers_that_json_lacks_are_refused(unwritten: str) -> None:
-    error = refusal_of(changed(("cut",), "HERE").replace('"HERE"', unwritten))
-    assert error.field == "cut"
 
 
 def test_a_long_value_is_shown_in_part() -> None:
@@ -247,76 +257,5 @@ def test_any_text_is_refused_in_one_sentence(text: str) -> None:
 def test_any_values_are_refused_naming_one_of_the_fields(values: dict[str, Json]) -> None:
     # Something is wrong in every such card: at the least, no draw that was made up fits its inputs.
     with pytest.raises(CardError, match=r"^The model card is not valid: ") as caught:
-        ModelCard.from_json(json.dumps({"schema": 1, "name": "x", **values, "draws": [{}]}))
+        ModelCard.from_json(json.dumps({"schema": SCHEMA, "name": "x", **values, "draws": [{}]}))
     assert caught.value.field
-
-
-@pytest.mark.parametrize(
-    ("allowed", "shown"),
-    [
-        (NumberRange(), ""),
-        (NumberRange(1), " of 1 or more"),
-        (NumberRange(None, 2.5), " of 2.5 or less"),
-        (NumberRange(-1, 1), " between -1 and 1"),
-    ],
-)
-def test_ranges_say_what_they_allow(allowed: NumberRange, shown: str) -> None:
-    assert str(allowed) == shown
-    assert 1 in allowed
-
-
-def test_integers_texts_and_objects_are_taken_or_null() -> None:
-    fields = Fields.parse('{"a": null, "b": 3, "c": null, "d": {"e": ["x", "y"]}, "f": []}')
-    assert (fields.integer_or_none("a"), fields.integer_or_none("b")) == (None, 3)
-    assert fields.nested_or_none("c") is None
-    nested = fields.nested_or_none("d")
-    assert nested is not None
-    assert nested.texts("e") == ("x", "y")
-    nested.nothing_else()
-    assert fields.texts("f") == ()
-    fields.nothing_else()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"a": {"b": 2.0}}', r"^a\.b must be an integer between 1 and 5, but is 2\.0\.$"),
-        ('{"a": {"b": 6}}', r"^a\.b must be an integer between 1 and 5, but is 6\.$"),
-        ('{"a": {}}', r"^it lacks the field a\.b\.$"),
-        ('{"a": 1}', r"^a must be an object, but is 1\.$"),
-        ("{}", r"^it lacks the field a\.$"),
-    ],
-)
-def test_what_may_be_null_is_checked_if_it_is_not(text: str, message: str) -> None:
-    fields = Fields.parse(text)
-    with pytest.raises(JsonFieldError, match=message):
-        (fields.nested_or_none("a") or Fields({})).integer_or_none("b", NumberRange(1, 5))
-
-
-def test_fields_can_be_taken_once() -> None:
-    fields = Fields.parse('{"a": 1}')
-    assert fields.integer("a") == 1
-    fields.nothing_else()
-    with pytest.raises(JsonFieldError, match="it lacks the field a") as caught:
-        fields.integer("a")
-    assert caught.value.field == "a"
-
-
-def test_a_list_of_objects_is_read_with_their_places() -> None:
-    first, second = Fields.parse_list('[{"a": 1}, {"b": {"c": "x"}}]')
-    assert first.integer("a") == 1
-    with pytest.raises(JsonFieldError, match=r"^\[1\]\.b\.c must be an integer, but is 'x'\.$"):
-        second.nested("b").integer("c")
-    assert Fields.parse_list("[]") == ()
-
-
-@pytest.mark.parametrize("text", ["{}", "3", "[3]", "[{}, null]", '"x"'])
-def test_what_is_no_list_of_objects_is_refused(text: str) -> None:
-    with pytest.raises(JsonFieldError, match=r"^it must be a JSON list of objects, but is "):
-        Fields.parse_list(text)
-
-
-@pytest.mark.parametrize("text", ["", "[", "[" * 100_000])
-def test_a_list_that_is_no_json_is_refused(text: str) -> None:
-    with pytest.raises(JsonFieldError, match=r"^it is not JSON \("):
-        Fields.parse_list(text)

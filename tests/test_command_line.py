@@ -1,6 +1,6 @@
-"""``pxdbg generate`` as users meet it: the file, what is printed, exit codes, one sentence where something is wrong.
+"""``pxdbg generate``: the file, the output, exit codes, and one sentence for each error.
 
-The other commands are in test_command_line_inspection; what kinds of bad input there are is in test_bad_input.
+The other commands are in test_command_line_inspection, bad checkpoints and graphs in test_bad_input.
 """
 
 from __future__ import annotations
@@ -8,31 +8,30 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
 from pxdbg_runtime import Digits, Generator, __version__
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line import app
 from pxdbg_runtime.formats import describe_generation, read_digits
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
+from tests.digit_files import each_suffix, names_in, read_provenance
 from tests.graphs import LATENT_CARD, event_wide_model, latent_model, written
-from tests.test_digit_files import each_suffix, names_in, origin_of
 
 if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
-PROGRAM: Final = "from pxdbg_runtime.command_line import app; app(prog_name='pxdbg')"
-COMMANDS: Final = ("generate", "models", "show", "plot", "providers", "validate")
-PROVENANCE: Final = "Weights of [nobody], made for a test."
+COMMANDS: Final = ("generate", "models", "show", "plot", "providers", "check", "validate")
+TOY_PROVENANCE: Final = "Weights of [nobody], made for a test."
 
 
 def invoke(*arguments: str | Path | int) -> Result:
-    """Run a command in this process; nothing but an exit may come out of it."""
+    """Run a command in this process; it may raise nothing but an exit."""
     environment = {"COLUMNS": "200", "TERM": "dumb"}
     result = CliRunner(env=environment).invoke(app, [str(argument) for argument in arguments], prog_name="pxdbg")
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -41,7 +40,7 @@ def invoke(*arguments: str | Path | int) -> Result:
 
 
 def words(text: str) -> str:
-    """Drop the frames and line breaks that depend on the width of the terminal."""
+    """Remove the frames and line breaks that depend on the width of the terminal."""
     return " ".join(re.sub(r"[│╭╮╰╯─┌┐└┘]", " ", text).split())
 
 
@@ -53,15 +52,15 @@ def require_failure(result: Result, exit_code: int, expected: str) -> None:
 
 @pytest.fixture(scope="module")
 def sparse_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
-    """Make a graph that gives some ten thousand digits an event."""
+    """Make a graph that generates some ten thousand digits per event."""
     card = replace(LATENT_CARD, name="sparse", min_charge=7)
     return written(tmp_path_factory.mktemp("sparse") / "sparse.onnx", latent_model(), card)
 
 
 @pytest.fixture(scope="module")
 def demonstration_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
-    """Make a graph whose weights are worth nothing."""
-    card = replace(LATENT_CARD, name="toy", min_charge=7, nature="demonstration", provenance=PROVENANCE)
+    """Make a graph whose card says that its weights are a demonstration."""
+    card = replace(LATENT_CARD, name="toy", min_charge=7, nature="demonstration", provenance=TOY_PROVENANCE)
     return written(tmp_path_factory.mktemp("toy") / "toy.onnx", latent_model(), card)
 
 
@@ -78,10 +77,11 @@ def test_the_file_holds_what_the_library_generates(tmp_path: Path, sparse_graph:
     assert len(expected) > 1_000
     content = read_digits(output)
     assert content.digits == expected
-    assert content.describe_generation == describe_generation(generator, range(5, 8))
+    assert content.provenance == describe_generation(generator, range(5, 8))
     assert result.stdout == f"wrote {output}: 3 events, {len(expected):,} digits\n"
     assert "sparse float32 on CPUExecutionProvider, seed 11, stream philox" in result.stderr
     assert "3/3" in result.stderr
+    assert "WARNING" not in result.stderr  # the weights are a checkpoint's
     assert names_in(tmp_path) == [output.name]
 
 
@@ -110,7 +110,7 @@ def test_options_reach_the_library(
     generator = Generator(sparse_graph.path, **{"seed": 3, **arguments})
     content = read_digits(output)
     assert content.digits == generator.generate(0)
-    assert content.describe_generation == describe_generation(generator, range(1))
+    assert content.provenance == describe_generation(generator, range(1))
 
 
 def test_options_make_a_difference(sparse_graph: GraphFile) -> None:
@@ -124,7 +124,7 @@ def test_the_last_event_can_be_generated(tmp_path: Path, sparse_graph: GraphFile
     output = tmp_path / "bg.npz"
     result = invoke("generate", "--model", sparse_graph.path, "--first-event", MAX_EVENT, "--output", output)
     assert result.exit_code == 0, result.output
-    assert origin_of(output).first_event == MAX_EVENT
+    assert read_provenance(output).first_event == MAX_EVENT
 
 
 def test_a_drawn_seed_is_printed_and_reproduces(tmp_path: Path, sparse_graph: GraphFile) -> None:
@@ -135,7 +135,7 @@ def test_a_drawn_seed_is_printed_and_reproduces(tmp_path: Path, sparse_graph: Gr
         seeds.append(int(seed))
     assert seeds[0] != seeds[1]
     content = read_digits(tmp_path / "a.parquet")
-    assert origin_of(tmp_path / "a.parquet").seed == seeds[0]
+    assert read_provenance(tmp_path / "a.parquet").seed == seeds[0]
     again = tmp_path / "again.parquet"
     assert invoke("generate", "--model", sparse_graph.path, "--seed", seeds[0], "--output", again).exit_code == 0
     assert read_digits(again).digits == content.digits
@@ -154,7 +154,7 @@ def test_a_demonstration_is_called_one_exactly_once(tmp_path: Path, demonstratio
             *("generate", "--model", demonstration_graph.path, "--events", 2, "--output", tmp_path / "bg.npz")
         )
         assert result.exit_code == 0, result.output
-        assert words(result.stderr).count(f"The model toy is a demonstration. {PROVENANCE}") == 1
+        assert words(result.stderr).count(f"The model toy is a demonstration. {TOY_PROVENANCE}") == 1
         assert result.stderr.count("demonstration") == 1
         assert result.stderr.count("WARNING") == 1
         assert "toy" not in result.stdout
@@ -162,25 +162,19 @@ def test_a_demonstration_is_called_one_exactly_once(tmp_path: Path, demonstratio
 
 @pytest.mark.parametrize("name", ["[red]", "[/nowhere]", r"\[x]"])
 def test_the_name_of_a_model_is_printed_as_it_is(tmp_path: Path, name: str) -> None:
-    """What looks like markup is text."""
+    """Text that looks like markup is printed unchanged."""
     card = replace(LATENT_CARD, name=name, min_charge=20)
     graph = written(tmp_path / "odd.onnx", latent_model(), card)
     result = invoke("generate", "--model", graph.path, "--output", tmp_path / "bg.parquet")
     assert result.exit_code == 0, result.output
     assert f"{name} float32 on CPUExecutionProvider" in result.stderr
-    assert origin_of(tmp_path / "bg.parquet").model == name
-
-
-def test_a_checkpoint_is_not_warned_of(tmp_path: Path, sparse_graph: GraphFile) -> None:
-    result = invoke("generate", "--model", sparse_graph.path, "--output", tmp_path / "bg.npz")
-    assert result.exit_code == 0
-    assert "WARNING" not in result.stderr
+    assert read_provenance(tmp_path / "bg.parquet").model == name
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("--model gone", r"The model 'gone' is not a shipped model: expected convnet or resnet"),
+        ("--model gone", r"The model 'gone' is not a built-in model: expected convnet or resnet"),
         ("--model gone.onnx", r"The model 'gone.onnx' is not a file that exists"),
         ("--model .", r"The model '\.' is (a folder|not)"),
         ("--model folder/", r"The model 'folder' is a folder"),
@@ -306,18 +300,18 @@ def test_the_version() -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"pxdbg-runtime {__version__}\n", "")
 
 
-@pytest.mark.parametrize("arguments", [("paint",), ("--colour",), ("generate", "--help=1")])
+@pytest.mark.parametrize("arguments", [("draw",), ("--colour",), ("generate", "--help=1")])
 def test_an_unknown_command_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     require_failure(invoke(*arguments), 2, r"Error (No such|Option '--help'|.*does not take a value)")
 
 
 def test_as_a_program(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PROGRAM]
+    command = [sys.executable, "-m", "pxdbg_runtime"]
     done = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage: pxdbg" in words(done.stdout)
     bad = [*command, "generate", "--model", "gone", "--output", "bg.npz"]
     done = subprocess.run(bad, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"Error: The model 'gone' is not a shipped model: [^\n]*\n", done.stderr)
+    assert re.fullmatch(r"Error: The model 'gone' is not a built-in model: [^\n]*\n", done.stderr)
     assert names_in(tmp_path) == []

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from pxdbg_runtime.inference.cpu import Cpu
 from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 from pxdbg_runtime.plots import event_display
 from pxdbg_runtime.plots.summary import summarise
+from tests.digit_files import PROVENANCE, SAMPLE, each_suffix, names_in, random_digits, write
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
 from tests.test_command_line import invoke, require_failure, words
-from tests.test_digit_files import HOW, SAMPLE, each_suffix, names_in, random_digits, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +90,7 @@ def test_show_a_graph(event_wide_graph: GraphFile) -> None:
         "precision": "float32",
         "opset": "17",
         "inputs": "number (sensor), z (latent), e (event_latent)",
-        "draws an event": "latent 40 x 2, mood 40 x 3",
+        "draws per event": "latent 40 x 2, mood 40 x 3",
         "sensors": "40",
         "smallest charge": "7 ADU",
         "cut": "outputs not above -0.26 are empty",
@@ -123,8 +123,8 @@ def test_show_a_shipped_model() -> None:
     "provenance", ["From [somewhere].", "See [/nowhere].", "[bold]Loud[/bold] weights.", "A \\[b]."]
 )
 def test_a_card_is_shown_as_it_is(tmp_path: Path, provenance: str) -> None:
-    """What looks like markup is text."""
-    graph = written(tmp_path / "odd.onnx", latent_model(), replace(LATENT_CARD, provenance=provenance))
+    """Text that looks like markup is printed unchanged."""
+    graph = written(tmp_path / "odd.onnx", latent_model(), structs.replace(LATENT_CARD, provenance=provenance))
     result = invoke("show", graph.path)
     assert result.exit_code == 0
     assert row_of(result.stdout, "provenance")[1] == provenance
@@ -155,9 +155,9 @@ def test_show_digits(tmp_path: Path, suffix: str, digits: Digits) -> None:
         assert row[1:3] == [f"{part.digits_per_event:,.0f}", f"{100 * part.occupancy:.2f} %"]
         assert row[4] == f"{part.mean_charge:.1f} ADU"
     assert row_of(result.stdout, "both layers")[3:] == ["0.90 %", row_of(result.stdout, "both layers")[4], "22 ADU"]
-    assert f"tiny float32 on CPUExecutionProvider, seed -7, stream philox, pxdbg-runtime {HOW.version}" in text
-    assert f"graph SHA-256 {HOW.graph_sha256}" in text
-    assert f"demonstration: {HOW.provenance}" in text
+    assert f"tiny float32 on CPUExecutionProvider, seed -7, stream philox, pxdbg-runtime {PROVENANCE.version}" in text
+    assert f"graph SHA-256 {PROVENANCE.graph_sha256}" in text
+    assert f"demonstration: {PROVENANCE.provenance}" in text
 
 
 def test_show_no_digits(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_show_no_digits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[/nowhere]", "[red]", r"\[x]", "$\\frac$"])
 def test_metadata_is_shown_as_it_is(tmp_path: Path, text: str) -> None:
-    path = write(tmp_path / "bg.npz", [SAMPLE], replace(HOW, model=text, provenance=text))
+    path = write(tmp_path / "bg.npz", [SAMPLE], structs.replace(PROVENANCE, model=text, provenance=text))
     result = invoke("show", path)
     assert result.exit_code == 0
     assert f"{text} float32 on" in result.stdout
@@ -184,8 +184,8 @@ def test_metadata_is_shown_as_it_is(tmp_path: Path, text: str) -> None:
     [
         ("gone.parquet", r"gone\.parquet cannot be read: No such file or directory"),
         ("gone.onnx", r"gone\.onnx' is not a file that exists"),
-        ("text.npz", r"text\.npz is not a file of digits"),
-        ("text.parquet", r"text\.parquet is not a file of digits"),
+        ("text.npz", r"text\.npz is not a digit file"),
+        ("text.parquet", r"text\.parquet is not a digit file"),
         ("text.onnx", r"text\.onnx"),
         ("text.root", r"text\.root"),
         ("folder.npz", r"folder\.npz cannot be read: Is a directory"),
@@ -201,27 +201,27 @@ def test_show_what_cannot_be_shown(tmp_path: Path, name: str, expected: str) -> 
 
 
 def test_show_an_unknown_name() -> None:
-    require_failure(invoke("show", "vae"), 1, "The model 'vae' is not a shipped model: expected convnet or resnet")
+    require_failure(invoke("show", "vae"), 1, "The model 'vae' is not a built-in model: expected convnet or resnet")
     require_failure(invoke("show"), 2, "(?i)missing argument 'file")
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str]]:
-    """Take down what is drawn, and under which title."""
+def drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str]]:
+    """Record the digits and the title of each drawing."""
     calls = []
     draw_event = event_display.draw_event
 
-    def recorded(digits: Digits, *, title: str) -> Figure:
+    def draw_and_record(digits: Digits, *, title: str) -> Figure:
         calls.append((digits, title))
         return draw_event(digits, title=title)
 
-    monkeypatch.setattr(event_display, "draw_event", recorded)
+    monkeypatch.setattr(event_display, "draw_event", draw_and_record)
     return calls
 
 
 @pytest.mark.parametrize(("options", "event"), [((), 3), (("--event", 3), 3), (("--event", 4), 4), (("--event", 6), 6)])
 def test_plot_an_event(
-    tmp_path: Path, drawn: list[tuple[Digits, str]], options: tuple[str | int, ...], event: int
+    tmp_path: Path, drawings: list[tuple[Digits, str]], options: tuple[str | int, ...], event: int
 ) -> None:
     path = write(tmp_path / "bg.parquet", [SAMPLE])
     result = invoke("plot", path, "--output", tmp_path / "event.png", *options)
@@ -229,13 +229,13 @@ def test_plot_an_event(
     assert result.stdout == f"wrote {tmp_path / 'event.png'}\n"
     assert (tmp_path / "event.png").read_bytes().startswith(b"\x89PNG")
     title = f"PXD background, event {event}: tiny, seed -7  (demonstration, no real physics)"
-    assert drawn == [(SAMPLE.of_event(event), title)]
+    assert drawings == [(SAMPLE.of_event(event), title)]
 
 
-def test_a_picture_of_a_checkpoint_has_no_remark(tmp_path: Path, drawn: list[tuple[Digits, str]]) -> None:
-    path = write(tmp_path / "bg.npz", [SAMPLE], replace(HOW, nature="checkpoint"))
+def test_a_picture_of_a_checkpoint_has_no_remark(tmp_path: Path, drawings: list[tuple[Digits, str]]) -> None:
+    path = write(tmp_path / "bg.npz", [SAMPLE], structs.replace(PROVENANCE, nature="checkpoint"))
     assert invoke("plot", path, "--output", tmp_path / "event.png").exit_code == 0
-    assert [title for _digits, title in drawn] == ["PXD background, event 3: tiny, seed -7"]
+    assert [title for _digits, title in drawings] == ["PXD background, event 3: tiny, seed -7"]
 
 
 @pytest.mark.parametrize("event", [2, 7, 2**63 - 1])
@@ -249,8 +249,8 @@ def test_plot_an_event_that_is_not_there(tmp_path: Path, event: int) -> None:
 @pytest.mark.parametrize(
     ("options", "exit_code", "expected"),
     [
-        ("bg.npz --output event.bmp", 2, "must end in the name of a picture format"),
-        ("bg.npz --output event", 2, "must end in the name of a picture format"),
+        ("bg.npz --output event.bmp", 2, "must end in a picture format"),
+        ("bg.npz --output event", 2, "must end in a picture format"),
         ("bg.npz --output event.png --event -1", 2, "--event"),
         ("bg.npz", 2, "Missing option '--output'"),
         ("bg.root --output event.png", 2, r"must end in \.parquet or \.npz"),
@@ -261,7 +261,7 @@ def test_plot_an_event_that_is_not_there(tmp_path: Path, event: int) -> None:
             "nowhere/event.png cannot be written: the folder nowhere does not exist",
         ),
         ("bg.npz --output bg.npz/event.png", 1, "bg.npz/event.png cannot be written: Not a directory"),
-        ("bg.npz --output event.pgf", 2, "must end in the name of a picture format"),
+        ("bg.npz --output event.pgf", 2, "must end in a picture format"),
     ],
 )
 def test_plot_that_fails(

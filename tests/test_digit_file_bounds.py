@@ -1,4 +1,4 @@
-"""Files of digits that claim or hold too much: refused, or read in bounded memory; and no more memory for more events."""
+"""Digit files that claim or hold too much are refused or read in bounded memory, which does not grow with the events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import sys
 import time
 import tracemalloc
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -20,12 +19,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from msgspec.structs import replace
 
 from pxdbg_runtime.formats import SUFFIXES, open_events, open_writer, read_digits
-from pxdbg_runtime.formats.parquet import ParquetSource
-from tests.test_bad_digit_files import COLUMNS, METADATA, NOT_OURS, require_refusal, write_plainly
+from pxdbg_runtime.formats.parquet import ParquetReader
+from tests.digit_files import (
+    COLUMNS,
+    METADATA,
+    NOT_OURS,
+    PROVENANCE,
+    SAMPLE,
+    each_suffix,
+    random_digits,
+    renumber,
+    require_refusal,
+    write,
+    write_plainly,
+)
 from tests.test_command_line import invoke, require_failure
-from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, renumbered, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +48,7 @@ CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def _in_little_memory_and_time() -> Iterator[None]:
-    """Let a test take 100 MB of NumPy's and Python's memory, 100 MB of pyarrow's, and a second or two."""
+    """Allow a test 100 MB of NumPy's and Python's memory, 100 MB of pyarrow's, and a few seconds."""
     in_arrow = pa.default_memory_pool().max_memory() or 0
     started = time.monotonic()
     tracemalloc.start()
@@ -50,7 +61,7 @@ def _in_little_memory_and_time() -> Iterator[None]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, tuple[Mapping[str, Any], bytes]]) -> Path:
-    """Write an NPZ whose headers claim what they like."""
+    """Write an NPZ with any headers."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, (header, values) in arrays.items():
             content = io.BytesIO()
@@ -174,9 +185,7 @@ def test_a_footer_that_is_too_long_is_not_read(tmp_path: Path) -> None:
 def test_more_events_than_a_file_can_hold(tmp_path: Path, suffix: str, events: str) -> None:
     text = json.dumps(METADATA).replace('"events": 4', f'"events": {events}')
     path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, text)
-    expected = (
-        "does not say how its digits were made: (events must be an integer between 1 and 1,000,000|it is not JSON)"
-    )
+    expected = "does not say how its digits were generated: (events must be an integer <= 1000000|it is not JSON)"
     require_refusal(path, expected)
     require_failure(invoke("show", path), 1, expected)
     require_failure(invoke("validate", path, "--report", tmp_path / "out.html"), 1, expected)
@@ -192,11 +201,11 @@ def test_events_that_go_beyond_the_last_number(tmp_path: Path, suffix: str) -> N
 
 @each_suffix
 def test_events_that_are_not_believed(tmp_path: Path, suffix: str) -> None:
-    """A million events of which two have a digit: those that can be seen are counted, and memory is taken for them."""
-    path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, replace(HOW, events=1_000_000).to_json())
+    """Of a million events only two have a digit: those two are counted, and memory is allocated for them alone."""
+    path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, replace(PROVENANCE, events=1_000_000).to_json())
     reader = open_events(path)
-    assert (reader.describe_generation, reader.n_events) == (None, 2)
-    assert reader.remark == "its metadata tell of 1,000,000 events, but it holds digits of 2"
+    assert (reader.provenance, reader.n_events) == (None, 2)
+    assert reader.remark == "its metadata describe 1,000,000 events, but it holds digits of 2"
     assert len(list(reader)) == 2
 
 
@@ -223,8 +232,8 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, suffix: str) -> N
 def test_a_file_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file of another tool has no digest and needs none; ours, which takes its place, must have one."""
-    foreign = write_plainly(tmp_path / "bg.parquet", COLUMNS, HOW.to_json())
+    """The file of another tool needs no digest; ours, which replaces it, must have one."""
+    foreign = write_plainly(tmp_path / "bg.parquet", COLUMNS, PROVENANCE.to_json())
     ours = write(tmp_path / "ours.parquet", [SAMPLE])
     parse = pyarrow.parquet.ParquetFile
 
@@ -233,14 +242,14 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_other(
         return parse(content, **options)
 
     monkeypatch.setattr(pyarrow.parquet, "ParquetFile", replace_and_parse)
-    texts = ParquetSource(foreign).texts()
-    assert (texts.metadata, texts.digest) == (HOW.to_json(), None)
+    texts = ParquetReader(foreign).read_texts()
+    assert (texts.metadata, texts.digest) == (PROVENANCE.to_json(), None)
     monkeypatch.undo()
-    assert ParquetSource(foreign).texts().digest is not None
+    assert ParquetReader(foreign).read_texts().digest is not None
 
 
 class Memory:
-    """Python's and NumPy's peak memory since it was made, and pyarrow's now."""
+    """Peak memory of Python and NumPy since this object was created, and the present memory of pyarrow."""
 
     def __init__(self) -> None:
         tracemalloc.start()
@@ -257,16 +266,16 @@ class Memory:
 
 @pytest.mark.parametrize(("suffix", "n_events", "most"), [(".parquet", 40, 40), (".npz", 16, 16)])
 def test_memory_does_not_grow_with_the_events(tmp_path: Path, suffix: str, n_events: int, most: int) -> None:
-    """Digits of 60 and 24 MB are written, read and shown in a part of that.
+    """Digits of 60 and 24 MB are written, read and shown in less memory.
 
     A row group of Parquet has a million rows, 15 MB, and is joined before it is written.
     """
     event = random_digits(np.random.default_rng(1), 100_000, 0)
     path = tmp_path / f"bg{suffix}"
     memory = Memory()
-    with open_writer(path, replace(HOW, first_event=0, events=n_events)) as writer:
+    with open_writer(path, replace(PROVENANCE, first_event=0, events=n_events)) as writer:
         for number in range(n_events):
-            writer.write(renumbered(event, number))
+            writer.write(renumber(event, number))
     written = memory.peak()
     n_read = sum(len(digits) for digits in open_events(path))
     read = memory.peak()
@@ -281,19 +290,16 @@ def test_memory_does_not_grow_with_the_events(tmp_path: Path, suffix: str, n_eve
 PEAK: Final = """
 import resource, sys
 from pathlib import Path
-import numpy as np
-from dataclasses import replace
-from pxdbg_runtime import Digits
+from msgspec.structs import replace
 from pxdbg_runtime.formats import open_events, open_writer
-from tests.test_digit_files import HOW, digits_of
+from tests.digit_files import PROVENANCE, digits_of, renumber
 one = digits_of([(0, 8480, 1, 2, 9)])
-columns = {name: getattr(one, name) for name in ("sensor_id", "u_cell", "v_cell", "charge")}
 peaks = []
 for events in (1_000, 9_000):
     path = Path(sys.argv[1]) / f"{events}.parquet"
-    with open_writer(path, replace(HOW, first_event=0, events=events)) as writer:
+    with open_writer(path, replace(PROVENANCE, first_event=0, events=events)) as writer:
         for event in range(events):
-            writer.write(Digits(event=np.full(1, event), **columns))
+            writer.write(renumber(one, event))
     for digits in open_events(path):
         assert len(digits) == 1
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -303,7 +309,7 @@ print(peaks[1] - peaks[0], path.stat().st_size)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere, or there is none")
 def test_thousands_of_events(tmp_path: Path) -> None:
-    """With a row group an event, eight thousand events more took 31 MB more, and a footer of 2.5 MB."""
+    """With one row group per event, eight thousand events took 31 MB of memory and a footer of 2.5 MB."""
     done = subprocess.run(
         [sys.executable, "-c", PEAK, str(tmp_path)], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
     )
@@ -315,9 +321,9 @@ def test_thousands_of_events(tmp_path: Path) -> None:
 
 @each_suffix
 def test_a_long_file_is_read_block_by_block(tmp_path: Path, suffix: str) -> None:
-    """An event that goes on over several blocks comes in one piece."""
+    """The blocks of one event are joined."""
     rng = np.random.default_rng(3)
     events = [random_digits(rng, n_hits, event) for event, n_hits in [(3, 10), (4, 600_000), (5, 0), (6, 300_000)]]
     path = write(tmp_path / f"bg{suffix}", events)
     assert list(open_events(path)) == events
-    assert max(map(len, open_events(path).blocks())) <= 1 << 17
+    assert max(map(len, open_events(path).read_blocks())) <= 1 << 17

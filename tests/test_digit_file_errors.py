@@ -1,9 +1,8 @@
-"""Errors while digits are written or read: only those of the file name the file."""
+"""Errors while digits are written or read: only errors of the file name the file."""
 
 from __future__ import annotations
 
 import errno
-import os
 import re
 from typing import TYPE_CHECKING
 
@@ -12,24 +11,24 @@ import pytest
 
 from pxdbg_runtime.errors import ImageError, MemoryLimitError, OutputError, PxdbgError, ThreadLimitError
 from pxdbg_runtime.formats import open_writer, read_digits
-from pxdbg_runtime.formats.npz import NpzSource
-from pxdbg_runtime.formats.parquet import ParquetSource
-from pxdbg_runtime.formats.sources import report_damage
+from pxdbg_runtime.formats.damage import report_damage
+from pxdbg_runtime.formats.npz import NpzReader
+from pxdbg_runtime.formats.parquet import ParquetReader
+from tests.digit_files import PROVENANCE, SAMPLE, each_suffix, names_in, write
 from tests.isolation import file_size_limited
-from tests.test_digit_files import HOW, SAMPLE, each_suffix, names_in, write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def write_half(path: Path, error: BaseException) -> None:
-    with open_writer(path, HOW):
+    with open_writer(path, PROVENANCE):
         raise error
 
 
 @each_suffix
 def test_an_error_between_events_is_not_blamed_on_the_file(tmp_path: Path, suffix: str) -> None:
-    """A full disk of numba's cache, for one."""
+    """For example, a full disk under numba's cache."""
     path = tmp_path / f"digits{suffix}"
     foreign = OSError(errno.ENOSPC, "No space left on device", "/cache/kernels.nbc")
     with pytest.raises(OSError, match=r"kernels\.nbc") as caught:
@@ -45,7 +44,7 @@ def test_an_interrupt_counts_and_not_that_the_file_cannot_be_closed(tmp_path: Pa
     with (
         file_size_limited(10),
         pytest.raises(OutputError, match=r"digits\.parquet cannot be written: .*File too large"),
-        open_writer(path, HOW),
+        open_writer(path, PROVENANCE),
     ):
         pass
     assert names_in(tmp_path) == []
@@ -61,8 +60,8 @@ def test_too_little_memory_is_not_blamed_on_the_file(
     def fail(*_arguments: object) -> None:
         raise raised
 
-    source = ParquetSource if suffix == ".parquet" else NpzSource
-    for method in ("texts", "blocks"):
+    source = ParquetReader if suffix == ".parquet" else NpzReader
+    for method in ("read_texts", "read_blocks"):
         with monkeypatch.context() as patch:
             patch.setattr(source, method, fail)
             message = rf"^There is not enough memory to read {re.escape(str(path))}: {raised}\. .* limit"
@@ -77,14 +76,3 @@ def test_errors_of_this_package_pass_while_a_file_is_read(tmp_path: Path, error:
     with pytest.raises(type(error), match=rf"^{error}$") as caught, report_damage(tmp_path / "digits.npz"):
         raise error
     assert caught.value is error
-
-
-@each_suffix
-def test_a_path_that_is_no_utf8(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / os.fsdecode(b"bg\xe9" + suffix.encode())
-    try:
-        path.touch()
-    except OSError:
-        pytest.skip("this file system takes UTF-8 alone")
-    assert write(path, [SAMPLE]).stat().st_size > 0
-    assert names_in(tmp_path) == [path.name]

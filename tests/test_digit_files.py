@@ -1,15 +1,13 @@
-"""Files of digits: what is written comes back, plain tools can read it, and a failure leaves no file behind.
+"""Digit files: digits survive writing and reading, other tools can read them, and a failure leaves no file behind.
 
-What is read from bad files is in test_bad_digit_files.
+Bad files are in test_bad_digit_files.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,101 +17,27 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from pxdbg_runtime import DIGIT_DTYPE, N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __version__
+from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __version__
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.formats import (
-    SUFFIXES,
     Provenance,
-    check_suffix,
     describe_generation,
+    find_format,
     open_events,
     open_writer,
     read_digits,
 )
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
+from tests.digit_files import METADATA, PROVENANCE, SAMPLE, Hit, digits_of, each_suffix, names_in, random_digits, write
+from tests.isolation import file_size_limited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
-Hit = tuple[int, int, int, int, int]
-"""Event, VxdID, u cell, v cell, charge."""
-
-HOW: Final = Provenance(
-    model="tiny",
-    nature="demonstration",
-    provenance="Made for a test: größer.",
-    precision="float32",
-    graph_sha256="0123456789abcdef" * 4,
-    seed=-7,
-    random_stream="philox",
-    first_event=3,
-    events=4,
-    min_charge=1,
-    provider="CPUExecutionProvider",
-    version="0.1.0",
-)
-
-each_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
-
-
-def digits_of(hits: Iterable[Hit]) -> Digits:
-    table = np.array(list(hits), dtype=DIGIT_DTYPE)
-    return Digits(**{name: table[name].copy() for name in COLUMN_DTYPES})
-
-
-def random_digits(rng: np.random.Generator, n_hits: int, event: int) -> Digits:
-    """Make digits of one event with different pixels, in order."""
-    pixels = np.sort(rng.choice(N_SENSORS * N_U_CELLS * N_V_CELLS, n_hits, replace=False))
-    index, u_cell, v_cell = np.unravel_index(pixels, (N_SENSORS, N_U_CELLS, N_V_CELLS))
-    vxd_ids = np.array([sensor.vxd_id for sensor in SENSORS], dtype=np.uint16)
-    return Digits(
-        event=np.full(n_hits, event, dtype=np.int64),
-        sensor_id=vxd_ids[index],
-        u_cell=u_cell.astype(np.uint16),
-        v_cell=v_cell.astype(np.uint16),
-        charge=rng.integers(1, 256, n_hits).astype(np.uint8),
-    )
-
-
-def renumbered(digits: Digits, event: int) -> Digits:
-    """Give the same pixels and charges to another event."""
-    columns = {name: getattr(digits, name) for name in COLUMN_DTYPES}
-    return Digits(**{**columns, "event": np.full(len(digits), event)})
-
-
-SAMPLE: Final = digits_of(
-    [
-        (3, 8480, 0, 0, 1),
-        (3, 19520, 249, 767, 255),
-        (5, 8512, 17, 400, 7),
-        (5, 8512, 17, 401, 22),
-        (5, 16672, 100, 5, 9),
-    ]
-)
-"""Digits of the events 3 and 5 of the four that HOW tells of; the limits of each column occur."""
-
-
-def write(path: Path, parts: Iterable[Digits], how: Provenance = HOW) -> Path:
-    with open_writer(path, how) as writer:
-        for digits in parts:
-            writer.write(digits)
-    return path
-
-
-def origin_of(path: Path) -> Provenance:
-    """Read how the digits of a file were made, which must be known."""
-    how = read_digits(path).describe_generation
-    assert how is not None
-    return how
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(each.name for each in folder.iterdir())
 
 
 @st.composite
@@ -139,11 +63,11 @@ def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, drawn: tuple[int, list[list[Hit]]]
 ) -> None:
     first_event, events = drawn
-    how = replace(HOW, first_event=first_event, events=len(events))
-    path = write(tmp_path_factory.getbasetemp() / f"drawn{suffix}", map(digits_of, events), how)
+    provenance = replace(PROVENANCE, first_event=first_event, events=len(events))
+    path = write(tmp_path_factory.getbasetemp() / f"drawn{suffix}", map(digits_of, events), provenance)
     content = read_digits(path)
     assert content.digits.to_structured().tolist() == [hit for hits in events for hit in hits]
-    assert content.describe_generation == how
+    assert content.provenance == provenance
 
 
 @each_suffix
@@ -160,17 +84,17 @@ def test_many_digits_come_back(tmp_path: Path, suffix: str) -> None:
 def test_a_file_may_be_without_digits(tmp_path: Path, suffix: str, parts: list[Digits]) -> None:
     content = read_digits(write(tmp_path / f"none{suffix}", parts))
     assert content.digits == Digits.empty()
-    assert content.describe_generation == HOW
+    assert content.provenance == PROVENANCE
 
 
 @each_suffix
 @pytest.mark.parametrize("seed", [MIN_SEED, MAX_SEED])
 def test_extreme_numbers_come_back(tmp_path: Path, suffix: str, seed: int) -> None:
-    how = replace(HOW, seed=seed, first_event=MAX_EVENT, events=1, min_charge=255, random_stream="torch")
+    provenance = replace(PROVENANCE, seed=seed, first_event=MAX_EVENT, events=1, min_charge=255, random_stream="torch")
     digits = digits_of([(MAX_EVENT, 8480, 1, 2, 255)])
-    content = read_digits(write(tmp_path / f"extreme{suffix}", [digits], how))
+    content = read_digits(write(tmp_path / f"extreme{suffix}", [digits], provenance))
     assert content.digits == digits
-    assert content.describe_generation == how
+    assert content.provenance == provenance
 
 
 def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
@@ -179,16 +103,16 @@ def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
     schema = file.schema_arrow
     assert schema.names == ["event", "sensor_id", "u_cell", "v_cell", "charge"]
     assert schema.types == [pa.int64(), pa.uint16(), pa.uint16(), pa.uint16(), pa.uint8()]
-    assert json.loads(schema.metadata[b"pxdbg"]) == {"schema": 1, **asdict(HOW)}
+    assert json.loads(schema.metadata[b"pxdbg"]) == METADATA
     table = file.read()
     assert table.column("sensor_id").to_pylist() == [8480, 19520, 8512, 8512, 16672]
     assert table.column("charge").to_pylist() == [1, 255, 7, 22, 9]
 
 
 def test_parquet_has_no_row_group_without_rows_and_no_column_with_gaps(tmp_path: Path) -> None:
-    """Spark 3.3 refuses the one ("Illegal row group of 0 rows"), and awkward makes another type of the other."""
+    """Spark 3.3 refuses empty row groups ("Illegal row group of 0 rows"); awkward reads nullable columns as another type."""
     events = [digits_of([(event, 8480, 0, 0, 9)]) if event % 3 else Digits.empty() for event in range(3, 1003)]
-    path = write(tmp_path / "many.parquet", events, replace(HOW, events=1000))
+    path = write(tmp_path / "many.parquet", events, replace(PROVENANCE, events=1000))
     metadata = pyarrow.parquet.read_metadata(path)
     rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     # 666 events have a digit, and 128 of them share a row group.
@@ -207,36 +131,42 @@ def test_npz_as_numpy_sees_it(tmp_path: Path) -> None:
         assert dtypes == ["<i8", "<u2", "<u2", "<u2", "|u1"]
         assert content["event"].tolist() == [3, 3, 5, 5, 5]
         assert content["v_cell"].tolist() == [0, 767, 400, 401, 5]
-        assert json.loads(str(content["pxdbg"])) == {"schema": 1, **asdict(HOW)}
-
-
-def test_npz_waits_in_files_that_vanish(tmp_path: Path) -> None:
-    """Nobody sees the temporary files, and a failure leaves none."""
-    with pytest.raises(Accident, match="half-way"), open_writer(tmp_path / "bg.npz", HOW) as writer:  # noqa: PT012
-        writer.write(SAMPLE)
-        assert [name for name in names_in(tmp_path) if not name.endswith(".partial")] == []
-        message = "half-way"
-        raise Accident(message)
-    assert names_in(tmp_path) == []
+        assert json.loads(str(content["pxdbg"])) == METADATA
 
 
 @each_suffix
 @pytest.mark.parametrize(
-    ("parts", "how", "expected"),
+    ("parts", "provenance", "expected"),
     [
-        ([SAMPLE.of_event(5), SAMPLE.of_event(3)], HOW, "was given digits that are not ordered by event, sensor, u"),
-        ([SAMPLE, SAMPLE.of_event(5)], HOW, "was given digits that are not ordered"),
-        ([digits_of([(3, 8480, 0, 0, 1)])] * 2, HOW, "was given a digit twice: the same event, sensor, u cell"),
-        ([SAMPLE], replace(HOW, first_event=4), "was given events 3 to 5, expected 4 to 7 by its own metadata"),
-        ([SAMPLE], replace(HOW, events=2), "was given events 3 to 5, expected 3 to 4 by its own metadata"),
-        ([SAMPLE], replace(HOW, min_charge=2), "was given charges from 1 ADU on, below its own threshold of 2 ADU"),
+        (
+            [SAMPLE.of_event(5), SAMPLE.of_event(3)],
+            PROVENANCE,
+            "was given digits that are not ordered by event, sensor, u",
+        ),
+        ([SAMPLE, SAMPLE.of_event(5)], PROVENANCE, "was given digits that are not ordered"),
+        ([digits_of([(3, 8480, 0, 0, 1)])] * 2, PROVENANCE, "was given a digit twice: the same event, sensor, u cell"),
+        (
+            [SAMPLE],
+            replace(PROVENANCE, first_event=4),
+            "was given events 3 to 5, expected 4 to 7 by its own metadata",
+        ),
+        (
+            [SAMPLE],
+            replace(PROVENANCE, events=2),
+            "was given events 3 to 5, expected 3 to 4 by its own metadata",
+        ),
+        (
+            [SAMPLE],
+            replace(PROVENANCE, min_charge=2),
+            "was given charges from 1 ADU on, below its own threshold of 2 ADU",
+        ),
     ],
 )
 def test_what_would_not_be_read_is_not_written(
-    tmp_path: Path, suffix: str, parts: list[Digits], how: Provenance, expected: str
+    tmp_path: Path, suffix: str, parts: list[Digits], provenance: Provenance, expected: str
 ) -> None:
     with pytest.raises(ArgumentValueError, match=expected):
-        write(tmp_path / f"bg{suffix}", parts, how)
+        write(tmp_path / f"bg{suffix}", parts, provenance)
     assert names_in(tmp_path) == []
 
 
@@ -246,11 +176,11 @@ def test_more_events_than_a_file_may_tell_of(tmp_path: Path, suffix: str) -> Non
     with pytest.raises(
         ArgumentValueError, match=r"would hold 1,000,001 events, expected at most 1,000,000: split them"
     ):
-        write(path, [], replace(HOW, events=1_000_001))
+        write(path, [], replace(PROVENANCE, events=1_000_001))
     assert names_in(tmp_path) == []
 
 
-def test_how_made_describes_the_generator(latent_graph: GraphFile) -> None:
+def test_provenance_describes_the_generator(latent_graph: GraphFile) -> None:
     generator = Generator(latent_graph.path, provider="cpu", seed=2, random_stream="torch", min_charge=9)
     assert describe_generation(generator, range(5, 8)) == Provenance(
         model="tiny",
@@ -271,32 +201,11 @@ def test_how_made_describes_the_generator(latent_graph: GraphFile) -> None:
 @each_suffix
 def test_a_new_file_takes_the_place_of_the_old(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"digits{suffix}", [SAMPLE])
-    with open_writer(path, HOW) as writer:
+    with open_writer(path, PROVENANCE) as writer:
         writer.write(SAMPLE.of_event(5))
         assert read_digits(path).digits == SAMPLE
     assert read_digits(path).digits == SAMPLE.of_event(5)
     assert names_in(tmp_path) == [path.name]
-
-
-@each_suffix
-def test_no_folder_to_write_in(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / "nowhere" / f"digits{suffix}"
-    with pytest.raises(
-        OutputError, match=r"nowhere/digits\.\w+ cannot be written: the folder \S+nowhere does not exist\."
-    ) as info:
-        write(path, [SAMPLE])
-    assert info.value.path == path
-    assert names_in(tmp_path) == []
-
-
-@each_suffix
-def test_a_folder_in_the_way(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"digits{suffix}"
-    path.mkdir()
-    with pytest.raises(OutputError, match="is a folder: expected the name of a file to write"):
-        write(path, [SAMPLE])
-    assert names_in(tmp_path) == [path.name]
-    assert names_in(path) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux alone")
@@ -308,23 +217,29 @@ def test_a_name_that_is_no_text(tmp_path: Path, suffix: str) -> None:
 
 
 @each_suffix
-def test_a_file_where_the_folder_should_be(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nowhere/digits", r"nowhere/digits\.\w+ cannot be written: the folder \S+nowhere does not exist\."),
+        ("folder", "is a folder: expected the name of a file to write"),
+        ("file/digits", r"cannot be written: Not a directory\."),
+        ("a" * 250, r"cannot be written: File name too long\."),
+        ("a" * 300, r"cannot be written: File name too long\."),
+    ],
+)
+def test_paths_that_cannot_be_written(tmp_path: Path, suffix: str, name: str, expected: str) -> None:
+    (tmp_path / f"folder{suffix}").mkdir()
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot be written: Not a directory\."):
-        write(tmp_path / "file" / f"digits{suffix}", [SAMPLE])
-    assert names_in(tmp_path) == ["file"]
-
-
-@each_suffix
-@pytest.mark.parametrize("length", [256, 300])
-def test_a_name_that_is_too_long(tmp_path: Path, suffix: str, length: int) -> None:
-    with pytest.raises(OutputError, match=r"cannot be written: File name too long\."):
-        write(tmp_path / f"{'a' * (length - len(suffix))}{suffix}", [SAMPLE])
-    assert names_in(tmp_path) == []
+    path = tmp_path / f"{name}{'x' * (6 - len(suffix)) if len(name) == 250 else ''}{suffix}"  # 256 bytes, one too many
+    with pytest.raises(OutputError, match=expected) as info:
+        write(path, [SAMPLE])
+    assert info.value.path == path
+    assert names_in(tmp_path) == ["file", f"folder{suffix}"]
+    assert names_in(tmp_path / f"folder{suffix}") == []
 
 
 class Accident(BaseException):
-    """What no handler of the package can know."""
+    """An exception that no handler of the package catches."""
 
 
 @each_suffix
@@ -336,43 +251,28 @@ def test_a_failure_within_the_block_leaves_what_was_there(
     path = tmp_path / f"digits{suffix}"
     if is_there:
         write(path, [SAMPLE])
-    with pytest.raises(accident, match="in mid-write"), open_writer(path, HOW) as writer:  # noqa: PT012
+    with pytest.raises(accident, match="in mid-write"), open_writer(path, PROVENANCE) as writer:  # noqa: PT012
         writer.write(SAMPLE.of_event(3))
+        # The temporary files of an NPZ's columns have no name.
+        assert [name for name in names_in(tmp_path) if not name.endswith(".partial")] == [path.name] * is_there
         message = "in mid-write"
         raise accident(message)
     assert names_in(tmp_path) == ([path.name] if is_there else [])
     assert not is_there or read_digits(path).digits == SAMPLE
 
 
-LITTLE_ROOM: Final = """
-import resource, signal, sys
-from pathlib import Path
-import numpy as np
-from pxdbg_runtime.errors import OutputError
-from tests.test_digit_files import random_digits, write
-
-digits = random_digits(np.random.default_rng(1), 100_000, 3)
-write(Path(sys.argv[1]).with_name("roomy" + Path(sys.argv[1]).suffix), [digits])
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-try:
-    write(Path(sys.argv[1]), [digits, random_digits(np.random.default_rng(2), 100_000, 4)])
-except OutputError as error:
-    print(error)
-"""
-"""A limit on the size of files: the system itself refuses to write on, as on a full disk."""
-
-
 @each_suffix
-def test_the_system_refuses_to_write_on(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("n_bytes", [2_000, 50_000])
+def test_the_system_refuses_to_write_on(tmp_path: Path, suffix: str, n_bytes: int) -> None:
+    """A limit on the size of files acts like a full disk: the file in the folder stays, and nothing else."""
     path = write(tmp_path / f"digits{suffix}", [SAMPLE])
-    done = subprocess.run(
-        [sys.executable, "-c", LITTLE_ROOM, str(path)], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{path} cannot be written: ")
-    assert done.stdout.endswith("File too large.\n")
-    assert names_in(tmp_path) == [path.name, f"roomy{suffix}"]
+    digits = [random_digits(np.random.default_rng(event), 100_000, event) for event in (3, 4)]
+    with (
+        file_size_limited(n_bytes),
+        pytest.raises(OutputError, match=rf"digits{suffix} cannot be written: .*[Ff]ile too large"),
+    ):
+        write(path, digits)
+    assert names_in(tmp_path) == [path.name]
     assert read_digits(path).digits == SAMPLE
 
 
@@ -381,11 +281,11 @@ def test_another_suffix(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     expected = r"must end in \.parquet or \.npz"
     with pytest.raises(ArgumentValueError, match=expected) as info:
-        check_suffix(path)
+        find_format(path)
     assert info.value.argument == "path"
     with pytest.raises(ArgumentValueError, match=expected):
         write(path, [SAMPLE])
-    with pytest.raises(ArgumentValueError, match=rf"{expected}, the formats of files of digits\.$"):
+    with pytest.raises(ArgumentValueError, match=rf"{expected}, the formats of digit files\.$"):
         read_digits(path)
     assert names_in(tmp_path) == []
 
@@ -395,7 +295,7 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     expected = r"Parquet needs pyarrow, which is not installed: pip install 'pxdbg-runtime\[parquet\]'\."
     with pytest.raises(MissingPackageError, match=expected) as info:
-        check_suffix(path)
+        find_format(path)
     assert (info.value.package, info.value.extra) == ("pyarrow", "parquet")
     with pytest.raises(MissingPackageError, match=expected):
         write(tmp_path / "other.parquet", [SAMPLE])

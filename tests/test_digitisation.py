@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pxdbg_runtime.digitisation.digitiser import Digitiser
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError
@@ -18,7 +18,7 @@ from tests.graphs import LATENT_CARD, THRESHOLDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CUT_CARD: Final = dataclasses.replace(LATENT_CARD, cut=-0.26, min_charge=7)
+CUT_CARD: Final = structs.replace(LATENT_CARD, cut=-0.26, min_charge=7)
 SHAPE: Final = (N_U_CELLS, N_V_CELLS)
 VXD_IDS: Final = np.array([sensor.vxd_id for sensor in SENSORS])
 
@@ -59,7 +59,7 @@ def test_digits_equal_the_plain_version(
     n_images: int, first_sensor: int, min_charge: int, event: int, seed: int
 ) -> None:
     images = sparse_images(n_images, seed)
-    digits = Digitiser(LATENT_CARD, min_charge).digits(images, event=event, first_sensor=first_sensor)
+    digits = Digitiser(LATENT_CARD, min_charge).find_digits(images, event=event, first_sensor=first_sensor)
     expected = plain_charges(images, min_charge)
     image, u_cell, v_cell = np.nonzero(expected)
     assert np.array_equal(digits.sensor_id, VXD_IDS[first_sensor + image])
@@ -74,10 +74,10 @@ def test_digits_equal_the_plain_version(
 def test_images_and_digits_are_two_views_of_the_same(n_images: int) -> None:
     images = sparse_images(n_images, n_images)
     digitiser = Digitiser(LATENT_CARD)
-    charges = digitiser.charges(images)
+    charges = digitiser.compute_charges(images)
     assert np.array_equal(charges, plain_charges(images, 1))
     for first_sensor in {0, N_SENSORS - n_images}:
-        made = digitiser.digits(images, first_sensor=first_sensor).to_images()
+        made = digitiser.find_digits(images, first_sensor=first_sensor).to_images()
         assert np.array_equal(made[first_sensor : first_sensor + n_images], charges)
         assert np.count_nonzero(made) == np.count_nonzero(charges)
 
@@ -85,15 +85,15 @@ def test_images_and_digits_are_two_views_of_the_same(n_images: int) -> None:
 def test_a_batch_of_images_gives_what_each_gives_alone() -> None:
     images = sparse_images(4, 11)
     digitiser = Digitiser(LATENT_CARD)
-    alone = [digitiser.digits(images[k : k + 1], first_sensor=k) for k in range(4)]
-    together = digitiser.digits(images)
+    alone = [digitiser.find_digits(images[k : k + 1], first_sensor=k) for k in range(4)]
+    together = digitiser.find_digits(images)
     assert [together.of_sensor(SENSORS[k]) for k in range(4)] == alone
 
 
 @pytest.mark.parametrize(("value", "n_digits"), [(-1.0, 0), (-1.0000005, 0), (1.0, 192_000), (1.0000005, 192_000)])
 def test_empty_and_full_images(value: float, n_digits: int) -> None:
     images = np.full((1, *SHAPE), value, dtype=np.float32)
-    digits = Digitiser(LATENT_CARD).digits(images)
+    digits = Digitiser(LATENT_CARD).find_digits(images)
     assert len(digits) == n_digits
     assert set(digits.charge.tolist()) == ({255} if n_digits else set())
 
@@ -102,12 +102,12 @@ def test_empty_and_full_images(value: float, n_digits: int) -> None:
 def test_a_single_pixel(place: tuple[int, int, int]) -> None:
     images = np.full((3, *SHAPE), -1, dtype=np.float32)
     images[place] = THRESHOLDS[41]
-    digits = Digitiser(LATENT_CARD).digits(images, event=8, first_sensor=16)
+    digits = Digitiser(LATENT_CARD).find_digits(images, event=8, first_sensor=16)
     assert digits.to_structured().tolist() == [(8, SENSORS[16 + place[0]].vxd_id, place[1], place[2], 42)]
 
 
 def test_no_images_give_no_digits() -> None:
-    assert len(Digitiser(LATENT_CARD).digits(np.empty((0, *SHAPE), dtype=np.float32))) == 0
+    assert len(Digitiser(LATENT_CARD).find_digits(np.empty((0, *SHAPE), dtype=np.float32))) == 0
 
 
 @settings(max_examples=25)
@@ -120,7 +120,7 @@ def test_a_nan_is_refused_wherever_it_stands(place: tuple[int, int, int], backgr
     images = np.full((2, *SHAPE), background, dtype=np.float32)
     images[place] = np.nan
     digitiser = Digitiser(LATENT_CARD, min_charge)
-    for make in (digitiser.digits, digitiser.charges):
+    for make in (digitiser.find_digits, digitiser.compute_charges):
         with pytest.raises(ImageError, match=r"holds a NaN where a value in \[-1, 1\] was expected"):
             make(images)
 
@@ -141,7 +141,7 @@ def test_a_value_that_no_tanh_gives_is_refused(value: float, found: str, everywh
     images = np.full((2, *SHAPE), value if everywhere else -1, dtype=np.float32)
     images[1, 249, 767] = value
     digitiser = Digitiser(LATENT_CARD)
-    for make in (digitiser.digits, digitiser.charges):
+    for make in (digitiser.find_digits, digitiser.compute_charges):
         with pytest.raises(ImageError, match=rf"holds {found} where a value in \[-1, 1\] was expected: the graph or"):
             make(images)
 
@@ -150,15 +150,15 @@ def test_the_cut_empties_what_is_not_greater() -> None:
     cut = np.float32(-0.26)
     images = np.full((1, *SHAPE), -1, dtype=np.float32)
     images[0, 0, :4] = [np.nextafter(cut, np.float32(-1)), cut, np.nextafter(cut, np.float32(1)), THRESHOLDS[6]]
-    whole = Digitiser(dataclasses.replace(CUT_CARD, min_charge=1)).charges(images)
+    whole = Digitiser(structs.replace(CUT_CARD, min_charge=1)).compute_charges(images)
     assert whole[0, 0, :4].tolist() == [0, 0, 6, 7]
-    assert Digitiser(CUT_CARD).charges(images)[0, 0, :4].tolist() == [0, 0, 0, 7]
+    assert Digitiser(CUT_CARD).compute_charges(images)[0, 0, :4].tolist() == [0, 0, 0, 7]
 
 
 @pytest.mark.parametrize("min_charge", [7, 8, 100, 255])
 def test_the_cut_and_a_smallest_charge_together(min_charge: int) -> None:
     images = sparse_images(2, 5)
-    found = Digitiser(CUT_CARD, min_charge).charges(images)
+    found = Digitiser(CUT_CARD, min_charge).compute_charges(images)
     assert np.array_equal(found, plain_charges(images, min_charge, cut=-0.26))
 
 
@@ -166,7 +166,7 @@ def test_the_cut_and_a_smallest_charge_together(min_charge: int) -> None:
 def test_a_smallest_charge_suppresses_all_below_and_nothing_else(min_charge: int) -> None:
     images = np.full((1, *SHAPE), -1, dtype=np.float32)
     images[0, 7, :255] = THRESHOLDS
-    digits = Digitiser(LATENT_CARD, min_charge).digits(images)
+    digits = Digitiser(LATENT_CARD, min_charge).find_digits(images)
     assert digits.charge.tolist() == list(range(min_charge, 256))
 
 
@@ -198,9 +198,9 @@ def test_images_need_not_be_contiguous() -> None:
     digitiser = Digitiser(LATENT_CARD)
     strided = np.repeat(images, 2, axis=2)[:, :, ::2]
     assert not strided.flags.c_contiguous
-    assert digitiser.digits(strided) == digitiser.digits(images)
-    assert np.array_equal(digitiser.charges(np.asfortranarray(images)), digitiser.charges(images))
-    assert np.array_equal(digitiser.charges(images[::-1]), digitiser.charges(images)[::-1])
+    assert digitiser.find_digits(strided) == digitiser.find_digits(images)
+    assert np.array_equal(digitiser.compute_charges(np.asfortranarray(images)), digitiser.compute_charges(images))
+    assert np.array_equal(digitiser.compute_charges(images[::-1]), digitiser.compute_charges(images)[::-1])
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_images_need_not_be_contiguous() -> None:
 def test_images_of_another_shape_or_type_are_refused(shape: tuple[int, ...], dtype: str) -> None:
     images = np.zeros(shape, dtype=dtype)
     digitiser = Digitiser(LATENT_CARD)
-    for make in (digitiser.digits, digitiser.charges):
+    for make in (digitiser.find_digits, digitiser.compute_charges):
         with pytest.raises(ImageError, match=r"must be float32 of shape \(n, 250, 768\), but are"):
             make(images)
 
@@ -231,17 +231,17 @@ def test_more_images_than_sensors_are_refused(n_images: int, first_sensor: int) 
     images = np.full((n_images, *SHAPE), -1, dtype=np.float32)
     images[:, 0, 0] = 1
     with pytest.raises(ImageError, match="An event has 40 sensors, but"):
-        Digitiser(LATENT_CARD).digits(images, first_sensor=first_sensor)
+        Digitiser(LATENT_CARD).find_digits(images, first_sensor=first_sensor)
 
 
 @pytest.mark.parametrize("min_charge", [None, 1, 7, 255])
 def test_images_of_charges_are_digits_as_they_stand(min_charge: int | None) -> None:
-    digitiser = Digitiser(dataclasses.replace(LATENT_CARD, output_kind="charges"), min_charge)
+    digitiser = Digitiser(structs.replace(LATENT_CARD, output_kind="charges"), min_charge)
     charges = np.random.default_rng(3).integers(0, 256, (3, *SHAPE), dtype=np.uint8)
     charges[np.random.default_rng(4).random(charges.shape) < 0.9] = 0
     expected = np.where(charges >= (min_charge or 1), charges, 0)
-    assert np.array_equal(digitiser.charges(charges), expected)
-    digits = digitiser.digits(charges, first_sensor=2)
+    assert np.array_equal(digitiser.compute_charges(charges), expected)
+    digits = digitiser.find_digits(charges, first_sensor=2)
     sensor, u_cell, v_cell = np.nonzero(expected)
     assert np.array_equal(digits.sensor_id, VXD_IDS[sensor + 2])
     assert np.array_equal(digits.u_cell, u_cell)
@@ -250,6 +250,6 @@ def test_images_of_charges_are_digits_as_they_stand(min_charge: int | None) -> N
 
 
 def test_values_where_charges_are_due_are_refused() -> None:
-    digitiser = Digitiser(dataclasses.replace(LATENT_CARD, output_kind="charges"))
+    digitiser = Digitiser(structs.replace(LATENT_CARD, output_kind="charges"))
     with pytest.raises(ImageError, match=r"must be uint8 of shape .* but are float32"):
-        digitiser.digits(np.zeros((1, *SHAPE), dtype=np.float32))
+        digitiser.find_digits(np.zeros((1, *SHAPE), dtype=np.float32))

@@ -172,7 +172,7 @@ def test_to_images_refuses_what_lies_nowhere(name: str, value: int, expected: st
 
 
 def test_to_images_refuses_a_pixel_that_comes_twice() -> None:
-    with pytest.raises(ArgumentValueError, match="Each pixel of an event has one digit at the most, but 2 come again"):
+    with pytest.raises(ArgumentValueError, match="Each pixel of an event has at most one digit, but 2 are repeated"):
         digits_of([(3, 0, 1, 2, 7), (3, 0, 1, 2, 9), (3, 0, 1, 2, 7)]).to_images()
 
 

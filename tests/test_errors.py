@@ -1,3 +1,5 @@
+"""Errors: their base classes, their attributes after pickling, and their messages on one line."""
+
 from __future__ import annotations
 
 import pickle
@@ -48,7 +50,7 @@ EACH = [
 
 
 @pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__name__)
-def test_an_error_survives_the_way_between_processes(error: PxdbgError) -> None:
+def test_an_error_can_be_pickled(error: PxdbgError) -> None:
     arrived = pickle.loads(pickle.dumps(error))
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)
@@ -57,10 +59,15 @@ def test_an_error_survives_the_way_between_processes(error: PxdbgError) -> None:
 
 
 def test_every_error_of_the_runtime_is_here() -> None:
-    assert {type(error).__name__ for error in EACH} >= set(errors.__all__) - {"PxdbgError"}
+    assert {type(error).__name__ for error in EACH} >= set(errors.__all__) - {"PxdbgError", "one_line"}
 
 
 @pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__name__)
 def test_an_error_is_of_the_kind_that_a_caller_expects(error: PxdbgError) -> None:
     expected = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
     assert isinstance(error, expected)
+
+
+@pytest.mark.parametrize(("error", "expected"), [(ValueError("two\n  lines"), "two lines"), (KeyError(), "KeyError")])
+def test_a_message_on_one_line(error: Exception, expected: str) -> None:
+    assert errors.one_line(error) == expected

@@ -1,4 +1,4 @@
-"""Pictures of events: every hit is drawn at its place, and the file is a picture or is not there."""
+"""Pictures of events: every hit is drawn at its place, and the file is complete or absent."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, Digits
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.plots.event_display import draw_event, save_event
+from tests.digit_files import digits_of, names_in, random_digits
 from tests.isolation import file_size_limited
-from tests.test_digit_files import digits_of, names_in, random_digits
 
 if TYPE_CHECKING:
     import io
@@ -30,8 +30,8 @@ def event_of(n_hits: int) -> Digits:
     return random_digits(np.random.default_rng(n_hits), n_hits, 4)
 
 
-def mirrored(digits: Digits) -> Digits:
-    """Move the hits to other places, so that counts and charges, and with them all text, stay."""
+def mirror(digits: Digits) -> Digits:
+    """Move the hits to other places; counts, charges and all texts of the picture stay."""
     return Digits(
         event=digits.event,
         sensor_id=digits.sensor_id,
@@ -51,12 +51,12 @@ def pixels_of(digits: Digits, path: Path) -> NDArray[np.float32]:
 def panels(figure: Figure) -> tuple[Axes, Axes, Axes, Axes]:
     """Find layer 1, layer 2, the spectrum and the colour bar."""
 
-    def titled(beginning: str) -> Axes:
+    def find_axes(beginning: str) -> Axes:
         (found,) = (axes for axes in figure.axes if axes.get_title().startswith(beginning))
         return found
 
     (bar,) = (axes for axes in figure.axes if not axes.get_title())
-    return titled("layer 1"), titled("layer 2"), titled("charge spectrum"), bar
+    return find_axes("layer 1"), find_axes("layer 2"), find_axes("charge spectrum"), bar
 
 
 def test_a_png_is_written(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_hits_change_pixels(tmp_path: Path) -> None:
     digits = event_of(3_000)
     empty = pixels_of(Digits.empty(), tmp_path / "empty.png")
     full = pixels_of(digits, tmp_path / "full.png")
-    moved = pixels_of(mirrored(digits), tmp_path / "moved.png")
+    moved = pixels_of(mirror(digits), tmp_path / "moved.png")
     again = pixels_of(digits, tmp_path / "again.png")
     assert np.ptp(empty) > 0.5
     assert (full != empty).any(axis=2).sum() > 3_000
@@ -162,15 +162,15 @@ def test_an_event_without_hits(tmp_path: Path) -> None:
 
 
 def test_a_title_is_plain_text(tmp_path: Path) -> None:
-    """A model may be called anything; its name is no formula."""
+    """The name of a model may be any text, and is not read as a formula."""
     save_event(event_of(10), tmp_path / "event.png", title=r"model $7, \frac and $8")
     assert names_in(tmp_path) == ["event.png"]
 
 
 @pytest.mark.parametrize("name", ["event.bmp", "event", "event.root", "event.png.gz", "event.pgf"])
 def test_another_format(tmp_path: Path, name: str) -> None:
-    """PGF is one of matplotlib's, but calls LaTeX."""
-    with pytest.raises(ArgumentValueError, match=r"must end in the name of a picture format: .*\.png") as info:
+    """matplotlib writes PGF with LaTeX."""
+    with pytest.raises(ArgumentValueError, match=r"must end in a picture format: .*\.png") as info:
         save_event(event_of(10), tmp_path / name, title="event 4")
     assert info.value.argument == "output"
     assert names_in(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Files of digits read event by event: the same digits, the same refusals, every event once."""
+"""Digit files read event by event: every event comes once, in order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ import pyarrow.parquet
 import pytest
 
 from pxdbg_runtime import Digits
-from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
-from pxdbg_runtime.formats import SUFFIXES, open_events, read_digits
-from tests.test_bad_digit_files import COLUMNS, METADATA, in_first, write_plainly
-from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, renumbered, write
+from pxdbg_runtime.errors import DigitFileError
+from pxdbg_runtime.formats import open_events, read_digits
+from tests.digit_files import (
+    PROVENANCE,
+    SAMPLE,
+    each_suffix,
+    random_digits,
+    renumber,
+    write,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 def test_each_event_comes_once_and_in_order(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"digits{suffix}", [SAMPLE.of_event(3), SAMPLE.of_event(5)])
     reader = open_events(path)
-    assert reader.describe_generation == HOW
+    assert reader.provenance == PROVENANCE
     assert reader.event_numbers.dtype == np.int64  # NumPy 1's default on Windows is int32
     for _again in range(2):
         assert list(reader) == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
@@ -49,50 +55,10 @@ def test_row_groups_need_not_be_events(tmp_path: Path, size: int) -> None:
     assert Digits.concatenate(read) == read_digits(other).digits
 
 
-@each_suffix
-@pytest.mark.parametrize(
-    ("column", "value", "expected"),
-    [
-        ("event", -2, "holds event from -2 to"),
-        ("u_cell", 250, "holds u_cell from"),
-        ("charge", 0, "holds charge from 0"),
-        ("sensor_id", 1, "holds the VxdID 1, which is no sensor of the PXD: generate it again"),
-    ],
-)
-def test_what_is_no_digit_is_refused(tmp_path: Path, suffix: str, column: str, value: int, expected: str) -> None:
-    text = HOW.to_json()
-    assert METADATA["schema"] == 1
-    path = write_plainly(tmp_path / f"digits{suffix}", in_first(column, value), text)
-    with pytest.raises(DigitFileError, match=expected):
-        list(open_events(path))
-
-
-@each_suffix
-def test_what_cannot_be_opened(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"gone{suffix}"
-    with pytest.raises(DigitFileError, match="cannot be read: No such file"):
-        open_events(path)
-    path.write_bytes(b"PAR1 or not")
-    with pytest.raises(DigitFileError, match="is not a file of digits written by pxdbg-runtime, or is damaged"):
-        open_events(path)
-    with pytest.raises(DigitFileError, match="does not say how its digits were made"):
-        open_events(write_plainly(path, COLUMNS, "{}"))
-    with pytest.raises(ArgumentValueError, match=r"must end in \.parquet or \.npz"):
-        open_events(tmp_path / "digits.root")
-
-
-def test_a_column_that_is_missing(tmp_path: Path) -> None:
-    without = {name: column for name, column in COLUMNS.items() if name != "charge"}
-    for suffix in SUFFIXES:
-        path = write_plainly(tmp_path / f"digits{suffix}", without, HOW.to_json())
-        with pytest.raises(DigitFileError, match=r"is not a file of digits .*it has no (columns|arrays) charge"):
-            open_events(path)
-
-
 def test_damage_is_found_when_its_part_is_read(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     digits = random_digits(rng, 350_000, 3)
-    path = write(tmp_path / "digits.parquet", [renumbered(digits, event) for event in (3, 4, 5, 6)])
+    path = write(tmp_path / "digits.parquet", [renumber(digits, event) for event in (3, 4, 5, 6)])
     groups = pyarrow.parquet.ParquetFile(path).metadata
     assert groups.num_row_groups > 1
     offset = groups.row_group(groups.num_row_groups - 1).column(4).data_page_offset

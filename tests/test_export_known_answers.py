@@ -51,11 +51,11 @@ def test_each_charge_of_an_image_is_there_once_or_more(references: ReferenceImag
     assert len(answers.images) == len({image.sensor for image in answers.images}) == 3
     found: set[int] = set()
     for image in answers.images:
-        pixels = image.pixel_numbers()
+        pixels = image.decode_pixels()
         assert len(pixels) == 4096
         exact = references.exact[references.sensors.index(image.sensor)].astype(np.float32)
-        assert np.array_equal(answers.expected(image), exact.ravel()[pixels])
-        charges = np.searchsorted(THRESHOLDS, answers.expected(image).astype(np.float32), side="right")
+        assert np.array_equal(answers.decode_outputs(image), exact.ravel()[pixels])
+        charges = np.searchsorted(THRESHOLDS, answers.decode_outputs(image).astype(np.float32), side="right")
         assert set(np.unique(charges)) == set(np.unique(np.searchsorted(THRESHOLDS, exact, side="right")))
         assert 0.2 < (charges == 0).mean() < 0.9
         found |= set(charges.tolist())

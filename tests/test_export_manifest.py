@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -12,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from export.families import FAMILIES
 from export.manifest import main, write_manifest
@@ -106,7 +106,7 @@ def test_command_prints_a_line_for_each_graph(folder: Path, capsys: pytest.Captu
 def test_command_prints_names_of_files_without_control_characters(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    listed = [dataclasses.replace(each, file=f"\x07{each.file}") for each in write_manifest(folder)]
+    listed = [structs.replace(each, file=f"\x07{each.file}") for each in write_manifest(folder)]
     monkeypatch.setattr("export.manifest.write_manifest", lambda _folder: listed)
     main(folder)
     printed = capsys.readouterr().out

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner
 
 from export.conditions.fetching import fetch_payload
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.card import ModelCard
     from pxdbg_runtime.model.graph_file import GraphFile
 
-RESNET = dataclasses.replace(LATENT_CARD, name="mine", family="resnet")
-CONVNET = dataclasses.replace(LATENT_CARD, name="mine", family="convnet")
+RESNET = structs.replace(LATENT_CARD, name="mine", family="resnet")
+CONVNET = structs.replace(LATENT_CARD, name="mine", family="convnet")
 FIDELITY = Fidelity(images=800, charge_w1_adu=0.125, occupancy_ratio=1.0, identical_digits=0.75)
-INT8 = dataclasses.replace(RESNET, precision="int8", weight_bits=7, fidelity=FIDELITY)
+INT8 = structs.replace(RESNET, precision="int8", weight_bits=7, fidelity=FIDELITY)
 NAME = "PXDBackgroundGenerator_resnet_onnx"
 
 
@@ -86,7 +86,7 @@ def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
 
 def test_float16_graphs_are_those_for_cuda_unless_told_otherwise(tmp_path: Path) -> None:
     for target in ("cpu", "cuda"):
-        card = dataclasses.replace(RESNET, precision="float16", fidelity=FIDELITY, target=target)
+        card = structs.replace(RESNET, precision="float16", fidelity=FIDELITY, target=target)
         graph(tmp_path / f"{target}.onnx", card)
     results = [
         CliRunner().invoke(app, [str(tmp_path), "--precision", "float16", *options]).stdout.split()[-1]
@@ -123,7 +123,7 @@ def test_a_folder_without_such_a_graph_is_refused(tmp_path: Path, folder: str) -
 
 
 def test_a_family_that_climbs_out_of_the_folder_is_refused(tmp_path: Path) -> None:
-    graph(tmp_path / "mine.onnx", dataclasses.replace(RESNET, family="../../x"))
+    graph(tmp_path / "mine.onnx", structs.replace(RESNET, family="../../x"))
     with pytest.raises(
         GraphFileError, match=r"mine\.onnx is of the family '\.\./\.\./x': expected small letters and .*"
     ):

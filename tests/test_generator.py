@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -16,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnx
 import pytest
+from msgspec import structs
 
 from export.graph import with_charges
 from pxdbg_runtime import Digits, Generator
+from pxdbg_runtime.checks import MAX_SEED, MIN_SEED
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError, InferenceError
-from pxdbg_runtime.inference.latents import MAX_SEED, MIN_SEED, make_stream
+from pxdbg_runtime.inference.latents import make_stream
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.model.builtin_models import is_best_for_cpu
 from pxdbg_runtime.model.card import Fidelity
@@ -188,7 +189,7 @@ def test_without_a_seed_one_is_drawn_and_reported(latent_graph: GraphFile, caplo
 def test_weights_without_physics_are_warned_of_once(
     nature: Nature, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    card = dataclasses.replace(LATENT_CARD, nature=nature, provenance="Its weights are random.")
+    card = structs.replace(LATENT_CARD, nature=nature, provenance="Its weights are random.")
     graph = written(tmp_path / "tiny.onnx", latent_model(), card)
     generator = Generator(graph.path, seed=1, provider="cpu")
     generator.generate(0)
@@ -333,7 +334,7 @@ def test_the_next_batch_is_computed_while_one_is_in_use(
     generator = Generator(latent_graph.path, seed=1, batch_size=20)
     expected = images_of(latent_graph.card, 1, 0)
     second_done = threading.Event()
-    compute = generator._session.images
+    compute = generator._session.compute_images
 
     def noted(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
         images = compute(sensors, *rest)
@@ -341,8 +342,8 @@ def test_the_next_batch_is_computed_while_one_is_in_use(
             second_done.set()
         return images
 
-    monkeypatch.setattr(generator._session, "images", noted)
-    batches = generator._batches(0)
+    monkeypatch.setattr(generator._session, "compute_images", noted)
+    batches = generator._compute_batches(0)
     sensors, images = next(batches)
     assert second_done.wait(timeout=60), "the second batch waits for the first one's consumer"
     assert (sensors, next(batches)[0]) == (range(20), range(20, 40))
@@ -352,7 +353,7 @@ def test_the_next_batch_is_computed_while_one_is_in_use(
 
 def test_a_failure_in_a_later_batch_is_raised(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = Generator(latent_graph.path, seed=1, batch_size=8)
-    compute = generator._session.images
+    compute = generator._session.compute_images
 
     def failing(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
         if sensors.start == 16:
@@ -360,7 +361,7 @@ def test_a_failure_in_a_later_batch_is_raised(latent_graph: GraphFile, monkeypat
             raise InferenceError(message)
         return compute(sensors, *rest)
 
-    monkeypatch.setattr(generator._session, "images", failing)
+    monkeypatch.setattr(generator._session, "compute_images", failing)
     with pytest.raises(InferenceError, match="the third batch"):
         generator.generate(0)
 
@@ -370,7 +371,7 @@ def test_graphs_that_give_charges_give_the_digits_of_those_that_give_values(
     tmp_path: Path, latent_graph: GraphFile, batch_size: int
 ) -> None:
     model = with_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
-    card = dataclasses.replace(LATENT_CARD, output_kind="charges")
+    card = structs.replace(LATENT_CARD, output_kind="charges")
     of_charges = Generator(written(tmp_path / "charges.onnx", model, card).path, seed=2, batch_size=batch_size)
     of_values = Generator(latent_graph.path, seed=2)
     assert of_charges.generate(0) == of_values.generate(0)
@@ -385,7 +386,7 @@ def test_a_graph_for_cuda_gives_way_where_cuda_does_not_come_up(
     listed = []
     for card in (
         LATENT_CARD,
-        dataclasses.replace(LATENT_CARD, precision="float16", target="cuda", fidelity=fidelity),
+        structs.replace(LATENT_CARD, precision="float16", target="cuda", fidelity=fidelity),
     ):
         graph = written(tmp_path / f"tiny-{card.precision}.onnx", latent_model(), card)
         line = {"name": "tiny", "precision": card.precision, "target": card.target, "file": graph.path.name}
@@ -425,7 +426,7 @@ def test_a_graph_that_stays_the_same_on_the_cpu_is_read_once(tmp_path: Path, mon
         return read_graph_file(path)
 
     fidelity = Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.9)
-    int8 = dataclasses.replace(LATENT_CARD, precision="int8", weight_bits=7, fidelity=fidelity)
+    int8 = structs.replace(LATENT_CARD, precision="int8", weight_bits=7, fidelity=fidelity)
     path = written(tmp_path / "tiny-int8.onnx", latent_model(), int8).path
     monkeypatch.setattr("pxdbg_runtime.model.builtin_models.read_graph_file", read_and_note)
     monkeypatch.setattr("pxdbg_runtime.inference.providers.guess_target", lambda _: "cuda")
@@ -446,5 +447,5 @@ def test_a_graph_that_stays_the_same_on_the_cpu_is_read_once(tmp_path: Path, mon
 def test_another_graph_is_looked_for_only_where_there_may_be_one(
     model: str, precision: Precision | None, target: Target, is_best: bool
 ) -> None:
-    card = dataclasses.replace(LATENT_CARD, target=target)
+    card = structs.replace(LATENT_CARD, target=target)
     assert is_best_for_cpu(model, precision, card) is is_best

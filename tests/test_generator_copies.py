@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -15,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from msgspec import structs
 
 from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import GraphFileError, ModelNotFoundError
@@ -51,7 +51,7 @@ def make(**arguments):
     return Generator(sys.argv[1], seed=3, provider="cpu", batch_size=2, **arguments)
 
 def image_of(generator):
-    with contextlib.closing(generator._batches(1)) as batches:
+    with contextlib.closing(generator._compute_batches(1)) as batches:
         return next(batches)[1].tobytes()
 
 for arguments in ({"nintra": 1}, {"nintra": 2}, {"nintra": 4, "random_stream": "torch"}, {"ninter": 2}):
@@ -149,9 +149,9 @@ def test_a_process_with_another_graph_refuses(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     written(path, latent_model(), LATENT_CARD)
     pickled = pickle.dumps(Generator(path, seed=1, provider="cpu"))
-    other = written(path, latent_model(), dataclasses.replace(LATENT_CARD, min_charge=2))
+    other = written(path, latent_model(), structs.replace(LATENT_CARD, min_charge=2))
     with pytest.raises(
-        GraphFileError, match=rf"has the SHA-256 {other.sha256} here, but .* where the generator was made"
+        GraphFileError, match=rf"has the SHA-256 {other.sha256} here, but .* where the generator was created"
     ):
         pickle.loads(pickled)
     path.unlink()
@@ -161,7 +161,7 @@ def test_a_process_with_another_graph_refuses(tmp_path: Path) -> None:
 
 def test_a_shipped_model_is_pickled_by_its_name() -> None:
     generator = Generator("resnet", seed=1)
-    recipe = generator._recipe
+    recipe = generator._recreate
     assert recipe.args == ("resnet",)
     assert recipe.keywords["precision"] == generator.card.precision
     assert recipe.keywords["provider"] == "CPUExecutionProvider"

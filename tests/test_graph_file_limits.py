@@ -176,7 +176,7 @@ def test_a_second_entry_of_ours_is_refused(key: str, first: bool, tmp_path: Path
 def test_a_card_that_is_too_long_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     path.write_bytes(sealed_text(f'{{"schema": 1, "name": "{"x" * MAX_CARD_BYTES}"}}'))
-    assert "has a model card of 4.2 MB, but a card has 4.2 MB at the most" in refusal_of(path)
+    assert "has a model card of 4.2 MB, but a card has at most 4.2 MB" in refusal_of(path)
     path.write_bytes(sealed_text(" " * (MAX_CARD_BYTES - len(LATENT_CARD.to_json())) + LATENT_CARD.to_json()))
     assert read_graph_file(path).card == LATENT_CARD
 
@@ -220,7 +220,7 @@ def just_too_long(folder: Path) -> Path:
 def test_a_file_beyond_the_limit_of_protocol_buffers_is_refused(
     make: Callable[[Path], Path], size: str, tmp_path: Path
 ) -> None:
-    assert f"has {size}, but an ONNX file has 2 GiB at the most" in refusal_of(make(tmp_path))
+    assert f"has {size}, but an ONNX file has at most 2 GiB" in refusal_of(make(tmp_path))
 
 
 def test_a_file_of_zeros_is_refused(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def changing(request: pytest.FixtureRequest, graphs: tuple[GraphFile, GraphFile]
 
 
 def image_of(graph: GraphFile) -> NDArray[np.float32] | NDArray[np.uint8]:
-    return ImageSession(graph, provider="cpu").images(range(1), DRAWS)
+    return ImageSession(graph, provider="cpu").compute_images(range(1), DRAWS)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_file_that_another_process_changes(changing: Path, graphs: tuple[Graph
         assert np.array_equal(image_of(graph), expected[graph.sha256])
     assert len(seen) == N_READINGS
     assert set(seen) <= expected.keys()
-    assert all("does not agree with its digest" in refusal for refusal in refusals)
+    assert all("does not match its digest" in refusal for refusal in refusals)
 
 
 def test_a_file_that_changes_after_it_was_read(graphs: tuple[GraphFile, GraphFile], tmp_path: Path) -> None:

@@ -98,9 +98,9 @@ def test_every_threshold_and_its_neighbours(min_charge: int) -> None:
     assert at.tolist() == above.tolist() == list(range(1, 256))
 
 
-def test_charge_of_counts_the_thresholds_that_are_not_greater() -> None:
+def test_compute_charge_counts_the_thresholds_that_are_not_greater() -> None:
     for value in np.concatenate([AROUND, ENDS]):
-        assert kernels.charge_of(value, TABLE) == np.count_nonzero(value >= TABLE)
+        assert kernels.compute_charge(value, TABLE) == np.count_nonzero(value >= TABLE)
 
 
 @pytest.mark.parametrize(

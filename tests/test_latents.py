@@ -16,8 +16,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED, PhiloxStream, TorchStream, make_stream
+from pxdbg_runtime.inference.latents import PhiloxStream, TorchStream, make_stream
 from pxdbg_runtime.model.card import Draw
 
 if TYPE_CHECKING:
@@ -236,13 +237,13 @@ def test_torch_stream_skips_and_rewinds(draws: list[Draw], order: tuple[int, ...
 
 def test_torch_stream_keeps_what_is_past_an_event_for_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[int] = []
-    start = TorchStream._start
+    start = TorchStream._create_bits
 
     def count(stream: TorchStream) -> tuple[int, np.random.MT19937]:
         starts.append(len(stream._idle))
         return start(stream)
 
-    monkeypatch.setattr(TorchStream, "_start", count)
+    monkeypatch.setattr(TorchStream, "_create_bits", count)
     expected = torch_normals(31, [LATENT], 8)
     stream = TorchStream(31, [LATENT])
     for event in (5, 2, 6, 3, 7, 4):  # two ranges by turns: one bit generator for each

@@ -1,56 +1,52 @@
-"""Several files of digits as one sample."""
+"""Several digit files as one sample."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pxdbg_runtime import Digits
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.formats import Provenance, merge_files
 from pxdbg_runtime.plots.summary import summarise
-from tests.test_bad_digit_files import write_plainly
+from tests.digit_files import PROVENANCE, each_suffix, random_digits, write, write_plainly
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_command_line_inspection import row_of
-from tests.test_digit_files import HOW, each_suffix, random_digits, write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_job(path: Path, how: Provenance, n_hits: int = 500) -> list[Digits]:
+def write_job(path: Path, provenance: Provenance, n_hits: int = 500) -> list[Digits]:
     """Write the events of a job, the last without digits."""
-    rng = np.random.default_rng([how.first_event, how.seed % 100])
-    hits = [n_hits] * (how.events - 1) + [0]
-    events = [random_digits(rng, n, event) for event, n in enumerate(hits, how.first_event)]
-    above = [
-        Digits(**{name: getattr(each, name)[each.charge >= how.min_charge] for name in COLUMN_DTYPES})
-        for each in events
-    ]
-    write(path, above, how)
+    rng = np.random.default_rng([provenance.first_event, provenance.seed % 100])
+    hits = [n_hits] * (provenance.events - 1) + [0]
+    events = [random_digits(rng, n, event) for event, n in enumerate(hits, provenance.first_event)]
+    above = [each.select_rows(each.charge >= provenance.min_charge) for each in events]
+    write(path, above, provenance)
     return above
 
 
 @each_suffix
 def test_jobs_of_other_events_are_one_sample(tmp_path: Path, suffix: str) -> None:
-    hows = [
-        HOW,
-        replace(HOW, first_event=7, events=2),
-        replace(HOW, first_event=0, events=3, provider="CUDA", version="9"),
+    jobs = [
+        PROVENANCE,
+        replace(PROVENANCE, first_event=7, events=2),
+        replace(PROVENANCE, first_event=0, events=3, provider="CUDA", version="9"),
     ]
     paths = [tmp_path / "a.parquet", tmp_path / f"b{suffix}", tmp_path / "c.npz"]
-    events = [each for path, how in zip(paths, hows, strict=True) for each in write_job(path, how)]
+    events = [each for path, provenance in zip(paths, jobs, strict=True) for each in write_job(path, provenance)]
     merged = merge_files(paths)
-    assert (merged.n_events, merged.jobs, merged.is_checked, merged.remark) == (9, tuple(hows), True, "")
-    numbered = list(merged.numbered())
+    assert (merged.n_events, merged.jobs, merged.is_checked, merged.remark) == (9, tuple(jobs), True, "")
+    numbered = list(merged.read_events())
     assert [number for number, _digits in numbered] == [3, 4, 5, 6, 7, 8, 0, 1, 2]
     assert [digits for _number, digits in numbered] == events
-    assert Digits.concatenate(merged.blocks()) == Digits.concatenate(events)
+    assert Digits.concatenate(merged.read_blocks()) == Digits.concatenate(events)
     result = invoke("show", *paths)
     assert result.exit_code == 0, result.output
     text = words(result.stdout)
@@ -64,12 +60,12 @@ def test_jobs_of_other_events_are_one_sample(tmp_path: Path, suffix: str) -> Non
 
 @pytest.mark.parametrize("change", [{"seed": 8}, {"random_stream": "torch"}])
 def test_jobs_of_other_seeds_have_other_events(tmp_path: Path, change: dict[str, object]) -> None:
-    """The numbers are the same, the events are not."""
-    other = replace(HOW, **change)  # type: ignore[arg-type]
-    events = [*write_job(tmp_path / "a.parquet", HOW), *write_job(tmp_path / "b.parquet", other)]
+    """The events differ although their numbers are equal."""
+    other = replace(PROVENANCE, **change)
+    events = [*write_job(tmp_path / "a.parquet", PROVENANCE), *write_job(tmp_path / "b.parquet", other)]
     merged = merge_files([tmp_path / "a.parquet", tmp_path / "b.parquet"])
     assert merged.n_events == 8
-    assert [digits for _number, digits in merged.numbered()] == events
+    assert [digits for _number, digits in merged.read_events()] == events
 
 
 @pytest.mark.parametrize(
@@ -86,8 +82,8 @@ def test_jobs_of_other_seeds_have_other_events(tmp_path: Path, change: dict[str,
 )
 def test_files_that_are_not_one_sample(tmp_path: Path, change: dict[str, object], expected: str) -> None:
     paths = [tmp_path / "a.parquet", tmp_path / "b.npz"]
-    write_job(paths[0], HOW)
-    write_job(paths[1], replace(HOW, **change))  # type: ignore[arg-type]
+    write_job(paths[0], PROVENANCE)
+    write_job(paths[1], replace(PROVENANCE, **change))
     with pytest.raises(DigitFileError, match=expected) as caught:
         merge_files(paths)
     assert caught.value.path == paths[1]
@@ -96,9 +92,9 @@ def test_files_that_are_not_one_sample(tmp_path: Path, change: dict[str, object]
 
 
 def test_the_same_file_twice_and_no_file(tmp_path: Path) -> None:
-    write_job(tmp_path / "a.parquet", HOW)
+    write_job(tmp_path / "a.parquet", PROVENANCE)
     require_failure(invoke("show", tmp_path / "a.parquet", tmp_path / "a.parquet"), 1, "both hold event 3 of seed -7")
-    with pytest.raises(ArgumentValueError, match="needs one file of digits at least"):
+    with pytest.raises(ArgumentValueError, match="needs at least one digit file"):
         merge_files([])
 
 
@@ -109,32 +105,35 @@ def test_files_of_which_nothing_is_known(tmp_path: Path) -> None:
     for path, digits in zip(paths[:2], (Digits.concatenate(events[:2]), events[2]), strict=True):
         write_plainly(path, {name: getattr(digits, name) for name in COLUMN_DTYPES}, None)
     merged = merge_files(paths[:2])
-    assert [number for number, _digits in merged.numbered()] == [3, 5, 4]
+    assert [number for number, _digits in merged.read_events()] == [3, 5, 4]
     assert (merged.jobs, merged.is_checked) == ((), False)
     assert merged.remark == f"{paths[0]}: it has no metadata"
     assert "3 events, 300 digits" in words(invoke("show", *paths[:2]).stdout)
     write_plainly(paths[2], {name: getattr(events[3], name) for name in COLUMN_DTYPES}, None)
     with pytest.raises(DigitFileError, match="both hold event 5, and 1 events in all"):
         merge_files(paths[:3])
-    write_job(paths[3], replace(HOW, first_event=90))
+    write_job(paths[3], replace(PROVENANCE, first_event=90))
     with pytest.raises(
-        DigitFileError, match=r"how the digits of .*a\.parquet were made is unknown \(it has no metadata\)"
+        DigitFileError, match=r"how the digits of .*a\.parquet were generated is unknown \(it has no metadata\)"
     ):
         merge_files([paths[0], paths[3]])
 
 
 def test_show_takes_several_files_of_digits_only(tmp_path: Path) -> None:
-    write_job(tmp_path / "a.parquet", HOW)
+    write_job(tmp_path / "a.parquet", PROVENANCE)
     result = invoke("show", tmp_path / "a.parquet", "resnet")
-    require_failure(result, 2, r"shown as one sample if all are digits, \.parquet or \.npz, but resnet is none")
+    require_failure(result, 2, r"shown as one sample if all are digit files, \.parquet or \.npz, but resnet is none")
 
 
 def test_validate_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same figures as of one file with all events."""
+    """The figures equal those of one file with all events."""
     monkeypatch.setattr("pxdbg_runtime.validation.page.draw_pictures", lambda *_arguments: ())
     paths = [tmp_path / "a.parquet", tmp_path / "b.npz"]
-    events = [*write_job(paths[0], HOW, 2000), *write_job(paths[1], replace(HOW, first_event=7, events=3), 2000)]
-    whole = write(tmp_path / "whole.parquet", events, replace(HOW, events=7))
+    events = [
+        *write_job(paths[0], PROVENANCE, 2000),
+        *write_job(paths[1], replace(PROVENANCE, first_event=7, events=3), 2000),
+    ]
+    whole = write(tmp_path / "whole.parquet", events, replace(PROVENANCE, events=7))
     result = invoke("validate", *paths, "--merge", "--report", tmp_path / "merged.html", "--min-charge", 9)
     assert result.exit_code == 0, result.output
     result = invoke("validate", whole, "--report", tmp_path / "whole.html", "--min-charge", 9)

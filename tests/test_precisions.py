@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from msgspec import structs
 from onnx import TensorProto, numpy_helper
 
 import export.pipeline
@@ -265,7 +265,7 @@ def test_a_graph_beyond_the_bounds_is_written_only_if_that_is_accepted(
 
 def test_a_refused_graph_leaves_the_older_one(convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     older = convnet.exported(tmp_path, "int8")
-    monkeypatch.setattr(precisions, "measured_fidelity", lambda *_: dataclasses.replace(BEYOND, occupancy_ratio=1.2))
+    monkeypatch.setattr(precisions, "measured_fidelity", lambda *_: structs.replace(BEYOND, occupancy_ratio=1.2))
     with pytest.raises(FidelityError, match=r"occupancy \+20\.00 %"):
         convnet.exported(tmp_path, "int8")
     assert read_graph_file(older.path) == older

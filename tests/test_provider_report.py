@@ -67,7 +67,7 @@ def test_azure_does_not_run(latent_graph: GraphFile) -> None:
             {"onnxruntime": "1.29.0", "onnxruntime-gpu": "1.28.0"},
             (
                 "provider='cuda' is hidden: both onnxruntime 1.29.0, onnxruntime-gpu 1.28.0 are installed in one place, "
-                "and the CPU wheel's files stand in for the GPU wheel's. Uninstall both and install one: pip uninstall -y "
+                "and the CPU wheel's files overwrite the GPU wheel's. Uninstall both and install one: pip uninstall -y "
                 "onnxruntime onnxruntime-gpu && pip install 'pxdbg-runtime[gpu]'."
             ),
         ),
@@ -107,7 +107,7 @@ def test_a_graph_that_is_refused(tmp_path: Path) -> None:
     graph = written(tmp_path / "refused.onnx", model, LATENT_CARD)
     status = report(graph)[CPU]
     assert status.state == "does not run"
-    assert "made no session of" in status.remark
+    assert "created no session for" in status.remark
     assert "NoSuchOperator" in status.remark
 
 

@@ -17,6 +17,7 @@ from pxdbg_runtime.inference import providers
 from pxdbg_runtime.inference.providers import (
     CPU,
     CUDA,
+    describe_onnxruntime_error,
     explain_load_failure,
     explain_not_offered,
     explain_unusable,
@@ -194,6 +195,59 @@ def test_nothing_is_found_out_where_everything_loads(monkeypatch: pytest.MonkeyP
 def test_nothing_is_found_out_of_other_providers() -> None:
     assert explain_load_failure(CPU) is None
     assert explain_load_failure(CUDA) is None  # the CPU wheel has no library for it
+
+
+def test_missing_libraries_of_another_provider_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "capi" / "libonnxruntime_providers_tensorrt.so"
+    library.parent.mkdir()
+    library.touch()
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+    loading_all_but(library.name, monkeypatch)
+    assert explain_load_failure("TensorrtExecutionProvider") == (
+        "its libraries do not load (no such library): install them, or use another provider"
+    )
+
+
+PLEASE_INSTALL: Final = (
+    "Please install TensorRT libraries as mentioned in the GPU requirements page, make sure they're in the PATH or "
+    "LD_LIBRARY_PATH, and that your GPU is supported."
+)
+TENSORRT: Final = (
+    "/onnxruntime_src/onnxruntime/python/onnxruntime_pybind_state.cc:729 void onnxruntime::python::"
+    "RegisterTensorRTPluginsAsCustomOps(PySessionOptions&, const onnxruntime::ProviderOptions&) "
+)
+
+
+def test_a_message_about_missing_libraries_explains_a_load_failure() -> None:
+    error = RuntimeError(f"{TENSORRT}{PLEASE_INSTALL}")
+    assert explain_load_failure("TensorrtExecutionProvider", error) == PLEASE_INSTALL.removesuffix(".")
+    assert explain_load_failure("TensorrtExecutionProvider", RuntimeError("another error")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{TENSORRT}{PLEASE_INSTALL}\n", PLEASE_INSTALL),
+        (
+            (
+                "[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 "
+                "std::conditional_t<THRW, void, onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, int) "
+                "[with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = cudaError] CUDA failure 100: no CUDA-capable device is "
+                "detected ; GPU=-1 ; file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_allocator.cc ; line=20 ; "
+                "expr=cudaSetDevice(0); "
+            ),
+            "[ONNXRuntimeError] : 1 : FAIL : CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ;",
+        ),
+        ("/a/b.cc:7 Unknown provider option (colour)", "Unknown provider option (colour)"),
+        ("/a/b.h:7 static T onnxruntime::Get<T>(std::function<void(int)>, U) const Message.", "Message."),
+        (
+            "Load model from /models/a.cc failed:\n Protobuf parsing failed.",
+            "Load model from /models/a.cc failed: Protobuf parsing failed.",
+        ),
+    ],
+)
+def test_a_message_of_onnx_runtime_loses_its_source_locations(text: str, expected: str) -> None:
+    assert describe_onnxruntime_error(RuntimeError(text)) == expected
 
 
 def test_nothing_is_known_where_libraries_have_other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

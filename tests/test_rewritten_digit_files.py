@@ -1,24 +1,32 @@
-"""Files of digits that other tools wrote or rewrote: read where they hold the columns, with what is known of them."""
+"""Digit files that other tools wrote or rewrote are read if they have the columns; their provenance may be unknown."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from msgspec.structs import replace
 
 from pxdbg_runtime import Digits
-from pxdbg_runtime.command_line import inspect_files
 from pxdbg_runtime.digits import COLUMN_DTYPES
-from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import open_events, read_digits, scanning
-from tests.test_bad_digit_files import COLUMNS, in_first, require_refusal, write_plainly
+from tests.digit_files import (
+    COLUMNS,
+    PROVENANCE,
+    SAMPLE,
+    each_suffix,
+    in_first,
+    random_digits,
+    require_refusal,
+    write,
+    write_plainly,
+)
 from tests.test_command_line import invoke, require_failure, words
-from tests.test_digit_files import HOW, SAMPLE, each_suffix, random_digits, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +38,7 @@ NAMES: Final = list(COLUMN_DTYPES)
 
 
 def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], **options: Any) -> Path:  # noqa: ANN401
-    """Read a Parquet file with pyarrow and write it with something changed, as other tools do."""
+    """Read a Parquet file with pyarrow and write it changed, as other tools do."""
     other = path.with_name(f"rewritten-{path.name}")
     pyarrow.parquet.write_table(change(pyarrow.parquet.read_table(path)), other, **options)
     return other
@@ -69,11 +77,11 @@ def test_parquet_of_other_tools(
         rewrite(path, lambda table: change(table).replace_schema_metadata(table.schema.metadata), **options)
     )
     assert survived.digits == SAMPLE
-    assert (survived.describe_generation, survived.n_events, survived.is_checked) == (HOW, 4, False)
+    assert (survived.provenance, survived.n_events, survived.is_checked) == (PROVENANCE, 4, False)
     lost = read_digits(rewrite(path, lambda table: change(table).replace_schema_metadata(None), **options))
     assert lost.digits == SAMPLE
     # Of the four events those without digits cannot be seen.
-    assert (lost.describe_generation, lost.n_events, lost.is_checked) == (None, 2, False)
+    assert (lost.provenance, lost.n_events, lost.is_checked) == (None, 2, False)
 
 
 def test_npz_of_other_tools(tmp_path: Path) -> None:
@@ -82,11 +90,11 @@ def test_npz_of_other_tools(tmp_path: Path) -> None:
     other = tmp_path / "other.npz"
     np.savez(other, **arrays)
     content_of = read_digits(other)
-    assert (content_of.digits, content_of.describe_generation, content_of.is_checked) == (SAMPLE, HOW, False)
+    assert (content_of.digits, content_of.provenance, content_of.is_checked) == (SAMPLE, PROVENANCE, False)
     wide: dict[str, Any] = {name: arrays[name].astype(">i8" if name == "event" else np.int64) for name in NAMES[::-1]}
     np.savez_compressed(other, **wide, more=np.zeros((2, 2)))
     content_of = read_digits(other)
-    assert (content_of.digits, content_of.describe_generation, content_of.n_events) == (SAMPLE, None, 2)
+    assert (content_of.digits, content_of.provenance, content_of.n_events) == (SAMPLE, None, 2)
 
 
 def read_whole(path: Path) -> pa.Table:
@@ -111,7 +119,7 @@ def test_three_jobs_in_one_file(tmp_path: Path, read_table: Callable[[Path], pa.
     rng = np.random.default_rng(1)
     jobs = [[random_digits(rng, 400, event) for event in range(first, first + 3)] for first in (3, 6, 9)]
     paths = [
-        write(tmp_path / f"{number}.parquet", job, replace(HOW, first_event=3 + 3 * number, events=3))
+        write(tmp_path / f"{number}.parquet", job, replace(PROVENANCE, first_event=3 + 3 * number, events=3))
         for number, job in enumerate(jobs)
     ]
     events = [digits for job in jobs for digits in job]
@@ -120,8 +128,8 @@ def test_three_jobs_in_one_file(tmp_path: Path, read_table: Callable[[Path], pa.
     pyarrow.parquet.write_table(pa.concat_tables(tables), merged)
     reader = open_events(merged)
     assert list(reader) == events
-    assert (reader.describe_generation, reader.n_events, reader.is_checked) == (None, 9, False)
-    assert reader.remark == "its metadata tell of the events 3 to 5 alone, but it holds digits of 3 to 11"
+    assert (reader.provenance, reader.n_events, reader.is_checked) == (None, 9, False)
+    assert reader.remark == "its metadata describe the events 3 to 5 alone, but it holds digits of 3 to 11"
     # In another order, still in one file.
     pyarrow.parquet.write_table(
         pa.concat_tables([tables[2], tables[0], tables[1]]).replace_schema_metadata(None), merged
@@ -136,25 +144,25 @@ def test_rows_that_metadata_cannot_be_of(tmp_path: Path) -> None:
     """Four events, of which one has thousands of digits and the others none: rows are missing."""
     rng = np.random.default_rng(2)
     path = write(tmp_path / "bg.parquet", [random_digits(rng, 3000, 3), random_digits(rng, 3000, 5)])
-    assert open_events(path).describe_generation == HOW  # its digest says so
+    assert open_events(path).provenance == PROVENANCE  # its digest says so
     reader = open_events(rewrite(path, lambda table: table))
-    assert (reader.describe_generation, reader.n_events) == (None, 2)
-    assert reader.remark == "its metadata tell of 4 events, but it holds digits of 2"
+    assert (reader.provenance, reader.n_events) == (None, 2)
+    assert reader.remark == "its metadata describe 4 events, but it holds digits of 2"
 
 
 @each_suffix
 def test_unsorted_rows_are_sorted_part_by_part(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     order = [4, 1, 0, 3, 2]
     columns = {name: column[order] for name, column in COLUMNS.items()}
-    path = write_plainly(tmp_path / f"bg{suffix}", columns, HOW.to_json())
+    path = write_plainly(tmp_path / f"bg{suffix}", columns, PROVENANCE.to_json())
     assert read_digits(path).digits == SAMPLE
     assert list(open_events(path)) == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
-    monkeypatch.setattr(scanning, "_ROWS_OF_PASS", 2)
-    assert list(open_events(path).blocks()) == [SAMPLE.of_event(3), SAMPLE.of_event(5)]
+    monkeypatch.setattr(scanning, "_ROWS_PER_PASS", 2)
+    assert list(open_events(path).read_blocks()) == [SAMPLE.of_event(3), SAMPLE.of_event(5)]
     assert read_digits(path).digits == SAMPLE
     monkeypatch.setattr(scanning, "_MAX_UNSORTED_ROWS", 4)
     require_refusal(
-        path, r"not ordered by .* order them with the tool that wrote it \(ORDER BY event, sensor_id, u_cell"
+        path, r"not ordered by .* order them with the tool that wrote the file \(ORDER BY event, sensor_id, u_cell"
     )
 
 
@@ -163,25 +171,21 @@ def test_unsorted_rows_are_sorted_part_by_part(tmp_path: Path, suffix: str, monk
 def test_digits_that_come_twice(tmp_path: Path, suffix: str, order: list[int]) -> None:
     columns = {name: column[order] for name, column in COLUMNS.items()}
     columns["charge"] = np.arange(1, 7, dtype=np.uint8)
-    path = write_plainly(tmp_path / f"bg{suffix}", columns, HOW.to_json())
+    path = write_plainly(tmp_path / f"bg{suffix}", columns, PROVENANCE.to_json())
     expected = "holds a digit twice: the same event, sensor, u cell and v cell: leave out what was merged twice"
     require_refusal(path, expected)
-    with pytest.raises(DigitFileError, match=expected):
-        list(open_events(path))
     require_failure(invoke("show", path), 1, expected)
 
 
 @each_suffix
 def test_charges_below_the_threshold_of_the_file(tmp_path: Path, suffix: str) -> None:
-    path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, replace(HOW, min_charge=7).to_json())
+    path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, replace(PROVENANCE, min_charge=7).to_json())
     expected = "holds charges from 1 ADU on, below its own threshold of 7 ADU: generate it again"
     require_refusal(path, expected)
-    with pytest.raises(DigitFileError, match=expected):
-        list(open_events(path))
     require_failure(invoke("show", path), 1, expected)
     # At the threshold, and without one that is known, there is nothing to refuse.
     columns: dict[str, NDArray[Any]] = in_first("charge", 7)
-    assert len(read_digits(write_plainly(path, columns, replace(HOW, min_charge=7).to_json())).digits) == 5
+    assert len(read_digits(write_plainly(path, columns, replace(PROVENANCE, min_charge=7).to_json())).digits) == 5
     assert len(read_digits(write_plainly(path, COLUMNS, None)).digits) == 5
 
 
@@ -189,26 +193,30 @@ def test_charges_below_the_threshold_of_the_file(tmp_path: Path, suffix: str) ->
 def test_a_file_that_tells_of_no_event(tmp_path: Path, suffix: str) -> None:
     none = {name: column[:0] for name, column in COLUMNS.items()}
     require_refusal(
-        write_plainly(tmp_path / f"bg{suffix}", none, None), "holds no digits, and nothing that tells of which"
+        write_plainly(tmp_path / f"bg{suffix}", none, None), "holds no digits, and no metadata that name its events"
     )
-    content = read_digits(write_plainly(tmp_path / f"bg{suffix}", none, HOW.to_json()))
+    content = read_digits(write_plainly(tmp_path / f"bg{suffix}", none, PROVENANCE.to_json()))
     assert (len(content.digits), content.n_events) == (0, 4)
 
 
 def test_show_and_plot_what_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
-    monkeypatch.setattr(inspect_files, "save_event", lambda _digits, _path, *, title: titles.append(title))
+    monkeypatch.setattr(
+        sys.modules["pxdbg_runtime.command_line.plot"],
+        "save_event",
+        lambda _digits, _path, *, title: titles.append(title),
+    )
     path = write_plainly(tmp_path / "bg.npz", COLUMNS, None)
     result = invoke("show", path)
     assert (result.exit_code, result.stderr) == (0, "")
     text = words(result.stdout)
     assert "2 events, 5 digits of 1 ADU or more" in text
-    assert "how they were made: unknown (it has no metadata)" in text
-    assert "counted are the events that have digits: others cannot be seen" in text
+    assert "provenance: unknown (it has no metadata)" in text
+    assert "only events with digits are counted: others cannot be seen" in text
     assert "digest: not checked (an older release or another tool wrote the file)" in text
     picture = tmp_path / "event.svg"
     assert invoke("plot", path, "--output", picture).exit_code == 0
-    assert titles == ["PXD background, event 3: how it was made is unknown"]
+    assert titles == ["PXD background, event 3: provenance unknown"]
     # Event 4 may have been without digits, or not have been at all.
     require_failure(invoke("plot", path, "--output", picture, "--event", 4), 2, "must be one of those in")
 
@@ -221,7 +229,7 @@ def test_validate_what_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = write_plainly(tmp_path / "bg.parquet", columns, None)
     result = invoke("validate", path, "--report", tmp_path / "out.html")
     assert result.exit_code == 0, result.output
-    assert "bg: how it was made is unknown" in result.stderr
+    assert "bg: provenance unknown" in result.stderr
     assert "unknown; events without digits are not counted" in (tmp_path / "out.html").read_text(encoding="utf-8")
     high = {name: column[columns["charge"] >= 9] for name, column in columns.items()}
     write_plainly(path, high, None)
@@ -229,10 +237,12 @@ def test_validate_what_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_event_of_a_file_may_be_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    """Hive's way to lay out a table, with the columns kept; each file is one event."""
+    """Hive partitions a table this way; the columns are kept, and each file is one event."""
     for event in (3, 5):
         (tmp_path / f"event={event}").mkdir()
-        path = write(tmp_path / "bg.parquet", [SAMPLE.of_event(event)], replace(HOW, first_event=event, events=1))
+        path = write(
+            tmp_path / "bg.parquet", [SAMPLE.of_event(event)], replace(PROVENANCE, first_event=event, events=1)
+        )
         shutil.move(path, tmp_path / f"event={event}" / "0.parquet")
     assert read_digits(tmp_path / "event=5" / "0.parquet").digits == SAMPLE.of_event(5)
     result = invoke("show", tmp_path / "event=3" / "0.parquet", tmp_path / "event=5" / "0.parquet")

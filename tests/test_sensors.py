@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 import pxdbg_runtime
-from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, PIXELS_PER_SENSOR, SENSORS, Sensor, sensor_of, vxd_id
+from pxdbg_runtime.sensors import (
+    N_SENSORS,
+    N_U_CELLS,
+    N_V_CELLS,
+    PIXELS_PER_SENSOR,
+    SENSORS,
+    Sensor,
+    pack_vxd_id,
+    sensor_of,
+)
 
 KNOWN = {0: "1.1.1", 1: "1.1.2", 2: "1.2.1", 15: "1.8.2", 16: "2.1.1", 39: "2.12.2"}
 """Places along the event axis that basf2's order gives."""
@@ -38,7 +47,7 @@ def test_vxd_ids_pack_layer_ladder_and_sensor() -> None:
             sensor.sensor,
             0,
         )
-        assert packed == vxd_id(sensor.layer, sensor.ladder, sensor.sensor)
+        assert packed == pack_vxd_id(sensor.layer, sensor.ladder, sensor.sensor)
     assert (SENSORS[0].vxd_id, SENSORS[-1].vxd_id) == (8480, 19520)
     assert len({sensor.vxd_id for sensor in SENSORS}) == 40
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from msgspec import structs
 
 import pxdbg_runtime.inference.session as session_module
 from export.graph import with_charges
@@ -65,7 +65,7 @@ def test_images_are_those_of_the_sensors_asked_for(
 ) -> None:
     session = ImageSession(latent_graph, provider=provider)
     assert session.provider == CPU
-    images = session.images(sensors, draws)
+    images = session.compute_images(sensors, draws)
     assert images.dtype == np.float32
     assert np.array_equal(images, latent_images(draws["latent"])[sensors.start : sensors.stop])
 
@@ -74,7 +74,7 @@ def test_images_are_those_of_the_sensors_asked_for(
 def test_inputs_of_all_roles_are_fed_by_the_card(
     sensors: range, event_wide_graph: GraphFile, draws: dict[str, NDArray[np.float32]]
 ) -> None:
-    images = ImageSession(event_wide_graph).images(sensors, draws)
+    images = ImageSession(event_wide_graph).compute_images(sensors, draws)
     expected = event_wide_images(draws["latent"], draws["mood"])
     assert np.array_equal(images, expected[sensors.start : sensors.stop])
 
@@ -83,7 +83,7 @@ def test_inputs_of_all_roles_are_fed_by_the_card(
 def test_numbers_of_threads_do_not_change_images(
     nintra: int, ninter: int, event_wide_graph: GraphFile, draws: dict[str, NDArray[np.float32]]
 ) -> None:
-    images = ImageSession(event_wide_graph, nintra=nintra, ninter=ninter).images(range(5), draws)
+    images = ImageSession(event_wide_graph, nintra=nintra, ninter=ninter).compute_images(range(5), draws)
     assert np.array_equal(images, event_wide_images(draws["latent"], draws["mood"])[:5])
 
 
@@ -116,7 +116,8 @@ def test_what_does_not_load_is_named_after_onnx_runtime_tried(
         message = "fallback to CPU EP has been explicitly disabled"
         raise RuntimeError(message)
 
-    def diagnose(_: str) -> str:
+    def diagnose(_: str, error: Exception) -> str:
+        assert "fallback" in str(error)
         tried.append("diagnosis")
         return "libcublas does not load"
 
@@ -260,7 +261,7 @@ def test_cuda_is_told_to_compute_the_same_each_time(
         if precision == "float32"
         else Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.5)
     )
-    card = dataclasses.replace(LATENT_CARD, precision=precision, target="cuda", fidelity=fidelity)
+    card = structs.replace(LATENT_CARD, precision=precision, target="cuda", fidelity=fidelity)
     graph = written(tmp_path / "tiny.onnx", latent_model(), card)
     offer_cuda(monkeypatch)
     monkeypatch.setattr("pxdbg_runtime.inference.session.explain_unusable", lambda _: None)
@@ -290,7 +291,7 @@ def test_provider_options_that_onnx_runtime_refuses_are_named(
 ) -> None:
     refusal = RuntimeError("Unknown provider option:\n  'colour'.")
     monkeypatch.setattr(onnxruntime, "InferenceSession", failing(refusal))
-    message = rf"made no session of .* on {CPU}: Unknown provider option: 'colour'\. \(provider_options: {{'colour': 'red'}}\)"
+    message = rf"created no session for .* on {CPU}: Unknown provider option: 'colour'\. \(provider_options: {{'colour': 'red'}}\)"
     with pytest.raises(InferenceError, match=message) as caught:
         ImageSession(latent_graph, provider_options={"colour": "red"})
     assert caught.value.__cause__ is refusal
@@ -304,7 +305,7 @@ def test_a_graph_that_fails_while_it_runs_is_an_inference_error(
     monkeypatch.setattr(session._session, "run_with_iobinding", failing(failure))
     message = rf"ONNX Runtime failed to run .*tiny\.onnx on {CPU}: A kernel failed"
     with pytest.raises(InferenceError, match=message) as caught:
-        session.images(range(2), draws)
+        session.compute_images(range(2), draws)
     assert caught.value.__cause__ is failure
 
 
@@ -317,7 +318,7 @@ def test_too_little_memory_for_a_run_is_a_memory_error(
     monkeypatch.setattr(session._session, "run_with_iobinding", failing(failure))
     message = rf"^There is not enough memory: ONNX Runtime could not allocate more: {' '.join(text.split())}\. "
     with pytest.raises(MemoryLimitError, match=message) as caught:
-        session.images(range(2), draws)
+        session.compute_images(range(2), draws)
     assert caught.value.__cause__ is failure
 
 
@@ -331,29 +332,29 @@ def test_images_of_another_number_than_sensors_are_refused(
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.int64), name))
     model.graph.node.append(onnx.helper.make_node("Slice", ["all", "start", "end"], ["images"]))
     session = ImageSession(written(tmp_path / "first.onnx", model, LATENT_CARD))
-    assert session.images(range(1), draws).shape == (1, 250, 768)
+    assert session.compute_images(range(1), draws).shape == (1, 250, 768)
     with pytest.raises(InferenceError, match=r"ONNX Runtime failed to run .*first\.onnx on CPU"):
-        session.images(range(2), draws)
+        session.compute_images(range(2), draws)
 
 
 def test_images_are_written_into_the_buffer(latent_graph: GraphFile, draws: dict[str, NDArray[np.float32]]) -> None:
     session = ImageSession(latent_graph)
-    buffer = session.buffer(3)
+    buffer = session.allocate_images(3)
     buffer[:] = 7
-    images = session.images(range(5, 7), draws, buffer)
+    images = session.compute_images(range(5, 7), draws, buffer)
     assert np.shares_memory(images, buffer)
     assert np.array_equal(buffer[:2], latent_images(draws["latent"][5:7]))
     assert np.all(buffer[2] == 7)
-    again = session.images(range(5, 7), draws)
+    again = session.compute_images(range(5, 7), draws)
     assert not np.shares_memory(again, buffer)
     assert np.array_equal(again, images)
 
 
 def test_a_graph_that_gives_charges(tmp_path: Path, draws: dict[str, NDArray[np.float32]]) -> None:
     model = with_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
-    card = dataclasses.replace(LATENT_CARD, output_kind="charges")
+    card = structs.replace(LATENT_CARD, output_kind="charges")
     session = ImageSession(written(tmp_path / "charges.onnx", model, card))
-    images = session.images(range(2), draws)
+    images = session.compute_images(range(2), draws)
     expected = np.searchsorted(np.array(THRESHOLDS, np.float32), latent_images(draws["latent"][:2]), side="right")
     assert images.dtype == np.uint8
     assert np.array_equal(images, expected)
@@ -363,7 +364,7 @@ def test_a_graph_that_gives_charges(tmp_path: Path, draws: dict[str, NDArray[np.
 
 def int8_graph(path: Path, weight_bits: int) -> GraphFile:
     fidelity = Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.5)
-    card = dataclasses.replace(LATENT_CARD, precision="int8", weight_bits=weight_bits, fidelity=fidelity)
+    card = structs.replace(LATENT_CARD, precision="int8", weight_bits=weight_bits, fidelity=fidelity)
     return written(path, latent_model(), card)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from msgspec import structs
 from onnx import TensorProto, helper
 
 from pxdbg_runtime.errors import InferenceError
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.card import ModelCard
 
 OTHER_CARDS: Final[dict[str, ModelCard]] = {
-    "input of another name": dataclasses.replace(
+    "input of another name": structs.replace(
         LATENT_CARD, inputs=(GraphInput(name="latent", role="latent", draw="latent"),)
     ),
-    "input that the graph lacks": dataclasses.replace(
+    "input that the graph lacks": structs.replace(
         LATENT_CARD, inputs=(*LATENT_CARD.inputs, GraphInput(name="number", role="sensor", draw=None))
     ),
-    "input of another role": dataclasses.replace(
+    "input of another role": structs.replace(
         LATENT_CARD,
-        draws=(*LATENT_CARD.draws, dataclasses.replace(LATENT_CARD.draws[0], name="other")),
+        draws=(*LATENT_CARD.draws, structs.replace(LATENT_CARD.draws[0], name="other")),
         inputs=(
             GraphInput(name="z", role="event_latent", draw="other"),
             GraphInput(name="y", role="latent", draw="latent"),
         ),
     ),
-    "more latent values": dataclasses.replace(
-        LATENT_CARD, latent_size=3, draws=(dataclasses.replace(LATENT_CARD.draws[0], shape=(40, 3)),)
+    "more latent values": structs.replace(
+        LATENT_CARD, latent_size=3, draws=(structs.replace(LATENT_CARD.draws[0], shape=(40, 3)),)
     ),
 }
 
@@ -56,7 +56,9 @@ def graph_of_a_future_opset() -> ModelProto:
 @pytest.mark.parametrize("make", [graph_with_an_unknown_operator, graph_of_a_future_opset])
 def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(make: Callable[[], ModelProto], tmp_path: Path) -> None:
     graph = written(tmp_path / "graph.onnx", make(), LATENT_CARD)
-    with pytest.raises(InferenceError, match=rf"^ONNX Runtime made no session of .*graph\.onnx on {CPU}: ") as caught:
+    with pytest.raises(
+        InferenceError, match=rf"^ONNX Runtime created no session for .*graph\.onnx on {CPU}: "
+    ) as caught:
         ImageSession(graph)
     assert "\n" not in str(caught.value)
 
@@ -64,14 +66,14 @@ def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(make: Callable[[], Mo
 @pytest.mark.parametrize("card", list(OTHER_CARDS.values()), ids=list(OTHER_CARDS))
 def test_inputs_that_do_not_fit_the_card_are_refused(card: ModelCard, tmp_path: Path) -> None:
     graph = written(tmp_path / "graph.onnx", latent_model(), card)
-    with pytest.raises(InferenceError, match=r"graph\.onnx does not fit its card: it takes .*, the card says"):
+    with pytest.raises(InferenceError, match=r"graph\.onnx does not fit its card: its inputs are .*, but the card has"):
         ImageSession(graph)
 
 
 def test_inputs_that_the_card_does_not_know_are_refused(tmp_path: Path) -> None:
-    card = dataclasses.replace(EVENT_WIDE_CARD, inputs=EVENT_WIDE_CARD.inputs[:2])
+    card = structs.replace(EVENT_WIDE_CARD, inputs=EVENT_WIDE_CARD.inputs[:2])
     graph = written(tmp_path / "graph.onnx", event_wide_model(), card)
-    with pytest.raises(InferenceError, match="does not fit its card: it takes"):
+    with pytest.raises(InferenceError, match="does not fit its card: its inputs are"):
         ImageSession(graph)
 
 
@@ -79,9 +81,9 @@ def test_inputs_that_the_card_does_not_know_are_refused(tmp_path: Path) -> None:
 def test_an_output_of_another_shape_is_refused(output: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     model = latent_model()
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info(output, TensorProto.FLOAT, ("n", *shape)))
-    graph = written(tmp_path / "graph.onnx", model, dataclasses.replace(LATENT_CARD, output=output))
+    graph = written(tmp_path / "graph.onnx", model, structs.replace(LATENT_CARD, output=output))
     with pytest.raises(
-        InferenceError, match=rf"does not fit its card: it gives .*expected '{output}'.* shape \(n, 250, 768\)"
+        InferenceError, match=rf"does not fit its card: its outputs are .*expected '{output}'.* shape \(n, 250, 768\)"
     ):
         ImageSession(graph)
 
@@ -90,7 +92,7 @@ def test_an_output_for_batches_of_one_size_alone_is_refused(tmp_path: Path) -> N
     model = latent_model()
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
     graph = written(tmp_path / "graph.onnx", model, LATENT_CARD)
-    with pytest.raises(InferenceError, match=r"it gives .*\(2, 250, 768\).*, expected 'images'"):
+    with pytest.raises(InferenceError, match=r"its outputs are .*\(2, 250, 768\).*, expected 'images'"):
         ImageSession(graph)
 
 
@@ -101,12 +103,12 @@ def test_an_output_of_another_type_is_refused(element_type: int, tmp_path: Path)
     model.graph.node.append(helper.make_node("Cast", ["clipped"], ["images"], to=element_type))
     model.graph.output[0].type.tensor_type.elem_type = element_type
     graph = written(tmp_path / "graph.onnx", model, LATENT_CARD)
-    with pytest.raises(InferenceError, match="does not fit its card: it gives"):
+    with pytest.raises(InferenceError, match="does not fit its card: its outputs are"):
         ImageSession(graph)
 
 
 def test_an_output_of_another_name_is_refused(tmp_path: Path) -> None:
-    card = dataclasses.replace(LATENT_CARD, output="pictures")
+    card = structs.replace(LATENT_CARD, output="pictures")
     graph = written(tmp_path / "graph.onnx", latent_model(), card)
-    with pytest.raises(InferenceError, match=r"it gives \{'images': .*\}, expected 'pictures'"):
+    with pytest.raises(InferenceError, match=r"its outputs are \{'images': .*\}, expected 'pictures'"):
         ImageSession(graph)

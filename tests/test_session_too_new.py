@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import TYPE_CHECKING
 
 import onnxruntime
 import pytest
+from msgspec import structs
 
 from pxdbg_runtime.errors import InferenceError
 from pxdbg_runtime.inference.providers import CPU
@@ -39,10 +39,10 @@ def test_a_graph_that_is_newer_than_onnx_runtime_says_to_upgrade(
         PackageVersion(package="onnx", version="99.0"),
         PackageVersion(package="onnxruntime", version="99.9.1"),
     )
-    card = dataclasses.replace(LATENT_CARD, made_with=made_with)
+    card = structs.replace(LATENT_CARD, made_with=made_with)
     release = re.escape(onnxruntime.__version__)
     message = (
-        rf"made no session of .*new\.onnx on {CPU}: it needs a newer ONNX Runtime than the installed {release} \({found}\): "
+        rf"created no session for .*new\.onnx on {CPU}: it needs a newer ONNX Runtime than the installed {release} \({found}\): "
         r"it was exported with 99\.9\.1; upgrade: pip install -U onnxruntime\.$"
     )
     with pytest.raises(InferenceError, match=message):
@@ -58,7 +58,7 @@ def test_a_graph_that_is_newer_than_onnx_runtime_says_to_upgrade(
             "99.0.0",
             r"than the installed .* \(No Op registered for NoSuchOperator\): it was exported with 99\.0\.0; upgrade",
         ),
-        ("1.21.0", r"made no session of .*: \[ONNXRuntimeError\].*No Op registered for NoSuchOperator"),
+        ("1.21.0", r"created no session for .*: \[ONNXRuntimeError\].*No Op registered for NoSuchOperator"),
     ],
 )
 def test_an_operator_that_is_not_known_is_newer_if_the_graph_is(
@@ -66,6 +66,6 @@ def test_an_operator_that_is_not_known_is_newer_if_the_graph_is(
 ) -> None:
     model = latent_model()
     model.graph.node[0].op_type = "NoSuchOperator"
-    card = dataclasses.replace(LATENT_CARD, made_with=(PackageVersion(package="onnxruntime", version=exported_with),))
+    card = structs.replace(LATENT_CARD, made_with=(PackageVersion(package="onnxruntime", version=exported_with),))
     with pytest.raises(InferenceError, match=message):
         ImageSession(written(tmp_path / "new.onnx", model, card), provider="cpu")

@@ -7,7 +7,7 @@ import pytest
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits
 from pxdbg_runtime.plots.summary import REAL_BACKGROUND, PartSummary, summarise
-from tests.test_digit_files import digits_of, random_digits
+from tests.digit_files import digits_of, random_digits
 
 
 def plain_summary(images: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]) -> tuple[PartSummary, ...]:

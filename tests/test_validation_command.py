@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import Digits
+from tests.digit_files import names_in, random_digits
 from tests.test_command_line import invoke, require_failure, words
-from tests.test_digit_files import names_in, random_digits
 from tests.validation_samples import build_marginals_content, write_events, write_marginals
 
 if TYPE_CHECKING:

@@ -95,7 +95,9 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     [
         ("samples", None, "the field samples is missing"),
         ("source", None, "the field source is missing"),
-        ("source", 7, "source must be text, but is 7"),
+        ("source", 7, "source must be text"),
+        ("source", "", "source must be text that is not empty, but is"),
+        ("samples.\ud800", {}, "must be text that is not empty"),
         ("more", 1, "the field more is unknown"),
         ("samples", [], "samples must be "),
         ("samples.geant4", None, "the field samples.geant4 is missing"),

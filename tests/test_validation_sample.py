@@ -13,7 +13,7 @@ from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.sensors import PIXELS_PER_SENSOR
 from pxdbg_runtime.validation.sample import MAX_CLUSTER_SIZE, Sample
-from tests.test_digit_files import each_suffix
+from tests.digit_files import each_suffix
 from tests.validation_samples import build_digits, count_file, create_images, write_events
 
 if TYPE_CHECKING:

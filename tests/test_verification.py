@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ import numpy as np
 import onnxruntime
 import platformdirs
 import pytest
+from msgspec import structs
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
@@ -63,7 +63,7 @@ def answered(card: ModelCard, images: NDArray[np.float32], compared: OutputKind 
             KnownAnswers.encode_image(compared, sensor, PIXELS, outputs[sensor].ravel()[PIXELS]) for sensor in SENSORS
         ),
     )
-    return dataclasses.replace(card, known_answers=answers)
+    return structs.replace(card, known_answers=answers)
 
 
 def latent_card(compared: OutputKind = "values") -> ModelCard:
@@ -103,13 +103,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the known images that are computed."""
     numbers: list[int] = []
-    original = ImageSession.images
+    original = ImageSession.compute_images
 
     def count(self: ImageSession, sensors: range, *arguments: object) -> object:
         numbers.append(sensors.start)
         return original(self, sensors, *arguments)  # type: ignore[arg-type]  # passed on
 
-    monkeypatch.setattr(ImageSession, "images", count)
+    monkeypatch.setattr(ImageSession, "compute_images", count)
     return numbers
 
 
@@ -143,7 +143,7 @@ def test_a_wrong_graph_is_an_error_that_names_the_release_and_what_to_do(wrong: 
 
 
 def test_charges_are_compared_exactly(tmp_path: Path) -> None:
-    exact = dataclasses.replace(latent_card("charges"), name="charges")
+    exact = structs.replace(latent_card("charges"), name="charges")
     require_known_answer(ImageSession(written(tmp_path / "right.onnx", latent_model(), exact)))
     with pytest.raises(KnownAnswerError, match=r"differs by up to \d+ ADU \(0 allowed\)"):
         require_known_answer(ImageSession(written(tmp_path / "wrong.onnx", shifted(latent_model(), 0.3), exact)))
@@ -152,14 +152,14 @@ def test_charges_are_compared_exactly(tmp_path: Path) -> None:
 def test_a_small_difference_everywhere_is_found_by_its_mean(tmp_path: Path) -> None:
     card = latent_card()
     assert card.known_answers is not None
-    loose = dataclasses.replace(card.known_answers, tolerance=2.0, mean_tolerance=1e-6)
-    card = dataclasses.replace(card, known_answers=loose)
+    loose = structs.replace(card.known_answers, tolerance=2.0, mean_tolerance=1e-6)
+    card = structs.replace(card, known_answers=loose)
     with pytest.raises(KnownAnswerError, match=r"on average by 0\.000\d+ \(1e-06 allowed\)"):
         require_known_answer(ImageSession(written(tmp_path / "wrong.onnx", shifted(latent_model(), 1e-3), card)))
 
 
 def test_an_image_that_is_no_number_fails(right: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageSession, "images", lambda *_: np.full((1, 250, 768), np.nan, np.float32))
+    monkeypatch.setattr(ImageSession, "compute_images", lambda *_: np.full((1, 250, 768), np.nan, np.float32))
     with pytest.raises(KnownAnswerError, match="by up to inf"):
         require_known_answer(ImageSession(right))
 
@@ -187,7 +187,7 @@ def test_what_passed_elsewhere_is_computed_again(
     require_known_answer(ImageSession(right))
     session = ImageSession(right)
     if change == "graph":
-        card = dataclasses.replace(right.card, provenance="Made for another test.")
+        card = structs.replace(right.card, provenance="Made for another test.")
         session = ImageSession(written(tmp_path / "other.onnx", latent_model(), card))
     elif change == "release":
         monkeypatch.setattr(onnxruntime, "__version__", "1.99.0")

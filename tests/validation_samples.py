@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import structs
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits
 from pxdbg_runtime.formats import open_events
 from pxdbg_runtime.validation.sample import count_events
-from tests.test_digit_files import HOW, write
+from tests.digit_files import PROVENANCE, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,13 +46,13 @@ def build_digits(images: NDArray[np.uint8], event: int) -> Digits:
 def write_events(path: Path, events: Iterable[Digits], *, first_event: int = 3, min_charge: int = 1) -> Path:
     """Write consecutive events."""
     listed = list(events)
-    how = replace(HOW, events=len(listed), first_event=first_event, min_charge=min_charge)
-    return write(path, listed, how)
+    provenance = structs.replace(PROVENANCE, events=len(listed), first_event=first_event, min_charge=min_charge)
+    return write(path, listed, provenance)
 
 
 def count_file(path: Path, name: str, min_charge: int = 7) -> Sample:
     reader = open_events(path)
-    return count_events(reader.numbered(), reader, name, min_charge)
+    return count_events(reader.read_events(), reader, name, min_charge)
 
 
 def build_marginals_content(*published: str) -> dict[str, object]:

@@ -10,13 +10,13 @@ import typer
 from artifacts.standins.simulated_events import how_simulated, simulated_events
 from export.__main__ import Family
 from export.packages import require_packages
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
-from pxdbg_runtime.command_line.generate import check_output, event_numbers
+from pxdbg_runtime.command_line.generate import build_event_range, check_output
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.formats import open_writer
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.limits.threads import count_job_cpus
 
 app = Program(
@@ -43,7 +43,7 @@ def simulate(
     Charge spectrum and occupancies are those of the public Geant4 marginals; the clusters are a caricature.
     """
     with report_failures():
-        numbers = event_numbers(first_event, events)
+        numbers = build_event_range(first_event, events)
         check_output(output)
         n_digits = 0
         with open_writer(output, how_simulated(numbers, seed)) as writer:

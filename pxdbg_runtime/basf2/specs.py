@@ -8,9 +8,10 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Final, Literal, TypedDict, get_args
 
+from pxdbg_runtime.checks import check_seed
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.generator import PrecisionChoice
-from pxdbg_runtime.inference.latents import RANDOM_STREAMS, RandomStreamName, check_seed
+from pxdbg_runtime.inference.latents import RANDOM_STREAMS, RandomStreamName
 from pxdbg_runtime.limits.threads import check_thread_count
 from pxdbg_runtime.model.builtin_models import read_manifest
 

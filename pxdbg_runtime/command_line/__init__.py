@@ -9,9 +9,11 @@ import typer
 from pxdbg_runtime.command_line.check import check
 from pxdbg_runtime.command_line.console import log_to_terminal, stdout
 from pxdbg_runtime.command_line.generate import generate
+from pxdbg_runtime.command_line.models import models
+from pxdbg_runtime.command_line.plot import plot
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.providers import providers
-from pxdbg_runtime.command_line.show import models, plot, show
+from pxdbg_runtime.command_line.show import show
 from pxdbg_runtime.command_line.validate import validate
 from pxdbg_runtime.version import __version__
 
@@ -35,8 +37,8 @@ app.command(epilog="Example: pxdbg check resnet")(check)
 app.command(epilog="Example: pxdbg validate bg.parquet --reference pxd_marginals.json --report bg.html")(validate)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
         stdout.print(f"pxdbg-runtime {__version__}")
         raise typer.Exit
 
@@ -48,13 +50,14 @@ def _print_version(wanted: bool) -> None:
     )
 )
 def pxdbg(
-    version: Annotated[  # noqa: ARG001  # its callback does it
+    version: Annotated[  # noqa: ARG001  # its callback prints it
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Generate beam background of the Belle II pixel detector (PXD), without PyTorch.
 
-    A model is an ONNX graph that describes itself; an event is forty sensors of 250 x 768 pixels; a digit is a hit:
-    sensor, u cell, v cell and charge in ADU.
+    A model is an ONNX graph with a model card inside. An event has the hits of
+    forty sensors of 250 x 768 pixels. A digit is one hit: sensor, u cell,
+    v cell and charge in ADU.
     """
     log_to_terminal()

@@ -1,4 +1,4 @@
-"""``pxdbg check``: whether this machine computes the known images of graphs rightly."""
+"""``pxdbg check``: check that this machine computes the known images of graphs correctly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["check"]
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """The result of one graph on one provider."""
+    """Result of one graph on one provider."""
 
     state: str
     colour: str
@@ -38,14 +38,18 @@ class _Row:
 def check(
     model: Annotated[
         str | None,
-        typer.Argument(show_default="all shipped graphs", help="Name of a shipped model, or path of a graph (.onnx)."),
+        typer.Argument(
+            show_default="all built-in models", help="Name of a built-in model, or path of a graph (.onnx)."
+        ),
     ] = None,
 ) -> None:
-    """Check that this machine computes graphs rightly: the known images of each graph, on each execution provider.
+    """Check that this machine computes graphs correctly, on each execution provider.
 
-    The card of a graph holds reference outputs of a few images, made at export. Here they are computed again, and the
-    differences are shown beside what the card allows. A release of ONNX Runtime that computes them wrongly, on this CPU or GPU, is
-    named, and the exit code is 1.
+    The card of a graph holds the reference outputs of a few images, computed at
+    export. This command computes them again and shows the differences beside
+    the limits on the card. If one exceeds its limit, the installed ONNX Runtime
+    computes wrong outputs on this CPU or GPU. The exit code is then 1, and also
+    if no graph could be checked.
     """
     with report_failures():
         check_room_for_libraries()
@@ -68,7 +72,7 @@ def check(
 
 
 def _find_graphs(model: str | None) -> Iterator[GraphFile]:
-    """Find the graph of a path, or the shipped graphs of a model, or all of them; one at a time, as they are large."""
+    """Read the graph of a path, the graphs of a built-in model, or all built-in graphs; one at a time, as they are large."""
     listed = [each for each in read_manifest() if model in (None, each.name)]
     if model is not None and not listed:
         yield find_graph(model, None)

@@ -1,4 +1,4 @@
-"""What the commands share: where they print, and how a failure ends."""
+"""The consoles that the commands print to, and the report of a failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.logging import RichHandler
 from rich.segment import Segment
 from rich.text import Text
 
-from pxdbg_runtime.command_line.output_streams import terminal_file
+from pxdbg_runtime.command_line.output_streams import find_terminal_stream
 from pxdbg_runtime.command_line.safe_text import make_safe
 from pxdbg_runtime.command_line.signals import is_stopped
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, PxdbgError
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     from rich.console import ConsoleOptions, ConsoleRenderable, RenderableType
 
-__all__ = ["BAD_USAGE", "FAILURE", "log_to_terminal", "report_failures", "stderr", "stdout"]
+__all__ = ["BAD_USAGE", "FAILURE", "format_event_count", "log_to_terminal", "report_failures", "stderr", "stdout"]
 
 FAILURE: Final = 1
 BAD_USAGE: Final = 2
 
 
 class _SafeConsole(Console):
-    """A console that prints texts of users' files as they are: no markup, no emoji, no control characters.
+    """A console that prints texts of users' files without markup, emoji or control characters.
 
-    What shall have a style is a `rich.text.Text`.
+    Pass a `rich.text.Text` to print with a style.
     """
 
     def __init__(self, *, to_stderr: bool) -> None:
@@ -40,25 +40,25 @@ class _SafeConsole(Console):
 
     @property
     def file(self) -> IO[str]:
-        """The standard stream of this moment."""
-        return terminal_file(super().file)
+        """The standard stream, which tests and notebooks replace."""
+        return find_terminal_stream(super().file)
 
     @file.setter
     def file(self, _: IO[str]) -> None:
-        message = "This console prints to a standard stream alone."
+        message = "This console prints only to a standard stream."
         raise AttributeError(message)
 
     @property
     def draws_bars(self) -> bool:
-        """Whether a terminal shows it that can move its cursor; FORCE_COLOR, which forces colours, does not count."""
+        """Whether it prints to a terminal that can move its cursor; FORCE_COLOR does not make it one."""
         return self.is_terminal and self.file.isatty() and not self.is_dumb_terminal
 
     def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401  # as rich's
-        """Make a text of a string; here, because the width of a table's column is that of the safe text."""
+        """Convert a string to a text, made safe first, so that a table measures what it prints."""
         return super().render_str(make_safe(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render anything; all that is printed passes here."""
+        """Render anything; all output passes here."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment
@@ -77,11 +77,16 @@ def report_failures() -> Iterator[None]:
         with report_memory_errors():
             yield
     except PxdbgError as error:
-        if is_stopped():  # it is a consequence of the signal
+        if is_stopped():  # the error is a consequence of the signal
             raise
         stderr.print(Text.assemble(("Error:", "bold red"), " ", make_safe(str(error))), soft_wrap=True)
         is_usage = isinstance(error, (ArgumentTypeError, ArgumentValueError))
         raise typer.Exit(BAD_USAGE if is_usage else FAILURE) from None
+
+
+def format_event_count(n_events: int) -> str:
+    """Write a number of events with its unit."""
+    return "1 event" if n_events == 1 else f"{n_events:,} events"
 
 
 class _SafeHandler(RichHandler):
@@ -90,7 +95,7 @@ class _SafeHandler(RichHandler):
 
 
 def log_to_terminal() -> None:
-    """Show the library's warnings, such as what the weights are worth, on the standard error."""
+    """Show the library's warnings, such as that of a demonstration's weights, on the standard error."""
     logger = logging.getLogger("pxdbg_runtime")
     if not any(isinstance(handler, _SafeHandler) for handler in logger.handlers):
         logger.addHandler(_SafeHandler(console=stderr, show_time=False, show_path=False, level=logging.WARNING))

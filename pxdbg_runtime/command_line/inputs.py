@@ -1,4 +1,4 @@
-"""Outputs that would take the place of an input."""
+"""Check that an output does not overwrite an input."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["check_not_an_input"]
 
 
 def check_not_an_input(option: str, output: Path, inputs: Iterable[Path]) -> None:
-    """Check that a file to write is none of those that are read, by whatever path or link.
+    """Check that a file to write is none of those that are read, under any path or link.
 
     Parameters
     ----------
     option : str
-        Name of the option, without dashes, that names the output.
+        Name of the option that names the output, without dashes.
     output : Path
         It need not exist, nor need the inputs.
     inputs : iterable of Path
@@ -27,15 +27,12 @@ def check_not_an_input(option: str, output: Path, inputs: Iterable[Path]) -> Non
     Raises
     ------
     ArgumentValueError
-        If it is.
+        If it is one of them.
     """
     for path in inputs:
         if _is_same_file(output, path):
-            message = (
-                f"--{option} would write {output} over {path}, which is read: name another file to write."
-                if str(output) != str(path)
-                else f"--{option} would write over {path}, which is read: name another file to write."
-            )
+            written = f"{output} over" if str(output) != str(path) else "over"
+            message = f"--{option} would write {written} {path}, which is read: name another file to write."
             raise ArgumentValueError(option, message)
 
 
@@ -43,5 +40,4 @@ def _is_same_file(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
     except (OSError, ValueError):
-        # One of them is not there; then it is not the other.
-        return False
+        return False  # one of them does not exist

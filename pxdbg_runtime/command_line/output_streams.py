@@ -1,4 +1,4 @@
-"""The standard output and error of a program whose exit code does not depend on who reads them."""
+"""Standard streams whose failures do not change the exit code of a program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-__all__ = ["protect_standard_streams", "terminal_file", "unwritable_streams"]
+__all__ = ["find_terminal_stream", "find_write_errors", "protect_standard_streams"]
 
 _STANDARD_DESCRIPTORS: Final = 3
 _BUSY_READER_S: Final = 1.0
@@ -26,7 +26,7 @@ _READER_HAS_GONE: Final = {errno.EPIPE, errno.EBADF}
 
 
 class _LossyRaw(io.RawIOBase):
-    """Writes to another raw stream; what cannot be written is dropped, and the first reason is kept."""
+    """Writes to another raw stream; drops what cannot be written, and keeps the first error."""
 
     def __init__(self, raw: io.RawIOBase, descriptor: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _LossyRaw(io.RawIOBase):
                 n_written = self._raw.write(left)
                 if n_written is not None:
                     left = left[n_written:]
-                elif time.monotonic() < last_try:  # a pipe that does not block, and is full
+                elif time.monotonic() < last_try:  # a non-blocking pipe, which is full
                     time.sleep(0.01)
                 else:
                     break
@@ -62,17 +62,17 @@ class _LossyRaw(io.RawIOBase):
 
 
 class _SafeStream(io.TextIOWrapper):
-    """A standard stream: nothing but colours can steer the terminal.
+    """A standard stream that passes no control sequences to the terminal except colours.
 
     Attributes
     ----------
     lossy : _LossyRaw
     terminal : TextIOWrapper
-        The same stream for a console that makes its texts safe itself, and draws bars with control sequences.
+        The same stream without that filter, for a console that makes its texts safe itself and draws progress bars.
     """
 
     def __init__(self, lossy: _LossyRaw, encoding: str, errors: str) -> None:
-        # Raw: nothing stays in a buffer that would have to be written when the interpreter ends.
+        # Raw: no buffer has to be written when the interpreter ends.
         super().__init__(lossy, encoding=encoding, errors=errors, write_through=True)  # type: ignore[arg-type]
         self.lossy = lossy
         self.terminal = io.TextIOWrapper(lossy, encoding=encoding, errors=errors, write_through=True)  # type: ignore[type-var]
@@ -83,10 +83,10 @@ class _SafeStream(io.TextIOWrapper):
 
 
 def protect_standard_streams() -> None:
-    """Put streams in the place of the standard ones that replace characters, and drop what cannot be written.
+    """Replace the standard streams by ones that drop what cannot be written and replace what cannot be encoded.
 
-    A closed pipe, a full disk or an encoding without a character then raises nothing, neither now nor when the
-    interpreter ends. Streams that were replaced already, by a test or a notebook, stay.
+    A closed pipe, a full disk or a poor encoding then raises nothing, neither now nor when the interpreter ends. Streams
+    that a test or a notebook has replaced already stay.
     """
     _occupy_standard_descriptors()
     if _is_original(sys.stdout, sys.__stdout__):
@@ -95,16 +95,16 @@ def protect_standard_streams() -> None:
         sys.stderr = _protect(sys.stderr, errors="backslashreplace")
 
 
-def unwritable_streams() -> Iterator[tuple[str, OSError]]:
-    """Name the standard streams that could not be written although somebody reads them, and why."""
+def find_write_errors() -> Iterator[tuple[str, OSError]]:
+    """Find the standard streams that could not be written for another reason than a reader that has gone."""
     for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
         error = stream.lossy.error if isinstance(stream, _SafeStream) else None
         if error is not None and error.errno not in _READER_HAS_GONE:
             yield name, error
 
 
-def terminal_file(stream: IO[str]) -> IO[str]:
-    """Give the stream behind a standard one that lets control sequences through."""
+def find_terminal_stream(stream: IO[str]) -> IO[str]:
+    """Return the unfiltered stream behind a protected standard stream; any other stream unchanged."""
     return stream.terminal if isinstance(stream, _SafeStream) else stream
 
 
@@ -124,9 +124,9 @@ def _protect(stream: TextIO, errors: str) -> TextIO:
 
 
 def _occupy_standard_descriptors() -> None:
-    """Open the null device in the place of closed standard streams.
+    """Open the null device in place of closed standard streams.
 
-    Else the next file that is opened gets their number, and what a library prints ends up in it.
+    Otherwise the next file that is opened gets their number, and the output of a library ends up in it.
     """
     with suppress(OSError):
         while (descriptor := os.open(os.devnull, os.O_RDWR)) < _STANDARD_DESCRIPTORS:

@@ -1,4 +1,4 @@
-"""A command line as a batch system meets it: signals, exit codes, and output that nobody may be reading."""
+"""A command line for batch systems: signals, exit codes, and output that nobody may read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pxdbg_runtime.command_line.console import stderr
-from pxdbg_runtime.command_line.output_streams import protect_standard_streams, unwritable_streams
+from pxdbg_runtime.command_line.output_streams import find_write_errors, protect_standard_streams
 from pxdbg_runtime.command_line.signals import StopSignals
 from pxdbg_runtime.formats.atomic_write import record_writes
 
@@ -19,13 +19,13 @@ __all__ = ["Program"]
 
 
 class Program(typer.Typer):
-    """A typer app that ends cleanly when it is called as a program.
+    """A typer app that ends cleanly when it runs as a program.
 
-    - A signal that ends jobs removes the temporary files, is named on the standard error, and gives the exit code
-      128 + its number. More signals change nothing.
-    - What cannot be printed changes no exit code.
+    - On a signal that ends jobs it removes its temporary files, names the signal on the standard error, and exits with
+      128 + the signal's number. Further signals change nothing.
+    - Output that cannot be printed does not change the exit code.
 
-    ``name`` is how users call it.
+    ``name`` is the command that users type.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as typer's
@@ -41,11 +41,11 @@ class Program(typer.Typer):
                 finally:
                     signals.disarm()
             except BaseException:
-                # With a signal, whatever came up is its consequence.
+                # After a signal, any exception is its consequence.
                 if signals.received is None:
                     raise
             finally:
-                for name, error in unwritable_streams():
+                for name, error in find_write_errors():
                     stderr.print(f"The {name} could not be written: {error.strerror}.", soft_wrap=True)
                 signals.end()
         if signals.received is None:
@@ -54,10 +54,10 @@ class Program(typer.Typer):
             each.remove()
         written = ", ".join(str(each.target) for each in writes if each.is_in_place())
         outcome = f"{written} had been written" if written else "nothing was written"
-        stderr.print(f"{self._called_as(args)} was stopped by {signals.received.name}: {outcome}.", soft_wrap=True)
+        stderr.print(f"{self._format_command(args)} was stopped by {signals.received.name}: {outcome}.", soft_wrap=True)
         sys.exit(128 + signals.received)
 
-    def _called_as(self, args: Sequence[Any]) -> str:
+    def _format_command(self, args: Sequence[Any]) -> str:
         name = self.info.name if isinstance(self.info.name, str) else "The program"
         words = args[0] if args else sys.argv[1:]
         commands = {each.name or getattr(each.callback, "__name__", "") for each in self.registered_commands}

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, and lines in a log."""
+"""Progress of a long command: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _LINES: Final = 10
 
 
 def track(items: Iterable[Item], *, total: int, description: str) -> Iterator[Item]:
-    """Give items one by one, and show on the standard error how many are done.
+    """Yield items, and show on the standard error how many are done.
 
     Parameters
     ----------
     items : iterable
     total : int
-        How many there are.
+        Number of items.
     description : str
-        What they are, in the plural: "events".
+        Their name in the plural: "events".
     """
     with show_progress(total=total, description=description) as advance:
         for item in items:
@@ -43,19 +43,19 @@ def track(items: Iterable[Item], *, total: int, description: str) -> Iterator[It
 def show_progress(*, total: int, description: str) -> Iterator[Callable[[], None]]:
     """Show on the standard error how many items are done.
 
-    On a terminal it is a bar. Elsewhere, and on a terminal that cannot move its cursor, there is one line at the start,
-    one at the end, and between them one a minute or a tenth of the work, whichever is rarer.
+    A terminal shows a bar. Elsewhere, and on a terminal that cannot move its cursor, one line is printed at the start,
+    one at the end, and between them one for each minute or each tenth of the work, whichever is rarer.
 
     Parameters
     ----------
     total : int
     description : str
-        What the items are, in the plural: "events".
+        Name of the items in the plural: "events".
 
     Yields
     ------
     callable
-        To be called whenever an item is done.
+        Call it after each item.
     """
     show = _show_bar if stderr.draws_bars else _show_lines
     with show(total, description) as advance:
@@ -76,7 +76,7 @@ def _show_bar(total: int, description: str) -> Iterator[Callable[[], None]]:
         _RateColumn(),
         TimeRemainingColumn(),
     )
-    # What goes to the standard output must not be led to the bar's console.
+    # The standard output must not be redirected to the bar's console.
     with Progress(*columns, console=stderr, redirect_stdout=False) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
@@ -92,42 +92,28 @@ class _RateColumn(TextColumn):
 
 @contextmanager
 def _show_lines(total: int, description: str) -> Iterator[Callable[[], None]]:
-    lines = _Lines(total, description)
-    yield lines.advance
-    lines.end()
+    start_s = line_s = time.monotonic()
+    done = line_done = 0
 
+    def print_line(rest: str) -> None:
+        stderr.print(f"{description}: {done}/{total}{rest}", soft_wrap=True)
 
-class _Lines:
-    """Progress in lines."""
-
-    def __init__(self, total: int, description: str) -> None:
-        self._total = total
-        self._description = description
-        self._done = 0
-        self._start_s = self._last_s = time.monotonic()
-        self._last_done = 0
-        self._print("")
-
-    def advance(self) -> None:
-        self._done += 1
+    def advance() -> None:
+        nonlocal done, line_done, line_s
+        done += 1
         now_s = time.monotonic()
-        is_due = now_s - self._last_s >= _LINE_INTERVAL_S and (self._done - self._last_done) * _LINES >= self._total
-        if is_due and self._done < self._total:
-            passed_s = now_s - self._start_s
-            left_s = passed_s / self._done * (self._total - self._done)
-            self._print(f", {self._rate(passed_s)}, {_format_duration(left_s)} left")
-            self._last_s, self._last_done = now_s, self._done
+        is_due = now_s - line_s >= _LINE_INTERVAL_S and (done - line_done) * _LINES >= total
+        if is_due and done < total:
+            passed_s = now_s - start_s
+            left_s = passed_s / done * (total - done)
+            print_line(f", {_format_rate(done / passed_s, description)}, {_format_duration(left_s)} left")
+            line_s, line_done = now_s, done
 
-    def end(self) -> None:
-        passed_s = time.monotonic() - self._start_s
-        rate = f", {self._rate(passed_s)}" if self._done and passed_s > 0 else ""
-        self._print(f" in {_format_duration(passed_s)}{rate}")
-
-    def _rate(self, passed_s: float) -> str:
-        return _format_rate(self._done / passed_s, self._description)
-
-    def _print(self, rest: str) -> None:
-        stderr.print(f"{self._description}: {self._done}/{self._total}{rest}", soft_wrap=True)
+    print_line("")
+    yield advance
+    passed_s = time.monotonic() - start_s
+    rate = f", {_format_rate(done / passed_s, description)}" if done and passed_s > 0 else ""
+    print_line(f" in {_format_duration(passed_s)}{rate}")
 
 
 def _format_rate(per_second: float, description: str) -> str:

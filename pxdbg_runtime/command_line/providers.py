@@ -1,4 +1,4 @@
-"""``pxdbg providers``: what can run a graph here, and how to get the rest."""
+"""``pxdbg providers``: the execution providers that run a graph here, and how to install the others."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pxdbg_runtime.model.builtin_models import find_graph
 
 __all__ = ["providers"]
 
-_TRIED_MODEL: Final = "resnet"
+_TEST_MODEL: Final = "resnet"
 
 
 def providers() -> None:
-    """Show the execution providers: what is installed, what runs a graph, why not, and how to get it."""
+    """Show the execution providers: whether each is installed and runs a graph, and how to install it."""
     with report_failures():
-        statuses = list_provider_statuses(find_graph(_TRIED_MODEL, "float32"))
+        statuses = list_provider_statuses(find_graph(_TEST_MODEL, "float32"))
         wheels = ", ".join(f"{wheel} {version}" for wheel, version in find_onnxruntime_wheels().items())
         stdout.print(f"installed: {wheels or 'an ONNX Runtime of another build'}", soft_wrap=True)
         cpu = detect_cpu()

@@ -1,4 +1,4 @@
-"""Text of users' files that is printed: nothing in it can steer a terminal."""
+"""Make texts of users' files safe to print: without control characters for the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COLOURS: Final = re.compile(r"(\x1b\[[0-9;:]*m)")
 
 
 def make_safe(text: str) -> str:
-    r"""Spell out the characters that a terminal would obey instead of showing.
+    r"""Replace control characters by their escape sequences, as visible text.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def make_safe(text: str) -> str:
     Returns
     -------
     str
-        Line breaks and tabs stay; a terminal's escape becomes the four characters ``\x1b``.
+        Line breaks and tabs stay; an escape character becomes the four characters ``\x1b``.
 
     Examples
     --------
@@ -32,11 +32,11 @@ def make_safe(text: str) -> str:
     """
     if text.isprintable():  # almost always
         return text
-    return "".join(_spell(character) if _is_unsafe(character) else character for character in text)
+    return "".join(_escape(character) if _is_unsafe(character) else character for character in text)
 
 
 def keep_colours(text: str) -> str:
-    """Spell out what `make_safe` does, but leave the sequences that choose colours."""
+    """Replace control characters as `make_safe` does, but keep the sequences that choose colours."""
     if text.isprintable():
         return text
     return "".join(part if _COLOURS.fullmatch(part) else make_safe(part) for part in _COLOURS.split(text))
@@ -46,5 +46,5 @@ def _is_unsafe(character: str) -> bool:
     return character not in "\n\t" and unicodedata.category(character) in _UNSAFE
 
 
-def _spell(character: str) -> str:
+def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()

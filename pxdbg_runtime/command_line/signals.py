@@ -1,4 +1,4 @@
-"""Signals that end a command: the first one unwinds it, those that follow do not disturb the clean-up."""
+"""Signals that end a command: the first raises an exception, later ones do not disturb the clean-up."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["StopSignals", "Stopped", "is_stopped", "raise_if_stopped"]
 
 _NAMES: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGBREAK")
-"""How users, terminals and batch systems end a job, or say that they soon will; not every platform has them all."""
+"""Signals by which users, terminals and batch systems end a job or announce its end; not every platform has all."""
 
 _RETRY_S: Final = 0.05
 
 
 class Stopped(BaseException):
-    """A signal ended the command. No `Exception`, so that nothing takes it for a failure of its own."""
+    """A signal ended the command. Not an `Exception`, so that no handler of failures catches it."""
 
 
 class StopSignals:
@@ -33,7 +33,7 @@ class StopSignals:
     Attributes
     ----------
     received : signal.Signals or None
-        The first that came.
+        The first signal.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class StopSignals:
         self._replaced: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int] = {}
 
     def install(self) -> None:
-        """Handle the signals whose effect is the default one: a signal that the parent ignores (nohup) stays ignored.
+        """Handle the signals that have their default handler: one that the parent ignores (nohup) stays ignored.
 
         Does nothing outside the main thread, where Python handles no signals.
         """
@@ -64,13 +64,13 @@ class StopSignals:
         _current = self
 
     def disarm(self) -> None:
-        """Note signals from now on, and raise nothing."""
+        """Record signals from now on, without raising."""
         self._is_armed = False
 
     def end(self) -> None:
-        """Put the handlers back that were there before; after a signal ignore others, because the process ends.
+        """Restore the former handlers; after a signal ignore further ones, because the process ends.
 
-        When the interpreter shuts down they are ignored in any case: the exit code is known.
+        While the interpreter shuts down, signals are ignored in any case: the exit code is known.
         """
         atexit.register(self._ignore)
         if self._report_lost is not None:
@@ -79,7 +79,7 @@ class StopSignals:
             signal.signal(number, handler if self.received is None else signal.SIG_IGN)
 
     def raise_if_received(self) -> None:
-        """Raise `Stopped` if a signal came and its exception got lost in code that ignores exceptions."""
+        """Raise `Stopped` if a signal came and code that ignores exceptions dropped it."""
         if self.received is None or not self._is_armed:
             return
         if self._under_way is None or self._under_way() is None:
@@ -88,15 +88,15 @@ class StopSignals:
             try:
                 raise stopped
             finally:
-                del stopped  # else its traceback would keep it alive
+                del stopped  # its traceback would keep it alive
 
     def _handle_lost(self, lost: sys.UnraisableHookArgs) -> None:
-        """Raise again soon what came while Python was called from C (numba, ctypes), where exceptions are dropped."""
+        """Raise again soon if C code that called Python (numba, ctypes) dropped the exception."""
         if isinstance(lost.exc_value, Stopped) and self.received is not None:
             self._under_way = None
             again = threading.Timer(_RETRY_S, _interrupt_main_thread, [self.received])
             again.daemon = True
-            with suppress(RuntimeError):  # no more threads: `raise_if_stopped` has to do
+            with suppress(RuntimeError):  # no more threads start: `raise_if_stopped` raises later
                 again.start()
         elif self._report_lost is not None:
             self._report_lost(lost)
@@ -113,7 +113,7 @@ class StopSignals:
 
 def _interrupt_main_thread(number: signal.Signals) -> None:
     if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident or 0, number)  # also ends a wait
+        signal.pthread_kill(threading.main_thread().ident or 0, number)  # also interrupts a wait
     else:
         _thread.interrupt_main(number)
 
@@ -122,11 +122,11 @@ _current: StopSignals | None = None
 
 
 def is_stopped() -> bool:
-    """Whether a signal has ended the command that runs: errors from then on are consequences."""
+    """Tell whether a signal has ended the running command: later errors are its consequences."""
     return _current is not None and _current.received is not None
 
 
 def raise_if_stopped() -> None:
-    """Raise `Stopped` if a signal has ended the command that runs, and its exception got lost."""
+    """Raise `Stopped` if a signal has ended the running command and its exception was dropped."""
     if _current is not None:
         _current.raise_if_received()

@@ -20,7 +20,8 @@ from pxdbg_runtime.formats import SUFFIXES, DigitReader, merge_files, open_event
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.limits.address_space import check_room_for_validation
 from pxdbg_runtime.optional_imports import require
-from pxdbg_runtime.validation.marginals import MAX_CHARGE, PUBLIC_MIN_CHARGE, read_marginals
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU
+from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
 
 if TYPE_CHECKING:
     from pxdbg_runtime.validation.report import Report
@@ -39,7 +40,7 @@ def validate(
         typer.Option(help="Published marginals (.json) or digits (.parquet, .npz) to compare with; may be repeated."),
     ] = None,
     min_charge: Annotated[
-        int, typer.Option(min=1, max=MAX_CHARGE, help="Cut in ADU: drop hits below it first.")
+        int, typer.Option(min=1, max=MAX_CHARGE_ADU, help="Cut in ADU: drop hits below it first.")
     ] = PUBLIC_MIN_CHARGE,
     merge: Annotated[bool, typer.Option("--merge", help="Validate all files of digits as one sample.")] = False,
 ) -> None:
@@ -120,7 +121,7 @@ def _count_samples(sources: list[tuple[DigitReader, str]], min_charge: int) -> t
     n_events = sum(reader.n_events for reader, _name in sources)
     with show_progress(total=n_events, description="events") as advance:
         return tuple(
-            count_events(_report_progress(reader.numbered(), advance), reader, name, min_charge)
+            count_events(_report_progress(reader.read_events(), advance), reader, name, min_charge)
             for reader, name in sources
         )
 
@@ -156,5 +157,5 @@ def _print_summary(report: Report) -> None:
         table.add_row(Text.assemble(make_safe(column.name), ", ", (column.kind, "dim")), *styled)
     stdout.print(table)
     for each in report.digits:
-        origin = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "how it was made is unknown"
+        origin = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "provenance unknown"
         stderr.print(f"{each.name}: {origin}", markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The digitisation: a generator's images become charges and zero-suppressed digits."""
+"""The digitisation: compute charges and zero-suppressed digits from the images of a generator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.digitisation import kernels
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ImageError
-from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_U_CELLS, N_V_CELLS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["TANH_LIMITS", "Digitiser"]
 
 TANH_LIMITS: Final = np.array([-1 - 1e-6, 1 + 1e-6], dtype=np.float32)
-"""No tanh gives more: eight steps of float32 beyond 1 are left to libraries whose own rounds to beyond it."""
+"""Range of tanh, with eight steps of float32 beyond 1 for libraries whose tanh rounds to more than 1."""
 
 
 class Digitiser:
-    """Turns images of tanh values into digits, by the thresholds of a model card.
+    """Converts images to digits with the thresholds of a model card.
 
     Parameters
     ----------
     card : ModelCard
     min_charge : int or None
-        Smallest charge of a hit in ADU; None takes the model's own, and no less than that is possible.
+        Smallest charge of a hit in ADU, at least the model's own; None takes that one.
 
     Raises
     ------
@@ -43,30 +43,32 @@ class Digitiser:
         wanted = card.min_charge if min_charge is None else min_charge
         self.min_charge = check_integer("min_charge", wanted, card.min_charge, len(card.thresholds), unit="ADU")
         self._sensors = np.array(card.sensors, dtype=np.uint16)
-        # A graph that gives charges is read by the same kernels: the threshold of a charge is the charge.
+        # The same kernels digitise images of charges: the threshold of a charge is the charge itself.
         is_charge = card.output_kind == "charges"
-        self._table: Images = np.arange(1, 256, dtype=np.uint8) if is_charge else card.charge_table()
-        self._limits: Images = np.array([0, 255], dtype=np.uint8) if is_charge else TANH_LIMITS
+        self._table: Images = (
+            np.arange(1, MAX_CHARGE_ADU + 1, dtype=np.uint8) if is_charge else card.compute_charge_table()
+        )
+        self._limits: Images = np.array([0, MAX_CHARGE_ADU], dtype=np.uint8) if is_charge else TANH_LIMITS
         self._threshold = self._table[self.min_charge - 1]
 
-    def digits(self, images: Images, *, event: int = 0, first_sensor: int = 0) -> Digits:
-        """Make the digits of some of an event's images.
+    def find_digits(self, images: Images, *, event: int = 0, first_sensor: int = 0) -> Digits:
+        """Find the digits in images of consecutive sensors of an event.
 
         Parameters
         ----------
         images : ndarray of float32 or uint8, shape (n, 250, 768)
-            Tanh values of n consecutive sensors, or charges in ADU, as the card says.
+            Tanh values, or charges in ADU, by the card's ``output_kind``.
         event : int
             Event number.
         first_sensor : int
-            Index of the first image's sensor.
+            Index of the sensor of the first image.
 
         Raises
         ------
         ImageError
             If the images have another shape or dtype, or hold a NaN or a value beyond [-1, 1].
         """
-        images = self._checked(images)
+        images = self._check_images(images)
         if not 0 <= first_sensor <= len(self._sensors) - len(images):
             message = (
                 f"An event has {len(self._sensors)} sensors, but {len(images)} images were given from sensor "
@@ -81,7 +83,7 @@ class Digitiser:
             images, self._threshold, self._table, self._limits, sensors, sensor_id, u_cell, v_cell, charge
         )
         if n_hits < 0:
-            raise _explain_unsound(images)
+            raise _describe_invalid_value(images)
         return Digits(
             event=np.full(n_hits, event, dtype=np.int64),
             sensor_id=sensor_id[:n_hits].copy(),
@@ -90,13 +92,13 @@ class Digitiser:
             charge=charge[:n_hits].copy(),
         )
 
-    def charges(self, images: Images) -> NDArray[np.uint8]:
-        """Make the charges of all pixels.
+    def compute_charges(self, images: Images) -> NDArray[np.uint8]:
+        """Compute the charges of all pixels.
 
         Parameters
         ----------
         images : ndarray of float32 or uint8, shape (n, 250, 768)
-            Tanh values, or charges in ADU, as the card says.
+            Tanh values, or charges in ADU, by the card's ``output_kind``.
 
         Returns
         -------
@@ -108,13 +110,13 @@ class Digitiser:
         ImageError
             If the images have another shape or dtype, or hold a NaN or a value beyond [-1, 1].
         """
-        images = self._checked(images)
+        images = self._check_images(images)
         charges = np.empty(images.shape, dtype=np.uint8)
         if not kernels.fill_charges(images, self._threshold, self._table, self._limits, charges):
-            raise _explain_unsound(images)
+            raise _describe_invalid_value(images)
         return charges
 
-    def _checked(self, images: Images) -> Images:
+    def _check_images(self, images: Images) -> Images:
         shape, dtype = (N_U_CELLS, N_V_CELLS), self._table.dtype
         if images.dtype != dtype or images.ndim != 3 or images.shape[1:] != shape:
             message = (
@@ -125,10 +127,10 @@ class Digitiser:
         return images if images.flags.c_contiguous else images.copy()
 
 
-def _explain_unsound(images: Images) -> ImageError:
-    """Say which value it is that no tanh gives."""
+def _describe_invalid_value(images: Images) -> ImageError:
+    """Name the first value outside the range of tanh."""
     value = images[~((images >= TANH_LIMITS[0]) & (images <= TANH_LIMITS[1]))][0]
     found = "a NaN" if np.isnan(value) else f"the value {value!s}"
     return ImageError(
-        f"An image holds {found} where a value in [-1, 1] was expected: the graph or the latent is not sound."
+        f"An image holds {found} where a value in [-1, 1] was expected: the graph or its latents are not valid."
     )

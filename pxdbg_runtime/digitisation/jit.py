@@ -1,4 +1,4 @@
-"""How the kernels are compiled: by numba, without the GIL, cached on disk where that works."""
+"""Compile the kernels with numba: without the GIL, cached on disk where possible."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numba
 from numba.core import caching, config, sigutils
 from numba.core.dispatcher import Dispatcher
 
+from pxdbg_runtime.errors import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,35 +24,35 @@ __all__ = ["kernel"]
 Function = TypeVar("Function", bound="Callable[..., object]")
 _log = logging.getLogger(__name__)
 _FIRST_FAILURE: Final = threading.Lock()
-"""Taken by the first failure of the cache, which is logged; the others are not."""
+"""Acquired by the first failure of the cache: only that one is logged."""
 
 
 def kernel(function: Function) -> Function:
-    """Compile a function when it is first called, once for all processes that share a cache.
+    """Compile a function at its first call, once for all processes that share a cache.
 
-    numba looks for a writable place when the function is decorated: ``NUMBA_CACHE_DIR``, beside the source,
-    then the user's cache folder. Where there is none, or where the cache cannot be read or written later, kernels
-    are compiled in memory, and one line of the log says why.
+    When the function is decorated, numba looks for a writable folder: ``NUMBA_CACHE_DIR``, beside the source, then the user's
+    cache folder. If there is none, or if the cache cannot be read or written later, kernels are compiled in memory, and one
+    line of the log gives the reason.
     """
     compiled = numba.njit(nogil=True)(function)
     if isinstance(compiled, Dispatcher):  # with NUMBA_DISABLE_JIT it is the function itself
         try:
             # As Dispatcher.enable_caching does.
             compiled._cache = _Cache(function)  # type: ignore[attr-defined, no-untyped-call]
-        except Exception as error:  # noqa: BLE001  # no place, or one that fails in any of a file system's ways
+        except Exception as error:  # noqa: BLE001  # no writable folder, or any failure of a file system
             _log_first_failure(error)
     return cast("Function", compiled)
 
 
 class _NoRelativePath:
-    """Refuses a folder of numba's that is not absolute.
+    """Refuses cache folders with a relative path.
 
-    Without HOME and for a user that the system does not know, numba's user-wide cache is the folder ``~`` in the
-    working folder. A relative ``NUMBA_CACHE_DIR`` is taken, unless it begins with ``~``.
+    Without HOME, and for a user that the system does not know, numba's user-wide cache is the folder ``~`` in the working
+    folder. A relative ``NUMBA_CACHE_DIR`` is accepted unless it begins with ``~``.
     """
 
     def ensure_cache_path(self) -> None:
-        path = self.get_cache_path()  # type: ignore[attr-defined]  # of the locator that this is mixed into
+        path = self.get_cache_path()  # type: ignore[attr-defined]  # from the locator that inherits from this class
         chosen: str = config.CACHE_DIR  # type: ignore[attr-defined]  # set from the environment
         is_wanted = bool(chosen) and path.startswith(chosen) and not path.startswith("~")
         if not Path(path).is_absolute() and not is_wanted:
@@ -61,13 +63,13 @@ class _NoRelativePath:
 
 class _CacheFiles(caching.CompileResultCacheImpl):
     _locator_classes = [  # noqa: RUF012  # as in the base
-        type(each.__name__, (_NoRelativePath, each), {})  # type: ignore[misc]  # mypy loses what type() makes
+        type(each.__name__, (_NoRelativePath, each), {})  # type: ignore[misc]  # mypy does not follow type()
         for each in caching.CompileResultCacheImpl._locator_classes
     ]
 
 
 class _Cache(caching.FunctionCache):
-    """numba's cache of one function, whose failures do not reach the caller of the function."""
+    """numba's cache of one function; its failures do not reach the caller of the function."""
 
     _impl_class = _CacheFiles
 
@@ -76,10 +78,10 @@ class _Cache(caching.FunctionCache):
             found: CompileResult | None = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
             if found is not None:
                 _check_signature(found, sig)
-        except Exception as error:  # noqa: BLE001  # pickle alone raises a dozen kinds for damaged files
+        except Exception as error:  # noqa: BLE001  # pickle alone raises a dozen types for damaged files
             _log_first_failure(error)
             with contextlib.suppress(Exception):
-                # An empty index takes the place of what cannot be read, for the processes to come.
+                # An empty index replaces what cannot be read, for later processes.
                 self.flush()  # type: ignore[no-untyped-call]
             return None
         return found
@@ -94,17 +96,17 @@ class _Cache(caching.FunctionCache):
 def _check_signature(found: CompileResult, sig: object) -> None:
     """Refuse machine code for other types.
 
-    Two processes that begin with an empty cache give their files the same number, and the index may then name the
-    other one's.
+    Two processes that start with an empty cache give their files the same number, so the index of one may name the file of
+    the other.
     """
     expected, _ = sigutils.normalize_signature(sig)  # type: ignore[no-untyped-call]
-    args = found.signature.args  # type: ignore[attr-defined]  # a named tuple that is made of a list of names
+    args = found.signature.args  # type: ignore[attr-defined]  # a named tuple with fields that mypy does not know
     if tuple(args) != tuple(expected):
-        message = f"a file holds the code for {args} in place of {expected}"
+        message = f"a file holds the code for {args} instead of {expected}"
         raise ValueError(message)
 
 
 def _log_first_failure(error: Exception) -> None:
     if _FIRST_FAILURE.acquire(blocking=False):
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = f"{type(error).__name__}: {one_line(error)}"
         _log.info("numba's cache does not work, so kernels are compiled in memory: %s", reason)

@@ -1,9 +1,9 @@
-"""From images of tanh values, or of charges, to hits and charges, in one pass over the images.
+"""Kernels that compute hits and charges from images of tanh values or of charges, in one pass.
 
-99 % of the pixels lie below the first threshold, so that comparison comes before anything else. It is made for a whole row,
-in vector registers, into a mask of one byte a pixel that stays in the cache; eight pixels of it are a word, and words that
-are zero are passed over without a branch: at this occupancy a branch would be mispredicted at nearly every hit.
-The charge of a hit is the number of thresholds that are not greater than it, found by bisection, again without a branch.
+99 % of the pixels lie below the first threshold, so this comparison comes first. It runs over a whole row in vector registers
+and writes a mask of one byte per pixel, which stays in the cache. Eight pixels of the mask are a word; words that are zero are
+skipped without a branch, because at this occupancy a branch would be mispredicted at nearly every hit. The charge of a hit is
+the number of thresholds up to its value, found by bisection without a branch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     Images = NDArray[np.float32] | NDArray[np.uint8]
     Value = np.float32 | np.uint8
 
-__all__ = ["charge_of", "fill_charges", "find_hits"]
+__all__ = ["compute_charge", "fill_charges", "find_hits"]
 
 _PIXELS_A_WORD: Final = 8
-# In a word with one byte set to 1, the product's top three bits are the number of that byte.
+# The product with a word of one byte set to 1 has the number of that byte in its top three bits.
 _BYTE_NUMBER: Final = np.uint64(sum((byte << 5) << (8 * (7 - byte)) for byte in range(8)))
 _TOP_BITS: Final = np.uint64(61)
 _ZERO: Final = np.uint64(0)
@@ -31,14 +31,14 @@ _ONE: Final = np.uint64(1)
 
 
 @kernel
-def charge_of(value: Value, table: Images) -> int:
-    """Count the thresholds that are not greater than a value.
+def compute_charge(value: Value, table: Images) -> int:
+    """Compute the charge of a value: the number of thresholds that are not greater.
 
     Parameters
     ----------
     value : float32 or uint8
     table : ndarray of the same dtype, shape (255,)
-        Ascending, see `ModelCard.charge_table`; for values that are charges already, 1 to 255.
+        Ascending, see `ModelCard.compute_charge_table`; 1 to 255 for values that are charges.
 
     Returns
     -------
@@ -72,20 +72,20 @@ def find_hits(
     threshold : float32 or uint8
         Smallest value of a hit.
     table : ndarray of the same dtype, shape (255,)
-        See `charge_of`.
+        See `compute_charge`.
     limits : ndarray of the same dtype, shape (2,)
-        Smallest and largest value that an image can hold.
+        Smallest and largest valid value.
     sensors : ndarray of uint16, shape (n,)
         VxdID of each image.
-    sensor_id, u_cell, v_cell : ndarray of uint16, shape (places,)
-        Overwritten from the first place on. There must be places for all pixels.
-    charge : ndarray of uint8, shape (places,)
-        Overwritten likewise. ADU.
+    sensor_id, u_cell, v_cell : ndarray of uint16, shape (capacity,)
+        Output, from index 0 on. The capacity must be at least the number of pixels.
+    charge : ndarray of uint8, shape (capacity,)
+        Output likewise. ADU.
 
     Returns
     -------
     int
-        Number of hits; -1 if a value is not a number or outside the limits, and what was written is then of no use.
+        Number of hits; -1 if a value is NaN or outside the limits. The output is invalid then.
     """
     n_images, n_rows, n_columns = images.shape
     n_words = (n_columns + _PIXELS_A_WORD - 1) // _PIXELS_A_WORD
@@ -98,7 +98,7 @@ def find_hits(
         for row in range(n_rows):
             for column in range(n_columns):
                 value = images[image, row, column]
-                # What is no sound value, a NaN for one, is found like a hit, and refused below.
+                # Invalid values such as NaN enter the mask like hits and are refused below.
                 mask[column] = not ((value < threshold) & (value >= smallest))
             n_used = 0
             for word in range(n_words):
@@ -117,7 +117,7 @@ def find_hits(
                     sensor_id[n_hits] = sensors[image]
                     u_cell[n_hits] = row
                     v_cell[n_hits] = column
-                    charge[n_hits] = charge_of(value, table)
+                    charge[n_hits] = compute_charge(value, table)
                     n_hits += 1
     return n_hits
 
@@ -133,21 +133,21 @@ def fill_charges(images: Images, threshold: Value, table: Images, limits: Images
     threshold : float32 or uint8
         Smallest value of a hit; below it the charge is 0.
     table : ndarray of the same dtype, shape (255,)
-        See `charge_of`.
+        See `compute_charge`.
     limits : ndarray of the same dtype, shape (2,)
-        Smallest and largest value that an image can hold.
+        Smallest and largest valid value.
     charges : ndarray of uint8, shape (n, rows, columns)
-        Overwritten. ADU.
+        Output. ADU.
 
     Returns
     -------
     bool
-        False if a value is not a number or outside the limits; what was written is then of no use.
+        False if a value is NaN or outside the limits. The output is invalid then.
     """
     smallest, largest = limits[0], limits[1]
     for image in range(images.shape[0]):
         for row in range(images.shape[1]):
-            n_too_small = 0  # counted first, in vector registers, which the branches below have no use for
+            n_too_small = 0  # counted first, in vector registers; the loop below has branches
             for column in range(images.shape[2]):
                 n_too_small += images[image, row, column] < smallest
             if n_too_small:
@@ -159,5 +159,5 @@ def fill_charges(images: Images, threshold: Value, table: Images, limits: Images
                     continue
                 if not value <= largest:
                     return False
-                charges[image, row, column] = charge_of(value, table)
+                charges[image, row, column] = compute_charge(value, table)
     return True

@@ -1,11 +1,14 @@
-"""Files of digits: a flat table with the columns of `Digits`, and how it was made, as Parquet or NPZ."""
+"""Files of digits: a flat table with the columns of `Digits`, and how they were generated.
+
+A new format is a module beside `npz` and `parquet`, and its line in `registry.FORMATS`.
+"""
 
 from __future__ import annotations
 
 from pxdbg_runtime.formats.merging import MergedReader, merge_files
 from pxdbg_runtime.formats.provenance import Provenance, describe_generation
 from pxdbg_runtime.formats.reader import DigitFile, DigitReader, EventReader, open_events, read_digits
-from pxdbg_runtime.formats.sources import SUFFIXES, check_suffix
+from pxdbg_runtime.formats.registry import SUFFIXES, find_format
 from pxdbg_runtime.formats.writer import DigitWriter, open_writer
 
 __all__ = [
@@ -16,8 +19,8 @@ __all__ = [
     "EventReader",
     "MergedReader",
     "Provenance",
-    "check_suffix",
     "describe_generation",
+    "find_format",
     "merge_files",
     "open_events",
     "open_writer",

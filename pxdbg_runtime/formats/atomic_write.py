@@ -1,51 +1,56 @@
-"""Files appear whole or not at all: written beside their target, then renamed.
+"""Write files atomically: beside their target, then renamed, so that a file is complete or absent.
 
-A temporary file is named after its target and locked while its process lives. One that a killed process left behind is
-removed by the next run that writes the same target.
+A temporary file is named after its target, and locked while its process lives. The next run that writes the same target
+removes the temporary files of killed processes.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import platform
 import re
 import secrets
 import time
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from filelock import lock_descriptor
+
 from pxdbg_runtime.errors import OutputError, PxdbgError
-from pxdbg_runtime.formats.file_locks import lock, machine_digits
 from pxdbg_runtime.formats.output_path import check_replaceable, choose_mode, copy_mode, resolve_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["PartialFile", "atomic_write", "check_target", "open_partial", "record_writes", "report_file_errors"]
 
 _FIRST_EVENT_BYTES: Final = 1_000_000
-"""What an event takes at most in either format."""
+"""Most that one event takes in either format."""
 _OTHER_MACHINE_S: Final = 7 * 24 * 3600
-"""A file that another machine left, whose locks may not reach this one, is a leftover after this time."""
-_NAME_MAX: Final = 255
+"""Age at which a temporary file of another machine, whose locks may not reach this one, counts as abandoned."""
+_STEM_BYTES: Final = 80
+"""Longest name of a target that its temporary files repeat: some disks, such as encrypted ones, allow less than 255 bytes."""
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _writes: ContextVar[list[PartialFile] | None] = ContextVar("_writes", default=None)
 
 
 @dataclass(kw_only=True, eq=False)
 class PartialFile:
-    """A file that is being written, for whoever must know how it ended.
+    """A file that is being written.
 
     Attributes
     ----------
     target : Path
-        Where it shall appear, as it was asked for.
+        Where it will appear, as the caller gave it.
     path : Path or None
-        The temporary file beside it; None before it is made.
+        The temporary file beside it; None before it exists.
     identity : tuple of int or None
-        Device and inode, from the moment it is whole.
+        Device and inode; None until the file is complete.
     """
 
     target: Path
@@ -53,8 +58,8 @@ class PartialFile:
     identity: tuple[int, int] | None = None
 
     def remove(self) -> None:
-        """Remove the temporary file, if it is there."""
-        # Where it could not be made it cannot be removed, and the reason is on its way already.
+        """Remove the temporary file, if it exists."""
+        # A file that could not be created cannot be removed, and that error is raised already.
         if self.path is not None:
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
@@ -62,13 +67,13 @@ class PartialFile:
     def is_in_place(self) -> bool:
         """Whether the target is this file."""
         with suppress(OSError):
-            return self.identity is not None and _identity(self.target) == self.identity
+            return self.identity is not None and _identify(self.target) == self.identity
         return False
 
 
 @contextmanager
 def record_writes() -> Iterator[list[PartialFile]]:
-    """Give a list that gets an entry for each file whose writing begins in the block."""
+    """Yield a list that gets an entry for each file whose writing begins in the block."""
     writes: list[PartialFile] = []
     token = _writes.set(writes)
     try:
@@ -79,24 +84,9 @@ def record_writes() -> Iterator[list[PartialFile]]:
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
-    """Give a new path beside a target; on success it takes the target's place, on failure it is removed.
+    """Yield a new file beside a target; on success it replaces the target, on failure it is removed.
 
-    For blocks that do nothing but write the file: an `OSError` in it is one of the file. See `open_partial` for others.
-
-    Parameters
-    ----------
-    target : Path
-        Where the file shall be. See `open_partial`.
-
-    Yields
-    ------
-    Path
-        An empty file that the caller overwrites.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written: no such folder, no permission, no space left.
+    As `open_partial`, for blocks that only write the file: an `OSError` in the block becomes an `OutputError`.
     """
     with open_partial(target) as partial, report_file_errors(target):
         yield partial
@@ -104,14 +94,14 @@ def atomic_write(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def open_partial(target: Path) -> Iterator[Path]:
-    """Give a new path beside a target, for blocks that do more than write: their errors pass as they are.
+    """Yield a new file beside a target, for blocks that do more than write; their errors pass unchanged.
 
     Parameters
     ----------
     target : Path
-        Where the file shall be. An existing file stays until the new one is whole, which gets its mode and, where
-        that is possible, its group. A symbolic link stays, and the file that it points to is written. Another name
-        of the same file (a hard link) keeps the old content.
+        An existing file stays until the new one is complete, which gets its mode and, where possible, its group. A
+        symbolic link stays, and the file that it points to is written. Another name of the same file (a hard link)
+        keeps the old content.
 
     Yields
     ------
@@ -121,26 +111,26 @@ def open_partial(target: Path) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        If the file cannot be made or cannot take the target's place.
+        If the file cannot be created, or cannot replace the target.
     """
     with report_file_errors(target):
         place = resolve_output(target)
         _remove_leftovers(place)
         mode = choose_mode(place)
-    partial = _record(target)
+    partial = _start_record(target)
     descriptor = -1
     try:
         with report_file_errors(target):
             while descriptor < 0:
-                # Here first, so that whatever interrupts the next line finds the file to remove.
-                partial.path = path = place.with_name(_partial_name(place))
+                # Stored first: if a signal interrupts the next line, `remove` knows the file.
+                partial.path = path = place.with_name(_build_partial_name(place))
                 descriptor = _create(path, mode)
         yield path
         with report_file_errors(target):
             _flush(path)
             copy_mode(place, path)
-            partial.identity = _identity(path)
-            if os.name == "nt":  # which does not rename what is open
+            partial.identity = _identify(path)
+            if os.name == "nt":  # Windows does not rename open files
                 os.close(descriptor)
                 descriptor = -1
             path.replace(place)
@@ -163,13 +153,13 @@ def report_file_errors(target: Path) -> Iterator[None]:
 
 
 def check_target(target: Path, *, room_bytes: int = _FIRST_EVENT_BYTES) -> None:
-    """Find out before the work whether its result will have a place: by writing a file there, which is removed.
+    """Check before the work that its result can be written: write a file beside the target, and remove it.
 
     Parameters
     ----------
     target : Path
     room_bytes : int
-        What must fit on its disk.
+        Free space that the disk must have.
 
     Raises
     ------
@@ -181,8 +171,8 @@ def check_target(target: Path, *, room_bytes: int = _FIRST_EVENT_BYTES) -> None:
         place = resolve_output(target)
         check_replaceable(target, place)
         _remove_leftovers(place)
-        probe = _record(target)
-        probe.path = place.with_name(_partial_name(place))
+        probe = _start_record(target)
+        probe.path = place.with_name(_build_partial_name(place))
         try:
             with probe.path.open("xb") as file:
                 file.write(bytes(room_bytes))
@@ -190,40 +180,28 @@ def check_target(target: Path, *, room_bytes: int = _FIRST_EVENT_BYTES) -> None:
             probe.remove()
 
 
-def _record(target: Path) -> PartialFile:
+def _start_record(target: Path) -> PartialFile:
     partial = PartialFile(target=target)
     if (writes := _writes.get()) is not None:
         writes.append(partial)
     return partial
 
 
-def _partial_stem(place: Path) -> str:
-    """Name the temporary files of a target after it, shortened where the name is as long as a name can be."""
-    room = _longest_name(place.parent) - len(f"..{'0' * 16}.partial")
-    if len(os.fsencode(place.name)) <= room:
+def _build_partial_stem(place: Path) -> str:
+    """Name the temporary files of a target after it; a long name is cut, and its digest appended."""
+    name = os.fsencode(place.name)
+    if len(name) <= _STEM_BYTES:
         return place.name
-    short = place.name
-    digest = hashlib.sha256(os.fsencode(place.name)).hexdigest()[:8]
-    while len(os.fsencode(short)) > room - len(digest) - 1:
-        short = short[:-1]
-    return f"{short}~{digest}"
+    return f"{name[:_STEM_BYTES].decode(errors='ignore')}~{hashlib.sha256(name).hexdigest()[:8]}"
 
 
-def _longest_name(folder: Path) -> int:
-    """Bytes that a file's name may have: fewer on some disks, such as encrypted ones."""
-    try:
-        return min(os.pathconf(folder, "PC_NAME_MAX"), _NAME_MAX)
-    except (AttributeError, OSError, ValueError):  # not on Windows
-        return _NAME_MAX
-
-
-def _partial_name(place: Path) -> str:
-    return f".{_partial_stem(place)}.{machine_digits()}{secrets.token_hex(4)}.partial"
+def _build_partial_name(place: Path) -> str:
+    return f".{_build_partial_stem(place)}.{_identify_machine()}{secrets.token_hex(4)}.partial"
 
 
 def _remove_leftovers(place: Path) -> None:
     """Remove the temporary files of this target whose processes have died."""
-    pattern = re.compile(rf"\.{re.escape(_partial_stem(place))}\.([0-9a-f]{{8}})[0-9a-f]{{8}}\.partial")
+    pattern = re.compile(rf"\.{re.escape(_build_partial_stem(place))}\.([0-9a-f]{{8}})[0-9a-f]{{8}}\.partial")
     try:
         names = os.listdir(place.parent)  # noqa: PTH208  # names alone, which may be many
     except OSError:  # a folder may be writable and not readable
@@ -232,7 +210,7 @@ def _remove_leftovers(place: Path) -> None:
         found = pattern.fullmatch(name)
         if found is not None:
             with suppress(OSError):
-                _remove_if_dead(place.with_name(name), is_of_this_machine=found[1] == machine_digits())
+                _remove_if_dead(place.with_name(name), is_of_this_machine=found[1] == _identify_machine())
 
 
 def _remove_if_dead(leftover: Path, *, is_of_this_machine: bool) -> None:
@@ -243,26 +221,44 @@ def _remove_if_dead(leftover: Path, *, is_of_this_machine: bool) -> None:
         return
     descriptor = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW)
     try:
-        if lock(descriptor):  # it raises while the process that writes the file lives, and the caller goes on
+        # It raises where the disk has no locks, and the caller goes on.
+        if lock_descriptor(descriptor, blocking=False):
             leftover.unlink()
     finally:
         os.close(descriptor)
 
 
 def _create(partial: Path, mode: int) -> int:
-    """Make a file and lock it; gives -1 if another process took it for a leftover just now."""
+    """Create and lock a file; returns its descriptor, or -1 if another process is removing it as a leftover."""
     descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
-    try:
-        lock(descriptor)
-        if _identity(partial) == _identity(descriptor):
+    with suppress(FileNotFoundError):
+        if _lock(descriptor) and _identify(partial) == _identify(descriptor):
             return descriptor
-    except (BlockingIOError, FileNotFoundError):
-        pass  # the other process has locked it and is about to remove it, or has removed it
     os.close(descriptor)
     return -1
 
 
-def _identity(file: Path | int) -> tuple[int, int]:
+def _lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed or the process ends; false if another process holds the lock."""
+    if os.name == "nt":  # Windows does not remove open files, and its locks would keep this process from writing
+        return True
+    try:
+        return lock_descriptor(descriptor, blocking=False)
+    except OSError:  # the disk has no locks, so no process takes the file for a leftover
+        return True
+
+
+@functools.cache
+def _identify_machine() -> str:
+    """Return eight hexadecimal digits that all processes of this machine share until it boots again."""
+    try:
+        name = _BOOT_ID.read_text(encoding="utf-8")  # containers of a machine share it, unlike their host names
+    except OSError:
+        name = platform.node()
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def _identify(file: Path | int) -> tuple[int, int]:
     status = os.stat(file)  # noqa: PTH116  # of a path or a descriptor
     return status.st_dev, status.st_ino
 

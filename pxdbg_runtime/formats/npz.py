@@ -1,10 +1,11 @@
-"""Digits as NPZ, as `numpy.savez_compressed` writes it, but written and read in bounded memory."""
+"""Digits as NPZ, in the layout of `numpy.savez_compressed`, but written and read in bounded memory."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import io
+import math
 import shutil
 import struct
 import tempfile
@@ -17,14 +18,8 @@ import numpy as np
 
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import DigitFileError
-from pxdbg_runtime.formats.digest import FileDigest, RowHasher, hash_metadata
-from pxdbg_runtime.formats.sources import (
-    BLOCK_ROWS,
-    MAX_METADATA_BYTES,
-    METADATA_KEY,
-    Columns,
-    StoredTexts,
-)
+from pxdbg_runtime.formats.digest import RowHasher
+from pxdbg_runtime.formats.interface import BLOCK_ROWS, MAX_METADATA_BYTES, METADATA_KEY, Columns, StoredTexts
 from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
@@ -33,25 +28,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["NpzSource", "write_npz"]
+__all__ = ["NpzReader", "write_npz"]
 
 _SPOOL_LEVEL: Final = 1
 """Compression of the temporary files: fast."""
 _GZIP: Final = 31
-"""What zlib takes for a gzip file, which can be read back in bounded memory."""
+"""zlib's `wbits` of a gzip file, which can be read back in bounded memory."""
 _COPY_BYTES: Final = 1 << 20
 _MAX_HEADER_BYTES: Final = 10_000
 """NumPy's own limit on the header of an array."""
-_BYTES_OF_CHARACTER: Final = 4
+_CHARACTER_BYTES: Final = 4
 _END_OF_ARCHIVE: Final = struct.Struct("<4s16xH")
 """The last record of a zip file: its signature, what zipfile checks, and the length of the comment that follows."""
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Those that NumPy writes; the others inflate without a bound in memory."""
+"""Compression methods that NumPy writes; the others inflate without a bound in memory."""
 
 
 class _NpzWriter:
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
-        # They have no name where the system can do that, so not even a kill leaves them behind.
+        # Where the system can, they have no name, so that not even a kill leaves them behind.
         self._files = {
             name: stack.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
             for name in COLUMN_DTYPES
@@ -63,17 +58,16 @@ class _NpzWriter:
         """Append digits."""
         self._hasher.update(digits)
         for name, file in self._files.items():
-            file.write(self._compressors[name].compress(_little_endian(getattr(digits, name)).data))
+            column = getattr(digits, name)
+            little_endian = np.ascontiguousarray(column, dtype=column.dtype.newbyteorder("<"))
+            file.write(self._compressors[name].compress(little_endian.data))
 
     def finish(self, path: Path, metadata: str) -> None:
-        """Write the archive: each column in one piece, as NumPy expects it."""
-        digest = FileDigest(
-            rows=self._hasher.rows, rows_sha256=self._hasher.sha256(), metadata_sha256=hash_metadata(metadata)
-        )
+        """Write the archive: each column is one member, as NumPy expects it."""
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             # The digest is the archive's comment, not one of its arrays. A tool that selects rows and writes the arrays
-            # again with np.savez would copy an array, and the digest would not fit the rows; it drops the comment.
-            archive.comment = digest.to_json().encode()
+            # again with np.savez would copy an array, whose digest would not match the rows; it drops the comment.
+            archive.comment = self._hasher.compute_digest(metadata).to_json().encode()
             for name, dtype in COLUMN_DTYPES.items():
                 self._files[name].write(self._compressors[name].flush())
                 self._files[name].seek(0)
@@ -94,9 +88,9 @@ class _NpzWriter:
 
 @contextlib.contextmanager
 def write_npz(path: Path, metadata: str) -> Iterator[_NpzWriter]:
-    """Write an NPZ; the columns wait in temporary files beside it until the block ends well.
+    """Write an NPZ; the columns wait in temporary files beside it until the block ends without an error.
 
-    They take about a third of a megabyte an event there, and the memory of one event.
+    The temporary files take about a third of a megabyte for each event; the memory holds one event.
     """
     with contextlib.ExitStack() as stack:
         writer = _NpzWriter(path.parent, stack)
@@ -106,42 +100,42 @@ def write_npz(path: Path, metadata: str) -> Iterator[_NpzWriter]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Array:
-    """An array of an archive: what its header says, and the stream of its values."""
+    """An array of an archive: its header, and the stream of its values."""
 
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
     values: IO[bytes]
 
 
-class NpzSource:
+class NpzReader:
     """Reads the digits of an NPZ."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def texts(self) -> StoredTexts:
-        """Read the texts, and check that the columns are there and hold integers."""
-        with self._opened() as (archive, stack):
-            self._columns(archive, stack)
-            # Other tools write comments of their own. Ours names rows_sha256 and metadata_sha256: it is told by
-            # either, so that a digest with a damaged byte in one name is still read as a digest, and found damaged.
+    def read_texts(self) -> StoredTexts:
+        """Read the texts, and check that the columns exist and hold integers."""
+        with self._open() as (archive, stack):
+            self._open_columns(archive, stack)
+            # Other tools write comments of their own. Ours names rows_sha256 and metadata_sha256: either identifies it,
+            # so that a digest with a damaged byte in one name is still read as a digest, and found damaged.
             is_digest = b"_sha256" in archive.comment
             digest = archive.comment.decode(errors="replace") if is_digest else None
-            return StoredTexts(metadata=self._metadata(archive, stack), digest=digest)
+            return StoredTexts(metadata=self._read_metadata(archive, stack), digest=digest)
 
-    def blocks(self) -> Iterator[Columns]:
-        """Read the rows in blocks, all columns side by side; zipfile compares their checksums with the last block."""
-        with self._opened() as (archive, stack):
-            arrays = self._columns(archive, stack)
+    def read_blocks(self) -> Iterator[Columns]:
+        """Read the rows in blocks; zipfile compares the columns' checksums after the last block."""
+        with self._open() as (archive, stack):
+            arrays = self._open_columns(archive, stack)
             (n_rows,) = arrays["event"].shape
             for start in range(0, n_rows, BLOCK_ROWS):
                 size = min(BLOCK_ROWS, n_rows - start)
                 yield {name: _read_values(array, size) for name, array in arrays.items()}
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[tuple[zipfile.ZipFile, contextlib.ExitStack]]:
+    def _open(self) -> Iterator[tuple[zipfile.ZipFile, contextlib.ExitStack]]:
         with contextlib.ExitStack() as stack:
-            # Opened here, because zipfile leaves a file open in which it finds no sound archive.
+            # Opened here, because zipfile leaves a file open in which it finds no valid archive.
             file = stack.enter_context(open_regular(self._path))
             if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
                 message = "it is a single array"
@@ -150,8 +144,8 @@ class NpzSource:
             _check_end(file, archive)
             yield archive, stack
 
-    def _columns(self, archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> dict[str, _Array]:
-        arrays = {name: self._array(archive, stack, name) for name in COLUMN_DTYPES}
+    def _open_columns(self, archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> dict[str, _Array]:
+        arrays = {name: self._open_array(archive, stack, name) for name in COLUMN_DTYPES}
         expected = arrays["event"].shape
         for name, array in arrays.items():
             problem = None
@@ -167,30 +161,29 @@ class NpzSource:
                 raise DigitFileError(self._path, message)
         return arrays
 
-    def _array(self, archive: zipfile.ZipFile, stack: contextlib.ExitStack, name: str) -> _Array:
+    def _open_array(self, archive: zipfile.ZipFile, stack: contextlib.ExitStack, name: str) -> _Array:
         """Open an array and read its header, which may claim anything."""
         entry = _find_entry(archive, name)
         values = stack.enter_context(archive.open(entry))
         dtype, shape, header_bytes = _read_header(values)
-        n_values = 1
-        for length in shape:
-            n_values *= length
-        if dtype.hasobject or min(shape, default=0) < 0 or header_bytes + n_values * dtype.itemsize != entry.file_size:
-            message = f"{name} claims to be an array of {dtype} of the shape {shape}, but has {entry.file_size - header_bytes:,} bytes"
+        expected_bytes = math.prod(shape) * dtype.itemsize
+        n_bytes = entry.file_size - header_bytes
+        if dtype.hasobject or min(shape, default=0) < 0 or expected_bytes != n_bytes:
+            message = f"{name} claims to be an array of {dtype} of the shape {shape}, but has {n_bytes:,} bytes"
             raise ValueError(message)
         return _Array(dtype=dtype, shape=shape, values=values)
 
-    def _metadata(self, archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> str | None:
+    def _read_metadata(self, archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> str | None:
         if f"{METADATA_KEY}.npy" not in archive.namelist():
             return None
-        array = self._array(archive, stack, METADATA_KEY)
+        array = self._open_array(archive, stack, METADATA_KEY)
         if array.dtype.kind != "U" or array.shape != ():
             message = f"{METADATA_KEY} must be a text, but is an array of {array.dtype} of the shape {array.shape}"
             raise ValueError(message)
         size = array.dtype.itemsize
-        if size > _BYTES_OF_CHARACTER * MAX_METADATA_BYTES:
+        if size > _CHARACTER_BYTES * MAX_METADATA_BYTES:
             message = (
-                f"{self._path} has metadata of {size // _BYTES_OF_CHARACTER:,} characters, expected at most "
+                f"{self._path} has metadata of {size // _CHARACTER_BYTES:,} characters, expected at most "
                 f"{MAX_METADATA_BYTES:,}."
             )
             raise DigitFileError(self._path, message)
@@ -198,7 +191,7 @@ class NpzSource:
 
 
 def _check_end(file: IO[bytes], archive: zipfile.ZipFile) -> None:
-    """Check that the archive ends with its comment, of which zipfile takes what is there."""
+    """Check that the archive ends with its whole comment; zipfile accepts a truncated one."""
     end = _END_OF_ARCHIVE.size + len(archive.comment)
     file.seek(-end, io.SEEK_END)
     signature, length = _END_OF_ARCHIVE.unpack(file.read(_END_OF_ARCHIVE.size))
@@ -237,9 +230,4 @@ def _read_header(stream: IO[bytes]) -> tuple[np.dtype[np.generic], tuple[int, ..
 
 def _read_values(array: _Array, size: int) -> NDArray[np.generic]:
     content = array.values.read(size * array.dtype.itemsize)
-    # It raises where there are fewer.
-    return np.frombuffer(content, dtype=array.dtype, count=size)
-
-
-def _little_endian(column: NDArray[np.generic]) -> NDArray[np.generic]:
-    return np.ascontiguousarray(column, dtype=column.dtype.newbyteorder("<"))
+    return np.frombuffer(content, dtype=array.dtype, count=size)  # it raises if there are fewer

@@ -1,4 +1,4 @@
-"""Where an output file goes: through links, and only where it can take the place of what is there."""
+"""Checks of output paths: resolve links, and refuse what a new file cannot replace."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _NOT_A_FILE: Final = {
 
 
 def resolve_output(target: Path) -> Path:
-    """Follow links to where the file is, or shall be.
+    """Resolve links to the path of the file itself, which need not exist.
 
     Raises
     ------
     OutputError
-        If there is no such folder, or the target is none that can be a file.
+        If its folder does not exist, or the target is a folder, a pipe, a device or a socket.
     OSError
         If its name is too long, links form a loop, or a folder may not be entered.
     """
     place = Path(os.path.realpath(target))
     if not os.path.isdir(place.parent):  # noqa: PTH112  # Path raises for a name that is too long
         with suppress(FileNotFoundError):
-            os.stat(f"{place.parent}{os.sep}")  # noqa: PTH116  # raises if there is another reason
+            os.stat(f"{place.parent}{os.sep}")  # noqa: PTH116  # raises any other reason
         folder = place.parent if target.is_symlink() else target.parent
         message = f"{target} cannot be written: the folder {folder} does not exist."
         raise OutputError(target, message)
     try:
-        status = os.stat(target)  # noqa: PTH116  # also of links that form a loop
+        status = os.stat(target)  # noqa: PTH116  # raises for links that form a loop
     except FileNotFoundError:
         return place
     kind = _NOT_A_FILE.get(stat.S_IFMT(status.st_mode))
@@ -53,12 +53,12 @@ def resolve_output(target: Path) -> Path:
 
 
 def check_replaceable(target: Path, place: Path) -> None:
-    """Check that a new file can take the place of the one that is there.
+    """Check that a new file can replace an existing one.
 
     Raises
     ------
     OutputError
-        If it is a mount point, or another user's in a sticky folder.
+        If it is a mount point, or another user's file in a sticky folder.
     OSError
         If it is immutable or on a read-only disk.
     """
@@ -70,11 +70,8 @@ def check_replaceable(target: Path, place: Path) -> None:
         message = f"{target} cannot be replaced: it is a mount point. Write to another file."
         raise OutputError(target, message)
     folder = place.parent.stat()
-    if (
-        folder.st_mode & stat.S_ISVTX
-        and hasattr(os, "geteuid")
-        and os.geteuid() not in {0, status.st_uid, folder.st_uid}
-    ):
+    may_replace = not hasattr(os, "geteuid") or os.geteuid() in {0, status.st_uid, folder.st_uid}
+    if folder.st_mode & stat.S_ISVTX and not may_replace:
         message = f"{target} cannot be replaced: it is another user's file in a sticky folder. Write to another file."
         raise OutputError(target, message)
     try:
@@ -86,22 +83,22 @@ def check_replaceable(target: Path, place: Path) -> None:
 
 
 def _is_mount_point(place: Path) -> bool:
-    """Whether something is mounted on a file, where the system tells (Linux)."""
+    """Tell whether something is mounted on a file; false where the system has no list of mounts (not Linux)."""
     try:
         mounts = _MOUNTS.read_bytes()
     except OSError:
         return False
-    spelled = re.sub(rb"[ \t\n\\]", lambda found: b"\\%03o" % found[0][0], os.fsencode(place))
-    return any(fields[4:5] == [spelled] for fields in map(bytes.split, mounts.splitlines()))
+    escaped = re.sub(rb"[ \t\n\\]", lambda found: b"\\%03o" % found[0][0], os.fsencode(place))
+    return any(fields[4:5] == [escaped] for fields in map(bytes.split, mounts.splitlines()))
 
 
 def choose_mode(place: Path) -> int:
-    """Give the mode to make the temporary file with: nobody else's where it replaces a file, else the umask's."""
+    """Choose the mode of the temporary file: private if it replaces a file, else that of the umask."""
     return stat.S_IRUSR | stat.S_IWUSR if place.exists() else 0o666
 
 
 def copy_mode(place: Path, partial: Path) -> None:
-    """Give the new file the mode of the old one, and its group."""
+    """Copy mode and group of the old file to the new one."""
     try:
         old = place.stat()
     except FileNotFoundError:
@@ -111,7 +108,7 @@ def copy_mode(place: Path, partial: Path) -> None:
         try:
             os.chown(partial, -1, old.st_gid)
         except OSError:
-            # Another group gets no more than all the others.
+            # The group is another one, so it gets no more rights than all other users.
             mode = mode & ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
-    with suppress(OSError):  # a disk that knows no modes
+    with suppress(OSError):  # the disk has no modes
         partial.chmod(mode)

@@ -1,4 +1,4 @@
-"""Digits as Parquet: many events share a row group, and rows are read in blocks, whatever the row groups are."""
+"""Digits as Parquet: many events share a row group, and rows are read in blocks of any row groups."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final
 
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import DigitFileError
-from pxdbg_runtime.formats.digest import FileDigest, RowHasher, hash_metadata
-from pxdbg_runtime.formats.sources import (
+from pxdbg_runtime.formats.digest import RowHasher
+from pxdbg_runtime.formats.interface import (
     BLOCK_ROWS,
     DIGEST_KEY,
     MAX_METADATA_BYTES,
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ParquetSource", "write_parquet"]
+__all__ = ["ParquetReader", "write_parquet"]
 
 _MARK: Final = b"pxdbg_digest\n"
 """Bytes that our writer puts between the rows and the footer; no other tool writes there. They say that the footer must
 hold a digest. Parquet has no checksum of the footer, and a damaged byte in it can hide the metadata with the digest: without
 this mark, such a file would pass as one of another tool."""
-_ROWS_OF_GROUP: Final = 1_000_000
-_WRITES_OF_GROUP: Final = 128
-"""A row group is written when either is reached: 15 MB, or so many events."""
+_GROUP_ROWS: Final = 1_000_000
+_GROUP_WRITES: Final = 128
+"""A row group is written when it has this many rows (15 MB) or this many events."""
 _MAX_FOOTER_BYTES: Final = 64 << 20
-"""The longest footer that is read. Older releases wrote a row group an event, 315 bytes each."""
+"""The longest footer that is read. Older releases wrote one row group per event, 315 bytes each."""
 _MAX_TEXT_IN_FOOTER: Final = 4 * MAX_METADATA_BYTES
 """Arrow keeps a second copy of the metadata, in base64."""
 _FOOTER_END: Final = 8
@@ -50,42 +50,38 @@ class _ParquetWriter:
 
         self._sink = pa.PythonFile(file, "w")
         self._metadata = metadata
-        self._fields = pa.schema(
+        self._schema = pa.schema(
             [pa.field(name, pa.from_numpy_dtype(dtype), nullable=False) for name, dtype in COLUMN_DTYPES.items()],
             metadata={METADATA_KEY: metadata},
         )
-        self._table_of = pa.Table.from_arrays
+        self._make_table = pa.Table.from_arrays
         self._file = pyarrow.parquet.ParquetWriter(
-            self._sink, self._fields, compression="zstd", write_page_checksum=True
+            self._sink, self._schema, compression="zstd", write_page_checksum=True
         )
         self._hasher = RowHasher()
         self._waiting: list[Digits] = []
         self._n_waiting = 0
 
     def write(self, digits: Digits) -> None:
-        """Append digits; they go to disk when there are enough of them."""
+        """Append digits; they are written when they fill a row group."""
         self._hasher.update(digits)
         if len(digits):
             self._waiting.append(digits)
             self._n_waiting += len(digits)
-        if self._n_waiting >= _ROWS_OF_GROUP or len(self._waiting) >= _WRITES_OF_GROUP:
+        if self._n_waiting >= _GROUP_ROWS or len(self._waiting) >= _GROUP_WRITES:
             self._write_group()
 
     def finish(self) -> None:
-        """Write what waits, the digest, and the footer."""
+        """Write the last row group, the digest, and the footer."""
         self._write_group()
-        digest = FileDigest(
-            rows=self._hasher.rows,
-            rows_sha256=self._hasher.sha256(),
-            metadata_sha256=hash_metadata(self._metadata),
-        )
+        digest = self._hasher.compute_digest(self._metadata)
         # Not in the schema's metadata: those survive when pyarrow rewrites the file with other rows.
         self._file.add_key_value_metadata({DIGEST_KEY: digest.to_json()})
         self._sink.write(_MARK)
         self._file.close()
 
     def abandon(self) -> None:
-        """Close a file that nobody will see."""
+        """Close a file that will be removed."""
         with contextlib.suppress(Exception):
             self._file.close()
 
@@ -96,12 +92,12 @@ class _ParquetWriter:
         digits = Digits.concatenate(self._waiting)
         self._waiting, self._n_waiting = [], 0
         columns = [getattr(digits, name) for name in COLUMN_DTYPES]
-        self._file.write_table(self._table_of(columns, schema=self._fields))
+        self._file.write_table(self._make_table(columns, schema=self._schema))
 
 
 @contextlib.contextmanager
 def write_parquet(path: Path, metadata: str) -> Iterator[_ParquetWriter]:
-    """Write a Parquet file; its footer is written when the block ends well."""
+    """Write a Parquet file; its footer is written when the block ends without an error."""
     with path.open("wb") as file:
         writer = _ParquetWriter(file, metadata)
         try:
@@ -112,43 +108,43 @@ def write_parquet(path: Path, metadata: str) -> Iterator[_ParquetWriter]:
         writer.finish()
 
 
-class ParquetSource:
+class ParquetReader:
     """Reads the digits of a Parquet file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def texts(self) -> StoredTexts:
-        """Read the texts, and check that the columns are there and hold integers."""
-        with self._opened() as (file, has_mark):
-            self._check_fields(file.schema_arrow)
+    def read_texts(self) -> StoredTexts:
+        """Read the texts, and check that the columns exist and hold integers."""
+        with self._open() as (file, has_mark):
+            self._check_schema(file.schema_arrow)
             stored = file.metadata.metadata or {}
-            # Without the mark it is another tool's file: some copy the digest of the file that they read, of other rows.
-            digest = self._text(stored, DIGEST_KEY) if has_mark else None
-            texts = StoredTexts(metadata=self._text(stored, METADATA_KEY), digest=digest)
+            # Without the mark it is another tool's file: some copy the digest of the file that they read, with other rows.
+            digest = self._decode_text(stored, DIGEST_KEY) if has_mark else None
+            texts = StoredTexts(metadata=self._decode_text(stored, METADATA_KEY), digest=digest)
         if has_mark and digest is None:
             message = "its digest is missing"
             raise ValueError(message)
         return texts
 
-    def blocks(self) -> Iterator[Columns]:
+    def read_blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks; of a row group, only the compressed bytes are in memory at once."""
-        with self._opened() as (file, _has_mark):
-            self._check_fields(file.schema_arrow)
+        with self._open() as (file, _has_mark):
+            self._check_schema(file.schema_arrow)
             for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=list(COLUMN_DTYPES), use_threads=False):
-                yield {name: self._column(batch, name) for name in COLUMN_DTYPES}
+                yield {name: self._convert_column(batch, name) for name in COLUMN_DTYPES}
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[tuple[Any, bool]]:
-        """Open the file once: give what pyarrow makes of it, and whether our writer's mark is in it."""
+    def _open(self) -> Iterator[tuple[Any, bool]]:
+        """Open the file once: as a `pyarrow.parquet.ParquetFile`, and whether it has our writer's mark."""
         import pyarrow.parquet
 
         with open_regular(self._path) as content:
-            footer_start = self._footer_start(content)  # before pyarrow reads all of the footer
+            footer_start = self._find_footer(content)  # before pyarrow reads all of the footer
             content.seek(max(0, footer_start - len(_MARK)))
             has_mark = content.read(len(_MARK)) == _MARK
-            # A file, not a path: from a path such as event=5/bg.parquet some readers take a column, and pyarrow wants paths
-            # in UTF-8. Without a buffer_size, as pyarrow 17 then fails on sound files ("Cannot shrink read buffer").
+            # A file, not a path: some readers take a path such as event=5/bg.parquet for a column, and pyarrow wants paths
+            # in UTF-8. No buffer_size, because with one pyarrow 17 fails on valid files ("Cannot shrink read buffer").
             with pyarrow.parquet.ParquetFile(
                 content,
                 page_checksum_verification=True,
@@ -157,7 +153,7 @@ class ParquetSource:
             ) as file:
                 yield file, has_mark
 
-    def _footer_start(self, content: BinaryIO) -> int:
+    def _find_footer(self, content: BinaryIO) -> int:
         """Find where the footer begins; 0 or less if the file has none."""
         size = content.seek(0, io.SEEK_END)
         content.seek(max(0, size - _FOOTER_END))
@@ -170,15 +166,15 @@ class ParquetSource:
             raise DigitFileError(self._path, message)
         return size - _FOOTER_END - length
 
-    def _check_fields(self, fields: Any) -> None:  # noqa: ANN401
+    def _check_schema(self, schema: Any) -> None:  # noqa: ANN401
         import pyarrow as pa
 
         for name in COLUMN_DTYPES:
-            places = fields.get_all_field_indices(name)
-            if len(places) != 1:
-                message = f"it has {len(places) or 'no'} columns {name}, expected one"
+            indices = schema.get_all_field_indices(name)
+            if len(indices) != 1:
+                message = f"it has {len(indices) or 'no'} columns {name}, expected one"
                 raise ValueError(message)
-            kind = fields.field(places[0]).type
+            kind = schema.field(indices[0]).type
             if pa.types.is_dictionary(kind):
                 kind = kind.value_type
             if not pa.types.is_integer(kind):
@@ -187,7 +183,7 @@ class ParquetSource:
                 )
                 raise DigitFileError(self._path, message)
 
-    def _column(self, batch: Any, name: str) -> NDArray[np.generic]:  # noqa: ANN401
+    def _convert_column(self, batch: Any, name: str) -> NDArray[np.generic]:  # noqa: ANN401
         import pyarrow as pa
 
         column = batch.column(batch.schema.get_field_index(name))
@@ -199,7 +195,7 @@ class ParquetSource:
         values: NDArray[np.generic] = column.to_numpy(zero_copy_only=False)
         return values
 
-    def _text(self, stored: dict[bytes, bytes], key: str) -> str | None:
+    def _decode_text(self, stored: dict[bytes, bytes], key: str) -> str | None:
         content = stored.get(key.encode())
         if content is None:
             return None

@@ -1,15 +1,18 @@
-"""How the digits of a file were made: what its metadata say."""
+"""How the digits of a file were generated: what its metadata say."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
+from msgspec import Meta
+
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.errors import JsonFieldError
-from pxdbg_runtime.inference.latents import MAX_EVENT, MAX_SEED, MIN_SEED, RANDOM_STREAMS, RandomStreamName
-from pxdbg_runtime.json_fields import Fields, NumberRange
+from pxdbg_runtime.formats.digest import StoredRecord
+from pxdbg_runtime.inference.latents import RandomStreamName
+from pxdbg_runtime.json_records import Sha256, Text
 from pxdbg_runtime.model.card import Nature, Precision
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -17,26 +20,24 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_FILE_EVENTS", "DigitNature", "Provenance", "describe_generation"]
 
-_SCHEMA: Final = 1
 MAX_FILE_EVENTS: Final = 1_000_000
-"""Most events that one file may tell of, a terabyte of digits: whoever reads it counts each of them."""
+"""Most events of one file, a terabyte of digits: whoever reads a file counts each of its events."""
 
 DigitNature = Literal[Nature, "simulation"]
-"""What digits are worth: what the weights are that generated them, or that they were simulated."""
+"""Nature of the weights that generated the digits, or a simulation."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """How the digits of a file were made.
+class Provenance(StoredRecord, frozen=True):
+    """How the digits of a file were generated.
 
     Attributes
     ----------
     model : str
         Name on the model card, or of the simulation.
     nature, provenance : str
-        What the weights are worth and where they come from, from the card; "simulation" if no generator made them.
+        Nature and origin of the weights, from the card; "simulation" if no generator was used.
     precision : {"float32", "float16", "int8"} or None
-        None if no graph made them.
+        None if no graph was used.
     graph_sha256 : str or None
     seed : int
     random_stream : {"philox", "torch"}
@@ -50,66 +51,41 @@ class Provenance:
         Of pxdbg-runtime.
     """
 
-    model: str
+    model: Text
     nature: DigitNature
-    provenance: str
+    provenance: Text
     precision: Precision | None
-    graph_sha256: str | None
-    seed: int
+    graph_sha256: Sha256 | None
+    seed: Annotated[int, Meta(ge=MIN_SEED, le=MAX_SEED)]
     random_stream: RandomStreamName
-    first_event: int
-    events: int
-    min_charge: int
-    provider: str
-    version: str
+    first_event: Annotated[int, Meta(ge=0, le=MAX_EVENT)]
+    events: Annotated[int, Meta(ge=1, le=MAX_FILE_EVENTS)]
+    min_charge: Annotated[int, Meta(ge=1, le=MAX_CHARGE_ADU)]
+    provider: Text
+    version: Text
 
     def __str__(self) -> str:
-        """Say what made them, on what, from which seed, in one line."""
-        made_by = self.model if self.precision is None else f"{self.model} {self.precision}"
-        return f"{made_by} on {self.provider}, seed {self.seed}, stream {self.random_stream}"
+        """Describe it in one line: model, provider, seed and stream."""
+        model = self.model if self.precision is None else f"{self.model} {self.precision}"
+        return f"{model} on {self.provider}, seed {self.seed}, stream {self.random_stream}"
 
     @property
     def last_event(self) -> int:
         """Number of the last event."""
         return self.first_event + self.events - 1
 
-    def to_json(self) -> str:
-        """Write it as JSON."""
-        return json.dumps({"schema": _SCHEMA, **asdict(self)})
-
     @classmethod
-    def from_json(cls, text: str) -> Provenance:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        JsonFieldError
-            If a field is missing, or holds what it cannot hold.
-        """
-        fields = Fields.parse(text)
-        fields.integer("schema", NumberRange(_SCHEMA, _SCHEMA))
-        how = cls(
-            model=fields.text("model"),
-            nature=fields.one_of("nature", get_args(DigitNature)),
-            provenance=fields.text("provenance"),
-            precision=fields.one_of_or_none("precision", get_args(Precision)),
-            graph_sha256=fields.sha256_or_none("graph_sha256"),
-            seed=fields.integer("seed", NumberRange(MIN_SEED, MAX_SEED)),
-            random_stream=fields.one_of("random_stream", RANDOM_STREAMS),
-            first_event=fields.integer("first_event", NumberRange(0, MAX_EVENT)),
-            events=fields.integer("events", NumberRange(1, MAX_FILE_EVENTS)),
-            min_charge=fields.integer("min_charge", NumberRange(1, 255)),
-            provider=fields.text("provider"),
-            version=fields.text("version"),
-        )
-        if how.last_event > MAX_EVENT:
-            message = f"events must end at {MAX_EVENT}, but {how.events} from {how.first_event} on go beyond."
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; raises `JsonFieldError` if a field is missing or invalid."""
+        found = super().from_json(text)
+        if found.last_event > MAX_EVENT:
+            message = f"events must end at {MAX_EVENT}, but {found.events} events from {found.first_event} go beyond."
             raise JsonFieldError("events", message)
-        return how
+        return found
 
 
 def describe_generation(generator: Generator, events: range) -> Provenance:
-    """Describe the digits that a generator makes of consecutive events."""
+    """Describe how a generator generates consecutive events."""
     card = generator.card
     return Provenance(
         model=card.name,

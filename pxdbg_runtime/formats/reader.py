@@ -1,4 +1,4 @@
-"""Reading files of digits: event by event, in blocks, or whole; each row is checked, and so is the digest."""
+"""Read digit files event by event, in blocks, or whole; each row is checked, and the rows against the digest."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import numpy as np
 
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import DigitFileError, JsonFieldError
+from pxdbg_runtime.formats.damage import CHANGED, refuse_rows, report_damage
 from pxdbg_runtime.formats.digest import FileDigest, RowHasher, hash_metadata
-from pxdbg_runtime.formats.npz import NpzSource
-from pxdbg_runtime.formats.parquet import ParquetSource
 from pxdbg_runtime.formats.provenance import Provenance
-from pxdbg_runtime.formats.row_checks import CHANGED, RowChecker, RowError, read_blocks, refuse_rows, select_rows
-from pxdbg_runtime.formats.scanning import RowScan, read_sorted, scan_rows
-from pxdbg_runtime.formats.sources import DigitSource, StoredTexts, check_suffix, report_damage
+from pxdbg_runtime.formats.registry import find_format
+from pxdbg_runtime.formats.row_checks import RowChecker, RowError
+from pxdbg_runtime.formats.scanning import RowScan, read_rows, read_sorted_rows, scan_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,41 +23,43 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.formats.interface import FormatReader, StoredTexts
+
 __all__ = ["DigitFile", "DigitReader", "EventReader", "open_events", "read_digits"]
 
-_NEVER_EMPTY: Final = 1000
-"""Mean number of digits of an event from which on no event is empty. Metadata that count more events than have digits are
-then not those of all rows: rows were removed."""
-_CREDIBLE_EVENTS: Final = 1000
-"""Events for each row, and one time more, that metadata may count. A larger count is not believed: each event takes
+_MIN_DIGITS_WITHOUT_EMPTY_EVENTS: Final = 1000
+"""If events have this many digits on average, none is empty. Metadata that count more events than have digits then belong
+to other rows: rows were removed."""
+_MAX_EVENTS_PER_ROW: Final = 1000
+"""Metadata may count this many events for each row, plus one time more. A larger count is ignored: each event takes
 memory, also one without digits, and a damaged or forged count is cheap to write."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DigitFile:
-    """What a file of digits holds.
+    """The content of a digit file.
 
     Attributes
     ----------
     digits : Digits
         Of all events, ordered.
-    describe_generation : Provenance or None
-        None if that is unknown: another tool wrote the file, and nothing survived that describes all of its rows.
+    provenance : Provenance or None
+        None if it is unknown: another tool wrote the file, and no metadata describe all of its rows.
     n_events : int
-        Number of events. Where `describe_generation` is None those that have a digit, as others cannot be seen.
+        Number of events. Where `provenance` is None, of those that have a digit, as others cannot be seen.
     is_checked : bool
-        Whether rows and metadata agree with the digest that they were written with. Files of older releases, and
-        those that another tool wrote, have none.
+        Whether rows and metadata match the digest that was written with them. Files of older releases and of other
+        tools have none.
     """
 
     digits: Digits
-    describe_generation: Provenance | None
+    provenance: Provenance | None
     n_events: int
     is_checked: bool
 
 
 class DigitReader(Protocol):
-    """Gives the digits of one sample, which is one file or several, in bounded memory."""
+    """Reads the digits of one sample, which is one file or several, in bounded memory."""
 
     @property
     def path(self) -> Path:
@@ -66,7 +67,7 @@ class DigitReader(Protocol):
 
     @property
     def jobs(self) -> tuple[Provenance, ...]:
-        """How the digits of each file were made; empty if that is unknown."""
+        """Provenance of each file; empty if it is unknown."""
 
     @property
     def n_events(self) -> int:
@@ -74,51 +75,51 @@ class DigitReader(Protocol):
 
     @property
     def is_checked(self) -> bool:
-        """Whether all that is read is compared with a digest."""
+        """Whether all rows are compared with a digest."""
 
     @property
     def remark(self) -> str:
-        """Why it is unknown how the digits were made; else empty."""
+        """Why the provenance is unknown; else empty."""
 
-    def blocks(self) -> Iterator[Digits]:
+    def read_blocks(self) -> Iterator[Digits]:
         """Read the digits in order, some hundred thousand at a time."""
 
-    def numbered(self) -> Iterator[tuple[int, Digits]]:
+    def read_events(self) -> Iterator[tuple[int, Digits]]:
         """Read event by event: number and digits."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EventReader:
-    """Gives the digits of a file event by event, so that a long file need not fit in memory.
+    """Reads the digits of a file event by event, so that a long file need not fit in memory.
 
     Each event that the file tells of comes once, in order, those without digits too.
 
     Attributes
     ----------
     path : Path
-    describe_generation : Provenance or None
-        None if that is unknown; events without digits cannot be seen then, and do not come.
+    provenance : Provenance or None
+        None if it is unknown; events without digits cannot be seen then, and do not come.
     event_numbers : ndarray of int64, shape (events,)
         Numbers of the events, ascending.
     is_checked : bool
-        Whether the file carries a digest, which is compared with all rows once they were read.
+        Whether the file has a digest, which is compared with the rows after the last one is read.
     remark : str
-        Why it is unknown how the digits were made; else empty.
+        Why the provenance is unknown; else empty.
     """
 
     path: Path
-    describe_generation: Provenance | None
+    provenance: Provenance | None
     event_numbers: NDArray[np.int64] = field(repr=False)
     is_checked: bool
     remark: str
-    _source: DigitSource = field(repr=False)
+    _reader: FormatReader = field(repr=False)
     _digest: FileDigest | None = field(repr=False)
     _passes: tuple[tuple[int, int], ...] = field(repr=False)
 
     @property
     def jobs(self) -> tuple[Provenance, ...]:
-        """How the digits were made; empty if that is unknown."""
-        return () if self.describe_generation is None else (self.describe_generation,)
+        """The provenance; empty if it is unknown."""
+        return () if self.provenance is None else (self.provenance,)
 
     @property
     def n_events(self) -> int:
@@ -126,36 +127,30 @@ class EventReader:
         return len(self.event_numbers)
 
     def __iter__(self) -> Iterator[Digits]:
-        """Read the file from its beginning, one event after the other.
-
-        Raises
-        ------
-        DigitFileError
-            As `read_digits`.
-        """
-        for _number, digits in self.numbered():
+        """Read the file from its beginning, one event after the other; raises as `read_digits`."""
+        for _number, digits in self.read_events():
             yield digits
 
-    def numbered(self) -> Iterator[tuple[int, Digits]]:
+    def read_events(self) -> Iterator[tuple[int, Digits]]:
         """Read the file from its beginning: number and digits of one event after the other; raises as `read_digits`."""
-        waiting = iter(self.event_numbers.tolist())
-        for event, digits in self._filled_events():
-            for number in waiting:
+        numbers = iter(self.event_numbers.tolist())
+        for event, digits in _split_events(self.read_blocks()):
+            for number in numbers:
                 if number == event:
                     break
                 yield number, Digits.empty()
             yield event, digits
-        for number in waiting:
+        for number in numbers:
             yield number, Digits.empty()
 
-    def blocks(self) -> Iterator[Digits]:
+    def read_blocks(self) -> Iterator[Digits]:
         """Read the file from its beginning in blocks of rows, which may end within an event; raises as `read_digits`."""
-        checker = RowChecker(self.describe_generation)
+        checker = RowChecker(self.provenance)
         hasher = RowHasher()
-        is_sorted = not self._passes
-        blocks = (
-            read_blocks(self.path, self._source) if is_sorted else read_sorted(self.path, self._source, self._passes)
-        )
+        if self._passes:
+            blocks = read_sorted_rows(self.path, self._reader, self._passes)
+        else:
+            blocks = read_rows(self.path, self._reader)
         for digits in blocks:
             try:
                 checker.check(digits)
@@ -164,71 +159,52 @@ class EventReader:
             if self._digest is not None:
                 hasher.update(digits)
             yield digits
-        if self._digest is not None and (hasher.rows, hasher.sha256()) != (self._digest.rows, self._digest.rows_sha256):
-            message = f"{self.path} holds other rows than those that its digest was made of: {CHANGED}."
+        if self._digest is not None and not hasher.matches(self._digest):
+            message = f"{self.path} holds other rows than those that its digest was computed from: {CHANGED}."
             raise DigitFileError(self.path, message)
-
-    def _filled_events(self) -> Iterator[tuple[int, Digits]]:
-        """Give the events that have digits."""
-        parts: list[Digits] = []
-        for block in self.blocks():
-            if not len(block):
-                continue
-            if parts and parts[0].event[0] != block.event[0]:
-                yield int(parts[0].event[0]), Digits.concatenate(parts)
-                parts = []
-            starts = [0, *(np.flatnonzero(np.diff(block.event)) + 1).tolist()]
-            for start, stop in itertools.pairwise(starts):
-                yield int(block.event[start]), Digits.concatenate([*parts, select_rows(block, start, stop)])
-                parts = []
-            # The last event of a block may go on in the next one.
-            parts.append(select_rows(block, starts[-1], len(block)))
-        if parts:
-            yield int(parts[0].event[0]), Digits.concatenate(parts)
 
 
 def open_events(path: Path) -> EventReader:
-    """Open a file of digits to read it event by event.
+    """Open a digit file to read it event by event.
 
-    Integers of any width and columns beside ours are read too. A file without a digest, of an older release or of
+    Integers of any width and additional columns are accepted. A file without a digest, of an older release or of
     another tool, is read once here, to find its events.
 
     Raises
     ------
     ArgumentValueError, MissingPackageError, DigitFileError
-        As `read_digits`; what is wrong with the rows of a file with a digest comes up when they are read.
+        As `read_digits`; invalid rows of a file with a digest are found when they are read.
     """
-    check_suffix(path)
-    source: DigitSource = ParquetSource(path) if path.suffix == ".parquet" else NpzSource(path)
+    reader = find_format(path).reader(path)
     with report_damage(path):
-        texts = source.texts()
+        texts = reader.read_texts()
     digest = _parse_digest(path, texts)
-    how = None if texts.metadata is None else _parse_how_made(path, texts.metadata)
-    scan = None if digest is not None else scan_rows(path, source)
-    remark = "" if scan is None else _doubt(how, scan)
+    provenance = None if texts.metadata is None else _parse_provenance(path, texts.metadata)
+    scan = None if digest is not None else scan_rows(path, reader)
+    remark = "" if scan is None else _explain_mismatch(provenance, scan)
     if remark:
-        how = None
-    if how is not None:
-        events = np.arange(how.events, dtype=np.int64) + how.first_event
+        provenance = None
+    if provenance is not None:
+        events = np.arange(provenance.events, dtype=np.int64) + provenance.first_event
     else:
         events = np.empty(0, dtype=np.int64) if scan is None else scan.events
     if not len(events):
-        message = f"{path} holds no digits, and nothing that tells of which events: generate it again."
+        message = f"{path} holds no digits, and no metadata that name its events: generate it again."
         raise DigitFileError(path, message)
     return EventReader(
         path=path,
-        describe_generation=how,
+        provenance=provenance,
         event_numbers=events,
         is_checked=digest is not None,
         remark=remark,
-        _source=source,
+        _reader=reader,
         _digest=digest,
         _passes=() if scan is None else scan.passes,
     )
 
 
 def read_digits(path: Path) -> DigitFile:
-    """Read a whole file of digits.
+    """Read a whole digit file.
 
     Parameters
     ----------
@@ -244,35 +220,52 @@ def read_digits(path: Path) -> DigitFile:
         digit, a digit twice, a charge below its own threshold, or more unsorted rows than are sorted here, fifty million.
     """
     reader = open_events(path)
-    digits = Digits.concatenate(reader.blocks())
+    digits = Digits.concatenate(reader.read_blocks())
     return DigitFile(
-        digits=digits,
-        describe_generation=reader.describe_generation,
-        n_events=reader.n_events,
-        is_checked=reader.is_checked,
+        digits=digits, provenance=reader.provenance, n_events=reader.n_events, is_checked=reader.is_checked
     )
 
 
-def _doubt(how: Provenance | None, scan: RowScan) -> str:
-    """Say why metadata cannot be those of all rows; nothing if they can."""
-    if how is None:
+def _split_events(blocks: Iterator[Digits]) -> Iterator[tuple[int, Digits]]:
+    """Split sorted blocks into the events that have digits: number and digits of each."""
+    parts: list[Digits] = []
+    for block in blocks:
+        if not len(block):
+            continue
+        if parts and parts[0].event[0] != block.event[0]:
+            yield int(parts[0].event[0]), Digits.concatenate(parts)
+            parts = []
+        starts = [0, *(np.flatnonzero(np.diff(block.event)) + 1).tolist()]
+        for start, stop in itertools.pairwise(starts):
+            yield int(block.event[start]), Digits.concatenate([*parts, block.select_rows(slice(start, stop))])
+            parts = []
+        # The last event of a block may go on in the next one.
+        parts.append(block.select_rows(slice(starts[-1], None)))
+    if parts:
+        yield int(parts[0].event[0]), Digits.concatenate(parts)
+
+
+def _explain_mismatch(provenance: Provenance | None, scan: RowScan) -> str:
+    """Explain why metadata do not describe all rows of a file without a digest; empty if they may."""
+    if provenance is None:
         return "it has no metadata"
-    if len(scan.events) and (scan.events[0] < how.first_event or scan.events[-1] > how.last_event):
+    n_events = len(scan.events)
+    if n_events and (scan.events[0] < provenance.first_event or scan.events[-1] > provenance.last_event):
         return (
-            f"its metadata tell of the events {how.first_event} to {how.last_event} alone, but it holds digits of "
-            f"{scan.events[0]} to {scan.events[-1]}"
+            f"its metadata describe the events {provenance.first_event} to {provenance.last_event} alone, but it holds "
+            f"digits of {scan.events[0]} to {scan.events[-1]}"
         )
-    is_missing = how.events > len(scan.events) > 0 and scan.rows >= _NEVER_EMPTY * len(scan.events)
-    if is_missing or how.events > _CREDIBLE_EVENTS * (1 + scan.rows):
-        return f"its metadata tell of {how.events:,} events, but it holds digits of {len(scan.events):,}"
+    is_missing = provenance.events > n_events > 0 and scan.rows >= _MIN_DIGITS_WITHOUT_EMPTY_EVENTS * n_events
+    if is_missing or provenance.events > _MAX_EVENTS_PER_ROW * (1 + scan.rows):
+        return f"its metadata describe {provenance.events:,} events, but it holds digits of {n_events:,}"
     return ""
 
 
-def _parse_how_made(path: Path, text: str) -> Provenance:
+def _parse_provenance(path: Path, text: str) -> Provenance:
     try:
         return Provenance.from_json(text)
     except JsonFieldError as error:
-        message = f"{path} does not say how its digits were made: {error}"
+        message = f"{path} does not say how its digits were generated: {error}"
         raise DigitFileError(path, message) from None
 
 
@@ -285,6 +278,6 @@ def _parse_digest(path: Path, texts: StoredTexts) -> FileDigest | None:
         message = f"{path} has a digest that cannot be read: {CHANGED}."
         raise DigitFileError(path, message) from None
     if texts.metadata is None or hash_metadata(texts.metadata) != digest.metadata_sha256:
-        message = f"{path} has other metadata than those that its digest was made of: {CHANGED}."
+        message = f"{path} has other metadata than those that its digest was computed from: {CHANGED}."
         raise DigitFileError(path, message)
     return digest

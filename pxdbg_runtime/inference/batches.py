@@ -1,7 +1,7 @@
-"""An event's images in batches: while one batch is in use, the next one is computed in a second thread.
+"""Compute the images of an event in batches: a second thread computes the next batch while the caller uses one.
 
-Python runs signal handlers in the main thread alone, and not before a call of ONNX Runtime returns. So graphs run in
-the second thread, the main one waits where an exception can reach it, and then ends the run.
+Python runs signal handlers in the main thread only, and only after a call of ONNX Runtime returns. So graphs run in the
+second thread; the main thread waits where a signal handler can raise an exception, and then terminates the run.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ __all__ = ["compute_batches"]
 def compute_batches(
     session: ImageSession, batches: Sequence[range], draws: Mapping[str, NDArray[np.float32]]
 ) -> Generator[tuple[range, Images], None, None]:
-    """Compute images in batches, the next one while one is in use.
+    """Compute images in batches, each while the caller uses the one before.
 
-    A batch that nobody waits for any more, because the caller closed the iterator or an exception such as
-    KeyboardInterrupt came, is terminated: nothing runs when the iterator has ended. Callers that may not use up all
-    batches must close it.
+    If the caller closes the iterator, or an exception such as KeyboardInterrupt is raised, the running batch is terminated:
+    no graph runs after the iterator has ended. A caller that may not use all batches must close it.
 
     Parameters
     ----------
@@ -45,41 +44,41 @@ def compute_batches(
     ------
     sensors : range
     images : ndarray of float32 or uint8, shape (len(sensors), 250, 768)
-        Good until the next ones are asked for.
+        Valid until the next batch is requested.
 
     Raises
     ------
     InferenceError
         If ONNX Runtime fails.
     ThreadLimitError
-        If the system starts no second thread.
+        If the system cannot start a second thread.
     """
-    buffers = [session.buffer(max(map(len, batches))) for _ in batches[:2]]
-    run = session.new_run()
+    buffers = [session.allocate_images(max(map(len, batches))) for _ in batches[:2]]
+    run = session.create_run_options()
     worker = ThreadPoolExecutor(max_workers=1)
-    coming: Future[Images] | None = None
+    pending: Future[Images] | None = None
     try:
         for number, sensors in enumerate(batches):
-            images = coming.result() if coming else None
+            images = pending.result() if pending else None
             with report_thread_limit():
-                coming = worker.submit(session.images, sensors, draws, buffers[number % 2], run)
+                pending = worker.submit(session.compute_images, sensors, draws, buffers[number % 2], run)
             if images is not None:
                 yield batches[number - 1], images
-        if coming:
-            yield batches[-1], coming.result()
+        if pending:
+            yield batches[-1], pending.result()
     finally:
         run.terminate = True
-        _wait_for_end(worker, coming)
+        _wait_for_end(worker, pending)
 
 
-def _wait_for_end(worker: ThreadPoolExecutor, coming: Future[Images] | None) -> None:
-    """Wait until no graph runs, even if a second signal comes: a thread inside ONNX Runtime would abort the process."""
+def _wait_for_end(worker: ThreadPoolExecutor, pending: Future[Images] | None) -> None:
+    """Wait until no graph runs, even if another signal arrives: a thread inside ONNX Runtime would abort the process."""
     interruption: BaseException | None = None
-    while coming and not coming.done():
+    while pending and not pending.done():
         try:
-            # Not by joining the thread: a join that is interrupted takes the thread for ended (Python 3.11).
-            wait([coming])
-        except BaseException as error:  # noqa: BLE001  # raised by a signal's handler, and again below
+            # Not a join of the thread: in Python 3.11 an interrupted join marks the thread as ended.
+            wait([pending])
+        except BaseException as error:  # noqa: BLE001  # from a signal handler; raised again below
             interruption = error
     worker.shutdown()
     if interruption is not None:

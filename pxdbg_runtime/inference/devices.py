@@ -1,4 +1,4 @@
-"""What an execution provider computes on: the model of the CPU or of the GPU."""
+"""Name the device of an execution provider: the model of the CPU or GPU."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def name_device(provider: str, options: Mapping[str, str]) -> str | None:
     Parameters
     ----------
     provider : str
-        ONNX Runtime's name of it.
+        ONNX Runtime's name of the provider.
     options : mapping of str to str
-        Of the provider; ``device_id`` says which GPU.
+        Options of the provider; ``device_id`` selects the GPU.
 
     Returns
     -------
     str or None
-        For the CPU its model and a digest of its instruction sets, since a virtual machine may hide some; for CUDA the model of the
-        GPU and the version of CUDA that its driver has; None if it is not known.
+        For the CPU its model and a digest of its instruction sets, since a virtual machine may hide some; for CUDA the model of
+        the GPU and the CUDA version of its driver; None if unknown.
     """
     if provider == CPU:
         cpu = detect_cpu()
@@ -39,11 +39,11 @@ def name_device(provider: str, options: Mapping[str, str]) -> str | None:
             return None
         features = hashlib.sha256(" ".join(sorted(cpu.features)).encode()).hexdigest()[:16]
         return f"{cpu.name}, features {features}"
-    return _gpu_name(options.get("device_id", "0")) if provider == CUDA else None
+    return _read_gpu_name(options.get("device_id", "0")) if provider == CUDA else None
 
 
-def _gpu_name(device_id: str) -> str | None:
-    """Ask the CUDA driver, which the provider has loaded already."""
+def _read_gpu_name(device_id: str) -> str | None:
+    """Query the CUDA driver, which the provider has already loaded."""
     try:
         driver = ctypes.CDLL(CUDA_DRIVER)
         number = int(device_id)

@@ -1,9 +1,9 @@
-"""What becomes of a session when its process is forked.
+"""Guard sessions in forks of their process.
 
-A fork copies the memory of all threads, but of the threads only the one that forked. Tried with ONNX Runtime 1.21 to 1.32 on a
-CPU: the copy of a session runs and gives the same images, also with several threads within an operator, whose work the
-calling thread then does alone. It hangs if operators run in parallel (``ninter``), and may if another thread was in the
-middle of a run. And it hangs or crashes when it is destroyed, waiting for threads that are not there.
+A fork copies the memory of the process, but only the thread that forked. Tried with ONNX Runtime 1.21 to 1.32 on a CPU: the
+copy of a session runs and computes the same images, also with several threads within an operator, whose work the calling
+thread then does alone. The copy hangs if operators run in parallel (``ninter``), and may hang if another thread was running
+the graph at the time of the fork. When it is destroyed, it hangs or crashes, waiting for threads that do not exist.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["ForkGuard"]
 
 
 class ForkGuard:
-    """Refuses the copy of a session in a fork where it cannot run, and keeps it from being destroyed there.
+    """Refuses to run a session in a fork that cannot run it, and prevents its destruction in forks.
 
     Parameters
     ----------
     session : object
         ONNX Runtime's session.
     obstacle : str or None
-        Why the session can run in no fork.
+        Why no fork can run the session; None if a fork can.
     """
 
     def __init__(self, session: object, obstacle: str | None) -> None:
@@ -43,12 +43,12 @@ class ForkGuard:
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
-        """Hold for the time of a run.
+        """Enter this context for the time of a run.
 
         Raises
         ------
         InferenceError
-            If the session is a parent process's and cannot run here.
+            If the session belongs to a parent process and cannot run here.
         """
         self._check()
         call = os.getpid(), threading.get_ident()
@@ -67,12 +67,12 @@ class ForkGuard:
         if process == self._process:
             return
         obstacle = self._obstacle
-        # Calls of other threads when the process was forked: no fork has those threads, so they never end here.
+        # Calls of other threads at the time of the fork never end here, because the fork lacks these threads.
         if obstacle is None and any(caller != process for caller, _ in tuple(self._calls)):
             obstacle = "another thread was running the graph when the process was forked"
         if obstacle is not None:
             message = (
-                f"A generator that was made in process {self._process} cannot run in its fork {process}: {obstacle}. Make the "
+                f"A generator that was created in process {self._process} cannot run in its fork {process}: {obstacle}. Create the "
                 "generator in the process that uses it (with multiprocessing: the start method 'spawn')."
             )
             raise InferenceError(message)

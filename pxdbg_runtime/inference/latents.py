@@ -1,23 +1,21 @@
-"""Where an event's random numbers come from.
-
-Two streams give the standard normal values of an event from a seed and the event's number.
+"""Random streams: the standard normal values of an event from a seed and the event number.
 
 `PhiloxStream`
-    Event k depends on the seed and on k alone. Bits come from NumPy's Philox4x64-10 with
+    Event k depends on the seed and k only. The bits come from NumPy's Philox4x64-10 with
 
     - key: (seed modulo 2^64, 0);
     - counter, four 64-bit words from the lowest: (0, number of the draw within the event, 0, event).
 
-    Words come in the order in which the bit generator gives them. Of each pair of words (a, b), the upper
-    53 bits make u = (a >> 11 plus 1) 2^-53, in (0, 1], and w = (b >> 11) 2^-53, in [0, 1); then, in float64,
+    Words are taken in the order of the bit generator. The upper 53 bits of each pair of words (a, b)
+    give u = (a >> 11 plus 1) 2^-53, in (0, 1], and w = (b >> 11) 2^-53, in [0, 1); then, in float64,
     r = sqrt(-2 ln u), and the pair's values are r cos 2 pi w and r sin 2 pi w, rounded to float32. NumPy
-    guarantees its bit streams from version to version, but not its normal distribution, hence our own. NumPy adds
-    one to the counter before each block, so the first four words are Philox of (1, draw, 0, event).
+    guarantees its bit streams from version to version, but not its normal distribution, hence our own. NumPy increments
+    the counter before each block, so the first four words are Philox of (1, draw, 0, event).
 
 `TorchStream`
-    The values that ``torch.manual_seed(seed)`` followed by one ``torch.randn`` a draw gives on the CPU, event
-    after event, to three units in the last place: PyTorch evaluates the same formulas with float32 vector
-    code. Event k depends on all before it, so asking for a later event draws and drops those between.
+    The values of ``torch.manual_seed(seed)`` followed by one ``torch.randn`` per draw on the CPU, event after
+    event, to three units in the last place: PyTorch evaluates the same formulas with float32 vector code. Event k
+    depends on all events before it, so a later event draws and discards those between.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 import numpy as np
 
-from pxdbg_runtime.checks import check_integer
+from pxdbg_runtime.checks import check_event, check_seed
 from pxdbg_runtime.errors import ArgumentValueError
 
 if TYPE_CHECKING:
@@ -40,36 +38,28 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.card import Draw
 
 __all__ = [
-    "MAX_EVENT",
-    "MAX_SEED",
-    "MIN_SEED",
     "RANDOM_STREAMS",
     "PhiloxStream",
     "RandomStream",
     "RandomStreamName",
     "TorchStream",
-    "check_event",
-    "check_seed",
     "make_stream",
 ]
 
 RandomStreamName = Literal["philox", "torch"]
 RANDOM_STREAMS: Final[tuple[RandomStreamName, ...]] = ("philox", "torch")
 
-MIN_SEED: Final = -(2**63)
-MAX_SEED: Final = 2**63 - 1
-MAX_EVENT: Final = 2**63 - 1
 _WORD: Final = 2**64
 _TORCH_BLOCK: Final = 16
-"""PyTorch fills normal values in blocks of sixteen, and takes another path below that."""
+"""PyTorch computes normal values in blocks of sixteen, and uses another algorithm for fewer."""
 _MAX_TORCH_EVENT: Final = 10**9
-"""Hours of drawing and dropping away."""
+"""Later events would take hours of drawing and discarding."""
 _MAX_IDLE: Final = 64
-"""Bit generators that a stream keeps, of 2.5 kB each: more than the threads that share one."""
+"""Bit generators that a stream keeps, of 2.5 kB each: more than the threads that share a stream."""
 
 
 class RandomStream(Protocol):
-    """Gives the standard normal values of an event."""
+    """Draws the standard normal values of an event."""
 
     def draw(self, event: int) -> tuple[NDArray[np.float32], ...]:
         """Draw an event's values.
@@ -87,30 +77,8 @@ class RandomStream(Protocol):
         ...
 
 
-def check_seed(seed: int) -> int:
-    """Return a seed that both streams accept.
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        If it is not an integer in [-2^63, 2^63 - 1].
-    """
-    return check_integer("seed", seed, MIN_SEED, MAX_SEED, limits="[-2^63, 2^63 - 1]")
-
-
-def check_event(event: int) -> int:
-    """Return an event number that both streams accept.
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        If it is not an integer in [0, 2^63 - 1].
-    """
-    return check_integer("event", event, 0, MAX_EVENT, limits="[0, 2^63 - 1]")
-
-
 class PhiloxStream:
-    """Counter-based stream: every event on its own. See the module's docstring for its definition.
+    """Counter-based stream: events are independent of each other. The module's docstring defines it.
 
     Examples
     --------
@@ -127,9 +95,9 @@ class PhiloxStream:
     def draw(self, event: int) -> tuple[NDArray[np.float32], ...]:
         """Draw an event's values; see `RandomStream.draw`."""
         event = check_event(event)
-        return tuple(self._normal(event, number, shape) for number, shape in enumerate(self._shapes))
+        return tuple(self._draw_normal(event, number, shape) for number, shape in enumerate(self._shapes))
 
-    def _normal(self, event: int, number: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+    def _draw_normal(self, event: int, number: int, shape: tuple[int, int]) -> NDArray[np.float32]:
         bits = np.random.Philox(
             key=np.array(self._key, dtype=np.uint64),
             counter=np.array((0, number, 0, event), dtype=np.uint64),
@@ -144,25 +112,25 @@ class PhiloxStream:
 
 
 class TorchStream:
-    """The original's stream: PyTorch's CPU generator, event after event, without PyTorch.
+    """The stream of the original: PyTorch's CPU generator, event after event, without PyTorch.
 
-    Source: MT19937 seeded with the low 32 bits of the seed; for n >= 16 values one 32-bit draw each, made
-    normal in blocks of sixteen; if n is not a multiple of sixteen the last sixteen are drawn again.
+    Source: MT19937 seeded with the low 32 bits of the seed; for n >= 16 values one 32-bit word each, transformed to normal
+    values in blocks of sixteen; if n is not a multiple of sixteen, the last sixteen are drawn again.
 
-    Threads may share a stream: a draw takes a bit generator out of a list, where no other draw finds it, and puts it back
-    with the number of the event that it has come to. Those that are past an event stay in the list for later ones. A fork may find the list shorter, but no lock that is held for ever.
+    Threads may share a stream: a draw removes a bit generator from a list and puts it back with the number of the next event.
+    There is no lock, which a fork could inherit locked.
     """
 
     def __init__(self, seed: int, draws: Sequence[Draw]) -> None:
         self._seed = check_seed(seed) % 2**32
         self._shapes = tuple(draw.shape for draw in draws)
-        counts = [_torch_draws(rows * columns) for rows, columns in self._shapes]
+        counts = [_count_torch_words(rows * columns) for rows, columns in self._shapes]
         self._draws_per_event = sum(counts)
         self._idle: list[tuple[int, np.random.MT19937]] = []
 
-    def _start(self) -> tuple[int, np.random.MT19937]:
+    def _create_bits(self) -> tuple[int, np.random.MT19937]:
         bits = np.random.MT19937()
-        # NumPy seeds a bit generator in its own way; only RandomState has the classic initialiser.
+        # NumPy seeds its bit generators differently; only RandomState has the classic initialiser.
         bits.state = cast("_Mt19937State", np.random.RandomState(self._seed).get_state(legacy=False))
         return 0, bits
 
@@ -171,14 +139,16 @@ class TorchStream:
         event = check_event(event)
         if event > _MAX_TORCH_EVENT:
             message = (
-                f"random_stream 'torch' draws all events before event {event}, which is out of reach: expected "
-                f"{_MAX_TORCH_EVENT} or less; random_stream='philox' makes every event on its own."
+                f"random_stream 'torch' draws all events before event {event}, which would take hours: expected "
+                f"{_MAX_TORCH_EVENT} or less; random_stream='philox' draws each event alone."
             )
             raise ArgumentValueError("event", message)
-        next_event, bits = self._take_idle(event) or self._start()
+        next_event, bits = self._take_idle(event) or self._create_bits()
         for _ in range(next_event, event):
             bits.random_raw(self._draws_per_event, output=False)
-        values = tuple(_torch_normal(bits, rows * columns).reshape(rows, columns) for rows, columns in self._shapes)
+        values = tuple(
+            _draw_torch_normal(bits, rows * columns).reshape(rows, columns) for rows, columns in self._shapes
+        )
         self._idle.append((event + 1, bits))
         if len(self._idle) > _MAX_IDLE:
             with contextlib.suppress(IndexError):  # other threads emptied the list
@@ -186,7 +156,7 @@ class TorchStream:
         return values
 
     def _take_idle(self, event: int) -> tuple[int, np.random.MT19937] | None:
-        """Take the bit generator that has come closest to an event and not past it; None if there is none."""
+        """Take the bit generator with the largest next event up to this one; None if there is none."""
         usable = [idle for idle in tuple(self._idle) if idle[0] <= event]
         for idle in sorted(usable, key=operator.itemgetter(0), reverse=True):
             with contextlib.suppress(ValueError):  # another thread took it
@@ -195,36 +165,36 @@ class TorchStream:
         return None
 
 
-def _torch_normal(bits: np.random.MT19937, n_values: int) -> NDArray[np.float32]:
-    uniform = _torch_uniform(bits, n_values)
+def _draw_torch_normal(bits: np.random.MT19937, n_values: int) -> NDArray[np.float32]:
+    uniform = _draw_torch_uniform(bits, n_values)
     n_whole = n_values - n_values % _TORCH_BLOCK
     values = np.empty(n_values, dtype=np.float32)
-    values[:n_whole] = _normal_blocks(uniform[:n_whole])
+    values[:n_whole] = _transform_blocks(uniform[:n_whole])
     if n_whole < n_values:
-        values[-_TORCH_BLOCK:] = _normal_blocks(_torch_uniform(bits, _TORCH_BLOCK))
+        values[-_TORCH_BLOCK:] = _transform_blocks(_draw_torch_uniform(bits, _TORCH_BLOCK))
     return values
 
 
-def _torch_uniform(bits: np.random.MT19937, n_values: int) -> NDArray[np.float32]:
+def _draw_torch_uniform(bits: np.random.MT19937, n_values: int) -> NDArray[np.float32]:
     raw = bits.random_raw(n_values)
     return (raw & np.uint64(2**24 - 1)).astype(np.float32) * np.float32(2.0**-24)
 
 
-def _torch_draws(n_values: int) -> int:
+def _count_torch_words(n_values: int) -> int:
     if n_values < _TORCH_BLOCK:
         message = (
             f"random_stream 'torch' is defined for draws of {_TORCH_BLOCK} values or more, but the model "
-            f"card asks for one of {n_values}: use random_stream='philox'."
+            f"card has one of {n_values}: use random_stream='philox'."
         )
         raise ArgumentValueError("random_stream", message)
     return n_values + (_TORCH_BLOCK if n_values % _TORCH_BLOCK else 0)
 
 
-def _normal_blocks(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Make normal values of uniform ones, eight of a block of sixteen against the other eight.
+def _transform_blocks(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Transform uniform values to normal ones: the halves of a block of sixteen are the pairs of Box and Muller.
 
-    PyTorch does each step in float32, and the rounded angle alone moves a value by up to 1e-6, so the steps
-    are rounded here too. The functions themselves are taken from float64, better than PyTorch's by an ulp.
+    PyTorch computes each step in float32, and the rounding of the angle alone changes a value by up to 1e-6, so each step is
+    rounded here too. The functions are evaluated in float64, which is better than PyTorch's by one unit in the last place.
     """
     blocks = uniform.reshape(-1, 2, _TORCH_BLOCK // 2)
     logarithm = np.log((np.float32(1.0) - blocks[:, 0]).astype(np.float64)).astype(np.float32)
@@ -241,12 +211,12 @@ _STREAMS: Final[dict[RandomStreamName, type[PhiloxStream | TorchStream]]] = {
 
 
 def make_stream(name: RandomStreamName, seed: int, draws: Sequence[Draw]) -> RandomStream:
-    """Make the stream of a name.
+    """Create a random stream by name.
 
     Raises
     ------
     ArgumentValueError
-        If there is no such stream.
+        If no stream has this name.
     """
     if name not in RANDOM_STREAMS:
         message = f"random_stream must be one of {', '.join(RANDOM_STREAMS)}, but is {name!r}."

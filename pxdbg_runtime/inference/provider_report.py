@@ -1,4 +1,4 @@
-"""What each execution provider is good for on this machine, found out by trying."""
+"""Report which execution providers run a graph on this machine, by trying each."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ ProviderState = Literal["runs", "does not run", "not installed"]
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderStatus:
-    """What one execution provider is good for on this machine.
+    """Whether an execution provider runs graphs on this machine.
 
     Attributes
     ----------
     name : str
-        ONNX Runtime's name for it.
+        ONNX Runtime's name of the provider.
     state : {"runs", "does not run", "not installed"}
     remark : str
-        Why not and what to do, or empty.
+        Why it does not run and what to do; empty if it runs.
     """
 
     name: str
@@ -36,7 +36,7 @@ class ProviderStatus:
 
 
 def list_provider_statuses(graph: GraphFile) -> tuple[ProviderStatus, ...]:
-    """Make a session of a graph on each provider that is offered, and say of CUDA what to do if it is not.
+    """Create a session of a graph on each offered provider, and explain what to do if CUDA is not offered.
 
     Raises
     ------
@@ -44,14 +44,14 @@ def list_provider_statuses(graph: GraphFile) -> tuple[ProviderStatus, ...]:
         If ONNX Runtime is not installed.
     """
     offered = tuple(import_onnxruntime().get_available_providers())
-    statuses = [_tried(graph, name) for name in offered]
+    statuses = [_try_provider(graph, name) for name in offered]
     if CUDA not in offered:
         remark = explain_not_offered("cuda", offered)
         statuses.append(ProviderStatus(name=CUDA, state="not installed", remark=remark))
     return tuple(statuses)
 
 
-def _tried(graph: GraphFile, name: str) -> ProviderStatus:
+def _try_provider(graph: GraphFile, name: str) -> ProviderStatus:
     try:
         ImageSession(graph, provider=name)
     except (ProviderError, InferenceError) as error:

@@ -1,6 +1,6 @@
-"""Execution providers: what ONNX Runtime offers here, what loads, and why not.
+"""Execution providers: which ones ONNX Runtime offers and loads here, and why others do not.
 
-This is the one place that imports ONNX Runtime and knows the names of its providers.
+This module alone imports ONNX Runtime and knows the names of its providers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, ProviderError, PxdbgError
-from pxdbg_runtime.optional_imports import IMPORT_FAILURES, describe_failure, is_missing
+from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, ProviderError, PxdbgError, one_line
+from pxdbg_runtime.optional_imports import IMPORT_FAILURES, describe_import_failure, is_missing
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -29,6 +29,7 @@ __all__ = [
     "CUDA",
     "CUDA_DRIVER",
     "OLDEST_RELEASE",
+    "describe_onnxruntime_error",
     "explain_load_failure",
     "explain_not_offered",
     "explain_too_new",
@@ -45,17 +46,23 @@ CUDA: Final = "CUDAExecutionProvider"
 CUDA_DRIVER: Final = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 """The library of NVIDIA's driver."""
 OLDEST_RELEASE: Final = (1, 21)
-"""Of ONNX Runtime, as pyproject.toml asks for."""
+"""Oldest ONNX Runtime that pyproject.toml admits."""
 _TOO_NEW: Final = re.compile(
     r"Unsupported model IR version: \d+, max supported IR version: \d+|"
     r"Opset \d+ is under development|Current official support for domain \S+ is till opset \d+"
 )
 _UNKNOWN_OPERATOR: Final = re.compile(r"No Op registered for \S+|\S+ is not a registered function/op")
-"""What ONNX Runtime says of a graph that is newer than itself, and of an operator, which may be misspelt as well."""
+"""Messages of ONNX Runtime about a graph that is newer than itself, and about an operator, which may also be misspelt."""
+_SOURCE_LOCATION: Final = re.compile(
+    r"\S+\.(?:cc|cpp|cu|h|hpp):\d+ "  # file and line
+    r"(?:[^()]*::[^()]*\((?:[^()]|\([^()]*\))*\)(?:::<lambda\([^()]*\)>)?(?: const)?(?: \[with [^\]]*\])? ?)?"  # function
+    r"|\b(?:file|line|expr)=[^;]*;"
+)
+_MISSING_LIBRARY: Final = re.compile(r"LD_LIBRARY_PATH|cannot open shared object file|Failed to load library")
 _SUFFIX: Final = "ExecutionProvider"
 _MODULE: Final = "onnxruntime"
 _NEEDED: Final = ("InferenceSession", "RunOptions", "SessionOptions", "__version__", "get_available_providers")
-"""What a whole ONNX Runtime has; an empty folder that was left behind, or a script of the same name, has not."""
+"""Names that a complete ONNX Runtime has; an empty folder or a script of the same name lacks them."""
 _CPU_WHEEL: Final = "onnxruntime"
 _GPU_WHEEL: Final = "onnxruntime-gpu"
 _INSTALL_CPU: Final = "pip install 'pxdbg-runtime[cpu]'"
@@ -65,15 +72,15 @@ _INSTALL_GPU: Final = "pip install 'pxdbg-runtime[gpu]'"
 def import_onnxruntime() -> ModuleType:
     """Import ONNX Runtime, its telemetry off unless the environment says otherwise.
 
-    From 1.29 on it reports sessions, with the names and hashes of their graphs, to its maker; that is not for a
-    simulation job to allow. Set ``ORT_DISABLE_TELEMETRY`` yourself to decide.
+    From 1.29 on it reports sessions, with the names and hashes of their graphs, to its maker, which a simulation job must not
+    do unasked. Set ``ORT_DISABLE_TELEMETRY`` yourself to decide.
 
     Raises
     ------
     MissingPackageError
         If no wheel of it is installed.
     BrokenPackageError
-        If it does not import, if a part of it is missing, or if it is older than `OLDEST_RELEASE`.
+        If it does not import, is incomplete, or is older than `OLDEST_RELEASE`.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -87,7 +94,7 @@ def import_onnxruntime() -> ModuleType:
                 f"{_INSTALL_GPU} for an NVIDIA GPU."
             )
             raise MissingPackageError(_MODULE, "cpu", message) from None
-        reason = f"it does not import ({describe_failure(error)})"
+        reason = f"it does not import ({describe_import_failure(error)})"
         raise _describe_breakage(reason) from error
     lacking = [name for name in _NEEDED if not hasattr(module, name)]
     if lacking:
@@ -99,13 +106,13 @@ def import_onnxruntime() -> ModuleType:
 
 
 def _describe_breakage(reason: str) -> BrokenPackageError:
-    """Say what is wrong with the installed ONNX Runtime, and how it is installed anew."""
+    """Describe what is wrong with the installed ONNX Runtime, and how to install it again."""
     wheels = find_onnxruntime_wheels()
     installed = " and ".join(f"{wheel} {version}" for wheel, version in wheels.items()) or "no wheel that pip knows"
     extra, install = ("gpu", _INSTALL_GPU) if _GPU_WHEEL in wheels else ("cpu", _INSTALL_CPU)
     message = (
-        f"ONNX Runtime is installed, but of no use: {reason}. Found {installed}"
-        f"{', which overwrite each other' if len(wheels) > 1 else ''}. Install it anew: pip uninstall -y {_CPU_WHEEL} "
+        f"ONNX Runtime is installed, but does not work: {reason}. Found {installed}"
+        f"{', which overwrite each other' if len(wheels) > 1 else ''}. Install it again: pip uninstall -y {_CPU_WHEEL} "
         f"{_GPU_WHEEL} && {install}."
     )
     return BrokenPackageError(_MODULE, extra, message)
@@ -122,25 +129,30 @@ def _check_release(version: str) -> None:
 
 
 def _parse_release(version: str) -> tuple[int, ...]:
-    """Give the first two numbers of a version; one without numbers counts as newer than any."""
+    """Parse the first two numbers of a version; one without numbers counts as newer than any."""
     numbers = re.match(r"(\d+)\.(\d+)", version)
     return tuple(map(int, numbers.groups())) if numbers else (sys.maxsize,)
 
 
 def find_wheel() -> str:
-    """Name the wheel of ONNX Runtime that is installed, or that of the CPU."""
+    """Find the name of the installed ONNX Runtime wheel; that of the CPU wheel if there is none."""
     return _GPU_WHEEL if _GPU_WHEEL in find_onnxruntime_wheels() else _CPU_WHEEL
 
 
+def describe_onnxruntime_error(error: Exception) -> str:
+    """Write ONNX Runtime's message in one line, without its C++ source paths and function signatures."""
+    return " ".join(_SOURCE_LOCATION.sub("", one_line(error)).split())
+
+
 def explain_too_new(refusal: str, exported_with: str | None) -> str | None:
-    """Say that a graph needs a newer ONNX Runtime, if that is why it was refused; None if it is not.
+    """Explain that a graph needs a newer ONNX Runtime, if it was refused for that; else None.
 
     Parameters
     ----------
     refusal : str
         ONNX Runtime's message.
     exported_with : str or None
-        The version of ONNX Runtime that the graph was exported and checked with.
+        The version of ONNX Runtime with which the graph was exported and checked.
     """
     version = str(import_onnxruntime().__version__)
     is_older = exported_with is not None and _parse_release(version) < _parse_release(exported_with)
@@ -155,11 +167,11 @@ def explain_too_new(refusal: str, exported_with: str | None) -> str | None:
 
 
 def find_onnxruntime_wheels() -> dict[str, str]:
-    """Find which wheels of ONNX Runtime are installed, and their versions."""
+    """Find the installed wheels of ONNX Runtime and their versions."""
     found = {}
     for wheel in (_CPU_WHEEL, _GPU_WHEEL):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[wheel] = importlib.metadata.version(wheel) or "of an unknown version"  # None of a damaged one
+            found[wheel] = importlib.metadata.version(wheel) or "of an unknown version"  # None for a damaged wheel
     return found
 
 
@@ -184,23 +196,23 @@ def resolve_provider(provider: str) -> str:
 
 
 def guess_target(provider: object) -> Target:
-    """Say for which execution provider a graph is best chosen before a session is tried."""
+    """Guess the execution provider of a session before it is created, to choose the graph for it."""
     wanted = provider.lower() if isinstance(provider, str) else "auto"
     if wanted in ("cuda", CUDA.lower()):
         return "cuda"
-    is_at_hand = CUDA in import_onnxruntime().get_available_providers() and explain_unusable(CUDA) is None
-    return "cuda" if wanted == "auto" and is_at_hand else "cpu"
+    has_cuda = CUDA in import_onnxruntime().get_available_providers() and explain_unusable(CUDA) is None
+    return "cuda" if wanted == "auto" and has_cuda else "cpu"
 
 
 def explain_not_offered(provider: str, offered: tuple[str, ...]) -> str:
-    """Say why the installed wheel of ONNX Runtime does not offer a provider, and what to do."""
+    """Explain why the installed ONNX Runtime does not offer a provider, and what to do."""
     wheels = find_onnxruntime_wheels()
     installed = ", ".join(f"{wheel} {version}" for wheel, version in wheels.items())
     if provider.lower() in ("cuda", CUDA.lower()):
         if _GPU_WHEEL in wheels and _CPU_WHEEL in wheels:
             return (
                 f"provider='cuda' is hidden: both {installed} are installed in one place, and the CPU wheel's files "
-                f"stand in for the GPU wheel's. Uninstall both and install one: pip uninstall -y {_CPU_WHEEL} "
+                f"overwrite the GPU wheel's. Uninstall both and install one: pip uninstall -y {_CPU_WHEEL} "
                 f"{_GPU_WHEEL} && {_INSTALL_GPU}."
             )
         return (
@@ -214,18 +226,18 @@ def explain_not_offered(provider: str, offered: tuple[str, ...]) -> str:
 
 
 def explain_unusable(name: str) -> str | None:
-    """Say why a session on an offered provider would be in vain; None if nothing is known against it.
+    """Explain why an offered provider cannot work here; None if nothing is known against it.
 
-    For CUDA this loads the libraries of the wheels that ``pxdbg-runtime[gpu]`` brings, as a session needs them. The
-    provider's own library is left to ONNX Runtime: loaded by anybody else first, it would never find its host.
+    For CUDA this loads the libraries that ``pxdbg-runtime[gpu]`` installs, which a session needs. It leaves the provider's own
+    library to ONNX Runtime: loaded earlier, that library would not find its host.
     """
     if name != CUDA:
         return None
-    # It prints what it cannot load; `explain_load_failure` finds out the same and says it once.
+    # It prints what it cannot load; `explain_load_failure` reports the same once.
     with contextlib.redirect_stdout(io.StringIO()):
         import_onnxruntime().preload_dlls()
-    if _cuda_library() is None:
-        return None  # another system's naming: the session will tell
+    if _find_library(CUDA) is None:
+        return None  # another system names the library differently; the session will report an error
     try:
         ctypes.CDLL(CUDA_DRIVER)
     except OSError:
@@ -233,21 +245,32 @@ def explain_unusable(name: str) -> str | None:
     return None
 
 
-def explain_load_failure(name: str) -> str | None:
-    """Say why ONNX Runtime made no session on a provider; None if nothing is found out.
+def explain_load_failure(name: str, refusal: Exception | None = None) -> str | None:
+    """Explain why the libraries of a provider do not load; None if they do, or if it is not known.
 
-    Only after it tried: then the host is known to the provider's library, whoever loads it.
+    Call it only after ONNX Runtime tried the provider: loaded earlier, the provider's library would not find its host.
+
+    Parameters
+    ----------
+    name : str
+        ONNX Runtime's name of the provider.
+    refusal : Exception, optional
+        What ONNX Runtime raised.
     """
-    library = _cuda_library() if name == CUDA else None
-    if library is None:
-        return None
+    library = _find_library(name)
     try:
-        ctypes.CDLL(str(library))
+        if library is not None:
+            ctypes.CDLL(str(library))
     except OSError as error:
-        return f"its libraries do not load ({error}): {_INSTALL_GPU} brings CUDA and cuDNN"
+        action = f"{_INSTALL_GPU} brings CUDA and cuDNN" if name == CUDA else "install them, or use another provider"
+        return f"its libraries do not load ({error}): {action}"
+    if refusal is not None and _MISSING_LIBRARY.search(str(refusal)):
+        return describe_onnxruntime_error(refusal).removesuffix(".")
     return None
 
 
-def _cuda_library() -> Path | None:
-    library = Path(import_onnxruntime().__file__ or "").parent / "capi" / "libonnxruntime_providers_cuda.so"
+def _find_library(name: str) -> Path | None:
+    """Find the shared library of a provider beside ONNX Runtime; None if the provider has none, or not on Linux."""
+    file_name = f"libonnxruntime_providers_{name.removesuffix(_SUFFIX).lower()}.so"
+    library = Path(import_onnxruntime().__file__ or "").parent / "capi" / file_name
     return library if library.exists() else None

@@ -1,7 +1,7 @@
-"""Sessions: a graph runs on an execution provider, and on no other.
+"""Sessions that run a graph on the requested execution provider, and on no other.
 
-ONNX Runtime logs a line and goes on with the CPU when a provider cannot load, or when it cannot run a node.
-Here that is an error, except where ``provider="auto"`` was asked for, which logs what it chose and why.
+Where a provider cannot load or cannot run a node, ONNX Runtime logs a line and falls back to the CPU. Here that is an error.
+Only ``provider="auto"`` may choose the CPU; it logs its choice and the reason.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pxdbg_runtime.inference.forks import ForkGuard
 from pxdbg_runtime.inference.providers import (
     CPU,
     CUDA,
+    describe_onnxruntime_error,
     explain_load_failure,
     explain_too_new,
     explain_unusable,
@@ -41,7 +42,7 @@ __all__ = ["ImageSession", "ProviderOptions"]
 
 ProviderOptions = dict[str, str]
 _FATAL: Final = 4
-"""ONNX Runtime's log level at which it leaves errors to be raised instead of printing them too."""
+"""Log level of ONNX Runtime at which it raises errors without printing them too."""
 _ELEMENT_TYPES: Final = {"latent": "float", "event_latent": "float", "sensor": "int64"}
 
 _log = logging.getLogger(__name__)
@@ -50,14 +51,14 @@ _log = logging.getLogger(__name__)
 class ImageSession:
     """Runs a graph over the sensors of an event.
 
-    Threads may share it. A process that is forked may use its parent's if `ninter` is 1 and no graph was running then.
+    Threads may share a session. A fork may use its parent's session if `ninter` is 1 and no graph ran at the time of the fork.
 
     Parameters
     ----------
     graph : GraphFile
-        The session is made of its content, and does not keep it.
+        The session reads its content and does not keep it.
     provider : str
-        ``auto``, ``cpu``, ``cuda``, or another that ONNX Runtime offers, by its name.
+        ``auto``, ``cpu``, ``cuda``, or the name of another provider that ONNX Runtime offers.
     provider_options : mapping of str to str, optional
         Passed on to the provider.
     nintra, ninter : int
@@ -66,23 +67,23 @@ class ImageSession:
     Attributes
     ----------
     path : Path
-        Of the graph file, for messages: it is not read again.
+        Of the graph file, for messages.
     card : ModelCard
     sha256 : str
         Of the graph file.
     provider : str
         ONNX Runtime's name of the provider that runs the graph.
     provider_options : mapping of str to str
-        What it was told: those given, and our own defaults.
+        The options of the provider: the given ones and our defaults.
 
     Raises
     ------
     MissingPackageError
         If ONNX Runtime is not installed.
     ProviderError
-        If the provider is not there, does not load, or cannot run every node of the graph.
+        If the provider is not offered, does not load, or cannot run every node of the graph.
     InferenceError
-        If ONNX Runtime refuses the graph, or it does not fit its card.
+        If ONNX Runtime refuses the graph, or the graph does not fit its card.
     MemoryLimitError, ThreadLimitError
         If the job has too little memory or address space, or may start too few threads.
     """
@@ -99,30 +100,30 @@ class ImageSession:
         self.path = graph.path
         self.card = graph.card
         self.sha256 = graph.sha256
-        _check_integers(graph)
-        self._given_options = _checked_options(provider_options)
+        _check_int8_weights(graph)
+        self._given_options = _parse_options(provider_options)
         self._nintra = check_thread_count("nintra", nintra)
         self._ninter = check_thread_count("ninter", ninter)
         prepare_threads(self._nintra, self._ninter)
-        asked = _name_of_provider(provider)
+        asked = _parse_provider(provider)
         if asked == "auto":
-            self._session, self.provider = self._chosen(graph.content)
+            self._session, self.provider = self._create_best_session(graph.content)
         else:
             self.provider = resolve_provider(asked)
-            self._session = self._made(self.provider, graph.content)
+            self._session = self._create_session(self.provider, graph.content)
         _check_against_card(self._session, graph)
         self._forks = ForkGuard(self._session, self._find_fork_obstacle())
 
-    def buffer(self, n_images: int) -> Images:
-        """Make an array for the images of n sensors, float32 or uint8 (n, 250, 768) as the card says."""
+    def allocate_images(self, n_images: int) -> Images:
+        """Allocate an array for n images: (n, 250, 768), uint8 for charges and float32 for values."""
         shape = n_images, N_U_CELLS, N_V_CELLS
         return np.empty(shape, np.uint8) if self.card.output_kind == "charges" else np.empty(shape, np.float32)
 
-    def new_run(self) -> RunOptions:
-        """Make the run options of a call of `images`: set their ``terminate`` to True, in any thread, to end the call."""
+    def create_run_options(self) -> RunOptions:
+        """Create run options for `compute_images`; any thread may set ``terminate`` to True to end the call."""
         return import_onnxruntime().RunOptions()
 
-    def images(
+    def compute_images(
         self,
         sensors: range,
         draws: Mapping[str, NDArray[np.float32]],
@@ -138,57 +139,58 @@ class ImageSession:
         draws : mapping of str to ndarray of float32, shape (40, values)
             The event's draws by name.
         buffer : ndarray, optional
-            Made by `buffer` for as many sensors or more; ONNX Runtime writes into it, and it is free for the next call
-            when the images are no longer needed. A new one if None.
+            From `allocate_images`, for as many sensors or more; ONNX Runtime writes into it. A new array if None.
         run : RunOptions, optional
-            Made by `new_run`.
+            From `create_run_options`.
 
         Returns
         -------
         ndarray of float32 or uint8, shape (len(sensors), 250, 768)
-            The first images of the buffer: values in [-1, 1], or charges in ADU, as the card says.
+            View of the buffer: values in [-1, 1] or charges in ADU, by the card's ``output_kind``.
 
         Raises
         ------
         InferenceError
-            If ONNX Runtime fails, or the session is a parent process's and of no use here.
+            If ONNX Runtime fails, or if the session belongs to a parent process and cannot run in this fork.
         """
-        images = (self.buffer(len(sensors)) if buffer is None else buffer)[: len(sensors)]
+        images = (self.allocate_images(len(sensors)) if buffer is None else buffer)[: len(sensors)]
         with self._forks.call():
             try:
                 binding = self._session.io_binding()
                 for each in self.card.inputs:
-                    binding.bind_cpu_input(each.name, np.ascontiguousarray(_fed(each, sensors, draws)))
+                    binding.bind_cpu_input(each.name, np.ascontiguousarray(_select_input(each, sensors, draws)))
                 binding.bind_output(self.card.output, "cpu", 0, images.dtype.type, images.shape, images.ctypes.data)
                 self._session.run_with_iobinding(binding, run)
-            except _session_errors() as error:
-                message = f"ONNX Runtime failed to run {self.path} on {self.provider}: {_one_line(error)}"
+            except _list_session_errors() as error:
+                message = (
+                    f"ONNX Runtime failed to run {self.path} on {self.provider}: {describe_onnxruntime_error(error)}"
+                )
                 raise explain_memory_failure(error) or InferenceError(message) from error
         return images
 
     def _find_fork_obstacle(self) -> str | None:
-        """Say why the session can run in no fork of this process; None if it can."""
+        """Explain why no fork of this process can run the session; None if one can."""
         if self.provider != CPU:
             return f"{self.provider} does not survive a fork"
         return f"with ninter={self._ninter} it needs threads that a fork does not copy" if self._ninter > 1 else None
 
-    def _chosen(self, content: bytes) -> tuple[InferenceSession, str]:
-        """Take CUDA if it is offered, loads and the graph can run on it, else the CPU, and say so."""
+    def _create_best_session(self, content: bytes) -> tuple[InferenceSession, str]:
+        """Create a session on CUDA if the graph runs there, else on the CPU, and log the choice."""
         if CUDA not in import_onnxruntime().get_available_providers():
             _log.info("provider='auto' chose %s: the installed ONNX Runtime does not offer CUDA", CPU)
         elif self.card.precision == "int8":
             _log.info("provider='auto' chose %s: int8 graphs are for the CPU", CPU)
         else:
             try:
-                session = self._made(CUDA, content)
+                session = self._create_session(CUDA, content)
             except ProviderError as error:
                 _log.warning("provider='auto' chose %s: %s", CPU, error)
             else:
                 _log.info("provider='auto' chose %s", CUDA)
                 return session, CUDA
-        return self._made(CPU, content), CPU
+        return self._create_session(CPU, content), CPU
 
-    def _made(self, provider: str, content: bytes) -> InferenceSession:
+    def _create_session(self, provider: str, content: bytes) -> InferenceSession:
         onnxruntime = import_onnxruntime()
         reason = explain_unusable(provider)
         if reason is not None:
@@ -196,17 +198,17 @@ class ImageSession:
             raise ProviderError(provider, message)
         if provider == CPU and self._given_options:
             _log.warning("%s takes no options and ignores provider_options: %s", CPU, self._given_options)
-        self.provider_options = _options_for(provider, self.card.precision, self._given_options)
+        self.provider_options = _add_default_options(provider, self.card.precision, self._given_options)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._nintra
         options.inter_op_num_threads = self._ninter
         options.log_severity_level = _FATAL
-        # Planned memory is held at its peak for each size of batch: measured 80 MB more for a ResNet, and no faster.
+        # A memory plan keeps its peak allocated for each batch size: measured 80 MB more for a ResNet, and no faster.
         options.enable_mem_pattern = False
         if self._ninter > 1:
             options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
         for pool in ("intra_op", "inter_op"):
-            # A thread that waits in a loop takes the CPU from another that works, where there are more threads than CPUs.
+            # Where there are more threads than CPUs, a spinning thread takes CPU time from one that works.
             options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
         if provider != CPU:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -217,9 +219,9 @@ class ImageSession:
                 providers=[(provider, self.provider_options)],
                 enable_fallback=0,
             )
-        except _session_errors() as error:
-            raise explain_memory_failure(error) or self._refusal(provider, error) from error
-        # ONNX Runtime keeps the bytes to make the session again on another provider, which enable_fallback=0 forbids.
+        except _list_session_errors() as error:
+            raise explain_memory_failure(error) or self._explain_refusal(provider, error) from error
+        # ONNX Runtime keeps the bytes to recreate the session on another provider, which enable_fallback=0 forbids.
         vars(session).pop("_model_bytes", None)
         if session.get_providers()[0] != provider:
             reason = explain_load_failure(provider) or "it did not load"
@@ -227,8 +229,8 @@ class ImageSession:
             raise ProviderError(provider, message)
         return session
 
-    def _refusal(self, provider: str, error: Exception) -> Exception:
-        reason = explain_load_failure(provider)
+    def _explain_refusal(self, provider: str, error: Exception) -> Exception:
+        reason = explain_load_failure(provider, error)
         if reason is not None:
             return ProviderError(provider, f"{provider} cannot run here: {reason}.")
         if "fallback to CPU EP has been explicitly disabled" in str(error):
@@ -240,18 +242,18 @@ class ImageSession:
         exported_with = next((each.version for each in self.card.made_with if each.package == "onnxruntime"), None)
         reason = explain_too_new(str(error), exported_with)
         if reason is not None:
-            return InferenceError(f"ONNX Runtime made no session of {self.path} on {provider}: {reason}.")
-        message = f"ONNX Runtime made no session of {self.path} on {provider}: {_one_line(error)}"
+            return InferenceError(f"ONNX Runtime created no session for {self.path} on {provider}: {reason}.")
+        message = f"ONNX Runtime created no session for {self.path} on {provider}: {describe_onnxruntime_error(error)}"
         if self.provider_options:
             message += f" (provider_options: {self.provider_options})"
         return InferenceError(message)
 
 
-def _options_for(provider: str, precision: Precision, given: ProviderOptions) -> ProviderOptions:
-    """Add our defaults for CUDA, so that a seed gives the same digits each time; those given come first.
+def _add_default_options(provider: str, precision: Precision, given: ProviderOptions) -> ProviderOptions:
+    """Add defaults for CUDA under which a seed gives the same digits in each process; given options take precedence.
 
-    Without ``HEURISTIC`` cuDNN's algorithms are chosen by timing them in each process; TF32 would round the products of a
-    float32 graph to ten bits.
+    By default cuDNN times its algorithms in each process and takes the fastest; ``HEURISTIC`` chooses without timing.
+    TF32 would round the factors of a float32 graph to ten bits of mantissa.
     """
     if provider != CUDA:
         return given
@@ -261,8 +263,8 @@ def _options_for(provider: str, precision: Precision, given: ProviderOptions) ->
     return {**defaults, **given}
 
 
-def _check_integers(graph: GraphFile) -> None:
-    """Refuse an int8 graph whose products may saturate on this CPU, and so give other digits than elsewhere."""
+def _check_int8_weights(graph: GraphFile) -> None:
+    """Refuse an int8 graph whose products may saturate on this CPU, which would change its digits."""
     bits, cpu = graph.card.weight_bits, detect_cpu()
     if bits == FULL_WEIGHT_BITS and not cpu.has_dot_products:
         found = (
@@ -277,7 +279,7 @@ def _check_integers(graph: GraphFile) -> None:
         raise ProviderError("cpu", message)
 
 
-def _fed(
+def _select_input(
     graph_input: GraphInput, sensors: range, draws: Mapping[str, NDArray[np.float32]]
 ) -> NDArray[np.float32] | NDArray[np.int64]:
     if graph_input.draw is None:
@@ -286,62 +288,58 @@ def _fed(
     return values if graph_input.role == "event_latent" else values[sensors.start : sensors.stop]
 
 
-def _name_of_provider(provider: object) -> str:
+def _parse_provider(provider: object) -> str:
     if not isinstance(provider, str):
         message = f"provider must be the name of an execution provider, but is {provider!r}."
         raise ArgumentTypeError("provider", message)
     return provider.lower()
 
 
-def _checked_options(options: object) -> ProviderOptions:
+def _parse_options(options: object) -> ProviderOptions:
     if options is None:
         return {}
     if not isinstance(options, Mapping) or not all(isinstance(text, str) for pair in options.items() for text in pair):
-        message = f"provider_options must be a mapping of texts to texts, but is {options!r}."
+        message = f"provider_options must be a mapping of strings to strings, but is {options!r}."
         raise ArgumentTypeError("provider_options", message)
     return dict(options)
 
 
 def _check_against_card(session: InferenceSession, graph: GraphFile) -> None:
-    """Compare the session's inputs and output with what the card says of them."""
+    """Compare the inputs and the output of a session with those of the card."""
     card = graph.card
-    expected = {each.name: (_type_of(each), _shape_of(each, card)) for each in card.inputs}
-    found = {each.name: (each.type, _without_names(each.shape)) for each in session.get_inputs()}
-    outputs = {each.name: (each.type, _without_names(each.shape)) for each in session.get_outputs()}
+    expected = {each.name: (_format_type(each), _find_shape(each, card)) for each in card.inputs}
+    found = {each.name: (each.type, _drop_axis_names(each.shape)) for each in session.get_inputs()}
+    outputs = {each.name: (each.type, _drop_axis_names(each.shape)) for each in session.get_outputs()}
     if found != expected:
-        message = f"The graph {graph.path} does not fit its card: it takes {found}, the card says {expected}."
+        message = f"The graph {graph.path} does not fit its card: its inputs are {found}, but the card has {expected}."
         raise InferenceError(message)
     kind, dtype = ("tensor(uint8)", "uint8") if card.output_kind == "charges" else ("tensor(float)", "float32")
     if outputs != {card.output: (kind, (None, N_U_CELLS, N_V_CELLS))}:
         message = (
-            f"The graph {graph.path} does not fit its card: it gives {outputs}, expected {card.output!r}, {dtype} of "
+            f"The graph {graph.path} does not fit its card: its outputs are {outputs}, expected {card.output!r}, {dtype} of "
             f"shape (n, {N_U_CELLS}, {N_V_CELLS})."
         )
         raise InferenceError(message)
 
 
-def _type_of(graph_input: GraphInput) -> str:
+def _format_type(graph_input: GraphInput) -> str:
     return f"tensor({_ELEMENT_TYPES[graph_input.role]})"
 
 
-def _shape_of(graph_input: GraphInput, card: ModelCard) -> tuple[int | None, ...]:
+def _find_shape(graph_input: GraphInput, card: ModelCard) -> tuple[int | None, ...]:
     if graph_input.role == "sensor":
         return (None,)
     rows, values = next(draw.shape for draw in card.draws if draw.name == graph_input.draw)
     return (rows if graph_input.role == "event_latent" else None, values)
 
 
-def _without_names(shape: list[int | str | None]) -> tuple[int | None, ...]:
+def _drop_axis_names(shape: list[int | str | None]) -> tuple[int | None, ...]:
     """Replace the names of dynamic axes, which are free, by None."""
     return tuple(axis if isinstance(axis, int) else None for axis in shape)
 
 
-def _session_errors() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's own exceptions, which have no base of their own, and what its Python code raises."""
+def _list_session_errors() -> tuple[type[Exception], ...]:
+    """List ONNX Runtime's exceptions, which share no base class, and those that its Python code raises."""
     state = import_onnxruntime().capi.onnxruntime_pybind11_state
     own = (value for value in vars(state).values() if isinstance(value, type))
     return (ValueError, RuntimeError, *(each for each in own if issubclass(each, Exception)))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

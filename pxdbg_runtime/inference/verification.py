@@ -1,8 +1,8 @@
-"""The known-answer test: whether this runtime, on this machine, computes a graph's images rightly.
+"""The known-answer test: whether ONNX Runtime computes the images of a graph correctly on this machine.
 
-A release of ONNX Runtime may compute an operator wrongly on some machines, without an error. So one image of the card's known
-answers is computed when a generator is made, and all of them by ``pxdbg check``. A passed test is remembered in the user's cache
-folder, where there is one, for the graph, the release, the provider with its options, and the model of the CPU or GPU.
+A release of ONNX Runtime may compute an operator wrongly on some machines without an error. So each new generator computes one
+image of the card's known answers, and ``pxdbg check`` computes all of them. A passed test is recorded in the user's cache folder,
+if there is one, for the graph, the release, the provider with its options, and the model of the CPU or GPU.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import secrets
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """How far the images of a session are from the known answers of its graph.
+    """Differences between the images of a session and the known answers of its graph.
 
     Attributes
     ----------
@@ -50,7 +49,7 @@ class Verdict:
     largest_difference, mean_difference : float
         Over the pixels of the worst image: of tanh values, or of charges in ADU, see `KnownAnswers.compared`.
     seconds : float
-        What computing and comparing took.
+        Time to compute and compare the images.
     passed : bool
     """
 
@@ -62,7 +61,7 @@ class Verdict:
 
 
 def check_known_answers(session: ImageSession, answers: KnownAnswers, *, images: int | None = None) -> Verdict:
-    """Compute known images and compare them with their reference.
+    """Compute known images and compare them with their reference outputs.
 
     Parameters
     ----------
@@ -70,26 +69,26 @@ def check_known_answers(session: ImageSession, answers: KnownAnswers, *, images:
     answers : KnownAnswers
         Of the session's graph.
     images : int, optional
-        How many of the images; all if None.
+        Number of images; all if None.
 
     Raises
     ------
     InferenceError
         If ONNX Runtime fails.
     """
-    made = session.card.draws
-    drawn = PhiloxStream(answers.seed, made).draw(answers.event)
-    draws = {draw.name: values for draw, values in zip(made, drawn, strict=True)}
+    values = PhiloxStream(answers.seed, session.card.draws).draw(answers.event)
+    draws = {draw.name: drawn for draw, drawn in zip(session.card.draws, values, strict=True)}
     start = time.perf_counter()
-    chosen = answers.images[:images]
-    sensors = [range(image.sensor, image.sensor + 1) for image in chosen]
+    compared = answers.images[:images]
+    sensors = [range(image.sensor, image.sensor + 1) for image in compared]
     with closing(compute_batches(session, sensors, draws)) as batches:
         differences = [
-            _difference(session, answers, image, outputs) for image, (_, outputs) in zip(chosen, batches, strict=True)
+            _measure_difference(session, answers, image, outputs)
+            for image, (_, outputs) in zip(compared, batches, strict=True)
         ]
     largest, mean = (max(each) for each in zip(*differences, strict=True))
     return Verdict(
-        images=len(chosen),
+        images=len(compared),
         largest_difference=largest,
         mean_difference=mean,
         seconds=time.perf_counter() - start,
@@ -98,7 +97,7 @@ def check_known_answers(session: ImageSession, answers: KnownAnswers, *, images:
 
 
 def require_known_answer(session: ImageSession) -> None:
-    """Compare one image of a session with its known answer, unless that passed on this machine before.
+    """Compare one image of a session with its known answer, unless the test passed on this machine before.
 
     Raises
     ------
@@ -111,24 +110,24 @@ def require_known_answer(session: ImageSession) -> None:
     if answers is None:
         _log.info("The graph %s has no known answers: its images are not checked on this machine.", session.path)
         return
-    record = _record_of(session)
+    record = _describe_test(session)
     if _has_passed(record):
         return
     verdict = check_known_answers(session, answers, images=1)
     if not verdict.passed:
         message = describe_failure(session, answers, verdict)
-        raise KnownAnswerError(session.provider, _release(), verdict.largest_difference, message)
-    _remember(record)
+        raise KnownAnswerError(session.provider, _read_release(), verdict.largest_difference, message)
+    _record_pass(record)
 
 
 def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Verdict) -> str:
-    """Say how far the images are off, on what, and what to do."""
+    """Describe the differences, the machine, and what to do."""
     card = session.card
     unit = " ADU" if answers.compared == "charges" else ""
     known = ("float32", "float16") if session.provider == CUDA else ("float32", "int8")
     others = " or ".join(name for name in known if name != card.precision)
     return (
-        f"onnxruntime {_release()} computes the {card.precision} graph {session.path} wrongly on this machine "
+        f"onnxruntime {_read_release()} computes the {card.precision} graph {session.path} wrongly on this machine "
         f"({session.provider}, {name_device(session.provider, session.provider_options)}): a known image differs by up to "
         f"{verdict.largest_difference:.3g}{unit} ({answers.tolerance:.3g} allowed), on average by "
         f"{verdict.mean_difference:.3g}{unit} ({answers.mean_tolerance:.3g} allowed). Upgrade it (pip install --upgrade "
@@ -136,34 +135,34 @@ def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Verd
     )
 
 
-def _difference(
+def _measure_difference(
     session: ImageSession, answers: KnownAnswers, image: KnownImage, outputs: Images
 ) -> tuple[float, float]:
-    found: NDArray[np.generic] = outputs.reshape(-1)[image.pixel_numbers()]
+    found: NDArray[np.generic] = outputs.reshape(-1)[image.decode_pixels()]
     if answers.compared == "charges" and found.dtype == np.float32:
-        found = np.searchsorted(session.card.charge_table(), found, side="right").astype(np.uint8)
-    difference = np.abs(found.astype(np.float64) - answers.expected(image))
-    # A NaN must not pass for a small number.
+        found = np.searchsorted(session.card.compute_charge_table(), found, side="right").astype(np.uint8)
+    difference = np.abs(found.astype(np.float64) - answers.decode_outputs(image))
+    # Comparisons with NaN are false, so NaN counts as infinite.
     difference = np.nan_to_num(difference, nan=np.inf)
     return float(difference.max()), float(difference.mean())
 
 
-def _record_of(session: ImageSession) -> dict[str, object]:
-    """Describe what a passed test is good for."""
+def _describe_test(session: ImageSession) -> dict[str, object]:
+    """Describe the conditions under which a passed test is valid."""
     return {
         "graph_sha256": session.sha256,
-        "onnxruntime": _release(),
+        "onnxruntime": _read_release(),
         "provider": session.provider,
         "provider_options": dict(sorted(session.provider_options.items())),
         "device": name_device(session.provider, session.provider_options),
     }
 
 
-def _record_path(record: dict[str, object]) -> Path | None:
-    """Find where a record would be; None where the user has no cache folder, or the device is not known."""
+def _find_record_path(record: dict[str, object]) -> Path | None:
+    """Find the path of a record; None if the user has no cache folder, or if the device is unknown."""
     try:
         folder = Path(platformdirs.user_cache_dir("pxdbg_runtime", appauthor=False))
-    except RuntimeError:  # neither HOME nor the user is known; older releases answer with a relative path
+    except RuntimeError:  # HOME and the user are unknown; older releases of platformdirs return a relative path
         return None
     if not folder.is_absolute() or not record["device"]:
         return None
@@ -172,30 +171,24 @@ def _record_path(record: dict[str, object]) -> Path | None:
 
 
 def _has_passed(record: dict[str, object]) -> bool:
-    path = _record_path(record)
-    if path is None:
-        return False
+    path = _find_record_path(record)
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8")) == record)
+        return path is not None and bool(json.loads(path.read_text(encoding="utf-8")) == record)
     except (OSError, ValueError):
         return False
 
 
-def _remember(record: dict[str, object]) -> None:
-    path = _record_path(record)
+def _record_pass(record: dict[str, object]) -> None:
+    path = _find_record_path(record)
     if path is None:
         return
-    partial = path.with_name(f".{path.stem[:16]}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(json.dumps(record), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        # All processes write the same bytes, and a record that is cut short is no JSON, so it does not count.
+        path.write_text(json.dumps(record), encoding="utf-8")
     except OSError as error:
-        _log.debug("A passed known-answer test cannot be remembered: %s", error)
+        _log.debug("A passed known-answer test cannot be recorded: %s", error)
 
 
-def _release() -> str:
+def _read_release() -> str:
     return str(import_onnxruntime().__version__)

@@ -1,8 +1,8 @@
-"""The address space of a process: batch systems limit it, and several libraries abort or hang where it ends.
+"""Limits on the address space of a process: batch systems set them, and several libraries abort or hang at them.
 
-``ulimit -v`` (RLIMIT_AS) counts what is reserved, used or not. NumPy's OpenBLAS reserves tens of megabytes a CPU, Arrow's
-memory pool a gigabyte, glibc 64 MB a thread, and none of that is used here. So where there is a limit, they are told to
-reserve less, and the room that the work needs is reserved, and freed again, before it begins.
+``ulimit -v`` (RLIMIT_AS) counts reserved memory, used or not. NumPy's OpenBLAS reserves tens of megabytes per CPU, Arrow's
+memory pool a gigabyte, glibc 64 MB per thread, and this package uses none of it. So under a limit they are configured to
+reserve less, and the memory that the work needs is reserved, and freed again, before the work starts.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.errors import MemoryLimitError
+from pxdbg_runtime.errors import MemoryLimitError, one_line
 from pxdbg_runtime.limits.cgroups import read_memory_limit
 from pxdbg_runtime.limits.threads import count_startable_threads, read_process_limit, require_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
-
-    from pxdbg_runtime.model.card import Precision
 
 __all__ = [
     "check_room",
@@ -42,31 +40,31 @@ __all__ = [
 _MB: Final = 10**6
 _SETTINGS: Final = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 _M_ARENA_MAX: Final = -8
-"""glibc's number of the parameter that MALLOC_ARENA_MAX sets (malloc.h)."""
+"""Number of glibc's parameter that MALLOC_ARENA_MAX sets (malloc.h)."""
 _LIBRARIES_MB: Final = 420
-"""ONNX Runtime, numba with LLVM and what it imports of SciPy, the smallest session, its images: measured 390 MB."""
+"""ONNX Runtime, numba with LLVM and the parts of SciPy that it imports, the smallest session with images: measured 390 MB."""
 _KERNELS_MB: Final = 130
-"""What numba imports of SciPy when it compiles first, 78 MB of that; the kernels, and a second thread's stack."""
+"""SciPy modules that numba imports when it first compiles (78 MB), the kernels, and the stack of a second thread."""
 _IMAGE_MB: Final = {"int8": 40, "float16": 90, "float32": 90}
 """Activations of one image: measured 13 (ConvNet) to 37 (ResNet) in int8, 28 to 85 in float32."""
 _VALIDATION_MB: Final = 750
 """Pyarrow, numba, matplotlib, SciPy, and the figures of a sample: measured 710 MB."""
 _DRAWN_VALUE_BYTES: Final = 64
-"""The arrays in float64 between the random bits and a value."""
+"""Arrays in float64 for each random value."""
 _PACKAGE_MB: Final = {"pyarrow": 150, "matplotlib": 200, "scipy": 150}
-"""To import a package and do with it what is done here: measured 125, 170 and 120 MB."""
+"""Importing and using a package: measured 125, 170 and 120 MB."""
 _ARROW_THREADS: Final = 3
 _OTHER_THREADS: Final = 16
 _MANY_PROCESSES: Final = 10_000
-"""Processes of a user: a limit above is no limit on a job."""
+"""A higher limit on the processes of a user does not restrict a job."""
 _MAX_TRIED_THREADS: Final = 64
-"""An import of this package starts no more to find out; where more are needed, a limit on them counts as too low."""
+"""Importing this package tries no more threads; if more are needed, any limit counts as too low."""
 _OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "bad allocation")
-"""What ONNX Runtime's errors say then."""
+"""Words in ONNX Runtime's errors when an allocation fails."""
 
 
 def read_address_space_limit() -> int | None:
-    """Find out how large the address space of this process may become; None if there is no limit."""
+    """Read the limit on the address space of this process in bytes; None if there is no limit."""
     try:
         import resource
     except ImportError:  # Windows
@@ -76,10 +74,10 @@ def read_address_space_limit() -> int | None:
 
 
 def reserve_less() -> None:
-    """Where the address space or the number of threads is limited, tell NumPy, Arrow and glibc to take less of it.
+    """Configure NumPy, Arrow and glibc to reserve less where address space or threads are limited.
 
-    It has to come before NumPy and pyarrow are imported. What the environment says already stays. Each OpenBLAS, NumPy's
-    and SciPy's, starts a thread for each CPU, and ends the program with SIGINT if it cannot.
+    Call it before NumPy and pyarrow are imported. Variables that are set stay. The OpenBLAS of NumPy and that of SciPy each
+    start a thread per CPU, and end the program with SIGINT if they cannot.
     """
     if not _is_limited():
         return
@@ -101,7 +99,7 @@ def _is_limited() -> bool:
 
 
 def import_within_limits(module: str) -> ModuleType:
-    """Import a module of an optional package, unless there is too little room for it.
+    """Import a module of an optional package if there is enough address space for it.
 
     Raises
     ------
@@ -115,7 +113,7 @@ def import_within_limits(module: str) -> ModuleType:
         check_room(_PACKAGE_MB[package] * _MB, f"Importing {package}")
     if package == "pyarrow":
         require_threads(_ARROW_THREADS)
-        # To read a file it would start a thread for each CPU, each with its stack.
+        # By default it starts a thread per CPU to read a file, each with its stack.
         arrow = importlib.import_module(package)
         arrow.set_cpu_count(1)
         arrow.set_io_thread_count(1)
@@ -124,12 +122,12 @@ def import_within_limits(module: str) -> ModuleType:
 
 @contextlib.contextmanager
 def report_memory_errors(purpose: str = "") -> Iterator[None]:
-    """Turn Python's, NumPy's and pyarrow's error for too little memory into ours.
+    """Turn MemoryError of Python, NumPy and pyarrow into `MemoryLimitError`.
 
     Parameters
     ----------
     purpose : str, optional
-        What the memory is for, as in "to read a.npz".
+        What the memory was needed for, such as "to read a.npz".
 
     Raises
     ------
@@ -140,24 +138,24 @@ def report_memory_errors(purpose: str = "") -> Iterator[None]:
     except MemoryLimitError:
         raise
     except MemoryError as error:
-        text = " ".join(str(error).split()) or "Python could not allocate more"
-        raise _memory_error(text, purpose) from error
+        text = one_line(error) if str(error) else "Python could not allocate more"
+        raise _describe_memory_error(text, purpose) from error
 
 
 def explain_memory_failure(error: Exception) -> MemoryLimitError | None:
-    """Make an error of ours of one of ONNX Runtime's that tells of too little memory; None if it does not."""
-    text = " ".join(str(error).split())
+    """Turn an error of ONNX Runtime into `MemoryLimitError` if an allocation failed, else return None."""
+    text = one_line(error)
     if not any(words in text for words in _OUT_OF_MEMORY):
         return None
-    return _memory_error(f"ONNX Runtime could not allocate more: {text}")
+    return _describe_memory_error(f"ONNX Runtime could not allocate more: {text}")
 
 
-def _memory_error(text: str, purpose: str = "") -> MemoryLimitError:
+def _describe_memory_error(text: str, purpose: str = "") -> MemoryLimitError:
     limits = {
         "address space (ulimit -v)": read_address_space_limit(),
         "cgroup's memory": read_memory_limit(),
     }
-    known = " and ".join(f"{name} {_megabytes(limit)}" for name, limit in limits.items() if limit is not None)
+    known = " and ".join(f"{name} {_format_megabytes(limit)}" for name, limit in limits.items() if limit is not None)
     message = (
         f"There is not enough memory{f' {purpose}' if purpose else ''}: {text}. "
         f"{f'The limits of this job are: {known}' if known else 'No limit of this job is known'}. Take more memory, or a "
@@ -167,33 +165,33 @@ def _memory_error(text: str, purpose: str = "") -> MemoryLimitError:
 
 
 def check_room_for_validation() -> None:
-    """Check that a page of figures can be made of samples; raises as `check_room`."""
+    """Check the room for a validation of samples with figures; raises as `check_room`."""
     check_room(_VALIDATION_MB * _MB, "A validation")
 
 
 def check_room_for_libraries() -> None:
-    """Check that the libraries that compute events can be imported; raises as `check_room`."""
+    """Check the room for the libraries that compute events; raises as `check_room`."""
     if "numba" not in sys.modules:
         check_room(_LIBRARIES_MB * _MB, "Generating events")
 
 
-def check_room_for_events(precision: Precision, batch_size: int, n_values: int) -> None:
-    """Check that events can be computed on a CPU by a session that is made; raises as `check_room`.
+def check_room_for_events(precision: str, batch_size: int, n_values: int) -> None:
+    """Check the room for computing events on a CPU with an existing session; raises as `check_room`.
 
     Parameters
     ----------
     precision : {"float32", "float16", "int8"}
     batch_size : int
-        Images a call.
+        Images per call.
     n_values : int
-        Random values an event.
+        Random values per event.
     """
     n_bytes = (_KERNELS_MB + batch_size * _IMAGE_MB[precision]) * _MB + n_values * _DRAWN_VALUE_BYTES
     check_room(n_bytes, f"Generating events in {precision} with batch_size={batch_size}")
 
 
 def check_room(n_bytes: int, purpose: str) -> None:
-    """Check that so many bytes can be reserved beside what this process holds.
+    """Check that this process can reserve more bytes.
 
     Parameters
     ----------
@@ -204,19 +202,19 @@ def check_room(n_bytes: int, purpose: str) -> None:
     Raises
     ------
     MemoryLimitError
-        If they cannot.
+        If it cannot.
     """
     if _can_reserve(n_bytes):
         return
-    needed = f"{purpose} needs about {_megabytes(n_bytes)} of address space more"
-    limit, in_use = read_address_space_limit(), _in_use_bytes()
+    needed = f"{purpose} needs about {_format_megabytes(n_bytes)} of address space more"
+    limit, in_use = read_address_space_limit(), _read_bytes_in_use()
     if limit is None or in_use is None:
         message = f"{needed} than this system grants: free memory, or raise its limits (ulimit -d, ulimit -v)."
     else:
         total = in_use + n_bytes
         message = (
-            f"{needed} than the {_megabytes(in_use)} in use, {_megabytes(total)} in all, but the limit is "
-            f"{_megabytes(limit)}: raise it with ulimit -v {-(-total // 1000)} or more, or lift it with ulimit -v unlimited."
+            f"{needed} than the {_format_megabytes(in_use)} in use, {_format_megabytes(total)} in all, but the limit is "
+            f"{_format_megabytes(limit)}: raise it with ulimit -v {-(-total // 1000)} or more, or lift it with ulimit -v unlimited."
         )
     raise MemoryLimitError(n_bytes, message)
 
@@ -232,8 +230,8 @@ def _can_reserve(n_bytes: int) -> bool:
     return True
 
 
-def _in_use_bytes() -> int | None:
-    """Size of the address space as Linux counts it; None elsewhere."""
+def _read_bytes_in_use() -> int | None:
+    """Read the size of the address space from Linux; None on other systems."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):
@@ -241,5 +239,5 @@ def _in_use_bytes() -> int | None:
     return pages * mmap.PAGESIZE
 
 
-def _megabytes(n_bytes: int) -> str:
+def _format_megabytes(n_bytes: int) -> str:
     return f"{-(-n_bytes // _MB):,} MB"

@@ -1,4 +1,4 @@
-"""Threads: how many a job has CPUs for, and whether they can be started."""
+"""Limits on threads: the CPUs of a job, and whether the system starts as many threads as needed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = [
 ]
 
 _MAX_THREADS: Final = 4096
-"""More than any machine has cores; ONNX Runtime would try to start as many as it is told."""
+"""More than any machine has cores; ONNX Runtime would try to start as many as requested."""
 _SPARE_THREADS: Final = 3
-"""One computes images while others become digits, one draws a progress bar, one for what libraries start."""
+"""One computes images, one draws a progress bar, one for threads that libraries start."""
 _REFUSED: Final = "can't start new thread"
 
 _log = logging.getLogger(__name__)
@@ -39,14 +39,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class JobCpus:
-    """CPUs that a job may use at a time.
+    """Number of CPUs that a job may use at a time.
 
     Attributes
     ----------
     count : int
         1 or more.
     limited_by : str
-        What says so, in words.
+        What limits them, in words.
     """
 
     count: int
@@ -54,7 +54,7 @@ class JobCpus:
 
 
 def check_thread_count(argument: str, count: object) -> int:
-    """Return a number of threads that ONNX Runtime can be told.
+    """Return a valid number of threads for ONNX Runtime.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def check_thread_count(argument: str, count: object) -> int:
 
 
 def count_job_cpus() -> JobCpus:
-    """Count the CPUs that this process may use: those of the machine, of its affinity, or of its cgroup's quota."""
+    """Count the CPUs that this process may use, by the machine, its scheduling affinity and its cgroup's quota."""
     machine = JobCpus(count=os.cpu_count() or 1, limited_by="this machine has no more")
     candidates = [machine]
     if hasattr(os, "sched_getaffinity"):  # Linux
@@ -79,7 +79,7 @@ def count_job_cpus() -> JobCpus:
 def prepare_threads(nintra: int, ninter: int) -> None:
     """Check that the threads of a session can be started, and warn if they are more than the job's CPUs.
 
-    Where a thread cannot be started ONNX Runtime waits for it for ever, so as many are started and ended here first.
+    If the system refuses a thread, ONNX Runtime waits for it for ever. So as many threads are started and ended here first.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def prepare_threads(nintra: int, ninter: int) -> None:
 
 
 def require_threads(wanted: int) -> None:
-    """Check that threads can be started beside those that run.
+    """Check that the system starts more threads.
 
     Raises
     ------
@@ -117,11 +117,11 @@ def require_threads(wanted: int) -> None:
     """
     n_started = count_startable_threads(wanted)
     if n_started < wanted:
-        raise _limit_error(wanted, n_started)
+        raise _describe_thread_limit(wanted, n_started)
 
 
 def read_process_limit() -> float:
-    """Find out how many processes and threads the user may have (ulimit -u); infinity if there is no limit."""
+    """Read how many processes and threads the user may have (ulimit -u); infinity if there is no limit."""
     try:
         import resource
     except ImportError:  # Windows
@@ -131,7 +131,7 @@ def read_process_limit() -> float:
 
 
 def count_startable_threads(wanted: int) -> int:
-    """Start threads that do nothing, up to a number; return how many could be started, and end them."""
+    """Start idle threads up to a number, end them, and return how many the system started."""
     released = threading.Event()
     started: list[threading.Thread] = []
     try:
@@ -139,7 +139,7 @@ def count_startable_threads(wanted: int) -> int:
             thread = threading.Thread(target=released.wait, daemon=True)
             thread.start()
             started.append(thread)
-    except (RuntimeError, MemoryError):  # both are what Python raises for a thread that the system refuses
+    except (RuntimeError, MemoryError):  # Python raises either if the system refuses a thread
         pass
     finally:
         released.set()
@@ -150,22 +150,22 @@ def count_startable_threads(wanted: int) -> int:
 
 @contextlib.contextmanager
 def report_thread_limit() -> Iterator[None]:
-    """Turn Python's error for a thread that the system refuses into ours.
+    """Turn Python's error for a refused thread into `ThreadLimitError`.
 
     Raises
     ------
     ThreadLimitError
-        If a thread could not be started within.
+        If the system refused a thread.
     """
     try:
         yield
     except RuntimeError as error:
         if _REFUSED not in str(error):
             raise
-        raise _limit_error(1, 0) from error
+        raise _describe_thread_limit(1, 0) from error
 
 
-def _limit_error(wanted: int, n_started: int) -> ThreadLimitError:
+def _describe_thread_limit(wanted: int, n_started: int) -> ThreadLimitError:
     message = (
         f"{wanted} {'thread was' if wanted == 1 else 'threads were'} to be started, but the system starts only "
         f"{n_started}: this job's limit on processes and threads (ulimit -u), on its address space (ulimit -v), or that "

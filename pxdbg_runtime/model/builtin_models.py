@@ -1,13 +1,14 @@
-"""The graphs that come with the package: a manifest of names, sizes and SHA-256, checked before use."""
+"""The built-in models: their graphs are listed in a manifest with sizes and SHA-256, and checked against it."""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, get_args
+from typing import Annotated, Final, get_args
+
+import msgspec
 
 from pxdbg_runtime.errors import (
     ArgumentTypeError,
@@ -17,7 +18,7 @@ from pxdbg_runtime.errors import (
     ManifestError,
     ModelNotFoundError,
 )
-from pxdbg_runtime.json_fields import Fields, NumberRange
+from pxdbg_runtime.json_records import PositiveInteger, Record, Sha256, Text, decode_record
 from pxdbg_runtime.model.card import FULL_WEIGHT_BITS, ModelCard, Precision, Target
 from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file
 
@@ -37,11 +38,14 @@ __all__ = [
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_SCHEMA: Final = 1
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
+_PREFERRED_PRECISIONS: Final[dict[Target, tuple[Precision, ...]]] = {
+    "cuda": ("float16", "float32"),
+    "cpu": ("int8", "float32"),
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuiltinGraph:
-    """One line of the manifest.
+class BuiltinGraph(Record, frozen=True, kw_only=True):
+    """One graph of the manifest.
 
     Attributes
     ----------
@@ -58,25 +62,36 @@ class BuiltinGraph:
         Of the file.
     """
 
-    name: str
+    name: Text
     precision: Precision
     target: Target
-    file: str
-    size: int
-    sha256: str
+    file: Text
+    size: PositiveInteger
+    sha256: Sha256
+
+    def __post_init__(self) -> None:
+        if self.file == ".." or Path(self.file).name != self.file:
+            message = f"file must be the name of a file beside the manifest, but is {self.file!r}."
+            raise JsonFieldError("file", message)
+
+
+class _Manifest(Record, frozen=True, kw_only=True):
+    """The list of the built-in graphs."""
+
+    schema: Annotated[int, msgspec.Meta(ge=MANIFEST_SCHEMA, le=MANIFEST_SCHEMA)]
+    graphs: Annotated[tuple[BuiltinGraph, ...], msgspec.Meta(min_length=1)]
 
 
 def find_artifacts_folder() -> Path:
-    """Find the folder of the shipped graphs: in the package once installed, beside it in a checkout."""
+    """Find the folder of the built-in graphs: inside the installed package, or beside the package in a checkout."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "artifacts"
     return installed if installed.is_dir() else package.parent / "artifacts"
 
 
 def format_manifest(graphs: tuple[BuiltinGraph, ...]) -> str:
-    """Write a manifest as JSON."""
-    content = {"schema": MANIFEST_SCHEMA, "graphs": [asdict(graph) for graph in graphs]}
-    return json.dumps(content, indent=2) + "\n"
+    """Encode a manifest as JSON."""
+    return json.dumps(msgspec.to_builtins(_Manifest(schema=MANIFEST_SCHEMA, graphs=graphs)), indent=2) + "\n"
 
 
 @functools.cache
@@ -90,137 +105,108 @@ def read_manifest(folder: Path | None = None) -> tuple[BuiltinGraph, ...]:
     """
     path = (folder or find_artifacts_folder()) / MANIFEST_NAME
     try:
-        manifest = Fields.parse(path.read_text(encoding="utf-8"))
-        schema = manifest.integer("schema")
-        listed = manifest.list_of_nested("graphs") if schema == MANIFEST_SCHEMA else ()
-        graphs = tuple(_shipped_graph(fields) for fields in listed)
+        return decode_record(path.read_text(encoding="utf-8"), _Manifest).graphs
     except (OSError, UnicodeDecodeError, JsonFieldError) as error:
-        message = f"The list of shipped graphs {path} cannot be read ({error}): install pxdbg-runtime again."
+        message = f"The list of built-in graphs {path} cannot be read ({error}): install pxdbg-runtime again."
         raise ManifestError(path, message) from None
-    if schema != MANIFEST_SCHEMA:
-        message = f"The list of shipped graphs {path} has schema {schema}: expected {MANIFEST_SCHEMA}."
-        raise ManifestError(path, message)
-    return graphs
-
-
-def _shipped_graph(fields: Fields) -> BuiltinGraph:
-    made = BuiltinGraph(
-        name=fields.text("name"),
-        precision=fields.one_of("precision", PRECISIONS),
-        target=fields.one_of("target", get_args(Target)),
-        file=fields.text("file"),
-        size=fields.integer("size", NumberRange(1)),
-        sha256=fields.sha256("sha256"),
-    )
-    if made.file == ".." or Path(made.file).name != made.file:
-        message = f"{fields.path('file')} must be the name of a file beside the manifest, but is {made.file!r}."
-        raise JsonFieldError(fields.path("file"), message)
-    return made
 
 
 def find_graph(model: str | Path, precision: Precision | None, target: Target = "cpu") -> GraphFile:
-    """Find a graph by the name of a shipped model or by its path, and read it.
+    """Find a graph by the name of a built-in model or by its path, and read it.
 
     Parameters
     ----------
     model : str or Path
         A name in the manifest, or the path of a graph file: a string with a folder in it or ending in ``.onnx``.
     precision : {"float32", "float16", "int8"} or None
-        Which of a shipped model's graphs. None takes float16 for CUDA; for a CPU, int8 if the graph's digits were found as
-        good as float32's at export and are the same on every CPU; else float32. So the choice depends on the model and
-        the target alone, never on the machine. A graph given by its path must have the precision.
+        Which graph of a built-in model. None takes float16 for CUDA, and int8 for a CPU, if at export the digits were as good
+        as float32's and if they are the same on every machine; else float32. So the choice depends on the model and the
+        target only, never on the machine. A graph given by its path must have this precision.
     target : {"cpu", "cuda"}
-        The execution provider to find it for: graphs that are for this one are preferred.
+        The preferred execution provider of the graph.
 
     Raises
     ------
     ModelNotFoundError
-        If there is neither a model nor a file of this name.
+        If there is neither a built-in model nor a file of this name.
     ArgumentValueError
         If the model has no graph of this precision.
     GraphFileError, CardError, ManifestError
-        If the file is not whole.
+        If the graph or the manifest is damaged or not valid.
     """
-    model = _checked_model(model)
-    if isinstance(model, Path) or is_path(model):
+    _check_model(model)
+    if is_path(model):
         return _find_file(Path(model), precision)
     candidates = [graph for graph in read_manifest() if graph.name == model]
     if not candidates:
-        raise _not_found(model, "not a shipped model")
+        raise _describe_missing_model(str(model), "not a built-in model")
     if precision is not None and precision not in {graph.precision for graph in candidates}:
-        raise _no_such_precision(model, precision, tuple(dict.fromkeys(graph.precision for graph in candidates)))
-    wanted = _in_order(target) if precision is None else (precision,)
-    candidates.sort(key=lambda graph: (_place(graph.precision, wanted), graph.target != target))
+        available = tuple(dict.fromkeys(graph.precision for graph in candidates))
+        raise _describe_missing_precision(str(model), precision, available)
+    wanted = _PREFERRED_PRECISIONS[target] if precision is None else (precision,)
+    candidates.sort(key=lambda graph: (_rank(graph.precision, wanted), graph.target != target))
     for listed in candidates[:-1]:
-        graph = _read_shipped(listed)
-        if precision is not None or _is_chosen_by_itself(graph.card):
+        graph = _read_builtin(listed)
+        if precision is not None or _is_as_good_as_float32(graph.card):
             return graph
-    return _read_shipped(candidates[-1])
+    return _read_builtin(candidates[-1])
 
 
 def is_best_for_cpu(model: str | Path, precision: Precision | None, card: ModelCard) -> bool:
-    """Say whether `find_graph`, asked for a CPU, is known to find the graph that it found for another target.
+    """Whether `find_graph` is known to find the same graph for a CPU as it found for another target.
 
     Parameters
     ----------
     model : str or Path
     precision : {"float32", "float16", "int8"} or None
-        The arguments that it found the graph by.
+        The arguments of `find_graph`.
     card : ModelCard
-        Of the graph that it found.
+        Of the found graph.
     """
-    # A path names one graph, and a model has at most one graph of a precision for the CPU.
+    # A path names one graph, and a model has at most one graph of each precision for the CPU.
     return is_path(model) or (precision is not None and card.target == "cpu")
 
 
 def is_path(model: str | Path) -> bool:
-    """Say whether a model is given by the path of a graph file, and not by its name."""
+    """Whether a model is given by the path of a graph file, and not by its name."""
     return isinstance(model, Path) or Path(model).suffix == ".onnx" or Path(model).name != model
 
 
-def _in_order(target: Target) -> tuple[Precision, ...]:
-    """List the precisions that a target is best served with, the best first."""
-    if target == "cuda":
-        return ("float16", "float32")
-    return ("int8", "float32")
+def _check_model(model: object) -> None:
+    if not isinstance(model, str | Path):
+        message = f"model must be the name of a model or the path of a graph, but is {model!r}."
+        raise ArgumentTypeError("model", message)
 
 
-def _is_chosen_by_itself(card: ModelCard) -> bool:
+def _is_as_good_as_float32(card: ModelCard) -> bool:
     """Whether the digits are as good as float32's, and the same on every machine."""
-    is_as_good = card.fidelity is None or card.fidelity.is_within_bounds
-    return is_as_good and card.weight_bits != FULL_WEIGHT_BITS
+    is_faithful = card.fidelity is None or card.fidelity.is_within_bounds
+    return is_faithful and card.weight_bits != FULL_WEIGHT_BITS
 
 
-def _place(precision: Precision, wanted: tuple[Precision, ...]) -> int:
+def _rank(precision: Precision, wanted: tuple[Precision, ...]) -> int:
     return wanted.index(precision) if precision in wanted else len(wanted)
 
 
-def _checked_model(model: object) -> str | Path:
-    if not isinstance(model, (str, Path)):
-        message = f"model must be the name of a model or the path of a graph, but is {model!r}."
-        raise ArgumentTypeError("model", message)
-    return model
-
-
 def _find_file(path: Path, precision: Precision | None) -> GraphFile:
-    if not os.path.exists(path) or os.path.isdir(path):  # noqa: PTH110, PTH112  # Path's own raise for too long a name
-        raise _not_found(str(path), "a folder" if os.path.isdir(path) else "not a file that exists")  # noqa: PTH112
+    if not os.path.exists(path) or os.path.isdir(path):  # noqa: PTH110, PTH112  # the methods of Path raise for too long a name
+        raise _describe_missing_model(str(path), "a folder" if os.path.isdir(path) else "not a file that exists")  # noqa: PTH112
     graph = read_graph_file(path)
     if precision is not None and graph.card.precision != precision:
-        raise _no_such_precision(str(path), precision, (graph.card.precision,))
+        raise _describe_missing_precision(str(path), precision, (graph.card.precision,))
     return graph
 
 
-def _not_found(model: str, what: str) -> ModelNotFoundError:
+def _describe_missing_model(model: str, found: str) -> ModelNotFoundError:
     names = sorted({graph.name for graph in read_manifest()})
     message = (
-        f"The model {model!r} is {what}: expected {' or '.join(names)}, or the path of a graph made by "
-        "python -m export, ending in .onnx."
+        f"The model {model!r} is {found}: expected {' or '.join(names)}, or the path of a graph from "
+        "python -m export, which ends in .onnx."
     )
     return ModelNotFoundError(model, names, message)
 
 
-def _no_such_precision(model: str, precision: str | None, available: tuple[str, ...]) -> ArgumentValueError:
+def _describe_missing_precision(model: str, precision: str | None, available: tuple[str, ...]) -> ArgumentValueError:
     message = (
         f"The model {model!r} has no {precision} graph: it comes as {', '.join(available)}; "
         "precision='auto' takes what there is."
@@ -228,24 +214,18 @@ def _no_such_precision(model: str, precision: str | None, available: tuple[str, 
     return ArgumentValueError("precision", message)
 
 
-def _read_shipped(listed: BuiltinGraph) -> GraphFile:
+def _read_builtin(listed: BuiltinGraph) -> GraphFile:
     path = find_artifacts_folder() / listed.file
     try:
         size = path.stat().st_size
     except OSError as error:
-        message = f"The shipped graph {path} cannot be read: {error.strerror}; install pxdbg-runtime again."
+        message = f"The built-in graph {path} cannot be read: {error.strerror}; install pxdbg-runtime again."
         raise GraphFileError(path, message) from None
-    if size != listed.size:
-        message = (
-            f"The shipped graph {path} has {size} bytes, but the manifest says {listed.size}: "
-            "install pxdbg-runtime again."
-        )
-        raise GraphFileError(path, message)
-    graph = read_graph_file(path)
-    if graph.sha256 != listed.sha256:
-        message = (
-            f"The shipped graph {path} has the SHA-256 {graph.sha256}, but the manifest says {listed.sha256}: "
-            "install pxdbg-runtime again."
-        )
-        raise GraphFileError(path, message)
-    return graph
+    found, expected = f"{size} bytes", f"{listed.size}"
+    if size == listed.size:
+        graph = read_graph_file(path)
+        found, expected = f"the SHA-256 {graph.sha256}", listed.sha256
+        if graph.sha256 == listed.sha256:
+            return graph
+    message = f"The built-in graph {path} has {found}, but the manifest says {expected}: install pxdbg-runtime again."
+    raise GraphFileError(path, message)

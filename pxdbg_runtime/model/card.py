@@ -1,21 +1,31 @@
-"""The model card: what a graph is, what it takes and draws, and how its values become charges.
+"""The model card: the inputs, draws and output of a graph, and how its values become charges.
 
-The card travels inside the graph file as JSON (see `pxdbg_runtime.model.graph_file`), so that one file describes
-itself. The runtime goes by the card alone: nothing elsewhere knows of a family of generators.
+The graph file contains the card as JSON (see `pxdbg_runtime.model.graph_file`), so that a file describes itself. The runtime
+reads all that it needs from the card: no module of it names a family of generators.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
+import msgspec
 import numpy as np
 
 from pxdbg_runtime.errors import CardError, JsonFieldError
-from pxdbg_runtime.json_fields import Fields, NumberRange
-from pxdbg_runtime.model.known_answers import KnownAnswers, read_known_answers
-from pxdbg_runtime.sensors import N_SENSORS, SENSORS
+from pxdbg_runtime.json_records import (
+    FiniteNumber,
+    Fraction,
+    NonNegativeNumber,
+    PositiveInteger,
+    Record,
+    Sha256,
+    Text,
+    convert_record,
+    parse_json,
+)
+from pxdbg_runtime.model.known_answers import KnownAnswers, OutputKind
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,41 +50,38 @@ __all__ = [
 ]
 
 SCHEMA: Final = 3
-"""Version of the card's layout that this release writes and reads."""
-N_THRESHOLDS: Final = 255
-"""Charges 1 to 255 ADU have a threshold each."""
+"""Version of the card's schema that this release writes and reads."""
+N_THRESHOLDS: Final = MAX_CHARGE_ADU
+"""Each charge from 1 to 255 ADU has a threshold."""
 
 FULL_WEIGHT_BITS: Final = 8
-"""Weights of an int8 graph with these many bits are right only on a CPU that adds products in 32 bits."""
+"""With this many bits, weights of an int8 graph give correct sums only on a CPU that adds products in 32 bits."""
 
 InputRole = Literal["latent", "sensor", "event_latent"]
 Precision = Literal["float32", "float16", "int8"]
 Nature = Literal["checkpoint", "stand-in", "demonstration"]
 Target = Literal["cpu", "cuda"]
-OutputKind = Literal["values", "charges"]
 MAX_CHARGE_W1_ADU: Final = 0.3
 MAX_OCCUPANCY_DIFFERENCE: Final = 0.01
-"""Within these two bounds a graph of another precision is as good as its float32 graph: as physics, not digit by digit."""
+"""Within these two bounds a graph of another precision has the same physics as its float32 graph, if not the same digits."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """One draw of standard normal values that every event makes.
+class Draw(Record, frozen=True, kw_only=True):
+    """One draw of standard normal values, made for every event.
 
     Attributes
     ----------
     name : str
-        What the graph's inputs call it.
+        The name by which the graph's inputs refer to it.
     shape : tuple of int
         (40, values of a sensor).
     """
 
-    name: str
-    shape: tuple[int, int]
+    name: Text
+    shape: tuple[Annotated[int, msgspec.Meta(ge=N_SENSORS, le=N_SENSORS)], PositiveInteger]
 
 
-@dataclass(frozen=True, kw_only=True)
-class GraphInput:
+class GraphInput(Record, frozen=True, kw_only=True):
     """One input of the graph.
 
     Attributes
@@ -82,28 +89,26 @@ class GraphInput:
     name : str
         Its name in the graph.
     role : {"latent", "sensor", "event_latent"}
-        ``latent``: float32 (n, values), the draw's rows of the n sensors of a batch. ``sensor``: int64 (n,), the
-        indices of those sensors. ``event_latent``: float32 (40, values), the whole draw, whatever the batch.
+        ``latent``: float32 (n, values), the rows of the draw for the n sensors of a batch. ``sensor``: int64 (n,), the
+        indices of these sensors. ``event_latent``: float32 (40, values), the whole draw for every batch.
     draw : str or None
         The draw that feeds it; None for ``sensor``.
     """
 
-    name: str
+    name: Text
     role: InputRole
-    draw: str | None
+    draw: Text | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class PackageVersion:
-    """A package that took part in making the graph, and its version."""
+class PackageVersion(Record, frozen=True, kw_only=True):
+    """A package that the export used, and its version."""
 
-    package: str
-    version: str
+    package: Text
+    version: Text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parity:
-    """How far ONNX Runtime's images were from PyTorch's, measured at export on the same latents each time.
+class Parity(Record, frozen=True, kw_only=True):
+    """Differences between ONNX Runtime's and PyTorch's images, measured at export on the same latents.
 
     Attributes
     ----------
@@ -119,16 +124,15 @@ class Parity:
         Share of equal charges among the pixels that are a hit in either, 0 to 1.
     """
 
-    images: int
-    max_abs_difference: float
-    max_float64_difference: float
-    pytorch_float64_difference: float
-    equal_charges: float
+    images: PositiveInteger
+    max_abs_difference: NonNegativeNumber
+    max_float64_difference: NonNegativeNumber
+    pytorch_float64_difference: NonNegativeNumber
+    equal_charges: Fraction
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fidelity:
-    """How far the digits of a graph of another precision were from float32's on the same latents, measured at export.
+class Fidelity(Record, frozen=True, kw_only=True):
+    """Differences between the digits of a graph and of its float32 graph on the same latents, measured at export.
 
     Attributes
     ----------
@@ -142,32 +146,31 @@ class Fidelity:
         Share of the pixels with a hit in either whose charges are equal, 0 to 1.
     """
 
-    images: int
-    charge_w1_adu: float
-    occupancy_ratio: float
-    identical_digits: float
+    images: PositiveInteger
+    charge_w1_adu: NonNegativeNumber
+    occupancy_ratio: NonNegativeNumber
+    identical_digits: Fraction
 
     @property
     def is_within_bounds(self) -> bool:
-        """Whether the graph is as good as float32, as physics."""
+        """Whether the physics of the graph is as good as that of float32."""
         difference = round(abs(self.occupancy_ratio - 1.0), 12)  # 1.01 - 1 is not 0.01 in binary
         return self.charge_w1_adu < MAX_CHARGE_W1_ADU and difference <= MAX_OCCUPANCY_DIFFERENCE
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelCard:
-    """What a graph is.
+class ModelCard(Record, frozen=True, kw_only=True):
+    """Description of a graph; the runtime reads all that it needs from it.
 
     Attributes
     ----------
     name : str
-        What users call the model.
+        Name of the model for users.
     family : str
         Architecture, ``convnet`` or ``resnet`` so far.
     nature : {"checkpoint", "stand-in", "demonstration"}
-        Whether the weights are a given checkpoint's, a trained stand-in's, or without physics.
+        Whether the weights come from a given checkpoint, are a fitted stand-in, or have no physics.
     provenance : str
-        Where the weights come from, in words.
+        Origin of the weights, in words.
     latent_size : int
         Latent values of an image.
     draws : tuple of Draw
@@ -181,17 +184,17 @@ class ModelCard:
         VxdIDs along the event axis.
     precision : {"float32", "float16", "int8"}
     target : {"cpu", "cuda"}
-        The execution provider that the graph's form was chosen for.
+        The execution provider that the graph was compiled for.
     weight_bits : int or None
-        Of the weights of an int8 graph: 7 are exact on every CPU, 8 on those with VNNI alone.
+        Of the weights of an int8 graph: 7 are exact on every CPU, 8 only on CPUs with VNNI.
     passes : tuple of str
-        What the graph compiler did to the plain export, in order.
+        Passes of the graph compiler, in order.
     opset : int
         ONNX opset of the graph.
     thresholds : tuple of float
-        For charge 1 to 255 ADU, the smallest float32 output with at least this charge.
+        For each charge from 1 to 255 ADU, the smallest float32 output with at least this charge.
     cut : float or None
-        Outputs not greater than this are empty, whatever their charge.
+        Outputs up to this value are no hits, whatever their charge.
     min_charge : int
         Smallest charge in ADU that counts as a hit.
     checkpoint_sha256 : str
@@ -201,29 +204,35 @@ class ModelCard:
     fidelity : Fidelity or None
         None for float32.
     known_answers : KnownAnswers or None
-        Reference outputs that the runtime checks itself against; None if the graph has none.
+        Reference outputs for the check on the user's machine; None if the graph has none.
+
+    Raises
+    ------
+    CardError
+        If fields contradict each other.
     """
 
-    name: str
-    family: str
+    schema: Annotated[int, msgspec.Meta(ge=SCHEMA, le=SCHEMA)] = SCHEMA
+    name: Text
+    family: Text
     nature: Nature
-    provenance: str
-    latent_size: int
-    draws: tuple[Draw, ...]
-    inputs: tuple[GraphInput, ...]
-    output: str
+    provenance: Text
+    latent_size: PositiveInteger
+    draws: Annotated[tuple[Draw, ...], msgspec.Meta(min_length=1)]
+    inputs: Annotated[tuple[GraphInput, ...], msgspec.Meta(min_length=1)]
+    output: Text
     output_kind: OutputKind
     sensors: tuple[int, ...]
     precision: Precision
     target: Target
-    weight_bits: int | None
-    passes: tuple[str, ...]
-    opset: int
-    thresholds: tuple[float, ...]
-    cut: float | None
-    min_charge: int
-    checkpoint_sha256: str
-    made_with: tuple[PackageVersion, ...]
+    weight_bits: Annotated[int, msgspec.Meta(ge=2, le=FULL_WEIGHT_BITS)] | None
+    passes: tuple[Text, ...]
+    opset: PositiveInteger
+    thresholds: tuple[FiniteNumber, ...]
+    cut: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None
+    min_charge: Annotated[int, msgspec.Meta(ge=1, le=N_THRESHOLDS)]
+    checkpoint_sha256: Sha256
+    made_with: Annotated[tuple[PackageVersion, ...], msgspec.Meta(min_length=1)]
     parity: Parity
     fidelity: Fidelity | None
     known_answers: KnownAnswers | None
@@ -242,14 +251,14 @@ class ModelCard:
             message = f"sensors must be the {N_SENSORS} VxdIDs of the PXD in the order of pxdbg_runtime.SENSORS."
             raise CardError("sensors", message)
 
-    def charge_table(self) -> NDArray[np.float32]:
-        """Make the thresholds that the kernels compare with.
+    def compute_charge_table(self) -> NDArray[np.float32]:
+        """Compute the thresholds for the kernels.
 
         Returns
         -------
         ndarray of float32, shape (255,)
-            Ascending. The charge of an output t is the number of elements that are not greater than t. The
-            cut is already in it: no element lies below the smallest float32 above the cut.
+            Ascending. The charge of an output t is the number of elements up to t. The table includes the cut: no element
+            lies below the smallest float32 above the cut.
         """
         table = np.array(self.thresholds, dtype=np.float32)
         if self.cut is None:
@@ -257,12 +266,12 @@ class ModelCard:
         return np.maximum(table, np.nextafter(np.float32(self.cut), np.float32(np.inf)))
 
     def to_json(self) -> str:
-        """Write the card as JSON."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, allow_nan=False)
+        """Encode the card as JSON."""
+        return json.dumps(msgspec.to_builtins(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        """Read and validate a card.
+        """Decode and validate a card.
 
         Raises
         ------
@@ -270,92 +279,24 @@ class ModelCard:
             If it is not JSON, of another schema, or a field is missing, unknown or invalid.
         """
         try:
-            return _card(Fields.parse(text))
+            values = parse_json(text)
+            schema = convert_record(values, _SchemaHeader).schema
+            if schema == SCHEMA:
+                return convert_record(values, cls)
         except JsonFieldError as error:
+            if isinstance(error.__cause__, CardError):
+                raise error.__cause__ from None
             raise CardError(error.field, str(error)) from None
-
-
-def _card(fields: Fields) -> ModelCard:
-    schema = fields.integer("schema", NumberRange(1))
-    if schema != SCHEMA:
         message = f"it has schema {schema}, but this release of pxdbg-runtime reads schema {SCHEMA}: " + (
             "upgrade pxdbg-runtime." if schema > SCHEMA else "export the checkpoint again."
         )
         raise CardError("schema", message)
-    parity = fields.nested("parity")
-    made = ModelCard(
-        name=fields.text("name"),
-        family=fields.text("family"),
-        nature=fields.one_of("nature", get_args(Nature)),
-        provenance=fields.text("provenance"),
-        latent_size=fields.integer("latent_size", NumberRange(1)),
-        draws=tuple(_draw(draw) for draw in fields.list_of_nested("draws")),
-        inputs=tuple(_graph_input(each) for each in fields.list_of_nested("inputs")),
-        output=fields.text("output"),
-        output_kind=fields.one_of("output_kind", get_args(OutputKind)),
-        sensors=fields.integers("sensors"),
-        precision=fields.one_of("precision", get_args(Precision)),
-        target=fields.one_of("target", get_args(Target)),
-        weight_bits=fields.integer_or_none("weight_bits", NumberRange(2, 8)),
-        passes=fields.texts("passes"),
-        opset=fields.integer("opset", NumberRange(1)),
-        thresholds=fields.numbers("thresholds"),
-        cut=fields.number_or_none("cut", NumberRange(-1, 1)),
-        min_charge=fields.integer("min_charge", NumberRange(1, N_THRESHOLDS)),
-        checkpoint_sha256=fields.sha256("checkpoint_sha256"),
-        made_with=tuple(_made_with(each) for each in fields.list_of_nested("made_with")),
-        parity=Parity(
-            images=parity.integer("images", NumberRange(1)),
-            max_abs_difference=parity.number("max_abs_difference", NumberRange(0)),
-            max_float64_difference=parity.number("max_float64_difference", NumberRange(0)),
-            pytorch_float64_difference=parity.number("pytorch_float64_difference", NumberRange(0)),
-            equal_charges=parity.number("equal_charges", NumberRange(0, 1)),
-        ),
-        fidelity=_fidelity(fields.nested_or_none("fidelity")),
-        known_answers=read_known_answers(fields.nested_or_none("known_answers")),
-    )
-    parity.nothing_else()
-    fields.nothing_else()
-    return made
 
 
-def _fidelity(fields: Fields | None) -> Fidelity | None:
-    if fields is None:
-        return None
-    made = Fidelity(
-        images=fields.integer("images", NumberRange(1)),
-        charge_w1_adu=fields.number("charge_w1_adu", NumberRange(0)),
-        occupancy_ratio=fields.number("occupancy_ratio", NumberRange(0)),
-        identical_digits=fields.number("identical_digits", NumberRange(0, 1)),
-    )
-    fields.nothing_else()
-    return made
+class _SchemaHeader(msgspec.Struct):
+    """The field that cards of every schema have."""
 
-
-def _draw(fields: Fields) -> Draw:
-    shape = fields.integers("shape")
-    if len(shape) != 2 or shape[0] != N_SENSORS or shape[1] < 1:
-        message = f"{fields.path('shape')} must be [{N_SENSORS}, values of a sensor], but is {list(shape)}."
-        raise CardError(fields.path("shape"), message)
-    made = Draw(name=fields.text("name"), shape=(shape[0], shape[1]))
-    fields.nothing_else()
-    return made
-
-
-def _graph_input(fields: Fields) -> GraphInput:
-    made = GraphInput(
-        name=fields.text("name"),
-        role=fields.one_of("role", get_args(InputRole)),
-        draw=fields.text_or_none("draw"),
-    )
-    fields.nothing_else()
-    return made
-
-
-def _made_with(fields: Fields) -> PackageVersion:
-    made = PackageVersion(package=fields.text("package"), version=fields.text("version"))
-    fields.nothing_else()
-    return made
+    schema: PositiveInteger
 
 
 def _check_thresholds(thresholds: tuple[float, ...]) -> None:

@@ -1,12 +1,11 @@
-"""Graph files: an ONNX model with its card and a digest inside.
+"""Graph files: an ONNX model that contains its card and a digest.
 
-The file is an ordinary ONNX model. Two entries of its ``metadata_props`` are ours, and they stand at its end:
-the card, and a SHA-256 of every other byte of the file, the card's included. So a flipped byte anywhere is
-found before ONNX Runtime sees the file. Reading needs neither onnx nor ONNX Runtime.
+The file is an ordinary ONNX model whose last two entries of ``metadata_props`` are the card and a SHA-256 of all other bytes of
+the file, those of the card included. So a flipped byte anywhere is detected before ONNX Runtime sees the file. Reading needs
+neither onnx nor ONNX Runtime.
 
-A file is read once, into memory: what is hashed, what holds the card and what a session is made of are the same
-bytes, whatever another process does to the file meanwhile. (A memory map would show its changes, or end the process
-where the file was cut.)
+A file is read once, into memory: the digest, the card and the session use the same bytes even if another process changes the
+file meanwhile. (A memory map would show the changes, or crash the process if the file is truncated.)
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ __all__ = ["CARD_KEY", "DIGEST_KEY", "MAX_CARD_BYTES", "GraphFile", "append_card
 CARD_KEY: Final = "pxdbg.card"
 """Metadata key of the card's JSON."""
 DIGEST_KEY: Final = "pxdbg.sha256"
-"""Metadata key of the digest, always the last entry of the file."""
+"""Metadata key of the digest, the last entry of the file."""
 MAX_CARD_BYTES: Final = 4 * 2**20
-"""Largest card that is read; those of the shipped graphs take less than a tenth of it."""
+"""Largest card that is read; those of the built-in graphs have less than a tenth of it."""
 
 _MAX_FILE_BYTES: Final = 2**31 - 1
-"""Protocol buffers end there, and so does an ONNX file without external data."""
+"""Largest protocol buffer, so also the largest ONNX file without external data."""
 _MAX_FIELDS: Final = 200_000
-"""Fields of all messages that are walked. The shipped graphs have some thousands; these many take a fraction of a second."""
+"""Largest number of fields in all messages. The built-in graphs have some thousands; this many take a fraction of a second."""
 _DIGEST_LENGTH: Final = 64
 
 # Field numbers of ONNX's messages.
@@ -72,12 +71,12 @@ _MESSAGES: Final[dict[str, dict[int, str]]] = {
     "TensorProto": {},
     "StringStringEntryProto": {},
 }
-"""Messages that hold tensors at any depth, and the metadata: by the field's number, which message it is."""
+"""Messages that contain tensors at any depth, and the metadata: field numbers and the messages in these fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphFile:
-    """A graph file that was read and found whole.
+    """A graph file that was read and matches its digest.
 
     Attributes
     ----------
@@ -86,7 +85,7 @@ class GraphFile:
     sha256 : str
         Of the whole file, as in the manifest.
     content : bytes
-        The bytes that were hashed. A session is made of them, never of the path: keep this object no longer than that.
+        The bytes of the file. A session reads them and never the path; drop this object once the session exists.
     """
 
     path: Path
@@ -106,16 +105,16 @@ def append_card(model: bytes, card: ModelCard) -> bytes:
     Parameters
     ----------
     model : bytes
-        A ModelProto without our two metadata entries.
+        A ModelProto without the two metadata entries.
     card : ModelCard
 
     Returns
     -------
     bytes
-        A ModelProto: in this encoding, appending an element to a repeated field is appending its bytes.
+        A ModelProto: appending the bytes of an element appends it to a repeated field.
     """
-    with_card = model + _metadata_entry(CARD_KEY, card.to_json())
-    return with_card + _metadata_entry(DIGEST_KEY, hashlib.sha256(with_card).hexdigest())
+    with_card = model + _encode_metadata(CARD_KEY, card.to_json())
+    return with_card + _encode_metadata(DIGEST_KEY, hashlib.sha256(with_card).hexdigest())
 
 
 def read_graph_file(path: Path) -> GraphFile:
@@ -124,23 +123,23 @@ def read_graph_file(path: Path) -> GraphFile:
     Raises
     ------
     GraphFileError
-        If the file cannot be read, is not ONNX, has no card or two, does not agree with its digest, or leaves weights
-        to other files.
+        If the file cannot be read, is not ONNX, has no card or two, does not match its digest, or keeps weights in other
+        files.
     CardError
         If the card is not valid.
     """
     content = _read_content(path)
     sha256, agrees = _compare_with_digest(content)
     if agrees is False:
-        raise _damaged(path)
+        raise _describe_damage(path)
     try:
         _check_messages(path, content)
         card_text = _find_card(path, content)
     except (MalformedError, UnicodeDecodeError):
-        message = f"{path} is not an ONNX file, or is truncated: expected a graph made by python -m export."
+        message = f"{path} is not an ONNX file, or is truncated: expected a graph from python -m export."
         raise GraphFileError(path, message) from None
     if agrees is None:
-        raise _damaged(path)
+        raise _describe_damage(path)
     try:
         card = ModelCard.from_json(card_text)
     except CardError as error:
@@ -150,7 +149,7 @@ def read_graph_file(path: Path) -> GraphFile:
 
 
 def _read_content(path: Path) -> bytes:
-    """Read a regular file that could be a graph."""
+    """Read a regular file of at most 2 GiB."""
     try:
         with open_regular(path) as file:
             found = os.fstat(file.fileno())
@@ -159,8 +158,8 @@ def _read_content(path: Path) -> bytes:
                 raise GraphFileError(path, message)
             if found.st_size > _MAX_FILE_BYTES:
                 message = (
-                    f"{path} has {found.st_size / 1e9:.1f} GB, but an ONNX file has 2 GiB at the most: expected a graph "
-                    "made by python -m export."
+                    f"{path} has {found.st_size / 1e9:.1f} GB, but an ONNX file has at most 2 GiB: expected a graph from "
+                    "python -m export."
                 )
                 raise GraphFileError(path, message)
             return file.read(found.st_size)
@@ -175,11 +174,11 @@ def _read_content(path: Path) -> bytes:
 
 
 def _compare_with_digest(content: bytes) -> tuple[str, bool | None]:
-    """Hash the file, and say whether its digest agrees; None if it does not end in one."""
-    # The digest entry is the last, so the running hash before it is what the entry must hold.
-    length = len(_metadata_entry(DIGEST_KEY, "0" * _DIGEST_LENGTH))
+    """Compute the file's SHA-256, and whether its digest matches; None if the file does not end with a digest."""
+    # The digest is the last entry, so it must equal the running hash before it.
+    length = len(_encode_metadata(DIGEST_KEY, "0" * _DIGEST_LENGTH))
     whole = hashlib.sha256(memoryview(content)[:-length])
-    expected = _metadata_entry(DIGEST_KEY, whole.hexdigest())
+    expected = _encode_metadata(DIGEST_KEY, whole.hexdigest())
     entry = content[-length:]
     whole.update(entry)
     if entry[:-_DIGEST_LENGTH] != expected[:-_DIGEST_LENGTH]:
@@ -187,9 +186,9 @@ def _compare_with_digest(content: bytes) -> tuple[str, bool | None]:
     return whole.hexdigest(), entry == expected
 
 
-def _damaged(path: Path) -> GraphFileError:
+def _describe_damage(path: Path) -> GraphFileError:
     message = (
-        f"The graph {path} is damaged or was changed after it was exported: its content does not agree with "
+        f"The graph {path} is damaged or was changed after it was exported: its content does not match "
         "its digest. Copy it again, or export the checkpoint again."
     )
     return GraphFileError(path, message)
@@ -213,7 +212,7 @@ def _find_card(path: Path, content: bytes) -> str:
         raise MalformedError
     if not counts[CARD_KEY]:
         message = (
-            f"{path} is an ONNX file without a model card: expected a graph made by python -m export. "
+            f"{path} is an ONNX file without a model card: expected a graph from python -m export. "
             "Export your checkpoint with it."
         )
         raise GraphFileError(path, message)
@@ -225,8 +224,8 @@ def _find_card(path: Path, content: bytes) -> str:
             raise GraphFileError(path, message)
     if card.stop - card.start > MAX_CARD_BYTES:
         message = (
-            f"{path} has a model card of {(card.stop - card.start) / 1e6:.1f} MB, but a card has "
-            f"{MAX_CARD_BYTES / 1e6:.1f} MB at the most: export the checkpoint again."
+            f"{path} has a model card of {(card.stop - card.start) / 1e6:.1f} MB, but a card has at "
+            f"most {MAX_CARD_BYTES / 1e6:.1f} MB: export the checkpoint again."
         )
         raise GraphFileError(path, message)
     return content[card].decode()
@@ -237,7 +236,7 @@ def _match_key(key: bytes) -> str | None:
 
 
 def _check_messages(path: Path, content: bytes) -> None:
-    """Refuse too many fields, and tensors whose values are in another file, which the digest would not cover."""
+    """Refuse too many fields, and tensors with values in another file, which the digest does not cover."""
     n_fields = 0
     to_walk = [("ModelProto", 0, len(content))]
     while to_walk:
@@ -246,7 +245,7 @@ def _check_messages(path: Path, content: bytes) -> None:
         for number, wire_type, first, after in walk_fields(content, start, end):
             n_fields += 1
             if n_fields > _MAX_FIELDS:
-                message = f"{path} has more than {_MAX_FIELDS} fields: expected a graph made by python -m export."
+                message = f"{path} has more than {_MAX_FIELDS} fields: expected a graph from python -m export."
                 raise GraphFileError(path, message)
             if wire_type == LENGTH_DELIMITED and number in inner:
                 to_walk.append((inner[number], first, after))
@@ -259,7 +258,7 @@ def _check_messages(path: Path, content: bytes) -> None:
 
 
 def _is_external(content: bytes, place: slice, message_type: str, number: int, wire_type: int) -> bool:
-    """Say whether a field names another file: a tensor's values, or what a provider compiled of a part of the graph."""
+    """Whether a field names another file, with the values of a tensor or with a part of the graph compiled by a provider."""
     if message_type == "NodeProto":
         return number == _OP_TYPE_FIELD and content[place] == b"EPContext"
     if message_type != "TensorProto":
@@ -269,6 +268,6 @@ def _is_external(content: bytes, place: slice, message_type: str, number: int, w
     return number == _EXTERNAL_DATA_FIELD
 
 
-def _metadata_entry(key: str, value: str) -> bytes:
+def _encode_metadata(key: str, value: str) -> bytes:
     content = encode_delimited(_KEY_FIELD, key.encode()) + encode_delimited(_VALUE_FIELD, value.encode())
     return encode_delimited(_METADATA_FIELD, content)

@@ -1,6 +1,6 @@
-"""The encoding of protocol buffers, as far as graph files need it: fields of messages, walked without a schema.
+"""The part of the protocol-buffer encoding that graph files need: the fields of messages, without a schema.
 
-Nothing is decoded but tags and lengths, so that a hostile file costs no more than its bytes.
+Only tags and lengths are decoded, so that a hostile file costs no more than its bytes.
 """
 
 from __future__ import annotations
@@ -25,66 +25,66 @@ class MalformedError(Exception):
 
 
 def walk_fields(content: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Walk the fields of a message.
+    """Iterate over the fields of a message.
 
     Parameters
     ----------
     content : bytes
     start, end : int
-        Place of the message.
+        Range of its bytes in `content`.
 
     Yields
     ------
     number, wire_type, start, end : int
-        Of each field; start and end are those of its value.
+        Of each field; start and end are the range of its value.
 
     Raises
     ------
     MalformedError
         If the bytes are not a message.
     """
-    place = start
-    while place < end:
-        tag, place = read_varint(content, place, end)
+    position = start
+    while position < end:
+        tag, position = read_varint(content, position, end)
         number, wire_type = tag >> 3, tag & 7
         if not number or tag > _MAX_TAG:
             raise MalformedError
         if wire_type == VARINT:
-            after = read_varint(content, place, end)[1]
+            after = read_varint(content, position, end)[1]
         elif wire_type == LENGTH_DELIMITED:
-            length, place = read_varint(content, place, end)
-            after = place + length
+            length, position = read_varint(content, position, end)
+            after = position + length
         elif wire_type in _FIXED_LENGTHS:
-            after = place + _FIXED_LENGTHS[wire_type]
+            after = position + _FIXED_LENGTHS[wire_type]
         else:
             raise MalformedError
         if after > end:
             raise MalformedError
-        yield number, wire_type, place, after
-        place = after
+        yield number, wire_type, position, after
+        position = after
 
 
-def read_varint(content: bytes, place: int, end: int) -> tuple[int, int]:
-    """Read an integer, and find the place after it.
+def read_varint(content: bytes, position: int, end: int) -> tuple[int, int]:
+    """Read an integer; return it and the index of the next byte.
 
     Raises
     ------
     MalformedError
-        If there is none before `end`.
+        If it does not end before `end`.
     """
     value = 0
     for shift in range(_MAX_VARINT_BYTES):
-        if place + shift >= end:
+        if position + shift >= end:
             raise MalformedError
-        byte = content[place + shift]
+        byte = content[position + shift]
         value |= (byte & 0x7F) << (7 * shift)
         if byte < 0x80:
-            return value, place + shift + 1
+            return value, position + shift + 1
     raise MalformedError
 
 
 def encode_delimited(number: int, content: bytes) -> bytes:
-    """Encode a field that holds bytes: a text or a message."""
+    """Encode a field of bytes: a text or a message."""
     return _encode_varint(number << 3 | LENGTH_DELIMITED) + _encode_varint(len(content)) + content
 
 

@@ -1,1 +1,1 @@
-"""Pictures of events, and the numbers that summarise them."""
+"""The event display and the summary figures of digits."""

@@ -1,4 +1,4 @@
-"""A picture of one event: both layers unrolled, ladder by ladder, and the charge spectrum."""
+"""Draw one event: both layers unrolled, ladder by ladder, and the charge spectrum."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.optional_imports import require
-from pxdbg_runtime.plots.summary import summarise
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, N_U_CELLS, N_V_CELLS, SENSORS, SENSORS_PER_LADDER
+from pxdbg_runtime.plots.summary import LAYER_BY_VXD_ID, summarise
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, N_U_CELLS, N_V_CELLS, SENSORS, SENSORS_PER_LADDER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,9 +27,8 @@ __all__ = ["draw_event", "save_event"]
 _SIZE_INCHES: Final = (12.0, 8.0)
 _DPI: Final = 110
 _POINT_AREA: Final = 1.2
-_MAX_CHARGE: Final = 255
-_NO_PICTURES: Final = {"pgf", "raw", "rgba"}
-"""Formats of matplotlib's that need LaTeX, or are bare numbers."""
+_EXCLUDED_FORMATS: Final = {"pgf", "raw", "rgba"}
+"""Formats of matplotlib that need LaTeX, or are bare pixel values."""
 
 
 def save_event(digits: Digits, path: Path, *, title: str) -> None:
@@ -40,7 +39,7 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
     digits : Digits
         Of one event.
     path : Path
-        Ends in .png, .pdf, .svg or another format of matplotlib's.
+        Ends in .png, .pdf, .svg or another format of matplotlib.
     title : str
 
     Raises
@@ -53,12 +52,12 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
         If the file cannot be written.
     """
     figure = draw_event(digits, title=title)
-    formats = figure.canvas.get_supported_filetypes().keys() - _NO_PICTURES
+    formats = figure.canvas.get_supported_filetypes().keys() - _EXCLUDED_FORMATS
     file_format = path.suffix.removeprefix(".").lower()
     if file_format not in formats:
-        message = f"{path} must end in the name of a picture format: expected one of .{', .'.join(sorted(formats))}."
+        message = f"{path} must end in a picture format: expected one of .{', .'.join(sorted(formats))}."
         raise ArgumentValueError("output", message)
-    # In memory first, so that an error of matplotlib's fonts or caches is not taken for one of the file.
+    # In memory first: an error of matplotlib's fonts or caches is not an error of the file.
     picture = io.BytesIO()
     figure.savefig(picture, format=file_format, dpi=_DPI)
     with atomic_write(path) as partial:
@@ -68,8 +67,8 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
 def draw_event(digits: Digits, *, title: str) -> Figure:
     """Draw one event.
 
-    Each layer is unrolled: ladders one above the other, their two sensors side by side, every hit at its cell and
-    coloured by its charge. Positions are cell numbers, not lengths.
+    Each layer is unrolled: its ladders one above the other, the two sensors of a ladder side by side. Every hit is drawn at
+    its cell, coloured by its charge. Positions are cell numbers, not lengths.
 
     Parameters
     ----------
@@ -100,17 +99,17 @@ def _draw_layer(axes: Axes, digits: Digits, layer: int) -> PathCollection:
     from matplotlib.colors import LogNorm
 
     n_ladders = LADDERS_OF_LAYER[layer]
-    column_of, row_of = np.zeros((2, 1 << 16), dtype=np.int64)
+    first_column, first_row = np.zeros((2, len(LAYER_BY_VXD_ID)), dtype=np.int64)
     for sensor in SENSORS:
-        column_of[sensor.vxd_id] = (sensor.sensor - 1) * N_V_CELLS
-        row_of[sensor.vxd_id] = (sensor.ladder - 1) * N_U_CELLS
-    chosen = digits.sensor_id >> 13 == layer
+        first_column[sensor.vxd_id] = (sensor.sensor - 1) * N_V_CELLS
+        first_row[sensor.vxd_id] = (sensor.ladder - 1) * N_U_CELLS
+    chosen = LAYER_BY_VXD_ID[digits.sensor_id] == layer
     sensor_id = digits.sensor_id[chosen]
     points = axes.scatter(
-        column_of[sensor_id] + digits.v_cell[chosen],
-        row_of[sensor_id] + digits.u_cell[chosen],
+        first_column[sensor_id] + digits.v_cell[chosen],
+        first_row[sensor_id] + digits.u_cell[chosen],
         c=digits.charge[chosen],
-        norm=LogNorm(1, _MAX_CHARGE),
+        norm=LogNorm(1, MAX_CHARGE_ADU),
         s=_POINT_AREA,
         marker="s",
         linewidths=0,
@@ -137,9 +136,9 @@ def _draw_layer(axes: Axes, digits: Digits, layer: int) -> PathCollection:
 
 
 def _draw_spectrum(axes: Axes, digits: Digits) -> None:
-    counts = np.bincount(digits.charge, minlength=_MAX_CHARGE + 1)[1:]
-    axes.stairs(counts, np.arange(_MAX_CHARGE + 1) + 0.5, linewidth=1.2)
-    axes.set(xlabel="charge (ADU)", ylabel="digits / ADU", xlim=(0.5, _MAX_CHARGE + 0.5))
+    counts = np.bincount(digits.charge, minlength=MAX_CHARGE_ADU + 1)[1:]
+    axes.stairs(counts, np.arange(MAX_CHARGE_ADU + 1) + 0.5, linewidth=1.2)
+    axes.set(xlabel="charge (ADU)", ylabel="digits / ADU", xlim=(0.5, MAX_CHARGE_ADU + 0.5))
     if counts.any():
         axes.set_yscale("log")
     mean = f", mean {digits.charge.mean():.1f} ADU" if len(digits) else ""

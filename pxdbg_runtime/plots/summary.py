@@ -1,4 +1,4 @@
-"""The figures by which one judges background at a glance: occupancy and mean charge, by layer."""
+"""Summary figures of background: occupancy and mean charge by layer."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, PIXELS_PER_SENSOR, SENSORS
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, PIXELS_PER_SENSOR, SENSORS, SENSORS_PER_LADDER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pxdbg_runtime.digits import Digits
 
-__all__ = ["REAL_BACKGROUND", "REAL_MEAN_CHARGE", "PartSummary", "SummaryCounter", "summarise"]
+__all__ = ["LAYER_BY_VXD_ID", "REAL_BACKGROUND", "REAL_MEAN_CHARGE", "PartSummary", "SummaryCounter", "summarise"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartSummary:
-    """Figures of a part of the detector.
+    """Figures of one part of the detector.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class PartSummary:
     occupancy : float
         Share of the pixels with a hit, mean over sensors and events, 0 to 1.
     mean_charge : float or None
-        Of the hits, ADU; None if there is none.
+        Of the hits, ADU; None if there are no hits.
     """
 
     part: str
@@ -42,36 +42,39 @@ REAL_BACKGROUND: Final = {"layer 1": 0.0149, "layer 2": 0.0051, "both layers": 0
 """Mean occupancy of the real sample. Source: public Geant4 statistics of the IEA-GAN authors, 10,000 events."""
 REAL_MEAN_CHARGE: Final = 22.0
 """Mean charge of a hit in the real sample, ADU; the same source."""
-_CHARGES: Final = 256
-"""Values that a charge can have, 0 to 255 ADU."""
+_CHARGES: Final = MAX_CHARGE_ADU + 1
+"""Values of a charge, 0 to 255 ADU."""
+LAYER_BY_VXD_ID: Final = np.zeros(1 << 16, dtype=np.uint8)
+"""Layer of each VxdID; 0 if it is no sensor of the PXD."""
+LAYER_BY_VXD_ID[[sensor.vxd_id for sensor in SENSORS]] = [sensor.layer for sensor in SENSORS]
 
 
 class SummaryCounter:
-    """Takes digits, a part of the events at a time, and counts what `PartSummary` needs."""
+    """Counts the charges of digits, block by block, for `PartSummary`."""
 
     def __init__(self) -> None:
         self._charge_counts = dict.fromkeys(LADDERS_OF_LAYER, np.zeros(_CHARGES, dtype=np.int64))
 
     @property
     def n_digits(self) -> int:
-        """Number of digits taken so far."""
-        return int(self._all_counts().sum())
+        """Number of digits so far."""
+        return int(self._sum_counts().sum())
 
     @property
     def smallest_charge(self) -> int | None:
-        """Smallest charge taken so far, ADU; None before the first digit."""
-        charges = np.flatnonzero(self._all_counts())
+        """Smallest charge so far, ADU; None before the first digit."""
+        charges = np.flatnonzero(self._sum_counts())
         return int(charges[0]) if len(charges) else None
 
     def add(self, digits: Digits) -> None:
-        """Take digits of sensors of the PXD, in any order."""
-        layer_of_hit = _layer_of(digits.sensor_id)
+        """Add digits of sensors of the PXD, in any order."""
+        layer_of_hit = LAYER_BY_VXD_ID[digits.sensor_id]
         for layer, counts in self._charge_counts.items():
             of_layer = digits.charge[layer_of_hit == layer]
             self._charge_counts[layer] = counts + np.bincount(of_layer, minlength=_CHARGES)
 
-    def summaries(self, n_events: int) -> tuple[PartSummary, ...]:
-        """Summarise all that was taken: each layer, then both together.
+    def summarise(self, n_events: int) -> tuple[PartSummary, ...]:
+        """Summarise all digits so far: each layer, then both together.
 
         Parameters
         ----------
@@ -79,12 +82,12 @@ class SummaryCounter:
             Number of events, those without digits included; 1 or more.
         """
         parts = [
-            _part(f"layer {layer}", counts, _sensors_of(layer), n_events)
+            _summarise_part(f"layer {layer}", counts, LADDERS_OF_LAYER[layer] * SENSORS_PER_LADDER, n_events)
             for layer, counts in self._charge_counts.items()
         ]
-        return (*parts, _part("both layers", self._all_counts(), len(SENSORS), n_events))
+        return (*parts, _summarise_part("both layers", self._sum_counts(), len(SENSORS), n_events))
 
-    def _all_counts(self) -> NDArray[np.int64]:
+    def _sum_counts(self) -> NDArray[np.int64]:
         counts: NDArray[np.int64] = np.stack(list(self._charge_counts.values())).sum(axis=0)
         return counts
 
@@ -106,10 +109,10 @@ def summarise(digits: Digits, n_events: int) -> tuple[PartSummary, ...]:
     """
     counter = SummaryCounter()
     counter.add(digits)
-    return counter.summaries(n_events)
+    return counter.summarise(n_events)
 
 
-def _part(name: str, charge_counts: NDArray[np.int64], n_sensors: int, n_events: int) -> PartSummary:
+def _summarise_part(name: str, charge_counts: NDArray[np.int64], n_sensors: int, n_events: int) -> PartSummary:
     n_digits = int(charge_counts.sum())
     return PartSummary(
         part=name,
@@ -117,12 +120,3 @@ def _part(name: str, charge_counts: NDArray[np.int64], n_sensors: int, n_events:
         occupancy=n_digits / (n_events * n_sensors * PIXELS_PER_SENSOR),
         mean_charge=float(charge_counts @ np.arange(_CHARGES)) / n_digits if n_digits else None,
     )
-
-
-def _sensors_of(layer: int) -> int:
-    return sum(sensor.layer == layer for sensor in SENSORS)
-
-
-def _layer_of(sensor_id: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Read the layer off VxdIDs: their upper three bits."""
-    return sensor_id >> np.uint16(13)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from pxdbg_runtime.sensors import N_SENSORS, SENSORS
-from pxdbg_runtime.validation.marginals import MAX_CHARGE, OCCUPANCY_BINS, OCCUPANCY_RANGE
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS
+from pxdbg_runtime.validation.marginals import OCCUPANCY_BINS, OCCUPANCY_RANGE
 from pxdbg_runtime.validation.report import correlate_sensors
 from pxdbg_runtime.validation.scores import compute_pulls
 from pxdbg_runtime.validation.seams import PERIODS, SEAM_BOUND_PERCENT, Axis, fold
@@ -146,10 +146,10 @@ def _draw_charges(digits: _Samples, marginals: _Spectra) -> Figure:
     figure = _create_figure(6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     reference, _style = marginals[0]
-    edges = (reference.min_charge - 0.5, MAX_CHARGE + 0.5)
+    edges = (reference.min_charge - 0.5, MAX_CHARGE_ADU + 0.5)
     for each, style in marginals:
         _draw_histogram(above, each.charge_counts, edges, each.name, style)
-    charges = np.arange(reference.min_charge, MAX_CHARGE + 1)
+    charges = np.arange(reference.min_charge, MAX_CHARGE_ADU + 1)
     for sample, style in digits:
         each = sample.bin_marginals()
         if each.name != reference.name:
@@ -269,7 +269,7 @@ def _draw_images(digits: _Samples) -> Figure:
     for place, (sample, _style) in enumerate(digits):
         axes = figure.add_subplot(len(digits), 1, place + 1)
         charges = sample.shown_images[_SHOWN_SENSOR, :, :_SHOWN_V_CELLS]
-        norm = LogNorm(sample.min_charge, MAX_CHARGE + 1)
+        norm = LogNorm(sample.min_charge, MAX_CHARGE_ADU + 1)
         image = axes.imshow(
             np.ma.masked_equal(charges, 0), norm=norm, cmap="viridis_r", origin="lower", interpolation="nearest"
         )

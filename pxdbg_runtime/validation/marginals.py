@@ -10,10 +10,9 @@ import numpy as np
 from msgspec import Meta
 
 from pxdbg_runtime.errors import JsonFieldError, MarginalsError
-from pxdbg_runtime.json_records import Record, convert_record, decode_record
-from pxdbg_runtime.model.card import N_THRESHOLDS
+from pxdbg_runtime.json_records import Fraction, Record, Text, convert_record, decode_record
 from pxdbg_runtime.regular_file import open_regular
-from pxdbg_runtime.sensors import N_SENSORS, SENSORS
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "MAX_CHARGE",
     "OCCUPANCY_BINS",
     "OCCUPANCY_RANGE",
     "PUBLIC_MIN_CHARGE",
@@ -34,8 +32,6 @@ __all__ = [
     "score_marginals",
 ]
 
-MAX_CHARGE: Final = N_THRESHOLDS
-"""ADU."""
 OCCUPANCY_BINS: Final = 200
 OCCUPANCY_RANGE: Final = 0.02
 """Upper edge of the last bin of the occupancy of an image; images above it are counted separately."""
@@ -95,7 +91,7 @@ class Marginals:
     @property
     def mean_hit_charge(self) -> float:
         """Mean charge of a hit, ADU."""
-        charges = np.arange(self.min_charge, MAX_CHARGE + 1)
+        charges = np.arange(self.min_charge, MAX_CHARGE_ADU + 1)
         return float((charges * self.charge_counts).sum() / self.charge_counts.sum())
 
     def average_layer(self, layer: int) -> LayerMeans:
@@ -202,31 +198,29 @@ def read_marginals(path: Path) -> PublicMarginals:
     raise MarginalsError(path, message)
 
 
-class _MarginalsFile(Record, frozen=True):
-    source: str
-    charge_bins: str
-    occupancy_bins: str
-    sensors: str
-    samples: dict[str, object]
+class _MarginalsFile(Record, frozen=True, kw_only=True):
+    source: Text
+    charge_bins: Text
+    occupancy_bins: Text
+    sensors: Text
+    samples: dict[Text, object]
 
 
-_N_CHARGES: Final = MAX_CHARGE + 1 - PUBLIC_MIN_CHARGE
-_Count = Annotated[int, Meta(ge=0, le=np.iinfo(np.int64).max // (MAX_CHARGE + 1))]
+_N_CHARGES: Final = MAX_CHARGE_ADU + 1 - PUBLIC_MIN_CHARGE
+_Count = Annotated[int, Meta(ge=0, le=np.iinfo(np.int64).max // (MAX_CHARGE_ADU + 1))]
 """The sum of a histogram of such counts is an int64."""
 
 
-class _SampleRecord(Record, frozen=True):
+class _SampleRecord(Record, frozen=True, kw_only=True):
     """One entry of `samples`; fields as in `Marginals`."""
 
     empty_pixels: _Count
     charge_counts: Annotated[tuple[_Count, ...], Meta(min_length=_N_CHARGES, max_length=_N_CHARGES)]
     occupancy_counts: Annotated[tuple[_Count, ...], Meta(min_length=OCCUPANCY_BINS, max_length=OCCUPANCY_BINS)]
     occupancy_overflow: _Count
-    sensor_mean_occupancy: Annotated[
-        tuple[Annotated[float, Meta(ge=0, le=1)], ...], Meta(min_length=N_SENSORS, max_length=N_SENSORS)
-    ]
+    sensor_mean_occupancy: Annotated[tuple[Fraction, ...], Meta(min_length=N_SENSORS, max_length=N_SENSORS)]
     sensor_mean_charge: Annotated[
-        tuple[Annotated[float, Meta(ge=0, le=MAX_CHARGE)], ...], Meta(min_length=N_SENSORS, max_length=N_SENSORS)
+        tuple[Annotated[float, Meta(ge=0, le=MAX_CHARGE_ADU)], ...], Meta(min_length=N_SENSORS, max_length=N_SENSORS)
     ]
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
-from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, PIXELS_PER_SENSOR, SENSORS
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, N_U_CELLS, N_V_CELLS, PIXELS_PER_SENSOR, SENSORS
 from pxdbg_runtime.validation.clusters import find_clusters
-from pxdbg_runtime.validation.marginals import MAX_CHARGE, OCCUPANCY_BINS, OCCUPANCY_RANGE, Marginals
+from pxdbg_runtime.validation.marginals import OCCUPANCY_BINS, OCCUPANCY_RANGE, Marginals
 from pxdbg_runtime.validation.repeats import RepeatFinder, Repeats
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def count_events(events: Iterable[tuple[int, Digits]], reader: DigitReader, name
     Parameters
     ----------
     events : iterable of (int, Digits)
-        ``reader.numbered()``, or an iterator over it that reports progress.
+        ``reader.read_events()``, or an iterator over it that reports progress.
     reader : DigitReader
         Of one file or several.
     name : str
@@ -189,12 +189,12 @@ class _Counter:
 
     def __init__(self, min_charge: int) -> None:
         self.n_digits = self.n_below_cut = 0
-        self.smallest_charge = MAX_CHARGE + 1
+        self.smallest_charge = MAX_CHARGE_ADU + 1
         self._min_charge = min_charge
         self._events = array.array("q")
         self._hits = array.array("q")
         self._charge_sums = array.array("q")
-        self._charge_counts = np.zeros((2, MAX_CHARGE + 1), dtype=np.int64)
+        self._charge_counts = np.zeros((2, MAX_CHARGE_ADU + 1), dtype=np.int64)
         self._hit_map = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.int64)
         self._sizes = np.zeros((2, MAX_CLUSTER_SIZE + 1), dtype=np.int64)
         self._cluster_charges = np.zeros((2, _MAX_CLUSTER_CHARGE + 1), dtype=np.int64)
@@ -206,7 +206,7 @@ class _Counter:
         passes = charge >= self._min_charge
         self.n_digits += len(charge)
         self.n_below_cut += len(charge) - int(passes.sum())
-        self.smallest_charge = min(self.smallest_charge, int(charge.min(initial=MAX_CHARGE)))
+        self.smallest_charge = min(self.smallest_charge, int(charge.min(initial=MAX_CHARGE_ADU)))
         charge = charge[passes]
         u_cell, v_cell = digits.u_cell[passes].astype(np.int64), digits.v_cell[passes].astype(np.int64)
         pixel = _FIRST_PIXELS[digits.sensor_id[passes]] + u_cell * N_V_CELLS + v_cell
@@ -217,7 +217,7 @@ class _Counter:
         self._hits.frombytes(np.bincount(sensor, minlength=N_SENSORS).tobytes())
         sums = np.bincount(sensor, weights=charge, minlength=N_SENSORS)  # exact in float64
         self._charge_sums.frombytes(sums.astype(np.int64).tobytes())
-        self._charge_counts[half] += np.bincount(charge, minlength=MAX_CHARGE + 1)
+        self._charge_counts[half] += np.bincount(charge, minlength=MAX_CHARGE_ADU + 1)
         self._hit_map[pixel] += 1  # an event has no pixel twice
         if len(pixel) and not self._shown.any():
             self._shown[pixel] = charge

@@ -1,0 +1,49 @@
+"""``pxdbg plot``: draw one event of a digit file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pxdbg_runtime.command_line.console import report_failures, stdout
+from pxdbg_runtime.command_line.inputs import check_not_an_input
+from pxdbg_runtime.digits import Digits
+from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.formats import EventReader, open_events
+from pxdbg_runtime.formats.atomic_write import check_target
+from pxdbg_runtime.plots.event_display import save_event
+
+__all__ = ["plot"]
+
+
+def plot(
+    file: Annotated[Path, typer.Argument(help="Digit file: .parquet or .npz.")],
+    output: Annotated[Path, typer.Option(help="Picture to write: .png, .pdf or .svg.")],
+    event: Annotated[
+        int | None, typer.Option(min=0, show_default="the first of the file", help="Number of the event to draw.")
+    ] = None,
+) -> None:
+    """Draw one event: both layers unrolled, hits coloured by charge, and the charge spectrum."""
+    with report_failures():
+        check_target(output, room_bytes=100_000)
+        check_not_an_input("output", output, [file])
+        reader = open_events(file)
+        first, last = int(reader.event_numbers[0]), int(reader.event_numbers[-1])
+        chosen = first if event is None else event
+        if chosen not in reader.event_numbers:
+            message = f"--event must be one of those in {file}, {first} to {last}, but is {chosen}."
+            raise ArgumentValueError("event", message)
+        # All blocks are read, so that the rows are compared with the digest.
+        digits = Digits.concatenate([block.of_event(chosen) for block in reader.read_blocks()])
+        save_event(digits, output, title=_format_title(reader, chosen))
+        stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
+
+
+def _format_title(reader: EventReader, event: int) -> str:
+    provenance = reader.provenance
+    if provenance is None:
+        return f"PXD background, event {event}: provenance unknown"
+    remark = "" if provenance.nature == "checkpoint" else f"  ({provenance.nature}, no real physics)"
+    return f"PXD background, event {event}: {provenance.model}, seed {provenance.seed}{remark}"

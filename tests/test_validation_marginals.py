@@ -1,22 +1,20 @@
-"""Files of published marginals: what is read, what is refused, and the scores that were published."""
+"""Files of published marginals: reading, errors, and the published scores."""
 
 from __future__ import annotations
 
-import copy
+import functools
+import operator
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
 
 from pxdbg_runtime.errors import MarginalsError
 from pxdbg_runtime.validation.marginals import PublicMarginals, read_marginals, score_marginals
-from tests.validation_samples import marginals_object, write_marginals
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.validation_samples import build_marginals_content, write_marginals
 
 PUBLIC: Final = Path(
     os.environ.get("PXDBG_MARGINALS", Path(__file__).parents[2] / "shared" / "reference" / "pxd_marginals.json")
@@ -54,12 +52,12 @@ def test_the_simulation_is_at_no_distance_from_itself(public: PublicMarginals) -
     assert scores.charge is not None
     assert (scores.charge.w1, scores.charge.ks, scores.total_occupancy_percent, scores.sensor_charge_adu) == (0,) * 4
     assert public.reference.mean_occupancy == pytest.approx(0.0090, abs=0.0001)
-    assert public.reference.layer_means(1)[0] == pytest.approx(0.0149, abs=0.0001)
-    assert public.reference.layer_means(2)[0] == pytest.approx(0.0051, abs=0.0001)
+    assert public.reference.average_layer(1).mean_occupancy == pytest.approx(0.0149, abs=0.0001)
+    assert public.reference.average_layer(2).mean_occupancy == pytest.approx(0.0051, abs=0.0001)
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
-    read = read_marginals(write_marginals(tmp_path / "m.json", marginals_object("one", "two")))
+    read = read_marginals(write_marginals(tmp_path / "m.json", build_marginals_content("one", "two")))
     assert read.source == "Made for a test: <nobody> & nothing."
     assert read.reference.name == "geant4"
     assert [each.name for each in read.published] == ["one", "two"]
@@ -70,7 +68,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 
 
 def test_scores_by_hand(tmp_path: Path) -> None:
-    content: Any = marginals_object("one")
+    content: Any = build_marginals_content("one")
     for name, bin_number in (("geant4", 10), ("one", 13)):
         sample = content["samples"][name]
         sample["charge_counts"] = [5 * int(number == bin_number) for number in range(249)]
@@ -88,93 +86,80 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert scores.sensor_occupancy_percent == pytest.approx(10)
     assert scores.sensor_charge_adu == pytest.approx(3 / np.sqrt(2))
     assert read.reference.mean_hit_charge == 17
-    assert read.published[0].layer_means(1) == pytest.approx((0.0099, 25.0))
-
-
-def at(*path: str, value: object = None) -> Callable[[Any], None]:
-    """Set a value, or take a field away."""
-
-    def change(content: Any) -> None:  # noqa: ANN401  # JSON of any shape
-        *to, last = path
-        for name in to:
-            content = content[name]
-        if value is None:
-            del content[last]
-        else:
-            content[last] = value
-
-    return change
-
-
-GEANT4: Final = ("samples", "geant4")
+    layer = read.published[0].average_layer(1)
+    assert (layer.mean_occupancy, layer.mean_charge_adu) == pytest.approx((0.0099, 25.0))
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("path", "value", "expected"),
     [
-        (at("samples"), "it lacks the field samples"),
-        (at("source"), "it lacks the field source"),
-        (at("source", value=7), "source must be text, but is 7"),
-        (at("more", value=1), "it has a field that is not known, more"),
-        (at("samples", value=[]), "samples must be an object"),
-        (at(*GEANT4), "it lacks the field samples.geant4"),
-        (at("samples", "one", value=3), "samples.one must be an object"),
-        (at(*GEANT4, "charge_counts"), "it lacks the field samples.geant4.charge_counts"),
-        (at("samples", "one", "more", value=3), "not known, samples.one.more"),
-        (at(*GEANT4, "charge_counts", value=[1]), "samples.geant4.charge_counts must hold 249 numbers, but holds 1"),
-        (at(*GEANT4, "charge_counts", value=[0] * 249), "samples.geant4.charge_counts must not be all zero"),
-        (at(*GEANT4, "charge_counts", value=[-1] * 249), "holds -1"),
-        (at(*GEANT4, "charge_counts", value=[0.5] * 249), "must be a list of integers"),
-        (at(*GEANT4, "charge_counts", value=[2**62] * 249), "must hold numbers from 0 to"),
-        (at("samples", "one", "occupancy_counts", value=[0] * 200), "samples.one.occupancy_counts must not be all"),
-        (at(*GEANT4, "occupancy_overflow", value=-1), "must be an integer of 0 or more"),
-        (at(*GEANT4, "empty_pixels", value=0.5), "samples.geant4.empty_pixels must be an integer"),
-        (at(*GEANT4, "sensor_mean_occupancy", value=[1.5] * 40), "must hold numbers from 0 to 1, but holds 1.5"),
-        (at(*GEANT4, "sensor_mean_occupancy", value=[0.0] * 40), "sensor_mean_occupancy must not be all zero"),
-        (at(*GEANT4, "sensor_mean_charge", value=[float("nan")] * 40), "must be a list of numbers"),
-        (at(*GEANT4, "sensor_mean_charge", value=["7"] * 40), "must be a list of numbers"),
+        ("samples", None, "the field samples is missing"),
+        ("source", None, "the field source is missing"),
+        ("source", 7, "source must be text"),
+        ("source", "", "source must be text that is not empty, but is"),
+        ("samples.\ud800", {}, "must be text that is not empty"),
+        ("more", 1, "the field more is unknown"),
+        ("samples", [], "samples must be "),
+        ("samples.geant4", None, "the field samples.geant4 is missing"),
+        ("samples.one", 3, "in samples.one, it must be "),
+        ("samples.geant4.charge_counts", None, "in samples.geant4, the field charge_counts is missing"),
+        ("samples.one.more", 3, "in samples.one, the field more is unknown"),
+        ("samples.geant4.charge_counts", [1], "charge_counts must be a list of length >= 249, but is [1]"),
+        ("samples.geant4.charge_counts", [1] * 250, "charge_counts must be a list of length <= 249, but is [1, 1"),
+        ("samples.geant4.charge_counts", [0] * 249, "samples.geant4.charge_counts must not be all zero"),
+        ("samples.geant4.charge_counts", [-1] * 249, "charge_counts[0] must be an integer >= 0, but is -1"),
+        ("samples.geant4.charge_counts", [0.5] * 249, "charge_counts[0] must be an integer, but is 0.5"),
+        ("samples.geant4.charge_counts", [2**62] * 249, "must be an integer <= 36028797018963967, but is 4611"),
+        ("samples.one.occupancy_counts", [0] * 200, "samples.one.occupancy_counts must not be all zero"),
+        ("samples.geant4.occupancy_overflow", -1, "occupancy_overflow must be an integer >= 0, but is -1"),
+        ("samples.geant4.empty_pixels", 0.5, "in samples.geant4, empty_pixels must be an integer, but is 0.5"),
+        ("samples.geant4.sensor_mean_occupancy", [1.5] * 40, "[0] must be a number <= 1.0, but is 1.5"),
+        ("samples.geant4.sensor_mean_occupancy", [0.0] * 40, "sensor_mean_occupancy must not be all zero"),
+        ("samples.geant4.sensor_mean_charge", [float("nan")] * 40, "NaN is not a number"),
+        ("samples.geant4.sensor_mean_charge", ["7"] * 40, 'sensor_mean_charge[0] must be a number, but is "7"'),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, change: Callable[[Any], None], expected: str) -> None:
-    content = copy.deepcopy(marginals_object("one"))
-    change(content)
-    path = write_marginals(tmp_path / "m.json", content)
+def test_an_error_names_the_field(tmp_path: Path, path: str, value: object, expected: str) -> None:
+    content: Any = build_marginals_content("one")
+    *parents, last = path.split(".")
+    parent = functools.reduce(operator.getitem, parents, content)
+    if value is None:
+        del parent[last]
+    else:
+        parent[last] = value
+    file = write_marginals(tmp_path / "m.json", content)
     with pytest.raises(MarginalsError, match=re.escape(expected)) as info:
-        read_marginals(path)
-    assert info.value.path == path
-    assert str(info.value).startswith(f"{path} is not a JSON file of marginals: ")
+        read_marginals(file)
+    assert info.value.path == file
+    assert str(info.value).startswith(f"{file} is not a JSON file of marginals: ")
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (b"", "it is not JSON"),
-        (b"[1, 2]", "it must be a JSON object"),
+        (b"[1, 2]", "it must be "),
         (b"\xff\xfe{}", "it is not text in UTF-8"),
         (b"{} {}", "it is not JSON"),
     ],
 )
-def test_what_is_no_json(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_a_text_that_is_not_json(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "m.json"
     path.write_bytes(content)
     with pytest.raises(MarginalsError, match=expected):
         read_marginals(path)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(MarginalsError, match=r"gone\.json cannot be read: No such file or directory\."):
         read_marginals(tmp_path / "gone.json")
     with pytest.raises(MarginalsError, match=r"cannot be read: Is a directory\."):
         read_marginals(tmp_path)
-
-
-def test_a_file_that_is_none_or_too_long(tmp_path: Path) -> None:
-    """A named pipe would be waited for, and a device has no end."""
     path = tmp_path / "long.json"
     with path.open("wb") as file:
         file.truncate(300_000_000)  # a hole, which takes no disk
     with pytest.raises(
-        MarginalsError, match=r"long\.json has 300,000,000 bytes, expected a JSON file of marginals of at most"
+        MarginalsError, match=r"long\.json has 300,000,000 bytes, expected a JSON file of marginals of at"
     ):
         read_marginals(path)
     if hasattr(os, "mkfifo"):

@@ -1,4 +1,4 @@
-"""The figures of a whole validation: what is compared with what, and what the JSON says."""
+"""The numbers of a validation: which comparisons are made, and the JSON."""
 
 from __future__ import annotations
 
@@ -9,55 +9,57 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS
-from pxdbg_runtime.formats import open_events
 from pxdbg_runtime.validation.marginals import read_marginals
-from pxdbg_runtime.validation.report import Report, correlation, validate
-from pxdbg_runtime.validation.sample import Sample, count_sample
-from pxdbg_runtime.validation.summary_table import summary_columns, summary_rows
-from tests.validation_samples import digits_of_images, marginals_object, write_events, write_marginals
+from pxdbg_runtime.validation.report import Report, build_report, correlate_sensors
+from pxdbg_runtime.validation.summary_table import build_columns, build_rows
+from tests.validation_samples import (
+    build_digits,
+    build_marginals_content,
+    count_file,
+    create_images,
+    write_events,
+    write_marginals,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from pxdbg_runtime.validation.sample import Sample
 
 
-def blocks(rng: np.random.Generator, n_blocks: int, charge: int) -> NDArray[np.uint8]:
-    """Make images with clusters of two hits, and of three where they overlap."""
-    images = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
-    u_cell = 3 * rng.integers(0, N_U_CELLS // 3, n_blocks)
-    v_cell = 3 * rng.integers(0, N_V_CELLS // 3, n_blocks)
-    sensor = rng.integers(0, N_SENSORS, n_blocks)
-    images[sensor, u_cell, v_cell] = charge
-    images[sensor, u_cell, v_cell + 1] = charge
-    return images
-
-
-def counted(folder: Path, name: str, n_events: int, charge: int, seed: int) -> Sample:
+def count_pairs(folder: Path, name: str, charge: int, seed: int) -> Sample:
+    """Count four events with clusters of two hits, each event with more than the one before."""
     rng = np.random.default_rng(seed)
-    events = [digits_of_images(blocks(rng, 15_000 + 500 * event, charge), event) for event in range(n_events)]
-    return count_sample(open_events(write_events(folder / f"{name}.npz", events, first_event=0)), name, 7)
+    events = []
+    for event in range(4):
+        images = create_images()
+        sensor, u_cell, v_cell = rng.integers(
+            0, [[N_SENSORS], [N_U_CELLS // 3], [N_V_CELLS // 3]], (3, 15_000 + 500 * event)
+        )
+        images[sensor, 3 * u_cell, 3 * v_cell] = images[sensor, 3 * u_cell, 3 * v_cell + 1] = charge
+        events.append(build_digits(images, event))
+    return count_file(write_events(folder / f"{name}.npz", events, first_event=0), name)
 
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return counted(tmp_path_factory.mktemp("ours"), "ours", 4, 11, seed=1)
+    return count_pairs(tmp_path_factory.mktemp("ours"), "ours", 11, seed=1)
 
 
 @pytest.fixture(scope="module")
 def simulation(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return counted(tmp_path_factory.mktemp("simulation"), "simulation", 4, 10, seed=2)
+    return count_pairs(tmp_path_factory.mktemp("simulation"), "simulation", 10, seed=2)
 
 
-def text_of(report: Report, label: str, column: str) -> str:
-    (row,) = (row for row in summary_rows(report) if row.label == label)
-    names = [f"{each.name}: {each.kind}" for each in summary_columns(report)]
+def find_text(report: Report, label: str, column: str) -> str:
+    (row,) = (row for row in build_rows(report) if row.label == label)
+    names = [f"{each.name}: {each.kind}" for each in build_columns(report)]
     return row.cells[names.index(column)].text
 
 
 def test_everything_is_compared(ours: Sample, simulation: Sample, tmp_path: Path) -> None:
-    public = read_marginals(write_marginals(tmp_path / "m.json", marginals_object("ours", "two")))
-    report = validate((ours,), (simulation,), (public,))
+    public = read_marginals(write_marginals(tmp_path / "m.json", build_marginals_content("ours", "two")))
+    report = build_report((ours,), (simulation,), (public,))
     assert report.primary == "geant4"
     assert [(each.name, each.role, each.against) for each in report.comparisons] == [
         ("ours", "sample", "geant4"),
@@ -68,49 +70,48 @@ def test_everything_is_compared(ours: Sample, simulation: Sample, tmp_path: Path
         ("ours", "half against half", "ours"),
         ("simulation", "half against half", "simulation"),
     ]
-    against_simulation = report.find("ours", "sample", "simulation")
-    assert against_simulation is not None
-    assert against_simulation.scores.charge is not None
-    assert against_simulation.scores.charge.w1 == pytest.approx(1.0)
-    assert against_simulation.clusters is not None
-    assert against_simulation.clusters.mean_size_percent == pytest.approx(0, abs=0.5)
-    assert against_simulation.clusters.mean_charge_percent == pytest.approx(10, abs=0.5)
-    assert against_simulation.clusters.median_charge_percent == pytest.approx(10)
+    found = report.find_comparison("ours", "sample", "simulation")
+    assert found is not None
+    assert found.scores.charge is not None
+    assert found.scores.charge.w1 == pytest.approx(1.0)
+    assert found.clusters is not None
+    assert found.clusters.mean_size_percent == pytest.approx(0, abs=0.5)
+    assert found.clusters.mean_charge_percent == pytest.approx(10, abs=0.5)
+    assert found.clusters.median_charge_percent == pytest.approx(10)
     # A file and a published generator of one name are two columns, each with its own scores.
-    assert text_of(report, "charge spectrum: W1 (ADU)", "ours: sample") != text_of(
-        report, "charge spectrum: W1 (ADU)", "ours: published generator"
-    )
-    assert text_of(report, "charge spectrum: W1 (ADU)", "ours: half against half") == "0.00"
-    assert text_of(report, "cluster size: mean / median", "ours: sample") == "2.00 / 2"
-    assert text_of(report, "cluster size: mean / median", "two: published generator") == "-"
-    assert text_of(report, "cluster charge (ADU): mean / median", "simulation: simulated digits") == "20.0 / 20"
-    assert text_of(report, "repeated images / tiles", "ours: sample") == f"0 / {ours.repeats.equal_tiles}"
+    w1 = "charge spectrum: W1 (ADU)"
+    assert find_text(report, w1, "ours: sample") != find_text(report, w1, "ours: published generator")
+    assert find_text(report, w1, "ours: half against half") == "0.00"
+    assert find_text(report, "cluster size: mean / median", "ours: sample") == "2.00 / 2"
+    assert find_text(report, "cluster size: mean / median", "two: published generator") == "-"
+    assert find_text(report, "cluster charge (ADU): mean / median", "simulation: simulated digits") == "20.0 / 20"
+    assert find_text(report, "repeated images / tiles", "ours: sample") == f"0 / {ours.repeats.equal_tiles}"
 
 
 def test_without_a_reference(ours: Sample) -> None:
-    report = validate((ours,), (), ())
+    report = build_report((ours,), (), ())
     assert report.primary is None
     assert [each.role for each in report.comparisons] == ["half against half"]
-    assert text_of(report, "charge spectrum: W1 (ADU)", "ours: sample") == "-"
-    assert text_of(report, "mean occupancy", "ours: sample").endswith(" %")
+    assert find_text(report, "charge spectrum: W1 (ADU)", "ours: sample") == "-"
+    assert find_text(report, "mean occupancy", "ours: sample").endswith(" %")
 
 
 def test_digits_alone_as_a_reference(ours: Sample, simulation: Sample) -> None:
-    report = validate((ours,), (simulation,), ())
+    report = build_report((ours,), (simulation,), ())
     assert report.primary == "simulation"
-    assert text_of(report, "charge spectrum: W1 (ADU)", "ours: sample") == "1.00"
-    assert text_of(report, "charge spectrum: W1 (ADU)", "simulation: simulated digits") == "-"
+    assert find_text(report, "charge spectrum: W1 (ADU)", "ours: sample") == "1.00"
+    assert find_text(report, "charge spectrum: W1 (ADU)", "simulation: simulated digits") == "-"
 
 
-def test_the_json_holds_the_figures(ours: Sample, simulation: Sample) -> None:
-    report = validate((ours,), (simulation,), ())
+def test_the_json_holds_the_numbers(ours: Sample, simulation: Sample) -> None:
+    report = build_report((ours,), (simulation,), ())
     content = json.loads(report.to_json())
     assert content["schema"] == 2
     (sample,) = content["samples"]
     assert sample["name"] == "ours"
     assert sample["jobs"][0]["nature"] == "demonstration"
     assert sample["events"] == 4
-    assert sample["marginals"]["charge_counts"] == ours.marginals().charge_counts.tolist()
+    assert sample["marginals"]["charge_counts"] == ours.bin_marginals().charge_counts.tolist()
     assert len(sample["marginals"]["sensor_mean_charge"]) == N_SENSORS
     assert {seam["verdict"] for seam in sample["seams"]} <= {"pass", "fail", "too few hits"}
     assert content["comparisons"][0]["scores"]["charge"]["w1"] == pytest.approx(1.0)
@@ -118,25 +119,24 @@ def test_the_json_holds_the_figures(ours: Sample, simulation: Sample) -> None:
 
 
 def test_what_is_not_known_is_null_in_the_json(tmp_path: Path) -> None:
-    image = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
-    image[0, 10, 10] = 9
-    sample = count_sample(open_events(write_events(tmp_path / "d.npz", [digits_of_images(image, 3)])), "one hit", 7)
-    report = validate((sample,), (), ())
+    digits = build_digits(create_images((0, 10, 10, 9)), 3)
+    sample = count_file(write_events(tmp_path / "d.npz", [digits]), "one hit")
+    report = build_report((sample,), (), ())
     text = report.to_json()
     assert "NaN" not in text
     content = json.loads(text)["samples"][0]
     assert content["mean_correlation"] is None
     assert content["seams"] == []
     assert content["marginals"]["sensor_mean_charge"][:2] == [9, None]
-    assert text_of(report, "largest seam", "one hit: sample") == "-"
-    assert [each.kind for each in summary_columns(report)] == ["sample"]
+    assert find_text(report, "largest seam", "one hit: sample") == "-"
+    assert [each.kind for each in build_columns(report)] == ["sample"]
 
 
 def test_correlation_is_pearsons(ours: Sample) -> None:
-    matrix = correlation(ours)
+    matrix = correlate_sensors(ours)
     assert matrix is not None
-    assert matrix == pytest.approx(np.corrcoef(ours.occupancy.T))
-    (summary,) = validate((ours,), (), ()).samples
+    assert matrix == pytest.approx(np.corrcoef(ours.hits.T))
+    (summary,) = build_report((ours,), (), ()).samples
     off_diagonal = (matrix.sum() - N_SENSORS) / (N_SENSORS * (N_SENSORS - 1))
     assert summary.mean_correlation == pytest.approx(off_diagonal)
     assert off_diagonal > 0.2  # all sensors have more hits in each event than in the one before

@@ -1,4 +1,4 @@
-"""Makers of what the validation reads: digits with something in them, and files of marginals."""
+"""Inputs of a validation: images, files of digits and files of marginals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import structs
 
-from pxdbg_runtime import N_SENSORS, SENSORS, Digits
+from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits
+from pxdbg_runtime.formats import open_events
+from pxdbg_runtime.validation.sample import count_events
 from tests.digit_files import PROVENANCE, write
 
 if TYPE_CHECKING:
@@ -17,9 +19,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.validation.sample import Sample
 
-def digits_of_images(images: NDArray[np.uint8], event: int) -> Digits:
-    """Make digits of the charges of forty sensors."""
+
+def create_images(*hits: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """Create the images of forty sensors with hits: sensor index, u cell, v cell, charge."""
+    images = np.zeros((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
+    for *pixel, charge in hits:
+        images[tuple(pixel)] = charge
+    return images
+
+
+def build_digits(images: NDArray[np.uint8], event: int) -> Digits:
+    """Convert the charges of forty sensors to digits."""
     index, u_cell, v_cell = np.nonzero(images)
     vxd_ids = np.array([sensor.vxd_id for sensor in SENSORS], dtype=np.uint16)
     return Digits(
@@ -34,19 +46,24 @@ def digits_of_images(images: NDArray[np.uint8], event: int) -> Digits:
 def write_events(path: Path, events: Iterable[Digits], *, first_event: int = 3, min_charge: int = 1) -> Path:
     """Write consecutive events."""
     listed = list(events)
-    how = structs.replace(PROVENANCE, events=len(listed), first_event=first_event, min_charge=min_charge)
-    return write(path, listed, how)
+    provenance = structs.replace(PROVENANCE, events=len(listed), first_event=first_event, min_charge=min_charge)
+    return write(path, listed, provenance)
 
 
-def marginals_object(*published: str) -> dict[str, object]:
-    """Make what a file of marginals holds: a falling spectrum, and steeper ones for the published samples."""
+def count_file(path: Path, name: str, min_charge: int = 7) -> Sample:
+    reader = open_events(path)
+    return count_events(reader.read_events(), reader, name, min_charge)
+
+
+def build_marginals_content(*published: str) -> dict[str, object]:
+    """Content of a file of marginals: a falling spectrum, and steeper ones for the published samples."""
     names = ("geant4", *published)
     return {
         "source": "Made for a test: <nobody> & nothing.",
         "charge_bins": "counts of 7 to 255 ADU",
         "occupancy_bins": "200 equal bins from 0 to 0.02",
         "sensors": "40 values each",
-        "samples": {name: _sample_object(20.0 / (1 + place)) for place, name in enumerate(names)},
+        "samples": {name: _build_sample_content(20.0 / (1 + place)) for place, name in enumerate(names)},
     }
 
 
@@ -55,7 +72,7 @@ def write_marginals(path: Path, content: object) -> Path:
     return path
 
 
-def _sample_object(slope_adu: float) -> dict[str, object]:
+def _build_sample_content(slope_adu: float) -> dict[str, object]:
     occupancy = np.zeros(200, dtype=int)
     occupancy[40:140] = 10
     return {

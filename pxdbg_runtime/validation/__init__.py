@@ -1,3 +1,3 @@
-"""Background against a reference: marginals, clusters, seams and repetitions, on a page that stands by itself."""
+"""Comparison of the background with references: marginals, clusters, seams and repetitions."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Clusters of an image: hits that touch by a side or a corner, found in one pass over sorted digits."""
+"""8-connected clusters of an image, found in one pass over sorted digits."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["find_clusters", "number_clusters"]
 
 @kernel
 def number_clusters(row: NDArray[np.int64], column: NDArray[np.int64], number: NDArray[np.int64]) -> int:
-    """Give each hit the number of its 8-connected cluster.
+    """Assign a number to each 8-connected cluster of hits.
 
     Parameters
     ----------
     row, column : ndarray of int64, shape (n,)
-        Cells of the hits, each once, ordered by row, then column.
+        Cells of the hits, without duplicates, ordered by row, then column.
     number : ndarray of int64, shape (n,)
         Overwritten with the number of each hit's cluster, from 0 on, in the order of the clusters' first hits.
 
@@ -31,7 +31,7 @@ def number_clusters(row: NDArray[np.int64], column: NDArray[np.int64], number: N
         Number of clusters.
     """
     parent = np.arange(len(row))
-    above = 0  # the first hit of the row before that may touch; it never goes back, as the hits are ordered
+    above = 0  # the first hit of the previous row that can touch; it only advances, as the hits are ordered
     for hit in range(len(row)):
         if hit > 0 and row[hit - 1] == row[hit] and column[hit - 1] == column[hit] - 1:
             _join(parent, hit - 1, hit)
@@ -43,9 +43,8 @@ def number_clusters(row: NDArray[np.int64], column: NDArray[np.int64], number: N
             neighbour += 1
     n_clusters = 0
     for hit in range(len(row)):
-        root = _root(parent, hit)
-        # The root is the first hit of its cluster, so it has its number already.
-        if root == hit:
+        root = _find_root(parent, hit)
+        if root == hit:  # the first hit of its cluster
             number[hit] = n_clusters
             n_clusters += 1
         else:
@@ -54,8 +53,8 @@ def number_clusters(row: NDArray[np.int64], column: NDArray[np.int64], number: N
 
 
 @kernel
-def _root(parent: NDArray[np.int64], hit: int) -> int:
-    """Find the first hit of a tree, and halve the way to it."""
+def _find_root(parent: NDArray[np.int64], hit: int) -> int:
+    """Find the first hit of a tree, and halve the path to it."""
     while parent[hit] != hit:
         parent[hit] = parent[parent[hit]]
         hit = parent[hit]
@@ -64,9 +63,9 @@ def _root(parent: NDArray[np.int64], hit: int) -> int:
 
 @kernel
 def _join(parent: NDArray[np.int64], one: int, other: int) -> None:
-    """Make two trees one, with the earlier root."""
-    first = _root(parent, one)
-    second = _root(parent, other)
+    """Join two trees; the earlier root becomes the common one."""
+    first = _find_root(parent, one)
+    second = _find_root(parent, other)
     parent[max(first, second)] = min(first, second)
 
 
@@ -78,7 +77,7 @@ def find_clusters(
     Parameters
     ----------
     row, column : ndarray of int64, shape (n,)
-        As in `number_clusters`. Hits of several images may come at once, with a row between them that no hit has.
+        As in `number_clusters`. Hits of several images may be given at once, with an empty row between two images.
     charge : ndarray of uint8, shape (n,)
         ADU.
 
@@ -99,6 +98,6 @@ def find_clusters(
     number = np.empty(len(row), dtype=np.int64)
     n_clusters = number_clusters(row, column, number)
     sizes = np.bincount(number, minlength=n_clusters)
-    # Sums of integers below 2**53 are exact in float64.
+    # Exact: sums of integers below 2**53 in float64.
     charges = np.bincount(number, weights=charge, minlength=n_clusters).astype(np.int64)
     return sizes, charges

@@ -1,31 +1,30 @@
-"""Marginals of the background: a charge spectrum, occupancies, and means of sensors, as they were published."""
+"""Marginals of the background: charge spectrum, occupancies and means of sensors, and the files that publish them."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
+from msgspec import Meta
 
 from pxdbg_runtime.errors import JsonFieldError, MarginalsError
-from pxdbg_runtime.json_fields import Fields, NumberRange
+from pxdbg_runtime.json_records import Fraction, Record, Text, convert_record, decode_record
 from pxdbg_runtime.regular_file import open_regular
-from pxdbg_runtime.sensors import N_SENSORS, SENSORS
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 __all__ = [
-    "MAX_CHARGE",
     "OCCUPANCY_BINS",
     "OCCUPANCY_RANGE",
     "PUBLIC_MIN_CHARGE",
-    "REFERENCE_SAMPLE",
+    "LayerMeans",
     "MarginalScores",
     "Marginals",
     "PublicMarginals",
@@ -33,16 +32,24 @@ __all__ = [
     "score_marginals",
 ]
 
-MAX_CHARGE: Final = 255
 OCCUPANCY_BINS: Final = 200
 OCCUPANCY_RANGE: Final = 0.02
-"""Upper edge of the last bin of the occupancy of an image; what lies above is counted by itself."""
+"""Upper edge of the last bin of the occupancy of an image; images above it are counted separately."""
 PUBLIC_MIN_CHARGE: Final = 7
 """The cut of the published marginals, ADU."""
 _MAX_FILE_BYTES: Final = 16 << 20
 """The public file has 17 kB."""
-REFERENCE_SAMPLE: Final = "geant4"
-"""Which of the published samples is the simulation that the generators are judged by."""
+_SIMULATION: Final = "geant4"
+"""Name of the published sample that is the reference of the generators."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMeans:
+    """Means over the sensors of a layer: occupancy, 0 to 1, and charge, ADU."""
+
+    layer: int
+    mean_occupancy: float
+    mean_charge_adu: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,11 +67,11 @@ class Marginals:
     occupancy_counts : ndarray of int64, shape (200,)
         Images by occupancy, equal bins from 0 to 0.02.
     occupancy_overflow : int
-        Images above.
+        Images above 0.02.
     sensor_mean_occupancy : ndarray of float64, shape (40,)
-        0 to 1, mean over images.
+        Mean over the images of a sensor, 0 to 1.
     sensor_mean_charge : ndarray of float64, shape (40,)
-        ADU: the mean over a sensor's images of the image's mean. NaN where a sensor has no hit.
+        Mean over the images of a sensor of their mean charges, ADU; NaN for a sensor without a hit.
     """
 
     name: str
@@ -83,16 +90,20 @@ class Marginals:
 
     @property
     def mean_hit_charge(self) -> float:
-        """Mean charge of a hit, ADU, by the spectrum's lower bin edges."""
-        charges = np.arange(self.min_charge, MAX_CHARGE + 1)
+        """Mean charge of a hit, ADU."""
+        charges = np.arange(self.min_charge, MAX_CHARGE_ADU + 1)
         return float((charges * self.charge_counts).sum() / self.charge_counts.sum())
 
-    def layer_means(self, layer: int) -> tuple[float, float]:
-        """Mean occupancy (0 to 1) and mean charge (ADU) over the sensors of a layer."""
+    def average_layer(self, layer: int) -> LayerMeans:
+        """Average over the sensors of a layer."""
         of_layer = np.array([sensor.layer == layer for sensor in SENSORS])
         charge = self.sensor_mean_charge[of_layer]
         known = charge[~np.isnan(charge)]
-        return float(self.sensor_mean_occupancy[of_layer].mean()), float(known.mean()) if len(known) else float("nan")
+        return LayerMeans(
+            layer=layer,
+            mean_occupancy=float(self.sensor_mean_occupancy[of_layer].mean()),
+            mean_charge_adu=float(known.mean()) if len(known) else float("nan"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +115,8 @@ class MarginalScores:
     charge : HistogramScores or None
         Of the spectra in bins of 1 ADU; W1 in ADU.
     occupancy : HistogramScores or None
-        Of the images' occupancies in bins of 0.01 percentage points, images above 2 % left out; W1 in percentage
-        points. None if all images lie above.
+        Of the images' occupancies in bins of 0.01 percentage points, without images above 2 %; W1 in percentage
+        points. None if all images are above.
     total_occupancy_percent : float
         Relative difference of the mean occupancies.
     sensor_occupancy_percent : float
@@ -122,7 +133,7 @@ class MarginalScores:
 
 
 def score_marginals(ours: Marginals, reference: Marginals) -> MarginalScores:
-    """Compare marginals that were cut at the same charge."""
+    """Compare marginals that have the same cut."""
     filled = reference.sensor_mean_occupancy > 0
     occupancy_ratio = ours.sensor_mean_occupancy[filled] / reference.sensor_mean_occupancy[filled] - 1
     charge_difference = ours.sensor_mean_charge - reference.sensor_mean_charge
@@ -133,23 +144,27 @@ def score_marginals(ours: Marginals, reference: Marginals) -> MarginalScores:
             ours.occupancy_counts, reference.occupancy_counts, 100 * OCCUPANCY_RANGE / OCCUPANCY_BINS
         ),
         total_occupancy_percent=100 * (ours.mean_occupancy / reference.mean_occupancy - 1),
-        sensor_occupancy_percent=100 * _root_mean_square(occupancy_ratio),
-        sensor_charge_adu=_root_mean_square(known),
+        sensor_occupancy_percent=100 * _compute_rms(occupancy_ratio),
+        sensor_charge_adu=_compute_rms(known),
     )
+
+
+def _compute_rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(values**2))) if len(values) else float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublicMarginals:
-    """What a file of published marginals holds.
+    """Content of a file of published marginals.
 
     Attributes
     ----------
     source : str
-        Where the numbers come from.
+        Origin of the numbers.
     reference : Marginals
         Of the simulation.
     published : tuple of Marginals
-        Of generators that were published with it.
+        Of the generators that were published with it.
     """
 
     source: str
@@ -173,72 +188,68 @@ def read_marginals(path: Path) -> PublicMarginals:
         if size > _MAX_FILE_BYTES:
             message = f"{path} has {size:,} bytes, expected a JSON file of marginals of at most {_MAX_FILE_BYTES:,}."
             raise MarginalsError(path, message)
-        text = content.decode()
+        return _build_public_marginals(decode_record(content.decode(), _MarginalsFile))
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}."
-        raise MarginalsError(path, message) from None
     except UnicodeDecodeError:
         message = f"{path} is not a JSON file of marginals: it is not text in UTF-8."
-        raise MarginalsError(path, message) from None
-    try:
-        return _public_marginals(Fields.parse(text))
     except JsonFieldError as error:
         message = f"{path} is not a JSON file of marginals: {error}"
-        raise MarginalsError(path, message) from None
+    raise MarginalsError(path, message)
 
 
-def _public_marginals(fields: Fields) -> PublicMarginals:
-    source = fields.text("source")
-    for described in ("charge_bins", "occupancy_bins", "sensors"):
-        fields.text(described)
-    samples = fields.nested("samples")
-    fields.nothing_else()
-    reference = _marginals(samples.nested(REFERENCE_SAMPLE), REFERENCE_SAMPLE, samples)
-    published = [_marginals(samples.nested(name), name, samples) for name in samples.names()]
-    return PublicMarginals(source=source, reference=reference, published=tuple(published))
+class _MarginalsFile(Record, frozen=True, kw_only=True):
+    source: Text
+    charge_bins: Text
+    occupancy_bins: Text
+    sensors: Text
+    samples: dict[Text, object]
 
 
-def _marginals(fields: Fields, name: str, samples: Fields) -> Marginals:
-    found = Marginals(
+_N_CHARGES: Final = MAX_CHARGE_ADU + 1 - PUBLIC_MIN_CHARGE
+_Count = Annotated[int, Meta(ge=0, le=np.iinfo(np.int64).max // (MAX_CHARGE_ADU + 1))]
+"""The sum of a histogram of such counts is an int64."""
+
+
+class _SampleRecord(Record, frozen=True, kw_only=True):
+    """One entry of `samples`; fields as in `Marginals`."""
+
+    empty_pixels: _Count
+    charge_counts: Annotated[tuple[_Count, ...], Meta(min_length=_N_CHARGES, max_length=_N_CHARGES)]
+    occupancy_counts: Annotated[tuple[_Count, ...], Meta(min_length=OCCUPANCY_BINS, max_length=OCCUPANCY_BINS)]
+    occupancy_overflow: _Count
+    sensor_mean_occupancy: Annotated[tuple[Fraction, ...], Meta(min_length=N_SENSORS, max_length=N_SENSORS)]
+    sensor_mean_charge: Annotated[
+        tuple[Annotated[float, Meta(ge=0, le=MAX_CHARGE_ADU)], ...], Meta(min_length=N_SENSORS, max_length=N_SENSORS)
+    ]
+
+
+def _build_public_marginals(file: _MarginalsFile) -> PublicMarginals:
+    samples = {name: _build_marginals(name, value) for name, value in file.samples.items()}
+    if _SIMULATION not in samples:
+        field = f"samples.{_SIMULATION}"
+        raise JsonFieldError(field, f"the field {field} is missing.")
+    reference = samples.pop(_SIMULATION)
+    return PublicMarginals(source=file.source, reference=reference, published=tuple(samples.values()))
+
+
+def _build_marginals(name: str, value: object) -> Marginals:
+    try:
+        record = convert_record(value, _SampleRecord)
+    except JsonFieldError as error:
+        field = f"samples.{name}.{error.field}"
+        raise JsonFieldError(field, f"in samples.{name}, {error}") from None
+    for field in ("charge_counts", "occupancy_counts", "sensor_mean_occupancy"):
+        if not any(getattr(record, field)):
+            path = f"samples.{name}.{field}"
+            raise JsonFieldError(path, f"{path} must not be all zero.")
+    return Marginals(
         name=name,
         min_charge=PUBLIC_MIN_CHARGE,
-        empty_pixels=fields.integer("empty_pixels", NumberRange(0)),
-        charge_counts=_counts(fields, "charge_counts", MAX_CHARGE + 1 - PUBLIC_MIN_CHARGE),
-        occupancy_counts=_counts(fields, "occupancy_counts", OCCUPANCY_BINS),
-        occupancy_overflow=fields.integer("occupancy_overflow", NumberRange(0)),
-        sensor_mean_occupancy=_means(fields, "sensor_mean_occupancy", 1.0),
-        sensor_mean_charge=_means(fields, "sensor_mean_charge", MAX_CHARGE),
+        empty_pixels=record.empty_pixels,
+        charge_counts=np.array(record.charge_counts, dtype=np.int64),
+        occupancy_counts=np.array(record.occupancy_counts, dtype=np.int64),
+        occupancy_overflow=record.occupancy_overflow,
+        sensor_mean_occupancy=np.array(record.sensor_mean_occupancy),
+        sensor_mean_charge=np.array(record.sensor_mean_charge),
     )
-    fields.nothing_else()
-    for histogram in ("charge_counts", "occupancy_counts", "sensor_mean_occupancy"):
-        if not getattr(found, histogram).any():
-            path = f"{samples.path(name)}.{histogram}"
-            message = f"{path} must not be all zero."
-            raise JsonFieldError(path, message)
-    return found
-
-
-def _counts(fields: Fields, name: str, length: int) -> NDArray[np.int64]:
-    counts = fields.integers(name)
-    _check_values(fields.path(name), counts, length, float(np.iinfo(np.int64).max // length))
-    return np.array(counts, dtype=np.int64)
-
-
-def _means(fields: Fields, name: str, largest: float) -> NDArray[np.float64]:
-    means = fields.numbers(name)
-    _check_values(fields.path(name), means, N_SENSORS, largest)
-    return np.array(means)
-
-
-def _check_values(path: str, values: Sequence[float], length: int, largest: float) -> None:
-    if len(values) != length:
-        message = f"{path} must hold {length} numbers, but holds {len(values)}."
-        raise JsonFieldError(path, message)
-    for value in values:
-        if not 0 <= value <= largest:
-            message = f"{path} must hold numbers from 0 to {largest:g}, but holds {value}."
-            raise JsonFieldError(path, message)
-
-
-def _root_mean_square(values: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(values**2))) if len(values) else float("nan")

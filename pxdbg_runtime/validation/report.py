@@ -1,59 +1,49 @@
-"""All figures of a validation, as plain data: what the page shows and what the JSON beside it holds."""
+"""All numbers of a validation, as plain data: the page shows them, the JSON beside it holds them."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+import msgspec
 import numpy as np
-from msgspec import Struct, structs
 
 from pxdbg_runtime.sensors import LADDERS_OF_LAYER, N_SENSORS, PIXELS_PER_SENSOR
-from pxdbg_runtime.validation.marginals import Marginals, MarginalScores, PublicMarginals, score_marginals
-from pxdbg_runtime.validation.repeats import PixelSpread, Repeats, expected_busiest, pixel_spread
-from pxdbg_runtime.validation.sample import CLUSTER_CHARGE_BIN_ADU, ClusterCounts, Sample
+from pxdbg_runtime.validation.marginals import LayerMeans, Marginals, MarginalScores, PublicMarginals, score_marginals
+from pxdbg_runtime.validation.repeats import PixelSpread, Repeats, expect_busiest, measure_pixel_spread
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
-from pxdbg_runtime.validation.seams import BorderRatio, Seam, Verdict, border_ratios, find_seams
+from pxdbg_runtime.validation.seams import BorderRatio, Seam, Verdict, find_seams, measure_borders
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
     from numpy.typing import NDArray
 
     from pxdbg_runtime.formats.provenance import Provenance
+    from pxdbg_runtime.validation.sample import ClusterCounts, Sample
 
 __all__ = [
     "ClusterDifference",
     "ClusterSummary",
     "Comparison",
     "DigitReport",
-    "LayerMeans",
     "Report",
     "Role",
-    "correlation",
-    "validate",
+    "build_report",
+    "correlate_sensors",
 ]
 
 Role = Literal["sample", "half against half", "reference", "published"]
 _SCHEMA: Final = 2
-"""Schema 1 had `how_made` of one file in the place of `jobs`."""
+"""Schema 1 had one `how_made` instead of `jobs`."""
+_SEVERITY: Final[dict[Verdict, int]] = {"pass": 0, "too few hits": 1, "fail": 2}
 _MIN_EVENTS_TO_CORRELATE: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerMeans:
-    """Means over the sensors of a layer: occupancy, 0 to 1, and charge, ADU."""
-
-    layer: int
-    mean_occupancy: float
-    mean_charge_adu: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class ClusterSummary:
-    """8-connected clusters: how many, their size in hits, their summed charge in ADU."""
+    """8-connected clusters: their number, size in hits and charge in ADU."""
 
     clusters: int
     mean_size: float
@@ -76,17 +66,17 @@ class ClusterDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class DigitReport:
-    """Figures of one sample of digits by itself.
+    """Properties of one sample of digits.
 
     Attributes
     ----------
     name : str
     jobs : tuple of Provenance
-        How the digits of each file of the sample were made; empty if that is unknown.
+        Provenance of each file of the sample; empty if unknown.
     events, digits : int
-        The digits after the cut.
+        Digits that pass the cut.
     below_cut_share : float or None
-        Share of all pixels with a charge from 1 up to the cut; None if the file cannot show it.
+        Share of all pixels with a charge from 1 up to the cut; None if the file has no such hits by construction.
     marginals : Marginals
     layers : tuple of LayerMeans
     seams : tuple of Seam
@@ -94,10 +84,10 @@ class DigitReport:
     clusters : ClusterSummary
     repeats : Repeats
     expected_busiest : float
-        The images in which the busiest pixel would fire if all hits were independent and all pixels alike.
+        Expected value of `repeats.busiest_pixel` if hits were independent and all pixels had the same rate.
     spread : PixelSpread
     mean_correlation : float or None
-        Of the occupancies of two different sensors over events; None for fewer than three events.
+        Mean over all pairs of sensors of the correlation of their occupancies; None for fewer than three events.
     """
 
     name: str
@@ -117,24 +107,23 @@ class DigitReport:
 
     @property
     def worst_seam(self) -> Seam | None:
-        """The seam that deviates most, among those of the worst verdict."""
-        order: dict[Verdict, int] = {"pass": 0, "too few hits": 1, "fail": 2}
-        return max(self.seams, key=lambda seam: (order[seam.verdict], abs(seam.deviation_percent)), default=None)
+        """The largest seam among those of the worst verdict."""
+        return max(self.seams, key=lambda seam: (_SEVERITY[seam.verdict], abs(seam.deviation_percent)), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One thing against another.
+    """Scores of one set of marginals against another.
 
     Attributes
     ----------
     name, against : str
     role : {"sample", "half against half", "reference", "published"}
-        What is compared: a sample, its events of even number against those of odd, a reference of digits against
-        another reference, or a published generator against the simulation published with it.
+        What `name` is: a sample, the events of even number of a sample (against those of odd number), a reference of
+        digits, or a published generator.
     scores : MarginalScores
     clusters : ClusterDifference or None
-        None where one side has no digits, only marginals.
+        None if one side has no digits, only marginals.
     """
 
     name: str
@@ -146,18 +135,17 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole validation.
+    """A validation.
 
     Attributes
     ----------
     min_charge : int
         The cut, ADU.
     samples, references : tuple of DigitReport
-        The files of digits.
     public : tuple of PublicMarginals
     comparisons : tuple of Comparison
     primary : str or None
-        The reference whose scores the summary shows: the first of published marginals, else the first of digits.
+        The reference of the summary's scores: the first of published marginals, else the first of digits.
     """
 
     min_charge: int
@@ -167,25 +155,31 @@ class Report:
     comparisons: tuple[Comparison, ...]
     primary: str | None
 
-    def to_json(self) -> str:
-        """Write it as JSON; what is not known is null."""
-        return json.dumps({"schema": _SCHEMA, "version": __version__, **_plain_fields(self)}, indent=1)
+    @property
+    def digits(self) -> tuple[DigitReport, ...]:
+        """Samples and references of digits."""
+        return (*self.samples, *self.references)
 
-    def find(self, name: str, role: Role, against: str | None) -> Comparison | None:
-        """Find a comparison; names alone may be shared by a file and a published generator."""
+    def to_json(self) -> str:
+        """Format it as JSON; unknown values and NaN are null."""
+        fields = msgspec.to_builtins(self, enc_hook=np.ndarray.tolist)
+        return json.dumps({"schema": _SCHEMA, "version": __version__, **_replace_nan(fields)}, indent=1)
+
+    def find_comparison(self, name: str, role: Role, against: str | None) -> Comparison | None:
+        """Find a comparison; a file and a published generator may have the same name."""
         wanted = (name, role, against)
         return next((each for each in self.comparisons if (each.name, each.role, each.against) == wanted), None)
 
 
-def validate(
+def build_report(
     samples: tuple[Sample, ...], references: tuple[Sample, ...], public: tuple[PublicMarginals, ...]
 ) -> Report:
-    """Compare samples with each reference, and each sample with itself.
+    """Compare samples with each reference, and the two halves of each sample with each other.
 
     Parameters
     ----------
     samples, references : tuple of Sample
-        Cut at the same charge; at least one sample.
+        With the same cut; at least one sample.
     public : tuple of PublicMarginals
 
     Raises
@@ -194,37 +188,37 @@ def validate(
         If scipy is not installed.
     """
     comparisons: list[Comparison] = []
-    for of_one in public:
-        theirs = of_one.reference
-        comparisons += [_compared(each.marginals(), "sample", theirs) for each in samples]
-        comparisons += [_compared(each.marginals(), "reference", theirs) for each in references]
-        comparisons += [_compared(each, "published", theirs) for each in of_one.published]
+    for file in public:
+        comparisons += [_compare(each.bin_marginals(), "sample", file.reference) for each in samples]
+        comparisons += [_compare(each.bin_marginals(), "reference", file.reference) for each in references]
+        comparisons += [_compare(each, "published", file.reference) for each in file.published]
     for reference in references:
-        comparisons += [
-            _compared(
-                each.marginals(), "sample", reference.marginals(), _differing(each.all_clusters, reference.all_clusters)
-            )
-            for each in samples
-        ]
-    comparisons += [each for sample in (*samples, *references) for each in _halves_compared(sample)]
+        for sample in samples:
+            clusters = _compare_clusters(sample.all_clusters, reference.all_clusters)
+            comparisons.append(_compare(sample.bin_marginals(), "sample", reference.bin_marginals(), clusters))
+    for sample in (*samples, *references):
+        halves = sample.bin_halves()
+        if halves is not None and all(half.charge_counts.any() for half in halves):
+            even, odd = halves
+            comparisons.append(_compare(even, "half against half", odd, _compare_clusters(*sample.clusters)))
     names = [each.reference.name for each in public] + [each.name for each in references]
     return Report(
         min_charge=samples[0].min_charge,
-        samples=tuple(map(_digit_report, samples)),
-        references=tuple(map(_digit_report, references)),
+        samples=tuple(map(_describe_digits, samples)),
+        references=tuple(map(_describe_digits, references)),
         public=public,
         comparisons=tuple(comparisons),
         primary=names[0] if names else None,
     )
 
 
-def correlation(sample: Sample) -> NDArray[np.float64] | None:
+def correlate_sensors(sample: Sample) -> NDArray[np.float64] | None:
     """Correlate the occupancies of sensors over events.
 
     Returns
     -------
     ndarray of float64, shape (40, 40), or None
-        Pearson's coefficients, NaN for a sensor whose occupancy never changes; None for fewer than three events.
+        Pearson's coefficients, NaN for a sensor with constant occupancy; None for fewer than three events.
     """
     if len(sample.hits) < _MIN_EVENTS_TO_CORRELATE:
         return None
@@ -234,10 +228,9 @@ def correlation(sample: Sample) -> NDArray[np.float64] | None:
     return np.asarray(centred.T @ centred / np.outer(norm, norm))
 
 
-def _digit_report(sample: Sample) -> DigitReport:
-    marginals = sample.marginals()
+def _describe_digits(sample: Sample) -> DigitReport:
+    marginals = sample.bin_marginals()
     u_profile, v_profile = sample.profiles
-    of_layers = {layer: marginals.layer_means(layer) for layer in LADDERS_OF_LAYER}
     return DigitReport(
         name=sample.name,
         jobs=sample.jobs,
@@ -245,40 +238,38 @@ def _digit_report(sample: Sample) -> DigitReport:
         digits=int(sample.hits.sum()),
         below_cut_share=sample.below_cut_share,
         marginals=marginals,
-        layers=tuple(
-            LayerMeans(layer=layer, mean_occupancy=occupancy, mean_charge_adu=charge)
-            for layer, (occupancy, charge) in of_layers.items()
-        ),
+        layers=tuple(map(marginals.average_layer, LADDERS_OF_LAYER)),
         seams=find_seams(u_profile, v_profile),
-        borders=(*border_ratios(u_profile, "u"), *border_ratios(v_profile, "v")),
-        clusters=_summary(sample.all_clusters),
+        borders=(*measure_borders(u_profile, "u"), *measure_borders(v_profile, "v")),
+        clusters=_summarise_clusters(sample.all_clusters),
         repeats=sample.repeats,
-        expected_busiest=expected_busiest(sample.repeats.compared_hits / PIXELS_PER_SENSOR, PIXELS_PER_SENSOR),
-        spread=pixel_spread(sample.hit_map.sum(axis=0)),
-        mean_correlation=_mean_off_diagonal(correlation(sample)),
+        expected_busiest=expect_busiest(sample.repeats.compared_hits / PIXELS_PER_SENSOR, PIXELS_PER_SENSOR),
+        spread=measure_pixel_spread(sample.hit_map.sum(axis=0)),
+        mean_correlation=_average_pairs(correlate_sensors(sample)),
     )
 
 
-def _compared(ours: Marginals, role: Role, theirs: Marginals, clusters: ClusterDifference | None = None) -> Comparison:
+def _compare(ours: Marginals, role: Role, theirs: Marginals, clusters: ClusterDifference | None = None) -> Comparison:
     return Comparison(
         name=ours.name, role=role, against=theirs.name, scores=score_marginals(ours, theirs), clusters=clusters
     )
 
 
-def _halves_compared(sample: Sample) -> tuple[Comparison, ...]:
-    halves = sample.half_marginals()
-    if halves is None or not all(half.charge_counts.any() for half in halves):
-        return ()
-    scores = score_marginals(*halves)
-    clusters = _differing(*sample.clusters)
-    return (
-        Comparison(name=sample.name, role="half against half", against=sample.name, scores=scores, clusters=clusters),
+def _compare_clusters(ours: ClusterCounts, theirs: ClusterCounts) -> ClusterDifference:
+    summary, reference = _summarise_clusters(ours), _summarise_clusters(theirs)
+    return ClusterDifference(
+        mean_size_percent=100 * (summary.mean_size / reference.mean_size - 1),
+        median_size_percent=100 * (summary.median_size / reference.median_size - 1),
+        mean_charge_percent=100 * (summary.mean_charge_adu / reference.mean_charge_adu - 1),
+        median_charge_percent=100 * (summary.median_charge_adu / reference.median_charge_adu - 1),
+        sizes=score_histograms(ours.sizes, theirs.sizes, 1.0),
+        charges=score_histograms(ours.charges, theirs.charges, 1.0),
     )
 
 
-def _summary(counts: ClusterCounts) -> ClusterSummary:
-    mean_size, median_size = _mean_and_median(counts.sizes)
-    mean_charge, median_charge = _mean_and_median(counts.charges)
+def _summarise_clusters(counts: ClusterCounts) -> ClusterSummary:
+    mean_size, median_size = _compute_mean_and_median(counts.sizes)
+    mean_charge, median_charge = _compute_mean_and_median(counts.charges)
     return ClusterSummary(
         clusters=int(counts.sizes.sum()),
         mean_size=mean_size,
@@ -288,51 +279,25 @@ def _summary(counts: ClusterCounts) -> ClusterSummary:
     )
 
 
-def _differing(ours: ClusterCounts, theirs: ClusterCounts) -> ClusterDifference:
-    summary, reference = _summary(ours), _summary(theirs)
-    return ClusterDifference(
-        mean_size_percent=100 * (summary.mean_size / reference.mean_size - 1),
-        median_size_percent=100 * (summary.median_size / reference.median_size - 1),
-        mean_charge_percent=100 * (summary.mean_charge_adu / reference.mean_charge_adu - 1),
-        median_charge_percent=100 * (summary.median_charge_adu / reference.median_charge_adu - 1),
-        sizes=score_histograms(ours.sizes, theirs.sizes, 1.0),
-        charges=score_histograms(ours.charges, theirs.charges, CLUSTER_CHARGE_BIN_ADU),
-    )
-
-
-def _mean_and_median(counts: NDArray[np.int64]) -> tuple[float, float]:
-    """Read both off a histogram with one bin for each of the values 0, 1, 2 and so on."""
+def _compute_mean_and_median(counts: NDArray[np.int64]) -> tuple[float, float]:
+    """Use a histogram with one bin for each of the values 0, 1, 2 and so on."""
     running = np.cumsum(counts)
     n_values = int(running[-1])
-    middle = [int(np.searchsorted(running, place, side="right")) for place in ((n_values - 1) // 2, n_values // 2)]
-    return float((np.arange(len(counts)) * counts).sum() / n_values), sum(middle) / 2
+    middle = np.searchsorted(running, [(n_values - 1) // 2, n_values // 2], side="right")
+    return float((np.arange(len(counts)) * counts).sum() / n_values), float(middle.mean())
 
 
-def _mean_off_diagonal(matrix: NDArray[np.float64] | None) -> float | None:
-    if matrix is None:
+def _replace_nan(value: Any) -> Any:  # noqa: ANN401  # JSON of any shape
+    if isinstance(value, dict):
+        return {name: _replace_nan(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replace_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _average_pairs(correlations: NDArray[np.float64] | None) -> float | None:
+    if correlations is None:
         return None
-    off_diagonal = matrix[~np.eye(N_SENSORS, dtype=bool)]
-    known = off_diagonal[~np.isnan(off_diagonal)]
+    of_pairs = correlations[~np.eye(N_SENSORS, dtype=bool)]
+    known = of_pairs[~np.isnan(of_pairs)]
     return float(known.mean()) if len(known) else None
-
-
-def _plain(value: object) -> object:
-    """Turn dataclasses, arrays and NaN into what JSON knows."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain_fields(value)
-    if isinstance(value, Struct):
-        return structs.asdict(value)
-    if isinstance(value, (tuple, list)):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _plain_fields(described: DataclassInstance) -> dict[str, object]:
-    plain = {field.name: _plain(getattr(described, field.name)) for field in fields(described)}
-    if isinstance(described, Seam):
-        plain["verdict"] = described.verdict
-    return plain

@@ -1,4 +1,4 @@
-"""What is counted of a sample of digits, in one pass over its events."""
+"""Histograms and counts of a sample of digits, taken in one pass over its events."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
-from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, PIXELS_PER_SENSOR, SENSORS
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, N_U_CELLS, N_V_CELLS, PIXELS_PER_SENSOR, SENSORS
 from pxdbg_runtime.validation.clusters import find_clusters
-from pxdbg_runtime.validation.marginals import MAX_CHARGE, OCCUPANCY_BINS, OCCUPANCY_RANGE, Marginals
+from pxdbg_runtime.validation.marginals import OCCUPANCY_BINS, OCCUPANCY_RANGE, Marginals
 from pxdbg_runtime.validation.repeats import RepeatFinder, Repeats
 
 if TYPE_CHECKING:
@@ -23,30 +23,28 @@ if TYPE_CHECKING:
     from pxdbg_runtime.formats import DigitReader
     from pxdbg_runtime.formats.provenance import Provenance
 
-__all__ = ["CLUSTER_CHARGE_BIN_ADU", "MAX_CLUSTER_SIZE", "ClusterCounts", "Sample", "count_events", "count_sample"]
+__all__ = ["MAX_CLUSTER_SIZE", "ClusterCounts", "Sample", "count_events"]
 
 MAX_CLUSTER_SIZE: Final = 500
-"""Largest size with a bin of its own; the last bin takes what is larger."""
-CLUSTER_CHARGE_BIN_ADU: Final = 1
 _MAX_CLUSTER_CHARGE: Final = 8000
-"""ADU; the last bin takes what is more."""
-_HALVES: Final = (0, 1)
-_FIRST_PIXEL_OF: Final = np.zeros(1 << 16, dtype=np.int64)
+"""ADU."""
+_SHAPE: Final = (N_SENSORS, N_U_CELLS, N_V_CELLS)
+_FIRST_PIXELS: Final = np.zeros(1 << 16, dtype=np.int64)
 """Number of the first pixel of each sensor, by VxdID."""
 for _sensor in SENSORS:
-    _FIRST_PIXEL_OF[_sensor.vxd_id] = _sensor.index * PIXELS_PER_SENSOR
+    _FIRST_PIXELS[_sensor.vxd_id] = _sensor.index * PIXELS_PER_SENSOR
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClusterCounts:
-    """Histograms of 8-connected clusters.
+    """Histograms of 8-connected clusters; the last bin includes all larger values.
 
     Attributes
     ----------
     sizes : ndarray of int64, shape (501,)
-        Clusters of so many hits; the last takes what is larger.
+        Clusters by their number of hits.
     charges : ndarray of int64, shape (8001,)
-        Clusters of so many ADU; the last takes what is more.
+        Clusters by their charge, ADU.
     """
 
     sizes: NDArray[np.int64]
@@ -55,28 +53,28 @@ class ClusterCounts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sample:
-    """What was counted of a sample, after the cut unless it says otherwise.
+    """Counts of a sample; all but `digits_before_cut` to `smallest_charge` are of hits that pass the cut.
 
     Attributes
     ----------
     name : str
     jobs : tuple of Provenance
-        How the digits of each file of the sample were made; empty if that is unknown.
+        Provenance of each file of the sample; empty if unknown.
     min_charge : int
-        The cut, ADU: hits of less were dropped before all else.
-    event_numbers : ndarray of int64, shape (events,)
-        A number comes again where jobs of other seeds are one sample.
+        The cut: hits below this charge, in ADU, are dropped.
     digits_before_cut, digits_below_cut : int
     smallest_charge : int or None
-        Of a hit before the cut, ADU; None if there is none.
+        Of all hits before the cut, ADU; None if there is none.
+    event_numbers : ndarray of int64, shape (events,)
+        Numbers repeat if the files of a sample have the same event numbers and different seeds.
     charge_counts : ndarray of int64, shape (2, 256)
         Hits of each charge, in the events of even number and of odd.
     hits : ndarray of int64, shape (events, 40)
         Hits of each image.
     charge_sums : ndarray of int64, shape (events, 40)
-        ADU.
+        Summed charge of each image, ADU.
     hit_map : ndarray of int64, shape (40, 250, 768)
-        Events in which each pixel fired.
+        Events in which each pixel has a hit.
     clusters : tuple of ClusterCounts
         Of the events of even number and of odd.
     repeats : Repeats
@@ -87,10 +85,10 @@ class Sample:
     name: str
     jobs: tuple[Provenance, ...]
     min_charge: int
-    event_numbers: NDArray[np.int64]
     digits_before_cut: int
     digits_below_cut: int
     smallest_charge: int | None
+    event_numbers: NDArray[np.int64]
     charge_counts: NDArray[np.int64]
     hits: NDArray[np.int64]
     charge_sums: NDArray[np.int64]
@@ -108,15 +106,9 @@ class Sample:
         return self.digits_below_cut / (self.hits.size * PIXELS_PER_SENSOR)
 
     @property
-    def occupancy(self) -> NDArray[np.float64]:
-        """Share of the pixels of each image that were hit, shape (events, 40)."""
-        return np.asarray(self.hits / PIXELS_PER_SENSOR)
-
-    @property
     def profiles(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Hits of each u cell and of each v cell, over all sensors and events."""
-        of_pixel = self.hit_map.sum(axis=0)
-        return of_pixel.sum(axis=1), of_pixel.sum(axis=0)
+        return self.hit_map.sum(axis=(0, 2)), self.hit_map.sum(axis=(0, 1))
 
     @property
     def all_clusters(self) -> ClusterCounts:
@@ -124,30 +116,28 @@ class Sample:
         even, odd = self.clusters
         return ClusterCounts(sizes=even.sizes + odd.sizes, charges=even.charges + odd.charges)
 
-    def marginals(self) -> Marginals:
-        """Bin the sample as the public marginals are binned."""
-        return self._marginals(self.name, self.charge_counts.sum(axis=0), np.ones(len(self.hits), dtype=bool))
+    def bin_marginals(self) -> Marginals:
+        """Compute the marginals of all events, in the bins of the published ones."""
+        return self._bin_events(self.charge_counts.sum(axis=0), np.ones(len(self.hits), dtype=bool))
 
-    def half_marginals(self) -> tuple[Marginals, Marginals] | None:
-        """Bin the events of even number, and those of odd; None if there are not both."""
-        chosen = [self.event_numbers % 2 == half for half in _HALVES]
-        if not all(each.any() for each in chosen):
+    def bin_halves(self) -> tuple[Marginals, Marginals] | None:
+        """Compute the marginals of the events of even number, and of those of odd; None if there are not both."""
+        is_odd = self.event_numbers % 2 == 1
+        if is_odd.all() or not is_odd.any():
             return None
-        names = (f"{self.name}, even events", f"{self.name}, odd events")
-        even, odd = (self._marginals(names[half], self.charge_counts[half], chosen[half]) for half in _HALVES)
-        return even, odd
+        even, odd = self.charge_counts
+        return self._bin_events(even, ~is_odd), self._bin_events(odd, is_odd)
 
-    def _marginals(self, name: str, charge_counts: NDArray[np.int64], events: NDArray[np.bool_]) -> Marginals:
-        hits, sums = self.hits[events], self.charge_sums[events]
+    def _bin_events(self, charge_counts: NDArray[np.int64], chosen: NDArray[np.bool_]) -> Marginals:
+        hits, sums = self.hits[chosen], self.charge_sums[chosen]
         occupancy = hits / PIXELS_PER_SENSOR
         counts, _edges = np.histogram(occupancy, bins=OCCUPANCY_BINS, range=(0.0, OCCUPANCY_RANGE))
         filled = hits > 0
         means = np.divide(sums, hits, out=np.zeros(hits.shape), where=filled)
         n_filled = filled.sum(axis=0)
-        # Sensors without any hit have no mean charge.
         mean_charge = np.divide(means.sum(axis=0), n_filled, out=np.full(N_SENSORS, np.nan), where=n_filled > 0)
         return Marginals(
-            name=name,
+            name=self.name,
             min_charge=self.min_charge,
             empty_pixels=hits.size * PIXELS_PER_SENSOR - int(hits.sum()),
             charge_counts=charge_counts[self.min_charge :],
@@ -158,11 +148,13 @@ class Sample:
         )
 
 
-def count_sample(reader: DigitReader, name: str, min_charge: int) -> Sample:
+def count_events(events: Iterable[tuple[int, Digits]], reader: DigitReader, name: str, min_charge: int) -> Sample:
     """Count a sample of digits, event by event.
 
     Parameters
     ----------
+    events : iterable of (int, Digits)
+        ``reader.read_events()``, or an iterator over it that reports progress.
     reader : DigitReader
         Of one file or several.
     name : str
@@ -173,103 +165,98 @@ def count_sample(reader: DigitReader, name: str, min_charge: int) -> Sample:
     Raises
     ------
     DigitFileError
-        If a file is damaged, has digits twice or out of order, or the sample has none that passes the cut.
+        If a file is damaged, contains digits twice or out of order, or no digit passes the cut.
     ArgumentValueError
         If the sample was made with a larger threshold than the cut.
     """
-    return count_events(reader.read_events(), reader, name, min_charge)
-
-
-def count_events(events: Iterable[tuple[int, Digits]], reader: DigitReader, name: str, min_charge: int) -> Sample:
-    """Count events that come from elsewhere, such as through a progress bar; else as `count_sample`."""
-    for how in reader.jobs:
-        _check_threshold(f"{reader.path} was made with a threshold of {how.min_charge} ADU", how.min_charge, min_charge)
-    numbers: list[int] = []
-    hits, charge_sums = _ImageCounts(), _ImageCounts()
-    charge_counts = np.zeros((2, MAX_CHARGE + 1), dtype=np.int64)
-    hit_map = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.int64)
-    sizes = np.zeros((2, MAX_CLUSTER_SIZE + 1), dtype=np.int64)
-    cluster_charges = np.zeros((2, _MAX_CLUSTER_CHARGE + 1), dtype=np.int64)
-    repeats = RepeatFinder()
-    shown = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.uint8)
-    n_before = n_below = 0
-    smallest = MAX_CHARGE + 1
+    for job in reader.jobs:
+        _check_threshold(f"{reader.path} was made with a threshold of {job.min_charge} ADU", job.min_charge, min_charge)
+    counter = _Counter(min_charge)
     for event, digits in events:
-        half = event % 2
-        numbers.append(event)
-        pixel, charge = _pixels(digits), digits.charge
-        passed = charge >= min_charge
-        n_before += len(charge)
-        n_below += len(charge) - int(passed.sum())
-        if len(charge):
-            smallest = min(smallest, int(charge.min()))
-        pixel, charge = pixel[passed], charge[passed]
-        sensor, cell = np.divmod(pixel, PIXELS_PER_SENSOR)
-        u_cell, v_cell = np.divmod(cell, N_V_CELLS)
-        charge_counts[half] += np.bincount(charge, minlength=MAX_CHARGE + 1)
-        hits.append(np.bincount(sensor, minlength=N_SENSORS))
-        charge_sums.append(np.bincount(sensor, weights=charge, minlength=N_SENSORS))
-        hit_map[pixel] += 1  # no pixel comes twice in an event
-        if len(pixel) and not shown.any():
-            shown[pixel] = charge
-        # One row more a sensor keeps the clusters of neighbouring images apart.
-        each_size, each_charge = find_clusters(sensor * (N_U_CELLS + 1) + u_cell, v_cell, charge)
-        sizes[half] += _binned(each_size, MAX_CLUSTER_SIZE)
-        cluster_charges[half] += _binned(each_charge, _MAX_CLUSTER_CHARGE)
-        repeats.add(sensor, u_cell, v_cell, charge)
-    if not reader.jobs and n_before:
-        # Nothing says what the threshold was: the smallest charge stands for it.
+        counter.add(event, digits)
+    if not reader.jobs and counter.n_digits:
+        # The smallest charge stands for the unknown threshold.
+        smallest = counter.smallest_charge
         _check_threshold(f"{reader.path} holds no charge below {smallest} ADU", smallest, min_charge)
-    if n_before == n_below:
+    if counter.n_digits == counter.n_below_cut:
         message = f"{reader.path} holds no digit of {min_charge} ADU or more: there is nothing to compare."
         raise DigitFileError(reader.path, message)
-    shape = (N_SENSORS, N_U_CELLS, N_V_CELLS)
-    even, odd = (ClusterCounts(sizes=sizes[half], charges=cluster_charges[half]) for half in _HALVES)
-    return Sample(
-        name=name,
-        jobs=reader.jobs,
-        min_charge=min_charge,
-        event_numbers=np.array(numbers, dtype=np.int64),
-        digits_before_cut=n_before,
-        digits_below_cut=n_below,
-        smallest_charge=smallest if n_before else None,
-        charge_counts=charge_counts,
-        hits=hits.to_array(),
-        charge_sums=charge_sums.to_array(),
-        hit_map=hit_map.reshape(shape),
-        clusters=(even, odd),
-        repeats=repeats.found(),
-        shown_images=shown.reshape(shape),
-    )
+    return counter.build_sample(name, reader.jobs)
 
 
-class _ImageCounts:
-    """Forty numbers an event, in memory that grows with the events that come, not with those that a file tells of."""
+class _Counter:
+    """Counts event after event; its memory grows with the events that are read, not with those that metadata claim."""
 
-    def __init__(self) -> None:
-        self._values = array.array("q")
+    def __init__(self, min_charge: int) -> None:
+        self.n_digits = self.n_below_cut = 0
+        self.smallest_charge = MAX_CHARGE_ADU + 1
+        self._min_charge = min_charge
+        self._events = array.array("q")
+        self._hits = array.array("q")
+        self._charge_sums = array.array("q")
+        self._charge_counts = np.zeros((2, MAX_CHARGE_ADU + 1), dtype=np.int64)
+        self._hit_map = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.int64)
+        self._sizes = np.zeros((2, MAX_CLUSTER_SIZE + 1), dtype=np.int64)
+        self._cluster_charges = np.zeros((2, _MAX_CLUSTER_CHARGE + 1), dtype=np.int64)
+        self._repeats = RepeatFinder()
+        self._shown = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.uint8)
 
-    def append(self, of_sensors: NDArray[np.int64] | NDArray[np.float64]) -> None:
-        self._values.frombytes(of_sensors.astype(np.int64).tobytes())
+    def add(self, event: int, digits: Digits) -> None:
+        charge = digits.charge
+        passes = charge >= self._min_charge
+        self.n_digits += len(charge)
+        self.n_below_cut += len(charge) - int(passes.sum())
+        self.smallest_charge = min(self.smallest_charge, int(charge.min(initial=MAX_CHARGE_ADU)))
+        charge = charge[passes]
+        u_cell, v_cell = digits.u_cell[passes].astype(np.int64), digits.v_cell[passes].astype(np.int64)
+        pixel = _FIRST_PIXELS[digits.sensor_id[passes]] + u_cell * N_V_CELLS + v_cell
+        sensor = pixel // PIXELS_PER_SENSOR
 
-    def to_array(self) -> NDArray[np.int64]:
-        return np.array(self._values, dtype=np.int64).reshape(-1, N_SENSORS)
+        half = event % 2
+        self._events.append(event)
+        self._hits.frombytes(np.bincount(sensor, minlength=N_SENSORS).tobytes())
+        sums = np.bincount(sensor, weights=charge, minlength=N_SENSORS)  # exact in float64
+        self._charge_sums.frombytes(sums.astype(np.int64).tobytes())
+        self._charge_counts[half] += np.bincount(charge, minlength=MAX_CHARGE_ADU + 1)
+        self._hit_map[pixel] += 1  # an event has no pixel twice
+        if len(pixel) and not self._shown.any():
+            self._shown[pixel] = charge
+        # An additional row for each sensor separates the clusters of neighbouring images.
+        sizes, charges = find_clusters(sensor * (N_U_CELLS + 1) + u_cell, v_cell, charge)
+        self._sizes[half] += _count_values(sizes, MAX_CLUSTER_SIZE)
+        self._cluster_charges[half] += _count_values(charges, _MAX_CLUSTER_CHARGE)
+        self._repeats.add(sensor, u_cell, v_cell, charge)
+
+    def build_sample(self, name: str, jobs: tuple[Provenance, ...]) -> Sample:
+        even, odd = (
+            ClusterCounts(sizes=sizes, charges=charges)
+            for sizes, charges in zip(self._sizes, self._cluster_charges, strict=True)
+        )
+        return Sample(
+            name=name,
+            jobs=jobs,
+            min_charge=self._min_charge,
+            digits_before_cut=self.n_digits,
+            digits_below_cut=self.n_below_cut,
+            smallest_charge=self.smallest_charge if self.n_digits else None,
+            event_numbers=np.array(self._events, dtype=np.int64),
+            charge_counts=self._charge_counts,
+            hits=np.array(self._hits, dtype=np.int64).reshape(-1, N_SENSORS),
+            charge_sums=np.array(self._charge_sums, dtype=np.int64).reshape(-1, N_SENSORS),
+            hit_map=self._hit_map.reshape(_SHAPE),
+            clusters=(even, odd),
+            repeats=self._repeats.find_repeats(),
+            shown_images=self._shown.reshape(_SHAPE),
+        )
 
 
 def _check_threshold(fact: str, threshold: int, min_charge: int) -> None:
-    """Refuse a cut below a threshold, of which the message states a fact first."""
+    """Refuse a cut below the threshold; the message starts with a fact about it."""
     if threshold > min_charge:
         message = f"{fact}, so it cannot be cut at {min_charge} ADU: ask for --min-charge {threshold}."
         raise ArgumentValueError("min_charge", message)
 
 
-def _pixels(digits: Digits) -> NDArray[np.int64]:
-    """Give an event's pixels, numbered through sensor by sensor and row by row."""
-    pixel = _FIRST_PIXEL_OF[digits.sensor_id]
-    pixel += digits.u_cell.astype(np.int64) * N_V_CELLS
-    pixel += digits.v_cell
-    return pixel
-
-
-def _binned(values: NDArray[np.int64], largest: int) -> NDArray[np.int64]:
+def _count_values(values: NDArray[np.int64], largest: int) -> NDArray[np.int64]:
+    """Count each value from 0 on; the last bin includes all larger values."""
     return np.bincount(np.minimum(values, largest), minlength=largest + 1)

@@ -1,7 +1,6 @@
-"""How far apart two histograms are: pure functions of counts, one definition for every sample.
+"""Distances between two histograms with the same equal bins.
 
-All take counts in the same equal bins. Each histogram is normalised to a sum of 1, *p* and *q*; *P* and *Q* are the
-running sums.
+Each histogram is normalised to a sum of 1, *p* and *q*; *P* and *Q* are their running sums.
 """
 
 from __future__ import annotations
@@ -11,18 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pxdbg_runtime.optional_imports import require
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "HistogramScores",
-    "jensen_shannon",
-    "kolmogorov_smirnov",
-    "pulls",
-    "score_histograms",
-    "separation_power",
-    "wasserstein",
-]
+__all__ = ["HistogramScores", "compute_pulls", "score_histograms"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +25,13 @@ class HistogramScores:
     Attributes
     ----------
     w1 : float
-        Wasserstein distance of order 1, in the unit of the axis.
+        Wasserstein distance of order 1, in the unit of the axis: the sum of ``|P - Q|`` times the bin width.
     ks : float
-        Kolmogorov-Smirnov statistic, 0 to 1.
+        Kolmogorov-Smirnov statistic, 0 to 1: the largest ``|P - Q|``.
     jensen_shannon : float
         Jensen-Shannon distance (the root of the divergence), base 2, 0 to 1.
     separation : float
-        Separation power, 0 to 1.
+        Separation power, 0 to 1: half the sum of ``(p - q)**2 / (p + q)``.
     pull_rms : float
         Root mean square of the pulls; 1 where only Poisson noise differs.
     """
@@ -64,90 +57,47 @@ def score_histograms(counts: ArrayLike, reference: ArrayLike, bin_width: float) 
     -------
     HistogramScores or None
         None if one of them is empty.
+
+    Raises
+    ------
+    MissingPackageError
+        If scipy is not installed.
+
+    Examples
+    --------
+    >>> scores = score_histograms([4, 0, 0], [0, 0, 2], bin_width=0.5)
+    >>> scores.w1, scores.ks, scores.jensen_shannon, scores.separation
+    (1.0, 1.0, 1.0, 1.0)
     """
+    require("scipy.stats", extra="validate", purpose="A validation")
+    from scipy.spatial.distance import jensenshannon
+    from scipy.stats import wasserstein_distance
+
     ours, theirs = np.asarray(counts), np.asarray(reference)
     if not ours.any() or not theirs.any():
         return None
-    each = pulls(ours, theirs)
+    p, q = ours / ours.sum(), theirs / theirs.sum()
+    filled = p + q > 0
+    positions = bin_width * np.arange(len(p))
+    # The divergence of nearly equal histograms can round to less than 0, and scipy then returns NaN.
+    with np.errstate(invalid="ignore"):
+        jensen_shannon = np.nan_to_num(jensenshannon(p, q, base=2))
     return HistogramScores(
-        w1=wasserstein(ours, theirs, bin_width),
-        ks=kolmogorov_smirnov(ours, theirs),
-        jensen_shannon=jensen_shannon(ours, theirs),
-        separation=separation_power(ours, theirs),
-        pull_rms=float(np.sqrt(np.nanmean(each**2))),
+        w1=float(wasserstein_distance(positions, positions, p, q)),
+        ks=float(np.abs(np.cumsum(p - q)).max()),
+        jensen_shannon=float(jensen_shannon),
+        separation=float(0.5 * ((p - q)[filled] ** 2 / (p + q)[filled]).sum()),
+        pull_rms=float(np.sqrt(np.nanmean(compute_pulls(ours, theirs) ** 2))),
     )
 
 
-def wasserstein(counts: ArrayLike, reference: ArrayLike, bin_width: float) -> float:
-    """Sum |P - Q| times the bin width: how far the content must be moved on average.
-
-    Examples
-    --------
-    >>> wasserstein([4, 0, 0], [0, 0, 2], bin_width=0.5)
-    1.0
-    """
-    return float(np.abs(_running_difference(counts, reference)).sum() * bin_width)
-
-
-def kolmogorov_smirnov(counts: ArrayLike, reference: ArrayLike) -> float:
-    """Find the largest |P - Q|.
-
-    Examples
-    --------
-    >>> kolmogorov_smirnov([1, 1], [1, 3])
-    0.25
-    """
-    return float(np.abs(_running_difference(counts, reference)).max())
-
-
-def jensen_shannon(counts: ArrayLike, reference: ArrayLike) -> float:
-    """Take the Jensen-Shannon distance in base 2: the root of the divergence, as scipy gives it.
-
-    Examples
-    --------
-    >>> jensen_shannon([1, 0], [0, 1])
-    1.0
-    """
-    p, q = _normalised(counts), _normalised(reference)
-    middle = (p + q) / 2
-    divergence = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2
-    return float(np.sqrt(max(divergence, 0.0)))  # rounding may leave it below 0
-
-
-def separation_power(counts: ArrayLike, reference: ArrayLike) -> float:
-    """Half the sum of (p - q)² / (p + q), over the bins that are not empty in both.
-
-    Examples
-    --------
-    >>> separation_power([1, 0], [0, 1])
-    1.0
-    """
-    p, q = _normalised(counts), _normalised(reference)
-    filled = p + q > 0
-    return float(0.5 * ((p - q)[filled] ** 2 / (p + q)[filled]).sum())
-
-
-def pulls(counts: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
+def compute_pulls(counts: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
     """Divide p - q by the Poisson error of both, bin by bin; NaN where both are empty.
 
-    Hits of one cluster come together, so counts scatter more than Poisson's: compare with the pulls of half a sample
-    against its other half.
+    The hits of a cluster are correlated, so counts scatter more than Poisson's law says: compare with the pulls of half
+    a sample against its other half.
     """
     ours, theirs = np.asarray(counts, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     variance = ours / ours.sum() ** 2 + theirs / theirs.sum() ** 2
     error = np.sqrt(np.where(variance > 0, variance, np.nan))
-    return np.asarray((_normalised(ours) - _normalised(theirs)) / error)
-
-
-def _normalised(counts: ArrayLike) -> NDArray[np.float64]:
-    content = np.asarray(counts, dtype=np.float64)
-    return np.asarray(content / content.sum())
-
-
-def _running_difference(counts: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
-    return np.cumsum(_normalised(counts) - _normalised(reference))
-
-
-def _relative_entropy(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
-    filled = p > 0
-    return float((p[filled] * np.log2(p[filled] / q[filled])).sum())
+    return np.asarray((ours / ours.sum() - theirs / theirs.sum()) / error)

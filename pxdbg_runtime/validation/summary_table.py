@@ -1,194 +1,163 @@
-"""The table at the top of the page and in the terminal: a row a figure, a column for whatever was compared."""
+"""The summary of a report, for the page and for the terminal: one row for each quantity, one column for each sample."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pxdbg_runtime.validation.report import ClusterDifference, Comparison, DigitReport, Report, Role
+    from pxdbg_runtime.validation.seams import Seam, Verdict
 
-__all__ = ["Cell", "Column", "Row", "summary_columns", "summary_rows"]
+__all__ = ["Cell", "Column", "Row", "build_columns", "build_rows"]
 
+T = TypeVar("T")
 Mark = Literal["", "pass", "fail", "undecided"]
+_SEAM_MARKS: Final[dict[Verdict, Mark]] = {"pass": "pass", "fail": "fail", "too few hits": "undecided"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """What one column is about.
+    """One column.
 
     Attributes
     ----------
     name, kind : str
-        Two lines of its head.
+        The two lines of its head.
     comparison : Comparison or None
-        With the reference of the summary.
+        With the primary reference.
     clusters : ClusterDifference or None
-        From the simulated digits.
+        From the simulated digits, or of half against half.
     digits : DigitReport or None
-        None for half against half, and where only marginals are public.
+        None for half against half, and for published marginals.
     """
 
     name: str
     kind: str
-    comparison: Comparison | None
-    clusters: ClusterDifference | None
-    digits: DigitReport | None
+    comparison: Comparison | None = None
+    clusters: ClusterDifference | None = None
+    digits: DigitReport | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A figure, and what it means where a bound was set."""
+class Cell(NamedTuple):
+    """A text, and the verdict where there is a bound."""
 
     text: str
     mark: Mark = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A figure of all columns, with a label that says it all and one for the terminal, empty where it is not shown there."""
+class Row(NamedTuple):
+    """One quantity for all columns, with a full label and one for the terminal, empty if it is not shown there."""
 
     label: str
     short_label: str
     cells: tuple[Cell, ...]
 
 
-def summary_columns(report: Report) -> tuple[Column, ...]:
-    """Choose the columns: samples, half against half, simulated digits, published generators."""
-    columns = [_of_digits(report, each, "sample") for each in report.samples]
-    columns += [
-        Column(name=each.name, kind="half against half", comparison=each, clusters=each.clusters, digits=None)
-        for each in report.comparisons
-        if each.role == "half against half" and each.name in {sample.name for sample in report.samples}
-    ]
-    columns += [_of_digits(report, each, "reference") for each in report.references]
-    columns += [
-        Column(name=each.name, kind="published generator", comparison=each, clusters=None, digits=None)
-        for each in report.comparisons
-        if each.role == "published" and each.against == report.primary
-    ]
-    return tuple(columns)
-
-
-def summary_rows(report: Report) -> tuple[Row, ...]:
-    """Write out the figures of each column."""
-    below = f"1 to {report.min_charge - 1} ADU, share of all pixels"
-    columns = summary_columns(report)
-    rows: tuple[tuple[str, str, Callable[[Column], Cell]], ...] = (
-        ("charge spectrum: W1 (ADU)", "charge W1", lambda column: _charge(column, "w1", 2)),
-        ("charge spectrum: KS", "KS", lambda column: _charge(column, "ks", 3)),
-        ("occupancy of an image: W1 (percentage points)", "occupancy W1", lambda column: _occupancy(column, "w1", 3)),
-        ("occupancy of an image: KS", "KS", lambda column: _occupancy(column, "ks", 3)),
-        ("total occupancy, difference", "total", _total),
-        ("mean occupancy", "", _mean_occupancy),
-        ("largest seam", "seam", _seam),
-        (below, "", _below_cut),
-        ("cluster size: mean / median", "", _cluster_size),
-        ("cluster size against simulation: mean / median", "", _cluster_size_difference),
-        ("cluster charge (ADU): mean / median", "", _cluster_charge),
-        ("cluster charge against simulation: mean / median", "", _cluster_charge_difference),
-        ("correlation of sensors, mean", "", _correlation),
-        ("repeated images / tiles", "repeated", _repeats),
-        ("images with the busiest pixel (expected)", "", _busiest),
-    )
-    return tuple(
-        Row(label=label, short_label=short_label, cells=tuple(writer(column) for column in columns))
-        for label, short_label, writer in rows
+def build_columns(report: Report) -> tuple[Column, ...]:
+    """Select the columns: samples, half against half, simulated digits, published generators."""
+    names = {sample.name for sample in report.samples}
+    return (
+        *(_build_digits_column(report, each, "sample") for each in report.samples),
+        *(
+            Column(name=each.name, kind=each.role, comparison=each, clusters=each.clusters)
+            for each in report.comparisons
+            if each.role == "half against half" and each.name in names
+        ),
+        *(_build_digits_column(report, each, "reference") for each in report.references),
+        *(
+            Column(name=each.name, kind="published generator", comparison=each)
+            for each in report.comparisons
+            if each.role == "published" and each.against == report.primary
+        ),
     )
 
 
-_NONE = Cell(text="-")
-
-
-def _of_digits(report: Report, digits: DigitReport, role: Role) -> Column:
-    simulation = report.find(digits.name, role, report.references[0].name) if report.references else None
+def _build_digits_column(report: Report, digits: DigitReport, role: Role) -> Column:
+    simulation = report.find_comparison(digits.name, role, report.references[0].name) if report.references else None
     return Column(
         name=digits.name,
         kind="sample" if role == "sample" else "simulated digits",
-        comparison=report.find(digits.name, role, report.primary),
+        comparison=report.find_comparison(digits.name, role, report.primary),
         clusters=None if simulation is None else simulation.clusters,
         digits=digits,
     )
 
 
-def _charge(column: Column, score: Literal["w1", "ks"], places: int) -> Cell:
-    scores = None if column.comparison is None else column.comparison.scores.charge
-    return _NONE if scores is None else Cell(text=f"{getattr(scores, score):.{places}f}")
+def build_rows(report: Report) -> tuple[Row, ...]:
+    """Format the quantities of each column."""
+    columns = build_columns(report)
+    scores = [each.comparison.scores if each.comparison else None for each in columns]
+    charge = [each.charge if each else None for each in scores]
+    occupancy = [each.occupancy if each else None for each in scores]
+    differences = [each.clusters for each in columns]
+    digits = [each.digits for each in columns]
+    clusters = [each.clusters if each else None for each in digits]
+    correlations = [each.mean_correlation if each else None for each in digits]
+    seams = [each.worst_seam if each else None for each in digits]
+    return (
+        _build_row("charge spectrum: W1 (ADU)", charge, lambda of: f"{of.w1:.2f}", short="charge W1"),
+        _build_row("charge spectrum: KS", charge, lambda of: f"{of.ks:.3f}", short="KS"),
+        _build_row(
+            "occupancy of an image: W1 (percentage points)",
+            occupancy,
+            lambda of: f"{of.w1:.3f}",
+            short="occupancy W1",
+        ),
+        _build_row("occupancy of an image: KS", occupancy, lambda of: f"{of.ks:.3f}", short="KS"),
+        _build_row(
+            "total occupancy, difference",
+            scores,
+            lambda of: f"{of.total_occupancy_percent:+.1f} %",
+            short="total",
+        ),
+        _build_row("mean occupancy", digits, lambda of: f"{100 * of.marginals.mean_occupancy:.3f} %"),
+        _build_row("largest seam", seams, _format_seam, short="seam"),
+        _build_row(f"1 to {report.min_charge - 1} ADU, share of all pixels", digits, _format_below_cut),
+        _build_row("cluster size: mean / median", clusters, lambda of: f"{of.mean_size:.2f} / {of.median_size:g}"),
+        _build_row(
+            "cluster size against simulation: mean / median",
+            differences,
+            lambda of: f"{of.mean_size_percent:+.1f} % / {of.median_size_percent:+.1f} %",
+        ),
+        _build_row(
+            "cluster charge (ADU): mean / median",
+            clusters,
+            lambda of: f"{of.mean_charge_adu:.1f} / {of.median_charge_adu:g}",
+        ),
+        _build_row(
+            "cluster charge against simulation: mean / median",
+            differences,
+            lambda of: f"{of.mean_charge_percent:+.1f} % / {of.median_charge_percent:+.1f} %",
+        ),
+        _build_row("correlation of sensors, mean", correlations, lambda mean: f"{mean:.3f}"),
+        _build_row("repeated images / tiles", digits, _format_repeats, short="repeated"),
+        _build_row("images with the busiest pixel (expected)", digits, _format_busiest),
+    )
 
 
-def _occupancy(column: Column, score: Literal["w1", "ks"], places: int) -> Cell:
-    scores = None if column.comparison is None else column.comparison.scores.occupancy
-    return _NONE if scores is None else Cell(text=f"{getattr(scores, score):.{places}f}")
+def _build_row(label: str, values: Iterable[T | None], write: Callable[[T], str | Cell], *, short: str = "") -> Row:
+    cells = ("-" if value is None else write(value) for value in values)
+    return Row(label, short, tuple(Cell(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
-def _total(column: Column) -> Cell:
-    if column.comparison is None:
-        return _NONE
-    return Cell(text=f"{column.comparison.scores.total_occupancy_percent:+.1f} %")
-
-
-def _mean_occupancy(column: Column) -> Cell:
-    return _NONE if column.digits is None else Cell(text=f"{100 * column.digits.marginals.mean_occupancy:.3f} %")
-
-
-def _seam(column: Column) -> Cell:
-    seam = None if column.digits is None else column.digits.worst_seam
-    if seam is None:
-        return _NONE
-    mark: dict[str, Mark] = {"pass": "pass", "fail": "fail", "too few hits": "undecided"}
+def _format_seam(seam: Seam) -> Cell:
     size = f"{seam.deviation_percent:+.1f} ± {seam.deviation_error_percent:.1f} %"
-    return Cell(text=f"{size}, {seam.axis} {seam.period}: {seam.verdict}", mark=mark[seam.verdict])
+    return Cell(f"{size}, {seam.axis} {seam.period}: {seam.verdict}", _SEAM_MARKS[seam.verdict])
 
 
-def _below_cut(column: Column) -> Cell:
-    if column.digits is None:
-        return _NONE
-    share = column.digits.below_cut_share
-    return Cell(text="cannot be seen" if share is None else f"{100 * share:.4f} %")
+def _format_below_cut(digits: DigitReport) -> str:
+    share = digits.below_cut_share
+    return "not in the file" if share is None else f"{100 * share:.4f} %"
 
 
-def _cluster_size(column: Column) -> Cell:
-    if column.digits is None:
-        return _NONE
-    return Cell(text=f"{column.digits.clusters.mean_size:.2f} / {column.digits.clusters.median_size:g}")
+def _format_repeats(digits: DigitReport) -> Cell:
+    repeats = digits.repeats
+    return Cell(f"{repeats.repeated_images} / {repeats.equal_tiles}", "pass" if repeats.is_free else "fail")
 
 
-def _cluster_charge(column: Column) -> Cell:
-    if column.digits is None:
-        return _NONE
-    return Cell(text=f"{column.digits.clusters.mean_charge_adu:.1f} / {column.digits.clusters.median_charge_adu:g}")
-
-
-def _cluster_size_difference(column: Column) -> Cell:
-    if column.clusters is None:
-        return _NONE
-    return Cell(text=f"{column.clusters.mean_size_percent:+.1f} % / {column.clusters.median_size_percent:+.1f} %")
-
-
-def _cluster_charge_difference(column: Column) -> Cell:
-    if column.clusters is None:
-        return _NONE
-    return Cell(text=f"{column.clusters.mean_charge_percent:+.1f} % / {column.clusters.median_charge_percent:+.1f} %")
-
-
-def _correlation(column: Column) -> Cell:
-    if column.digits is None or column.digits.mean_correlation is None:
-        return _NONE
-    return Cell(text=f"{column.digits.mean_correlation:.3f}")
-
-
-def _repeats(column: Column) -> Cell:
-    if column.digits is None:
-        return _NONE
-    repeats = column.digits.repeats
-    return Cell(text=f"{repeats.repeated_images} / {repeats.equal_tiles}", mark="pass" if repeats.is_free else "fail")
-
-
-def _busiest(column: Column) -> Cell:
-    if column.digits is None:
-        return _NONE
-    repeats = column.digits.repeats
-    share = f"{repeats.busiest_pixel} of {repeats.compared_images}"
-    return Cell(text=f"{share} ({column.digits.expected_busiest:.1f})")
+def _format_busiest(digits: DigitReport) -> str:
+    repeats = digits.repeats
+    return f"{repeats.busiest_pixel} of {repeats.compared_images} ({digits.expected_busiest:.1f})"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -124,6 +125,29 @@ def test_batches_are_those_of_the_sensors_asked_for(event_wide_graph: GraphFile)
         assert [sensors for sensors, _ in found] == batches
         for sensors, images in found:
             assert np.array_equal(images, expected[sensors.start : sensors.stop])
+
+
+def test_a_session_that_keeps_a_thread_computes_every_event_in_it(
+    event_wide_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session on a GPU keeps one; a CPU's is made to keep one here."""
+    session, draws, threads = ImageSession(event_wide_graph, provider="cpu"), draws_of(1), set()
+    compute_images = session.compute_images
+
+    def record_thread(*arguments: object) -> object:
+        threads.add(threading.get_ident())
+        return compute_images(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(session, "compute_images", record_thread)
+    assert session.worker is None
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        monkeypatch.setattr(session, "_worker", worker)
+        expected = event_wide_images(draws["latent"], draws["mood"])
+        for _ in range(2):
+            with closing(compute_batches(session, [range(5), range(5, 9), range(9, 40)], draws)) as batches:
+                assert np.array_equal(next(batches)[1], expected[:5])
+        assert worker.submit(threading.get_ident).result() in threads
+    assert len(threads) == 1
 
 
 def test_a_second_thread_that_the_system_refuses_is_an_error_of_ours(

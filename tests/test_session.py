@@ -244,9 +244,10 @@ def test_provider_options_reach_onnx_runtime(latent_graph: GraphFile, monkeypatc
     ("precision", "given", "expected"),
     [
         ("float32", {}, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}),
-        ("float16", {}, {"cudnn_conv_algo_search": "HEURISTIC"}),
+        ("float16", {}, {"cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "1", "fuse_conv_bias": "1"}),
+        ("float16", {"prefer_nhwc": "0"}, {"cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "0"}),
         ("float32", {"use_tf32": "1"}, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "1"}),
-        ("float16", {"cudnn_conv_algo_search": "DEFAULT", "device_id": "1"}, None),
+        ("float16", {"cudnn_conv_algo_search": "DEFAULT", "prefer_nhwc": "0"}, None),
     ],
 )
 def test_cuda_is_told_to_compute_the_same_each_time(

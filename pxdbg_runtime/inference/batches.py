@@ -55,7 +55,8 @@ def compute_batches(
     """
     buffers = [session.allocate_images(max(map(len, batches))) for _ in batches[:2]]
     run = session.create_run_options()
-    worker = ThreadPoolExecutor(max_workers=1)
+    kept_worker = session.worker
+    worker = kept_worker or ThreadPoolExecutor(max_workers=1)
     pending: Future[Images] | None = None
     try:
         for number, sensors in enumerate(batches):
@@ -68,10 +69,12 @@ def compute_batches(
             yield batches[-1], pending.result()
     finally:
         run.terminate = True
-        _wait_for_end(worker, pending)
+        _wait_for_end(pending)
+        if kept_worker is None:
+            worker.shutdown()
 
 
-def _wait_for_end(worker: ThreadPoolExecutor, pending: Future[Images] | None) -> None:
+def _wait_for_end(pending: Future[Images] | None) -> None:
     """Wait until no graph runs, even if another signal arrives: a thread inside ONNX Runtime would abort the process."""
     interruption: BaseException | None = None
     while pending and not pending.done():
@@ -80,6 +83,5 @@ def _wait_for_end(worker: ThreadPoolExecutor, pending: Future[Images] | None) ->
             wait([pending])
         except BaseException as error:  # noqa: BLE001  # from a signal handler; raised again below
             interruption = error
-    worker.shutdown()
     if interruption is not None:
         raise interruption

@@ -50,7 +50,7 @@ class ForkGuard:
         InferenceError
             If the session belongs to a parent process and cannot run here.
         """
-        self._check()
+        self.check()
         call = os.getpid(), threading.get_ident()
         self._calls.add(call)
         try:
@@ -62,7 +62,8 @@ class ForkGuard:
         """Never destroy the session in this process."""
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise `InferenceError` if the session is a parent process's and cannot run here."""
         process = os.getpid()
         if process == self._process:
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -113,6 +114,17 @@ class ImageSession:
             self._session = self._create_session(self.provider, graph.content)
         _check_against_card(self._session, graph)
         self._forks = ForkGuard(self._session, self._find_fork_obstacle())
+        self._worker = None if self.provider == CPU else ThreadPoolExecutor(max_workers=1)
+
+    @property
+    def worker(self) -> ThreadPoolExecutor | None:
+        """Thread that runs the graph for as long as the session lives; None on a CPU, where any thread does.
+
+        ONNX Runtime's CUDA provider creates its cuBLAS and cuDNN handles anew in each thread. Raises `InferenceError` in a fork.
+        """
+        if self._worker is not None:
+            self._forks.check()
+        return self._worker
 
     def allocate_images(self, n_images: int) -> Images:
         """Allocate an array for n images: (n, 250, 768), uint8 for charges and float32 for values."""
@@ -260,6 +272,10 @@ def _add_default_options(provider: str, precision: Precision, given: ProviderOpt
     defaults = {"cudnn_conv_algo_search": "HEURISTIC"}
     if precision == "float32":
         defaults["use_tf32"] = "0"
+    elif "prefer_nhwc" not in given:
+        # Measured on an H200: the same digits, 6.9 ms an event instead of 9.0 (ResNet) and 1.7 instead of 2.4 (ConvNet).
+        # Without channels last cuDNN cannot fuse biases into float16 convolutions.
+        defaults |= {"prefer_nhwc": "1", "fuse_conv_bias": "1"}
     return {**defaults, **given}
 
 

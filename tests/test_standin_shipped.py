@@ -20,6 +20,7 @@ from export.fidelity import charge_w1
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 from pxdbg_runtime.model.builtin_models import find_graph
+from pxdbg_runtime.validation.clusters import find_clusters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,14 +33,14 @@ FOLDER = Path(artifacts.standins.__file__).parent
 
 
 @functools.cache
-def event_of(family: str, precision: Precision) -> NDArray[np.uint8]:
+def generate_event(family: str, precision: Precision) -> NDArray[np.uint8]:
     """Generate the images of one event, once for all tests."""
     return Generator(family, seed=12, precision=precision).generate_images(3)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_digits_are_near_the_public_marginals(family: str) -> None:
-    images = event_of(family, "float32")
+    images = generate_event(family, "float32")
     charges = images[images > 0].astype(np.int64)
     assert charges.min() >= 7
     occupancies = (images > 0).mean((1, 2))
@@ -53,6 +54,17 @@ def test_digits_are_near_the_public_marginals(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_clusters_are_near_those_of_the_simulation(family: str, precision: Precision) -> None:
+    images = generate_event(family, precision)
+    # An empty row separates each image from the next.
+    row, column = np.nonzero(np.pad(images, ((0, 0), (0, 1), (0, 0))).reshape(-1, images.shape[2]))
+    sizes, charges = find_clusters(row, column, images[images > 0])
+    assert (sizes.mean(), np.median(sizes)) == pytest.approx((1.90, 1.0), rel=0.1)
+    assert (charges.mean(), np.median(charges)) == pytest.approx((41.3, 27.0), rel=0.1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_int8_is_within_the_bounds_and_chosen_by_itself(family: str) -> None:
     fidelity = find_graph(family, "int8").card.fidelity
     assert fidelity is not None
@@ -62,7 +74,7 @@ def test_int8_is_within_the_bounds_and_chosen_by_itself(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_int8_has_the_spectrum_and_the_occupancies_of_float32(family: str) -> None:
-    exact, integers = (event_of(family, each) for each in PRECISIONS)
+    exact, integers = (generate_event(family, each) for each in PRECISIONS)
     spectra = [np.bincount(images.ravel(), minlength=256) for images in (exact, integers)]
     assert charge_w1(*spectra) < 0.6  # an event; of eight hundred images 0.3 is allowed
     occupancies = [(images > 0).mean((1, 2)) for images in (exact, integers)]

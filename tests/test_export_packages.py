@@ -36,6 +36,7 @@ NEEDS: Final = " needs torch, which is not installed: pip install 'pxdbg-runtime
 
 
 def test_commands_without_pytorch_work_or_say_how_to_install_it(tmp_path: Path) -> None:
+    train = ("train", "--model", "resnet", "--output", "a.safetensors")
     commands: dict[tuple[str, ...], tuple[int, str, str]] = {
         ("export", "--help"): (0, "Needs PyTorch and onnx: pip install 'pxdbg-runtime[export]'", ""),
         ("export", "a.pt", "--model", "resnet", "--output", "graphs"): (1, "", f"Error: python -m export{NEEDS}"),
@@ -46,11 +47,7 @@ def test_commands_without_pytorch_work_or_say_how_to_install_it(tmp_path: Path) 
             "",
             f"Error: python -m artifacts.standins rebuild{NEEDS}",
         ),
-        ("export.demonstration", "--model", "resnet", "--output", "a.safetensors"): (
-            1,
-            "",
-            f"Error: python -m export.demonstration{NEEDS}",
-        ),
+        ("export.demonstration", *train[1:]): (1, "", f"Error: python -m export.demonstration{NEEDS}"),
         ("export.manifest", str(tmp_path)): (0, "", ""),
     }
     done = subprocess.run(

@@ -14,13 +14,14 @@ from artifacts.standins.level import KNOTS, LEVEL_SHARE
 from artifacts.standins.position_codes import N_CODE_CHANNELS, PHASES, find_codes, gate_channels, write_next_codes
 from artifacts.standins.rebuild import rebuild_checkpoint
 from artifacts.standins.white_noise import draw_balanced_signs, draw_white_noise, list_opposite_signs
-from export.families import FAMILIES
+from export.families.convnet import ConvNet
 from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
+from export.families.resnet import ResNet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 FOLDER = Path(artifacts.standins.__file__).parent
 FAMILY_NAMES = ("convnet", "resnet")
@@ -29,7 +30,7 @@ N_IMAGES = 8
 
 @functools.cache
 def load_standin(family: str) -> GeneratorModule:
-    model = FAMILIES[family]().eval()
+    model = ResNet().eval() if family == "resnet" else ConvNet().eval()
     model.load_state_dict(rebuild_checkpoint(FOLDER / f"{family}.safetensors"))
     return model
 

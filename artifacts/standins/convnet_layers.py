@@ -29,6 +29,7 @@ from artifacts.standins.position_codes import (
     write_next_codes,
 )
 from artifacts.standins.white_noise import N_FEATURES
+from export.families.convnet import ConvNet
 
 __all__ = ["CONVNET"]
 
@@ -103,6 +104,7 @@ def _write_level(state: State, level: Level) -> None:
 
 
 CONVNET: Final = EarlyLayers(
+    module=ConvNet,
     features=np.arange(_FIRST_FEATURE, _FIRST_FEATURE + N_FEATURES)[:, None],
     lift=_LIFT,
     sums=(

@@ -25,8 +25,7 @@ import torch
 
 from artifacts.standins.position_codes import PHASES, Codes, gate_channels
 from artifacts.standins.white_noise import draw_balanced_signs, draw_white_noise, list_opposite_signs
-from export.families import LATENT_SIZE
-from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
+from export.families.generator_module import LATENT_SIZE, SEED_HEIGHT, SEED_WIDTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from artifacts.standins.level import Level
+    from export.families.generator_module import GeneratorModule
 
 __all__ = [
     "Channels",
@@ -102,6 +102,8 @@ class EarlyLayers:
 
     Attributes
     ----------
+    module : type of GeneratorModule
+        The network.
     features : Channels
         Of the 94 features in the first map.
     lift : float
@@ -112,6 +114,7 @@ class EarlyLayers:
         Writes the weights of position codes and level into a state dict.
     """
 
+    module: type[GeneratorModule]
     features: Channels
     lift: float
     sums: tuple[SumLayer, ...]
@@ -208,5 +211,4 @@ def _write_sums(layer: SumLayer, state: State, factors: Tensor) -> None:
 def _write_norm_bias(layer: SumLayer, state: State, lift: float) -> None:
     bias = state[f"{layer.norm}.bias"]
     for terms in layer.inputs:
-        is_clipped = terms.shape[1] == 2
-        bias[terms] = torch.tensor([_CLIP, -_CLIP] if is_clipped else [lift])
+        bias[terms] = torch.tensor([_CLIP, -_CLIP] if terms.shape[1] == 2 else [lift])

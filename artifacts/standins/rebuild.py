@@ -21,10 +21,11 @@ from artifacts.standins.early_layers import EarlyLayers, State, build_early_laye
 from artifacts.standins.level import N_PIECES, Level
 from artifacts.standins.resnet_layers import RESNET
 from export.errors import CheckpointError
-from export.families import FAMILIES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from export.families.generator_module import GeneratorModule
 
 __all__ = ["compute_digest", "rebuild_checkpoint"]
 
@@ -53,7 +54,7 @@ def rebuild_checkpoint(path: Path) -> State:
             raise CheckpointError(path, f"is not a stand-in file: it has no tensor {name} of shape {shape}.")
     constant, step, *slopes = tensors[_LEVEL].tolist()
     level = Level(constant=constant, step=step, slopes=tuple(slopes))
-    state = _build_empty_state(family)
+    state = _build_empty_state(early.module())
     build_early_layers(early, state, int(seed), level, _select(tensors, _FITTED))
     state.update(_select(tensors, _LATE))
     if compute_digest(state) != metadata.get("checkpoint"):
@@ -85,9 +86,8 @@ def _select(tensors: State, prefix: str) -> State:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _build_empty_state(family: str) -> State:
-    """Build a state dict of zeros, in which batch norms are the identity."""
-    model = FAMILIES[family]()
+def _build_empty_state(model: GeneratorModule) -> State:
+    """Set weights and biases to zero and batch norms to the identity."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
             module.running_var.fill_(1.0 - module.eps)  # the batch norm adds eps

@@ -24,6 +24,7 @@ from artifacts.standins.early_layers import (
 from artifacts.standins.level import KNOTS, LEVEL_SHARE, N_PIECES, STEP_GAIN, Level
 from artifacts.standins.position_codes import N_CODE_CHANNELS, find_codes, list_first_codes, write_next_codes
 from artifacts.standins.white_noise import N_FEATURES
+from export.families.resnet import ResNet
 
 __all__ = ["RESNET"]
 
@@ -111,6 +112,7 @@ _FEATURES: Final = (
 """In the input of each block, and in the output of block 2."""
 
 RESNET: Final = EarlyLayers(
+    module=ResNet,
     features=_FEATURES[0],
     lift=_LIFT,
     sums=(

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy.linalg import block_diag
 
-from export.families import LATENT_SIZE
-from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
+from export.families.generator_module import LATENT_SIZE, SEED_HEIGHT, SEED_WIDTH
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Stand-in weights: a background tuned on public marginals of the PXD, and generators trained on it.
+"""Stand-in weights for the collaboration's, and a simulated background tuned to public marginals of the PXD.
 
-They are no physics of the collaboration's: the simulation knows pixels, tracks and a spectrum, not the accelerator.
+Neither is the collaboration's physics: the simulation models pixels, tracks and a charge spectrum, not the accelerator.
 """

@@ -1,4 +1,4 @@
-"""``python -m artifacts.standins``: simulate background, and make generators that stand in for the collaboration's."""
+"""``python -m artifacts.standins``: simulate background, and rebuild the checkpoints of the stand-ins."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from artifacts.standins.simulated_events import how_simulated, simulated_events
-from export.__main__ import Family
+from artifacts.standins.simulated_events import describe_simulation, simulate_events
 from export.packages import require_packages
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
-from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
+from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.generate import build_event_range, check_output
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.progress import track
@@ -24,7 +23,7 @@ app = Program(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Simulate background that is tuned to public marginals of the PXD, and make stand-ins of the generators on it.",
+    help="Simulate background tuned to public marginals of the PXD, and rebuild the checkpoints of the stand-ins.",
 )
 
 
@@ -35,60 +34,41 @@ def simulate(
     first_event: Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")] = 0,
     seed: Annotated[int, typer.Option(min=MIN_SEED, max=MAX_SEED, help="Seed, any signed 64-bit integer.")] = 0,
     threads: Annotated[
-        int | None, typer.Option(min=1, show_default="this job's CPUs", help="Sensors at a time.")
+        int | None, typer.Option(min=1, show_default="this job's CPUs", help="Sensors to simulate at the same time.")
     ] = None,
 ) -> None:
     """Simulate events and write their digits, as pxdbg generate does.
 
-    Charge spectrum and occupancies are those of the public Geant4 marginals; the clusters are a caricature.
+    Charge spectrum and occupancies are those of the public Geant4 marginals; the clusters are a crude model.
     """
     with report_failures():
         numbers = build_event_range(first_event, events)
         check_output(output)
         n_digits = 0
-        with open_writer(output, how_simulated(numbers, seed)) as writer:
-            made = simulated_events(numbers, seed, n_threads=threads or count_job_cpus().count)
-            for digits in track(made, total=len(numbers), description="events"):
+        with open_writer(output, describe_simulation(numbers, seed)) as writer:
+            simulated = simulate_events(numbers, seed, n_threads=threads or count_job_cpus().count)
+            for digits in track(simulated, total=len(numbers), description="events"):
                 writer.write(digits)
                 n_digits += len(digits)
         stdout.print(f"wrote {output}: {len(numbers):,} events, {n_digits:,} digits", markup=False, soft_wrap=True)
-
-
-@app.command(epilog="Example: python -m artifacts.standins train --model resnet --output resnet-standin.safetensors")
-def train(
-    model: Annotated[Family, typer.Option(help="Architecture.")],
-    output: Annotated[Path, typer.Option(help="Stand-in to write, .safetensors.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 2026,
-    images: Annotated[int, typer.Option(min=40, help="Images that the late part is fitted on.")] = 320,
-) -> None:
-    """Make a stand-in: a seeded early part, measured, and a late part that is laid and fitted to the simulation."""
-    with report_failures():
-        check_target(output)
-        require_packages("python -m artifacts.standins train")
-        from artifacts.standins.standin_file import write_standin
-        from artifacts.standins.training import train_standin
-
-        standin = train_standin(model.value, seed, images, log=lambda text: stderr.print(text, markup=False))
-        write_standin(standin, output)
-        stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 
 
 @app.command(
     epilog="Example: python -m artifacts.standins rebuild artifacts/standins/resnet.safetensors --output resnet.safetensors"
 )
 def rebuild(
-    standin: Annotated[Path, typer.Argument(help="Stand-in, as train wrote it.")],
+    standin: Annotated[Path, typer.Argument(help="Stand-in file, such as artifacts/standins/resnet.safetensors.")],
     output: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
 ) -> None:
-    """Make a stand-in's whole checkpoint, the same bit for bit on every machine."""
+    """Rebuild the checkpoint of a stand-in, the same bit for bit on every machine."""
     with report_failures():
         check_target(output)
         require_packages("python -m artifacts.standins rebuild")
         from safetensors.torch import save
 
-        from artifacts.standins.standin_file import checkpoint, read_standin
+        from artifacts.standins.rebuild import rebuild_checkpoint
 
-        state = checkpoint(read_standin(standin))
+        state = rebuild_checkpoint(standin)
         with atomic_write(output) as partial:
             partial.write_bytes(save(state))
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)

@@ -1,61 +1,44 @@
-"""The level of an image: what sets how many hits it has.
+"""The level of an image, which sets its occupancy: a piecewise-linear function of latent 0.
 
-One latent is kept for it. A function of that latent, the same in every cell, is added to all features, so that more or
-fewer of them exceed their thresholds. It is piecewise linear, with a step between the images that are like layer 2 and
-those that are like layer 1: made of two ReLUs, so that it stays exact where activations are rounded to 8 bits.
+A share of the level is added to every feature, so that more or fewer features exceed their thresholds. The function
+has a steep step between images that resemble layer 2 and images that resemble layer 1. It is a sum of ReLUs; the step
+is 1 - ReLU(1 - 10 ReLU(z - 0.2033)), which stays at exactly 1 when 8 bits round the activations.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+__all__ = ["KNOTS", "LEVEL_SHARE", "N_PIECES", "STEP_GAIN", "Level"]
 
-__all__ = ["LEVEL_KNOTS", "LEVEL_SHARE", "N_PIECES", "STEP_FROM", "STEP_GAIN", "Level"]
-
-LEVEL_KNOTS: Final = tuple(float(knot) for knot in np.linspace(-2.4, 2.4, 17))
-"""Values of the first latent at which the level's slope may change."""
-STEP_FROM: Final = 0.2033
-"""Of the first latent; in the middle of the step, 0.05 above it, lie 60 % of a normal distribution: 24 sensors of 40."""
+_STEP_START: Final = 0.2033
+"""In the middle of the step, 0.05 above this value, lie 60 % of a normal distribution: 24 sensors of 40."""
+KNOTS: Final = (*(float(knot) for knot in np.linspace(-2.4, 2.4, 17)), _STEP_START)
+"""Values of latent 0 where a piece begins: 17 changes of slope, then the step."""
+N_PIECES: Final = len(KNOTS)
 STEP_GAIN: Final = 10.0
 """One over the width of the step."""
-N_PIECES: Final = len(LEVEL_KNOTS) + 1
-"""Pieces that the level is made of: one a knot, and the step."""
 LEVEL_SHARE: Final = 0.25
-"""How much of the level is added to every feature, whose variance is 1."""
+"""Share of the level that is added to every feature, whose variance is 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """The level of an image: a function of its first latent.
+    """The fitted parameters of the level.
 
     Attributes
     ----------
     constant : float
-        Below the first of `LEVEL_KNOTS`.
-    slopes : tuple of float
-        By how much the slope changes at each of them.
+        Value below the first knot.
     step : float
         Height of the step.
+    slopes : tuple of float
+        Change of the slope at each of the first 17 knots.
     """
 
     constant: float
-    slopes: tuple[float, ...]
     step: float
-
-    @classmethod
-    def through(cls, values: NDArray[np.float64], step: float = 0.0) -> Level:
-        """Make the level that has given values at the knots, to which the step comes."""
-        slopes = np.diff(values) / np.diff(LEVEL_KNOTS)
-        changes = np.diff(np.concatenate([[0.0], slopes, [0.0]]))
-        return cls(constant=float(values[0]), slopes=tuple(float(change) for change in changes), step=step)
-
-    def __call__(self, latent: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Evaluate it."""
-        above = np.maximum(np.asarray(latent)[..., None] - np.asarray(LEVEL_KNOTS), 0.0)
-        risen = np.minimum(STEP_GAIN * np.maximum(np.asarray(latent) - STEP_FROM, 0.0), 1.0)
-        return np.asarray(self.constant + above @ np.asarray(self.slopes) + self.step * risen)
+    slopes: tuple[float, ...]

@@ -1,98 +1,133 @@
-"""Position codes: how each of the four cells that come of one is told which of the four it is.
+"""Position codes: constant channels by which a convolution tells the four children of a doubled cell apart.
 
-A code is two channels of constants. With X[j] = (-1)^(j+1) and Y = (1, 0, 0, …), a tap to the left on X and one to the right
-on Y make X[j-1] + Y[j] in the first and X[j] + Y[j+1] in the second of the cells that come of cell j: they are +-1 and
-opposite, at the borders too, where the padding is zero. There is one code along u and one along v.
+Nearest-neighbour doubling copies cell j of a row to the children 2j and 2j + 1, which then have equal values. Two
+constant channels make them differ: X[j] = (-1)^(j+1) and Y = (1, 0, 0, ...). After the doubling, a kernel with the
+weight 1 on the left neighbour of X and on the right neighbour of Y computes
+
+    code = X[j-1] + Y[j] in child 2j,     code = X[j] + Y[j+1] in child 2j + 1.
+
+One is +1 and the other -1, also at the borders, where the padding is zero. There is a code along u and one along v; the
+pair of their signs is the phase of a child. |code + X| is 0 in first children and 2 in second ones, thus the X of the
+next doubling is |code + X| - 1. The next Y is the positive part of Y minus its left neighbour.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-import numpy as np
+import torch
 
 from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["N_CODES", "PHASES", "Codes", "codes_of_first_map", "gate", "next_codes", "quarters"]
+__all__ = [
+    "N_CODE_CHANNELS",
+    "PHASES",
+    "Codes",
+    "PositionCode",
+    "find_codes",
+    "gate_channels",
+    "list_first_codes",
+    "write_next_codes",
+]
 
 PHASES: Final = ((1, 1), (1, -1), (-1, 1), (-1, -1))
-"""Signs of the two position codes, along u and v, in the four cells that come of one."""
-N_CODES: Final = 6
-"""Channels of the codes: three for each of two directions."""
+"""Signs of the codes along u and v in the four children of a cell."""
+N_CODE_CHANNELS: Final = 6
+"""Three for each direction: two of X, which must pass a ReLU, and Y."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Codes:
-    """How a layer finds the code of one direction among its inputs, and what it makes of it.
+class PositionCode:
+    """Where a convolution finds the code of one direction among its input channels.
 
     Attributes
     ----------
+    step : (int, int)
+        (1, 0) along u, (0, 1) along v.
     x : tuple of (int, float)
-        Channels and factors whose sum is X.
+        Channels and weights whose sum is X times the amplitude.
     y : (int, float)
-        The same for Y.
+        Channel and weight that give Y times the amplitude.
     amplitude : float
-        Of X and Y, which are said to be 1 above.
     gate : float
-        How much lower shut sums are for each of the two directions: enough to stay below zero, and no more, as what is
-        added and taken off again is rounded.
+        Half of what is subtracted from a channel for each direction in which the phase is wrong. It keeps the channel
+        below the zero of the ReLU. It is not larger, because 8 bits round what is added and subtracted again.
     """
 
+    step: tuple[int, int]
     x: tuple[tuple[int, float], ...]
     y: tuple[int, float]
     amplitude: float
     gate: float
 
 
-def codes_of_first_map(amplitude: float) -> dict[str, NDArray[np.float64]]:
-    """X and Y along u and v, each of shape (8, 24)."""
-    codes = {}
-    for direction, axis in (("u", 0), ("v", 1)):
-        n_cells = (SEED_HEIGHT, SEED_WIDTH)[axis]
-        x = np.where(np.arange(n_cells) % 2 == 0, -1.0, 1.0)
-        y = np.where(np.arange(n_cells) == 0, 1.0, 0.0)
-        shape = (n_cells, 1) if axis == 0 else (1, n_cells)
-        codes["x" + direction] = amplitude * np.broadcast_to(x.reshape(shape), (SEED_HEIGHT, SEED_WIDTH))
-        codes["y" + direction] = amplitude * np.broadcast_to(y.reshape(shape), (SEED_HEIGHT, SEED_WIDTH))
-    return codes
+Codes: TypeAlias = tuple[PositionCode, PositionCode]
+"""Along u and along v."""
 
 
-def gate(weight: Tensor, bias: Tensor, codes: dict[str, Codes], phase: tuple[int, int]) -> None:
-    """Open a channel in one of four cells: elsewhere it is lower by the gate, twice or four times."""
-    for direction, sign in zip("uv", phase, strict=True):
-        _add_taps(weight, codes[direction], direction, sign * codes[direction].gate / codes[direction].amplitude)
-        bias -= codes[direction].gate
+def find_codes(first: int, *, amplitude: float, gate: float) -> Codes:
+    """Find the codes in the six channels from `first` on: X, -X and Y along u, then along v, all cut off at zero."""
+    along_u, along_v = (
+        PositionCode(
+            step=step, x=((channel, 1.0), (channel + 1, -1.0)), y=(channel + 2, 1.0), amplitude=amplitude, gate=gate
+        )
+        for step, channel in (((1, 0), first), ((0, 1), first + 3))
+    )
+    return along_u, along_v
 
 
-def next_codes(weight: Tensor, codes: dict[str, Codes], first: int, *, scale: float = 1.0) -> None:
-    """Make |code + X| in two channels, times a scale, and the next Y in a third, for each direction; weight is (out, in, k, k)."""
+def list_first_codes(amplitude: float) -> list[tuple[Tensor, Tensor]]:
+    """List X and Y of the first feature map, along u and along v; each broadcasts to (8, 24)."""
+    along_u, along_v = torch.arange(SEED_HEIGHT)[:, None], torch.arange(SEED_WIDTH)
+    return [(amplitude * (2.0 * (cells % 2) - 1.0), amplitude * (cells == 0)) for cells in (along_u, along_v)]
+
+
+def gate_channels(
+    weight: Tensor, bias: Tensor, channels: NDArray[np.int64], codes: Codes, phase: tuple[int, int]
+) -> None:
+    """Open output channels in the children of one phase and lower them in the others.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (out, in, k, k)
+    bias : Tensor, shape (out,)
+    channels : ndarray of int64, shape (n,)
+    codes : Codes
+    phase : (int, int)
+        One of `PHASES`.
+    """
+    for code, sign in zip(codes, phase, strict=True):
+        _add_taps(weight, channels, code, sign * code.gate / code.amplitude)
+        bias[channels] -= code.gate
+
+
+def write_next_codes(weight: Tensor, codes: Codes, first: int, *, scale: float = 1.0) -> None:
+    """Write the kernels of the next map's codes into six output channels of a weight of shape (out, in, k, k).
+
+    For each direction: scale * (code + X) and its negative, whose ReLUs add up to |code + X|, and the next Y.
+    """
     middle = weight.shape[-1] // 2
-    for place, direction in enumerate("uv"):
-        row, of_direction = first + 3 * place, codes[direction]
-        _add_taps(weight[row], of_direction, direction, scale, centre=1.0)
-        _add_taps(weight[row + 1], of_direction, direction, -scale, centre=1.0)
-        step = (1, 0) if direction == "u" else (0, 1)
-        weight[row + 2, of_direction.y[0], middle, middle] = 1.0
-        weight[row + 2, of_direction.y[0], middle - step[0], middle - step[1]] = -1.0
+    for channel, code in zip((first, first + 3), codes, strict=True):
+        _add_taps(weight, channel, code, scale, centre=1.0)
+        _add_taps(weight, channel + 1, code, -scale, centre=1.0)
+        weight[channel + 2, code.y[0], middle, middle] = 1.0
+        weight[channel + 2, code.y[0], middle - code.step[0], middle - code.step[1]] = -1.0
 
 
-def quarters(channels: range) -> list[NDArray[np.int64]]:
-    """Split channels into those that are open in each of the four phases; what is left over stays shut."""
-    size = len(channels) // 4
-    return [np.arange(channels.start + k * size, channels.start + (k + 1) * size) for k in range(4)]
-
-
-def _add_taps(weight: Tensor, codes: Codes, direction: str, factor: float, *, centre: float = 0.0) -> None:
-    """Add factor times (position code + centre X) to a filter, shape (in, k, k), that follows an enlargement."""
+def _add_taps(
+    weight: Tensor, channels: int | NDArray[np.int64], code: PositionCode, factor: float, *, centre: float = 0.0
+) -> None:
+    """Add factor * (code + centre * X) to output channels."""
     middle = weight.shape[-1] // 2
-    step = (1, 0) if direction == "u" else (0, 1)
-    for channel, share in codes.x:
-        weight[channel, middle - step[0], middle - step[1]] += factor * share
-        weight[channel, middle, middle] += factor * share * centre
-    channel, share = codes.y
-    weight[channel, middle + step[0], middle + step[1]] += factor * share
+    u, v = code.step
+    for source, share in code.x:
+        weight[channels, source, middle - u, middle - v] += factor * share
+        weight[channels, source, middle, middle] += factor * share * centre
+    source, share = code.y
+    weight[channels, source, middle + u, middle + v] += factor * share

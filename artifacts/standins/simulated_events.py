@@ -1,4 +1,7 @@
-"""Simulated events as digits: each from the seed and its number alone, so events can be made in any order, side by side."""
+"""Simulate events of forty sensors as digits.
+
+An event depends on the seed and its number alone, so that events can be simulated in any order.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from artifacts.standins.marginals import READOUT_THRESHOLD_ADU
-from artifacts.standins.simulation import RAW_THRESHOLD, charges_of_hits, occupancies_of_events, raw_sensor
+from artifacts.standins.simulation import RAW_THRESHOLD, draw_occupancies, map_charges, simulate_raw_charges
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.formats.provenance import Provenance
 from pxdbg_runtime.sensors import SENSORS, Sensor
@@ -17,17 +20,16 @@ from pxdbg_runtime.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["how_simulated", "simulated_events"]
+__all__ = ["describe_simulation", "simulate_events"]
 
 _PROVENANCE: Final = (
     "Simulated clusters, tuned to the public Geant4 marginals of the PXD background by the IEA-GAN authors: charge "
     "spectrum and occupancies are theirs, the shapes of the clusters are a caricature. Not the collaboration's simulation."
 )
-_WORD: Final = 2**64
 
 
-def how_simulated(events: range, seed: int) -> Provenance:
-    """Describe the digits of simulated events, for the file they go to."""
+def describe_simulation(events: range, seed: int) -> Provenance:
+    """Describe how the digits of simulated events were generated, for the header of a file."""
     return Provenance(
         model="simulation",
         nature="simulation",
@@ -44,38 +46,38 @@ def how_simulated(events: range, seed: int) -> Provenance:
     )
 
 
-def simulated_events(events: range, seed: int, *, n_threads: int = 1) -> Iterator[Digits]:
+def simulate_events(events: range, seed: int, *, n_threads: int = 1) -> Iterator[Digits]:
     """Simulate events.
 
     Parameters
     ----------
     events : range
-        Their numbers.
+        Event numbers.
     seed : int
         Any signed 64-bit integer.
     n_threads : int
-        Sensors at a time; they change nothing in the digits.
+        Number of sensors to simulate at the same time; the digits do not depend on it.
 
     Yields
     ------
     Digits
-        Of one event after the other.
+        The digits of one event.
     """
     with ThreadPoolExecutor(n_threads) as pool:
         for event in events:
-            rng = np.random.Generator(np.random.Philox(key=np.array([seed % _WORD, event], np.uint64)))
-            occupancies = occupancies_of_events(1, rng)[0].tolist()
+            rng = np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, event], np.uint64)))
+            occupancies = draw_occupancies(1, rng)[0].tolist()
             seeds = rng.integers(0, 2**32, len(SENSORS)).tolist()
-            yield Digits.concatenate(pool.map(_sensor_digits, [event] * len(SENSORS), SENSORS, occupancies, seeds))
+            yield Digits.concatenate(pool.map(_simulate_sensor, [event] * len(SENSORS), SENSORS, occupancies, seeds))
 
 
-def _sensor_digits(event: int, sensor: Sensor, occupancy: float, seed: int) -> Digits:
-    raw = raw_sensor(occupancy, sensor.layer, seed)
+def _simulate_sensor(event: int, sensor: Sensor, occupancy: float, seed: int) -> Digits:
+    raw = simulate_raw_charges(occupancy, sensor.layer, seed)
     u_cell, v_cell = np.nonzero(raw >= RAW_THRESHOLD)
     return Digits(
         event=np.full(len(u_cell), event, np.int64),
         sensor_id=np.full(len(u_cell), sensor.vxd_id, np.uint16),
         u_cell=u_cell.astype(np.uint16),
         v_cell=v_cell.astype(np.uint16),
-        charge=charges_of_hits(raw[u_cell, v_cell]),
+        charge=map_charges(raw[u_cell, v_cell]),
     )

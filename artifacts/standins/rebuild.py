@@ -1,0 +1,97 @@
+"""Rebuild the checkpoint of a stand-in from its file: a seed and fitted tensors.
+
+The metadata of the safetensors file has `family`, `seed` and `checkpoint`, which is the `compute_digest` of the state
+dict. Its tensors are
+
+- `level`, shape (19,): constant, step and slopes of the level;
+- `measured.<convolution>.factors` and `.means`: weights and means of the gated sums in the early part;
+- `late.<name>`: the state dict of the late part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from artifacts.standins.convnet_layers import CONVNET
+from artifacts.standins.early_layers import EarlyLayers, State, build_early_layers
+from artifacts.standins.level import N_PIECES, Level
+from artifacts.standins.resnet_layers import RESNET
+from export.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from export.families.generator_module import GeneratorModule
+
+__all__ = ["compute_digest", "rebuild_checkpoint"]
+
+_EARLY_LAYERS: Final[dict[str, EarlyLayers]] = {"convnet": CONVNET, "resnet": RESNET}
+_LEVEL: Final = "level"
+_FITTED: Final = "measured."
+_LATE: Final = "late."
+
+
+def rebuild_checkpoint(path: Path) -> State:
+    """Rebuild the state dict of a stand-in file, the same bit for bit on every machine.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read, is not a stand-in file or gives a state dict with another SHA-256.
+    """
+    metadata, tensors = _read_file(path)
+    family, seed = metadata.get("family", ""), metadata.get("seed", "")
+    if family not in _EARLY_LAYERS or not seed.isdigit():
+        raise CheckpointError(path, "is not a stand-in file: it names no family and no seed.")
+    early = _EARLY_LAYERS[family]
+    fitted_shapes = {_FITTED + name: shape for name, shape in early.fitted_shapes().items()}
+    for name, shape in {_LEVEL: (1 + N_PIECES,), **fitted_shapes}.items():
+        if name not in tensors or tensors[name].shape != shape:
+            raise CheckpointError(path, f"is not a stand-in file: it has no tensor {name} of shape {shape}.")
+    constant, step, *slopes = tensors[_LEVEL].tolist()
+    level = Level(constant=constant, step=step, slopes=tuple(slopes))
+    state = _build_empty_state(early.module())
+    build_early_layers(early, state, int(seed), level, _select(tensors, _FITTED))
+    state.update(_select(tensors, _LATE))
+    if compute_digest(state) != metadata.get("checkpoint"):
+        raise CheckpointError(
+            path, "gives another state dict than the one whose SHA-256 it has: the file was changed. Restore it."
+        )
+    return state
+
+
+def compute_digest(state: State) -> str:
+    """Compute the SHA-256 of names and values of all tensors, sorted by name, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_file(path: Path) -> tuple[dict[str, str], State]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(path, f"cannot be read: {error}.") from error
+
+
+def _select(tensors: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _build_empty_state(model: GeneratorModule) -> State:
+    """Set weights and biases to zero and batch norms to the identity."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
+            module.running_var.fill_(1.0 - module.eps)  # the batch norm adds eps
+        elif isinstance(module, (nn.Linear, nn.Conv2d)):
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,98 @@
+"""White noise in the first feature map, and signed sums that keep it white.
+
+A sum of n uncorrelated features with weights +-1/sqrt(n) again has variance 1. Two sums over the same features are
+uncorrelated if their rows of signs are orthogonal. In a balanced row, with as many +1 as -1, what the terms have in
+common cancels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy.linalg import block_diag
+
+from export.families.generator_module import LATENT_SIZE, SEED_HEIGHT, SEED_WIDTH
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["N_FEATURES", "draw_balanced_signs", "draw_white_noise", "list_opposite_signs"]
+
+_ORDERS: Final = (16, 16, 16, 16, 16, 8, 4, 2)
+"""Orders of the Hadamard matrices that mix the latents."""
+N_FEATURES: Final = sum(_ORDERS)
+"""Features in each cell of the first map: all latents but the one of the level and one more."""
+_CANDIDATES: Final = 64
+
+
+def draw_white_noise(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw the weights that turn the latents into the features of the first map.
+
+    In each cell, the features are an orthogonal transformation of 94 latents by Hadamard matrices and random signs.
+    Latent 0 has no part in it, because it sets the level.
+
+    Returns
+    -------
+    ndarray of float64, shape (94, 192, 96)
+        Weights by feature, cell and latent.
+    """
+    mixing = block_diag(*(_hadamard(order) / np.sqrt(order) for order in _ORDERS))
+    weights = np.zeros((N_FEATURES, SEED_HEIGHT * SEED_WIDTH, LATENT_SIZE))
+    for cell in range(SEED_HEIGHT * SEED_WIDTH):
+        latents = 1 + rng.permutation(LATENT_SIZE - 1)[:N_FEATURES]
+        signs = rng.integers(0, 2, N_FEATURES) * 2 - 1
+        weights[:, cell, latents] = (mixing * signs)[rng.permutation(N_FEATURES)]
+    return weights
+
+
+def draw_balanced_signs(
+    rng: np.random.Generator, n_rows: int, n_terms: int, *, first_rows: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Draw balanced rows of signs that are little correlated with each other.
+
+    Each new row is the best of 64 permutations. Only positive correlations count: clusters clump where several features
+    exceed their thresholds together.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    n_rows, n_terms : int
+        If the number of terms is odd, one of them has the weight 0.
+    first_rows : ndarray of int64, shape (n, n_terms), optional
+        Rows to begin with; by default one that is drawn.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_rows, n_terms)
+        -1, 0 or 1.
+    """
+    half = n_terms // 2
+    balanced = np.array([1] * half + [-1] * half + [0] * (n_terms - 2 * half))
+    rows = [rng.permutation(balanced)] if first_rows is None else list(first_rows[:n_rows])
+    while len(rows) < n_rows:
+        candidates = np.array([rng.permutation(balanced) for _ in range(_CANDIDATES)])
+        penalties = np.maximum(candidates @ np.array(rows).T, 0) ** 4
+        rows.append(candidates[penalties.sum(axis=1).argmin()])
+    return np.array(rows)
+
+
+def list_opposite_signs(n_terms: int) -> NDArray[np.int64]:
+    """List the balanced rows of a Hadamard matrix, cut to `n_terms` columns, each followed by its negative.
+
+    Returns
+    -------
+    ndarray of int64, shape (n, n_terms)
+        +-1. If `n_terms` is a power of two, two rows are orthogonal or opposite; else nearly so.
+    """
+    rows = _hadamard(1 << (n_terms - 1).bit_length())[1:, :n_terms]
+    rows = rows[rows.sum(axis=1) == 0]
+    return np.stack([rows, -rows], axis=1).reshape(-1, n_terms)
+
+
+def _hadamard(order: int) -> NDArray[np.int64]:
+    """Build Sylvester's Hadamard matrix of +-1; its rows are orthogonal."""
+    matrix = np.ones((1, 1), np.int64)
+    while len(matrix) < order:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+import artifacts.standins
+from artifacts.standins.__main__ import app
+from artifacts.standins.rebuild import compute_digest, rebuild_checkpoint
+from export.checkpoint import load_checkpoint
+from export.errors import CheckpointError
+from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOLDER = Path(artifacts.standins.__file__).parent
+Tensors = dict[str, torch.Tensor]
+Metadata = dict[str, str]
+
+
+def read_file(path: Path) -> tuple[Metadata, Tensors]:
+    with safe_open(path, framework="pt") as file:
+        names = file.keys()
+        return file.metadata(), {name: file.get_tensor(name) for name in names}
+
+
+@pytest.mark.parametrize("family", ["convnet", "resnet"])
+def test_rebuild_writes_the_checkpoint_of_the_shipped_graphs(family: str, tmp_path: Path) -> None:
+    source, path = FOLDER / f"{family}.safetensors", tmp_path / "checkpoint.safetensors"
+    result = CliRunner().invoke(app, ["rebuild", str(source), "--output", str(path)])
+    assert result.exit_code == 0, result.output
+    assert source.stat().st_size < 1_500_000
+    model = load_checkpoint(path, family)
+    assert compute_digest(dict(model.state_dict())) == read_file(source)[0]["checkpoint"]
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    cards = [find_graph(graph.name, graph.precision).card for graph in read_manifest() if graph.name == family]
+    assert {card.precision for card in cards} == {"float32", "int8"}
+    for card in cards:
+        assert card.checkpoint_sha256 == expected
+        assert (card.family, card.nature, card.min_charge) == (family, "stand-in", 7)
+        assert "not the collaboration's" in card.provenance
+
+
+def shift_bias(_metadata: Metadata, tensors: Tensors) -> None:
+    tensors["late.conv.bias"] += 1.0
+
+
+def add_tensor(_metadata: Metadata, tensors: Tensors) -> None:
+    tensors["late.another"] = torch.zeros(1)
+
+
+def remove_late(_metadata: Metadata, tensors: Tensors) -> None:
+    del tensors["late.conv.weight"]
+
+
+def change_seed(metadata: Metadata, _tensors: Tensors) -> None:
+    metadata["seed"] = "2027"
+
+
+def remove_means(_metadata: Metadata, tensors: Tensors) -> None:
+    del tensors["measured.blocks.1.conv1.means"]
+
+
+def shorten_level(_metadata: Metadata, tensors: Tensors) -> None:
+    tensors["level"] = tensors["level"][:-1]
+
+
+def change_family(metadata: Metadata, _tensors: Tensors) -> None:
+    metadata["family"] = "convnet"
+
+
+def name_an_unknown_family(metadata: Metadata, _tensors: Tensors) -> None:
+    metadata["family"] = "vae"
+
+
+def remove_metadata(metadata: Metadata, _tensors: Tensors) -> None:
+    metadata.clear()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        *[(damage, "gives another state dict") for damage in (shift_bias, add_tensor, remove_late, change_seed)],
+        (remove_means, r"has no tensor measured\.blocks\.1\.conv1\.means of shape \(120,\)"),
+        (shorten_level, r"has no tensor level of shape \(19,\)"),
+        (change_family, r"has no tensor measured\.features\.4\.factors of shape \(120, 94\)"),
+        *[(damage, "names no family and no seed") for damage in (name_an_unknown_family, remove_metadata)],
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_sentence(
+    damage: Callable[[Metadata, Tensors], None], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "damaged.safetensors"
+    metadata, tensors = read_file(FOLDER / "resnet.safetensors")
+    damage(metadata, tensors)
+    safetensors.torch.save_file(tensors, path, metadata)
+    with pytest.raises(CheckpointError, match=message):
+        rebuild_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors", (FOLDER / "resnet.safetensors").read_bytes()[:-1]])
+def test_a_foreign_file_is_refused_and_nothing_is_written(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.safetensors"
+    path.write_bytes(content)
+    result = CliRunner().invoke(app, ["rebuild", str(path), "--output", str(tmp_path / "checkpoint.safetensors")])
+    assert result.exit_code == 1
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+    with pytest.raises(CheckpointError, match=r"foreign\.safetensors cannot be read"):
+        rebuild_checkpoint(path)

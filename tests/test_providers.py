@@ -156,7 +156,7 @@ def gpu_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
 
 
-def loading_all_but(broken: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def load_all_but(broken: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let libraries load but for one, and list the names of those that were asked for."""
     asked: list[str] = []
 
@@ -172,14 +172,14 @@ def loading_all_but(broken: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.usefixtures("gpu_wheel")
 def test_without_a_driver_cuda_is_in_vain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    loading_all_but("libcuda.so.1", monkeypatch)
+    load_all_but("libcuda.so.1", monkeypatch)
     assert "there is no NVIDIA driver here" in (explain_unusable(CUDA) or "")
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.usefixtures("gpu_wheel")
 def test_the_library_of_cuda_is_left_to_onnx_runtime_until_it_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = loading_all_but(CUDA_LIBRARY, monkeypatch)
+    asked = load_all_but(CUDA_LIBRARY, monkeypatch)
     assert explain_unusable(CUDA) is None
     assert CUDA_LIBRARY not in asked
     assert "its libraries do not load (no such library): pip install" in (explain_load_failure(CUDA) or "")
@@ -187,7 +187,7 @@ def test_the_library_of_cuda_is_left_to_onnx_runtime_until_it_tried(monkeypatch:
 
 @pytest.mark.usefixtures("gpu_wheel")
 def test_nothing_is_found_out_where_everything_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = loading_all_but("none", monkeypatch)
+    asked = load_all_but("none", monkeypatch)
     assert explain_load_failure(CUDA) is None
     assert asked == [CUDA_LIBRARY]
 
@@ -202,7 +202,7 @@ def test_missing_libraries_of_another_provider_are_named(tmp_path: Path, monkeyp
     library.parent.mkdir()
     library.touch()
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
-    loading_all_but(library.name, monkeypatch)
+    load_all_but(library.name, monkeypatch)
     assert explain_load_failure("TensorrtExecutionProvider") == (
         "its libraries do not load (no such library): install them, or use another provider"
     )

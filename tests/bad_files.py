@@ -1,4 +1,4 @@
-"""Makers of bad files: checkpoints, graphs and digits, each with one thing wrong."""
+"""Write bad files: checkpoints and graphs, each with one thing wrong."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
-import pyarrow as pa
-import pyarrow.parquet
 import safetensors.torch
 import torch
 
 from export.families import ResNet
-from pxdbg_runtime import Generator
-from pxdbg_runtime.formats import describe_generation, open_writer
 from pxdbg_runtime.model.builtin_models import find_artifacts_folder, find_graph
 from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, append_card
 
@@ -25,11 +20,11 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.model.card import ModelCard
 
-SHIPPED = find_artifacts_folder() / "resnet-float32.onnx"
+BUILTIN_GRAPH = find_artifacts_folder() / "resnet-float32.onnx"
 
 
 class Evil:
-    """Would leave a file in the working directory if a checkpoint's pickle were run."""
+    """Makes a folder in the working directory if its pickle is run."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("evil",)
@@ -81,10 +76,10 @@ def write_truncated_safetensors(path: Path) -> None:
 
 
 def change_graph(change: Callable[[bytearray], object]) -> Callable[[Path], None]:
-    """Make a copy of the shipped graph with some bytes changed."""
+    """Make a copy of the built-in graph with some bytes changed."""
 
     def make(path: Path) -> None:
-        content = bytearray(SHIPPED.read_bytes())
+        content = bytearray(BUILTIN_GRAPH.read_bytes())
         change(content)
         path.write_bytes(content)
 
@@ -100,8 +95,8 @@ def flip(place: int | bytes) -> Callable[[bytearray], None]:
 
 
 def bare_model() -> onnx.ModelProto:
-    """Load the shipped graph without its card."""
-    model = onnx.load(SHIPPED)
+    """Load the built-in graph without its card."""
+    model = onnx.load(BUILTIN_GRAPH)
     for entry in list(model.metadata_props):
         if entry.key in (CARD_KEY, DIGEST_KEY):
             model.metadata_props.remove(entry)
@@ -109,11 +104,11 @@ def bare_model() -> onnx.ModelProto:
 
 
 def write_card(**changes: object) -> Callable[[Path], None]:
-    """Make the shipped graph anew with a card that was changed, and a digest that agrees."""
+    """Write the built-in graph with a changed card and a digest that matches."""
 
     class OtherCard:
         def to_json(self) -> str:
-            return json.dumps({**json.loads(shipped_card().to_json()), **changes})
+            return json.dumps({**json.loads(read_builtin_card().to_json()), **changes})
 
     def make(path: Path) -> None:
         path.write_bytes(append_card(bare_model().SerializeToString(), OtherCard()))  # type: ignore[arg-type]  # same method
@@ -121,25 +116,12 @@ def write_card(**changes: object) -> Callable[[Path], None]:
     return make
 
 
-def shipped_card() -> ModelCard:
+def read_builtin_card() -> ModelCard:
     return find_graph("resnet", None).card
 
 
 def write_foreign_onnx(path: Path) -> None:
     onnx.save(bare_model(), path)
-
-
-def write_foreign_parquet(path: Path) -> None:
-    pyarrow.parquet.write_table(pa.table({"charge": [1, 2]}), path)
-
-
-def write_foreign_npz(path: Path) -> None:
-    np.savez(path, charge=np.arange(3))
-
-
-def write_no_digits(path: Path) -> None:
-    with open_writer(path, describe_generation(Generator("resnet", seed=1), range(1))):
-        pass
 
 
 def write_bytes(content: bytes) -> Callable[[Path], None]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
 
 os.environ.pop("COLUMNS", None)
-"""Tests that run in several processes get it from pytest-xdist, and a console that is made then keeps that width."""
+"""pytest-xdist sets it in its worker processes, and a console keeps the width that it starts with."""
 
 BASF2_DOUBLE: Final = Path(__file__).resolve().parent / "basf2_double"
 collect_ignore = [str(BASF2_DOUBLE)]
@@ -48,14 +48,14 @@ def event_wide_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
 
 @pytest.fixture
 def server() -> Iterator[ConditionsServer]:
-    """Run a conditions database that behaves well until a test changes that."""
+    """Run a conditions database without faults; a test may add them."""
     with serving() as running:
         yield running
 
 
 @pytest.fixture
 def _manifest_read_anew() -> Iterator[None]:
-    """Forget the manifest before and after a test that puts another in its place."""
+    """Clear the cached manifest before and after a test that replaces it."""
     read_manifest.cache_clear()
     yield
     read_manifest.cache_clear()
@@ -63,7 +63,7 @@ def _manifest_read_anew() -> Iterator[None]:
 
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """Put the double of basf2 in its place, as new, around a real ROOT.
+    """Import a fresh test double of basf2, which uses the real ROOT.
 
     Skips where ROOT is not installed, but fails there in CI, which must not lose these tests silently.
     """

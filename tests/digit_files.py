@@ -80,6 +80,7 @@ SAMPLE: Final = digits_of(
     ]
 )
 """Digits of the events 3 and 5 of the four of PROVENANCE; the limits of each column occur."""
+NOT_OURS: Final = "is not a digit file written by pxdbg-runtime, or is damaged"
 COLUMNS: Final[dict[str, NDArray[Any]]] = list_columns(SAMPLE)
 METADATA: Final = {"schema": 1, **structs.asdict(PROVENANCE)}
 

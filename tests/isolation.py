@@ -1,4 +1,4 @@
-"""Places as bad as those where production runs: a disk that fills, in namespaces of Linux or by a limit."""
+"""Disks that fill: in namespaces of Linux, or by a limit on the size of files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["file_size_limited", "run_isolated"]
 
 @contextmanager
 def file_size_limited(n_bytes: int) -> Iterator[None]:
-    """Let the system refuse to write more than so much to a file, as a full disk or a quota does."""
+    """Limit the size of files: writing more fails as on a full disk."""
     resource = pytest.importorskip("resource", reason="this platform has no such limits")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))

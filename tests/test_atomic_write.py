@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writes: a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ with atomic_write(Path(sys.argv[1])) as partial:
     print("half", flush=True)
     sys.stdin.readline()
 """
-"""Writes half a file, and the rest when it is told to."""
+"""Writes to the temporary file, and completes it after a line on its standard input."""
 
 
 def write(target: Path, content: str = "whole") -> None:
@@ -92,7 +92,7 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path: Path, error:
 
 
 def test_only_the_files_own_errors_are_blamed_on_it(tmp_path: Path) -> None:
-    """A full disk of numba's cache is none of the output's."""
+    """A full disk under numba's cache is not an error of the output."""
     target = tmp_path / "digits.npz"
     foreign = OSError(errno.ENOSPC, "No space left on device", "/cache/kernels.nbc")
     with pytest.raises(OSError, match=r"kernels\.nbc") as caught, open_partial(target):
@@ -145,7 +145,7 @@ def test_a_partial_file_that_was_taken_away_is_an_output_error(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["digits.npz", "x" * 251 + ".npz", "é" * 125 + ".npz"])
 def test_a_temporary_file_is_named_after_its_target(tmp_path: Path, name: str) -> None:
-    """Also where the name is as long as the file system allows."""
+    """Also if the name is as long as the file system allows."""
     target = tmp_path / name
     with atomic_write(target) as partial:
         assert partial.name.startswith(f".{name[:10]}")
@@ -192,7 +192,7 @@ def test_two_writers_at_once_do_not_harm_each_other(tmp_path: Path) -> None:
 
 
 def test_what_another_machine_left_stays_for_a_week(tmp_path: Path) -> None:
-    """Its locks may not be seen here, where they do not reach over the network."""
+    """Locks may not reach over the network, so this machine may not see them."""
     recent = tmp_path / ".bg.npz.00000000aaaaaaaa.partial"
     old = tmp_path / ".bg.npz.00000000bbbbbbbb.partial"
     similar = tmp_path / ".bg.npz.notes.partial"
@@ -209,7 +209,7 @@ def test_what_another_machine_left_stays_for_a_week(tmp_path: Path) -> None:
 def test_a_new_file_that_another_process_takes_for_a_leftover_gets_another_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other process locks it between our open and our lock, and removes it after we have looked at its identity."""
+    """The other process locks the file between our open and our lock, and removes it after we have read its inode."""
     taken: list[tuple[Path, int]] = []
 
     def lock_after_another(descriptor: int, *, blocking: bool) -> bool:

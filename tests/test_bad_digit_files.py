@@ -1,7 +1,8 @@
-"""Files of digits that are damaged, foreign, or hold what is no digit: each is one `DigitFileError`."""
+"""Bad digit files: damaged, foreign or with invalid rows; and errors that are not those of the file."""
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import zipfile
@@ -15,26 +16,31 @@ import pytest
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits
 from pxdbg_runtime.checks import MAX_EVENT
 from pxdbg_runtime.digits import COLUMN_DTYPES
-from pxdbg_runtime.errors import DigitFileError
-from pxdbg_runtime.formats import SUFFIXES, read_digits
+from pxdbg_runtime.errors import DigitFileError, ImageError, MemoryLimitError, OutputError, PxdbgError, ThreadLimitError
+from pxdbg_runtime.formats import SUFFIXES, open_writer, read_digits
+from pxdbg_runtime.formats.damage import report_damage
+from pxdbg_runtime.formats.npz import NpzReader
+from pxdbg_runtime.formats.parquet import ParquetReader
 from tests.digit_files import (
     COLUMNS,
     METADATA,
+    NOT_OURS,
     PROVENANCE,
     SAMPLE,
     each_suffix,
     in_first,
+    names_in,
     require_refusal,
     write,
     write_plainly,
 )
+from tests.isolation import file_size_limited
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-NOT_OURS: Final = "is not a digit file written by pxdbg-runtime, or is damaged"
 NO_INTEGERS: Final = "must hold integers, but holds"
 UNREADABLE: Final = f"{NOT_OURS}|cannot be read|does not hold the columns of Digits|does not say how"
 N_FLIPPED: Final = 400
@@ -42,8 +48,9 @@ N_FLIPPED: Final = 400
 
 @each_suffix
 def test_plain_tools_write_what_is_read(tmp_path: Path, suffix: str) -> None:
-    """The other tests change one thing of this file, which is sound."""
-    content = read_digits(write_plainly(tmp_path / f"plain{suffix}", COLUMNS, json.dumps(METADATA)))
+    """The other tests change one thing in this valid file."""
+    # A field of a later release is ignored.
+    content = read_digits(write_plainly(tmp_path / f"plain{suffix}", COLUMNS, json.dumps({**METADATA, "later": 1})))
     assert content.digits == SAMPLE
     assert content.provenance == PROVENANCE
 
@@ -249,7 +256,7 @@ def require_valid(digits: Digits) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_flipped_bytes_never_surprise(tmp_path: Path, suffix: str, seed: int) -> None:
-    """Either the damage is found, or what is read is sound digits; no other exception escapes."""
+    """Either the damage is found, or the digits are valid; no other exception escapes."""
     whole = write(tmp_path / f"whole{suffix}", [SAMPLE.of_event(3), SAMPLE.of_event(5)]).read_bytes()
     path = tmp_path / f"flipped{suffix}"
     rng = np.random.default_rng(seed)
@@ -269,7 +276,7 @@ def test_flipped_bytes_never_surprise(tmp_path: Path, suffix: str, seed: int) ->
 
 @each_suffix
 def test_a_flipped_byte_does_not_change_digits(tmp_path: Path, suffix: str) -> None:
-    """Both formats carry checksums of what they hold; each byte of the columns is tried."""
+    """Both formats hold checksums; the test changes every third byte of the first half of the file."""
     whole = write(tmp_path / f"whole{suffix}", [SAMPLE]).read_bytes()
     path = tmp_path / f"flipped{suffix}"
     for place in range(0, len(whole) // 2, 3):
@@ -281,3 +288,60 @@ def test_a_flipped_byte_does_not_change_digits(tmp_path: Path, suffix: str) -> N
         except DigitFileError:
             continue
         assert digits == SAMPLE, f"byte {place} of {len(whole)}"
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with open_writer(path, PROVENANCE):
+        raise error
+
+
+@each_suffix
+def test_an_error_between_events_is_not_blamed_on_the_file(tmp_path: Path, suffix: str) -> None:
+    """For example, a full disk under numba's cache."""
+    path = tmp_path / f"digits{suffix}"
+    foreign = OSError(errno.ENOSPC, "No space left on device", "/cache/kernels.nbc")
+    with pytest.raises(OSError, match=r"kernels\.nbc") as caught:
+        write_half(path, foreign)
+    assert caught.value is foreign
+    assert names_in(tmp_path) == []
+
+
+def test_an_interrupt_counts_and_not_that_the_file_cannot_be_closed(tmp_path: Path) -> None:
+    path = tmp_path / "digits.parquet"
+    with file_size_limited(10), pytest.raises(KeyboardInterrupt, match="enough"):
+        write_half(path, KeyboardInterrupt("enough"))
+    with (
+        file_size_limited(10),
+        pytest.raises(OutputError, match=r"digits\.parquet cannot be written: .*File too large"),
+        open_writer(path, PROVENANCE),
+    ):
+        pass
+    assert names_in(tmp_path) == []
+
+
+@each_suffix
+@pytest.mark.parametrize("raised", [MemoryError("Unable to allocate 7 GiB"), pa.ArrowMemoryError("malloc failed")])
+def test_too_little_memory_is_not_blamed_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, raised: MemoryError
+) -> None:
+    path = write(tmp_path / f"digits{suffix}", [SAMPLE])
+
+    def fail(*_arguments: object) -> None:
+        raise raised
+
+    source = ParquetReader if suffix == ".parquet" else NpzReader
+    for method in ("read_texts", "read_blocks"):
+        with monkeypatch.context() as patch:
+            patch.setattr(source, method, fail)
+            message = rf"^There is not enough memory to read {re.escape(str(path))}: {raised}\. .* limit"
+            with pytest.raises(MemoryLimitError, match=message):
+                read_digits(path)
+
+
+@pytest.mark.parametrize(
+    "error", [ThreadLimitError(4, 1, "Four threads."), MemoryLimitError(7, "Importing."), ImageError("An image.")]
+)
+def test_errors_of_this_package_pass_while_a_file_is_read(tmp_path: Path, error: PxdbgError) -> None:
+    with pytest.raises(type(error), match=rf"^{error}$") as caught, report_damage(tmp_path / "digits.npz"):
+        raise error
+    assert caught.value is error

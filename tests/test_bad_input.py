@@ -1,6 +1,7 @@
-"""Bad checkpoints, graphs and digit files: each ends in one clear sentence, the right exit code, and no file left behind.
+"""Bad checkpoints and graphs: each ends in one clear sentence, the right exit code, and no file left behind.
 
-Bad arguments are in test_command_line; a full disk is in test_wheel, which has a disk to fill.
+Bad arguments are in test_command_line, bad digit files in test_command_line_inspection and test_bad_digit_files; a full disk
+is in test_wheel, which has a disk to fill.
 """
 
 from __future__ import annotations
@@ -26,10 +27,7 @@ from tests.bad_files import (
     set_value,
     write_bytes,
     write_card,
-    write_foreign_npz,
     write_foreign_onnx,
-    write_foreign_parquet,
-    write_no_digits,
     write_resnet,
     write_truncated_safetensors,
 )
@@ -131,13 +129,7 @@ BAD_RUNS: Final[dict[str, tuple[Any, ...]]] = {
     "graph that does not fit its card": (GENERATE, "does not fit its card", 1, write_card(**OTHER_LATENT)),
     # Outputs
     "output where none can be written": ("generate --output /proc/OUT.npz", "cannot be written", 1),
-    "picture of unknown format": ("plot IN.npz --output OUT.bmp", "must end in a picture format", 2, write_no_digits),
     "precision that is not shipped": ("generate --precision float16 --output OUT.npz", "has no float16 graph", 2),
-    # Files of digits
-    "no such digits": ("show IN.parquet", "No such file", 1),
-    "damaged digits": ("show IN.parquet", "or is damaged", 1, write_bytes(b"PAR1" * 9)),
-    "foreign Parquet": ("show IN.parquet", "not a digit file", 1, write_foreign_parquet),
-    "foreign NPZ": ("show IN.npz", "not a digit file", 1, write_foreign_npz),
 }
 
 

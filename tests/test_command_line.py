@@ -1,6 +1,6 @@
-"""``pxdbg generate`` as users meet it: the file, what is printed, exit codes, one sentence where something is wrong.
+"""``pxdbg generate``: the file, the output, exit codes, and one sentence for each error.
 
-The other commands are in test_command_line_inspection; what kinds of bad input there are is in test_bad_input.
+The other commands are in test_command_line_inspection, bad checkpoints and graphs in test_bad_input.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from tests.graphs import LATENT_CARD, event_wide_model, latent_model, written
 if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
 
-CHECKOUT: Final = Path(__file__).resolve().parent.parent
 COMMANDS: Final = ("generate", "models", "show", "plot", "providers", "check", "validate")
 TOY_PROVENANCE: Final = "Weights of [nobody], made for a test."
 
 
 def invoke(*arguments: str | Path | int) -> Result:
-    """Run a command in this process; nothing but an exit may come out of it."""
+    """Run a command in this process; it may raise nothing but an exit."""
     environment = {"COLUMNS": "200", "TERM": "dumb"}
     result = CliRunner(env=environment).invoke(app, [str(argument) for argument in arguments], prog_name="pxdbg")
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -40,7 +39,7 @@ def invoke(*arguments: str | Path | int) -> Result:
 
 
 def words(text: str) -> str:
-    """Drop the frames and line breaks that depend on the width of the terminal."""
+    """Remove the frames and line breaks that depend on the width of the terminal."""
     return " ".join(re.sub(r"[│╭╮╰╯─┌┐└┘]", " ", text).split())
 
 
@@ -52,14 +51,14 @@ def require_failure(result: Result, exit_code: int, expected: str) -> None:
 
 @pytest.fixture(scope="module")
 def sparse_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
-    """Make a graph that gives some ten thousand digits an event."""
+    """Make a graph that generates some ten thousand digits per event."""
     card = replace(LATENT_CARD, name="sparse", min_charge=7)
     return written(tmp_path_factory.mktemp("sparse") / "sparse.onnx", latent_model(), card)
 
 
 @pytest.fixture(scope="module")
 def demonstration_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
-    """Make a graph whose weights are worth nothing."""
+    """Make a graph whose card says that its weights are a demonstration."""
     card = replace(LATENT_CARD, name="toy", min_charge=7, nature="demonstration", provenance=TOY_PROVENANCE)
     return written(tmp_path_factory.mktemp("toy") / "toy.onnx", latent_model(), card)
 
@@ -162,7 +161,7 @@ def test_a_demonstration_is_called_one_exactly_once(tmp_path: Path, demonstratio
 
 @pytest.mark.parametrize("name", ["[red]", "[/nowhere]", r"\[x]"])
 def test_the_name_of_a_model_is_printed_as_it_is(tmp_path: Path, name: str) -> None:
-    """What looks like markup is text."""
+    """Text that looks like markup is printed unchanged."""
     card = replace(LATENT_CARD, name=name, min_charge=20)
     graph = written(tmp_path / "odd.onnx", latent_model(), card)
     result = invoke("generate", "--model", graph.path, "--output", tmp_path / "bg.parquet")

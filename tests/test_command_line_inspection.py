@@ -123,7 +123,7 @@ def test_show_a_shipped_model() -> None:
     "provenance", ["From [somewhere].", "See [/nowhere].", "[bold]Loud[/bold] weights.", "A \\[b]."]
 )
 def test_a_card_is_shown_as_it_is(tmp_path: Path, provenance: str) -> None:
-    """What looks like markup is text."""
+    """Text that looks like markup is printed unchanged."""
     graph = written(tmp_path / "odd.onnx", latent_model(), structs.replace(LATENT_CARD, provenance=provenance))
     result = invoke("show", graph.path)
     assert result.exit_code == 0
@@ -207,7 +207,7 @@ def test_show_an_unknown_name() -> None:
 
 @pytest.fixture
 def drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str]]:
-    """Take down what is drawings, and under which title."""
+    """Record the digits and the title of each drawing."""
     calls = []
     draw_event = event_display.draw_event
 

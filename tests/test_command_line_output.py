@@ -1,4 +1,4 @@
-"""What is printed: to streams that fail, in poor encodings, in logs, and texts that would steer a terminal."""
+"""Output to streams that fail, in poor encodings and to logs, and texts with control characters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from pxdbg_runtime import Digits
 from pxdbg_runtime.command_line import output_streams
 from pxdbg_runtime.command_line.console import log_to_terminal, stderr, stdout
 from pxdbg_runtime.command_line.safe_text import keep_colours, make_safe
-from pxdbg_runtime.formats import Provenance, open_writer, read_digits
+from pxdbg_runtime.formats import open_writer, read_digits
+from tests.digit_files import PROVENANCE
 from tests.graphs import LATENT_CARD, latent_model, written
 from tests.test_command_line import invoke
 
@@ -32,20 +33,7 @@ PXDBG: Final = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); from pxdbg_r
 EVIL: Final = "\x1b]0;title\x07\x1b[2J\x9b31m\u202eevil\u2066:100: [red]"
 SAFE: Final = r"\x1b]0;title\x07\x1b[2J\x9b31m\u202eevil\u2066:100: [red]"
 WITHOUT_BELL: Final = SAFE.replace(r"\x07", "")
-HOW: Final = Provenance(
-    model="tiny",
-    nature="demonstration",
-    provenance=f"Made for a test… {EVIL}.",
-    precision="float32",
-    graph_sha256=None,
-    seed=1,
-    random_stream="philox",
-    first_event=0,
-    events=1,
-    min_charge=7,
-    provider="CPUExecutionProvider",
-    version="0",
-)
+TINY: Final = replace(PROVENANCE, provenance=f"Made for a test… {EVIL}.", first_event=0, events=1)
 
 posix_alone = pytest.mark.skipif(sys.platform == "win32", reason="there is no such shell")
 
@@ -57,7 +45,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
 
 
 def run_at_once(commands: dict[str, str], folder: Path) -> dict[str, subprocess.CompletedProcess[bytes]]:
-    """Run shell commands at the same time, in which PXDBG stands for the program."""
+    """Run shell commands in parallel; PXDBG in them stands for the program."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON"))}
     environment |= {"LANG": "C.UTF-8", "COLUMNS": "100", "TERM": "xterm"}
     pxdbg = f"{shlex.quote(sys.executable)} -c {shlex.quote(PXDBG)}"
@@ -110,7 +98,7 @@ def test_nothing_that_is_printed_changes_the_exit_code(tmp_path: Path, graph: Gr
 def test_texts_of_files_and_arguments_do_not_steer_the_terminal(tmp_path: Path, graph: GraphFile) -> None:
     evil_graph = tmp_path / f"{EVIL.replace('/', '')}.onnx"
     evil_graph.write_bytes(graph.path.read_bytes())
-    with open_writer(tmp_path / "empty.npz", HOW) as writer:
+    with open_writer(tmp_path / "empty.npz", TINY) as writer:
         writer.write(Digits.empty())
     option = shlex.quote(f"--{EVIL}")
     not_utf8 = "$'bg\\xe9.parquet'"
@@ -201,7 +189,7 @@ def test_logs_are_safe_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_name_with_emoji_and_markup_is_printed_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "a:100:b[bold].npz"
-    with open_writer(path, HOW) as writer:
+    with open_writer(path, TINY) as writer:
         writer.write(Digits.empty())
     result = invoke("plot", path, "--output", tmp_path / "c:100:[red].png")
     assert result.stdout.endswith("c:100:[red].png\n")

@@ -1,4 +1,4 @@
-"""Signals that end a job: no file stays, one sentence, exit code 128 + signal; more signals change nothing."""
+"""Signals that end a job: no file stays, one sentence, exit code 128 + signal; further signals change nothing."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Give a function that starts a script, and end at last what it started."""
+    """Return a function that starts a script; kill its processes at the end."""
     processes: list[subprocess.Popen[str]] = []
 
     def start_script(script: str, *arguments: str | Path, folder: Path) -> subprocess.Popen[str]:
@@ -109,7 +109,7 @@ def line_of(process: subprocess.Popen[str]) -> str:
 
 @pytest.fixture
 def defaults() -> Iterator[None]:
-    """Give each signal its default handler, and put the present one back at the end."""
+    """Set the default handler of each signal, and restore the former one at the end."""
     numbers = [getattr(signal, name) for name in NAMES]
     before = [signal.getsignal(number) for number in numbers]
     for number in numbers:
@@ -206,7 +206,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored(tmp_path: Path, start: S
 def test_an_error_on_the_way_out_does_not_hide_the_signal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """ONNX Runtime reports a run that was ended as a failure."""
+    """ONNX Runtime reports an interrupted run as a failure."""
 
     def command() -> None:
         with report_failures(), atomic_write(tmp_path / "x"):
@@ -223,7 +223,7 @@ def test_an_error_on_the_way_out_does_not_hide_the_signal(
 
 
 @pytest.mark.usefixtures("defaults")
-def test_what_had_been_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_message_names_the_files_that_were_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
         for name in ("a.txt", "b.txt"):
             with atomic_write(tmp_path / name) as partial:
@@ -232,13 +232,13 @@ def test_what_had_been_written_is_said(tmp_path: Path, capsys: pytest.CaptureFix
             signal.raise_signal(signal.SIGTERM)
 
     assert exit_code(command) == 143
-    said = f"tool was stopped by SIGTERM: {tmp_path}/a.txt, {tmp_path}/b.txt had been written.\n"
-    assert capsys.readouterr().err == said
+    expected = f"tool was stopped by SIGTERM: {tmp_path}/a.txt, {tmp_path}/b.txt had been written.\n"
+    assert capsys.readouterr().err == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 
 
 class Careless:
-    """Gets a signal where Python drops exceptions, as it does when it is called from C."""
+    """Receives a signal where Python drops exceptions, as in calls from C."""
 
     def __del__(self) -> None:
         signal.raise_signal(signal.SIGTERM)
@@ -246,7 +246,7 @@ class Careless:
 
 @pytest.mark.usefixtures("defaults")
 @pytest.mark.parametrize("way", ["the next item", "the next signal", "by itself"])
-def test_a_signal_whose_exception_got_lost_still_ends_the_command(capsys: pytest.CaptureFixture[str], way: str) -> None:
+def test_a_signal_whose_exception_was_dropped_ends_the_command(capsys: pytest.CaptureFixture[str], way: str) -> None:
     came: list[int] = []
 
     def command() -> None:
@@ -306,7 +306,7 @@ def test_platforms_that_lack_signals(monkeypatch: pytest.MonkeyPatch, missing: t
 
 
 @pytest.mark.parametrize("app", [pxdbg_app, export_app, payload_app, standin_app, benchmarks_app])
-def test_every_program_of_ours_is_one(app: typer.Typer) -> None:
+def test_every_command_line_handles_signals(app: typer.Typer) -> None:
     assert isinstance(app, Program)
     assert app.info.name in {
         "pxdbg",

@@ -1,4 +1,4 @@
-"""Files of digits that claim or hold too much: refused, or read in bounded memory; and no more memory for more events."""
+"""Digit files that claim or hold too much are refused or read in bounded memory, which does not grow with the events."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from pxdbg_runtime.formats.parquet import ParquetReader
 from tests.digit_files import (
     COLUMNS,
     METADATA,
+    NOT_OURS,
     PROVENANCE,
     SAMPLE,
     each_suffix,
@@ -35,7 +36,6 @@ from tests.digit_files import (
     write,
     write_plainly,
 )
-from tests.test_bad_digit_files import NOT_OURS
 from tests.test_command_line import invoke, require_failure
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def _in_little_memory_and_time() -> Iterator[None]:
-    """Let a test take 100 MB of NumPy's and Python's memory, 100 MB of pyarrow's, and a second or two."""
+    """Allow a test 100 MB of NumPy's and Python's memory, 100 MB of pyarrow's, and a few seconds."""
     in_arrow = pa.default_memory_pool().max_memory() or 0
     started = time.monotonic()
     tracemalloc.start()
@@ -61,7 +61,7 @@ def _in_little_memory_and_time() -> Iterator[None]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, tuple[Mapping[str, Any], bytes]]) -> Path:
-    """Write an NPZ whose headers claim what they like."""
+    """Write an NPZ with any headers."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, (header, values) in arrays.items():
             content = io.BytesIO()
@@ -201,7 +201,7 @@ def test_events_that_go_beyond_the_last_number(tmp_path: Path, suffix: str) -> N
 
 @each_suffix
 def test_events_that_are_not_believed(tmp_path: Path, suffix: str) -> None:
-    """A million events of which two have a digit: those that can be seen are counted, and memory is taken for them."""
+    """Of a million events only two have a digit: those two are counted, and memory is allocated for them alone."""
     path = write_plainly(tmp_path / f"bg{suffix}", COLUMNS, replace(PROVENANCE, events=1_000_000).to_json())
     reader = open_events(path)
     assert (reader.provenance, reader.n_events) == (None, 2)
@@ -232,7 +232,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, suffix: str) -> N
 def test_a_file_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file of another tool has no digest and needs none; ours, which takes its place, must have one."""
+    """The file of another tool needs no digest; ours, which replaces it, must have one."""
     foreign = write_plainly(tmp_path / "bg.parquet", COLUMNS, PROVENANCE.to_json())
     ours = write(tmp_path / "ours.parquet", [SAMPLE])
     parse = pyarrow.parquet.ParquetFile
@@ -249,7 +249,7 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_other(
 
 
 class Memory:
-    """Python's and NumPy's peak memory since it was made, and pyarrow's now."""
+    """Peak memory of Python and NumPy since this object was created, and the present memory of pyarrow."""
 
     def __init__(self) -> None:
         tracemalloc.start()
@@ -266,7 +266,7 @@ class Memory:
 
 @pytest.mark.parametrize(("suffix", "n_events", "most"), [(".parquet", 40, 40), (".npz", 16, 16)])
 def test_memory_does_not_grow_with_the_events(tmp_path: Path, suffix: str, n_events: int, most: int) -> None:
-    """Digits of 60 and 24 MB are written, read and shown in a part of that.
+    """Digits of 60 and 24 MB are written, read and shown in less memory.
 
     A row group of Parquet has a million rows, 15 MB, and is joined before it is written.
     """
@@ -290,19 +290,16 @@ def test_memory_does_not_grow_with_the_events(tmp_path: Path, suffix: str, n_eve
 PEAK: Final = """
 import resource, sys
 from pathlib import Path
-import numpy as np
 from msgspec.structs import replace
-from pxdbg_runtime import Digits
 from pxdbg_runtime.formats import open_events, open_writer
-from tests.digit_files import PROVENANCE, digits_of
+from tests.digit_files import PROVENANCE, digits_of, renumber
 one = digits_of([(0, 8480, 1, 2, 9)])
-columns = {name: getattr(one, name) for name in ("sensor_id", "u_cell", "v_cell", "charge")}
 peaks = []
 for events in (1_000, 9_000):
     path = Path(sys.argv[1]) / f"{events}.parquet"
     with open_writer(path, replace(PROVENANCE, first_event=0, events=events)) as writer:
         for event in range(events):
-            writer.write(Digits(event=np.full(1, event), **columns))
+            writer.write(renumber(one, event))
     for digits in open_events(path):
         assert len(digits) == 1
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -312,7 +309,7 @@ print(peaks[1] - peaks[0], path.stat().st_size)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere, or there is none")
 def test_thousands_of_events(tmp_path: Path) -> None:
-    """With a row group an event, eight thousand events more took 31 MB more, and a footer of 2.5 MB."""
+    """With one row group per event, eight thousand events took 31 MB of memory and a footer of 2.5 MB."""
     done = subprocess.run(
         [sys.executable, "-c", PEAK, str(tmp_path)], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
     )
@@ -324,7 +321,7 @@ def test_thousands_of_events(tmp_path: Path) -> None:
 
 @each_suffix
 def test_a_long_file_is_read_block_by_block(tmp_path: Path, suffix: str) -> None:
-    """An event that goes on over several blocks comes in one piece."""
+    """The blocks of one event are joined."""
     rng = np.random.default_rng(3)
     events = [random_digits(rng, n_hits, event) for event, n_hits in [(3, 10), (4, 600_000), (5, 0), (6, 300_000)]]
     path = write(tmp_path / f"bg{suffix}", events)

@@ -1,4 +1,4 @@
-"""The digest of a file of digits: what it is made of, what it finds, and where there is none."""
+"""The digest of a digit file: how it is computed, which changes it finds, and files without one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_files_of_older_releases_have_no_digest(tmp_path: Path, suffix: str) -> 
 
 
 def with_digest_of(path: Path, source: Path, columns: pa.Table) -> None:
-    """Write rows with the texts of another file, digest, mark and all, as nobody but an attacker or an accident does."""
+    """Write rows with the metadata, digest and mark of another file, as only an attacker or an accident does."""
     texts = pyarrow.parquet.read_metadata(source).metadata
     with path.open("wb") as file:
         sink = pa.PythonFile(file, "w")
@@ -77,7 +77,7 @@ def with_digest_of(path: Path, source: Path, columns: pa.Table) -> None:
 
 
 def test_rows_that_differ_from_the_digest(tmp_path: Path) -> None:
-    """Each value is one that a digit can have, so only the digest can tell."""
+    """Each value is valid, so only the digest reveals the change."""
     source = write(tmp_path / "source.parquet", [SAMPLE])
     path = tmp_path / "bg.parquet"
     table = pa.table({name: getattr(SAMPLE, name) for name in COLUMN_DTYPES})
@@ -121,7 +121,7 @@ def test_metadata_of_another_npz(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_of_the_footer_is_an_error_or_changes_nothing(tmp_path: Path) -> None:
-    """The footer has no checksum: every second of its bytes is tried, in turn with another bit."""
+    """The footer has no checksum: the test flips one bit in every second byte."""
     path = write(tmp_path / "bg.parquet", [SAMPLE.of_event(3), SAMPLE.of_event(5)])
     whole = path.read_bytes()
     footer = int.from_bytes(whole[-8:-4], "little") + 8
@@ -145,7 +145,7 @@ def test_a_flipped_bit_of_the_footer_is_an_error_or_changes_nothing(tmp_path: Pa
 
 
 def test_a_cut_comment_of_an_npz(tmp_path: Path) -> None:
-    """To zipfile a file that ends anywhere within its comment is whole."""
+    """zipfile accepts a file that ends within its comment."""
     path = write(tmp_path / "bg.npz", [SAMPLE])
     whole = path.read_bytes()
     for length in range(len(whole) - len(read_stored_digest(path)) - 3, len(whole)):

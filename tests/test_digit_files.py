@@ -1,15 +1,15 @@
-"""Files of digits: what is written comes back, plain tools can read it, and a failure leaves no file behind.
+"""Digit files: digits survive writing and reading, other tools can read them, and a failure leaves no file behind.
 
-What is read from bad files is in test_bad_digit_files.
+Bad files are in test_bad_digit_files.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -22,22 +22,26 @@ from msgspec.structs import replace
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __version__
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.digits import COLUMN_DTYPES
-from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
-from pxdbg_runtime.formats import (
-    Provenance,
-    check_suffix,
-    describe_generation,
-    open_events,
-    open_writer,
-    read_digits,
+from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, MissingPackageError, OutputError
+from pxdbg_runtime.formats import Provenance, describe_generation, find_format, open_events, open_writer, read_digits
+from tests.digit_files import (
+    METADATA,
+    PROVENANCE,
+    SAMPLE,
+    Hit,
+    digits_of,
+    each_suffix,
+    names_in,
+    random_digits,
+    renumber,
+    write,
 )
-from tests.digit_files import METADATA, PROVENANCE, SAMPLE, Hit, digits_of, each_suffix, names_in, random_digits, write
 from tests.isolation import file_size_limited
 
 if TYPE_CHECKING:
-    from pxdbg_runtime.model.graph_file import GraphFile
+    from pathlib import Path
 
-CHECKOUT: Final = Path(__file__).resolve().parent.parent
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 
 @st.composite
@@ -110,7 +114,7 @@ def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
 
 
 def test_parquet_has_no_row_group_without_rows_and_no_column_with_gaps(tmp_path: Path) -> None:
-    """Spark 3.3 refuses the one ("Illegal row group of 0 rows"), and awkward makes another type of the other."""
+    """Spark 3.3 refuses empty row groups ("Illegal row group of 0 rows"); awkward reads nullable columns as another type."""
     events = [digits_of([(event, 8480, 0, 0, 9)]) if event % 3 else Digits.empty() for event in range(3, 1003)]
     path = write(tmp_path / "many.parquet", events, replace(PROVENANCE, events=1000))
     metadata = pyarrow.parquet.read_metadata(path)
@@ -180,7 +184,7 @@ def test_more_events_than_a_file_may_tell_of(tmp_path: Path, suffix: str) -> Non
     assert names_in(tmp_path) == []
 
 
-def test_how_made_describes_the_generator(latent_graph: GraphFile) -> None:
+def test_provenance_describes_the_generator(latent_graph: GraphFile) -> None:
     generator = Generator(latent_graph.path, provider="cpu", seed=2, random_stream="torch", min_charge=9)
     assert describe_generation(generator, range(5, 8)) == Provenance(
         model="tiny",
@@ -239,7 +243,7 @@ def test_paths_that_cannot_be_written(tmp_path: Path, suffix: str, name: str, ex
 
 
 class Accident(BaseException):
-    """What no handler of the package can know."""
+    """An exception that no handler of the package catches."""
 
 
 @each_suffix
@@ -281,7 +285,7 @@ def test_another_suffix(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     expected = r"must end in \.parquet or \.npz"
     with pytest.raises(ArgumentValueError, match=expected) as info:
-        check_suffix(path)
+        find_format(path)
     assert info.value.argument == "path"
     with pytest.raises(ArgumentValueError, match=expected):
         write(path, [SAMPLE])
@@ -295,7 +299,7 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     expected = r"Parquet needs pyarrow, which is not installed: pip install 'pxdbg-runtime\[parquet\]'\."
     with pytest.raises(MissingPackageError, match=expected) as info:
-        check_suffix(path)
+        find_format(path)
     assert (info.value.package, info.value.extra) == ("pyarrow", "parquet")
     with pytest.raises(MissingPackageError, match=expected):
         write(tmp_path / "other.parquet", [SAMPLE])
@@ -307,3 +311,49 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_npz_needs_no_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert read_digits(write(tmp_path / "digits.npz", [SAMPLE])).digits == SAMPLE
+
+
+@each_suffix
+def test_each_event_comes_once_and_in_order(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"digits{suffix}", [SAMPLE.of_event(3), SAMPLE.of_event(5)])
+    reader = open_events(path)
+    assert reader.provenance == PROVENANCE
+    assert reader.event_numbers.dtype == np.int64  # NumPy 1's default on Windows is int32
+    for _again in range(2):
+        assert list(reader) == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
+
+
+@each_suffix
+@pytest.mark.parametrize("events", [(), (3,), (6,), (3, 6), (4, 5), (3, 4, 5, 6)])
+def test_events_without_digits_come_too(tmp_path: Path, suffix: str, events: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    parts = {event: random_digits(rng, 50, event) for event in events}
+    read = list(open_events(write(tmp_path / f"digits{suffix}", parts.values())))
+    assert read == [parts.get(event, Digits.empty()) for event in (3, 4, 5, 6)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_row_groups_need_not_be_events(tmp_path: Path, size: int) -> None:
+    path = write(tmp_path / "whole.parquet", [SAMPLE])
+    table = pyarrow.parquet.read_table(path)
+    other = tmp_path / "other.parquet"
+    pyarrow.parquet.write_table(table, other, row_group_size=size)
+    read = list(open_events(other))
+    assert read == [SAMPLE.of_event(event) for event in (3, 4, 5, 6)]
+    assert Digits.concatenate(read) == read_digits(other).digits
+
+
+def test_damage_is_found_when_its_part_is_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    digits = random_digits(rng, 350_000, 3)
+    path = write(tmp_path / "digits.parquet", [renumber(digits, event) for event in (3, 4, 5, 6)])
+    groups = pyarrow.parquet.ParquetFile(path).metadata
+    assert groups.num_row_groups > 1
+    offset = groups.row_group(groups.num_row_groups - 1).column(4).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[offset + 2000] ^= 0x10
+    path.write_bytes(content)
+    events = iter(open_events(path))
+    assert len(list(itertools.islice(events, 1))) == 1
+    with pytest.raises(DigitFileError, match=r"is damaged|cannot be read"):
+        list(events)

@@ -50,7 +50,7 @@ EACH = [
 
 
 @pytest.mark.parametrize("error", EACH, ids=lambda error: type(error).__name__)
-def test_an_error_survives_the_way_between_processes(error: PxdbgError) -> None:
+def test_an_error_can_be_pickled(error: PxdbgError) -> None:
     arrived = pickle.loads(pickle.dumps(error))
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)

@@ -1,4 +1,4 @@
-"""Pictures of events: every hit is drawn at its place, and the file is a picture or is not there."""
+"""Pictures of events: every hit is drawn at its place, and the file is complete or absent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def event_of(n_hits: int) -> Digits:
 
 
 def mirror(digits: Digits) -> Digits:
-    """Move the hits to other places, so that counts and charges, and with them all text, stay."""
+    """Move the hits to other places; counts, charges and all texts of the picture stay."""
     return Digits(
         event=digits.event,
         sensor_id=digits.sensor_id,
@@ -59,12 +59,6 @@ def panels(figure: Figure) -> tuple[Axes, Axes, Axes, Axes]:
     return find_axes("layer 1"), find_axes("layer 2"), find_axes("charge spectrum"), bar
 
 
-def test_a_png_is_written(tmp_path: Path) -> None:
-    save_event(event_of(3_000), tmp_path / "event.png", title="event 4")
-    assert (tmp_path / "event.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert names_in(tmp_path) == ["event.png"]
-
-
 def test_hits_change_pixels(tmp_path: Path) -> None:
     digits = event_of(3_000)
     empty = pixels_of(Digits.empty(), tmp_path / "empty.png")
@@ -79,10 +73,16 @@ def test_hits_change_pixels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "beginning"),
-    [("event.svg", b"<?xml"), ("event.pdf", b"%PDF-"), ("event.PNG", b"\x89PNG"), ("event.jpg", b"\xff\xd8\xff")],
+    [
+        ("event.svg", b"<?xml"),
+        ("event.pdf", b"%PDF-"),
+        ("event.PNG", b"\x89PNG\r\n\x1a\n"),
+        ("event.png", b"\x89PNG\r\n\x1a\n"),
+        ("event.jpg", b"\xff\xd8\xff"),
+    ],
 )
 @pytest.mark.parametrize("n_hits", [0, 500])
-def test_other_formats(tmp_path: Path, name: str, beginning: bytes, n_hits: int) -> None:
+def test_formats(tmp_path: Path, name: str, beginning: bytes, n_hits: int) -> None:
     save_event(event_of(n_hits), tmp_path / name, title="event 4")
     content = (tmp_path / name).read_bytes()
     assert content.startswith(beginning)
@@ -162,14 +162,14 @@ def test_an_event_without_hits(tmp_path: Path) -> None:
 
 
 def test_a_title_is_plain_text(tmp_path: Path) -> None:
-    """A model may be called anything; its name is no formula."""
+    """The name of a model may be any text, and is not read as a formula."""
     save_event(event_of(10), tmp_path / "event.png", title=r"model $7, \frac and $8")
     assert names_in(tmp_path) == ["event.png"]
 
 
 @pytest.mark.parametrize("name", ["event.bmp", "event", "event.root", "event.png.gz", "event.pgf"])
 def test_another_format(tmp_path: Path, name: str) -> None:
-    """PGF is one of matplotlib's, but calls LaTeX."""
+    """matplotlib writes PGF with LaTeX."""
     with pytest.raises(ArgumentValueError, match=r"must end in a picture format: .*\.png") as info:
         save_event(event_of(10), tmp_path / name, title="event 4")
     assert info.value.argument == "output"

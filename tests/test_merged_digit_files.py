@@ -1,4 +1,4 @@
-"""Several files of digits as one sample."""
+"""Several digit files as one sample."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_jobs_of_other_events_are_one_sample(tmp_path: Path, suffix: str) -> Non
 
 @pytest.mark.parametrize("change", [{"seed": 8}, {"random_stream": "torch"}])
 def test_jobs_of_other_seeds_have_other_events(tmp_path: Path, change: dict[str, object]) -> None:
-    """The numbers are the same, the events are not."""
+    """The events differ although their numbers are equal."""
     other = replace(PROVENANCE, **change)
     events = [*write_job(tmp_path / "a.parquet", PROVENANCE), *write_job(tmp_path / "b.parquet", other)]
     merged = merge_files([tmp_path / "a.parquet", tmp_path / "b.parquet"])
@@ -126,7 +126,7 @@ def test_show_takes_several_files_of_digits_only(tmp_path: Path) -> None:
 
 
 def test_validate_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same figures as of one file with all events."""
+    """The figures equal those of one file with all events."""
     monkeypatch.setattr("pxdbg_runtime.validation.page.draw_pictures", lambda *_arguments: ())
     paths = [tmp_path / "a.parquet", tmp_path / "b.npz"]
     events = [

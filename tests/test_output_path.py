@@ -1,4 +1,4 @@
-"""Where files are written: through links, with the old mode and group, and nowhere that a file cannot be replaced."""
+"""Output paths: links are followed, mode and group are kept, and what cannot be replaced is refused before the work."""
 
 from __future__ import annotations
 

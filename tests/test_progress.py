@@ -23,7 +23,7 @@ for each in track(range(3), total=3, description="steps"):
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0

@@ -1,4 +1,4 @@
-"""Files of digits that other tools wrote or rewrote: read where they hold the columns, with what is known of them."""
+"""Digit files that other tools wrote or rewrote are read if they have the columns; their provenance may be unknown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAMES: Final = list(COLUMN_DTYPES)
 
 
 def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], **options: Any) -> Path:  # noqa: ANN401
-    """Read a Parquet file with pyarrow and write it with something changed, as other tools do."""
+    """Read a Parquet file with pyarrow and write it changed, as other tools do."""
     other = path.with_name(f"rewritten-{path.name}")
     pyarrow.parquet.write_table(change(pyarrow.parquet.read_table(path)), other, **options)
     return other

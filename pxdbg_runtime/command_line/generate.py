@@ -12,14 +12,13 @@ from pxdbg_runtime.command_line.console import format_event_count, report_failur
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats import check_suffix, describe_generation, open_writer
+from pxdbg_runtime.formats import describe_generation, find_format, open_writer
 from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.generator import Generator, PrecisionChoice
 from pxdbg_runtime.inference.latents import RandomStreamName
 from pxdbg_runtime.model.builtin_models import is_path
-from pxdbg_runtime.model.card import N_THRESHOLDS
-from pxdbg_runtime.sensors import N_SENSORS
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS
 
 __all__ = ["build_event_range", "check_output", "generate"]
 
@@ -63,7 +62,7 @@ def generate(
     min_charge: Annotated[
         int | None,
         typer.Option(
-            min=1, max=N_THRESHOLDS, show_default="that of the model", help="Zero-suppression threshold in ADU."
+            min=1, max=MAX_CHARGE_ADU, show_default="that of the model", help="Zero-suppression threshold in ADU."
         ),
     ] = None,
     verify: Annotated[
@@ -115,7 +114,7 @@ def build_event_range(first_event: int, events: int) -> range:
 
 def check_output(output: Path) -> None:
     """Check before the work that the digit file can be written."""
-    check_suffix(output)
+    find_format(output)
     check_target(output)
 
 

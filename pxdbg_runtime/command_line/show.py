@@ -72,7 +72,7 @@ def _format_card(card: ModelCard) -> list[tuple[str, str]]:
         ("weights", card.nature),
         ("provenance", card.provenance),
         ("precision", card.precision if card.weight_bits is None else f"int8, weights of {card.weight_bits} bits"),
-        ("made for", card.target),
+        ("target", card.target),
         ("outputs", "charges" if card.output_kind == "charges" else "tanh values"),
         ("passes", ", ".join(card.passes) or "none"),
         ("opset", str(card.opset)),

@@ -19,8 +19,8 @@ from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIXES, DigitReader, merge_files, open_events
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.limits.address_space import check_room_for_validation
-from pxdbg_runtime.model.card import N_THRESHOLDS
 from pxdbg_runtime.optional_imports import require
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU
 from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def validate(
         ),
     ] = None,
     min_charge: Annotated[
-        int, typer.Option(min=1, max=N_THRESHOLDS, help="Smallest charge in ADU; digits below it are dropped.")
+        int, typer.Option(min=1, max=MAX_CHARGE_ADU, help="Smallest charge in ADU; digits below it are dropped.")
     ] = PUBLIC_MIN_CHARGE,
     merge: Annotated[bool, typer.Option("--merge", help="Judge all digit files as one sample.")] = False,
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pxdbg_runtime.formats.merging import MergedReader, merge_files
 from pxdbg_runtime.formats.provenance import Provenance, describe_generation
 from pxdbg_runtime.formats.reader import DigitFile, DigitReader, EventReader, open_events, read_digits
-from pxdbg_runtime.formats.registry import SUFFIXES, check_suffix
+from pxdbg_runtime.formats.registry import SUFFIXES, find_format
 from pxdbg_runtime.formats.writer import DigitWriter, open_writer
 
 __all__ = [
@@ -19,8 +19,8 @@ __all__ = [
     "EventReader",
     "MergedReader",
     "Provenance",
-    "check_suffix",
     "describe_generation",
+    "find_format",
     "merge_files",
     "open_events",
     "open_writer",

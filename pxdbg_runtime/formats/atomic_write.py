@@ -86,23 +86,7 @@ def record_writes() -> Iterator[list[PartialFile]]:
 def atomic_write(target: Path) -> Iterator[Path]:
     """Yield a new file beside a target; on success it replaces the target, on failure it is removed.
 
-    For blocks that only write the file: an `OSError` in the block becomes an error of the file. Blocks that do more use
-    `open_partial`.
-
-    Parameters
-    ----------
-    target : Path
-        As in `open_partial`.
-
-    Yields
-    ------
-    Path
-        An empty file that the caller overwrites.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written: no such folder, no permission, no space left.
+    As `open_partial`, for blocks that only write the file: an `OSError` in the block becomes an `OutputError`.
     """
     with open_partial(target) as partial, report_file_errors(target):
         yield partial

@@ -10,6 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import DigitFileError, PxdbgError, one_line
+from pxdbg_runtime.formats.interface import ContentError
 from pxdbg_runtime.limits.address_space import report_memory_errors
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def report_damage(path: Path) -> Iterator[None]:
     Raises
     ------
     DigitFileError
-        If the file cannot be read, or is damaged.
+        If the file cannot be read, is damaged, or has invalid content.
     MemoryLimitError
         If the memory does not suffice.
     """
@@ -60,6 +61,8 @@ def report_damage(path: Path) -> Iterator[None]:
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or one_line(error)}."
         raise DigitFileError(path, message) from None
+    except ContentError as error:
+        raise DigitFileError(path, f"{path} {error}.") from None
     except _DAMAGED as error:
         message = f"{path} is not a digit file written by pxdbg-runtime, or is damaged ({one_line(error)}): generate it again."
         raise DigitFileError(path, message) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 import numpy as np
 from msgspec import Meta, structs
@@ -20,19 +20,30 @@ from pxdbg_runtime.json_records import Record, Sha256, decode_record
 if TYPE_CHECKING:
     from pxdbg_runtime.digits import Digits
 
-__all__ = ["SCHEMA", "FileDigest", "RowHasher", "SchemaField", "hash_metadata"]
+__all__ = ["FileDigest", "RowHasher", "StoredRecord", "hash_metadata"]
 
-SCHEMA: Final = 1
-"""Version of the texts that a digit file holds, `FileDigest` and `Provenance`."""
+_SCHEMA: Final = 1
 
 
-class SchemaField(Record, frozen=True, forbid_unknown_fields=False):
-    """The version of a stored text, a field beside its others."""
-
+class _SchemaField(Record, frozen=True, forbid_unknown_fields=False):
     schema: Literal[1]
 
 
-class FileDigest(Record, frozen=True, forbid_unknown_fields=False):
+class StoredRecord(Record, frozen=True, forbid_unknown_fields=False):
+    """Base of the texts that a digit file holds: JSON with a field `schema` first; unknown fields are ignored."""
+
+    def to_json(self) -> str:
+        """Write it as JSON."""
+        return json.dumps({"schema": _SCHEMA, **structs.asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; raises `JsonFieldError` if a field is missing or invalid."""
+        decode_record(text, _SchemaField)
+        return decode_record(text, cls)
+
+
+class FileDigest(StoredRecord, frozen=True):
     """Digest of a digit file.
 
     Attributes
@@ -46,16 +57,6 @@ class FileDigest(Record, frozen=True, forbid_unknown_fields=False):
     rows: Annotated[int, Meta(ge=0)]
     rows_sha256: Sha256
     metadata_sha256: Sha256
-
-    def to_json(self) -> str:
-        """Write it as JSON."""
-        return json.dumps({"schema": SCHEMA, **structs.asdict(self)})
-
-    @classmethod
-    def from_json(cls, text: str) -> FileDigest:
-        """Read what `to_json` wrote; raises `JsonFieldError` if a field is missing or invalid."""
-        decode_record(text, SchemaField)
-        return decode_record(text, cls)
 
 
 class RowHasher:

@@ -19,6 +19,7 @@ __all__ = [
     "MAX_METADATA_BYTES",
     "METADATA_KEY",
     "Columns",
+    "ContentError",
     "DigitWriter",
     "FormatReader",
     "StoredTexts",
@@ -35,6 +36,10 @@ BLOCK_ROWS: Final = 1 << 17
 
 Columns = dict[str, "NDArray[np.generic]"]
 """Columns as a file holds them: integers of any width, all of one length."""
+
+
+class ContentError(Exception):
+    """A file is readable, but its content is invalid; the message completes the sentence "a.parquet …"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +74,7 @@ class DigitWriter(Protocol):
 class FormatReader(Protocol):
     """Reads one format; each call opens the file anew.
 
-    Its methods raise whatever NumPy, zipfile or pyarrow raise: call them within `report_damage`.
+    Its methods raise `ContentError` and whatever NumPy, zipfile or pyarrow raise: call them within `report_damage`.
     """
 
     def read_texts(self) -> StoredTexts:

@@ -17,9 +17,15 @@ from typing import IO, TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
-from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats.digest import RowHasher
-from pxdbg_runtime.formats.interface import BLOCK_ROWS, MAX_METADATA_BYTES, METADATA_KEY, Columns, StoredTexts
+from pxdbg_runtime.formats.interface import (
+    BLOCK_ROWS,
+    MAX_METADATA_BYTES,
+    METADATA_KEY,
+    Columns,
+    ContentError,
+    StoredTexts,
+)
 from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
@@ -116,17 +122,17 @@ class NpzReader:
     def read_texts(self) -> StoredTexts:
         """Read the texts, and check that the columns exist and hold integers."""
         with self._open() as (archive, stack):
-            self._open_columns(archive, stack)
+            _open_columns(archive, stack)
             # Other tools write comments of their own. Ours names rows_sha256 and metadata_sha256: either identifies it,
             # so that a digest with a damaged byte in one name is still read as a digest, and found damaged.
             is_digest = b"_sha256" in archive.comment
             digest = archive.comment.decode(errors="replace") if is_digest else None
-            return StoredTexts(metadata=self._read_metadata(archive, stack), digest=digest)
+            return StoredTexts(metadata=_read_metadata(archive, stack), digest=digest)
 
     def read_blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks; zipfile compares the columns' checksums after the last block."""
         with self._open() as (archive, stack):
-            arrays = self._open_columns(archive, stack)
+            arrays = _open_columns(archive, stack)
             (n_rows,) = arrays["event"].shape
             for start in range(0, n_rows, BLOCK_ROWS):
                 size = min(BLOCK_ROWS, n_rows - start)
@@ -144,50 +150,51 @@ class NpzReader:
             _check_end(file, archive)
             yield archive, stack
 
-    def _open_columns(self, archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> dict[str, _Array]:
-        arrays = {name: self._open_array(archive, stack, name) for name in COLUMN_DTYPES}
-        expected = arrays["event"].shape
-        for name, array in arrays.items():
-            problem = None
-            if array.dtype.kind not in "iu":
-                problem = f"{name} must hold integers, but holds {array.dtype}"
-            elif array.shape != expected or len(array.shape) != 1:
-                problem = (
-                    "all columns must be one-dimensional and of equal length, but "
-                    f"{name} has the shape {array.shape} and event {expected}"
-                )
-            if problem is not None:
-                message = f"{self._path} does not hold the columns of Digits: {problem}."
-                raise DigitFileError(self._path, message)
-        return arrays
 
-    def _open_array(self, archive: zipfile.ZipFile, stack: contextlib.ExitStack, name: str) -> _Array:
-        """Open an array and read its header, which may claim anything."""
-        entry = _find_entry(archive, name)
-        values = stack.enter_context(archive.open(entry))
-        dtype, shape, header_bytes = _read_header(values)
-        expected_bytes = math.prod(shape) * dtype.itemsize
-        n_bytes = entry.file_size - header_bytes
-        if dtype.hasobject or min(shape, default=0) < 0 or expected_bytes != n_bytes:
-            message = f"{name} claims to be an array of {dtype} of the shape {shape}, but has {n_bytes:,} bytes"
-            raise ValueError(message)
-        return _Array(dtype=dtype, shape=shape, values=values)
-
-    def _read_metadata(self, archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> str | None:
-        if f"{METADATA_KEY}.npy" not in archive.namelist():
-            return None
-        array = self._open_array(archive, stack, METADATA_KEY)
-        if array.dtype.kind != "U" or array.shape != ():
-            message = f"{METADATA_KEY} must be a text, but is an array of {array.dtype} of the shape {array.shape}"
-            raise ValueError(message)
-        size = array.dtype.itemsize
-        if size > _CHARACTER_BYTES * MAX_METADATA_BYTES:
-            message = (
-                f"{self._path} has metadata of {size // _CHARACTER_BYTES:,} characters, expected at most "
-                f"{MAX_METADATA_BYTES:,}."
+def _open_columns(archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> dict[str, _Array]:
+    arrays = {name: _open_array(archive, stack, name) for name in COLUMN_DTYPES}
+    expected = arrays["event"].shape
+    for name, array in arrays.items():
+        problem = None
+        if array.dtype.kind not in "iu":
+            problem = f"{name} must hold integers, but holds {array.dtype}"
+        elif array.shape != expected or len(array.shape) != 1:
+            problem = (
+                "all columns must be one-dimensional and of equal length, but "
+                f"{name} has the shape {array.shape} and event {expected}"
             )
-            raise DigitFileError(self._path, message)
-        return str(np.frombuffer(array.values.read(), dtype=array.dtype, count=1)[0]) if size else ""
+        if problem is not None:
+            message = f"does not hold the columns of Digits: {problem}"
+            raise ContentError(message)
+    return arrays
+
+
+def _open_array(archive: zipfile.ZipFile, stack: contextlib.ExitStack, name: str) -> _Array:
+    """Open an array and read its header, which may claim anything."""
+    entry = _find_entry(archive, name)
+    values = stack.enter_context(archive.open(entry))
+    dtype, shape, header_bytes = _read_header(values)
+    expected_bytes = math.prod(shape) * dtype.itemsize
+    n_bytes = entry.file_size - header_bytes
+    if dtype.hasobject or min(shape, default=0) < 0 or expected_bytes != n_bytes:
+        message = f"{name} claims to be an array of {dtype} of the shape {shape}, but has {n_bytes:,} bytes"
+        raise ValueError(message)
+    return _Array(dtype=dtype, shape=shape, values=values)
+
+
+def _read_metadata(archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> str | None:
+    if f"{METADATA_KEY}.npy" not in archive.namelist():
+        return None
+    array = _open_array(archive, stack, METADATA_KEY)
+    if array.dtype.kind != "U" or array.shape != ():
+        message = f"{METADATA_KEY} must be a text, but is an array of {array.dtype} of the shape {array.shape}"
+        raise ValueError(message)
+    size = array.dtype.itemsize
+    if size > _CHARACTER_BYTES * MAX_METADATA_BYTES:
+        n_characters = size // _CHARACTER_BYTES
+        message = f"has metadata of {n_characters:,} characters, expected at most {MAX_METADATA_BYTES:,}"
+        raise ContentError(message)
+    return str(np.frombuffer(array.values.read(), dtype=array.dtype, count=1)[0]) if size else ""
 
 
 def _check_end(file: IO[bytes], archive: zipfile.ZipFile) -> None:

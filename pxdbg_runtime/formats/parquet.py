@@ -7,7 +7,6 @@ import io
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final
 
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
-from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats.digest import RowHasher
 from pxdbg_runtime.formats.interface import (
     BLOCK_ROWS,
@@ -15,6 +14,7 @@ from pxdbg_runtime.formats.interface import (
     MAX_METADATA_BYTES,
     METADATA_KEY,
     Columns,
+    ContentError,
     StoredTexts,
 )
 from pxdbg_runtime.regular_file import open_regular
@@ -117,11 +117,11 @@ class ParquetReader:
     def read_texts(self) -> StoredTexts:
         """Read the texts, and check that the columns exist and hold integers."""
         with self._open() as (file, has_mark):
-            self._check_schema(file.schema_arrow)
+            _check_schema(file.schema_arrow)
             stored = file.metadata.metadata or {}
             # Without the mark it is another tool's file: some copy the digest of the file that they read, with other rows.
-            digest = self._decode_text(stored, DIGEST_KEY) if has_mark else None
-            texts = StoredTexts(metadata=self._decode_text(stored, METADATA_KEY), digest=digest)
+            digest = _decode_text(stored, DIGEST_KEY) if has_mark else None
+            texts = StoredTexts(metadata=_decode_text(stored, METADATA_KEY), digest=digest)
         if has_mark and digest is None:
             message = "its digest is missing"
             raise ValueError(message)
@@ -130,9 +130,9 @@ class ParquetReader:
     def read_blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks; of a row group, only the compressed bytes are in memory at once."""
         with self._open() as (file, _has_mark):
-            self._check_schema(file.schema_arrow)
+            _check_schema(file.schema_arrow)
             for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=list(COLUMN_DTYPES), use_threads=False):
-                yield {name: self._convert_column(batch, name) for name in COLUMN_DTYPES}
+                yield {name: _convert_column(batch, name) for name in COLUMN_DTYPES}
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[tuple[Any, bool]]:
@@ -140,7 +140,7 @@ class ParquetReader:
         import pyarrow.parquet
 
         with open_regular(self._path) as content:
-            footer_start = self._find_footer(content)  # before pyarrow reads all of the footer
+            footer_start = _find_footer(content)  # before pyarrow reads all of the footer
             content.seek(max(0, footer_start - len(_MARK)))
             has_mark = content.read(len(_MARK)) == _MARK
             # A file, not a path: some readers take a path such as event=5/bg.parquet for a column, and pyarrow wants paths
@@ -153,53 +153,55 @@ class ParquetReader:
             ) as file:
                 yield file, has_mark
 
-    def _find_footer(self, content: BinaryIO) -> int:
-        """Find where the footer begins; 0 or less if the file has none."""
-        size = content.seek(0, io.SEEK_END)
-        content.seek(max(0, size - _FOOTER_END))
-        length = int.from_bytes(content.read(4), "little")
-        if _MAX_FOOTER_BYTES < length < size:
-            message = (
-                f"{self._path} has a footer of {length / 1e6:,.0f} MB, expected at most {_MAX_FOOTER_BYTES / 1e6:.0f} MB: "
-                "generate it again, or write it with larger row groups."
-            )
-            raise DigitFileError(self._path, message)
-        return size - _FOOTER_END - length
 
-    def _check_schema(self, schema: Any) -> None:  # noqa: ANN401
-        import pyarrow as pa
+def _find_footer(content: BinaryIO) -> int:
+    """Find where the footer begins; 0 or less if the file has none."""
+    size = content.seek(0, io.SEEK_END)
+    content.seek(max(0, size - _FOOTER_END))
+    length = int.from_bytes(content.read(4), "little")
+    if _MAX_FOOTER_BYTES < length < size:
+        message = (
+            f"has a footer of {length / 1e6:,.0f} MB, expected at most {_MAX_FOOTER_BYTES / 1e6:.0f} MB: "
+            "generate it again, or write it with larger row groups"
+        )
+        raise ContentError(message)
+    return size - _FOOTER_END - length
 
-        for name in COLUMN_DTYPES:
-            indices = schema.get_all_field_indices(name)
-            if len(indices) != 1:
-                message = f"it has {len(indices) or 'no'} columns {name}, expected one"
-                raise ValueError(message)
-            kind = schema.field(indices[0]).type
-            if pa.types.is_dictionary(kind):
-                kind = kind.value_type
-            if not pa.types.is_integer(kind):
-                message = (
-                    f"{self._path} does not hold the columns of Digits: {name} must hold integers, but holds {kind}."
-                )
-                raise DigitFileError(self._path, message)
 
-    def _convert_column(self, batch: Any, name: str) -> NDArray[np.generic]:  # noqa: ANN401
-        import pyarrow as pa
+def _check_schema(schema: Any) -> None:  # noqa: ANN401
+    import pyarrow as pa
 
-        column = batch.column(batch.schema.get_field_index(name))
-        if isinstance(column, pa.DictionaryArray):
-            column = column.dictionary_decode()
-        if column.null_count:
-            message = f"{self._path} does not hold the columns of Digits: {name} has {column.null_count} empty values."
-            raise DigitFileError(self._path, message)
-        values: NDArray[np.generic] = column.to_numpy(zero_copy_only=False)
-        return values
+    for name in COLUMN_DTYPES:
+        indices = schema.get_all_field_indices(name)
+        if len(indices) != 1:
+            message = f"it has {len(indices) or 'no'} columns {name}, expected one"
+            raise ValueError(message)
+        kind = schema.field(indices[0]).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if not pa.types.is_integer(kind):
+            message = f"does not hold the columns of Digits: {name} must hold integers, but holds {kind}"
+            raise ContentError(message)
 
-    def _decode_text(self, stored: dict[bytes, bytes], key: str) -> str | None:
-        content = stored.get(key.encode())
-        if content is None:
-            return None
-        if len(content) > MAX_METADATA_BYTES:
-            message = f"{self._path} has metadata of {len(content):,} bytes, expected at most {MAX_METADATA_BYTES:,}."
-            raise DigitFileError(self._path, message)
-        return content.decode()
+
+def _convert_column(batch: Any, name: str) -> NDArray[np.generic]:  # noqa: ANN401
+    import pyarrow as pa
+
+    column = batch.column(batch.schema.get_field_index(name))
+    if isinstance(column, pa.DictionaryArray):
+        column = column.dictionary_decode()
+    if column.null_count:
+        message = f"does not hold the columns of Digits: {name} has {column.null_count} empty values"
+        raise ContentError(message)
+    values: NDArray[np.generic] = column.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _decode_text(stored: dict[bytes, bytes], key: str) -> str | None:
+    content = stored.get(key.encode())
+    if content is None:
+        return None
+    if len(content) > MAX_METADATA_BYTES:
+        message = f"has metadata of {len(content):,} bytes, expected at most {MAX_METADATA_BYTES:,}"
+        raise ContentError(message)
+    return content.decode()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
-from msgspec import Meta, structs
+from msgspec import Meta
 
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.errors import JsonFieldError
-from pxdbg_runtime.formats.digest import SCHEMA, SchemaField
+from pxdbg_runtime.formats.digest import StoredRecord
 from pxdbg_runtime.inference.latents import RandomStreamName
-from pxdbg_runtime.json_records import Record, Sha256, decode_record
+from pxdbg_runtime.json_records import Sha256, Text
 from pxdbg_runtime.model.card import Nature, Precision
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -25,10 +25,9 @@ MAX_FILE_EVENTS: Final = 1_000_000
 
 DigitNature = Literal[Nature, "simulation"]
 """Nature of the weights that generated the digits, or a simulation."""
-_Text = Annotated[str, Meta(min_length=1)]
 
 
-class Provenance(Record, frozen=True, forbid_unknown_fields=False):
+class Provenance(StoredRecord, frozen=True):
     """How the digits of a file were generated.
 
     Attributes
@@ -52,18 +51,18 @@ class Provenance(Record, frozen=True, forbid_unknown_fields=False):
         Of pxdbg-runtime.
     """
 
-    model: _Text
+    model: Text
     nature: DigitNature
-    provenance: _Text
+    provenance: Text
     precision: Precision | None
     graph_sha256: Sha256 | None
     seed: Annotated[int, Meta(ge=MIN_SEED, le=MAX_SEED)]
     random_stream: RandomStreamName
     first_event: Annotated[int, Meta(ge=0, le=MAX_EVENT)]
     events: Annotated[int, Meta(ge=1, le=MAX_FILE_EVENTS)]
-    min_charge: Annotated[int, Meta(ge=1, le=255)]
-    provider: _Text
-    version: _Text
+    min_charge: Annotated[int, Meta(ge=1, le=MAX_CHARGE_ADU)]
+    provider: Text
+    version: Text
 
     def __str__(self) -> str:
         """Describe it in one line: model, provider, seed and stream."""
@@ -75,27 +74,14 @@ class Provenance(Record, frozen=True, forbid_unknown_fields=False):
         """Number of the last event."""
         return self.first_event + self.events - 1
 
-    def to_json(self) -> str:
-        """Write it as JSON."""
-        return json.dumps({"schema": SCHEMA, **structs.asdict(self)})
-
     @classmethod
-    def from_json(cls, text: str) -> Provenance:
+    def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote; raises `JsonFieldError` if a field is missing or invalid."""
-        decode_record(text, SchemaField)
-        found = decode_record(text, cls)
+        found = super().from_json(text)
         if found.last_event > MAX_EVENT:
             message = f"events must end at {MAX_EVENT}, but {found.events} events from {found.first_event} go beyond."
             raise JsonFieldError("events", message)
-        for name in ("model", "provenance", "provider", "version"):
-            if not _is_unicode(getattr(found, name)):
-                raise JsonFieldError(name, f"{name} must be valid Unicode, but holds half of a surrogate pair.")
         return found
-
-
-def _is_unicode(text: str) -> bool:
-    r"""Tell whether a text can be written in UTF-8: JSON can spell half of a surrogate pair, such as ``\ud800``."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def describe_generation(generator: Generator, events: range) -> Provenance:

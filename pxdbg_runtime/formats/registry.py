@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.formats.interface import DigitWriter, FormatReader
 
-__all__ = ["FORMATS", "SUFFIXES", "FileFormat", "check_suffix", "find_format"]
+__all__ = ["FORMATS", "SUFFIXES", "FileFormat", "find_format"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,3 @@ def find_format(path: Path) -> FileFormat:
     if found.package is not None and found.extra is not None:
         require(found.package, extra=found.extra, purpose=found.name)
     return found
-
-
-def check_suffix(path: Path) -> None:
-    """Check that a path names a format that can be read and written here; raises as `find_format`."""
-    find_format(path)

@@ -8,8 +8,7 @@ import numpy as np
 
 from pxdbg_runtime.checks import MAX_EVENT
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
-from pxdbg_runtime.model.card import N_THRESHOLDS
-from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS, SENSORS
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_U_CELLS, N_V_CELLS, SENSORS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +22,7 @@ _LIMITS: Final = {
     "event": (0, MAX_EVENT),
     "u_cell": (0, N_U_CELLS - 1),
     "v_cell": (0, N_V_CELLS - 1),
-    "charge": (1, N_THRESHOLDS),
+    "charge": (1, MAX_CHARGE_ADU),
 }
 _IS_SENSOR: Final = np.zeros(1 << 16, dtype=bool)
 _IS_SENSOR[[sensor.vxd_id for sensor in SENSORS]] = True

@@ -76,7 +76,7 @@ def open_writer(path: Path, provenance: Provenance) -> Iterator[DigitWriter]:
     Raises
     ------
     ArgumentValueError, MissingPackageError
-        As `check_suffix`; also if the file would hold more than a million events.
+        As `find_format`; also if the file would hold more than a million events.
     OutputError
         If the file cannot be written; nothing is left behind then.
     """

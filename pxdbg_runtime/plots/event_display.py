@@ -9,10 +9,9 @@ import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import atomic_write
-from pxdbg_runtime.model.card import N_THRESHOLDS
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.plots.summary import LAYER_BY_VXD_ID, summarise
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, N_U_CELLS, N_V_CELLS, SENSORS, SENSORS_PER_LADDER
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, N_U_CELLS, N_V_CELLS, SENSORS, SENSORS_PER_LADDER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +109,7 @@ def _draw_layer(axes: Axes, digits: Digits, layer: int) -> PathCollection:
         first_column[sensor_id] + digits.v_cell[chosen],
         first_row[sensor_id] + digits.u_cell[chosen],
         c=digits.charge[chosen],
-        norm=LogNorm(1, N_THRESHOLDS),
+        norm=LogNorm(1, MAX_CHARGE_ADU),
         s=_POINT_AREA,
         marker="s",
         linewidths=0,
@@ -137,9 +136,9 @@ def _draw_layer(axes: Axes, digits: Digits, layer: int) -> PathCollection:
 
 
 def _draw_spectrum(axes: Axes, digits: Digits) -> None:
-    counts = np.bincount(digits.charge, minlength=N_THRESHOLDS + 1)[1:]
-    axes.stairs(counts, np.arange(N_THRESHOLDS + 1) + 0.5, linewidth=1.2)
-    axes.set(xlabel="charge (ADU)", ylabel="digits / ADU", xlim=(0.5, N_THRESHOLDS + 0.5))
+    counts = np.bincount(digits.charge, minlength=MAX_CHARGE_ADU + 1)[1:]
+    axes.stairs(counts, np.arange(MAX_CHARGE_ADU + 1) + 0.5, linewidth=1.2)
+    axes.set(xlabel="charge (ADU)", ylabel="digits / ADU", xlim=(0.5, MAX_CHARGE_ADU + 0.5))
     if counts.any():
         axes.set_yscale("log")
     mean = f", mean {digits.charge.mean():.1f} ADU" if len(digits) else ""

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pxdbg_runtime.model.card import N_THRESHOLDS
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, PIXELS_PER_SENSOR, SENSORS, SENSORS_PER_LADDER
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, PIXELS_PER_SENSOR, SENSORS, SENSORS_PER_LADDER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +42,7 @@ REAL_BACKGROUND: Final = {"layer 1": 0.0149, "layer 2": 0.0051, "both layers": 0
 """Mean occupancy of the real sample. Source: public Geant4 statistics of the IEA-GAN authors, 10,000 events."""
 REAL_MEAN_CHARGE: Final = 22.0
 """Mean charge of a hit in the real sample, ADU; the same source."""
-_CHARGES: Final = N_THRESHOLDS + 1
+_CHARGES: Final = MAX_CHARGE_ADU + 1
 """Values of a charge, 0 to 255 ADU."""
 LAYER_BY_VXD_ID: Final = np.zeros(1 << 16, dtype=np.uint8)
 """Layer of each VxdID; 0 if it is no sensor of the PXD."""

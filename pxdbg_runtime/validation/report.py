@@ -38,7 +38,7 @@ __all__ = [
 
 Role = Literal["sample", "half against half", "reference", "published"]
 _SCHEMA: Final = 2
-"""Schema 1 had `describe_generation` of one file in the place of `jobs`."""
+"""Schema 1 had `how_made` of one file in the place of `jobs`."""
 _MIN_EVENTS_TO_CORRELATE: Final = 3
 
 

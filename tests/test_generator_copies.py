@@ -192,7 +192,7 @@ def test_a_fork_makes_the_same_digits_or_says_why_not(latent_graph: GraphFile) -
     assert done.returncode == 0, done.stderr
     assert {"make 4 threads" in line or "make 2 threads" in line for line in done.stderr.splitlines()} <= {True}
     refusal = (
-        "with ninter=2 it needs threads that a fork does not copy. Make the generator in the process that uses it "
+        "with ninter=2 it needs threads that a fork does not copy. Create the generator in the process that uses it "
         "(with multiprocessing: the start method 'spawn')."
     )
     assert done.stdout.splitlines() == [
@@ -210,5 +210,5 @@ def test_a_fork_beside_a_thread_that_generates(latent_graph: GraphFile) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     refusal, *statuses = done.stdout.splitlines()
-    assert "another thread was running the graph when the process was forked. Make the generator in" in refusal
+    assert "another thread was running the graph when the process was forked. Create the generator in" in refusal
     assert statuses == ["True 2", "False 0"]

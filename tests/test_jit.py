@@ -183,7 +183,7 @@ def test_code_for_other_types_is_not_run(tmp_path: Path, log: pytest.LogCaptureF
     first.write_bytes(second.read_bytes())  # as two processes that begin with an empty cache at once may leave it
     assert kernel(import_function(source))(21) == 42
     (record,) = log.records
-    assert "ValueError: a file holds the code for (float64,) in place of (int64,)" in record.getMessage()
+    assert "ValueError: a file holds the code for (float64,) instead of (int64,)" in record.getMessage()
 
 
 @pytest.mark.parametrize("folder", ["~/numba", None])

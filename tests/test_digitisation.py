@@ -13,7 +13,7 @@ from msgspec import structs
 from pxdbg_runtime.digitisation.digitiser import Digitiser
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
-from tests.graphs import LATENT_CARD, THRESHOLDS
+from tests.graphs import LATENT_CARD, THRESHOLDS, compute_plain_charges
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,13 +32,6 @@ def draw_sparse_images(n_images: int, seed: int) -> NDArray[np.float32]:
     lowered = rng.random(images.shape, dtype=np.float32) < 0.5
     images[hits & lowered] = np.nextafter(images[hits & lowered], np.float32(-2))
     return images
-
-
-def compute_plain_charges(images: NDArray[np.float32], min_charge: int, cut: float = -np.inf) -> NDArray[np.int64]:
-    charges = np.searchsorted(np.array(THRESHOLDS, dtype=np.float32), images.ravel(), side="right").reshape(
-        images.shape
-    )
-    return np.where((charges >= min_charge) & (images > np.float32(cut)), charges, 0)
 
 
 def pack_pixels(*columns: NDArray[np.generic]) -> NDArray[np.int64]:

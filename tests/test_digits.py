@@ -138,19 +138,6 @@ def test_to_images_refuses_several_events() -> None:
     assert caught.value.argument == "event"
 
 
-def test_to_images_refuses_a_sensor_that_is_none() -> None:
-    one = build_digits([TWO_EVENTS[0]])
-    stray = Digits(
-        event=one.event,
-        sensor_id=np.array([1], dtype=np.uint16),
-        u_cell=one.u_cell,
-        v_cell=one.v_cell,
-        charge=one.charge,
-    )
-    with pytest.raises(ValueError, match="VxdID"):
-        stray.to_images()
-
-
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
@@ -158,6 +145,7 @@ def test_to_images_refuses_a_sensor_that_is_none() -> None:
         ("u_cell", 65_535, "u_cell must lie between 0 and 249, but a digit has 65535"),
         ("v_cell", 768, "v_cell must lie between 0 and 767, but a digit has 768"),
         ("charge", 0, "charge must lie between 1 and 255 ADU, but a digit has 0"),
+        ("sensor_id", 1, "No PXD sensor has the VxdID 1"),
         ("sensor_id", 0, "No PXD sensor has the VxdID 0"),
         ("sensor_id", 8481, "No PXD sensor has the VxdID 8481"),
     ],

@@ -30,6 +30,7 @@ from tests.graphs import (
     EVENT_WIDE_CARD,
     LATENT_CARD,
     THRESHOLDS,
+    compute_plain_charges,
     event_wide_images,
     event_wide_model,
     latent_images,
@@ -62,14 +63,6 @@ def compute_images_of_card(
     return latent_images(draws[0]) if card == LATENT_CARD else event_wide_images(*draws)
 
 
-def compute_plain_charges(card: ModelCard, images: NDArray[np.float32], min_charge: int) -> NDArray[np.uint8]:
-    charges = np.searchsorted(np.array(THRESHOLDS, dtype=np.float32), images.ravel(), side="right").reshape(
-        images.shape
-    )
-    above_cut = True if card.cut is None else images > np.float32(card.cut)
-    return np.where((charges >= min_charge) & above_cut, charges, 0).astype(np.uint8)
-
-
 @pytest.mark.parametrize("stream", ["philox", "torch"])
 @pytest.mark.parametrize(("seed", "event"), [(0, 0), (-5, 3), (MIN_SEED, 1)])
 def test_images_are_those_of_the_stream_the_graph_and_the_thresholds(
@@ -77,7 +70,7 @@ def test_images_are_those_of_the_stream_the_graph_and_the_thresholds(
 ) -> None:
     generator = Generator(graph.path, seed=seed, random_stream=stream)
     expected = compute_plain_charges(
-        graph.card, compute_images_of_card(graph.card, seed, event, stream), graph.card.min_charge
+        compute_images_of_card(graph.card, seed, event, stream), graph.card.min_charge, graph.card.cut
     )
     assert np.count_nonzero(expected) > 10_000
     assert np.array_equal(generator.generate_images(event), expected)
@@ -130,7 +123,7 @@ def test_the_batch_size_does_not_change_digits(graph: GraphFile) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 40])
 def test_the_batch_size_does_not_change_images(graph: GraphFile, batch_size: int) -> None:
-    expected = compute_plain_charges(graph.card, compute_images_of_card(graph.card, 3, 2), graph.card.min_charge)
+    expected = compute_plain_charges(compute_images_of_card(graph.card, 3, 2), graph.card.min_charge, graph.card.cut)
     assert np.array_equal(Generator(graph.path, seed=3, batch_size=batch_size).generate_images(2), expected)
 
 
@@ -166,7 +159,7 @@ def test_a_stream_generates_each_event_when_it_is_asked_for(latent_graph: GraphF
 def test_the_smallest_charge_suppresses_all_below(graph: GraphFile, min_charge: int) -> None:
     generator = Generator(graph.path, seed=2, min_charge=min_charge)
     assert generator.min_charge == min_charge
-    expected = compute_plain_charges(graph.card, compute_images_of_card(graph.card, 2, 0), min_charge)
+    expected = compute_plain_charges(compute_images_of_card(graph.card, 2, 0), min_charge, graph.card.cut)
     assert np.array_equal(generator.generate(0).to_images(), expected)
     assert np.array_equal(generator.generate_images(0), expected)
 

@@ -112,32 +112,39 @@ def test_a_provider_that_is_not_offered_is_told_which_are(name: str, monkeypatch
     assert caught.value.provider == name
 
 
+INSTALL: Final = r"&& pip install 'pxdbg-runtime\[gpu\]'\.$"
+
+
 @pytest.mark.parametrize("name", ["cuda", "CUDA", CUDA])
-def test_cuda_with_the_cpu_wheel_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("wheels", "message"),
+    [
+        (
+            {"onnxruntime": "1.99.0"},
+            rf"needs onnxruntime-gpu, but onnxruntime 1\.99\.0 is installed: pip uninstall -y onnxruntime {INSTALL}",
+        ),
+        (
+            {"onnxruntime": "1.99.0", "onnxruntime_gpu": "1.98.0"},
+            (
+                r"is hidden: both onnxruntime 1\.99\.0, onnxruntime-gpu 1\.98\.0 are installed in one place, and the CPU "
+                rf"wheel's files overwrite the GPU wheel's\. .* pip uninstall -y onnxruntime onnxruntime-gpu {INSTALL}"
+            ),
+        ),
+        ({}, rf"needs onnxruntime-gpu, but another build is installed: pip uninstall -y onnxruntime {INSTALL}"),
+    ],
+    ids=["CPU wheel", "both wheels", "own build"],
+)
+def test_cuda_that_is_not_offered_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, name: str, wheels: dict[str, str], message: str
+) -> None:
     offer(monkeypatch, CPU)
-    install(monkeypatch, onnxruntime="1.99.0")
-    with pytest.raises(
-        ProviderError,
-        match=r"needs onnxruntime-gpu, but onnxruntime 1\.99\.0 is installed: pip uninstall -y onnxruntime && "
-        r"pip install 'pxdbg-runtime\[gpu\]'\.$",
-    ):
+    install(monkeypatch, **wheels)
+    with pytest.raises(ProviderError, match=f"^provider='cuda' {message}"):
         resolve_provider(name)
 
 
-def test_cuda_with_both_wheels_says_which_hides_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    offer(monkeypatch, CPU)
-    install(monkeypatch, onnxruntime="1.99.0", onnxruntime_gpu="1.98.0")
-    with pytest.raises(
-        ProviderError,
-        match=r"is hidden: both onnxruntime 1\.99\.0, onnxruntime-gpu 1\.98\.0 are installed in one place, .* pip "
-        r"uninstall -y onnxruntime onnxruntime-gpu && pip install 'pxdbg-runtime\[gpu\]'\.$",
-    ):
-        resolve_provider("cuda")
-
-
-def test_a_build_that_no_wheel_brought_is_called_that(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_without_a_wheel_is_called_own_build(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
-    assert "but another build is installed" in explain_not_offered("cuda", (CPU,))
     assert "installed ONNX Runtime (own build) offers: expected auto, cpu." in explain_not_offered("rocm", (CPU,))
 
 

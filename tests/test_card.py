@@ -134,6 +134,10 @@ def replace_threshold(place: int, value: float) -> dict[str, object]:
     return {"thresholds": (*THRESHOLDS[:place], value, *THRESHOLDS[place + 1 :])}
 
 
+def space_thresholds(n_thresholds: int) -> dict[str, object]:
+    return {"thresholds": tuple(np.linspace(-0.5, 0.5, n_thresholds).astype(np.float32).tolist())}
+
+
 def replace_precision(precision: Precision, weight_bits: int | None, fidelity: Fidelity | None) -> dict[str, object]:
     return {"precision": precision, "weight_bits": weight_bits, "fidelity": fidelity}
 
@@ -145,10 +149,7 @@ NOT_ONE_LATENT: Final = "inputs must hold one latent, fed by a draw of {} values
 WRONG_BITS: Final = "weight_bits must be a number for int8 and null for any other precision"
 WRONG_FIDELITY: Final = "fidelity must be null for float32 and given for any other precision"
 CONTRADICTIONS: Final[list[tuple[dict[str, object], str, str]]] = [
-    *(
-        ({"thresholds": tuple(np.linspace(-0.5, 0.5, n).astype(np.float32).tolist())}, "thresholds", f"but are {n}")
-        for n in (0, 1, 254, 256)
-    ),
+    *((space_thresholds(n), "thresholds", f"must be 255 numbers, but are {n}") for n in (0, 1, 254, 256)),
     *(
         (replace_threshold(place, THRESHOLDS[place] + offset), "thresholds", NOT_FLOAT32)
         for place in (0, 100, 254)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 import pytest
@@ -68,6 +68,31 @@ def test_cuda_that_does_not_load_says_why(latent_graph: GraphFile, monkeypatch: 
     expected = f"{CUDA} cannot run here: there is no NVIDIA driver here."
     assert cuda == ProviderStatus(name=CUDA, state="does not run", remark=expected)
     assert cpu.state == "runs"
+
+
+def test_a_provider_without_its_libraries_is_reported_without_source_paths(
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensorrt = "TensorrtExecutionProvider"
+    create_session = onnxruntime.InferenceSession
+
+    def refuse(*arguments: Any, providers: list[tuple[str, dict[str, str]]], **options: Any) -> object:  # noqa: ANN401
+        if providers[0][0] == tensorrt:
+            message = (
+                "/src/python/state.cc:729 void onnxruntime::python::Register(Options&, const Map&) Please install the "
+                "libraries, and make sure they're in the PATH or LD_LIBRARY_PATH."
+            )
+            raise RuntimeError(message)
+        return create_session(*arguments, providers=providers, **options)
+
+    offer(monkeypatch, tensorrt, CPU)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    statuses = report(latent_graph)
+    assert statuses[CPU].state == "runs"
+    expected = "Please install the libraries, and make sure they're in the PATH or LD_LIBRARY_PATH."
+    assert statuses[tensorrt] == ProviderStatus(
+        name=tensorrt, state="does not run", remark=f"{tensorrt} cannot run here: {expected}"
+    )
 
 
 def test_a_graph_that_is_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ __all__ = ["DEFAULT_BATCH_SIZE", "Generator", "PrecisionChoice"]
 
 PrecisionChoice = Literal["auto", "float32", "float16", "int8"]
 DEFAULT_BATCH_SIZE: Final = 2
-"""Images per call of ONNX Runtime in int8 on a CPU: small batches fit into caches and a grid slot's memory (docs/running.md)."""
+"""Images per call of ONNX Runtime in int8 on a CPU: small batches fit into caches and grid slots (docs/running.md)."""
 _FLOAT_BATCH_SIZE: Final = 1
 """Images per call in float32 and float16 on a CPU: their images are four times as large."""
 _OTHER_BATCH_SIZE: Final = N_SENSORS
@@ -49,21 +49,22 @@ _log = logging.getLogger(__name__)
 class Generator:
     """Generates PXD background events.
 
-    The constructor loads ONNX Runtime and creates the session, so it reports at once what cannot run. Threads may share a
-    generator. A pickled or copied generator is created again from its arguments, with the seed that was drawn, and refuses
-    a graph with another SHA-256. In a fork a generator with ``ninter=1`` works, and any other raises an error
-    (docs/running.md).
+    The constructor loads ONNX Runtime and creates the session, so it reports at once what cannot run. Threads may
+    share a generator. A pickled or copied generator is created again from its arguments, with the seed that was
+    drawn, and refuses a graph with another SHA-256. In a fork a generator with ``ninter=1`` works, and any other
+    raises an error (docs/running.md).
 
     Parameters
     ----------
     model : str or Path
         Name of a built-in model (``pxdbg models`` lists them), or the path of a graph from ``python -m export``.
     precision : {"auto", "float32", "float16", "int8"}
-        Which graph of a built-in model. ``auto`` takes float16 on CUDA and int8 on a CPU if at export its digits were as good
-        as float32's, else float32. The choice depends on the model and the provider only, never on the machine's CPU.
+        Which graph of a built-in model. ``auto`` takes float16 on CUDA and int8 on a CPU if at export its digits were
+        as good as float32's, else float32. The choice depends on the model and the provider only, never on the
+        machine's CPU.
     provider : str
-        ``auto``, ``cpu``, ``cuda``, or the name of another execution provider of ONNX Runtime. Nothing falls back silently;
-        ``auto`` logs its choice.
+        ``auto``, ``cpu``, ``cuda``, or the name of another execution provider of ONNX Runtime. Nothing falls back
+        silently; ``auto`` logs its choice.
     provider_options : mapping of str to str, optional
         Passed on to the provider.
     seed : int, optional
@@ -73,13 +74,13 @@ class Generator:
     nintra, ninter : int
         Threads within an operator, and operators at a time.
     batch_size : int, optional
-        Images per call of ONNX Runtime, 1 to 40. On a CPU it does not change the digits; on CUDA in float32 it changes a few.
-        If None: on a CPU 2 in int8 and 1 in other precisions, on other providers 40.
+        Images per call of ONNX Runtime, 1 to 40. On a CPU it does not change the digits; on CUDA in float32 it
+        changes a few. If None: on a CPU 2 in int8 and 1 in other precisions, on other providers 40.
     min_charge : int, optional
         Zero-suppression threshold in ADU; the model's own if None, and never less.
     verify : bool
-        Compute a known image of the graph and compare it with its reference, unless that passed on this machine before (see
-        `pxdbg_runtime.inference.verification`). It costs the time of one image.
+        Compute a known image of the graph and compare it with its reference, unless that passed on this machine
+        before (see `pxdbg_runtime.inference.verification`). It costs the time of one image.
 
     Attributes
     ----------
@@ -165,7 +166,7 @@ class Generator:
             require_known_answer(self._session)
         if self.card.nature != "checkpoint":
             _log.warning("The model %s is a %s. %s", self.card.name, self.card.nature, self.card.provenance)
-        # The chosen precision, provider and seed, not 'auto' and None: a copy on another machine must not choose others.
+        # The chosen precision, provider and seed, not 'auto' and None: a copy elsewhere must not choose others.
         self._recreate = functools.partial(
             type(self),
             self._session.path.absolute() if is_path(model) else model,
@@ -254,7 +255,7 @@ def _open_session(
     target: Target,
     create_session: Callable[[GraphFile], ImageSession],
 ) -> ImageSession:
-    """Find the graph of a model and create its session; for a CPU that provider='auto' chose, with the graph for a CPU."""
+    """Find the graph of a model and create its session, with another graph if provider='auto' chose the CPU."""
     from pxdbg_runtime.inference.providers import CPU
 
     graph = find_graph(model, precision, target)
@@ -271,8 +272,8 @@ def _rebuild_generator(recreate: Callable[[], Generator], graph_sha256: str) -> 
     if generator.graph_sha256 != graph_sha256:
         path = generator._session.path
         message = (
-            f"The graph {path} has the SHA-256 {generator.graph_sha256} here, but {graph_sha256} where the generator was "
-            "created, so the digits would differ: give every process the same graph and the same pxdbg-runtime."
+            f"The graph {path} has the SHA-256 {generator.graph_sha256} here, but {graph_sha256} where the generator "
+            "was created, so the digits would differ: give every process the same graph and the same pxdbg-runtime."
         )
         raise GraphFileError(path, message)
     return generator

@@ -59,8 +59,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
             message = f"{purpose} needs {package}, which is not installed: pip install 'pxdbg-runtime[{extra}]'."
             raise MissingPackageError(package, extra, message) from None
         message = (
-            f"{purpose} needs {package}, which is installed but does not import ({describe_import_failure(error)}): install it "
-            f"again: pip install --upgrade --force-reinstall {package}."
+            f"{purpose} needs {package}, which is installed but does not import ({describe_import_failure(error)}): "
+            f"install it again: pip install --upgrade --force-reinstall {package}."
         )
         raise BrokenPackageError(package, extra, message) from error
 

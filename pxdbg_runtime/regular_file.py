@@ -33,7 +33,7 @@ def open_regular(path: Path) -> BinaryIO:
         If it is not a regular file or cannot be opened; its `strerror` gives the reason.
     """
     try:
-        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  # Path.open has no opener, and the caller closes it
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  # the caller closes it
     except PermissionError:
         if path.is_dir():  # Windows refuses to open a folder with this error
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None

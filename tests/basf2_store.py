@@ -25,7 +25,7 @@ namespace pxdbg_tests {
 """
 
 
-def stored_digits(root: ModuleType, array: object, event: int = 0) -> Digits:
+def read_store(root: ModuleType, array: object, event: int = 0) -> Digits:
     """Read a TClonesArray of PXDDigit."""
     if not hasattr(root, "pxdbg_tests"):
         assert root.gInterpreter.Declare(_READER)
@@ -62,6 +62,6 @@ def reader(
 
         def event(self) -> None:
             of = self.event_meta_data.obj()
-            take((of.getExperiment(), of.getRun(), of.getEvent()), stored_digits(root, self.array.getPtr()))
+            take((of.getExperiment(), of.getRun(), of.getEvent()), read_store(root, self.array.getPtr()))
 
     return Reader()

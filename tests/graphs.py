@@ -26,6 +26,7 @@ __all__ = [
     "EVENT_WIDE_CARD",
     "LATENT_CARD",
     "THRESHOLDS",
+    "compute_plain_charges",
     "event_wide_images",
     "event_wide_model",
     "latent_images",
@@ -117,6 +118,14 @@ _V_SLOPE: Final = np.linspace(-0.3, 0.3, N_V_CELLS, dtype=np.float32).reshape(1,
 _ONE: Final = np.float32(1)
 _PER_SENSOR: Final = np.float32(0.01)
 _PER_MOOD: Final = np.float32(0.125)
+
+
+def compute_plain_charges(images: NDArray[np.float32], min_charge: int, cut: float | None = None) -> NDArray[np.uint8]:
+    """Compute charges with `THRESHOLDS` in plain NumPy: 0 below the smallest charge and at or below the cut."""
+    table = np.array(THRESHOLDS, dtype=np.float32)
+    charges = np.searchsorted(table, images.ravel(), side="right").reshape(images.shape)
+    is_above_cut = True if cut is None else images > np.float32(cut)
+    return np.where((charges >= min_charge) & is_above_cut, charges, 0).astype(np.uint8)
 
 
 def latent_images(latent: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from pxdbg_runtime.basf2 import PXDBackgroundGenerator, Specs, add_pxd_backgroun
 from pxdbg_runtime.basf2.numbering import derive_seed, pack_event_number
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModuleStateError
-from tests.basf2_store import reader, stored_digits
+from tests.basf2_store import read_store, reader
 from tests.checkpoints import FlatNet, first_export, flat_checkpoint
 from tests.conftest import BASF2_DOUBLE
 from tests.graphs import LATENT_CARD, latent_model, written
@@ -55,7 +55,7 @@ def resnet_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     return written(tmp_path_factory.mktemp("graph") / "tiny.onnx", latent_model(), card)
 
 
-def path_of(basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]) -> object:
+def build_path(basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]) -> object:
     """Make a path with so many events in each (experiment, run)."""
     path = basf2.create_path()
     experiments, run_numbers = zip(*runs, strict=True)
@@ -64,10 +64,12 @@ def path_of(basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]) -
     return path
 
 
-def processed(basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]) -> dict[tuple[int, int, int], Digits]:
+def process_events(
+    basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]
+) -> dict[tuple[int, int, int], Digits]:
     """Run a path, and return the digits of each event."""
     found: dict[tuple[int, int, int], Digits] = {}
-    path = path_of(basf2, specs, runs)
+    path = build_path(basf2, specs, runs)
     path.add_module(reader(basf2, found.__setitem__))  # type: ignore[attr-defined]  # of the double
     basf2.process(path)
     return found
@@ -75,7 +77,7 @@ def processed(basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int])
 
 def compare_with_pytorch(basf2: ModuleType, model: GeneratorModule, graph: GraphFile) -> None:
     specs = Specs(model="resnet", checkpoint=graph.path, seed=SEED, random_stream="torch", precision="float32")
-    found = processed(basf2, specs, {(0, 0): N_EVENTS})
+    found = process_events(basf2, specs, {(0, 0): N_EVENTS})
     n_identical, n_union, largest = 0, 0, 0
     for digits, expected in zip(found.values(), pytorch_events(model, SEED, N_EVENTS), strict=True):
         found_keys, expected_keys = keys_of_digits(digits), keys_of_charges(expected)
@@ -111,7 +113,7 @@ def test_twenty_events_of_a_resnet_hold_the_digits_of_pytorch(double: ModuleType
 
 
 def test_an_event_holds_its_digits_alone(double: ModuleType, resnet_graph: GraphFile) -> None:
-    found = processed(double, Specs(model="resnet", checkpoint=resnet_graph.path, seed=3), {(0, 0): 2, (7, 42): 1})
+    found = process_events(double, Specs(model="resnet", checkpoint=resnet_graph.path, seed=3), {(0, 0): 2, (7, 42): 1})
     generator = Generator(resnet_graph.path, seed=3)
     assert set(found) == {(0, 0, 1), (0, 0, 2), (7, 42, 1)}
     for numbers, digits in found.items():
@@ -124,24 +126,24 @@ def test_an_event_holds_its_digits_alone(double: ModuleType, resnet_graph: Graph
 
 def test_the_same_event_is_the_same_in_any_job(double: ModuleType, resnet_graph: GraphFile) -> None:
     specs = Specs(model="resnet", checkpoint=resnet_graph.path, seed=3)
-    whole = processed(double, specs, {(0, 1): 1, (0, 2): 2})
-    part = processed(double, specs, {(0, 2): 2})
+    whole = process_events(double, specs, {(0, 1): 1, (0, 2): 2})
+    part = process_events(double, specs, {(0, 2): 2})
     assert {numbers: whole[numbers] for numbers in part} == part
     assert whole[0, 1, 1] != whole[0, 2, 1]
 
 
 def test_a_second_job_in_a_process_begins_anew(double: ModuleType, resnet_graph: GraphFile) -> None:
     specs = Specs(model="resnet", checkpoint=resnet_graph.path, seed=3, random_stream="torch")
-    path = path_of(double, specs, {(0, 0): 2})
+    path = build_path(double, specs, {(0, 0): 2})
     found: list[Digits] = []
     path.add_module(reader(double, lambda _, digits: found.append(digits)))  # type: ignore[attr-defined]
     double.process(path)
     double.process(path)
     assert found[:2] == found[2:]
-    assert found[0] == stored_event(resnet_graph, 3, 0)
+    assert found[0] == process_one_event(resnet_graph, 3, 0)
 
 
-def stored_event(graph: GraphFile, seed: int, event: int) -> Digits:
+def process_one_event(graph: GraphFile, seed: int, event: int) -> Digits:
     digits = Generator(graph.path, seed=seed, random_stream="torch").generate(event)
     return dataclasses.replace(digits, event=np.zeros(len(digits), dtype=np.int64))
 
@@ -183,7 +185,7 @@ def test_four_workers_make_the_events_of_one(double: ModuleType, tmp_path: Path,
     four, repeated = (
         [np.load(tmp_path / f"{stream}-{event}.npy") for event in range(1, 9)] for stream in ("philox", "torch")
     )
-    one = processed(double, Specs(model="resnet", checkpoint=resnet_graph.path, seed=7), {(1003, 5): 8})
+    one = process_events(double, Specs(model="resnet", checkpoint=resnet_graph.path, seed=7), {(1003, 5): 8})
     assert [each.tobytes() for each in four] == [digits.to_structured().tobytes() for digits in one.values()]
     assert len({each.tobytes() for each in four}) == 8
     # The original's sequence: each of two workers begins it, and makes four events.
@@ -214,7 +216,7 @@ def test_the_loop_fills_what_the_bulk_fill_does(double: ModuleType) -> None:
     for fill in (filling.fill_in_bulk, filling.fill_one_by_one):
         for each in (digits, none, digits):
             fill(root, array, each)
-            assert stored_digits(root, array.getPtr()) == each
+            assert read_store(root, array.getPtr()) == each
     last = array[len(digits) - 1]
     assert last.getCharge() == digits.charge[-1]
     assert last.getSensorID().getID() == digits.sensor_id[-1]
@@ -225,16 +227,16 @@ def test_what_does_not_compile_is_filled_one_by_one(
     double: ModuleType, resnet_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     specs = Specs(model="resnet", checkpoint=resnet_graph.path, seed=3)
-    in_bulk = processed(double, specs, {(0, 0): 1})
+    in_bulk = process_events(double, specs, {(0, 0): 1})
     calls: list[int] = []
 
-    def counted(root: ModuleType, array: object, digits: Digits) -> None:
+    def fill_and_count(root: ModuleType, array: object, digits: Digits) -> None:
         calls.append(len(digits))
         filling.fill_in_bulk(root, array, digits)  # type: ignore[arg-type]  # of ROOT; the loop has a test of its own
 
     monkeypatch.setattr("pxdbg_runtime.basf2.background.compile_bulk_fill", lambda _: False)
-    monkeypatch.setattr("pxdbg_runtime.basf2.background.fill_one_by_one", counted)
-    assert processed(double, specs, {(0, 0): 1}) == in_bulk
+    monkeypatch.setattr("pxdbg_runtime.basf2.background.fill_one_by_one", fill_and_count)
+    assert process_events(double, specs, {(0, 0): 1}) == in_bulk
     assert calls == [len(in_bulk[0, 0, 1])]
 
 
@@ -269,7 +271,7 @@ def test_without_overlay_there_is_an_error_that_says_what_is_missing(
 
 def test_the_seed_is_basf2s_and_logged(double: ModuleType, resnet_graph: GraphFile) -> None:
     double.set_random_seed("something important")
-    found = processed(double, Specs(model="resnet", checkpoint=resnet_graph.path), {(0, 0): 1})
+    found = process_events(double, Specs(model="resnet", checkpoint=resnet_graph.path), {(0, 0): 1})
     seed = derive_seed("something important")
     assert seed == 844476566302984293
     level, text = double.logged[0]
@@ -287,9 +289,9 @@ def test_the_payload_of_the_global_tag_is_used(
     payload.write_bytes(resnet_graph.path.read_bytes())
     double.conditions.payloads[tag, "PXDBackgroundGenerator_resnet_onnx"] = str(payload)
     specs = Specs(model="resnet", seed=3) if tag == "PXDBackgroundGenerator" else Specs("resnet", None, 3, 1, 1, tag)
-    found = processed(double, specs, {(0, 0): 1})
+    found = process_events(double, specs, {(0, 0): 1})
     assert double.conditions.globaltags == [tag]
-    assert found == processed(double, Specs("resnet", resnet_graph.path, 3), {(0, 0): 1})
+    assert found == process_events(double, Specs("resnet", resnet_graph.path, 3), {(0, 0): 1})
 
 
 def test_another_payload_in_another_run_is_used_from_there_on(
@@ -306,7 +308,7 @@ def test_another_payload_in_another_run_is_used_from_there_on(
         found.append(digits)
         double.ROOT.Belle2.DBAccessorBase.files()[name] = str(second)
 
-    path = path_of(double, Specs(model="resnet", seed=3), {(0, 1): 1, (0, 2): 1})
+    path = build_path(double, Specs(model="resnet", seed=3), {(0, 1): 1, (0, 2): 1})
     path.add_module(reader(double, take))  # type: ignore[attr-defined]
     double.process(path)
     assert found[0].charge.min() < 4
@@ -315,7 +317,7 @@ def test_another_payload_in_another_run_is_used_from_there_on(
 
 def test_nothing_is_taken_in_place_of_a_missing_payload(double: ModuleType) -> None:
     with pytest.raises(Exception, match="no global tag has the payload PXDBackgroundGenerator_resnet_onnx"):
-        processed(double, Specs(model="resnet", seed=3), {(0, 0): 1})
+        process_events(double, Specs(model="resnet", seed=3), {(0, 0): 1})
 
 
 def test_a_graph_of_another_family_is_refused_before_any_event(double: ModuleType, resnet_graph: GraphFile) -> None:
@@ -323,7 +325,7 @@ def test_a_graph_of_another_family_is_refused_before_any_event(double: ModuleTyp
     with pytest.raises(
         ArgumentValueError, match="model is 'convnet', but the graph tiny is a resnet: give model='resnet'"
     ):
-        processed(double, specs, {(0, 0): 1})
+        process_events(double, specs, {(0, 0): 1})
 
 
 def test_a_damaged_graph_is_refused_before_any_event(
@@ -334,7 +336,7 @@ def test_a_damaged_graph_is_refused_before_any_event(
     content[100] ^= 1
     damaged.write_bytes(content)
     with pytest.raises(GraphFileError, match=r"damaged\.onnx is damaged"):
-        processed(double, Specs(model="resnet", checkpoint=damaged), {(0, 0): 1})
+        process_events(double, Specs(model="resnet", checkpoint=damaged), {(0, 0): 1})
 
 
 def test_a_module_can_be_made_of_the_arguments(double: ModuleType, resnet_graph: GraphFile) -> None:

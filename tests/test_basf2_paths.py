@@ -27,14 +27,14 @@ WITH_MODULE: Final = [*PLAIN[:3], "PXDBackgroundGenerator", *PLAIN[3:]]
 FILES: Final = ["overlay.root"]
 
 
-def names_on(path: object) -> list[str]:
+def list_names(path: object) -> list[str]:
     return [module.name() for module in path.modules()]  # type: ignore[attr-defined]  # of the double
 
 
 def test_the_simulation_has_the_module_right_after_the_overlay(double: ModuleType) -> None:
     path = double.create_path()
     add_simulation(path, bkgfiles=FILES, pxd_background_generator=SPECS)
-    assert names_on(path) == WITH_MODULE
+    assert list_names(path) == WITH_MODULE
     overlay = path.modules()[2]
     assert overlay.parameters == {"inputFileNames": FILES}
 
@@ -42,7 +42,7 @@ def test_the_simulation_has_the_module_right_after_the_overlay(double: ModuleTyp
 def test_all_else_is_passed_on(double: ModuleType) -> None:
     path = double.create_path()
     add_simulation(path, ["SVD"], bkgfiles=FILES, pxd_background_generator=SPECS)
-    assert names_on(path) == [name for name in WITH_MODULE if name != "PXDDigitizer"]
+    assert list_names(path) == [name for name in WITH_MODULE if name != "PXDDigitizer"]
 
 
 def test_what_is_on_the_path_is_not_added_again(double: ModuleType) -> None:
@@ -50,7 +50,7 @@ def test_what_is_on_the_path_is_not_added_again(double: ModuleType) -> None:
     path.add_module("EventInfoSetter")
     gearbox = path.add_module("Gearbox")
     add_simulation(path, bkgfiles=FILES, pxd_background_generator=SPECS)
-    assert names_on(path) == ["EventInfoSetter", *WITH_MODULE]
+    assert list_names(path) == ["EventInfoSetter", *WITH_MODULE]
     assert path.modules()[1] is gearbox
 
 
@@ -59,9 +59,9 @@ def test_none_changes_nothing(double: ModuleType) -> None:
     release_own = simulation.add_simulation
     path = double.create_path()
     add_pxd_background_generator(path, None)
-    assert names_on(path) == []
+    assert list_names(path) == []
     add_simulation(path, bkgfiles=FILES)
-    assert names_on(path) == PLAIN
+    assert list_names(path) == PLAIN
     inject_simulation(None)
     assert simulation.add_simulation is release_own
     assert double.conditions.globaltags == []
@@ -71,7 +71,7 @@ def test_the_module_is_appended_to_a_path(double: ModuleType) -> None:
     path = double.create_path()
     path.add_module("BGOverlayInput", inputFileNames=FILES)
     add_pxd_background_generator(path, SPECS)
-    assert names_on(path) == ["BGOverlayInput", "PXDBackgroundGenerator"]
+    assert list_names(path) == ["BGOverlayInput", "PXDBackgroundGenerator"]
 
 
 def test_an_injected_simulation_has_the_last_module_alone(double: ModuleType) -> None:
@@ -81,12 +81,12 @@ def test_an_injected_simulation_has_the_last_module_alone(double: ModuleType) ->
     inject_simulation(module)
     path = double.create_path()
     simulation.add_simulation(path, bkgfiles=FILES)
-    assert names_on(path) == WITH_MODULE
+    assert list_names(path) == WITH_MODULE
     assert path.modules()[3] is module
     assert simulation.add_simulation.__doc__.startswith("Add the simulation")
     other = double.create_path()
     add_simulation(other, bkgfiles=FILES, pxd_background_generator=SPECS)
-    assert names_on(other) == WITH_MODULE
+    assert list_names(other) == WITH_MODULE
     assert other.modules()[3] is not module
 
 
@@ -94,7 +94,7 @@ def test_a_simulation_without_overlay_is_refused(double: ModuleType) -> None:
     path = double.create_path()
     with pytest.raises(ArgumentValueError, match=r"no BGOverlayInput, .*: pass background files"):
         add_simulation(path, pxd_background_generator=SPECS)
-    assert names_on(path) == []
+    assert list_names(path) == []
 
 
 def test_the_global_tag_is_appended_where_the_payload_is_used(double: ModuleType) -> None:

@@ -50,7 +50,7 @@ def test_environment_variables_in_paths_are_replaced(latent_graph: GraphFile, mo
         assert Specs(checkpoint=path).checkpoint == latent_graph.path
 
 
-def test_a_shipped_graph_is_used_by_name_alone() -> None:
+def test_a_built_in_model_is_used_only_if_it_is_named() -> None:
     assert Specs(model="resnet").given_model is None
     assert Specs(model="resnet", checkpoint="shipped:resnet").given_model == "resnet"
     with pytest.raises(

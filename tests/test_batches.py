@@ -111,13 +111,13 @@ def endless_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     return written(tmp_path_factory.mktemp("endless") / "endless.onnx", endless_model(), EVENT_WIDE_CARD)
 
 
-def draws_of(seed: int) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+def draw_latents(seed: int) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
     rng = np.random.default_rng(seed)
     return {name: rng.normal(size=(40, n)).astype(np.float32) for name, n in (("latent", 2), ("mood", 3))}
 
 
 def test_batches_are_those_of_the_sensors_asked_for(event_wide_graph: GraphFile) -> None:
-    draws = draws_of(1)
+    draws = draw_latents(1)
     expected = event_wide_images(draws["latent"], draws["mood"])
     session = ImageSession(event_wide_graph, provider="cpu")
     for batches in ([range(40)], [range(3, 4)], [range(3), range(3, 5), range(30, 37), range(1)]):
@@ -157,7 +157,7 @@ def test_a_second_thread_that_the_system_refuses_is_an_error_of_ours(
         message = "can't start new thread"
         raise RuntimeError(message)
 
-    batches = compute_batches(ImageSession(event_wide_graph, provider="cpu"), [range(1), range(1, 2)], draws_of(1))
+    batches = compute_batches(ImageSession(event_wide_graph, provider="cpu"), [range(1), range(1, 2)], draw_latents(1))
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(ThreadLimitError, match=r"^1 thread was to be started, but the system starts only 0"):
         next(batches)
@@ -167,7 +167,7 @@ def test_a_consumer_that_stops_ends_the_batch_that_is_computed_ahead(endless_gra
     session = ImageSession(endless_graph, provider="cpu")
     n_threads = threading.active_count()
     start = time.monotonic()
-    batches = compute_batches(session, [range(1), range(1, 2)], draws_of(1))
+    batches = compute_batches(session, [range(1), range(1, 2)], draw_latents(1))
     assert next(batches)[0] == range(1)
     batches.close()
     assert list(batches) == []
@@ -175,11 +175,11 @@ def test_a_consumer_that_stops_ends_the_batch_that_is_computed_ahead(endless_gra
     with pytest.raises(ValueError, match="the consumer's own"):
         _fail_in_use(session)
     assert time.monotonic() - start < LONG_S
-    assert session.compute_images(range(1), draws_of(1)).shape == (1, 250, 768)
+    assert session.compute_images(range(1), draw_latents(1)).shape == (1, 250, 768)
 
 
 def _fail_in_use(session: ImageSession) -> None:
-    with closing(compute_batches(session, [range(1), range(1, 2)], draws_of(1))) as batches:
+    with closing(compute_batches(session, [range(1), range(1, 2)], draw_latents(1))) as batches:
         for _ in batches:
             message = "the consumer's own"
             raise ValueError(message)
@@ -190,7 +190,7 @@ def test_a_run_that_is_terminated_is_an_error_of_whoever_waits_for_it(endless_gr
     run = session.create_run_options()
     run.terminate = True
     with pytest.raises(InferenceError, match="terminate flag"):
-        session.compute_images(range(1, 2), draws_of(1), run=run)
+        session.compute_images(range(1, 2), draw_latents(1), run=run)
 
 
 def test_a_signal_ends_a_graph_that_never_ends(endless_graph: GraphFile) -> None:

@@ -54,7 +54,7 @@ AGAIN: Final = "Install it again: pip uninstall -y onnxruntime onnxruntime-gpu &
 WHOLE: Final = "\n".join(f"{name} = object()" for name in ("InferenceSession", "RunOptions", "SessionOptions"))
 
 
-def fake(folder: Path, files: dict[str, str | bytes]) -> Path:
+def write_fake(folder: Path, files: dict[str, str | bytes]) -> Path:
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def fake(folder: Path, files: dict[str, str | bytes]) -> Path:
     return folder
 
 
-def release(version: str) -> dict[str, str | bytes]:
+def describe_release(version: str) -> dict[str, str | bytes]:
     code = f"__version__ = {version!r}\n{WHOLE}\ndef get_available_providers(): ..."
     return {"onnxruntime/__init__.py": code}
 
@@ -113,9 +113,10 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("fakes")
     fakes = {name: files for name, (files, _) in FAKES.items()}
     fakes |= {
-        version: release(version) for version in ("1.17.0", "1.20.1", "1.21.0", "1.30.0.dev20260101", "2.0.0+cu12")
+        version: describe_release(version)
+        for version in ("1.17.0", "1.20.1", "1.21.0", "1.30.0.dev20260101", "2.0.0+cu12")
     }
-    folders = [str(fake(folder / name, files)) for name, files in fakes.items()]
+    folders = [str(write_fake(folder / name, files)) for name, files in fakes.items()]
     command = [sys.executable, "-c", TRY_EACH, *folders]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(zip(fakes, done.stdout.splitlines(), strict=True))
@@ -142,7 +143,7 @@ def test_newer_releases_are_accepted(version: str, answers: dict[str, str]) -> N
 
 @pytest.mark.parametrize("name", ["left behind", "executable stack"])
 def test_the_command_that_diagnoses_it_says_so(name: str, tmp_path: Path) -> None:
-    folder = fake(tmp_path / name, FAKES[name][0])
+    folder = write_fake(tmp_path / name, FAKES[name][0])
     command = [sys.executable, "-c", RUN_COMMAND, str(folder), "providers"]
     environment = os.environ | {"COLUMNS": "80"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -1,4 +1,4 @@
-"""The shipped graphs: the manifest agrees with the files, and what does not agree is refused."""
+"""The built-in models: files that do not match the manifest are refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FILE: Final = "tiny-float32.onnx"
 
 
-def line_of(path: Path, name: str = "tiny") -> BuiltinGraph:
+def describe_graph(path: Path, name: str = "tiny") -> BuiltinGraph:
     """Make the manifest's line of a file."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
@@ -57,11 +57,11 @@ def folder(
     monkeypatch: pytest.MonkeyPatch,
     _manifest_read_anew: None,
 ) -> Path:
-    """Put a folder with a tiny graph and its manifest in the place of the shipped one."""
+    """Put a folder with a tiny graph and its manifest in place of the built-in graphs."""
     made = tmp_path / "artifacts"
     made.mkdir()
     shutil.copy(latent_graph.path, made / FILE)
-    (made / MANIFEST_NAME).write_text(format_manifest((line_of(made / FILE),)))
+    (made / MANIFEST_NAME).write_text(format_manifest((describe_graph(made / FILE),)))
     monkeypatch.setattr(builtin_models, "find_artifacts_folder", lambda: made)
     return made
 
@@ -142,7 +142,7 @@ def add_graph(
     )
     path = folder / f"tiny-{precision}-{target}.onnx"
     written(path, latent_model(), card)
-    line = structs.replace(line_of(path), precision=precision, target=target)
+    line = structs.replace(describe_graph(path), precision=precision, target=target)
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest["graphs"].append(structs.asdict(line))
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
@@ -271,7 +271,7 @@ def test_a_damaged_file_of_the_right_size(folder: Path) -> None:
 
 def test_a_foreign_file_that_the_manifest_lists(folder: Path) -> None:
     (folder / FILE).write_bytes(latent_model().SerializeToString())
-    (folder / MANIFEST_NAME).write_text(format_manifest((line_of(folder / FILE),)))
+    (folder / MANIFEST_NAME).write_text(format_manifest((describe_graph(folder / FILE),)))
     with pytest.raises(GraphFileError, match="is an ONNX file without a model card"):
         find_graph("tiny", None)
 

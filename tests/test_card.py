@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from pxdbg_runtime.errors import CardError
-from pxdbg_runtime.model.card import N_THRESHOLDS, SCHEMA, Draw, Fidelity, GraphInput, ModelCard, Precision
+from pxdbg_runtime.model.card import N_THRESHOLDS, SCHEMA, Draw, Fidelity, GraphInput, InputRole, ModelCard, Precision
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, THRESHOLDS
 
 LATENT_INPUT: Final = LATENT_CARD.inputs[0]
@@ -68,10 +68,11 @@ def test_text_beyond_ascii_survives() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_card_with_a_number_that_json_lacks_is_not_written(number: float) -> None:
-    card = structs.replace(LATENT_CARD, parity=structs.replace(LATENT_CARD.parity, max_abs_difference=number))
+@pytest.mark.parametrize(("part", "field"), [("parity", "max_abs_difference"), ("fidelity", "charge_w1_adu")])
+def test_a_card_with_a_number_that_json_lacks_is_not_written(part: str, field: str, number: float) -> None:
+    changed = structs.replace(getattr(INT8_CARD, part), **{field: number})
     with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
-        card.to_json()
+        structs.replace(INT8_CARD, **{part: changed}).to_json()
 
 
 @pytest.mark.parametrize(
@@ -129,118 +130,84 @@ def test_charge_table_ascends_and_lies_above_any_cut(cut: float) -> None:
     assert np.array_equal(table, np.maximum(table, LATENT_CARD.compute_charge_table()))
 
 
-@pytest.mark.parametrize("n_thresholds", [0, 1, 254, 256])
-def test_thresholds_must_be_255(n_thresholds: int) -> None:
-    thresholds = tuple(np.linspace(-0.5, 0.5, n_thresholds).astype(np.float32).tolist())
-    with pytest.raises(CardError, match=f"thresholds must be 255 numbers, but are {n_thresholds}") as caught:
-        structs.replace(LATENT_CARD, thresholds=thresholds)
-    assert caught.value.field == "thresholds"
+def replace_threshold(place: int, value: float) -> dict[str, object]:
+    return {"thresholds": (*THRESHOLDS[:place], value, *THRESHOLDS[place + 1 :])}
 
 
-@pytest.mark.parametrize("place", [0, 100, 254])
-@pytest.mark.parametrize("offset", [1e-12, -1e-12])
-def test_thresholds_must_be_float32_values(place: int, offset: float) -> None:
-    with pytest.raises(CardError, match="thresholds must be float32 values, but rounding") as caught:
-        structs.replace(LATENT_CARD, thresholds=with_threshold(place, THRESHOLDS[place] + offset))
-    assert caught.value.field == "thresholds"
+def space_thresholds(n_thresholds: int) -> dict[str, object]:
+    return {"thresholds": tuple(np.linspace(-0.5, 0.5, n_thresholds).astype(np.float32).tolist())}
 
 
-def test_thresholds_beyond_float32_are_refused() -> None:
-    with pytest.raises(CardError, match="thresholds must be float32 values, but rounding"):
-        structs.replace(LATENT_CARD, thresholds=with_threshold(254, 1e300))
+def replace_precision(precision: Precision, weight_bits: int | None, fidelity: Fidelity | None) -> dict[str, object]:
+    return {"precision": precision, "weight_bits": weight_bits, "fidelity": fidelity}
+
+
+NOT_FLOAT32: Final = "thresholds must be float32 values, but rounding"
+NOT_ASCENDING: Final = r"thresholds must ascend strictly within \(-1, 1\]"
+NOT_THE_PXD: Final = "sensors must be the 40 VxdIDs of the PXD in the order of"
+NOT_ONE_LATENT: Final = "inputs must hold one latent, fed by a draw of {} values a sensor"
+WRONG_BITS: Final = "weight_bits must be a number for int8 and null for any other precision"
+WRONG_FIDELITY: Final = "fidelity must be null for float32 and given for any other precision"
+CONTRADICTIONS: Final[list[tuple[dict[str, object], str, str]]] = [
+    *((space_thresholds(n), "thresholds", f"must be 255 numbers, but are {n}") for n in (0, 1, 254, 256)),
+    *(
+        (replace_threshold(place, THRESHOLDS[place] + offset), "thresholds", NOT_FLOAT32)
+        for place in (0, 100, 254)
+        for offset in (1e-12, -1e-12)
+    ),
+    (replace_threshold(254, 1e300), "thresholds", NOT_FLOAT32),
+    (replace_threshold(0, -1.0), "thresholds", NOT_ASCENDING),
+    (replace_threshold(0, -2.0), "thresholds", NOT_ASCENDING),
+    (replace_threshold(0, THRESHOLDS[1]), "thresholds", NOT_ASCENDING),
+    (replace_threshold(3, THRESHOLDS[2]), "thresholds", NOT_ASCENDING),
+    (replace_threshold(3, THRESHOLDS[4]), "thresholds", NOT_ASCENDING),
+    (replace_threshold(200, 0.0), "thresholds", NOT_ASCENDING),
+    (replace_threshold(254, 1.5), "thresholds", NOT_ASCENDING),
+    ({"sensors": ()}, "sensors", NOT_THE_PXD),
+    ({"sensors": LATENT_CARD.sensors[:39]}, "sensors", NOT_THE_PXD),
+    ({"sensors": LATENT_CARD.sensors[::-1]}, "sensors", NOT_THE_PXD),
+    ({"sensors": tuple(range(40))}, "sensors", NOT_THE_PXD),
+    ({"sensors": (*LATENT_CARD.sensors, 8480)}, "sensors", NOT_THE_PXD),
+    ({"inputs": ()}, "inputs", NOT_ONE_LATENT.format(2)),
+    ({"inputs": (SENSOR_INPUT,)}, "inputs", NOT_ONE_LATENT.format(2)),
+    ({"inputs": (LATENT_INPUT, structs.replace(LATENT_INPUT, name="z2"))}, "inputs", NOT_ONE_LATENT.format(2)),
+    ({"latent_size": 96}, "inputs", NOT_ONE_LATENT.format(96)),
+    (
+        {"inputs": (LATENT_INPUT, structs.replace(SENSOR_INPUT, name=LATENT_INPUT.name))},
+        "inputs",
+        "inputs must have different names",
+    ),
+    ({"draws": (*LATENT_CARD.draws, Draw(name="latent", shape=(40, 3)))}, "draws", "draws must have different names"),
+    (replace_precision("int8", None, FIDELITY), "weight_bits", WRONG_BITS),
+    (replace_precision("float32", 7, None), "weight_bits", WRONG_BITS),
+    (replace_precision("float16", 8, FIDELITY), "weight_bits", WRONG_BITS),
+    (replace_precision("int8", 7, None), "fidelity", WRONG_FIDELITY),
+    (replace_precision("float16", None, None), "fidelity", WRONG_FIDELITY),
+    (replace_precision("float32", None, FIDELITY), "fidelity", WRONG_FIDELITY),
+]
+
+
+@pytest.mark.parametrize(("changes", "field", "message"), CONTRADICTIONS)
+def test_fields_that_contradict_each_other_are_refused(changes: dict[str, object], field: str, message: str) -> None:
+    with pytest.raises(CardError, match=f"^The model card is not valid: .*{message}") as caught:
+        structs.replace(LATENT_CARD, **changes)
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
-    [(0, -1.0), (0, -2.0), (254, 1.5), (3, THRESHOLDS[2]), (3, THRESHOLDS[4]), (200, 0.0), (0, THRESHOLDS[1])],
-)
-def test_thresholds_must_ascend_within_the_range_of_tanh(place: int, value: float) -> None:
-    with pytest.raises(CardError, match=r"thresholds must ascend strictly within \(-1, 1\]") as caught:
-        structs.replace(LATENT_CARD, thresholds=with_threshold(place, value))
-    assert caught.value.field == "thresholds"
-
-
-def with_threshold(place: int, value: float) -> tuple[float, ...]:
-    return (*THRESHOLDS[:place], value, *THRESHOLDS[place + 1 :])
-
-
-@pytest.mark.parametrize(
-    "sensors",
-    [(), LATENT_CARD.sensors[:39], LATENT_CARD.sensors[::-1], tuple(range(40)), (*LATENT_CARD.sensors, 8480)],
-    ids=["none", "39", "reversed", "indices", "41"],
-)
-def test_sensors_must_be_those_of_the_pxd_in_order(sensors: tuple[int, ...]) -> None:
-    with pytest.raises(CardError, match=r"sensors must be the 40 VxdIDs of the PXD in the order of") as caught:
-        structs.replace(LATENT_CARD, sensors=sensors)
-    assert caught.value.field == "sensors"
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("role", "draw", "message"),
     [
-        (GraphInput(name="e", role="event_latent", draw="mood"), r"names the draw 'mood', but expected one of \['lat"),
-        (GraphInput(name="e", role="event_latent", draw=None), "names the draw None, but expected one of"),
-        (GraphInput(name="s", role="sensor", draw="latent"), "names the draw 'latent', but expected none"),
-        (GraphInput(name="s", role="sensor", draw="mood"), "names the draw 'mood', but expected none"),
+        ("event_latent", "mood", r"names the draw 'mood', but expected one of \['latent'\]"),
+        ("event_latent", None, "names the draw None, but expected one of"),
+        ("sensor", "latent", "names the draw 'latent', but expected none"),
+        ("sensor", "mood", "names the draw 'mood', but expected none"),
     ],
 )
-def test_inputs_must_name_the_draws_of_their_role(wrong: GraphInput, message: str) -> None:
-    with pytest.raises(CardError, match=f"input '{wrong.name}' with role '{wrong.role}' {message}") as caught:
+def test_inputs_must_name_the_draws_of_their_role(role: InputRole, draw: str | None, message: str) -> None:
+    wrong = GraphInput(name="e", role=role, draw=draw)
+    with pytest.raises(CardError, match=f"input 'e' with role '{role}' {message}") as caught:
         structs.replace(LATENT_CARD, inputs=(LATENT_INPUT, wrong))
     assert caught.value.field == "inputs"
-
-
-@pytest.mark.parametrize(
-    "inputs",
-    [(), (SENSOR_INPUT,), (LATENT_INPUT, structs.replace(LATENT_INPUT, name="z2"))],
-    ids=["none", "sensor alone", "two latents"],
-)
-def test_inputs_must_hold_one_latent(inputs: tuple[GraphInput, ...]) -> None:
-    with pytest.raises(CardError, match="inputs must hold one latent, fed by a draw of 2 values a sensor") as caught:
-        structs.replace(LATENT_CARD, inputs=inputs)
-    assert caught.value.field == "inputs"
-
-
-def test_inputs_must_have_different_names() -> None:
-    twice = structs.replace(SENSOR_INPUT, name=LATENT_INPUT.name)
-    with pytest.raises(CardError, match="inputs must have different names") as caught:
-        structs.replace(LATENT_CARD, inputs=(LATENT_INPUT, twice))
-    assert caught.value.field == "inputs"
-
-
-def test_the_latents_draw_must_have_as_many_values_as_the_card_says() -> None:
-    with pytest.raises(CardError, match="inputs must hold one latent, fed by a draw of 96 values a sensor"):
-        structs.replace(LATENT_CARD, latent_size=96)
-
-
-def test_draws_must_have_different_names() -> None:
-    twice = Draw(name="latent", shape=(40, 3))
-    with pytest.raises(CardError, match="draws must have different names") as caught:
-        structs.replace(LATENT_CARD, draws=(*LATENT_CARD.draws, twice))
-    assert caught.value.field == "draws"
-
-
-@pytest.mark.parametrize(("precision", "weight_bits"), [("int8", None), ("float32", 7), ("float16", 8)])
-def test_weight_bits_are_those_of_int8_alone(precision: Precision, weight_bits: int | None) -> None:
-    fidelity = None if precision == "float32" else FIDELITY
-    with pytest.raises(CardError, match="weight_bits must be a number for int8 and null for any other prec") as caught:
-        structs.replace(LATENT_CARD, precision=precision, weight_bits=weight_bits, fidelity=fidelity)
-    assert caught.value.field == "weight_bits"
-
-
-@pytest.mark.parametrize(("precision", "fidelity"), [("int8", None), ("float16", None), ("float32", FIDELITY)])
-def test_fidelity_is_measured_of_all_but_float32(precision: Precision, fidelity: Fidelity | None) -> None:
-    weight_bits = 7 if precision == "int8" else None
-    with pytest.raises(CardError, match="fidelity must be null for float32 and given for any other prec") as caught:
-        structs.replace(LATENT_CARD, precision=precision, weight_bits=weight_bits, fidelity=fidelity)
-    assert caught.value.field == "fidelity"
-
-
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_fidelity_that_json_lacks_is_not_written(number: float) -> None:
-    card = structs.replace(INT8_CARD, fidelity=structs.replace(FIDELITY, charge_w1_adu=number))
-    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
-        card.to_json()
 
 
 @pytest.mark.parametrize(

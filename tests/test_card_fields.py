@@ -124,12 +124,12 @@ WRONG: Final[dict[Path, tuple[str, list[Json]]]] = {
 }
 
 
-def dotted(path: Path) -> str:
+def format_path(path: Path) -> str:
     """Name a field as an error gives it: dotted, with the index of a list in brackets."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
-def changed(path: Path, value: Json = None, *, remove: bool = False) -> str:
+def change_card(path: Path, value: Json = None, *, remove: bool = False) -> str:
     """Write the card with one field changed or taken away."""
     values = copy.deepcopy(CARD)
     owner: Any = values
@@ -142,73 +142,73 @@ def changed(path: Path, value: Json = None, *, remove: bool = False) -> str:
     return json.dumps(values)
 
 
-def refusal_of(text: str) -> CardError:
+def refuse_card(text: str) -> CardError:
     with pytest.raises(CardError, match=r"^The model card is not valid: .*\.$") as caught:
         ModelCard.from_json(text)
     return caught.value
 
 
-def every_field() -> Iterator[Path]:
+def list_fields() -> Iterator[Path]:
     for place, kind in NESTED.items():
         for name in kind.__struct_fields__:
             yield (*place, name)
 
 
-def every_wrong_value() -> Iterator[object]:
+def list_wrong_values() -> Iterator[object]:
     for path, (expected, values) in WRONG.items():
         for value in values:
-            yield pytest.param(path, expected, value, id=f"{dotted(path)}={str(value)[:20]!r}")
+            yield pytest.param(path, expected, value, id=f"{format_path(path)}={str(value)[:20]!r}")
 
 
 def test_the_table_of_wrong_values_leaves_out_no_field() -> None:
-    named = {tuple(step for step in path if isinstance(step, str)) for path in every_field()}
+    named = {tuple(step for step in path if isinstance(step, str)) for path in list_fields()}
     assert {tuple(step for step in path if isinstance(step, str)) for path in WRONG} == named
 
 
-@pytest.mark.parametrize("path", list(every_field()), ids=dotted)
+@pytest.mark.parametrize("path", list(list_fields()), ids=format_path)
 def test_a_missing_field_is_named(path: Path) -> None:
-    error = refusal_of(changed(path, remove=True))
-    assert error.field == dotted(path)
-    assert f"the field {dotted(path)} is missing." in str(error)
+    error = refuse_card(change_card(path, remove=True))
+    assert error.field == format_path(path)
+    assert f"the field {format_path(path)} is missing." in str(error)
 
 
-@pytest.mark.parametrize("place", list(NESTED), ids=lambda place: dotted(place) or "card")
+@pytest.mark.parametrize("place", list(NESTED), ids=lambda place: format_path(place) or "card")
 def test_a_field_that_is_not_known_is_named(place: Path) -> None:
     unknown = (*place, "colour")
-    error = refusal_of(changed(unknown, "red"))
-    assert error.field == dotted(unknown)
-    assert f"the field {dotted(unknown)} is unknown." in str(error)
+    error = refuse_card(change_card(unknown, "red"))
+    assert error.field == format_path(unknown)
+    assert f"the field {format_path(unknown)} is unknown." in str(error)
 
 
-@pytest.mark.parametrize(("path", "expected", "value"), list(every_wrong_value()))
+@pytest.mark.parametrize(("path", "expected", "value"), list(list_wrong_values()))
 def test_a_field_with_a_wrong_value_is_named(path: Path, expected: str, value: Json) -> None:
-    error = refusal_of(changed(path, value))
-    assert re.fullmatch(rf"{re.escape(dotted(path))}(\[\d\](\..*)?)?", error.field)
+    error = refuse_card(change_card(path, value))
+    assert re.fullmatch(rf"{re.escape(format_path(path))}(\[\d\](\..*)?)?", error.field)
     assert re.search(rf"{re.escape(error.field)} (must be ({expected})\b.*, but is|is missing)", str(error))
 
 
 @pytest.mark.parametrize("unwritten", ["NaN", "Infinity", "-Infinity"])
-@pytest.mark.parametrize("path", [("cut",), ("parity", "max_abs_difference"), ("thresholds", 0)], ids=dotted)
+@pytest.mark.parametrize("path", [("cut",), ("parity", "max_abs_difference"), ("thresholds", 0)], ids=format_path)
 def test_numbers_that_json_lacks_are_refused(path: Path, unwritten: str) -> None:
-    error = refusal_of(changed(path, "HERE").replace('"HERE"', unwritten))
+    error = refuse_card(change_card(path, "HERE").replace('"HERE"', unwritten))
     assert str(error).endswith(f"it is not JSON: {unwritten} is not a number.")
 
 
 @pytest.mark.parametrize("unwritten", ["1e400", "-1e400"])
-@pytest.mark.parametrize("path", [("cut",), ("parity", "max_abs_difference"), ("thresholds", 0)], ids=dotted)
+@pytest.mark.parametrize("path", [("cut",), ("parity", "max_abs_difference"), ("thresholds", 0)], ids=format_path)
 def test_numbers_beyond_float64_are_refused(path: Path, unwritten: str) -> None:
-    error = refusal_of(changed(path, "HERE").replace('"HERE"', unwritten))
-    assert error.field == dotted(path)
+    error = refuse_card(change_card(path, "HERE").replace('"HERE"', unwritten))
+    assert error.field == format_path(path)
 
 
 def test_a_long_value_is_shown_in_part() -> None:
-    error = refusal_of(changed(("nature",), "x" * 10_000))
+    error = refuse_card(change_card(("nature",), "x" * 10_000))
     assert str(error).endswith("….")
     assert len(str(error)) < 250
 
 
 def test_a_cut_may_be_none() -> None:
-    assert ModelCard.from_json(changed(("cut",), None)).cut is None
+    assert ModelCard.from_json(change_card(("cut",), None)).cut is None
 
 
 def test_weight_bits_and_fidelity_may_be_none_of_float32() -> None:
@@ -224,23 +224,23 @@ def test_weight_bits_and_fidelity_may_be_none_of_float32() -> None:
     ],
 )
 def test_weight_bits_and_fidelity_may_not_be_none_of_int8(field: str, message: str) -> None:
-    error = refusal_of(changed((field,), None))
+    error = refuse_card(change_card((field,), None))
     assert error.field == field
     assert message in str(error)
 
 
 def test_passes_may_be_none() -> None:
-    assert ModelCard.from_json(changed(("passes",), [])).passes == ()
+    assert ModelCard.from_json(change_card(("passes",), [])).passes == ()
 
 
 def test_an_integer_is_a_number_but_a_number_is_no_integer() -> None:
-    assert ModelCard.from_json(changed(("cut",), 0)).cut == 0.0
-    assert refusal_of(changed(("opset",), 17.0)).field == "opset"
+    assert ModelCard.from_json(change_card(("cut",), 0)).cut == 0.0
+    assert refuse_card(change_card(("opset",), 17.0)).field == "opset"
 
 
 @given(text=st.text(max_size=40))
 def test_any_text_is_refused_in_one_sentence(text: str) -> None:
-    assert refusal_of(text).field in ("", "schema")
+    assert refuse_card(text).field in ("", "schema")
 
 
 @given(

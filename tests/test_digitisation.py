@@ -13,7 +13,7 @@ from msgspec import structs
 from pxdbg_runtime.digitisation.digitiser import Digitiser
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
-from tests.graphs import LATENT_CARD, THRESHOLDS
+from tests.graphs import LATENT_CARD, THRESHOLDS, compute_plain_charges
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,7 @@ SHAPE: Final = (N_U_CELLS, N_V_CELLS)
 VXD_IDS: Final = np.array([sensor.vxd_id for sensor in SENSORS])
 
 
-def sparse_images(n_images: int, seed: int) -> NDArray[np.float32]:
+def draw_sparse_images(n_images: int, seed: int) -> NDArray[np.float32]:
     """Make images as empty as real ones, with values on thresholds among the hits."""
     rng = np.random.default_rng(seed)
     images = np.full((n_images, *SHAPE), -1, dtype=np.float32)
@@ -34,14 +34,7 @@ def sparse_images(n_images: int, seed: int) -> NDArray[np.float32]:
     return images
 
 
-def plain_charges(images: NDArray[np.float32], min_charge: int, cut: float = -np.inf) -> NDArray[np.int64]:
-    charges = np.searchsorted(np.array(THRESHOLDS, dtype=np.float32), images.ravel(), side="right").reshape(
-        images.shape
-    )
-    return np.where((charges >= min_charge) & (images > np.float32(cut)), charges, 0)
-
-
-def packed(*columns: NDArray[np.generic]) -> NDArray[np.int64]:
+def pack_pixels(*columns: NDArray[np.generic]) -> NDArray[np.int64]:
     """Pack (sensor, u, v) of each hit in one integer that orders as they do."""
     sensor, u_cell, v_cell = (column.astype(np.int64) for column in columns)
     return (sensor << 32) | (u_cell << 16) | v_cell
@@ -58,24 +51,24 @@ def packed(*columns: NDArray[np.generic]) -> NDArray[np.int64]:
 def test_digits_equal_the_plain_version(
     n_images: int, first_sensor: int, min_charge: int, event: int, seed: int
 ) -> None:
-    images = sparse_images(n_images, seed)
+    images = draw_sparse_images(n_images, seed)
     digits = Digitiser(LATENT_CARD, min_charge).find_digits(images, event=event, first_sensor=first_sensor)
-    expected = plain_charges(images, min_charge)
+    expected = compute_plain_charges(images, min_charge)
     image, u_cell, v_cell = np.nonzero(expected)
     assert np.array_equal(digits.sensor_id, VXD_IDS[first_sensor + image])
     assert np.array_equal(digits.u_cell, u_cell)
     assert np.array_equal(digits.v_cell, v_cell)
     assert np.array_equal(digits.charge, expected[image, u_cell, v_cell])
     assert np.all(digits.event == event)
-    assert np.all(np.diff(packed(digits.sensor_id, digits.u_cell, digits.v_cell)) > 0)
+    assert np.all(np.diff(pack_pixels(digits.sensor_id, digits.u_cell, digits.v_cell)) > 0)
 
 
 @pytest.mark.parametrize("n_images", [*range(1, 8), 20, 39, 40])
 def test_images_and_digits_are_two_views_of_the_same(n_images: int) -> None:
-    images = sparse_images(n_images, n_images)
+    images = draw_sparse_images(n_images, n_images)
     digitiser = Digitiser(LATENT_CARD)
     charges = digitiser.compute_charges(images)
-    assert np.array_equal(charges, plain_charges(images, 1))
+    assert np.array_equal(charges, compute_plain_charges(images, 1))
     for first_sensor in {0, N_SENSORS - n_images}:
         made = digitiser.find_digits(images, first_sensor=first_sensor).to_images()
         assert np.array_equal(made[first_sensor : first_sensor + n_images], charges)
@@ -83,7 +76,7 @@ def test_images_and_digits_are_two_views_of_the_same(n_images: int) -> None:
 
 
 def test_a_batch_of_images_gives_what_each_gives_alone() -> None:
-    images = sparse_images(4, 11)
+    images = draw_sparse_images(4, 11)
     digitiser = Digitiser(LATENT_CARD)
     alone = [digitiser.find_digits(images[k : k + 1], first_sensor=k) for k in range(4)]
     together = digitiser.find_digits(images)
@@ -157,9 +150,9 @@ def test_the_cut_empties_what_is_not_greater() -> None:
 
 @pytest.mark.parametrize("min_charge", [7, 8, 100, 255])
 def test_the_cut_and_a_smallest_charge_together(min_charge: int) -> None:
-    images = sparse_images(2, 5)
+    images = draw_sparse_images(2, 5)
     found = Digitiser(CUT_CARD, min_charge).compute_charges(images)
-    assert np.array_equal(found, plain_charges(images, min_charge, cut=-0.26))
+    assert np.array_equal(found, compute_plain_charges(images, min_charge, cut=-0.26))
 
 
 @pytest.mark.parametrize("min_charge", range(1, 256, 2))
@@ -194,7 +187,7 @@ def test_a_smallest_charge_out_of_range_is_refused(min_charge: int) -> None:
 
 
 def test_images_need_not_be_contiguous() -> None:
-    images = sparse_images(4, 3)
+    images = draw_sparse_images(4, 3)
     digitiser = Digitiser(LATENT_CARD)
     strided = np.repeat(images, 2, axis=2)[:, :, ::2]
     assert not strided.flags.c_contiguous

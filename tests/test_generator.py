@@ -30,6 +30,7 @@ from tests.graphs import (
     EVENT_WIDE_CARD,
     LATENT_CARD,
     THRESHOLDS,
+    compute_plain_charges,
     event_wide_images,
     event_wide_model,
     latent_images,
@@ -54,18 +55,12 @@ def graph(request: pytest.FixtureRequest) -> GraphFile:
     return made
 
 
-def images_of(card: ModelCard, seed: int, event: int, stream: RandomStreamName = "philox") -> NDArray[np.float32]:
+def compute_images_of_card(
+    card: ModelCard, seed: int, event: int, stream: RandomStreamName = "philox"
+) -> NDArray[np.float32]:
     """Compute an event's forty images without a session."""
     draws = make_stream(stream, seed, card.draws).draw(event)
     return latent_images(draws[0]) if card == LATENT_CARD else event_wide_images(*draws)
-
-
-def plain_charges(card: ModelCard, images: NDArray[np.float32], min_charge: int) -> NDArray[np.uint8]:
-    charges = np.searchsorted(np.array(THRESHOLDS, dtype=np.float32), images.ravel(), side="right").reshape(
-        images.shape
-    )
-    above_cut = True if card.cut is None else images > np.float32(card.cut)
-    return np.where((charges >= min_charge) & above_cut, charges, 0).astype(np.uint8)
 
 
 @pytest.mark.parametrize("stream", ["philox", "torch"])
@@ -74,7 +69,9 @@ def test_images_are_those_of_the_stream_the_graph_and_the_thresholds(
     graph: GraphFile, stream: RandomStreamName, seed: int, event: int
 ) -> None:
     generator = Generator(graph.path, seed=seed, random_stream=stream)
-    expected = plain_charges(graph.card, images_of(graph.card, seed, event, stream), graph.card.min_charge)
+    expected = compute_plain_charges(
+        compute_images_of_card(graph.card, seed, event, stream), graph.card.min_charge, graph.card.cut
+    )
     assert np.count_nonzero(expected) > 10_000
     assert np.array_equal(generator.generate_images(event), expected)
 
@@ -126,12 +123,12 @@ def test_the_batch_size_does_not_change_digits(graph: GraphFile) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 40])
 def test_the_batch_size_does_not_change_images(graph: GraphFile, batch_size: int) -> None:
-    expected = plain_charges(graph.card, images_of(graph.card, 3, 2), graph.card.min_charge)
+    expected = compute_plain_charges(compute_images_of_card(graph.card, 3, 2), graph.card.min_charge, graph.card.cut)
     assert np.array_equal(Generator(graph.path, seed=3, batch_size=batch_size).generate_images(2), expected)
 
 
 @pytest.mark.slow
-def test_the_batch_size_does_not_change_digits_of_the_shipped_model() -> None:
+def test_the_batch_size_does_not_change_digits_of_the_built_in_model() -> None:
     in_twos, in_sevens = (Generator("resnet", seed=7, batch_size=batch_size).generate(5) for batch_size in (2, 7))
     assert len(in_twos) > 10_000
     assert in_twos == in_sevens
@@ -162,7 +159,7 @@ def test_a_stream_generates_each_event_when_it_is_asked_for(latent_graph: GraphF
 def test_the_smallest_charge_suppresses_all_below(graph: GraphFile, min_charge: int) -> None:
     generator = Generator(graph.path, seed=2, min_charge=min_charge)
     assert generator.min_charge == min_charge
-    expected = plain_charges(graph.card, images_of(graph.card, 2, 0), min_charge)
+    expected = compute_plain_charges(compute_images_of_card(graph.card, 2, 0), min_charge, graph.card.cut)
     assert np.array_equal(generator.generate(0).to_images(), expected)
     assert np.array_equal(generator.generate_images(0), expected)
 
@@ -332,17 +329,17 @@ def test_the_next_batch_is_computed_while_one_is_in_use(
     latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = Generator(latent_graph.path, seed=1, batch_size=20)
-    expected = images_of(latent_graph.card, 1, 0)
+    expected = compute_images_of_card(latent_graph.card, 1, 0)
     second_done = threading.Event()
     compute = generator._session.compute_images
 
-    def noted(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
+    def compute_and_note(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
         images = compute(sensors, *rest)
         if sensors.start == 20:
             second_done.set()
         return images
 
-    monkeypatch.setattr(generator._session, "compute_images", noted)
+    monkeypatch.setattr(generator._session, "compute_images", compute_and_note)
     batches = generator._compute_batches(0)
     sensors, images = next(batches)
     assert second_done.wait(timeout=60), "the second batch waits for the first one's consumer"
@@ -355,13 +352,13 @@ def test_a_failure_in_a_later_batch_is_raised(latent_graph: GraphFile, monkeypat
     generator = Generator(latent_graph.path, seed=1, batch_size=8)
     compute = generator._session.compute_images
 
-    def failing(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
+    def compute_and_fail(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
         if sensors.start == 16:
             message = "the third batch"
             raise InferenceError(message)
         return compute(sensors, *rest)
 
-    monkeypatch.setattr(generator._session, "compute_images", failing)
+    monkeypatch.setattr(generator._session, "compute_images", compute_and_fail)
     with pytest.raises(InferenceError, match="the third batch"):
         generator.generate(0)
 

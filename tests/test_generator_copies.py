@@ -39,7 +39,7 @@ def fork(generator, leave):
     if pid == 0:
         signal.alarm(20)  # ends a child that hangs
         try:
-            same = image_of(generator) == expected
+            same = compute_image(generator) == expected
             result = 0 if same else 1
         except InferenceError as error:
             print(str(error).partition(": ")[2], flush=True)
@@ -50,18 +50,18 @@ def fork(generator, leave):
 def make(**arguments):
     return Generator(sys.argv[1], seed=3, provider="cpu", batch_size=2, **arguments)
 
-def image_of(generator):
+def compute_image(generator):
     with contextlib.closing(generator._compute_batches(1)) as batches:
         return next(batches)[1].tobytes()
 
 for arguments in ({"nintra": 1}, {"nintra": 2}, {"nintra": 4, "random_stream": "torch"}, {"ninter": 2}):
-    expected = image_of(make(**arguments))
+    expected = compute_image(make(**arguments))
     generator = make(**arguments)
     statuses = [fork(generator, os._exit)]
-    image_of(generator)
+    compute_image(generator)
     statuses.append(fork(generator, os._exit))
     statuses.append(fork(generator, sys.exit))  # destroys the session, in vain
-    assert image_of(generator) == expected
+    assert compute_image(generator) == expected
     print(arguments, *(os.waitstatus_to_exitcode(status) for status in statuses), flush=True)
 """
 FORK_BUSY: Final = """
@@ -103,18 +103,18 @@ for is_in_run in (True, False):
 """
 
 
-def digits_of(generator: Generator, event: int) -> Digits:
+def generate_event(generator: Generator, event: int) -> Digits:
     return generator.generate(event)
 
 
-def by_pickle(generator: Generator) -> Generator:
+def pickle_and_unpickle(generator: Generator) -> Generator:
     made: Generator = pickle.loads(pickle.dumps(generator))
     return made
 
 
 @pytest.mark.parametrize(
     ("copied", "stream"),
-    [(by_pickle, "philox"), (by_pickle, "torch"), (copy.copy, "torch"), (copy.deepcopy, "torch")],
+    [(pickle_and_unpickle, "philox"), (pickle_and_unpickle, "torch"), (copy.copy, "torch"), (copy.deepcopy, "torch")],
 )
 def test_a_copy_makes_the_same_digits_on_its_own(
     copied: Callable[[Generator], Generator], stream: RandomStreamName, latent_graph: GraphFile
@@ -141,7 +141,7 @@ def test_a_spawned_process_makes_the_same_digits(
     generator = Generator("graph.onnx", provider="cpu")
     monkeypatch.chdir(tmp_path.parent)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = pool.submit(digits_of, generator, 5)
+        found = pool.submit(generate_event, generator, 5)
         assert found.result() == generator.generate(5)
 
 
@@ -159,13 +159,13 @@ def test_a_process_with_another_graph_refuses(tmp_path: Path) -> None:
         pickle.loads(pickled)
 
 
-def test_a_shipped_model_is_pickled_by_its_name() -> None:
+def test_a_built_in_model_is_pickled_by_its_name() -> None:
     generator = Generator("resnet", seed=1)
     recipe = generator._recreate
     assert recipe.args == ("resnet",)
     assert recipe.keywords["precision"] == generator.card.precision
     assert recipe.keywords["provider"] == "CPUExecutionProvider"
-    assert by_pickle(generator).graph_sha256 == generator.graph_sha256
+    assert pickle_and_unpickle(generator).graph_sha256 == generator.graph_sha256
 
 
 @pytest.mark.parametrize("stream", ["philox", "torch"])
@@ -192,7 +192,7 @@ def test_a_fork_makes_the_same_digits_or_says_why_not(latent_graph: GraphFile) -
     assert done.returncode == 0, done.stderr
     assert {"make 4 threads" in line or "make 2 threads" in line for line in done.stderr.splitlines()} <= {True}
     refusal = (
-        "with ninter=2 it needs threads that a fork does not copy. Make the generator in the process that uses it "
+        "with ninter=2 it needs threads that a fork does not copy. Create the generator in the process that uses it "
         "(with multiprocessing: the start method 'spawn')."
     )
     assert done.stdout.splitlines() == [
@@ -210,5 +210,5 @@ def test_a_fork_beside_a_thread_that_generates(latent_graph: GraphFile) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     refusal, *statuses = done.stdout.splitlines()
-    assert "another thread was running the graph when the process was forked. Make the generator in" in refusal
+    assert "another thread was running the graph when the process was forked. Create the generator in" in refusal
     assert statuses == ["True 2", "False 0"]

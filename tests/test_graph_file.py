@@ -28,7 +28,7 @@ NOT_WHOLE: Final = r"is (not an ONNX file, or is truncated|an ONNX file without 
 file_per_example = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def refusal_of(path: Path, content: bytes) -> GraphFileError:
+def refuse_file(path: Path, content: bytes) -> GraphFileError:
     """Read a file that is not whole: nothing but a GraphFileError of one or two sentences may come of it."""
     path.write_bytes(content)
     with pytest.raises(GraphFileError, match=NOT_WHOLE) as caught:
@@ -92,14 +92,14 @@ def test_other_metadata_stays(tmp_path: Path) -> None:
 def test_a_changed_byte_is_found_wherever_it_is(place: int, change: int, tmp_path: Path) -> None:
     content = bytearray(SEALED)
     content[place] ^= change
-    refusal_of(tmp_path / "graph.onnx", bytes(content))
+    refuse_file(tmp_path / "graph.onnx", bytes(content))
 
 
 @pytest.mark.parametrize("last", [*range(1, 200), *range(1000, len(SEALED), 499)])
 def test_each_byte_towards_the_end_of_a_file_counts(last: int, tmp_path: Path) -> None:
     content = bytearray(SEALED)
     content[-last] ^= 0x11
-    refusal_of(tmp_path / "graph.onnx", bytes(content))
+    refuse_file(tmp_path / "graph.onnx", bytes(content))
 
 
 @file_per_example
@@ -111,7 +111,7 @@ def test_each_byte_towards_the_end_of_a_file_counts(last: int, tmp_path: Path) -
 @example(length=len(SEALED) - DIGEST_LENGTH)
 @example(length=SEALED.rindex(DIGEST_KEY.encode()) - 4)
 def test_a_truncated_file_is_refused(length: int, tmp_path: Path) -> None:
-    refusal_of(tmp_path / "graph.onnx", SEALED[:length])
+    refuse_file(tmp_path / "graph.onnx", SEALED[:length])
 
 
 @file_per_example
@@ -121,9 +121,9 @@ def test_a_truncated_file_is_refused(length: int, tmp_path: Path) -> None:
 def test_a_file_with_something_behind_its_end_is_refused(more: bytes, tmp_path: Path) -> None:
     content = SEALED + more
     if content != SEALED + SEALED:
-        refusal_of(tmp_path / "graph.onnx", content)
+        refuse_file(tmp_path / "graph.onnx", content)
     else:
-        assert "digest" in str(refusal_of(tmp_path / "graph.onnx", content))
+        assert "digest" in str(refuse_file(tmp_path / "graph.onnx", content))
 
 
 @file_per_example
@@ -136,34 +136,34 @@ def test_a_file_with_something_behind_its_end_is_refused(more: bytes, tmp_path: 
 @example(content=b"\x3a\x00\x72\x04\x0a\x02\xff\xfe")
 @example(content=b"PK\x03\x04 a checkpoint, not a graph")
 def test_any_bytes_are_refused(content: bytes, tmp_path: Path) -> None:
-    refusal_of(tmp_path / "graph.onnx", content)
+    refuse_file(tmp_path / "graph.onnx", content)
 
 
 def test_random_bytes_are_no_onnx_file(tmp_path: Path) -> None:
-    error = refusal_of(tmp_path / "graph.onnx", random.Random(1).randbytes(100_000))
+    error = refuse_file(tmp_path / "graph.onnx", random.Random(1).randbytes(100_000))
     assert "not an ONNX file" in str(error)
 
 
 def test_an_onnx_file_of_another_maker_is_told_what_it_lacks(tmp_path: Path) -> None:
-    error = refusal_of(tmp_path / "foreign.onnx", MODEL)
+    error = refuse_file(tmp_path / "foreign.onnx", MODEL)
     assert "foreign.onnx is an ONNX file without a model card" in str(error)
     assert "python -m export" in str(error)
 
 
 def test_a_card_without_a_graph_is_refused(tmp_path: Path) -> None:
-    assert "not an ONNX file" in str(refusal_of(tmp_path / "graph.onnx", append_card(b"\x08\x08", LATENT_CARD)))
+    assert "not an ONNX file" in str(refuse_file(tmp_path / "graph.onnx", append_card(b"\x08\x08", LATENT_CARD)))
 
 
 def test_a_card_without_a_digest_is_refused(tmp_path: Path) -> None:
     model = latent_model()
     onnx.helper.set_model_props(model, {CARD_KEY: LATENT_CARD.to_json()})
-    assert "does not match its digest" in str(refusal_of(tmp_path / "graph.onnx", model.SerializeToString()))
+    assert "does not match its digest" in str(refuse_file(tmp_path / "graph.onnx", model.SerializeToString()))
 
 
 def test_a_graph_that_another_tool_saved_anew_is_refused(latent_graph: GraphFile, tmp_path: Path) -> None:
     model = onnx.load(latent_graph.path)
     model.producer_name = "another tool"
-    error = refusal_of(tmp_path / "graph.onnx", model.SerializeToString())
+    error = refuse_file(tmp_path / "graph.onnx", model.SerializeToString())
     assert "was changed after it was exported" in str(error)
 
 

@@ -37,12 +37,12 @@ class LongCard:
         return self._text
 
 
-def sealed_text(text: str, model: bytes | None = None) -> bytes:
+def append_text_card(text: str, model: bytes | None = None) -> bytes:
     """Seal a model with any text in the place of the card."""
     return append_card(latent_model().SerializeToString() if model is None else model, LongCard(text))  # type: ignore[arg-type]
 
 
-def refusal_of(path: Path) -> str:
+def refuse_file(path: Path) -> str:
     start = time.monotonic()
     with pytest.raises((GraphFileError, CardError), match=r"\.$") as caught:
         read_graph_file(path)
@@ -54,7 +54,7 @@ def refusal_of(path: Path) -> str:
 # External data
 
 
-def external(name: str = "weights") -> TensorProto:
+def build_external_tensor(name: str = "weights") -> TensorProto:
     """Make a tensor whose values are in another file."""
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="weights.bin")
@@ -62,64 +62,64 @@ def external(name: str = "weights") -> TensorProto:
 
 
 def in_an_initializer(model: onnx.ModelProto) -> None:
-    model.graph.initializer.append(external())
+    model.graph.initializer.append(build_external_tensor())
 
 
 def in_a_location_alone(model: onnx.ModelProto) -> None:
-    tensor = external()
+    tensor = build_external_tensor()
     tensor.ClearField("external_data")
     model.graph.initializer.append(tensor)
 
 
 def in_a_place_alone(model: onnx.ModelProto) -> None:
-    tensor = external()
+    tensor = build_external_tensor()
     tensor.ClearField("data_location")
     model.graph.initializer.append(tensor)
 
 
 def in_a_sparse_initializer(model: onnx.ModelProto) -> None:
     indices = numpy_helper.from_array(np.arange(4, dtype=np.int64), "indices")
-    model.graph.sparse_initializer.append(helper.make_sparse_tensor(external(), indices, [8]))
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(build_external_tensor(), indices, [8]))
 
 
 def in_sparse_indices(model: onnx.ModelProto) -> None:
     values = numpy_helper.from_array(np.zeros(4, np.float32), "values")
-    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, external(), [8]))
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, build_external_tensor(), [8]))
 
 
 def in_an_attribute(model: onnx.ModelProto) -> None:
-    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=external()))
+    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=build_external_tensor()))
 
 
 def in_a_list_of_an_attribute(model: onnx.ModelProto) -> None:
     node = helper.make_node("Constant", [], ["unused"])
     attribute = onnx.AttributeProto(name="values", type=onnx.AttributeProto.TENSORS, f=0.5, floats=[1.0, 2.0])
-    attribute.tensors.append(external())
+    attribute.tensors.append(build_external_tensor())
     node.attribute.append(attribute)
     model.graph.node.append(node)
 
 
 def in_a_subgraph(model: onnx.ModelProto) -> None:
-    inner = helper.make_graph([], "inner", [], [], [external()])
+    inner = helper.make_graph([], "inner", [], [], [build_external_tensor()])
     outer = helper.make_graph([helper.make_node("If", ["a"], ["b"], then_branch=inner)], "outer", [], [])
     model.graph.node.append(helper.make_node("If", ["c"], ["d"], else_branch=outer))
 
 
 def in_a_function(model: onnx.ModelProto) -> None:
-    nodes = [helper.make_node("Constant", [], ["y"], value=external())]
+    nodes = [helper.make_node("Constant", [], ["y"], value=build_external_tensor())]
     model.functions.append(helper.make_function("ours", "f", [], ["y"], nodes, [helper.make_opsetid("", 17)]))
 
 
 def in_a_default_of_a_function(model: onnx.ModelProto) -> None:
     function = helper.make_function("ours", "f", [], ["y"], [], [helper.make_opsetid("", 17)])
     attribute = onnx.AttributeProto(name="w", type=onnx.AttributeProto.TENSOR)
-    attribute.t.CopyFrom(external())
+    attribute.t.CopyFrom(build_external_tensor())
     function.attribute_proto.append(attribute)
     model.functions.append(function)
 
 
 def in_training_information(model: onnx.ModelProto) -> None:
-    model.training_info.add().initialization.initializer.append(external())
+    model.training_info.add().initialization.initializer.append(build_external_tensor())
 
 
 def in_a_compiled_part(model: onnx.ModelProto) -> None:
@@ -153,8 +153,8 @@ def test_a_graph_that_keeps_weights_in_other_files_is_refused(
     place(model)
     path = tmp_path / "graph.onnx"
     path.write_bytes(append_card(model.SerializeToString(), LATENT_CARD))
-    assert "keeps weights in other files" in refusal_of(path)
-    assert "python -m export" in refusal_of(path)
+    assert "keeps weights in other files" in refuse_file(path)
+    assert "python -m export" in refuse_file(path)
 
 
 # Second entries
@@ -167,7 +167,7 @@ def test_a_second_entry_of_ours_is_refused(key: str, first: bool, tmp_path: Path
     onnx.helper.set_model_props(model, {key: LATENT_CARD.to_json().replace("tiny", "other") if first else ""})
     path = tmp_path / "graph.onnx"
     path.write_bytes(append_card(model.SerializeToString(), LATENT_CARD))
-    assert f"has 2 metadata entries {key}, of which there must be one" in refusal_of(path)
+    assert f"has 2 metadata entries {key}, of which there must be one" in refuse_file(path)
 
 
 # Bombs
@@ -175,18 +175,18 @@ def test_a_second_entry_of_ours_is_refused(key: str, first: bool, tmp_path: Path
 
 def test_a_card_that_is_too_long_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
-    path.write_bytes(sealed_text(f'{{"schema": 1, "name": "{"x" * MAX_CARD_BYTES}"}}'))
-    assert "has a model card of 4.2 MB, but a card has at most 4.2 MB" in refusal_of(path)
-    path.write_bytes(sealed_text(" " * (MAX_CARD_BYTES - len(LATENT_CARD.to_json())) + LATENT_CARD.to_json()))
+    path.write_bytes(append_text_card(f'{{"schema": 1, "name": "{"x" * MAX_CARD_BYTES}"}}'))
+    assert "has a model card of 4.2 MB, but a card has at most 4.2 MB" in refuse_file(path)
+    path.write_bytes(append_text_card(" " * (MAX_CARD_BYTES - len(LATENT_CARD.to_json())) + LATENT_CARD.to_json()))
     assert read_graph_file(path).card == LATENT_CARD
 
 
 @pytest.mark.parametrize("text", ["[" * 2_000_000, '{"a":' * 700_000, '{"schema": ' + "[" * 900 + "]" * 900 + "}"])
 def test_a_card_that_is_deeply_nested_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
-    path.write_bytes(sealed_text(text))
-    assert "The model card is not valid: " in refusal_of(path)
-    assert len(refusal_of(path)) < 500 + len(str(path))
+    path.write_bytes(append_text_card(text))
+    assert "The model card is not valid: " in refuse_file(path)
+    assert len(refuse_file(path)) < 500 + len(str(path))
 
 
 @pytest.mark.parametrize("where", ["the file", "one entry", "a graph"])
@@ -199,7 +199,7 @@ def test_a_file_of_a_million_entries_is_refused(where: str, tmp_path: Path) -> N
     }[where]
     path = tmp_path / "graph.onnx"
     path.write_bytes(append_card(latent_model().SerializeToString() + more, LATENT_CARD))
-    assert "has more than 200000 fields" in refusal_of(path)
+    assert "has more than 200000 fields" in refuse_file(path)
 
 
 def sparse_file(folder: Path) -> Path:
@@ -220,26 +220,26 @@ def just_too_long(folder: Path) -> Path:
 def test_a_file_beyond_the_limit_of_protocol_buffers_is_refused(
     make: Callable[[Path], Path], size: str, tmp_path: Path
 ) -> None:
-    assert f"has {size}, but an ONNX file has at most 2 GiB" in refusal_of(make(tmp_path))
+    assert f"has {size}, but an ONNX file has at most 2 GiB" in refuse_file(make(tmp_path))
 
 
 def test_a_file_of_zeros_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "zeros.onnx"
     with path.open("wb") as file:
         file.truncate(50_000_000)
-    assert "is not an ONNX file" in refusal_of(path)
+    assert "is not an ONNX file" in refuse_file(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
-    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refusal_of(
+    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refuse_file(
         tmp_path / "pipe.onnx"
     )
-    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refusal_of(
+    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refuse_file(
         Path("/dev/zero")
     )
-    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refusal_of(
+    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refuse_file(
         Path("/dev/null")
     )
     with pytest.raises(

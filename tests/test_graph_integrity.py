@@ -85,7 +85,7 @@ def changing(request: pytest.FixtureRequest, graphs: tuple[GraphFile, GraphFile]
         process.kill()
 
 
-def image_of(graph: GraphFile) -> NDArray[np.float32] | NDArray[np.uint8]:
+def compute_image(graph: GraphFile) -> NDArray[np.float32] | NDArray[np.uint8]:
     return ImageSession(graph, provider="cpu").compute_images(range(1), DRAWS)
 
 
@@ -93,7 +93,7 @@ def image_of(graph: GraphFile) -> NDArray[np.float32] | NDArray[np.uint8]:
     "changing", [pytest.param(REPLACE, id="replaced"), pytest.param(REWRITE, id="rewritten")], indirect=True
 )
 def test_a_file_that_another_process_changes(changing: Path, graphs: tuple[GraphFile, GraphFile]) -> None:
-    expected = {graph.sha256: image_of(graph) for graph in graphs}
+    expected = {graph.sha256: compute_image(graph) for graph in graphs}
     one, other = expected.values()
     assert not np.array_equal(one, other)
     seen: list[str] = []
@@ -105,7 +105,7 @@ def test_a_file_that_another_process_changes(changing: Path, graphs: tuple[Graph
             refusals.append(str(error))
             continue
         seen.append(graph.sha256)
-        assert np.array_equal(image_of(graph), expected[graph.sha256])
+        assert np.array_equal(compute_image(graph), expected[graph.sha256])
     assert len(seen) == N_READINGS
     assert set(seen) <= expected.keys()
     assert all("does not match its digest" in refusal for refusal in refusals)
@@ -113,7 +113,7 @@ def test_a_file_that_another_process_changes(changing: Path, graphs: tuple[Graph
 
 def test_a_file_that_changes_after_it_was_read(graphs: tuple[GraphFile, GraphFile], tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
-    expected = image_of(graphs[0])
+    expected = compute_image(graphs[0])
     for change in ("replaced", "rewritten", "cut", "removed"):
         shutil.copy(graphs[0].path, path)
         graph = read_graph_file(path)
@@ -127,7 +127,7 @@ def test_a_file_that_changes_after_it_was_read(graphs: tuple[GraphFile, GraphFil
         else:
             path.unlink()
         assert graph.sha256 == graphs[0].sha256
-        assert np.array_equal(image_of(graph), expected)
+        assert np.array_equal(compute_image(graph), expected)
 
 
 def test_a_generator_keeps_no_copy_of_its_graph(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:

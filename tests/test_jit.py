@@ -35,11 +35,11 @@ def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> py
     return caplog
 
 
-def stats_of(function: Callable[..., object]) -> Any:  # noqa: ANN401  # numba's
+def read_stats(function: Callable[..., object]) -> Any:  # noqa: ANN401  # numba's
     return cast("Any", function).stats
 
 
-def function_of(source_file: Path) -> Callable[[float], float]:
+def import_function(source_file: Path) -> Callable[[float], float]:
     """Import a function from a file, as each process does."""
     if not source_file.exists():
         source_file.write_text(SOURCE)
@@ -52,7 +52,7 @@ def function_of(source_file: Path) -> Callable[[float], float]:
     return double
 
 
-def function_without_a_file() -> Callable[[float], float]:
+def define_function() -> Callable[[float], float]:
     """Make a function that numba finds no cache for, because it is in no file."""
     namespace: dict[str, Callable[[float], float]] = {}
     exec(SOURCE, namespace)
@@ -60,16 +60,16 @@ def function_without_a_file() -> Callable[[float], float]:
 
 
 def test_a_kernel_is_cached_beside_its_source(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    double = kernel(function_of(tmp_path / "doubling.py"))
+    double = kernel(import_function(tmp_path / "doubling.py"))
     assert double(21) == 42
     assert {path.suffix for path in (tmp_path / "__pycache__").iterdir()} >= {".nbi", ".nbc"}
     assert log.records == []
 
 
 def test_a_kernel_without_a_place_for_a_cache_is_compiled_in_memory(log: pytest.LogCaptureFixture) -> None:
-    double = kernel(function_without_a_file())
+    double = kernel(define_function())
     assert double(21) == 42
-    assert kernel(function_without_a_file())(4) == 8
+    assert kernel(define_function())(4) == 8
     (record,) = log.records
     assert record.levelno == logging.INFO
     assert record.getMessage() == (
@@ -82,7 +82,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def cut(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
 
@@ -99,11 +99,11 @@ def replace_by_a_folder(path: Path) -> None:
     ("suffix", "damage", "is_repaired"),
     [
         (".nbi", empty, True),
-        (".nbi", cut, True),
+        (".nbi", truncate, True),
         (".nbi", replace_by_a_list, True),
         (".nbi", replace_by_a_folder, False),
         (".nbc", empty, True),
-        (".nbc", cut, True),
+        (".nbc", truncate, True),
         (".nbc", replace_by_a_list, True),
     ],
 )
@@ -111,17 +111,17 @@ def test_a_damaged_cache_costs_a_compilation_and_is_repaired(
     tmp_path: Path, log: pytest.LogCaptureFixture, suffix: str, damage: Callable[[Path], None], is_repaired: bool
 ) -> None:
     source = tmp_path / "doubling.py"
-    assert kernel(function_of(source))(21) == 42
+    assert kernel(import_function(source))(21) == 42
     (file,) = (tmp_path / "__pycache__").glob(f"*{suffix}")
     damage(file)
     assert log.records == []
-    assert kernel(function_of(source))(21) == 42
+    assert kernel(import_function(source))(21) == 42
     (record,) = log.records
     assert record.getMessage().startswith("numba's cache does not work, so kernels are compiled in memory: ")
     log.clear()
-    again = kernel(function_of(source))
+    again = kernel(import_function(source))
     assert again(21) == 42
-    assert sum(stats_of(again).cache_hits.values()) == int(is_repaired)
+    assert sum(read_stats(again).cache_hits.values()) == int(is_repaired)
     assert log.records == []
 
 
@@ -129,7 +129,7 @@ def test_a_damaged_cache_costs_a_compilation_and_is_repaired(
 def test_the_folder_of_the_cache_may_vanish_before_the_first_call(
     tmp_path: Path, log: pytest.LogCaptureFixture, is_replaced: bool
 ) -> None:
-    double = kernel(function_of(tmp_path / "doubling.py"))
+    double = kernel(import_function(tmp_path / "doubling.py"))
     shutil.rmtree(tmp_path / "__pycache__")
     if is_replaced:
         (tmp_path / "__pycache__").write_text("a file")
@@ -139,7 +139,7 @@ def test_the_folder_of_the_cache_may_vanish_before_the_first_call(
 
 def test_a_full_disk_keeps_nothing_and_fails_nothing(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     resource = pytest.importorskip("resource")
-    double = kernel(function_of(tmp_path / "doubling.py"))
+    double = kernel(import_function(tmp_path / "doubling.py"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # each write fails, as on a full disk, with another number
     try:
@@ -167,23 +167,23 @@ def test_a_cache_of_another_release_or_cpu_is_not_used(
     source = tmp_path / "doubling.py"
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, value)
-        assert kernel(function_of(source))(21) == 42
+        assert kernel(import_function(source))(21) == 42
     for hits in (0, 1):
-        double = kernel(function_of(source))
+        double = kernel(import_function(source))
         assert double(21) == 42
-        assert sum(stats_of(double).cache_hits.values()) == hits
+        assert sum(read_stats(double).cache_hits.values()) == hits
     assert log.records == []
 
 
 def test_code_for_other_types_is_not_run(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     source = tmp_path / "doubling.py"
-    double = kernel(function_of(source))
+    double = kernel(import_function(source))
     assert (double(21), double(1.5)) == (42, 3.0)
     first, second = sorted((tmp_path / "__pycache__").glob("*.nbc"))
     first.write_bytes(second.read_bytes())  # as two processes that begin with an empty cache at once may leave it
-    assert kernel(function_of(source))(21) == 42
+    assert kernel(import_function(source))(21) == 42
     (record,) = log.records
-    assert "ValueError: a file holds the code for (float64,) in place of (int64,)" in record.getMessage()
+    assert "ValueError: a file holds the code for (float64,) instead of (int64,)" in record.getMessage()
 
 
 @pytest.mark.parametrize("folder", ["~/numba", None])
@@ -203,7 +203,7 @@ def test_no_folder_is_named_after_a_home_that_nobody_knows(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", find_nobody)
     monkeypatch.setattr(numba.config, "CACHE_DIR", folder or "")
-    assert kernel(function_of(source))(21) == 42
+    assert kernel(import_function(source))(21) == 42
     assert {path.name for path in tmp_path.iterdir()} == {"doubling.py", "__pycache__"}
     assert len(log.records) == 1
 

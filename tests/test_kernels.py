@@ -32,19 +32,21 @@ IMAGES: Final = SHAPES.flatmap(lambda shape: hnp.arrays(np.float32, shape, eleme
 MIN_CHARGES: Final = st.integers(1, 255)
 
 
-def plain_charges(images: NDArray[np.float32], min_charge: int, table: NDArray[np.float32]) -> NDArray[np.uint8]:
+def compute_plain_charges(
+    images: NDArray[np.float32], min_charge: int, table: NDArray[np.float32]
+) -> NDArray[np.uint8]:
     """Count the thresholds that are not greater, and suppress what is below the smallest charge."""
     charges = np.searchsorted(table, images.ravel(), side="right").reshape(images.shape)
     return np.where(images >= table[min_charge - 1], charges, 0).astype(np.uint8)
 
 
-def filled_charges(images: NDArray[np.float32], min_charge: int, table: NDArray[np.float32]) -> NDArray[np.uint8]:
+def run_fill_charges(images: NDArray[np.float32], min_charge: int, table: NDArray[np.float32]) -> NDArray[np.uint8]:
     charges = np.full(images.shape, 99, dtype=np.uint8)
     assert kernels.fill_charges(images, table[min_charge - 1], table, LIMITS, charges)
     return charges
 
 
-def found_hits(
+def run_find_hits(
     images: NDArray[np.float32] | NDArray[np.uint8], min_charge: int, table: NDArray[np.float32] | NDArray[np.uint8]
 ) -> tuple[int, list[NDArray[np.uint16]], NDArray[np.uint8]]:
     """Give the number of hits, the places written to, one more than there are, and the charges."""
@@ -57,9 +59,9 @@ def found_hits(
 
 
 def check_against_plain(images: NDArray[np.float32], min_charge: int, table: NDArray[np.float32]) -> None:
-    expected = plain_charges(images, min_charge, table)
-    assert np.array_equal(filled_charges(images, min_charge, table), expected)
-    n_hits, places, charge = found_hits(images, min_charge, table)
+    expected = compute_plain_charges(images, min_charge, table)
+    assert np.array_equal(run_fill_charges(images, min_charge, table), expected)
+    n_hits, places, charge = run_find_hits(images, min_charge, table)
     assert n_hits == np.count_nonzero(expected)
     # np.nonzero gives the hits in the order of image, row, column.
     image, row, column = np.nonzero(expected)
@@ -93,7 +95,7 @@ def test_they_do_for_any_batch(n_images: int) -> None:
 def test_every_threshold_and_its_neighbours(min_charge: int) -> None:
     images = AROUND.reshape(1, 3, 255)
     check_against_plain(images, min_charge, TABLE)
-    below, at, above = filled_charges(images, 1, TABLE)[0]
+    below, at, above = run_fill_charges(images, 1, TABLE)[0]
     assert below.tolist() == list(range(255))
     assert at.tolist() == above.tolist() == list(range(1, 256))
 
@@ -109,14 +111,14 @@ def test_compute_charge_counts_the_thresholds_that_are_not_greater() -> None:
 def test_images_of_one_value(value: float, charge: int) -> None:
     images = np.full((2, 3, 4), value, dtype=np.float32)
     check_against_plain(images, 1, TABLE)
-    assert np.all(filled_charges(images, 1, TABLE) == charge)
+    assert np.all(run_fill_charges(images, 1, TABLE) == charge)
 
 
 @given(image=st.integers(0, 39), row=st.integers(0, 4), column=st.integers(0, 6), value=st.sampled_from([-1.0, 0.5]))
 def test_one_pixel_among_others(image: int, row: int, column: int, value: float) -> None:
     images = np.full((40, 5, 7), -1, dtype=np.float32)
     images[image, row, column] = value
-    n_hits, places, _ = found_hits(images, 1, TABLE)
+    n_hits, places, _ = run_find_hits(images, 1, TABLE)
     is_hit = value > 0
     assert n_hits == is_hit
     assert [place[0] for place in places] == ([100 + image, row, column] if is_hit else [9999] * 3)
@@ -132,7 +134,7 @@ def test_a_nan_is_found_wherever_it_stands(place: tuple[int, int, int], backgrou
     images[place] = np.nan
     threshold = TABLE[min_charge - 1]
     assert not kernels.fill_charges(images, threshold, TABLE, LIMITS, np.zeros(images.shape, dtype=np.uint8))
-    assert found_hits(images, min_charge, TABLE)[0] == -1
+    assert run_find_hits(images, min_charge, TABLE)[0] == -1
 
 
 @given(
@@ -171,7 +173,7 @@ def test_charges_are_read_as_tanh_values_are(charges: NDArray[np.uint8], min_cha
     filled = np.full(charges.shape, 99, dtype=np.uint8)
     assert kernels.fill_charges(charges, thresholds[min_charge - 1], thresholds, BYTE_LIMITS, filled)
     assert np.array_equal(filled, suppressed)
-    n_hits, places, charge = found_hits(charges, min_charge, thresholds)
+    n_hits, places, charge = run_find_hits(charges, min_charge, thresholds)
     assert n_hits == np.count_nonzero(suppressed)
     assert np.array_equal(np.array(places)[:, :n_hits] - [[100], [0], [0]], np.nonzero(suppressed))
     assert np.array_equal(charge[:n_hits], suppressed[suppressed > 0])
@@ -181,7 +183,7 @@ def test_charges_are_read_as_tanh_values_are(charges: NDArray[np.uint8], min_cha
 def test_every_column_is_found_where_it_stands(n_columns: int) -> None:
     images = np.full((n_columns, 1, n_columns), -1, dtype=np.float32)
     images[np.arange(n_columns), 0, np.arange(n_columns)] = 0.5
-    n_hits, (sensor_id, row, column), _ = found_hits(images, 1, TABLE)
+    n_hits, (sensor_id, row, column), _ = run_find_hits(images, 1, TABLE)
     assert n_hits == n_columns
     assert column[:n_hits].tolist() == (sensor_id[:n_hits] - 100).tolist() == list(range(n_columns))
     assert not row[:n_hits].any()

@@ -50,7 +50,7 @@ def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[in
     return c0, c1, c2, c3
 
 
-def defined_normals(seed: int, event: int, draw: int, n_values: int) -> list[float]:
+def compute_defined_normals(seed: int, event: int, draw: int, n_values: int) -> list[float]:
     """Make a draw's values from the definition: blocks of four words, counted from one, pair by pair."""
     values: list[float] = []
     block = 1
@@ -64,7 +64,7 @@ def defined_normals(seed: int, event: int, draw: int, n_values: int) -> list[flo
     return values[:n_values]
 
 
-def torch_normals(seed: int, draws: list[Draw], n_events: int) -> list[list[NDArray[np.float32]]]:
+def draw_with_torch(seed: int, draws: list[Draw], n_events: int) -> list[list[NDArray[np.float32]]]:
     """Draw as the original does: seeded once, then one torch.randn a draw, event after event."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -73,7 +73,7 @@ def torch_normals(seed: int, draws: list[Draw], n_events: int) -> list[list[NDAr
 
 def check_against_torch(seed: int, draws: list[Draw], n_events: int) -> None:
     stream = TorchStream(seed, draws)
-    for event, expected in enumerate(torch_normals(seed, draws, n_events)):
+    for event, expected in enumerate(draw_with_torch(seed, draws, n_events)):
         check_close(stream.draw(event), expected)
 
 
@@ -111,7 +111,9 @@ def test_philox_stream_follows_its_definition(seed: int, event: int) -> None:
     found = PhiloxStream(seed, draws).draw(event)
     for number, (values, draw) in enumerate(zip(found, draws, strict=True)):
         n_values = draw.shape[0] * draw.shape[1]
-        expected = np.array(defined_normals(seed, event, number, n_values)).astype(np.float32).reshape(draw.shape)
+        expected = (
+            np.array(compute_defined_normals(seed, event, number, n_values)).astype(np.float32).reshape(draw.shape)
+        )
         # The machine's logarithm and cosine may differ in the last bit, which may show in a float32's last.
         np.testing.assert_array_max_ulp(values, expected, maxulp=1)
         assert np.count_nonzero(values != expected) <= 1
@@ -229,7 +231,7 @@ def test_torch_stream_does_for_any_draws(seed: int, draws: list[Draw]) -> None:
 @pytest.mark.parametrize("draws", [[LATENT], [LATENT, MOOD], [LATENT, ODD]])
 @pytest.mark.parametrize("order", [(5, 2, 5), (0, 0), (3, 2, 1, 0), (0, 1, 5, 6, 2)])
 def test_torch_stream_skips_and_rewinds(draws: list[Draw], order: tuple[int, ...]) -> None:
-    expected = torch_normals(31, draws, max(order) + 1)
+    expected = draw_with_torch(31, draws, max(order) + 1)
     stream = TorchStream(31, draws)
     for event in order:
         check_close(stream.draw(event), expected[event])
@@ -244,7 +246,7 @@ def test_torch_stream_keeps_what_is_past_an_event_for_later_ones(monkeypatch: py
         return start(stream)
 
     monkeypatch.setattr(TorchStream, "_create_bits", count)
-    expected = torch_normals(31, [LATENT], 8)
+    expected = draw_with_torch(31, [LATENT], 8)
     stream = TorchStream(31, [LATENT])
     for event in (5, 2, 6, 3, 7, 4):  # two ranges by turns: one bit generator for each
         check_close(stream.draw(event), expected[event])
@@ -253,7 +255,7 @@ def test_torch_stream_keeps_what_is_past_an_event_for_later_ones(monkeypatch: py
 
 def test_torch_stream_keeps_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pxdbg_runtime.inference.latents._MAX_IDLE", 3)
-    expected = torch_normals(31, [LATENT], 8)
+    expected = draw_with_torch(31, [LATENT], 8)
     stream = TorchStream(31, [LATENT])
     for event in (7, 6, 5, 4, 3, 2, 7, 0, 1):
         check_close(stream.draw(event), expected[event])

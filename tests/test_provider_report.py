@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 import pytest
@@ -33,10 +33,6 @@ def offer(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(names))
 
 
-def have_wheels(monkeypatch: pytest.MonkeyPatch, wheels: dict[str, str]) -> None:
-    monkeypatch.setattr(providers, "find_onnxruntime_wheels", lambda: wheels)
-
-
 def test_every_offered_provider_is_there(latent_graph: GraphFile) -> None:
     assert set(report(latent_graph)) == {*onnxruntime.get_available_providers(), CUDA}
 
@@ -53,41 +49,13 @@ def test_azure_does_not_run(latent_graph: GraphFile) -> None:
     assert "Use provider='cpu' if that is what you want." in status.remark
 
 
-@pytest.mark.parametrize(
-    ("wheels", "expected"),
-    [
-        (
-            {"onnxruntime": "1.29.0"},
-            (
-                "provider='cuda' needs onnxruntime-gpu, but onnxruntime 1.29.0 is installed: pip uninstall -y onnxruntime "
-                "&& pip install 'pxdbg-runtime[gpu]'."
-            ),
-        ),
-        (
-            {"onnxruntime": "1.29.0", "onnxruntime-gpu": "1.28.0"},
-            (
-                "provider='cuda' is hidden: both onnxruntime 1.29.0, onnxruntime-gpu 1.28.0 are installed in one place, "
-                "and the CPU wheel's files overwrite the GPU wheel's. Uninstall both and install one: pip uninstall -y "
-                "onnxruntime onnxruntime-gpu && pip install 'pxdbg-runtime[gpu]'."
-            ),
-        ),
-        (
-            {},
-            (
-                "provider='cuda' needs onnxruntime-gpu, but another build is installed: pip uninstall -y onnxruntime && "
-                "pip install 'pxdbg-runtime[gpu]'."
-            ),
-        ),
-    ],
-)
 def test_cuda_that_is_not_installed_says_what_to_install(
-    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch, wheels: dict[str, str], expected: str
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer(monkeypatch, CPU)
-    have_wheels(monkeypatch, wheels)
     assert list_provider_statuses(latent_graph) == (
         ProviderStatus(name=CPU, state="runs", remark=""),
-        ProviderStatus(name=CUDA, state="not installed", remark=expected),
+        ProviderStatus(name=CUDA, state="not installed", remark=providers.explain_not_offered("cuda", (CPU,))),
     )
 
 
@@ -100,6 +68,31 @@ def test_cuda_that_does_not_load_says_why(latent_graph: GraphFile, monkeypatch: 
     expected = f"{CUDA} cannot run here: there is no NVIDIA driver here."
     assert cuda == ProviderStatus(name=CUDA, state="does not run", remark=expected)
     assert cpu.state == "runs"
+
+
+def test_a_provider_without_its_libraries_is_reported_without_source_paths(
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensorrt = "TensorrtExecutionProvider"
+    create_session = onnxruntime.InferenceSession
+
+    def refuse(*arguments: Any, providers: list[tuple[str, dict[str, str]]], **options: Any) -> object:  # noqa: ANN401
+        if providers[0][0] == tensorrt:
+            message = (
+                "/src/python/state.cc:729 void onnxruntime::python::Register(Options&, const Map&) Please install the "
+                "libraries, and make sure they're in the PATH or LD_LIBRARY_PATH."
+            )
+            raise RuntimeError(message)
+        return create_session(*arguments, providers=providers, **options)
+
+    offer(monkeypatch, tensorrt, CPU)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    statuses = report(latent_graph)
+    assert statuses[CPU].state == "runs"
+    expected = "Please install the libraries, and make sure they're in the PATH or LD_LIBRARY_PATH."
+    assert statuses[tensorrt] == ProviderStatus(
+        name=tensorrt, state="does not run", remark=f"{tensorrt} cannot run here: {expected}"
+    )
 
 
 def test_a_graph_that_is_refused(tmp_path: Path) -> None:

@@ -112,32 +112,39 @@ def test_a_provider_that_is_not_offered_is_told_which_are(name: str, monkeypatch
     assert caught.value.provider == name
 
 
+INSTALL: Final = r"&& pip install 'pxdbg-runtime\[gpu\]'\.$"
+
+
 @pytest.mark.parametrize("name", ["cuda", "CUDA", CUDA])
-def test_cuda_with_the_cpu_wheel_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("wheels", "message"),
+    [
+        (
+            {"onnxruntime": "1.99.0"},
+            rf"needs onnxruntime-gpu, but onnxruntime 1\.99\.0 is installed: pip uninstall -y onnxruntime {INSTALL}",
+        ),
+        (
+            {"onnxruntime": "1.99.0", "onnxruntime_gpu": "1.98.0"},
+            (
+                r"is hidden: both onnxruntime 1\.99\.0, onnxruntime-gpu 1\.98\.0 are installed in one place, and the CPU "
+                rf"wheel's files overwrite the GPU wheel's\. .* pip uninstall -y onnxruntime onnxruntime-gpu {INSTALL}"
+            ),
+        ),
+        ({}, rf"needs onnxruntime-gpu, but another build is installed: pip uninstall -y onnxruntime {INSTALL}"),
+    ],
+    ids=["CPU wheel", "both wheels", "own build"],
+)
+def test_cuda_that_is_not_offered_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, name: str, wheels: dict[str, str], message: str
+) -> None:
     offer(monkeypatch, CPU)
-    install(monkeypatch, onnxruntime="1.99.0")
-    with pytest.raises(
-        ProviderError,
-        match=r"needs onnxruntime-gpu, but onnxruntime 1\.99\.0 is installed: pip uninstall -y onnxruntime && "
-        r"pip install 'pxdbg-runtime\[gpu\]'\.$",
-    ):
+    install(monkeypatch, **wheels)
+    with pytest.raises(ProviderError, match=f"^provider='cuda' {message}"):
         resolve_provider(name)
 
 
-def test_cuda_with_both_wheels_says_which_hides_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    offer(monkeypatch, CPU)
-    install(monkeypatch, onnxruntime="1.99.0", onnxruntime_gpu="1.98.0")
-    with pytest.raises(
-        ProviderError,
-        match=r"is hidden: both onnxruntime 1\.99\.0, onnxruntime-gpu 1\.98\.0 are installed in one place, .* pip "
-        r"uninstall -y onnxruntime onnxruntime-gpu && pip install 'pxdbg-runtime\[gpu\]'\.$",
-    ):
-        resolve_provider("cuda")
-
-
-def test_a_build_that_no_wheel_brought_is_called_that(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_without_a_wheel_is_called_own_build(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
-    assert "but another build is installed" in explain_not_offered("cuda", (CPU,))
     assert "installed ONNX Runtime (own build) offers: expected auto, cpu." in explain_not_offered("rocm", (CPU,))
 
 
@@ -156,7 +163,7 @@ def gpu_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
 
 
-def loading_all_but(broken: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def load_all_but(broken: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let libraries load but for one, and list the names of those that were asked for."""
     asked: list[str] = []
 
@@ -172,14 +179,14 @@ def loading_all_but(broken: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.usefixtures("gpu_wheel")
 def test_without_a_driver_cuda_is_in_vain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    loading_all_but("libcuda.so.1", monkeypatch)
+    load_all_but("libcuda.so.1", monkeypatch)
     assert "there is no NVIDIA driver here" in (explain_unusable(CUDA) or "")
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.usefixtures("gpu_wheel")
 def test_the_library_of_cuda_is_left_to_onnx_runtime_until_it_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = loading_all_but(CUDA_LIBRARY, monkeypatch)
+    asked = load_all_but(CUDA_LIBRARY, monkeypatch)
     assert explain_unusable(CUDA) is None
     assert CUDA_LIBRARY not in asked
     assert "its libraries do not load (no such library): pip install" in (explain_load_failure(CUDA) or "")
@@ -187,7 +194,7 @@ def test_the_library_of_cuda_is_left_to_onnx_runtime_until_it_tried(monkeypatch:
 
 @pytest.mark.usefixtures("gpu_wheel")
 def test_nothing_is_found_out_where_everything_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = loading_all_but("none", monkeypatch)
+    asked = load_all_but("none", monkeypatch)
     assert explain_load_failure(CUDA) is None
     assert asked == [CUDA_LIBRARY]
 
@@ -202,7 +209,7 @@ def test_missing_libraries_of_another_provider_are_named(tmp_path: Path, monkeyp
     library.parent.mkdir()
     library.touch()
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
-    loading_all_but(library.name, monkeypatch)
+    load_all_but(library.name, monkeypatch)
     assert explain_load_failure("TensorrtExecutionProvider") == (
         "its libraries do not load (no such library): install them, or use another provider"
     )

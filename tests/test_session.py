@@ -51,7 +51,7 @@ def offer_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
 
 
-def failing(error: Exception) -> Callable[..., None]:
+def raise_always(error: Exception) -> Callable[..., None]:
     def fail(*_arguments: object, **_options: object) -> None:
         raise error
 
@@ -231,11 +231,11 @@ def test_provider_options_reach_onnx_runtime(latent_graph: GraphFile, monkeypatc
     given: list[object] = []
     real = onnxruntime.InferenceSession
 
-    def watched(*arguments: object, providers: list[object], enable_fallback: int) -> object:
+    def create_and_watch(*arguments: object, providers: list[object], enable_fallback: int) -> object:
         given.extend(providers)
         return real(*arguments, providers=providers, enable_fallback=enable_fallback)
 
-    monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", create_and_watch)
     ImageSession(latent_graph, provider="cpu", provider_options={"some_option": "7"})
     assert given == [(CPU, {"some_option": "7"})]
 
@@ -291,7 +291,7 @@ def test_provider_options_that_onnx_runtime_refuses_are_named(
     latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal = RuntimeError("Unknown provider option:\n  'colour'.")
-    monkeypatch.setattr(onnxruntime, "InferenceSession", failing(refusal))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", raise_always(refusal))
     message = rf"created no session for .* on {CPU}: Unknown provider option: 'colour'\. \(provider_options: {{'colour': 'red'}}\)"
     with pytest.raises(InferenceError, match=message) as caught:
         ImageSession(latent_graph, provider_options={"colour": "red"})
@@ -303,7 +303,7 @@ def test_a_graph_that_fails_while_it_runs_is_an_inference_error(
 ) -> None:
     session = ImageSession(latent_graph)
     failure = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException("A kernel\n failed")
-    monkeypatch.setattr(session._session, "run_with_iobinding", failing(failure))
+    monkeypatch.setattr(session._session, "run_with_iobinding", raise_always(failure))
     message = rf"ONNX Runtime failed to run .*tiny\.onnx on {CPU}: A kernel failed"
     with pytest.raises(InferenceError, match=message) as caught:
         session.compute_images(range(2), draws)
@@ -316,7 +316,7 @@ def test_too_little_memory_for_a_run_is_a_memory_error(
 ) -> None:
     session = ImageSession(latent_graph)
     failure = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException(text)
-    monkeypatch.setattr(session._session, "run_with_iobinding", failing(failure))
+    monkeypatch.setattr(session._session, "run_with_iobinding", raise_always(failure))
     message = rf"^There is not enough memory: ONNX Runtime could not allocate more: {' '.join(text.split())}\. "
     with pytest.raises(MemoryLimitError, match=message) as caught:
         session.compute_images(range(2), draws)
@@ -363,7 +363,7 @@ def test_a_graph_that_gives_charges(tmp_path: Path, draws: dict[str, NDArray[np.
         ImageSession(written(tmp_path / "values.onnx", latent_model(), card))
 
 
-def int8_graph(path: Path, weight_bits: int) -> GraphFile:
+def write_int8_graph(path: Path, weight_bits: int) -> GraphFile:
     fidelity = Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.5)
     card = structs.replace(LATENT_CARD, precision="int8", weight_bits=weight_bits, fidelity=fidelity)
     return written(path, latent_model(), card)
@@ -372,7 +372,7 @@ def int8_graph(path: Path, weight_bits: int) -> GraphFile:
 def test_weights_of_eight_bits_need_a_cpu_that_does_not_saturate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seven, eight = (int8_graph(tmp_path / f"{bits}.onnx", bits) for bits in (7, 8))
+    seven, eight = (write_int8_graph(tmp_path / f"{bits}.onnx", bits) for bits in (7, 8))
     monkeypatch.setattr(
         session_module, "detect_cpu", lambda: Cpu(name="Old One", dot_products=(), features=frozenset())
     )
@@ -399,5 +399,5 @@ def test_auto_leaves_int8_graphs_to_the_cpu(
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     with caplog.at_level(logging.INFO, logger="pxdbg_runtime"):
-        assert ImageSession(int8_graph(tmp_path / "int8.onnx", 7)).provider == CPU
+        assert ImageSession(write_int8_graph(tmp_path / "int8.onnx", 7)).provider == CPU
     assert caplog.messages == [f"provider='auto' chose {CPU}: int8 graphs are for the CPU"]

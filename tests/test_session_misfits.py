@@ -43,17 +43,17 @@ OTHER_CARDS: Final[dict[str, ModelCard]] = {
 }
 
 
-def graph_with_an_unknown_operator() -> ModelProto:
+def build_graph_with_unknown_operator() -> ModelProto:
     return model_of([helper.make_node("NoSuchOperator", ["z"], ["images"])], {"z": ("n", 2)}, "images")
 
 
-def graph_of_a_future_opset() -> ModelProto:
+def build_graph_of_future_opset() -> ModelProto:
     model = latent_model()
     model.opset_import[0].version = 999
     return model
 
 
-@pytest.mark.parametrize("make", [graph_with_an_unknown_operator, graph_of_a_future_opset])
+@pytest.mark.parametrize("make", [build_graph_with_unknown_operator, build_graph_of_future_opset])
 def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(make: Callable[[], ModelProto], tmp_path: Path) -> None:
     graph = written(tmp_path / "graph.onnx", make(), LATENT_CARD)
     with pytest.raises(

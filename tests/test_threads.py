@@ -149,7 +149,7 @@ def test_a_thread_refused_later_is_an_error_of_ours_and_other_errors_pass() -> N
     assert not isinstance(caught.value, ThreadLimitError)
 
 
-def limited(n_processes: int, *command: str) -> list[str]:
+def limit_processes(n_processes: int, *command: str) -> list[str]:
     """Write a command that runs with a limit on the user's processes, which root has to give up its rights for."""
     if os.geteuid() != 0:
         return ["prlimit", f"--nproc={n_processes}", *command]
@@ -184,7 +184,7 @@ def test_a_job_that_may_start_no_threads_ends_with_a_sentence(
     command = [sys.executable, "-c", program, "generate", "--model", "tiny.onnx", *arguments]
     environment = {**os.environ, "HOME": "/nonexistent", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        limited(n_allowed, *command), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        limit_processes(n_allowed, *command), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
     if done.returncode == 127 or "setpriv: " in done.stderr:
         pytest.skip(f"this machine does not let rights be given up: {done.stderr}")

@@ -49,7 +49,7 @@ PIXELS: Final = np.arange(0, 192_000, 37)
 SENSORS: Final = (3, 17)
 
 
-def answered(card: ModelCard, images: NDArray[np.float32], compared: OutputKind = "values") -> ModelCard:
+def add_known_answers(card: ModelCard, images: NDArray[np.float32], compared: OutputKind = "values") -> ModelCard:
     """Give a card the known answers of two sensors of an event with these forty images."""
     table = np.array(THRESHOLDS, np.float32)
     outputs: NDArray[np.generic] = images if compared == "values" else np.searchsorted(table, images, side="right")
@@ -66,12 +66,12 @@ def answered(card: ModelCard, images: NDArray[np.float32], compared: OutputKind 
     return structs.replace(card, known_answers=answers)
 
 
-def latent_card(compared: OutputKind = "values") -> ModelCard:
+def build_latent_card(compared: OutputKind = "values") -> ModelCard:
     (latent,) = PhiloxStream(-3, LATENT_CARD.draws).draw(0)
-    return answered(LATENT_CARD, latent_images(latent), compared)
+    return add_known_answers(LATENT_CARD, latent_images(latent), compared)
 
 
-def shifted(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
+def shift_outputs(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
     """Make all that a tiny graph computes larger by so much, in place: a stand-in for a release that is wrong."""
     (one,) = (each for each in model.graph.initializer if each.name == "one")
     clipped = next(node for node in model.graph.node if node.op_type == "Sub")
@@ -84,12 +84,12 @@ def shifted(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
 
 @pytest.fixture
 def right(tmp_path: Path) -> GraphFile:
-    return written(tmp_path / "right.onnx", latent_model(), latent_card())
+    return written(tmp_path / "right.onnx", latent_model(), build_latent_card())
 
 
 @pytest.fixture
 def wrong(tmp_path: Path) -> GraphFile:
-    return written(tmp_path / "wrong.onnx", shifted(latent_model(), 1e-3), latent_card())
+    return written(tmp_path / "wrong.onnx", shift_outputs(latent_model(), 1e-3), build_latent_card())
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +122,7 @@ def test_a_right_graph_passes_with_all_its_images(right: GraphFile) -> None:
 
 def test_a_graph_of_sensors_and_of_the_whole_event_passes(tmp_path: Path) -> None:
     latent, mood = PhiloxStream(-3, EVENT_WIDE_CARD.draws).draw(0)
-    card = answered(EVENT_WIDE_CARD, event_wide_images(latent, mood))
+    card = add_known_answers(EVENT_WIDE_CARD, event_wide_images(latent, mood))
     graph = written(tmp_path / "event.onnx", event_wide_model(), card)
     assert card.known_answers is not None
     assert check_known_answers(ImageSession(graph), card.known_answers).largest_difference == 0.0
@@ -143,19 +143,19 @@ def test_a_wrong_graph_is_an_error_that_names_the_release_and_what_to_do(wrong: 
 
 
 def test_charges_are_compared_exactly(tmp_path: Path) -> None:
-    exact = structs.replace(latent_card("charges"), name="charges")
+    exact = structs.replace(build_latent_card("charges"), name="charges")
     require_known_answer(ImageSession(written(tmp_path / "right.onnx", latent_model(), exact)))
     with pytest.raises(KnownAnswerError, match=r"differs by up to \d+ ADU \(0 allowed\)"):
-        require_known_answer(ImageSession(written(tmp_path / "wrong.onnx", shifted(latent_model(), 0.3), exact)))
+        require_known_answer(ImageSession(written(tmp_path / "wrong.onnx", shift_outputs(latent_model(), 0.3), exact)))
 
 
 def test_a_small_difference_everywhere_is_found_by_its_mean(tmp_path: Path) -> None:
-    card = latent_card()
+    card = build_latent_card()
     assert card.known_answers is not None
     loose = structs.replace(card.known_answers, tolerance=2.0, mean_tolerance=1e-6)
     card = structs.replace(card, known_answers=loose)
     with pytest.raises(KnownAnswerError, match=r"on average by 0\.000\d+ \(1e-06 allowed\)"):
-        require_known_answer(ImageSession(written(tmp_path / "wrong.onnx", shifted(latent_model(), 1e-3), card)))
+        require_known_answer(ImageSession(written(tmp_path / "wrong.onnx", shift_outputs(latent_model(), 1e-3), card)))
 
 
 def test_an_image_that_is_no_number_fails(right: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,8 @@ class _Store:
 class Background:
     """Replaces the PXD digits that BGOverlayInput read with generated ones.
 
-    The generator is created at the first event: not every session survives a fork (docs/running.md), and ``basf2 -p N`` forks
-    its workers after initialize.
+    The generator is created at the first event: not every session survives a fork (docs/running.md), and ``basf2 -p
+    N`` forks its workers after initialize.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Background:
         self._n_events = 0
 
     def initialize(self) -> None:
-        """Find the extension name, register the array, determine the seed, and compile the function that fills the array.
+        """Find the extension name, register the array, determine the seed, and compile the bulk fill.
 
         Raises
         ------

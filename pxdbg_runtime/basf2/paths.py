@@ -101,8 +101,8 @@ def _add_with_module(
 ) -> None:
     """Call the release's function, and add its modules to a path with another one after BGOverlayInput.
 
-    Modules can only be appended to a path. So the function gets a copy of the user's path, because it skips modules that the
-    path already has.
+    Modules can only be appended to a path. So the function gets a copy of the user's path, because it skips modules
+    that the path already has.
     """
     whole: Path = import_release_module("basf2").create_path()
     for each in path.modules():

@@ -105,6 +105,7 @@ def import_release_module(name: str) -> ModuleType:
             raise
         message = (
             f"The Python module {name} is missing: adding the generator to a path needs a release of basf2 "
-            "(b2setup) with pxdbg-runtime installed in it. pxdbg_runtime.Generator generates the same digits without one."
+            "(b2setup) with pxdbg-runtime installed in it. pxdbg_runtime.Generator generates the same digits "
+            "without one."
         )
         raise MissingReleaseError(name, message) from None

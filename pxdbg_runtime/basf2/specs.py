@@ -53,9 +53,9 @@ class Specs:
     model : {"convnet", "resnet", "ieagan"}
         Family of the generator; a graph of another family is refused.
     checkpoint : str or Path, optional
-        Path of a graph from ``python -m export``; environment variables in it are expanded. A built-in model must be named
-        explicitly: ``"shipped:resnet"``. If None, the payload ``PXDBackgroundGenerator_<model>_onnx`` of the global tag is
-        used.
+        Path of a graph from ``python -m export``; environment variables in it are expanded. A built-in model must be
+        named explicitly: ``"shipped:resnet"``. If None, the payload ``PXDBackgroundGenerator_<model>_onnx`` of the
+        global tag is used.
     seed : int, optional
         In [-2^63, 2^63 - 1]; derived from basf2's seed if None.
     nintra, ninter : int
@@ -114,7 +114,7 @@ class Specs:
 
     @property
     def given_model(self) -> str | Path | None:
-        """Model for `pxdbg_runtime.Generator`: the path of a graph, the name of a built-in model, or None for the payload."""
+        """Model for `pxdbg_runtime.Generator`: path of a graph, name of a built-in model, or None for the payload."""
         if isinstance(self.checkpoint, str):
             return self.checkpoint.removeprefix(BUILTIN_PREFIX)
         return self.checkpoint
@@ -144,7 +144,8 @@ def _parse_checkpoint(checkpoint: object, model: str) -> str | Path:
     if isinstance(checkpoint, str) and checkpoint.startswith(BUILTIN_PREFIX):
         names = sorted({graph.name for graph in read_manifest()})
         if checkpoint.removeprefix(BUILTIN_PREFIX) not in names:
-            message = f"checkpoint {checkpoint!r} names no built-in model: expected {BUILTIN_PREFIX}{f' or {BUILTIN_PREFIX}'.join(names)}."
+            expected = " or ".join(f"{BUILTIN_PREFIX}{name}" for name in names)
+            message = f"checkpoint {checkpoint!r} names no built-in model: expected {expected}."
             raise ArgumentValueError("checkpoint", message)
         return checkpoint
     path = Path(os.path.expandvars(checkpoint))

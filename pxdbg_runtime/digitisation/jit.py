@@ -30,9 +30,9 @@ _FIRST_FAILURE: Final = threading.Lock()
 def kernel(function: Function) -> Function:
     """Compile a function at its first call, once for all processes that share a cache.
 
-    When the function is decorated, numba looks for a writable folder: ``NUMBA_CACHE_DIR``, beside the source, then the user's
-    cache folder. If there is none, or if the cache cannot be read or written later, kernels are compiled in memory, and one
-    line of the log gives the reason.
+    When the function is decorated, numba looks for a writable folder: ``NUMBA_CACHE_DIR``, beside the source, then
+    the user's cache folder. If there is none, or if the cache cannot be read or written later, kernels are compiled
+    in memory, and one line of the log gives the reason.
     """
     compiled = numba.njit(nogil=True)(function)
     if isinstance(compiled, Dispatcher):  # with NUMBA_DISABLE_JIT it is the function itself
@@ -47,8 +47,8 @@ def kernel(function: Function) -> Function:
 class _NoRelativePath:
     """Refuses cache folders with a relative path.
 
-    Without HOME, and for a user that the system does not know, numba's user-wide cache is the folder ``~`` in the working
-    folder. A relative ``NUMBA_CACHE_DIR`` is accepted unless it begins with ``~``.
+    Without HOME, and for a user that the system does not know, numba's user-wide cache is the folder ``~`` in the
+    working folder. A relative ``NUMBA_CACHE_DIR`` is accepted unless it begins with ``~``.
     """
 
     def ensure_cache_path(self) -> None:
@@ -96,8 +96,8 @@ class _Cache(caching.FunctionCache):
 def _check_signature(found: CompileResult, sig: object) -> None:
     """Refuse machine code for other types.
 
-    Two processes that start with an empty cache give their files the same number, so the index of one may name the file of
-    the other.
+    Two processes that start with an empty cache give their files the same number, so the index of one may name the
+    file of the other.
     """
     expected, _ = sigutils.normalize_signature(sig)  # type: ignore[no-untyped-call]
     args = found.signature.args  # type: ignore[attr-defined]  # a named tuple with fields that mypy does not know

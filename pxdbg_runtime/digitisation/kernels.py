@@ -1,9 +1,9 @@
 """Kernels that compute hits and charges from images of tanh values or of charges, in one pass.
 
-99 % of the pixels lie below the first threshold, so this comparison comes first. It runs over a whole row in vector registers
-and writes a mask of one byte per pixel, which stays in the cache. Eight pixels of the mask are a word; words that are zero are
-skipped without a branch, because at this occupancy a branch would be mispredicted at nearly every hit. The charge of a hit is
-the number of thresholds up to its value, found by bisection without a branch.
+99 % of the pixels lie below the first threshold, so this comparison comes first. It runs over a whole row in vector
+registers and writes a mask of one byte per pixel, which stays in the cache. Eight pixels of the mask are a word;
+words that are zero are skipped without a branch, because at this occupancy a branch would be mispredicted at nearly
+every hit. The charge of a hit is the number of thresholds up to its value, found by bisection without a branch.
 """
 
 from __future__ import annotations

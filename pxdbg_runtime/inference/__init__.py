@@ -1,1 +1,1 @@
-"""From random numbers to images: latents, ONNX Runtime sessions, execution providers, and the test that they compute rightly."""
+"""Compute images: random streams, ONNX Runtime sessions, execution providers, and the known-answer test."""

@@ -25,8 +25,9 @@ class Cpu:
     ----------
     name : str
     dot_products : tuple of str or None
-        Instructions that add products of 8-bit integers in 32 bits; None if the system does not list them. Without these
-        instructions ONNX Runtime adds pairs of products in 16 bits, which saturate unless the weights have 7 bits.
+        Instructions that add products of 8-bit integers in 32 bits; None if the system does not list them. Without
+        these instructions ONNX Runtime adds pairs of products in 16 bits, which saturate unless the weights have 7
+        bits.
     features : frozenset of str
         All instruction sets that the system lists.
     """

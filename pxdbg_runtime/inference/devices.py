@@ -30,8 +30,8 @@ def name_device(provider: str, options: Mapping[str, str]) -> str | None:
     Returns
     -------
     str or None
-        For the CPU its model and a digest of its instruction sets, since a virtual machine may hide some; for CUDA the model of
-        the GPU and the CUDA version of its driver; None if unknown.
+        For the CPU its model and a digest of its instruction sets, since a virtual machine may hide some; for CUDA
+        the model of the GPU and the CUDA version of its driver; None if unknown.
     """
     if provider == CPU:
         cpu = detect_cpu()

@@ -1,9 +1,10 @@
 """Guard sessions in forks of their process.
 
-A fork copies the memory of the process, but only the thread that forked. Tried with ONNX Runtime 1.21 to 1.32 on a CPU: the
-copy of a session runs and computes the same images, also with several threads within an operator, whose work the calling
-thread then does alone. The copy hangs if operators run in parallel (``ninter``), and may hang if another thread was running
-the graph at the time of the fork. When it is destroyed, it hangs or crashes, waiting for threads that do not exist.
+A fork copies the memory of the process, but only the thread that forked. Tried with ONNX Runtime 1.21 to 1.32 on a
+CPU: the copy of a session runs and computes the same images, also with several threads within an operator, whose work
+the calling thread then does alone. The copy hangs if operators run in parallel (``ninter``), and may hang if another
+thread was running the graph at the time of the fork. When it is destroyed, it hangs or crashes, waiting for threads
+that do not exist.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ class ForkGuard:
             obstacle = "another thread was running the graph when the process was forked"
         if obstacle is not None:
             message = (
-                f"A generator that was created in process {self._process} cannot run in its fork {process}: {obstacle}. Create the "
-                "generator in the process that uses it (with multiprocessing: the start method 'spawn')."
+                f"A generator that was created in process {self._process} cannot run in its fork {process}: "
+                f"{obstacle}. Create the generator in the process that uses it (with multiprocessing: the start "
+                "method 'spawn')."
             )
             raise InferenceError(message)
 

@@ -114,11 +114,11 @@ class PhiloxStream:
 class TorchStream:
     """The stream of the original: PyTorch's CPU generator, event after event, without PyTorch.
 
-    Source: MT19937 seeded with the low 32 bits of the seed; for n >= 16 values one 32-bit word each, transformed to normal
-    values in blocks of sixteen; if n is not a multiple of sixteen, the last sixteen are drawn again.
+    Source: MT19937 seeded with the low 32 bits of the seed; for n >= 16 values one 32-bit word each, transformed to
+    normal values in blocks of sixteen; if n is not a multiple of sixteen, the last sixteen are drawn again.
 
-    Threads may share a stream: a draw removes a bit generator from a list and puts it back with the number of the next event.
-    There is no lock, which a fork could inherit locked.
+    Threads may share a stream: a draw removes a bit generator from a list and puts it back with the number of the
+    next event. There is no lock, which a fork could inherit locked.
     """
 
     def __init__(self, seed: int, draws: Sequence[Draw]) -> None:
@@ -193,8 +193,9 @@ def _count_torch_words(n_values: int) -> int:
 def _transform_blocks(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
     """Transform uniform values to normal ones: the halves of a block of sixteen are the pairs of Box and Muller.
 
-    PyTorch computes each step in float32, and the rounding of the angle alone changes a value by up to 1e-6, so each step is
-    rounded here too. The functions are evaluated in float64, which is better than PyTorch's by one unit in the last place.
+    PyTorch computes each step in float32, and the rounding of the angle alone changes a value by up to 1e-6, so each
+    step is rounded here too. The functions are evaluated in float64, which is better than PyTorch's by one unit in
+    the last place.
     """
     blocks = uniform.reshape(-1, 2, _TORCH_BLOCK // 2)
     logarithm = np.log((np.float32(1.0) - blocks[:, 0]).astype(np.float64)).astype(np.float32)

@@ -52,10 +52,11 @@ _TOO_NEW: Final = re.compile(
     r"Opset \d+ is under development|Current official support for domain \S+ is till opset \d+"
 )
 _UNKNOWN_OPERATOR: Final = re.compile(r"No Op registered for \S+|\S+ is not a registered function/op")
-"""Messages of ONNX Runtime about a graph that is newer than itself, and about an operator, which may also be misspelt."""
+"""Messages of ONNX Runtime about a newer graph, and about an unknown operator, which may also be misspelt."""
 _SOURCE_LOCATION: Final = re.compile(
     r"\S+\.(?:cc|cpp|cu|h|hpp):\d+ "  # file and line
-    r"(?:[^()]*::[^()]*\((?:[^()]|\([^()]*\))*\)(?:::<lambda\([^()]*\)>)?(?: const)?(?: \[with [^\]]*\])? ?)?"  # function
+    # The function, with its parameters and template arguments.
+    r"(?:[^()]*::[^()]*\((?:[^()]|\([^()]*\))*\)(?:::<lambda\([^()]*\)>)?(?: const)?(?: \[with [^\]]*\])? ?)?"
     r"|\b(?:file|line|expr)=[^;]*;"
 )
 _MISSING_LIBRARY: Final = re.compile(r"LD_LIBRARY_PATH|cannot open shared object file|Failed to load library")
@@ -72,8 +73,8 @@ _INSTALL_GPU: Final = "pip install 'pxdbg-runtime[gpu]'"
 def import_onnxruntime() -> ModuleType:
     """Import ONNX Runtime, its telemetry off unless the environment says otherwise.
 
-    From 1.29 on it reports sessions, with the names and hashes of their graphs, to its maker, which a simulation job must not
-    do unasked. Set ``ORT_DISABLE_TELEMETRY`` yourself to decide.
+    From 1.29 on it reports sessions, with the names and hashes of their graphs, to its maker, which a simulation job
+    must not do unasked. Set ``ORT_DISABLE_TELEMETRY`` yourself to decide.
 
     Raises
     ------
@@ -228,8 +229,8 @@ def explain_not_offered(provider: str, offered: tuple[str, ...]) -> str:
 def explain_unusable(name: str) -> str | None:
     """Explain why an offered provider cannot work here; None if nothing is known against it.
 
-    For CUDA this loads the libraries that ``pxdbg-runtime[gpu]`` installs, which a session needs. It leaves the provider's own
-    library to ONNX Runtime: loaded earlier, that library would not find its host.
+    For CUDA this loads the libraries that ``pxdbg-runtime[gpu]`` installs, which a session needs. It leaves the
+    provider's own library to ONNX Runtime: loaded earlier, that library would not find its host.
     """
     if name != CUDA:
         return None
@@ -241,7 +242,9 @@ def explain_unusable(name: str) -> str | None:
     try:
         ctypes.CDLL(CUDA_DRIVER)
     except OSError:
-        return f"there is no NVIDIA driver here ({CUDA_DRIVER} does not load): run on a machine with an NVIDIA GPU and its driver"
+        return (
+            f"there is no NVIDIA driver here ({CUDA_DRIVER} does not load): run on a machine with a GPU and its driver"
+        )
     return None
 
 

@@ -1,7 +1,7 @@
 """Sessions that run a graph on the requested execution provider, and on no other.
 
-Where a provider cannot load or cannot run a node, ONNX Runtime logs a line and falls back to the CPU. Here that is an error.
-Only ``provider="auto"`` may choose the CPU; it logs its choice and the reason.
+Where a provider cannot load or cannot run a node, ONNX Runtime logs a line and falls back to the CPU. Here that is an
+error. Only ``provider="auto"`` may choose the CPU; it logs its choice and the reason.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ _log = logging.getLogger(__name__)
 class ImageSession:
     """Runs a graph over the sensors of an event.
 
-    Threads may share a session. A fork may use its parent's session if `ninter` is 1 and no graph ran at the time of the fork.
+    Threads may share a session. A fork may use its parent's session if `ninter` is 1 and no graph ran at the time of
+    the fork.
 
     Parameters
     ----------
@@ -332,8 +333,8 @@ def _check_against_card(session: InferenceSession, graph: GraphFile) -> None:
     kind, dtype = ("tensor(uint8)", "uint8") if card.output_kind == "charges" else ("tensor(float)", "float32")
     if outputs != {card.output: (kind, (None, N_U_CELLS, N_V_CELLS))}:
         message = (
-            f"The graph {graph.path} does not fit its card: its outputs are {outputs}, expected {card.output!r}, {dtype} of "
-            f"shape (n, {N_U_CELLS}, {N_V_CELLS})."
+            f"The graph {graph.path} does not fit its card: its outputs are {outputs}, expected {card.output!r}, "
+            f"{dtype} of shape (n, {N_U_CELLS}, {N_V_CELLS})."
         )
         raise InferenceError(message)
 

@@ -1,8 +1,9 @@
 """The known-answer test: whether ONNX Runtime computes the images of a graph correctly on this machine.
 
-A release of ONNX Runtime may compute an operator wrongly on some machines without an error. So each new generator computes one
-image of the card's known answers, and ``pxdbg check`` computes all of them. A passed test is recorded in the user's cache folder,
-if there is one, for the graph, the release, the provider with its options, and the model of the CPU or GPU.
+A release of ONNX Runtime may compute an operator wrongly on some machines without an error. So each new generator
+computes one image of the card's known answers, and ``pxdbg check`` computes all of them. A passed test is recorded in
+the user's cache folder, if there is one, for the graph, the release, the provider with its options, and the model of
+the CPU or GPU.
 """
 
 from __future__ import annotations
@@ -128,10 +129,11 @@ def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Verd
     others = " or ".join(name for name in known if name != card.precision)
     return (
         f"onnxruntime {_read_release()} computes the {card.precision} graph {session.path} wrongly on this machine "
-        f"({session.provider}, {name_device(session.provider, session.provider_options)}): a known image differs by up to "
-        f"{verdict.largest_difference:.3g}{unit} ({answers.tolerance:.3g} allowed), on average by "
-        f"{verdict.mean_difference:.3g}{unit} ({answers.mean_tolerance:.3g} allowed). Upgrade it (pip install --upgrade "
-        f"{find_wheel()}) or use another precision ({others}); verify=False (--no-verify) runs it all the same."
+        f"({session.provider}, {name_device(session.provider, session.provider_options)}): a known image differs by up "
+        f"to {verdict.largest_difference:.3g}{unit} ({answers.tolerance:.3g} allowed), on average by "
+        f"{verdict.mean_difference:.3g}{unit} ({answers.mean_tolerance:.3g} allowed). Upgrade it (pip install "
+        f"--upgrade {find_wheel()}) or use another precision ({others}); verify=False (--no-verify) "
+        "runs it all the same."
     )
 
 

@@ -1,8 +1,8 @@
 """Limits on the address space of a process: batch systems set them, and several libraries abort or hang at them.
 
-``ulimit -v`` (RLIMIT_AS) counts reserved memory, used or not. NumPy's OpenBLAS reserves tens of megabytes per CPU, Arrow's
-memory pool a gigabyte, glibc 64 MB per thread, and this package uses none of it. So under a limit they are configured to
-reserve less, and the memory that the work needs is reserved, and freed again, before the work starts.
+``ulimit -v`` (RLIMIT_AS) counts reserved memory, used or not. NumPy's OpenBLAS reserves tens of megabytes per CPU,
+Arrow's memory pool a gigabyte, glibc 64 MB per thread, and this package uses none of it. So under a limit they are
+configured to reserve less, and the memory that the work needs is reserved, and freed again, before the work starts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SETTINGS: Final = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "s
 _M_ARENA_MAX: Final = -8
 """Number of glibc's parameter that MALLOC_ARENA_MAX sets (malloc.h)."""
 _LIBRARIES_MB: Final = 420
-"""ONNX Runtime, numba with LLVM and the parts of SciPy that it imports, the smallest session with images: measured 390 MB."""
+"""ONNX Runtime, numba with LLVM and parts of SciPy, the smallest session with images: measured 390 MB."""
 _KERNELS_MB: Final = 130
 """SciPy modules that numba imports when it first compiles (78 MB), the kernels, and the stack of a second thread."""
 _IMAGE_MB: Final = {"int8": 40, "float16": 90, "float32": 90}
@@ -76,8 +76,8 @@ def read_address_space_limit() -> int | None:
 def reserve_less() -> None:
     """Configure NumPy, Arrow and glibc to reserve less where address space or threads are limited.
 
-    Call it before NumPy and pyarrow are imported. Variables that are set stay. The OpenBLAS of NumPy and that of SciPy each
-    start a thread per CPU, and end the program with SIGINT if they cannot.
+    Call it before NumPy and pyarrow are imported. Variables that are set stay. The OpenBLAS of NumPy and that of
+    SciPy each start a thread per CPU, and end the program with SIGINT if they cannot.
     """
     if not _is_limited():
         return
@@ -158,8 +158,8 @@ def _describe_memory_error(text: str, purpose: str = "") -> MemoryLimitError:
     known = " and ".join(f"{name} {_format_megabytes(limit)}" for name, limit in limits.items() if limit is not None)
     message = (
         f"There is not enough memory{f' {purpose}' if purpose else ''}: {text}. "
-        f"{f'The limits of this job are: {known}' if known else 'No limit of this job is known'}. Take more memory, or a "
-        "smaller batch_size."
+        f"{f'The limits of this job are: {known}' if known else 'No limit of this job is known'}. Take more memory, or "
+        "a smaller batch_size."
     )
     return MemoryLimitError(None, message)
 
@@ -213,8 +213,9 @@ def check_room(n_bytes: int, purpose: str) -> None:
     else:
         total = in_use + n_bytes
         message = (
-            f"{needed} than the {_format_megabytes(in_use)} in use, {_format_megabytes(total)} in all, but the limit is "
-            f"{_format_megabytes(limit)}: raise it with ulimit -v {-(-total // 1000)} or more, or lift it with ulimit -v unlimited."
+            f"{needed} than the {_format_megabytes(in_use)} in use, {_format_megabytes(total)} in all, but the limit "
+            f"is {_format_megabytes(limit)}: raise it with ulimit -v {-(-total // 1000)} or more, or "
+            "lift it with ulimit -v unlimited."
         )
     raise MemoryLimitError(n_bytes, message)
 

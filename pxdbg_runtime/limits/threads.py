@@ -79,7 +79,8 @@ def count_job_cpus() -> JobCpus:
 def prepare_threads(nintra: int, ninter: int) -> None:
     """Check that the threads of a session can be started, and warn if they are more than the job's CPUs.
 
-    If the system refuses a thread, ONNX Runtime waits for it for ever. So as many threads are started and ended here first.
+    If the system refuses a thread, ONNX Runtime waits for it for ever. So as many threads are started and ended here
+    first.
 
     Parameters
     ----------
@@ -168,8 +169,8 @@ def report_thread_limit() -> Iterator[None]:
 def _describe_thread_limit(wanted: int, n_started: int) -> ThreadLimitError:
     message = (
         f"{wanted} {'thread was' if wanted == 1 else 'threads were'} to be started, but the system starts only "
-        f"{n_started}: this job's limit on processes and threads (ulimit -u), on its address space (ulimit -v), or that "
-        "of its cgroup (pids.max) is reached. Raise it"
+        f"{n_started}: this job's limit on processes and threads (ulimit -u), on its address space (ulimit -v), or "
+        "that of its cgroup (pids.max) is reached. Raise it"
     )
     message += ", or ask for fewer threads (nintra, ninter)." if wanted > 1 + _SPARE_THREADS else "."
     return ThreadLimitError(wanted, n_started, message)

@@ -119,9 +119,9 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
     model : str or Path
         A name in the manifest, or the path of a graph file: a string with a folder in it or ending in ``.onnx``.
     precision : {"float32", "float16", "int8"} or None
-        Which graph of a built-in model. None takes float16 for CUDA, and int8 for a CPU, if at export the digits were as good
-        as float32's and if they are the same on every machine; else float32. So the choice depends on the model and the
-        target only, never on the machine. A graph given by its path must have this precision.
+        Which graph of a built-in model. None takes float16 for CUDA, and int8 for a CPU, if at export the digits were
+        as good as float32's and if they are the same on every machine; else float32. So the choice depends on the
+        model and the target only, never on the machine. A graph given by its path must have this precision.
     target : {"cpu", "cuda"}
         The preferred execution provider of the graph.
 
@@ -189,8 +189,11 @@ def _rank(precision: Precision, wanted: tuple[Precision, ...]) -> int:
 
 
 def _find_file(path: Path, precision: Precision | None) -> GraphFile:
-    if not os.path.exists(path) or os.path.isdir(path):  # noqa: PTH110, PTH112  # the methods of Path raise for too long a name
-        raise _describe_missing_model(str(path), "a folder" if os.path.isdir(path) else "not a file that exists")  # noqa: PTH112
+    # The methods of Path raise for too long a name.
+    if os.path.isdir(path):  # noqa: PTH112
+        raise _describe_missing_model(str(path), "a folder")
+    if not os.path.exists(path):  # noqa: PTH110
+        raise _describe_missing_model(str(path), "not a file that exists")
     graph = read_graph_file(path)
     if precision is not None and graph.card.precision != precision:
         raise _describe_missing_precision(str(path), precision, (graph.card.precision,))

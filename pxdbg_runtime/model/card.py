@@ -1,7 +1,7 @@
 """The model card: the inputs, draws and output of a graph, and how its values become charges.
 
-The graph file contains the card as JSON (see `pxdbg_runtime.model.graph_file`), so that a file describes itself. The runtime
-reads all that it needs from the card: no module of it names a family of generators.
+The graph file contains the card as JSON (see `pxdbg_runtime.model.graph_file`), so that a file describes itself. The
+runtime reads all that it needs from the card: no module of it names a family of generators.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Nature = Literal["checkpoint", "stand-in", "demonstration"]
 Target = Literal["cpu", "cuda"]
 MAX_CHARGE_W1_ADU: Final = 0.3
 MAX_OCCUPANCY_DIFFERENCE: Final = 0.01
-"""Within these two bounds a graph of another precision has the same physics as its float32 graph, if not the same digits."""
+"""Within these two bounds a graph of another precision has the physics of its float32 graph, if not the digits."""
 
 
 class Draw(Record, frozen=True, kw_only=True):
@@ -257,8 +257,8 @@ class ModelCard(Record, frozen=True, kw_only=True):
         Returns
         -------
         ndarray of float32, shape (255,)
-            Ascending. The charge of an output t is the number of elements up to t. The table includes the cut: no element
-            lies below the smallest float32 above the cut.
+            Ascending. The charge of an output t is the number of elements up to t. The table includes the cut: no
+            element lies below the smallest float32 above the cut.
         """
         table = np.array(self.thresholds, dtype=np.float32)
         if self.cut is None:

@@ -1,11 +1,11 @@
 """Graph files: an ONNX model that contains its card and a digest.
 
-The file is an ordinary ONNX model whose last two entries of ``metadata_props`` are the card and a SHA-256 of all other bytes of
-the file, those of the card included. So a flipped byte anywhere is detected before ONNX Runtime sees the file. Reading needs
-neither onnx nor ONNX Runtime.
+The file is an ordinary ONNX model whose last two entries of ``metadata_props`` are the card and a SHA-256 of all
+other bytes of the file, those of the card included. So a flipped byte anywhere is detected before ONNX Runtime sees
+the file. Reading needs neither onnx nor ONNX Runtime.
 
-A file is read once, into memory: the digest, the card and the session use the same bytes even if another process changes the
-file meanwhile. (A memory map would show the changes, or crash the process if the file is truncated.)
+A file is read once, into memory: the digest, the card and the session use the same bytes even if another process
+changes the file meanwhile. (A memory map would show the changes, or crash the process if the file is truncated.)
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MAX_CARD_BYTES: Final = 4 * 2**20
 _MAX_FILE_BYTES: Final = 2**31 - 1
 """Largest protocol buffer, so also the largest ONNX file without external data."""
 _MAX_FIELDS: Final = 200_000
-"""Largest number of fields in all messages. The built-in graphs have some thousands; this many take a fraction of a second."""
+"""Most fields in all messages; built-in graphs have some thousands. This many are read in a fraction of a second."""
 _DIGEST_LENGTH: Final = 64
 
 # Field numbers of ONNX's messages.
@@ -123,8 +123,8 @@ def read_graph_file(path: Path) -> GraphFile:
     Raises
     ------
     GraphFileError
-        If the file cannot be read, is not ONNX, has no card or two, does not match its digest, or keeps weights in other
-        files.
+        If the file cannot be read, is not ONNX, has no card or two, does not match its digest, or keeps weights in
+        other files.
     CardError
         If the card is not valid.
     """
@@ -158,8 +158,8 @@ def _read_content(path: Path) -> bytes:
                 raise GraphFileError(path, message)
             if found.st_size > _MAX_FILE_BYTES:
                 message = (
-                    f"{path} has {found.st_size / 1e9:.1f} GB, but an ONNX file has at most 2 GiB: expected a graph from "
-                    "python -m export."
+                    f"{path} has {found.st_size / 1e9:.1f} GB, but an ONNX file has at most 2 GiB: expected a graph "
+                    "from python -m export."
                 )
                 raise GraphFileError(path, message)
             return file.read(found.st_size)
@@ -258,7 +258,7 @@ def _check_messages(path: Path, content: bytes) -> None:
 
 
 def _is_external(content: bytes, place: slice, message_type: str, number: int, wire_type: int) -> bool:
-    """Whether a field names another file, with the values of a tensor or with a part of the graph compiled by a provider."""
+    """Whether a field names another file, with the values of a tensor or with a part of the graph for a provider."""
     if message_type == "NodeProto":
         return number == _OP_TYPE_FIELD and content[place] == b"EPContext"
     if message_type != "TensorProto":

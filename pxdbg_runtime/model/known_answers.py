@@ -1,7 +1,8 @@
 """Known answers: reference outputs of a few images, stored in the model card.
 
 With them the runtime checks whether this release of ONNX Runtime computes a graph correctly on this machine: see
-`pxdbg_runtime.inference.verification`. The latents of the images come from the Philox stream, so the card stores outputs only.
+`pxdbg_runtime.inference.verification`. The latents of the images come from the Philox stream, so the card stores
+outputs only.
 """
 
 from __future__ import annotations
@@ -120,7 +121,9 @@ class KnownAnswers(Record, frozen=True, kw_only=True):
             raise CardError(field, f"{field} must hold pixels and outputs in base64.") from None
         is_ascending = bool(np.all(np.diff(pixels) > 0)) and pixels[0] >= 0 and pixels[-1] < PIXELS_PER_SENSOR
         if len(pixels) != len(outputs) or not is_ascending:
-            message = f"{field} must hold one output for each pixel, and pixels that ascend from 0 to {PIXELS_PER_SENSOR - 1}."
+            message = (
+                f"{field} must hold one output per pixel, and pixels that ascend from 0 to {PIXELS_PER_SENSOR - 1}."
+            )
             raise CardError(field, message)
         if not np.all(np.isfinite(outputs)):
             raise CardError(field, f"{field} must hold finite outputs.")

@@ -17,7 +17,7 @@ from export.conditions import command
 from export.families import FAMILIES
 from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FlatNet, flat_checkpoint
-from tests.conditions_server import NAME, TAG, ConditionsServer, files, said, sent, serving, status
+from tests.conditions_server import NAME, TAG, ConditionsServer, answer, answer_json, answer_status, files, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,11 +34,11 @@ def test_one_command_turns_a_payload_into_a_graph(
     monkeypatch.setitem(FAMILIES, "resnet", FlatNet)
     content = flat_checkpoint(tmp_path).read_bytes()
     md5 = hashlib.md5(content).hexdigest()
-    server.steps["file"] = [sent(content)]
-    server.steps["list"] = [said([server.entry(checksum=md5, expStart=1003, expEnd=1003)])]
+    server.steps["file"] = [answer(content)]
+    server.steps["list"] = [answer_json([server.entry(checksum=md5, expStart=1003, expEnd=1003)])]
     cache, graphs = tmp_path / "cache", tmp_path / "graphs"
     with serving() as worse:
-        worse.steps["tag"] = [status(404)]
+        worse.steps["tag"] = [answer_status(404)]
         result = invoke(
             *("--experiment", "1003", "--run", "5", "--server", worse.url, "--server", server.url),
             *("--cache", cache, "--output", graphs, "--provenance", "Of 2026."),
@@ -86,7 +86,7 @@ def test_a_payload_that_is_no_checkpoint_is_one_sentence(server: ConditionsServe
 
 
 def test_a_failing_server_is_one_sentence_and_exit_code_1(server: ConditionsServer, tmp_path: Path) -> None:
-    server.steps["tag"] = [status(404)]
+    server.steps["tag"] = [answer_status(404)]
     result = invoke("--server", server.url, "--cache", tmp_path / "cache", "--output", tmp_path / "graphs")
     start = f"Error: No server of the conditions database gave {NAME} of the global tag {TAG}: "
     assert (result.exit_code, result.stdout) == (1, "")
@@ -115,7 +115,7 @@ def test_a_failing_server_is_one_sentence_and_exit_code_1(server: ConditionsServ
         ),
         (
             ("--from-conditions", "../a", "--server", "http://a"),
-            "The global tag must hold letters, digits, '_', '.', '+' and '-' alone, but is '../a'.",
+            "The global tag may hold only letters, digits, '_', '.', '+' and '-', but is '../a'.",
         ),
         (
             ("--from-conditions", TAG, "--server", "http://a", "--run", "-1"),

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Final, Literal, TypedDict, get_args
 
+from pxdbg_runtime.basf2.payloads import graph_payload_name
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.generator import PrecisionChoice
 from pxdbg_runtime.inference.latents import RANDOM_STREAMS, RandomStreamName, check_seed
@@ -108,7 +109,7 @@ class Specs:
     @property
     def payload(self) -> str:
         """Name of the graph's payload in the conditions database."""
-        return f"PXDBackgroundGenerator_{self.model}_onnx"
+        return graph_payload_name(self.model)
 
     @property
     def given_model(self) -> str | Path | None:

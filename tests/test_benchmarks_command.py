@@ -71,14 +71,14 @@ def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
 def test_every_command_has_the_same_options(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0
-    for option in ("--model", "--rounds", "--quick", "--checkpoint", "--cache", "--json", "--plot"):
+    for option in ("--family", "--rounds", "--quick", "--checkpoint", "--cache", "--json", "--plot"):
         assert option in result.stdout
 
 
 @pytest.mark.usefixtures("_tiny")
 def test_kernels_are_measured_printed_and_written(tmp_path: Path) -> None:
     files = ("--json", tmp_path / "kernels.json", "--plot", tmp_path / "kernels.png")
-    result = invoke("kernels", "--model", "resnet", "--rounds", "2", *files)
+    result = invoke("kernels", "--family", "resnet", "--rounds", "2", *files)
     assert result.exit_code == 0, result.stderr
     content = json.loads((tmp_path / "kernels.json").read_text())
     assert content["command"] == "kernels"
@@ -95,7 +95,7 @@ def test_kernels_are_measured_printed_and_written(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_tiny")
 def test_every_provider_is_measured_or_listed_with_its_reason(tmp_path: Path) -> None:
-    result = invoke("providers", "--model", "convnet", "--quick", "--json", tmp_path / "providers.json")
+    result = invoke("providers", "--family", "convnet", "--quick", "--json", tmp_path / "providers.json")
     assert result.exit_code == 0, result.stderr
     measurements = json.loads((tmp_path / "providers.json").read_text())["measurements"]
     cpu = [each for each in measurements if each["labels"]["provider"] == "CPU"]
@@ -114,7 +114,7 @@ def test_a_peer_that_is_not_installed_is_listed(tmp_path: Path, monkeypatch: pyt
     find_spec = importlib.util.find_spec
     missing = {"torch", "openvino"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find_spec(name))
-    result = invoke("peers", "--model", "resnet", "--rounds", "2", "--json", tmp_path / "peers.json")
+    result = invoke("peers", "--family", "resnet", "--rounds", "2", "--json", tmp_path / "peers.json")
     assert result.exit_code == 0, result.stderr
     content = json.loads((tmp_path / "peers.json").read_text())
     reasons = {each["labels"]["what"]: each["reason"] for each in content["measurements"]}
@@ -168,9 +168,9 @@ def test_both_ways_to_fill_are_measured(tmp_path: Path) -> None:
         ),
         (("kernels", "--checkpoint", "resnet="), "--checkpoint must be resnet=FILE or convnet=FILE, but is 'resnet='"),
         (("kernels", "--checkpoint", "resnet=gone.pt"), r"--checkpoint resnet=gone\.pt: there is no such file"),
-        (("kernels", "--plot", "chart.txt"), r"chart\.txt must end in the name of a picture format"),
+        (("kernels", "--plot", "chart.txt"), r"chart\.txt must end in the name of an image format"),
         (("kernels", "--rounds", "0"), "Invalid value for '--rounds'"),
-        (("kernels", "--model", "vae"), "'vae' is not one of 'resnet', 'convnet'"),
+        (("kernels", "--family", "vae"), "--family must be resnet or convnet, but is 'vae'"),
     ],
 )
 def test_bad_usage_is_exit_code_2_before_any_work(arguments: tuple[str, ...], expected: str) -> None:
@@ -256,7 +256,7 @@ def test_another_checkpoint_or_another_export_is_exported_anew(
 
 def test_the_weights_are_named(tmp_path: Path) -> None:
     mine = workspace(tmp_path, [], convnet=tmp_path / "trained.pt")
-    resnet, convnet = mine.remarks(("resnet", "convnet"))
+    resnet, convnet = mine.describe_weights(("resnet", "convnet"))
     assert resnet == "resnet: seeded random demonstration weights (seed 3), without any physics"
     assert convnet == "convnet: weights of trained.pt"
 

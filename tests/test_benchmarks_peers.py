@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from benchmarks import fresh_work, passes, peers
+from benchmarks.benchmark import Plan, run_benchmark
+from benchmarks.families import SPEED_TARGETS
 from benchmarks.graphs import Workspace
-from benchmarks.passes import gain_table
-from benchmarks.peers import TARGETS, claims_of
-from benchmarks.plan import Plan
-from benchmarks.startup import claim_of
+from benchmarks.passes import build_gain_table
+from benchmarks.peers import RATIOS, compare_ratios
+from benchmarks.startup import build_claim
 from benchmarks.timing import Measurement
 from export.charge import charge_thresholds
 from export.checkpoint import load_checkpoint
@@ -69,7 +70,7 @@ def flat_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 
 def rows(family: str, seconds: Mapping[str, tuple[float, ...]]) -> tuple[Measurement, ...]:
-    names = dict.fromkeys(name for target in TARGETS for name in (target.numerator, target.denominator))
+    names = dict.fromkeys(name for _, *names, _ in RATIOS for name in names)
     return tuple(
         Measurement(
             labels=(family, name), unit="s", samples=seconds.get(name, ()), reason="" if name in seconds else "-"
@@ -80,19 +81,22 @@ def rows(family: str, seconds: Mapping[str, tuple[float, ...]]) -> tuple[Measure
 
 def peer(part: str) -> str:
     """Find the name of the row of a peer."""
-    (name,) = {target.numerator for target in TARGETS if part in target.numerator}
+    (name,) = {numerator for _, numerator, _, _ in RATIOS if part in numerator}
     return name
 
 
 def verdicts(family: str, seconds: Mapping[str, tuple[float, ...]]) -> list[str]:
-    return [claim.verdict for claim in claims_of(family, rows(family, seconds))]
+    return [claim.verdict for claim in compare_ratios(family, rows(family, seconds))]
 
 
 def test_the_targets_are_those_of_the_table() -> None:
-    assert {target.what: (target.resnet, target.convnet) for target in TARGETS} == EXPECTED
-    assert [target.bound for target in TARGETS] == ["at least"] * 5 + ["at most"]
-    assert TARGETS[0].value("resnet") == 1.45
-    assert TARGETS[0].value("convnet") == 2.6
+    targets = zip(SPEED_TARGETS["resnet"], SPEED_TARGETS["convnet"], strict=True)
+    assert dict(zip((what for what, *_ in RATIOS), targets, strict=True)) == EXPECTED
+    assert [bound for *_, bound in RATIOS] == ["at least"] * 5 + ["at most"]
+
+
+def test_a_family_without_targets_has_no_claims() -> None:
+    assert compare_ratios("another", ()) == ()
 
 
 def test_all_ratios_hold_for_numbers_that_are_good_enough() -> None:
@@ -145,7 +149,7 @@ def test_the_time_beside_an_event_is_compared_with_two_seconds() -> None:
             Measurement(labels=("resnet", "int8", "pxdbg generate --events 1"), unit="s", samples=(whole,)),
             Measurement(labels=("resnet", "int8", "a warm event"), unit="s", samples=(warm,)),
         )
-        return claim_of("resnet", "int8", measurements).verdict
+        return build_claim("resnet", "int8", measurements).verdict
 
     assert (claim(3.0, 1.5), claim(3.0, 0.5)) == ("holds", "does not hold")
 
@@ -159,7 +163,7 @@ def test_the_table_of_passes_compares_each_with_the_one_before() -> None:
         measured(name, n, unit="multiply-accumulates")
         for name, n in (("plain", 6.4e9), ("fold", 6.4e9), ("phases", 4.1e9))
     )
-    assert gain_table("resnet", seconds, counted).rows == (
+    assert build_gain_table("resnet", (*seconds, *counted)).rows == (
         ("plain", "6.40", "5.00", "4.00 to 6.00", ""),
         ("fold", "6.40", "not measured", "", ""),
         ("phases", "4.10", "2.00", "2.00 to 4.00", "2.50"),
@@ -170,7 +174,7 @@ def test_the_table_of_passes_compares_each_with_the_one_before() -> None:
 def test_every_way_to_an_event_is_measured(flat_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda model: model)  # compiling takes half a minute
     n_threads = torch.get_num_threads()
-    report = peers.measure(flat_plan)
+    report = run_benchmark(peers.BENCHMARK, flat_plan)
     assert torch.get_num_threads() == n_threads
     assert len(report.measurements) == 9
     for measurement in report.measurements:
@@ -182,16 +186,16 @@ def test_every_way_to_an_event_is_measured(flat_plan: Plan, monkeypatch: pytest.
 
 
 def test_the_graph_after_each_pass_is_measured(flat_plan: Plan) -> None:
-    report = passes.measure(flat_plan)
+    report = run_benchmark(passes.BENCHMARK, flat_plan)
     seconds = [each for each in report.measurements if each.unit == "s"]
     products = [each for each in report.measurements if each.unit == "multiply-accumulates"]
     assert [each.labels for each in seconds] == [each.labels for each in products]
     assert seconds[0].labels == ("resnet", "plain")
     assert all(len(each.samples) == 2 for each in seconds), [each.reason for each in seconds]
-    assert {each.samples for each in products} == {(96.0 * 768,)}
+    assert {each.samples for each in products} == {(96.0 * 768,) * 2}
     (table,) = report.tables
     assert len(table.rows) == len(seconds) > 1
 
 
 def test_the_original_makes_an_event(flat_plan: Plan) -> None:
-    assert fresh_work.original(str(flat_plan.workspace.checkpoint("resnet")), "resnet") == ()
+    assert fresh_work.generate_original_event(str(flat_plan.workspace.checkpoint("resnet")), "resnet") == ()

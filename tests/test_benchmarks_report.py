@@ -15,11 +15,18 @@ from matplotlib.patches import Rectangle
 from rich.console import Console
 
 from benchmarks.chart import check_format, draw_chart, save_chart
-from benchmarks.claims import Claim
-from benchmarks.environment import Environment, PackageVersion, check_installed, core_count, describe_environment
-from benchmarks.report import Report, claim_table, figures, measurement_table, spread
+from benchmarks.environment import Environment, check_installed, count_cores, describe_environment
+from benchmarks.report import (
+    Claim,
+    Report,
+    build_claim_table,
+    build_measurement_table,
+    format_figures,
+    format_spread,
+)
 from benchmarks.timing import Measurement
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
+from pxdbg_runtime.model.card import PackageVersion
 from tests.isolation import file_size_limited
 
 if TYPE_CHECKING:
@@ -50,13 +57,13 @@ REPORT: Final = Report(
     columns=COLUMNS,
     measurements=MEASUREMENTS,
     claims=CLAIMS,
-    tables=(measurement_table("Seconds", COLUMNS, MEASUREMENTS), claim_table("Ratios", CLAIMS)),
+    tables=(build_measurement_table("Seconds", COLUMNS, MEASUREMENTS), build_claim_table("Ratios", CLAIMS)),
 )
 
 
 def printed(report: Report) -> str:
     output = io.StringIO()
-    report.show(Console(file=output, width=200, highlight=False))
+    report.print_to(Console(file=output, width=200, highlight=False))
     return output.getvalue()
 
 
@@ -192,18 +199,18 @@ def test_the_format_of_a_chart_is_checked_before_the_work() -> None:
     [(0.0, "0.00"), (0.00012, "0.000120"), (1.005, "1.00"), (99.94, "99.9"), (1234.5, "1,234"), (-2.5, "-2.50")],
 )
 def test_numbers_have_three_figures(value: float, written: str) -> None:
-    assert figures(value) == written
+    assert format_figures(value) == written
 
 
 def test_no_samples_have_no_spread() -> None:
-    assert spread(()) == ""
+    assert format_spread(()) == ""
 
 
 def test_this_machine_is_described() -> None:
     described = describe_environment()
     versions = {each.package: each.version for each in described.packages}
     assert datetime.fromisoformat(described.date).tzinfo is not None
-    assert described.n_cores == core_count() >= 1
+    assert described.n_cores == count_cores() >= 1
     assert described.processor
     assert versions["python"] == platform.python_version()
     assert versions["numpy"] == np.__version__

@@ -105,7 +105,7 @@ def test_a_lock_that_was_removed_before_it_could_be_taken_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock = fcntl.flock
-    was_removed = []
+    was_removed: list[bool] = []
 
     def remove_first(file: int, operation: int) -> None:
         if not was_removed:

@@ -118,7 +118,7 @@ def fetch_entries(
         If the server cannot be read, or a field of an entry is missing or invalid.
     """
     url = f"{server}/v2/iovPayloads/"
-    params = {"gtName": global_tag, "expNumber": run[0], "runNumber": run[1]}
+    params: dict[str, str | int] = {"gtName": global_tag, "expNumber": run[0], "runNumber": run[1]}
     values = _fetch_json(client, url, limits, list[dict[str, Any]], params)
     entries = []
     for index, value in enumerate(values):

@@ -1,0 +1,37 @@
+"""All that the benchmarks know of the families of generators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from pxdbg_runtime.model.card import ModelCard
+
+FAMILIES: Final = ("resnet", "convnet")
+SPEED_TARGETS: Final = {
+    "resnet": (1.45, 1.3, 4.5, 3.8, 12.0, 1.6),
+    "convnet": (2.6, 2.3, 4.5, 9.5, 15.0, 1.3),
+}
+"""Targets of a family for the rows of `benchmarks.peers.RATIOS`, in their order."""
+
+
+def draw_original_inputs(n_images: int) -> tuple[Tensor, ...]:
+    """Draw the inputs of the PyTorch model as the original does."""
+    import torch
+
+    from export.families import LATENT_SIZE
+
+    return (torch.randn(n_images, LATENT_SIZE),)
+
+
+def feed_for(
+    card: ModelCard, draws: Mapping[str, NDArray[np.float32]], sensors: range
+) -> dict[str, NDArray[np.float32]]:
+    """Select the inputs of consecutive sensors from the draws of an event, by the names of the graph's inputs."""
+    return {each.name: draws[str(each.draw)][sensors.start : sensors.stop] for each in card.inputs}

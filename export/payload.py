@@ -30,16 +30,7 @@ _FAMILY: Final = re.compile(r"[a-z0-9]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Payload:
-    """A copy of a graph at the path that a payload has in a cache of the conditions database.
-
-    Attributes
-    ----------
-    graph : GraphFile
-        The graph that was copied.
-    name : str
-    md5 : str
-    path : Path
-    """
+    """A copy of a graph, at the path that a payload has in a cache of the conditions database."""
 
     graph: GraphFile
     name: str

@@ -180,7 +180,7 @@ def _load_and_hash(
 ) -> tuple[GeneratorModule, str]:
     """Read a checkpoint's model and the SHA-256 of its file; refuse a file that is replaced or written to meanwhile."""
     before = _hash_file(checkpoint)
-    model = load_checkpoint(checkpoint, family, wrapper=wrapper, log=log)
+    model = load_checkpoint(checkpoint, family, state_key=wrapper, log=log)
     after = _hash_file(checkpoint)
     if before is None or after != before:
         raise CheckpointError(checkpoint, "changed while it was read: export it again when nothing writes to it.")

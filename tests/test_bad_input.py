@@ -79,7 +79,7 @@ BAD: dict[str, Bad] = {
     ),
     "checkpoint is empty": Bad(program="export", arguments=EXPORT, says="is empty", exit_code=1, make=bytes_of(b"")),
     "checkpoint is a text": Bad(
-        program="export", arguments=EXPORT, says="is no checkpoint", exit_code=1, make=bytes_of(b"weights: none")
+        program="export", arguments=EXPORT, says="is not a checkpoint", exit_code=1, make=bytes_of(b"weights: none")
     ),
     "truncated zip": Bad(
         program="export",
@@ -102,10 +102,10 @@ BAD: dict[str, Bad] = {
         exit_code=1,
         make=truncated_safetensors,
     ),
-    "pickle that carries code": Bad(
+    "pickle that contains code": Bad(
         program="export",
         arguments=EXPORT,
-        says="carries code (posix.mkdir)",
+        says="contains code (posix.mkdir)",
         exit_code=1,
         make=torch_saved(lambda: {"fc.weight": Evil()}),
     ),
@@ -161,14 +161,14 @@ BAD: dict[str, Bad] = {
     "checkpoint of the other model": Bad(
         program="export",
         arguments=EXPORT,
-        says="is that of a convnet, not of a resnet: pass --model convnet",
+        says="is that of a convnet, not of a resnet: pass --family convnet",
         exit_code=1,
         make=torch_saved(lambda: {"state_dict": ConvNet().state_dict()}),
     ),
     "several state dicts": Bad(
         program="export",
         arguments=EXPORT,
-        says="--weights",
+        says="--state-key",
         exit_code=1,
         make=torch_saved(lambda: {key: light_state("resnet", value) for key, value in (("model", 0.25), ("ema", 0.5))}),
     ),

@@ -110,7 +110,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 def test_an_unexpected_key_is_named(tmp_path: Path) -> None:
     state = light_state("resnet") | {"blocks.5.conv.weight": torch.zeros(2)}
-    with pytest.raises(CheckpointError, match=r"it holds blocks\.5\.conv\.weight, which is not known\.$"):
+    with pytest.raises(CheckpointError, match=r"it holds blocks\.5\.conv\.weight, which is unknown\.$"):
         load_checkpoint(save(state, tmp_path / "generator.pt"), "resnet")
 
 
@@ -118,7 +118,7 @@ def test_missing_and_unexpected_keys_are_named_together(tmp_path: Path) -> None:
     state = light_state("resnet")
     state["fc.wieght"] = state.pop("fc.weight")
     state["extra"] = torch.zeros(1)
-    expected = r"it lacks fc\.weight and holds extra, fc\.wieght, which are not known\.$"
+    expected = r"it lacks fc\.weight and holds extra, fc\.wieght, which are unknown\.$"
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(save(state, tmp_path / "generator.pt"), "resnet")
 
@@ -136,14 +136,14 @@ def test_of_many_missing_keys_some_are_named_and_the_rest_counted(tmp_path: Path
 def test_a_prefix_of_some_keys_alone_is_not_dropped(tmp_path: Path) -> None:
     state = light_state("resnet")
     state[f"module.{WEIGHT}"] = state.pop(WEIGHT)
-    with pytest.raises(CheckpointError, match=rf"lacks {WEIGHT} and holds module\.{WEIGHT}, which is not known"):
+    with pytest.raises(CheckpointError, match=rf"lacks {WEIGHT} and holds module\.{WEIGHT}, which is unknown"):
         load_checkpoint(save(state, tmp_path / "generator.pt"), "resnet")
 
 
 @pytest.mark.parametrize(("family", "other"), [("convnet", "resnet"), ("resnet", "convnet")])
 def test_the_checkpoint_of_the_other_model_is_recognised(tmp_path: Path, family: str, other: str) -> None:
     path = save(light_state(other), tmp_path / "generator.pt")
-    expected = rf"is that of a {other}, not of a {family}: pass --model {other}\.$"
+    expected = rf"is that of a {other}, not of a {family}: pass --family {other}\.$"
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(path, family)
 

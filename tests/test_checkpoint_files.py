@@ -93,9 +93,9 @@ def leave_proof(path: Path) -> None:
 def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, legacy: bool) -> None:
     proof = tmp_path / "it-ran"
     path = save(light_state("small") | {"fc.bias": Mischief(proof)}, tmp_path / "generator.pt", legacy=legacy)
-    require_refused(path, rf"carries code \((posix|nt)\.system\), which is never run, or is truncated: {SAVE_ALONE}")
+    require_refused(path, rf"contains code \((posix|nt)\.system\), which is never run, or is truncated: {SAVE_ALONE}")
     path = save({"G": light_state("small"), "x": Mischief(proof)}, tmp_path / "generator.pt", legacy=legacy)
-    require_refused(path, r"carries code \((posix|nt)\.system\), which is never run")
+    require_refused(path, r"contains code \((posix|nt)\.system\), which is never run")
     assert not proof.exists()
 
 
@@ -116,7 +116,7 @@ def test_functions_beside_the_weights_are_refused_by_their_names(
 ) -> None:
     proof = tmp_path / "it-ran"
     path = save({"G": light_state("small"), "settings": [Call(function, proof)]}, tmp_path / "generator.pt")
-    require_refused(path, rf"carries code \({name}\), which is never run, or is truncated: {SAVE_ALONE}")
+    require_refused(path, rf"contains code \({name}\), which is never run, or is truncated: {SAVE_ALONE}")
     assert not proof.exists()
 
 
@@ -124,7 +124,7 @@ def test_functions_beside_the_weights_are_refused_by_their_names(
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_a_pickled_module_is_refused(tmp_path: Path, legacy: bool) -> None:
     expected = (
-        rf"carries code \(torch\.nn\.modules\.\w+\.\w+\), which is never run: it holds a whole model; {SAVE_ALONE}"
+        rf"contains code \(torch\.nn\.modules\.\w+\.\w+\), which is never run: it holds a whole model; {SAVE_ALONE}"
     )
     require_refused(save(SmallNet(), tmp_path / "module.pt", legacy=legacy), expected)
     require_refused(save({"epoch": 3, "model": SmallNet()}, tmp_path / "module.pt", legacy=legacy), expected)
@@ -133,9 +133,7 @@ def test_a_pickled_module_is_refused(tmp_path: Path, legacy: bool) -> None:
 def test_other_pickle_protocols_are_refused_by_their_number(tmp_path: Path) -> None:
     path = tmp_path / "generator.pt"
     torch.save(light_state("small"), path, pickle_protocol=4)
-    require_refused(
-        path, r"is pickled with protocol 4, .* save it again with that of torch\.save, without pickle_protocol\.$"
-    )
+    require_refused(path, r"is pickled with protocol 4, .* save it again with torch\.save, without pickle_protocol\.$")
 
 
 # What else a file can be
@@ -215,9 +213,9 @@ PT2_OF_2_1: Final = ("serialized_exported_program.json", "serialized_state_dict.
             write_torch_export,
             r"is a torch\.export archive .*torch\.save\(torch\.export\.load\(path\)\.state_dict, other",
         ),
-        (write_zip(*PT2_OF_2_1), r"is a torch\.export archive \(\.pt2\), which is a program: take its weights alone"),
-        (write_zip("p/.data/extern_modules", "p/data.pkl"), r"is a torch\.package archive, which carries code"),
-        (write_onnx, r"is an ONNX graph, which is what an export makes: give the PyTorch checkpoint"),
+        (write_zip(*PT2_OF_2_1), r"is a torch\.export archive \(\.pt2\), which is a program: save its weights alone"),
+        (write_zip("p/.data/extern_modules", "p/data.pkl"), r"is a torch\.package archive, which contains code"),
+        (write_onnx, r"is an ONNX graph, which is the result of an export: give the PyTorch checkpoint"),
         (
             write_zip(*KERAS),
             rf"is a Keras model \(\.keras\): convert its weights to the PyTorch model and {SAVE_ALONE}",
@@ -232,22 +230,25 @@ PT2_OF_2_1: Final = ("serialized_exported_program.json", "serialized_state_dict.
         (write_tar, r"is a tar archive: unpack it and give the checkpoint in it\.$"),
         (
             write_zip("run/notes.txt", "run/g.ckpt"),
-            r"is a zip archive that holds run/g\.ckpt: unpack it and give that file",
+            r"is a zip archive that contains run/g\.ckpt: unpack it and give that file",
         ),
         (
             write_zip("notes.txt"),
             r"is a zip archive of other files \(notes\.txt\): expected a file written by torch\.save",
         ),
         (write_pickle, rf"is a pickle that torch\.save did not write: {SAVE_ALONE}"),
-        (write(LFS), r"is a Git LFS pointer, .*: fetch the file itself, git lfs pull\.$"),
-        (write(WEB_PAGE), r"is a web page, as a download that failed leaves: download the file itself"),
+        (write(LFS), r"is a Git LFS pointer to the checkpoint: fetch the file itself, git lfs pull\.$"),
+        (write(WEB_PAGE), r"is a web page, as after a download that failed: download the file itself"),
         (write(b"\x89PNG\r\n\x1a\n" + bytes(50)), r"is a PNG picture: expected a file written by torch\.save or safe"),
         (write(b"root\x00\x00\xf7\x00" + bytes(50)), r"is a ROOT file: expected a file written by"),
-        (write(b""), r"is empty: it was not written or copied to its end"),
-        (write(bytes(5000)), r"holds zeros alone: it was not written or copied to its end"),
-        (write(b"Not a checkpoint.\n"), r"is no checkpoint: expected a file written by .* \(it is text\)\.$"),
-        (write(b'{"fc.weight": [0.5]}'), r"is no checkpoint: expected a file .* \(it is text\)\.$"),
-        (write(random.Random(5).randbytes(5000)), r"is no checkpoint: expected a file written by torch\.save or safet"),
+        (write(b""), r"is empty: it was not completely written or copied"),
+        (write(bytes(5000)), r"contains only zeros: it was not completely written or copied"),
+        (write(b"Not a checkpoint.\n"), r"is not a checkpoint: expected a file written by .* \(it is text\)\.$"),
+        (write(b'{"fc.weight": [0.5]}'), r"is not a checkpoint: expected a file .* \(it is text\)\.$"),
+        (
+            write(random.Random(5).randbytes(5000)),
+            r"is not a checkpoint: expected a file written by torch\.save or safet",
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["generator.pt", "generator.safetensors"])
@@ -328,7 +329,7 @@ def test_a_truncated_file_is_refused_at_any_length(tmp_path: Path, kind: str) ->
     for length in {*range(1, len(whole), max(1, len(whole) // 60)), 1, 2, 3, 4, 8, len(whole) - 1}:
         path.write_bytes(whole[:length])
         require_refused(
-            path, r"is truncated or damaged|, or is truncated|is no checkpoint: expected a file|holds zeros"
+            path, r"is truncated or damaged|, or is truncated|is not a checkpoint: expected a file|contains only zeros"
         )
 
 

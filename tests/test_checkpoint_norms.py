@@ -141,11 +141,11 @@ def spectral_state(**changes: Tensor) -> dict[str, Tensor]:
         ),
         (
             {key: value for key, value in spectral_state().items() if key != "fc.weight_v"},
-            r"it lacks fc\.weight and holds fc\.weight_orig, fc\.weight_u, which are not known\.$",
+            r"it lacks fc\.weight and holds fc\.weight_orig, fc\.weight_u, which are unknown\.$",
         ),
         (
             spectral_state(weight=torch.ones(12, 96)),
-            r"it holds fc\.weight_orig, fc\.weight_u, fc\.weight_v, which are not known\.$",
+            r"it holds fc\.weight_orig, fc\.weight_u, fc\.weight_v, which are unknown\.$",
         ),
         (
             {key: value for key, value in light_state("small").items() if key != "fc.weight"}
@@ -155,7 +155,7 @@ def spectral_state(**changes: Tensor) -> dict[str, Tensor]:
         (
             {key: value for key, value in light_state("small").items() if key != "fc.weight"}
             | {"fc.parametrizations.weight.original": torch.ones(12, 96)},
-            r"it lacks fc\.weight and holds fc\.parametrizations\.weight\.original, which is not known\.$",
+            r"it lacks fc\.weight and holds fc\.parametrizations\.weight\.original, which is unknown\.$",
         ),
         (
             {key: value for key, value in light_state("small").items() if key != "fc.weight"}
@@ -164,7 +164,7 @@ def spectral_state(**changes: Tensor) -> dict[str, Tensor]:
                 "fc.parametrizations.weight.1._u": torch.ones(12),
                 "fc.parametrizations.weight.1._v": torch.ones(96),
             },
-            r"it lacks fc\.weight and holds fc\.parametrizations\.weight\.1\._u, .* which are not known\.$",
+            r"it lacks fc\.weight and holds fc\.parametrizations\.weight\.1\._u, .* which are unknown\.$",
         ),
     ],
     ids=["u", "zero", "type", "shape", "no-v", "both", "g", "unknown", "unknown-first"],

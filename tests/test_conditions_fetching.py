@@ -117,7 +117,7 @@ def test_the_valid_payload_of_the_highest_revision_is_chosen(server: ConditionsS
     server.steps["list"] = [
         answer_json([server.entry(revision=9, expEnd=6), server.entry(), server.entry(revision=2, checksum=32 * "0")])
     ]
-    assert fetch(tmp_path, server, experiment=7).revision == 3
+    assert fetch(tmp_path, server, experiment=7).entry.revision == 3
 
 
 # Several servers

@@ -81,7 +81,7 @@ def test_a_terminal_shows_a_bar_that_goes_away(
 def test_a_payload_that_is_no_checkpoint_is_one_sentence(server: ConditionsServer, tmp_path: Path) -> None:
     result = invoke("--server", server.url, "--cache", tmp_path / "cache", "--output", tmp_path / "graphs")
     assert result.exit_code == 1
-    assert re.fullmatch(r"Error: The checkpoint \S+_r3\.root is no checkpoint: expected a file .*\n", result.stderr)
+    assert re.fullmatch(r"Error: The checkpoint \S+_r3\.root is not a checkpoint: expected a file .*\n", result.stderr)
     assert not (tmp_path / "graphs").exists()
 
 

@@ -147,9 +147,9 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_refused(
     other = save({**FlatNet().state_dict(), "a_counter": torch.tensor(1)}, tmp_path / "other.pt")
 
     def load_and_replace(
-        path: Path, family: str, *, wrapper: str | None, log: Callable[[str], None]
+        path: Path, family: str, *, state_key: str | None, log: Callable[[str], None]
     ) -> GeneratorModule:
-        model = load_checkpoint(path, family, wrapper=wrapper, log=log)
+        model = load_checkpoint(path, family, state_key=state_key, log=log)
         other.replace(path)
         return model
 

@@ -33,26 +33,7 @@ def fetch_checkpoint(
     cache: Path | None,
     log: Callable[[str], None],
 ) -> FetchedPayload:
-    """Fetch the checkpoint of a family from the conditions database.
-
-    Parameters
-    ----------
-    global_tag : str
-    family : str
-        A name in `export.families`.
-    experiment, run : int
-    servers : sequence of str
-        Base URLs; the servers of basf2 if empty.
-    cache : Path or None
-        The cache of basf2 if None.
-    log : callable
-        Called with a line after each step.
-
-    Raises
-    ------
-    ConditionsError, OutputError, ArgumentValueError
-        See `fetch_payload`.
-    """
+    """Fetch the checkpoint of a family as `fetch_payload` does, by default from the servers and to the cache of basf2."""
     with _show_progress(log) as (log_line, progress):
         return fetch_payload(
             checkpoint_payload_name(family),

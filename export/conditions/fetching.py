@@ -40,10 +40,8 @@ class FetchedPayload:
     Attributes
     ----------
     path : Path
-        The file, whose MD5 is `md5`.
-    name : str
-    revision : int
-    md5 : str
+        The file, with the MD5 of the entry.
+    entry : PayloadEntry
     global_tag, tag_state : str
     experiment, run : int
         The payload is valid for them.
@@ -54,9 +52,7 @@ class FetchedPayload:
     """
 
     path: Path
-    name: str
-    revision: int
-    md5: str
+    entry: PayloadEntry
     global_tag: str
     tag_state: str
     experiment: int
@@ -67,8 +63,9 @@ class FetchedPayload:
     @property
     def provenance(self) -> str:
         """Origin of the weights, as a sentence for the model card."""
+        entry = self.entry
         return (
-            f"Payload {self.name} revision {self.revision}, MD5 {self.md5}, of the global tag {self.global_tag} "
+            f"Payload {entry.name} revision {entry.revision}, MD5 {entry.md5}, of the global tag {self.global_tag} "
             f"({self.tag_state}) for experiment {self.experiment}, run {self.run}; conditions database {self.server}."
         )
 
@@ -168,9 +165,7 @@ def _fetch_from_server(
     request.log(f"found in the cache: {path}" if was_cached else f"downloaded {entry.url} to {path}")
     return FetchedPayload(
         path=path,
-        name=name,
-        revision=entry.revision,
-        md5=entry.md5,
+        entry=entry,
         global_tag=global_tag,
         tag_state=state,
         experiment=experiment,

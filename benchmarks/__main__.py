@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
 from benchmarks import basf2, kernels, memory, passes, peers, providers, scaling, startup
-from benchmarks.benchmark import QUICK_ROUNDS, ROUNDS, Plan, run_benchmark
+from benchmarks.benchmark import QUICK_ROUNDS, ROUNDS, Benchmark, Plan, run_benchmark
 from benchmarks.chart import check_format, save_chart
 from benchmarks.families import FAMILIES
 from benchmarks.graphs import Workspace
@@ -19,11 +20,6 @@ from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import check_target
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from benchmarks.benchmark import Benchmark
 
 _CACHE: Final = Path("build/benchmarks")
 _MODULES: Final = (peers, providers, kernels, memory, startup, scaling, basf2, passes)
@@ -81,9 +77,8 @@ def _make_command(benchmark: Benchmark) -> Callable[..., None]:
                     message = f"--family must be {' or '.join(FAMILIES)}, but is {name!r}."
                     raise ArgumentValueError("family", message)
             checkpoints = _parse_checkpoints(checkpoint or ())
-            for target in (json, plot):
-                if target is not None:
-                    check_target(target)
+            for target in filter(None, (json, plot)):
+                check_target(target)
             if plot is not None:
                 check_format(plot)
             plan = Plan(

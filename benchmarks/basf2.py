@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from types import ModuleType
+from typing import Final
 
 import numpy as np
 
-from benchmarks.benchmark import Benchmark
+from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import check_installed
 from benchmarks.report import Claim
-from benchmarks.timing import build_cases, find_measurement, time_run
+from benchmarks.timing import Case, Measurement, Run, build_cases, find_measurement, time_run
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits
 from pxdbg_runtime.basf2.filling import compile_bulk_fill, fill_in_bulk, fill_one_by_one
+from pxdbg_runtime.basf2.release import ClonesArray, Digit, StoreArray
 from pxdbg_runtime.errors import MissingReleaseError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
-    from types import ModuleType
-
-    from benchmarks.benchmark import Plan
-    from benchmarks.timing import Case, Measurement, Run
-    from pxdbg_runtime.basf2.release import ClonesArray, Digit, StoreArray
 
 _N_DIGITS: Final = 70_000
 """About as many as a real event has."""

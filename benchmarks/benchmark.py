@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from benchmarks.environment import describe_environment
-from benchmarks.report import Report, build_claim_table, build_measurement_table
-from benchmarks.timing import measure_interleaved
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
-
-    from benchmarks.graphs import Workspace
-    from benchmarks.report import Claim, Table
-    from benchmarks.timing import Case, Measurement
+from benchmarks.graphs import Workspace
+from benchmarks.report import Claim, Report, Table, build_claim_table, build_measurement_table
+from benchmarks.timing import Case, Measurement, measure_interleaved
 
 ROUNDS: Final = 3
 QUICK_ROUNDS: Final = 1
@@ -34,25 +29,18 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A command of ``python -m benchmarks``.
+    """A command of ``python -m benchmarks``: `columns` names the labels of its cases, `title` its default table.
 
     Attributes
     ----------
-    name, help : str
-    columns : tuple of str
-        Meaning of the labels of its cases.
     cases : callable
         Yields groups of cases; the cases of a group are interleaved.
-    title : str
-        Of the default table of measurements.
     remarks : tuple of str
         What a reader must know beside the numbers.
     needs_weights : bool
         Whether the remarks name the weights of the families.
-    claim_title : str
-        Of the table of claims.
     find_claims : callable, optional
-        Compares the measurements with targets.
+        Compares the measurements with targets, for the table with `claim_title`.
     derive : callable, optional
         Computes further measurements.
     build_tables : callable, optional

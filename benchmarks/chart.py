@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.report import Report
+from benchmarks.timing import Measurement
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from benchmarks.report import Report
-    from benchmarks.timing import Measurement
 
 _FORMATS: Final = (".pdf", ".png", ".svg")
 _WIDTH_INCHES: Final = 10.0

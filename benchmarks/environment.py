@@ -7,9 +7,10 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pxdbg_runtime.errors import MissingPackageError
 from pxdbg_runtime.inference.cpu import detect_cpu
@@ -17,9 +18,6 @@ from pxdbg_runtime.inference.providers import find_onnxruntime_wheels
 from pxdbg_runtime.limits.threads import count_job_cpus
 from pxdbg_runtime.model.card import PackageVersion
 from pxdbg_runtime.version import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 NOT_INSTALLED: Final = "not installed"
 _PACKAGES: Final = ("numpy", "numba", "torch", "openvino")

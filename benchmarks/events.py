@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.timing import time_run
+from benchmarks.timing import Run, time_run
 from pxdbg_runtime import Generator
 from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
 from pxdbg_runtime.inference.latents import make_stream
 from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.model.card import ModelCard
+from pxdbg_runtime.model.graph_file import GraphFile
 from pxdbg_runtime.sensors import N_SENSORS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    from benchmarks.timing import Run
-    from pxdbg_runtime.model.card import ModelCard
-    from pxdbg_runtime.model.graph_file import GraphFile
 
 SEED: Final = 7
 EVENT: Final = 0

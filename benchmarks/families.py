@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pxdbg_runtime.model.card import ModelCard
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
-
-    from pxdbg_runtime.model.card import ModelCard
 
 FAMILIES: Final = ("resnet", "convnet")
 SPEED_TARGETS: Final = {

@@ -11,11 +11,9 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 _CHECKOUT: Final = Path(__file__).resolve().parent.parent
 _STATUS: Final = Path("/proc/self/status")

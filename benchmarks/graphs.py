@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from benchmarks.environment import check_installed
 from export.folders import create_folder
 from pxdbg_runtime.formats.atomic_write import atomic_write
-from pxdbg_runtime.model.graph_file import read_graph_file
+from pxdbg_runtime.model.card import Precision, Target
+from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file
 from pxdbg_runtime.version import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from pxdbg_runtime.model.card import Precision, Target
-    from pxdbg_runtime.model.graph_file import GraphFile
 
 CPU_PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "int8")
 CUDA_PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "float16")

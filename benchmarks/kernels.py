@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.benchmark import Benchmark
+from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import check_installed
 from benchmarks.events import EVENT, compute_images
-from benchmarks.report import build_measurement_table
-from benchmarks.timing import SECONDS, Run, build_cases, time_run
+from benchmarks.report import Table, build_measurement_table
+from benchmarks.timing import SECONDS, Case, Measurement, Run, build_cases, time_run
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, Digits
 from pxdbg_runtime.inference.session import ImageSession
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-
-    from numpy.typing import NDArray
-
-    from benchmarks.benchmark import Plan
-    from benchmarks.report import Table
-    from benchmarks.timing import Case, Measurement
-    from pxdbg_runtime.model.card import ModelCard
+from pxdbg_runtime.model.card import ModelCard
 
 _COLUMNS: Final = ("model", "what")
 _RATE: Final = "GB/s"

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from benchmarks import fresh_work
-from benchmarks.benchmark import Benchmark
+from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import check_installed
 from benchmarks.events import PEER_BATCH_SIZE
 from benchmarks.fresh_process import run_fresh
-from benchmarks.graphs import CPU_PRECISIONS
-from benchmarks.timing import Run, build_cases
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
-
-    from benchmarks.benchmark import Plan
-    from benchmarks.graphs import Workspace
-    from benchmarks.timing import Case
-    from pxdbg_runtime.model.card import Precision
+from benchmarks.graphs import CPU_PRECISIONS, Workspace
+from benchmarks.timing import Case, Run, build_cases
+from pxdbg_runtime.model.card import Precision
 
 _MEGABYTES: Final = "MB"
 _IMPORTS: Final = ("numpy", "pxdbg_runtime", "torch", "openvino")

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from benchmarks.benchmark import Benchmark
+from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import check_installed
 from benchmarks.events import PEER_BATCH_SIZE, time_graph
 from benchmarks.report import Table, describe_absence, format_figures, format_spread
 from benchmarks.timing import SECONDS, Case, Measurement, Run
-from pxdbg_runtime.model.graph_file import append_card, read_graph_file
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-
-    from benchmarks.benchmark import Plan
-    from pxdbg_runtime.model.graph_file import GraphFile
+from pxdbg_runtime.model.graph_file import GraphFile, append_card, read_graph_file
 
 _PRODUCTS: Final = "multiply-accumulates"
 

@@ -5,25 +5,19 @@ from __future__ import annotations
 import importlib
 import operator
 import time
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from benchmarks.benchmark import Benchmark
+from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import check_installed, use_one_core
 from benchmarks.events import PEER_BATCH_SIZE, draw_event, time_generator, time_graph, time_images
 from benchmarks.families import SPEED_TARGETS, feed_for
-from benchmarks.report import Claim, combine_rounds
-from benchmarks.timing import build_cases, find_measurement, time_run
+from benchmarks.graphs import Workspace
+from benchmarks.report import Bound, Claim, combine_rounds
+from benchmarks.timing import Case, Measurement, Run, build_cases, find_measurement, time_run
+from pxdbg_runtime.model.graph_file import GraphFile
 from pxdbg_runtime.sensors import N_SENSORS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
-
-    from benchmarks.benchmark import Plan
-    from benchmarks.graphs import Workspace
-    from benchmarks.report import Bound
-    from benchmarks.timing import Case, Measurement, Run
-    from pxdbg_runtime.model.graph_file import GraphFile
 
 _BATCHES: Final = f"batches of {PEER_BATCH_SIZE}"
 _ORIGINAL: Final = "the original: PyTorch eager, 40 images at once"

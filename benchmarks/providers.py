@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import abc, deque
 from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.benchmark import Benchmark
+from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import count_cores
 from benchmarks.events import EVENT, SEED, compute_images, split_sensors, time_session
 from benchmarks.graphs import CPU_PRECISIONS, CUDA_PRECISIONS
@@ -19,15 +20,8 @@ from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
 from pxdbg_runtime.inference.latents import make_stream
 from pxdbg_runtime.inference.providers import CUDA, import_onnxruntime, resolve_provider
 from pxdbg_runtime.inference.session import ImageSession
-
-if TYPE_CHECKING:
-    from collections import abc
-
-    from numpy.typing import NDArray
-
-    from benchmarks.benchmark import Plan
-    from pxdbg_runtime.model.card import Target
-    from pxdbg_runtime.model.graph_file import GraphFile
+from pxdbg_runtime.model.card import Target
+from pxdbg_runtime.model.graph_file import GraphFile
 
 _EVENTS_PER_CALL: Final = (1, 10, 100)
 _QUICK_EVENTS_PER_CALL: Final = (1, 2)
@@ -89,7 +83,6 @@ class _Event:
         self._n_threads = n_threads
 
     def prepare_call(self, n_events: int) -> Run:
-        """Time a call that generates some events."""
         generator = self._generator
         # A deque of length 0 consumes the stream and keeps nothing.
         return time_run(
@@ -97,16 +90,13 @@ class _Event:
         )
 
     def prepare_latents(self) -> Run:
-        """Time the random numbers."""
         stream = make_stream("philox", SEED, self._load().card.draws)
         return time_run(lambda: stream.draw(EVENT))
 
     def prepare_inference(self) -> Run:
-        """Time the session alone."""
         return time_session(self._session, DEFAULT_BATCH_SIZE)
 
     def prepare_digits(self) -> Run:
-        """Time the digitisation of images in memory."""
         from pxdbg_runtime.digitisation.digitiser import Digitiser
 
         digitiser = Digitiser(self._load().card)
@@ -119,7 +109,6 @@ class _Event:
         return time_run(work)
 
     def prepare_copy(self) -> Run:
-        """Time a copy of the images."""
         copy = np.empty_like(self._images)
         return time_run(lambda: np.copyto(copy, self._images))
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.events import draw_event, time_images
 from benchmarks.families import draw_original_inputs, feed_for
+from benchmarks.timing import Run
 from export.charge import charges_of
+from pxdbg_runtime.model.card import ModelCard
 from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    from benchmarks.timing import Run
     from export.families import GeneratorModule
-    from pxdbg_runtime.model.card import ModelCard
 
 _MATRIX_SIZE: Final = 2048
 """Large enough for the product to be limited by arithmetic."""

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import Path
+from typing import Final, Literal
 
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmarks.environment import NOT_INSTALLED
+from benchmarks.environment import NOT_INSTALLED, Environment
+from benchmarks.timing import Measurement
 from pxdbg_runtime.formats.atomic_write import atomic_write
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from rich.console import Console
-
-    from benchmarks.environment import Environment
-    from benchmarks.timing import Measurement
 
 _SCHEMA: Final = 1
 """Version of the layout of the JSON files."""
@@ -83,20 +78,9 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The results of one command.
+    """The results of one command; `columns` names the labels of the measurements.
 
-    Attributes
-    ----------
-    command : str
-    environment : Environment
-    remarks : tuple of str
-        What a reader must know beside the numbers, such as the origin of the weights.
-    columns : tuple of str
-        Meaning of the labels of the measurements.
-    measurements : tuple of Measurement
-    claims : tuple of Claim
-    tables : tuple of Table
-        For the terminal; the JSON file holds the measurements and claims instead.
+    The tables are for the terminal; the JSON file holds the measurements and claims instead.
     """
 
     command: str

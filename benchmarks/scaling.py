@@ -5,24 +5,20 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import time
+from collections import abc
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import ClassVar, Final
 
-from benchmarks.benchmark import Benchmark
+from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import count_cores
 from benchmarks.events import SEED
 from benchmarks.graphs import CPU_PRECISIONS
 from benchmarks.timing import Case, Run
 from pxdbg_runtime import Generator
-
-if TYPE_CHECKING:
-    from collections import abc
-    from multiprocessing.synchronize import Barrier
-    from pathlib import Path
-
-    from benchmarks.benchmark import Plan
-    from pxdbg_runtime.model.card import Precision
+from pxdbg_runtime.model.card import Precision
 
 _EVENTS_PER_CORE: Final = 5
 _QUICK_EVENTS_PER_CORE: Final = 2

@@ -6,25 +6,20 @@ import operator
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from benchmarks import fresh_work
-from benchmarks.benchmark import Benchmark
+from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.events import SEED, time_generator
 from benchmarks.fresh_process import run_fresh
 from benchmarks.graphs import CPU_PRECISIONS
 from benchmarks.report import Claim, combine_rounds
-from benchmarks.timing import Case, find_measurement, time_run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
-
-    from benchmarks.benchmark import Plan
-    from benchmarks.timing import Measurement, Run
-    from pxdbg_runtime.model.card import Precision
-    from pxdbg_runtime.model.graph_file import GraphFile
+from benchmarks.timing import Case, Measurement, Run, find_measurement, time_run
+from pxdbg_runtime.model.card import Precision
+from pxdbg_runtime.model.graph_file import GraphFile
 
 _MAX_BESIDE_S: Final = 2.0
 """Target of a cold ``pxdbg generate --events 1`` less a warm event, seconds."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeVar
 
 from pxdbg_runtime.errors import PxdbgError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+T = TypeVar("T")
 Run = Callable[[], tuple[float, ...]]
 """Does the work once and returns one value for each row of its case."""
 SECONDS: Final = "s"
@@ -22,16 +20,7 @@ _FAILURES: Final = (PxdbgError, ImportError, RuntimeError, OSError, MemoryError)
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One thing to measure.
-
-    Attributes
-    ----------
-    rows : tuple of tuple of str
-        Labels of each value that a run returns.
-    prepare : callable
-        Prepares the case, warm-up included, and returns what runs it once.
-    unit : str
-    """
+    """One thing to measure: `prepare` warms up and returns what runs it once; each row labels one value of a run."""
 
     rows: tuple[tuple[str, ...], ...]
     prepare: Callable[[], Run]
@@ -67,18 +56,7 @@ def time_run(
     repeats: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Run:
-    """Warm up, and return a function that measures the seconds of the work.
-
-    Parameters
-    ----------
-    work : callable
-    warm_up : callable, optional
-        Called once, now; `work` if None.
-    repeats : int
-        Number of times that a run does the work; its value is their mean.
-    clock : callable
-        Returns seconds.
-    """
+    """Warm up, with the work itself by default, and return a function that measures its mean seconds over repeats."""
     (warm_up or work)()
 
     def run() -> tuple[float, ...]:
@@ -124,29 +102,24 @@ class _Trial:
     values: list[tuple[float, ...]] = field(default_factory=list)
 
     def prepare(self) -> None:
-        try:
-            self.run = self.case.prepare()
-        except _FAILURES as error:
-            self.fail(error)
-        else:
+        self.run = self.attempt(self.case.prepare)
+        if self.run is not None:
             self.log(f"{self.name()}: ready")
 
     def run_round(self, when: str) -> None:
-        if self.run is None:
-            return
-        try:
-            self.values.append(self.run())
-        except _FAILURES as error:
-            self.fail(error)
-        else:
-            values = ", ".join(f"{value:.4g}" for value in self.values[-1])
-            self.log(f"{self.name()}, {when}: {values} {self.case.unit}")
+        if self.run is not None and (values := self.attempt(self.run)) is not None:
+            self.values.append(values)
+            self.log(f"{self.name()}, {when}: {', '.join(f'{value:.4g}' for value in values)} {self.case.unit}")
 
-    def fail(self, error: Exception) -> None:
+    def attempt(self, step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except _FAILURES as error:
+            self.reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         self.run = None
         self.values.clear()
-        self.reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         self.log(f"{self.name()}: {self.reason}")
+        return None
 
     def name(self) -> str:
         return ", ".join(self.case.rows[0])

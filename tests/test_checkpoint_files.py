@@ -1,4 +1,4 @@
-"""Files that are no checkpoint are called what they are, damaged ones are refused, and code is never run."""
+"""Other files than checkpoints are recognised, damaged ones are refused, and code is never run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +29,7 @@ from export.families import FAMILIES
 from tests.checkpoints import SmallNet, light_state, save, save_safetensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from numpy.typing import NDArray
 
 State = dict[str, Tensor]
 
@@ -139,14 +140,14 @@ def test_other_pickle_protocols_are_refused_by_their_number(tmp_path: Path) -> N
 # What else a file can be
 
 
-def write(content: bytes) -> Callable[[Path], None]:
-    def writer(path: Path) -> None:
-        path.write_bytes(content)
-
-    return writer
+Writer = Callable[[Path], object]
 
 
-def write_zip(*names: str) -> Callable[[Path], None]:
+def write(content: bytes) -> Writer:
+    return lambda path: path.write_bytes(content)
+
+
+def write_zip(*names: str) -> Writer:
     def writer(path: Path) -> None:
         with zipfile.ZipFile(path, "w") as archive:
             for name in names:
@@ -167,32 +168,24 @@ def write_torch_export(path: Path) -> None:
 
 def write_onnx(path: Path) -> None:
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([], "empty", [value], [value])
-    onnx.save(onnx.helper.make_model(graph), path)
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "empty", [value], [value])), path)
 
 
-def write_npy(path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, np.zeros(3))
+def write_numpy(function: Callable[..., None], **arrays: NDArray[np.float64]) -> Writer:
+    def writer(path: Path) -> None:
+        with path.open("wb") as file:
+            function(file, **arrays)
 
-
-def write_npz(path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez(file, weight=np.zeros(3))
+    return writer
 
 
 def write_gzip(path: Path) -> None:
-    inner = save(light_state("small"), path.with_suffix(".inner"))
-    path.write_bytes(gzip.compress(inner.read_bytes()))
+    path.write_bytes(gzip.compress(save(light_state("small"), path.with_suffix(".inner")).read_bytes()))
 
 
 def write_tar(path: Path) -> None:
     with tarfile.open(path, "w") as archive:
         archive.add(save(light_state("small"), path.with_suffix(".inner")), "generator.pt")
-
-
-def write_pickle(path: Path) -> None:
-    path.write_bytes(pickle.dumps({"fc.weight": [0.5]}))
 
 
 WEB_PAGE: Final = b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>\n"
@@ -224,19 +217,16 @@ PT2_OF_2_1: Final = ("serialized_exported_program.json", "serialized_state_dict.
         (write(b"\x08\x01\x12\xb1\x05*\x00"), r"is a TensorFlow SavedModel: convert"),
         (write(b" \x00\x00\x00TFL3" + bytes(90)), r"is a TensorFlow Lite model: convert"),
         (write(b"\x82\xa6params\x81\xa2fc\x90"), r"is a msgpack file, as JAX and Flax write them: convert"),
-        (write_npy, r"is a NumPy array \(\.npy\): put its values into the PyTorch model"),
-        (write_npz, r"is an archive of NumPy arrays \(\.npz\): put them into"),
+        (write_numpy(np.save, arr=np.zeros(3)), r"is a NumPy array \(\.npy\): put its values into the PyTorch model"),
+        (write_numpy(np.savez, weight=np.zeros(3)), r"is an archive of NumPy arrays \(\.npz\): put them into"),
         (write_gzip, r"is compressed with gzip: decompress it first \(gunzip\)\.$"),
         (write_tar, r"is a tar archive: unpack it and give the checkpoint in it\.$"),
-        (
-            write_zip("run/notes.txt", "run/g.ckpt"),
-            r"is a zip archive that contains run/g\.ckpt: unpack it and give that file",
-        ),
+        (write_zip("run/notes.txt", "run/g.ckpt"), r"is a zip archive that contains run/g\.ckpt: unpack it and give"),
         (
             write_zip("notes.txt"),
             r"is a zip archive of other files \(notes\.txt\): expected a file written by torch\.save",
         ),
-        (write_pickle, rf"is a pickle that torch\.save did not write: {SAVE_ALONE}"),
+        (write(pickle.dumps({"fc.weight": [0.5]})), rf"is a pickle that torch\.save did not write: {SAVE_ALONE}"),
         (write(LFS), r"is a Git LFS pointer to the checkpoint: fetch the file itself, git lfs pull\.$"),
         (write(WEB_PAGE), r"is a web page, as after a download that failed: download the file itself"),
         (write(b"\x89PNG\r\n\x1a\n" + bytes(50)), r"is a PNG picture: expected a file written by torch\.save or safe"),
@@ -247,14 +237,12 @@ PT2_OF_2_1: Final = ("serialized_exported_program.json", "serialized_state_dict.
         (write(b'{"fc.weight": [0.5]}'), r"is not a checkpoint: expected a file .* \(it is text\)\.$"),
         (
             write(random.Random(5).randbytes(5000)),
-            r"is not a checkpoint: expected a file written by torch\.save or safet",
+            r"is not a checkpoint: expected a file written by torch\.save or saf",
         ),
     ],
 )
 @pytest.mark.parametrize("name", ["generator.pt", "generator.safetensors"])
-def test_other_files_are_called_what_they_are(
-    tmp_path: Path, writer: Callable[[Path], None], expected: str, name: str
-) -> None:
+def test_other_files_are_called_what_they_are(tmp_path: Path, writer: Writer, expected: str, name: str) -> None:
     writer(tmp_path / name)
     require_refused(tmp_path / name, expected)
 

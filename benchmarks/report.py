@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -108,10 +109,10 @@ class Report:
         content = {
             "schema": _SCHEMA,
             "command": self.command,
-            "environment": asdict(self.environment),
+            "environment": msgspec.to_builtins(self.environment),
             "remarks": self.remarks,
             "measurements": [_list_fields(self.columns, each) for each in self.measurements],
-            "claims": [{**asdict(claim), "verdict": claim.verdict} for claim in self.claims],
+            "claims": [{**msgspec.to_builtins(claim), "verdict": claim.verdict} for claim in self.claims],
         }
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         with atomic_write(path) as partial:

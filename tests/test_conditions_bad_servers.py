@@ -121,6 +121,7 @@ def test_an_answer_that_is_compressed_all_the_same_is_read(server: ConditionsSer
         ("tag", answer(b"[" * 100_000), r"\S+ gave an answer that is not understood: it is not JSON.*", 1),
         ("tag", answer_json({}), r"\S+ gave an answer that is not understood: the field globalTagStatus is missing\.", 1),
         ("tag", answer_json({"globalTagStatus": {"name": 3}}), r"\S+: globalTagStatus\.name must be text, but is 3\.", 1),
+        ("tag", answer_json({"globalTagStatus": {"name": "half \ud800"}}), r"\S+: globalTagStatus\.name must be text .*", 1),
         ("list", answer_json({"message": "no"}), r"\S+: it must be a list, but is {{.message.: .no.}}\.", 2),
         ("list", answer_json([3]), r"\S+: \[0\] must be object, but is 3\.", 2),
         ("list", answer_json([{}]), r"\S+: entry 0: the field payload is missing\.", 2),

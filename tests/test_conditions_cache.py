@@ -18,7 +18,7 @@ from export.conditions.cache import default_cache, fetch_into_cache
 from export.conditions.validity import OPEN, Interval, PayloadEntry
 from export.errors import ConditionsError
 from pxdbg_runtime.errors import OutputError
-from pxdbg_runtime.formats.file_locks import machine_digits
+from pxdbg_runtime.formats.atomic_write import open_partial
 from tests.conditions_server import CONTENT, MD5, NAME, PLACE, QUICK, files
 
 if TYPE_CHECKING:
@@ -50,7 +50,10 @@ def lock_of(cache: Path) -> Path:
 @pytest.mark.parametrize("content", [b"", CONTENT[:1000], CONTENT + b"more"], ids=["empty", "part", "more"])
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, content: bytes) -> None:
     lock_of(tmp_path).touch()
-    (tmp_path / PLACE).with_name(f".{NAME}_r3.root.{machine_digits()}00000000.partial").write_bytes(content)
+    with open_partial(tmp_path / PLACE) as partial:
+        pass
+    (tmp_path / PLACE).rename(partial)
+    partial.write_bytes(content)
     assert fetch_into_cache(tmp_path, ENTRY, download, QUICK) == (tmp_path / PLACE, False)
     assert (tmp_path / PLACE).read_bytes() == CONTENT
     assert files(tmp_path) == [PLACE]

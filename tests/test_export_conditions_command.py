@@ -1,4 +1,4 @@
-"""``python -m export --from-conditions`` as users meet it."""
+"""The command ``python -m export --from-conditions``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from rich.console import Console
@@ -21,6 +21,9 @@ from tests.conditions_server import NAME, TAG, ConditionsServer, answer, answer_
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+EXACTLY_ONE: Final = r"Give a checkpoint file or --from-conditions GLOBALTAG: exactly one of the two\."
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -97,35 +100,21 @@ def test_a_failing_server_is_one_sentence_and_exit_code_1(server: ConditionsServ
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "Give a checkpoint file or --from-conditions GLOBALTAG: exactly one of the two."),
-        (
-            ("a.pt", "--from-conditions", TAG),
-            "Give a checkpoint file or --from-conditions GLOBALTAG: exactly one of the two.",
-        ),
+        ((), EXACTLY_ONE),
+        (("a.pt", "--from-conditions", TAG), EXACTLY_ONE),
         *(
-            (
-                ("a.pt", *option),
-                "--experiment, --run, --server and --cache are for --from-conditions, not for a checkpoint file.",
-            )
+            (("a.pt", *option), "--experiment, --run, --server and --cache are for --from-conditions, not for a .*")
             for option in (("--experiment", "0"), ("--run", "3"), ("--server", "http://a"), ("--cache", "c"))
         ),
-        (
-            ("--from-conditions", TAG, "--server", "a"),
-            "--server must be an http or https URL without a user name, a query or a fragment, but is 'a'.",
-        ),
-        (
-            ("--from-conditions", "../a", "--server", "http://a"),
-            "The global tag may hold only letters, digits, '_', '.', '+' and '-', but is '../a'.",
-        ),
-        (
-            ("--from-conditions", TAG, "--server", "http://a", "--run", "-1"),
-            "--run must be 0 or more, but is -1.",
-        ),
+        (("--from-conditions", TAG, "--server", "a"), r"--server must be an http or https URL .*, but is 'a'\."),
+        (("--from-conditions", "../a", "--server", "http://a"), r"The global tag may hold only .*, but is '\.\./a'\."),
+        (("--from-conditions", TAG, "--server", "http://a", "--run", "-1"), r"--run must be 0 or more, but is -1\."),
     ],
 )
 def test_bad_usage_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], expected: str) -> None:
     result = CliRunner().invoke(app, [*arguments, "--model", "resnet", "--output", str(tmp_path / "graphs")])
-    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"Error: {expected}\n")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(f"Error: {expected}\n", result.stderr)
     assert files(tmp_path) == []
 
 

@@ -64,11 +64,11 @@ class Workspace:
             check_installed("torch")
             from safetensors.torch import save
 
-            from export.random_weights import demonstration_model
+            from export.random_weights import build_random_model
 
             self.log(f"{family}: making random weights, half a minute")
             _make_folder(path.parent)
-            state = demonstration_model(family, _SEED_OF_WEIGHTS).state_dict()
+            state = build_random_model(family, _SEED_OF_WEIGHTS).state_dict()
             with atomic_write(path) as partial:
                 partial.write_bytes(save(state))
         return path

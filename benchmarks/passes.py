@@ -75,18 +75,18 @@ def _cases(plan: Plan, family: str, folder: Path) -> tuple[tuple[Case, ...], tup
     check_installed("onnx")
     import onnx
 
-    from export.graph import multiply_accumulates, stages
+    from export.graph import count_multiply_accumulates, run_passes
 
     plain = plan.workspace.graph(family, rewrite=False)
     model = onnx.load(plain.path)
     del model.metadata_props[:]  # the card and the digest of the plain file
     cases, products = [], []
-    for number, stage in enumerate(stages(model, "cpu")):
+    for number, stage in enumerate(run_passes(model, "cpu")):
         path = folder / f"{family}-{number}.onnx"
         path.write_bytes(append_card(stage.model.SerializeToString(), plain.card))
         labels = (family, stage.name)
         cases.append(Case(rows=(labels,), prepare=functools.partial(_prepared, read_graph_file(path))))
-        n_products = float(multiply_accumulates(stage.model))
+        n_products = float(count_multiply_accumulates(stage.model))
         products.append(Measurement(labels=labels, unit=_PRODUCTS, samples=(n_products,)))
     return tuple(cases), tuple(products)
 

@@ -242,8 +242,8 @@ def _floor(graph: GraphFile) -> Run:
     import onnx
 
     from benchmarks.pytorch_peers import matrix_product_rate
-    from export.graph import multiply_accumulates
+    from export.graph import count_multiply_accumulates
 
-    n_products = N_SENSORS * multiply_accumulates(onnx.load(graph.path))
+    n_products = N_SENSORS * count_multiply_accumulates(onnx.load(graph.path))
     matrix_product_rate(time.perf_counter)
     return lambda: (n_products / matrix_product_rate(time.perf_counter),)

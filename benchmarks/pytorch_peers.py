@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.events import draws_of, event_run
-from export.charge import charges_of
+from export.charge import compute_charges
 from export.checkpoint import load_checkpoint
 from export.families import LATENT_SIZE
 from export.torch_graph import INPUT_NAME
@@ -67,7 +67,7 @@ def original_event(model: GeneratorModule, n_images: int = N_SENSORS) -> Hits:
 @one_thread()
 def digits_of(images: torch.Tensor) -> Hits:
     """Make the digits of images (n, 250, 768) of tanh values as the original does."""
-    charges: NDArray[np.uint8] = charges_of(images).numpy()
+    charges: NDArray[np.uint8] = compute_charges(images).numpy()
     sensor, u_cell, v_cell = np.nonzero(charges)
     return sensor, u_cell, v_cell, charges[sensor, u_cell, v_cell]
 

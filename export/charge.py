@@ -17,13 +17,13 @@ from pxdbg_runtime.model.card import N_THRESHOLDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["charge_thresholds", "charges_of", "hit_charges"]
+__all__ = ["compute_charges", "compute_hit_charges", "find_charge_thresholds"]
 
 _LANES: Final = 4096
 """PyTorch computes a power of a few values by another path, an ulp off at charges 93 and 187; of many by this."""
 
 
-def charges_of(values: Tensor) -> Tensor:
+def compute_charges(values: Tensor) -> Tensor:
     """Compute charges.
 
     Parameters
@@ -40,7 +40,7 @@ def charges_of(values: Tensor) -> Tensor:
     return torch.clamp(256**fraction - 1, 0, 255).to(torch.uint8)
 
 
-def charge_thresholds() -> NDArray[np.float32]:
+def find_charge_thresholds() -> NDArray[np.float32]:
     """Find, for each charge, the smallest float32 value that the chain gives at least this charge.
 
     Returns
@@ -59,7 +59,9 @@ def charge_thresholds() -> NDArray[np.float32]:
     return _value(reaching)
 
 
-def hit_charges(values: NDArray[np.float32], thresholds: NDArray[np.float32], min_charge: int) -> NDArray[np.int64]:
+def compute_hit_charges(
+    values: NDArray[np.float32], thresholds: NDArray[np.float32], min_charge: int
+) -> NDArray[np.int64]:
     """Compute the charges of hits by thresholds.
 
     Parameters
@@ -82,7 +84,7 @@ def hit_charges(values: NDArray[np.float32], thresholds: NDArray[np.float32], mi
 def _many_charges_of(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     filled = np.zeros(_LANES, dtype=np.float32)
     filled[: len(values)] = values
-    charges: NDArray[np.uint8] = charges_of(torch.from_numpy(filled)).numpy()
+    charges: NDArray[np.uint8] = compute_charges(torch.from_numpy(filled)).numpy()
     return charges[: len(values)]
 
 

@@ -25,9 +25,9 @@ def main(
         require_packages("python -m export.demonstration")
         from safetensors.torch import save
 
-        from export.random_weights import demonstration_model
+        from export.random_weights import build_random_model
 
-        state = demonstration_model(model.value, seed).state_dict()
+        state = build_random_model(model.value, seed).state_dict()
         with atomic_write(output) as partial:
             partial.write_bytes(save(state))
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from export.charge import hit_charges
+from export.charge import compute_hit_charges
 from export.errors import FidelityError
 from export.torch_graph import INPUT_NAME, OUTPUT_NAME
 from pxdbg_runtime.inference.latents import make_stream
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
 
-__all__ = ["N_IMAGES", "charge_w1", "images_of", "latents", "measured_fidelity", "require_fidelity", "seconds_an_image"]
+__all__ = [
+    "N_IMAGES",
+    "compute_charge_w1",
+    "compute_images",
+    "draw_latents",
+    "measure_fidelity",
+    "require_fidelity",
+    "seconds_an_image",
+]
 
 N_IMAGES: Final = 20 * N_SENSORS
 """Images that an export compares: twenty events."""
@@ -31,14 +39,14 @@ _BATCH_SIZE: Final = 2
 _MAX_THREADS: Final = 8
 
 
-def latents(latent_size: int, n_images: int, seed: int) -> NDArray[np.float32]:
+def draw_latents(latent_size: int, n_images: int, seed: int) -> NDArray[np.float32]:
     """Draw latents of images, float32 (images, values), from the runtime's own stream."""
     stream = make_stream("philox", seed, (Draw(name=INPUT_NAME, shape=(N_SENSORS, latent_size)),))
     events = [stream.draw(event)[0] for event in range(-(-n_images // N_SENSORS))]
     return np.concatenate(events)[:n_images]
 
 
-def images_of(
+def compute_images(
     model: onnx.ModelProto, inputs: NDArray[np.float32], batch_size: int = _BATCH_SIZE
 ) -> Iterator[NDArray[np.float32]]:
     """Run a graph on the CPU over latents, a few images at a time."""
@@ -51,7 +59,7 @@ def images_of(
         yield images
 
 
-def measured_fidelity(
+def measure_fidelity(
     exact: onnx.ModelProto,
     other: onnx.ModelProto,
     thresholds: NDArray[np.float32],
@@ -81,9 +89,9 @@ def measured_fidelity(
     n_charges = len(thresholds) + 1
     others = thresholds if other_thresholds is None else other_thresholds
     spectra = {key: np.zeros(n_charges, np.int64) for key in ("exact", "other")}
-    for exact_images, other_images in zip(images_of(exact, inputs), images_of(other, inputs), strict=True):
+    for exact_images, other_images in zip(compute_images(exact, inputs), compute_images(other, inputs), strict=True):
         charges = {
-            key: hit_charges(images.ravel(), table, min_charge)
+            key: compute_hit_charges(images.ravel(), table, min_charge)
             for key, images, table in (("exact", exact_images, thresholds), ("other", other_images, others))
         }
         for key, found in charges.items():
@@ -97,7 +105,7 @@ def measured_fidelity(
     hits, expected = (int(spectra[key][1:].sum()) for key in ("other", "exact"))
     return Fidelity(
         images=len(inputs),
-        charge_w1_adu=charge_w1(spectra["exact"], spectra["other"]),
+        charge_w1_adu=compute_charge_w1(spectra["exact"], spectra["other"]),
         occupancy_ratio=hits / expected if expected else float(hits == 0),
         identical_digits=n_equal / n_either if n_either else 1.0,
     )
@@ -106,14 +114,14 @@ def measured_fidelity(
 def seconds_an_image(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> float:
     """Measure how long one image takes here, on the first of some latents, the second time that they run."""
     first = inputs[:_BATCH_SIZE]
-    images = images_of(model, np.concatenate([first, first]))
+    images = compute_images(model, np.concatenate([first, first]))
     next(images)
     start = time.perf_counter()
     next(images)
     return (time.perf_counter() - start) / len(first)
 
 
-def charge_w1(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+def compute_charge_w1(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     """Wasserstein distance of two charge spectra, counts of charge 0 to 255 ADU; hits alone count.
 
     An empty spectrum is as far from one that is not as could be.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from export.fidelity import images_of
+from export.fidelity import compute_images
 from export.parity import REFERENCE_EVENT, REFERENCE_SEED
 from pxdbg_runtime.model.known_answers import KnownAnswers
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Outputs = NDArray[np.float32] | NDArray[np.uint8]
 
-__all__ = ["make_known_answers"]
+__all__ = ["build_known_answers"]
 
 _N_IMAGES: Final = 3
 _N_PIXELS: Final = 4096
@@ -31,7 +31,7 @@ _LEAST_TOLERANCES: Final = {"values": (1e-5, 1e-6), "charges": (1.0, 0.01)}
 """Of the largest and the mean difference: tanh values, or charges in ADU."""
 
 
-def make_known_answers(
+def build_known_answers(
     references: ReferenceImages,
     graph: onnx.ModelProto,
     thresholds: NDArray[np.float32],
@@ -85,7 +85,7 @@ def make_known_answers(
 
 def _run_graph(references: ReferenceImages, graph: onnx.ModelProto) -> Outputs:
     """Run the graph as it is written."""
-    return np.concatenate(list(images_of(graph, references.latent, batch_size=1)))
+    return np.concatenate(list(compute_images(graph, references.latent, batch_size=1)))
 
 
 def _charges(outputs: Outputs, thresholds: NDArray[np.float32]) -> Outputs:

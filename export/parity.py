@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from export.charge import charges_of, hit_charges
+from export.charge import compute_charges, compute_hit_charges
 from export.errors import ParityError
-from export.fidelity import images_of, latents
+from export.fidelity import compute_images, draw_latents
 from pxdbg_runtime.model.card import Parity
 from pxdbg_runtime.sensors import N_SENSORS
 
@@ -75,7 +75,7 @@ class ReferenceImages:
 
 def compute_references(model: GeneratorModule, latent_size: int) -> ReferenceImages:
     """Compute the images that a graph is compared with."""
-    latent = latents(latent_size, N_SENSORS, REFERENCE_SEED)[_SENSORS]
+    latent = draw_latents(latent_size, N_SENSORS, REFERENCE_SEED)[_SENSORS]
     rows = [torch.from_numpy(row[np.newaxis]) for row in latent]
     in_float64 = copy.deepcopy(model).double()
     with torch.inference_mode():
@@ -99,9 +99,9 @@ def measure_parity(
     min_charge : int
         Smallest charge of a hit, ADU: pixels with less are empty in both.
     """
-    found = np.concatenate(list(images_of(graph, references.latent)))
-    charges = hit_charges(found, thresholds, min_charge)
-    expected = charges_of(torch.from_numpy(references.float32)).numpy()
+    found = np.concatenate(list(compute_images(graph, references.latent)))
+    charges = compute_hit_charges(found, thresholds, min_charge)
+    expected = compute_charges(torch.from_numpy(references.float32)).numpy()
     expected = np.where(expected < min_charge, 0, expected)
     is_hit = (charges > 0) | (expected > 0)
     return Parity(

@@ -7,17 +7,17 @@ import importlib.metadata
 import math
 from typing import TYPE_CHECKING, Final
 
-from export.charge import charge_thresholds
+from export.charge import find_charge_thresholds
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, GraphError
 from export.families import LATENT_SIZE
 from export.fidelity import require_fidelity
-from export.graph import with_charges
-from export.known_answers import make_known_answers
+from export.graph import append_charges
+from export.known_answers import build_known_answers
 from export.model_names import check_name, default_name
 from export.original import ORIGINAL_MIN_CHARGE
 from export.parity import compute_references, measure_parity, require_parity
-from export.precisions import Made, explained, made
+from export.precisions import BuiltGraph, build_graph, print_pass_costs
 from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
 from pxdbg_runtime import __version__
 from pxdbg_runtime.checks import check_integer
@@ -125,15 +125,15 @@ def export_checkpoint(
     log(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
     plain = to_onnx(model)
     log(f"exported to ONNX, opset {OPSET}, {len(plain.graph.node)} nodes")
-    thresholds = charge_thresholds()
+    thresholds = find_charge_thresholds()
     if explain:
-        explained(plain, target, log)
+        print_pass_costs(plain, target, log)
     if rewrite:
-        graph = made(
+        graph = build_graph(
             plain, precision, target, thresholds=thresholds, min_charge=min_charge, weight_bits=weight_bits, log=log
         )
     else:
-        graph = Made(model=plain, passes=(), thresholds=thresholds, fidelity=None)
+        graph = BuiltGraph(model=plain, passes=(), thresholds=thresholds, fidelity=None)
     references = compute_references(model, LATENT_SIZE)
     parity = measure_parity(references, graph.model, graph.thresholds, min_charge)
     log(_format_parity(parity))
@@ -144,7 +144,7 @@ def export_checkpoint(
         if not accept_beyond_bounds:
             require_fidelity(graph.fidelity, precision)
     gives_charges = target == "cuda" and rewrite
-    final = with_charges(graph.model, thresholds) if gives_charges else graph.model
+    final = append_charges(graph.model, thresholds) if gives_charges else graph.model
     card = ModelCard(
         name=name,
         family=family,
@@ -168,7 +168,7 @@ def export_checkpoint(
         made_with=_made_with(),
         parity=parity,
         fidelity=graph.fidelity,
-        known_answers=make_known_answers(
+        known_answers=build_known_answers(
             references, final, graph.thresholds, precision, "charges" if gives_charges else "values"
         ),
     )

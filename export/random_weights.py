@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.charge import charge_thresholds, charges_of
+from export.charge import compute_charges, find_charge_thresholds
 from export.families import FAMILIES, LATENT_SIZE, GeneratorModule
 
-__all__ = ["Target", "demonstration_model"]
+__all__ = ["Target", "build_random_model"]
 
 _STATISTICS_BATCHES: Final = 6
 _BATCH_SIZE: Final = 8
@@ -51,7 +51,7 @@ class Target:
     mean_charge: float = 22.0
 
 
-def demonstration_model(family: str, seed: int, target: Target | None = None) -> GeneratorModule:
+def build_random_model(family: str, seed: int, target: Target | None = None) -> GeneratorModule:
     """Make a model with random weights whose images have a given occupancy and mean charge.
 
     Parameters
@@ -125,11 +125,11 @@ def _set_last_layer(model: GeneratorModule, target: Target, generator: torch.Gen
     values = _last_outputs(model, last, generator)
     quantile = np.quantile(values, 1.0 - target.occupancy)
     tail = torch.from_numpy(values[values > quantile] - quantile)
-    edge = float(np.arctanh(charge_thresholds()[0].astype(np.float64)))
+    edge = float(np.arctanh(find_charge_thresholds()[0].astype(np.float64)))
     low, high = 0.0, 100.0 / float(values.std())
     for _ in range(_BISECTIONS):
         scale = (low + high) / 2
-        mean_charge = charges_of(torch.tanh(tail * scale + edge)).double().mean().item()
+        mean_charge = compute_charges(torch.tanh(tail * scale + edge)).double().mean().item()
         low, high = (low, scale) if mean_charge > target.mean_charge else (scale, high)
     last.weight *= scale
     if last.bias is not None:

@@ -17,7 +17,7 @@ import torch
 from export import parity, random_weights
 from export.families import FAMILIES, GeneratorModule
 from export.pipeline import export_checkpoint
-from export.random_weights import Target, demonstration_model
+from export.random_weights import Target, build_random_model
 from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def save_safetensors(state: dict[str, Tensor], path: Path) -> Path:
 
 def demonstration_export(folder: Path, family: str, seed: int) -> Export:
     """Make a random model with many hits, save its checkpoint in a folder, and export that."""
-    model = demonstration_model(family, seed, BUSY)
+    model = build_random_model(family, seed, BUSY)
     checkpoint = save(model.state_dict(), folder / f"{family}-{seed}.pt")
     told: list[str] = []
     graph = export_checkpoint(

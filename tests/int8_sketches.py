@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from export.int8 import HeadRange, calibrated, quantised
+from export.int8 import OutputRange, calibrate, quantize_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,13 +136,13 @@ class Lowered:
 
     exact: onnx.ModelProto
     integers: onnx.ModelProto
-    head: HeadRange
+    head: OutputRange
     inputs: NDArray[np.float32]
 
 
 def lowered(model: onnx.ModelProto, bits: WeightBits = 7, seed: int = 0) -> Lowered:
     inputs = latents(seed)
     exact = images_of(model, inputs)
-    head = HeadRange(low=float(exact.min()), high=float(exact.max()))
-    integers = quantised(model, calibrated(model, {"latent": inputs}), head, bits)
+    head = OutputRange(low=float(exact.min()), high=float(exact.max()))
+    integers = quantize_graph(model, calibrate(model, {"latent": inputs}), head, bits)
     return Lowered(exact=model, integers=integers, head=head, inputs=inputs)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from export.graph.compiler import Pass, stages
+from export.graph.compiler import Pass, run_passes
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class Rewriting:
 
 def rewritten_by(apply: Callable[[ir.Model], int], model: onnx.ModelProto) -> Rewriting:
     """Apply one pass to a copy of a model, as the compiler does, and have ONNX check the result."""
-    before, after = stages(model, "cpu", (Pass(name="tested", apply=apply),))
+    before, after = run_passes(model, "cpu", (Pass(name="tested", apply=apply),))
     onnx.checker.check_model(after.model, full_check=True)
     return Rewriting(before=before.model, after=after.model, n_changes=after.n_changes)
 

@@ -15,7 +15,7 @@ from benchmarks.peers import TARGETS, claims_of
 from benchmarks.plan import Plan
 from benchmarks.startup import claim_of
 from benchmarks.timing import Measurement
-from export.charge import charge_thresholds
+from export.charge import find_charge_thresholds
 from export.checkpoint import load_checkpoint
 from export.families import FAMILIES
 from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
@@ -55,7 +55,7 @@ def flat_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
         inputs=(GraphInput(name=INPUT_NAME, role="latent", draw=INPUT_NAME),),
         output=OUTPUT_NAME,
         opset=OPSET,
-        thresholds=tuple(charge_thresholds().tolist()),
+        thresholds=tuple(find_charge_thresholds().tolist()),
     )
     graph = written(tmp_path / "flat.onnx", to_onnx(load_checkpoint(path, "resnet")), card)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.charge import charges_of
+from export.charge import compute_charges
 from pxdbg_runtime import Generator
 from tests.checkpoints import FAMILY_NAMES, FIRST_CHECKPOINT, demonstration_export, first_export
 from tests.tiny_models import TinyConvNet, TinyResNet, tiny_of
@@ -104,7 +104,7 @@ def pytorch_events(
         latents = [torch.randn(40, 96) for _ in range(n_events)]
     for latent in latents:
         with torch.inference_mode():
-            charges: NDArray[np.uint8] = charges_of(model(latent[:n_images])).numpy()
+            charges: NDArray[np.uint8] = compute_charges(model(latent[:n_images])).numpy()
         assert charges.shape == (n_images, *SHAPE[1:])
         yield charges
 

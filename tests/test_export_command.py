@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from export import precisions
 from export.__main__ import app
 from export.families import FAMILIES
-from export.graph import passes_for
+from export.graph import list_passes
 from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import light_state, random_model, save, save_safetensors
@@ -116,7 +116,7 @@ def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
     done = exported(tiny_checkpoint, "--precision", "int8", "--explain")
     assert (done.exit_code, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line[:30].rstrip() for line in lines[3:-7]] == ["plain", *(each.name for each in passes_for("cpu"))]
+    assert [line[:30].rstrip() for line in lines[3:-7]] == ["plain", *(each.name for each in list_passes("cpu"))]
     assert lines[2].split("  ")[0] == "pass"
     digits = r"W1 of the charge spectrum 0\.\d{3} ADU, occupancy [+-]\d\.\d\d %, identical digits \d\d\.\d %"
     expected = (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.charge import charge_thresholds
-from export.known_answers import make_known_answers
+from export.charge import find_charge_thresholds
+from export.known_answers import build_known_answers
 from export.parity import REFERENCE_SEED, ReferenceImages, compute_references
 from export.torch_graph import to_onnx
 from pxdbg_runtime.inference.session import ImageSession
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from export.graph import Target
     from pxdbg_runtime.model.card import Precision
 
-THRESHOLDS = charge_thresholds()
+THRESHOLDS = find_charge_thresholds()
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def graph(model: FlatNet) -> onnx.ModelProto:
 
 
 def test_each_charge_of_an_image_is_there_once_or_more(references: ReferenceImages, graph: onnx.ModelProto) -> None:
-    answers = make_known_answers(references, graph, THRESHOLDS, "float32", "values")
+    answers = build_known_answers(references, graph, THRESHOLDS, "float32", "values")
     assert (answers.compared, answers.seed, answers.event) == ("values", REFERENCE_SEED, 0)
     assert len(answers.images) == len({image.sensor for image in answers.images}) == 3
     found: set[int] = set()
@@ -68,7 +68,7 @@ def test_each_charge_of_an_image_is_there_once_or_more(references: ReferenceImag
 def test_a_float32_graph_may_be_eight_times_as_far_from_float64_as_pytorch(
     references: ReferenceImages, graph: onnx.ModelProto
 ) -> None:
-    fine = make_known_answers(references, graph, THRESHOLDS, "float32", "values")
+    fine = build_known_answers(references, graph, THRESHOLDS, "float32", "values")
     assert (fine.tolerance, fine.mean_tolerance) == (1e-5, 1e-6)
     noise = np.random.default_rng(0).uniform(-1e-4, 1e-4, references.exact.shape)
     coarse = ReferenceImages(
@@ -78,7 +78,7 @@ def test_a_float32_graph_may_be_eight_times_as_far_from_float64_as_pytorch(
         float32=(references.exact + noise).astype(np.float32),
         folded=(references.exact - 2 * noise).astype(np.float32),
     )
-    answers = make_known_answers(coarse, graph, THRESHOLDS, "float32", "values")
+    answers = build_known_answers(coarse, graph, THRESHOLDS, "float32", "values")
     assert answers.tolerance == pytest.approx(16e-4, rel=0.05)
     assert answers.mean_tolerance == pytest.approx(8e-4, rel=0.05)
 

@@ -11,16 +11,16 @@ import onnx
 import pytest
 import torch
 
-from export.charge import charge_thresholds
+from export.charge import find_charge_thresholds
 from export.errors import ParityError
-from export.fidelity import latents
+from export.fidelity import draw_latents
 from export.parity import REFERENCE_SEED, ReferenceImages, compute_references, measure_parity, require_parity
 from export.torch_graph import to_onnx
 from tests.checkpoints import FlatNet
 from tests.graphs import parity_of
 from tests.tiny_models import TinyConvNet, tiny_of
 
-THRESHOLDS = charge_thresholds()
+THRESHOLDS = find_charge_thresholds()
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def with_bias(graph: onnx.ModelProto, shift: float, *, only_first: bool = False)
 
 def test_references_are_the_images_of_eight_sensors_of_one_event(model: FlatNet, references: ReferenceImages) -> None:
     assert references.sensors == tuple(range(0, 40, 5))
-    assert np.array_equal(references.latent, latents(96, 40, REFERENCE_SEED)[::5])
+    assert np.array_equal(references.latent, draw_latents(96, 40, REFERENCE_SEED)[::5])
     with torch.inference_mode():
         float32 = model(torch.from_numpy(references.latent)).numpy()
         exact = copy.deepcopy(model).double()(torch.from_numpy(references.latent).double()).numpy()

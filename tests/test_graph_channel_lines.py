@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.graph.batch_norms import channel_lines, fold_batch_norms
+from export.graph.batch_norms import fold_batch_norms, match_batch_norm
 from tests.small_graphs import (
     BATCHES,
     CHANNELS,
@@ -167,7 +167,7 @@ def test_a_batch_norm_is_a_line_for_each_channel(
     graph = SmallGraph(seed, whole=False)
     graph.batch_norm(graph.input(n_channels, *size), n_channels, epsilon=epsilon)
     model = graph.model()
-    lines = channel_lines(ir.from_proto(model).graph[0])
+    lines = match_batch_norm(ir.from_proto(model).graph[0])
     assert lines is not None
     feeds = graph.feeds(batch)
     factor, offset = (each.reshape(-1, 1, 1) for each in (lines.factor, lines.offset))
@@ -181,25 +181,25 @@ def test_a_batch_norm_is_a_line_for_each_channel(
 def test_it_can_be_taken_back_where_no_offset_dwarfs_its_factor(gamma: float, beta: float, is_invertible: bool) -> None:
     graph = SmallGraph(whole=False)
     graph.batch_norm(graph.input(2, 4, 6), 2, gamma=np.array([1.0, gamma]), beta=np.array([0.0, beta]))
-    lines = channel_lines(ir.from_proto(graph.model()).graph[0])
+    lines = match_batch_norm(ir.from_proto(graph.model()).graph[0])
     assert lines is not None
     assert lines.is_invertible is is_invertible
 
 
 @pytest.mark.parametrize("write", cases(_training, _parameters_that_are_computed, _nothing_to_fold))
 def test_other_nodes_are_no_lines(write: Callable[[SmallGraph], onnx.ModelProto]) -> None:
-    assert channel_lines(ir.from_proto(write(SmallGraph())).graph[-1]) is None
+    assert match_batch_norm(ir.from_proto(write(SmallGraph())).graph[-1]) is None
 
 
 def test_nor_are_those_of_another_domain_or_that_say_that_they_train() -> None:
     graph = SmallGraph()
     graph.batch_norm(graph.input(2, 4, 6), 2, training_mode=1)
     (node,) = ir.from_proto(graph.model()).graph
-    assert channel_lines(node) is None
+    assert match_batch_norm(node) is None
     node.attributes.pop("training_mode")
-    assert channel_lines(node) is not None
+    assert match_batch_norm(node) is not None
     node.domain = "elsewhere"
-    assert channel_lines(node) is None
+    assert match_batch_norm(node) is None
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export import graph as package
-from export.graph import Pass, Stage, compiled, multiply_accumulates, passes_for, simplified, stages
-from export.graph.arithmetic import cost
-from export.graph.compiler import SIMPLIFYING
+from export.graph import Pass, Stage, compile_graph, count_multiply_accumulates, list_passes, run_passes, simplify_graph
+from export.graph.arithmetic import count_cost
+from export.graph.compiler import SIMPLIFYING_PASSES
 from tests.small_graphs import (
     BATCHES,
     SEEDS,
@@ -69,7 +69,7 @@ def test_compiled_graphs_give_the_same_images(
 ) -> None:
     graph = SmallGraph(seed, whole=False)
     plain = write(graph, n_latents, channels, kernel)
-    made = compiled(plain, target)
+    made = compile_graph(plain, target)
     check_same_images(made, plain, graph, batch)
     # The Resize of a shortcut stays; it comes after the products.
     n_doublings = len(channels) - 1 if write is residual_generator else 0
@@ -85,9 +85,9 @@ def test_simplified_graphs_give_the_same_images_and_cost_less(
 ) -> None:
     graph = SmallGraph(seed, whole=False)
     plain = write(graph, n_latents, channels, kernel)
-    made = simplified(plain)
+    made = simplify_graph(plain)
     check_same_images(made, plain, graph, batch)
-    assert multiply_accumulates(made) <= multiply_accumulates(plain)
+    assert count_multiply_accumulates(made) <= count_multiply_accumulates(plain)
     assert {node.domain for node in made.graph.node} == {""}
 
 
@@ -103,11 +103,11 @@ def test_each_stage_gives_the_same_images(
     feeds = graph.feeds(batch)
     (expected,) = evaluated(plain, feeds)
     before: Stage | None = None
-    for stage in stages(plain, target):
+    for stage in run_passes(plain, target):
         (found,) = evaluated(stage.model, feeds)
         assert np.abs(found - expected).max() <= ROUNDING
         assert (stage.n_changes == 0) == (before is None or stage.model == before.model)
-        assert stage.cost == cost(ir.from_proto(stage.model))
+        assert stage.cost == count_cost(ir.from_proto(stage.model))
         before = stage
 
 
@@ -122,7 +122,7 @@ def test_each_stage_gives_the_same_images(
 )
 def test_the_stages_of_a_generator(target: Target, write: Writer, n_changes: tuple[int, ...]) -> None:
     plain = write(SmallGraph(whole=False), 3, (8, 6, 5), (3, 3))
-    made = list(stages(plain, target))
+    made = list(run_passes(plain, target))
     names = [
         "plain",
         "fold batch norms",
@@ -133,32 +133,32 @@ def test_the_stages_of_a_generator(target: Target, write: Writer, n_changes: tup
         "phase convolutions",
     ]
     assert [stage.name for stage in made] == names[: len(n_changes)]
-    assert [stage.name for stage in made[1:]] == [each.name for each in passes_for(target)]
+    assert [stage.name for stage in made[1:]] == [each.name for each in list_passes(target)]
     assert tuple(stage.n_changes for stage in made) == n_changes
-    assert compiled(plain, target).SerializeToString() == made[-1].model.SerializeToString()
+    assert compile_graph(plain, target).SerializeToString() == made[-1].model.SerializeToString()
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_rewritten_graphs_hold_standard_operators_alone(target: Target) -> None:
     plain = residual_generator(SmallGraph(whole=False), 3, (8, 6, 5))
-    for made in (compiled(plain, target), simplified(plain)):
+    for made in (compile_graph(plain, target), simplify_graph(plain)):
         assert {each.domain: each.version for each in made.opset_import} == {"": 18}
         assert {node.domain for node in made.graph.node} == {""}
 
 
 def test_each_target_has_its_form() -> None:
     plain = plain_generator(SmallGraph(whole=False), 3, (8, 6, 5))
-    assert operators(compiled(plain, "cuda")).count("DepthToSpace") == 3
-    assert operators(compiled(plain, "cpu")).count("DepthToSpace") == 1
+    assert operators(compile_graph(plain, "cuda")).count("DepthToSpace") == 3
+    assert operators(compile_graph(plain, "cpu")).count("DepthToSpace") == 1
 
 
 def test_the_passes_that_simplify_come_first() -> None:
     plain = residual_generator(SmallGraph(whole=False), 3, (8, 6, 5))
-    n_first = 1 + len(SIMPLIFYING)
+    n_first = 1 + len(SIMPLIFYING_PASSES)
     for target in TARGETS:
-        assert passes_for(target)[: len(SIMPLIFYING)] == SIMPLIFYING
-        *_, last = list(stages(plain, target))[:n_first]
-        assert simplified(plain).SerializeToString() == last.model.SerializeToString()
+        assert list_passes(target)[: len(SIMPLIFYING_PASSES)] == SIMPLIFYING_PASSES
+        *_, last = list(run_passes(plain, target))[:n_first]
+        assert simplify_graph(plain).SerializeToString() == last.model.SerializeToString()
 
 
 def test_other_passes_may_be_given() -> None:
@@ -170,7 +170,7 @@ def test_other_passes_may_be_given() -> None:
 
     graph = SmallGraph()
     graph.node("Abs", graph.input(3))
-    plain, after = stages(graph.model(), "cpu", (Pass(name="watch", apply=watch),))
+    plain, after = run_passes(graph.model(), "cpu", (Pass(name="watch", apply=watch),))
     assert seen == ["Abs"]
     assert (after.name, after.n_changes, after.model, after.cost) == ("watch", 0, plain.model, plain.cost)
 
@@ -178,7 +178,7 @@ def test_other_passes_may_be_given() -> None:
 def test_no_passes_leave_the_plain_graph() -> None:
     graph = SmallGraph()
     graph.node("Abs", graph.input(3))
-    (plain,) = stages(graph.model(), "cpu", ())
+    (plain,) = run_passes(graph.model(), "cpu", ())
     assert (plain.name, plain.n_changes) == ("plain", 0)
     assert plain.model.graph.node == graph.model().graph.node
 
@@ -188,8 +188,8 @@ def test_no_passes_leave_the_plain_graph() -> None:
 def test_the_graph_that_is_given_does_not_change(target: Target, write: Writer) -> None:
     plain = write(SmallGraph(whole=False), 3, (6, 5), (3, 3))
     before = plain.SerializeToString()
-    compiled(plain, target)
-    simplified(plain)
+    compile_graph(plain, target)
+    simplify_graph(plain)
     assert plain.SerializeToString() == before
 
 
@@ -197,7 +197,8 @@ def test_the_graph_that_is_given_does_not_change(target: Target, write: Writer) 
 @pytest.mark.parametrize("write", WRITERS)
 def test_two_runs_give_the_same_bytes(target: Target, write: Writer) -> None:
     first, second = (
-        compiled(write(SmallGraph(7, whole=False), 3, (8, 6, 5), (3, 3)), target).SerializeToString() for _ in range(2)
+        compile_graph(write(SmallGraph(7, whole=False), 3, (8, 6, 5), (3, 3)), target).SerializeToString()
+        for _ in range(2)
     )
     assert first == second
 
@@ -213,7 +214,7 @@ def nothing_to_match() -> onnx.ModelProto:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_graph_with_nothing_to_match_comes_out_as_it_was(target: Target) -> None:
     model = nothing_to_match()
-    made = list(stages(model, target))
+    made = list(run_passes(model, target))
     assert all(stage.n_changes == 0 for stage in made)
     for stage in made:
         assert list(stage.model.graph.node) == list(model.graph.node)
@@ -231,8 +232,8 @@ def test_a_graph_with_nothing_to_match_comes_out_as_it_was(target: Target) -> No
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_is_compiled_already_is_left_untouched(target: Target) -> None:
     plain = residual_generator(SmallGraph(whole=False), 3, (8, 6, 5))
-    once = compiled(plain, target)
-    again = list(stages(once, target))
+    once = compile_graph(plain, target)
+    again = list(run_passes(once, target))
     assert [stage.n_changes for stage in again] == [0] * len(again)
     assert list(again[-1].model.graph.node) == list(once.graph.node)
 
@@ -242,7 +243,7 @@ def test_names_of_values_stay_unique() -> None:
     graph = SmallGraph(whole=False)
     plain = residual_generator(graph, 3, (8, 6, 5))
     for target in TARGETS:
-        made = compiled(plain, target)
+        made = compile_graph(plain, target)
         names = [name for node in made.graph.node for name in node.output]
         names += [each.name for each in (*made.graph.initializer, *made.graph.input)]
         assert len(set(names)) == len(names)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import GraphError
-from export.graph import compiled, in_half_precision
+from export.graph import compile_graph, convert_to_float16
 from tests.small_graphs import (
     BATCHES,
     CHANNELS,
@@ -52,7 +52,7 @@ def types_of(model: onnx.ModelProto) -> dict[str, np.dtype[Any]]:
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     """Turn a model into half precision, and have ONNX check its types."""
-    made = in_half_precision(model)
+    made = convert_to_float16(model)
     onnx.checker.check_model(made, full_check=True)
     types_of(made)
     return made
@@ -119,7 +119,7 @@ def test_compiled_generators(
     channels: list[int],
 ) -> None:
     graph = SmallGraph(seed, whole=False)
-    model = compiled(write(graph, 3, channels), target)
+    model = compile_graph(write(graph, 3, channels), target)
     made = halved(model)
     feeds = graph.feeds(batch)
     for results in (evaluated(made, feeds), run_by_onnxruntime(made, feeds)):
@@ -192,7 +192,7 @@ def test_weights_of_two_layers_are_kept_once() -> None:
 def test_the_graph_that_is_given_does_not_change() -> None:
     model = plain_generator(SmallGraph(whole=False), 3, [2, 2])
     before = model.SerializeToString()
-    in_half_precision(model)
+    convert_to_float16(model)
     assert model.SerializeToString() == before
 
 
@@ -203,13 +203,13 @@ def test_weights_that_are_too_large_are_refused(value: float, says: str) -> None
     graph.node("Conv", graph.input(2, 3, 4), weight)
     message = rf"^float16 cannot hold the weights c0, which reach {says}: export in float32\.$"
     with pytest.raises(GraphError, match=message):
-        in_half_precision(graph.model())
+        convert_to_float16(graph.model())
 
 
 def test_the_largest_weight_that_float16_holds_is_taken() -> None:
     graph = SmallGraph()
     graph.node("Conv", graph.input(1, 3, 4), graph.constant(np.full((1, 1, 1, 1), 65504, np.float32)))
-    (values,) = numbers_of(in_half_precision(graph.model())).values()
+    (values,) = numbers_of(convert_to_float16(graph.model())).values()
     assert values.tolist() == [[[[65504]]]]
 
 
@@ -219,4 +219,4 @@ def test_a_value_that_nothing_gives_is_refused() -> None:
     model = graph.model()
     model.graph.value_info.append(helper.make_tensor_value_info("ghost", TensorProto.FLOAT, ("n", 5)))
     with pytest.raises(GraphError, match=r"^The value ghost comes from nowhere\.$"):
-        in_half_precision(model)
+        convert_to_float16(model)

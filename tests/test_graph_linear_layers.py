@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.graph import multiply_accumulates
+from export.graph import count_multiply_accumulates
 from export.graph.linear_layers import compose_linear_layers
 from tests.small_graphs import (
     BATCHES,
@@ -88,8 +88,8 @@ def test_they_do_where_it_costs_less(
     rewriting = rewritten_by(compose_linear_layers, graph.model())
     apart = n_latents * n_in * n_pixels + n_out * n_pixels * n_in * kernel[0] * kernel[1]
     together = n_latents * n_out * n_pixels
-    assert multiply_accumulates(rewriting.before) == apart
-    assert multiply_accumulates(rewriting.after) == min(apart, together)
+    assert count_multiply_accumulates(rewriting.before) == apart
+    assert count_multiply_accumulates(rewriting.after) == min(apart, together)
     assert rewriting.n_changes == (together < apart)
     assert_same_function(rewriting, graph, batch)
 

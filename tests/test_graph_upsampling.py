@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.graph import multiply_accumulates
+from export.graph import count_multiply_accumulates
 from export.graph.nodes import POINTWISE
 from export.graph.upsampling import move_before_upsampling
 from tests.small_graphs import (
@@ -52,7 +52,7 @@ def test_a_convolution_of_single_pixels_costs_a_quarter(
     model = graph.model()
     check_moved(graph, model, batch, 1, ["Conv", "Resize"])
     rewriting = rewritten_by(move_before_upsampling, model)
-    assert 4 * multiply_accumulates(rewriting.after) == multiply_accumulates(rewriting.before)
+    assert 4 * count_multiply_accumulates(rewriting.after) == count_multiply_accumulates(rewriting.before)
 
 
 @pytest.mark.parametrize("operator", sorted(POINTWISE))

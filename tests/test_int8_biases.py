@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from export.int8 import HeadRange, calibrated, measured_means, quantised
+from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
 from tests.int8_sketches import chain, images_of, latents, residual, whole
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ def mean_errors(model: onnx.ModelProto, *, are_corrected: bool) -> float:
     """By how much the mean image is off, in steps of 255 over the range of the images."""
     inputs = latents(1, 40)
     exact = images_of(model, inputs)
-    head = HeadRange(low=float(exact.min()), high=float(exact.max()))
-    means = measured_means(model, {"latent": inputs}) if are_corrected else None
-    found = images_of(quantised(model, calibrated(model, {"latent": inputs}), head, 7, means), inputs)
+    head = OutputRange(low=float(exact.min()), high=float(exact.max()))
+    means = measure_means(model, {"latent": inputs}) if are_corrected else None
+    found = images_of(quantize_graph(model, calibrate(model, {"latent": inputs}), head, 7, means), inputs)
     return float(abs((found - exact).mean()) * 255 / (head.high - head.low))
 
 

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.graph.block_weights import BlockWeights
 from export.int8.builder import GraphBuilder
-from export.int8.weights import Levels
+from export.int8.weights import QuantParams
 
 INPUT: Final = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 2, 4, 3])
 OUTPUT: Final = helper.make_tensor_value_info("result", TensorProto.UINT8, ["n", 2, 4, 5])
-LEVELS: Final = Levels(scale=0.5, zero_point=10)
+LEVELS: Final = QuantParams(scale=0.5, zero_point=10)
 
 
 def test_a_constant_may_be_added_again_but_not_changed() -> None:

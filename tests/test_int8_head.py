@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.int8 import HeadRange, calibrated, quantised
+from export.int8 import OutputRange, calibrate, quantize_graph
 from tests.int8_sketches import N_LATENTS, Sketch, images_of, latents
 from tests.test_int8_operators import require_plain_integers
 
@@ -53,9 +53,9 @@ class Sample:
         self.exact = sketch.model(output)
         exact_values = images_of(self.exact, latents(seed))
         middle, extent = float(np.median(exact_values)), width * float(np.ptp(exact_values))
-        self.head = HeadRange(low=middle - extent, high=middle + extent)
-        ranges = calibrated(self.exact, {"latent": latents(seed)})
-        self.integers = quantised(self.exact, ranges, self.head)
+        self.head = OutputRange(low=middle - extent, high=middle + extent)
+        ranges = calibrate(self.exact, {"latent": latents(seed)})
+        self.integers = quantize_graph(self.exact, ranges, self.head)
         values = require_plain_integers(self.integers, {"latent": latents(seed)})
         self.found = values[output].astype(np.float64)
         self.image, self.image_scale = self._dequantised(values)
@@ -170,7 +170,7 @@ def test_levels_climb_one_by_one_through_the_ends_of_the_segments() -> None:
     weight = sketch.constant(np.array([64, 1], np.float32).reshape(1, 2, 1, 1))
     output = sketch.node("Conv", [images, weight, sketch.constant(np.zeros(1, np.float32))], kernel_shape=[1, 1])
     model, one = sketch.model(output), latents()[:1]
-    made = quantised(model, calibrated(model, {"latent": one}), HeadRange(low=0.0, high=1020 / 16))
+    made = quantize_graph(model, calibrate(model, {"latent": one}), OutputRange(low=0.0, high=1020 / 16))
     found = images_of(made, one)[0, 0].astype(np.float64) * 16
     steps = found + lowered(found.shape)
     assert np.array_equal(steps, np.rint(steps))
@@ -187,7 +187,7 @@ def test_the_grids_of_a_block_lie_evenly_between_two_levels() -> None:
 
 
 def test_the_step_is_that_of_1021_levels() -> None:
-    assert HeadRange(low=-1.0, high=1.04).step == pytest.approx(2.04 / 1020)
+    assert OutputRange(low=-1.0, high=1.04).step == pytest.approx(2.04 / 1020)
 
 
 def test_the_result_keeps_its_name_and_type() -> None:

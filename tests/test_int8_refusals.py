@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from export.errors import GraphError
-from export.int8 import HeadRange, calibrated, quantised
+from export.int8 import OutputRange, calibrate, quantize_graph
 from tests.int8_sketches import Sketch, chain, latents, lowered, whole
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def test_what_has_no_form_is_refused(write: Callable[[Sketch], str], message: st
 
 def test_images_of_unknown_size_are_refused() -> None:
     model = whole(chain(0, (3, 4, 5), (3, 3, 3)))
-    ranges = calibrated(model, {"latent": latents()})
+    ranges = calibrate(model, {"latent": latents()})
     del model.graph.value_info[:]
     with pytest.raises(GraphError, match=r"int8 needs images of known size, but .* has the shape None"):
-        quantised(model, ranges, HeadRange(low=0.0, high=1.0))
+        quantize_graph(model, ranges, OutputRange(low=0.0, high=1.0))

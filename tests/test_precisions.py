@@ -17,11 +17,11 @@ import export.pipeline
 from export import precisions
 from export.errors import FidelityError, GraphError, ParityError
 from export.families import FAMILIES
-from export.fidelity import charge_w1, latents
-from export.graph import compiled, passes_for
+from export.fidelity import compute_charge_w1, draw_latents
+from export.graph import compile_graph, list_passes
 from export.int8.correction import Line
 from export.pipeline import export_checkpoint
-from export.precisions import explained, made
+from export.precisions import build_graph, print_pass_costs
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
@@ -96,13 +96,13 @@ def test_card_file_and_images_agree(tiny: Tiny, tmp_path: Path, precision: Preci
     assert card.output_kind == ("charges" if target == "cuda" else "values")
     assert card.weight_bits == (7 if precision == "int8" else None)
     (output,) = model.graph.output
-    element, images = output.type.tensor_type.elem_type, images_of(model, latents(96, 3, seed=5))
+    element, images = output.type.tensor_type.elem_type, images_of(model, draw_latents(96, 3, seed=5))
     assert images.shape == (3, 250, 768)
     if target == "cuda":
         assert (element, images.dtype.name) == (TensorProto.UINT8, "uint8")
     else:
         assert (element, images.dtype.name) == (TensorProto.FLOAT, "float32")
-        assert np.array_equal(images, images_of(made_of(tiny, precision, target).model, latents(96, 3, seed=5)))
+        assert np.array_equal(images, images_of(made_of(tiny, precision, target).model, draw_latents(96, 3, seed=5)))
     if precision == "float32":
         assert card.fidelity is None
         assert card.parity.max_abs_difference <= 1e-5
@@ -119,7 +119,7 @@ def test_passes_are_those_of_the_target(tiny: Tiny, precision: Precision, target
     found = made_of(tiny, precision, target).passes
     simplifying = ("fold batch norms", "compose linear layers", "move work before upsampling", "crop early")
     assert found[:4] == simplifying
-    names = tuple(each.name for each in passes_for(target))
+    names = tuple(each.name for each in list_passes(target))
     assert (
         found
         == {
@@ -133,8 +133,8 @@ def test_passes_are_those_of_the_target(tiny: Tiny, precision: Precision, target
 @pytest.mark.parametrize(("precision", "target"), COMBINATIONS[2:])
 def test_fidelity_is_that_of_the_images(tiny: Tiny, precision: Precision, target: Target) -> None:
     result = made_of(tiny, precision, target)
-    inputs = latents(96, N_IMAGES, precisions._FIDELITY_SEED)
-    exact = charges_of(images_of(compiled(tiny.plain, target), inputs))
+    inputs = draw_latents(96, N_IMAGES, precisions._FIDELITY_SEED)
+    exact = charges_of(images_of(compile_graph(tiny.plain, target), inputs))
     found = charges_of(images_of(result.model, inputs), result.thresholds)
     is_hit = (exact > 0) | (found > 0)
     assert 0.02 < is_hit.mean() < 0.5
@@ -143,13 +143,13 @@ def test_fidelity_is_that_of_the_images(tiny: Tiny, precision: Precision, target
     assert result.fidelity.images == N_IMAGES
     assert result.fidelity.identical_digits == pytest.approx((exact == found)[is_hit].mean(), abs=1e-3)
     assert result.fidelity.occupancy_ratio == pytest.approx((found > 0).sum() / (exact > 0).sum(), abs=1e-3)
-    assert result.fidelity.charge_w1_adu == pytest.approx(charge_w1(*spectra), abs=1e-2)
+    assert result.fidelity.charge_w1_adu == pytest.approx(compute_charge_w1(*spectra), abs=1e-2)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_charges_of_a_graph_for_cuda_are_those_of_its_values(tiny: Tiny, tmp_path: Path, precision: Precision) -> None:
     graph = tiny.exported(tmp_path, precision, "cuda")
-    inputs = latents(96, 5, seed=6)
+    inputs = draw_latents(96, 5, seed=6)
     charges = images_of(onnx.load(graph.path), inputs)
     expected = charges_of(images_of(made_of(tiny, precision, "cuda").model, inputs))
     assert np.array_equal(charges, expected)
@@ -191,11 +191,11 @@ def test_the_card_has_the_thresholds_of_its_graph(convnet: Tiny, tmp_path: Path,
 
 def test_the_last_layer_is_corrected_by_the_line_that_was_found(convnet: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     few_images(monkeypatch)
-    inputs, values = latents(96, 2, seed=7), []
+    inputs, values = draw_latents(96, 2, seed=7), []
     for offset in (0.0, 0.25):
         line = Line(slope=1.0, offset=offset)
         monkeypatch.setattr(precisions, "line_between", lambda *_, line=line: line)
-        model = made(convnet.plain, "int8", "cpu", thresholds=THRESHOLDS, min_charge=1).model
+        model = build_graph(convnet.plain, "int8", "cpu", thresholds=THRESHOLDS, min_charge=1).model
         values.append(np.arctanh(images_of(model, inputs).astype(np.float64)))
     # Values at the ends of the range stay there.
     is_known = (values[0] > values[0].min() + 0.01) & (values[1] < values[1].max() - 0.01)
@@ -276,13 +276,13 @@ def test_a_rewritten_graph_must_still_be_pytorchs(
     convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
 ) -> None:
     def shifted(plain: onnx.ModelProto, target: Target) -> onnx.ModelProto:
-        graph = compiled(plain, target)
+        graph = compile_graph(plain, target)
         for tensor in graph.graph.initializer:
             if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 4:
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
         return graph
 
-    monkeypatch.setattr(precisions, "compiled", shifted)
+    monkeypatch.setattr(precisions, "compile_graph", shifted)
     with pytest.raises(ParityError, match="nothing was written"):
         convnet.exported(tmp_path / "graphs", "float32", target, accept_beyond_bounds=True)
     assert files_in(tmp_path / "graphs") == []
@@ -305,9 +305,9 @@ def test_images_that_are_no_numbers_are_never_accepted(
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_every_pass_is_explained(tiny: Tiny, target: Target) -> None:
     told: list[str] = []
-    explained(tiny.plain, target, told.append)
+    print_pass_costs(tiny.plain, target, told.append)
     assert told[0].split("  ")[0] == "pass"
-    assert [line[:30].rstrip() for line in told[1:]] == ["plain", *(each.name for each in passes_for(target))]
+    assert [line[:30].rstrip() for line in told[1:]] == ["plain", *(each.name for each in list_passes(target))]
     rows = [
         re.fullmatch(r".{30} +(-|\d+) +([\d,]+) M( \([+-]\d+\.\d%\))? +([\d,]+) MB +\d+\.\d MB", line)
         for line in told[1:]
@@ -326,5 +326,5 @@ def test_every_pass_is_explained(tiny: Tiny, target: Target) -> None:
 def test_passes_are_explained_only_if_that_is_wanted(convnet: Tiny, tmp_path: Path, explain: bool) -> None:
     told: list[str] = []
     convnet.exported(tmp_path, explain=explain, log=told.append)
-    named = [each.name for each in passes_for("cpu") if any(line.startswith(each.name) for line in told)]
-    assert named == ([each.name for each in passes_for("cpu")] if explain else [])
+    named = [each.name for each in list_passes("cpu") if any(line.startswith(each.name) for line in told)]
+    assert named == ([each.name for each in list_passes("cpu")] if explain else [])

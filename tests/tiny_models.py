@@ -18,12 +18,12 @@ from torch.nn import functional
 
 import export.pipeline
 from export import precisions
-from export.charge import charge_thresholds
+from export.charge import find_charge_thresholds
 from export.families import FAMILIES, LATENT_SIZE, GeneratorModule
 from export.families.resnet import UpsamplingBlock
 from export.parity import ReferenceImages, compute_references
 from export.pipeline import export_checkpoint
-from export.precisions import Made, made
+from export.precisions import BuiltGraph, build_graph
 from export.torch_graph import to_onnx
 from tests.checkpoints import save
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["N_IMAGES", "THRESHOLDS", "Tiny", "TinyConvNet", "TinyResNet", "few_images", "lively", "made_of", "tiny_of"]
 
 N_IMAGES: Final = 4
-THRESHOLDS: Final = charge_thresholds()
+THRESHOLDS: Final = find_charge_thresholds()
 
 
 class TinyConvNet(GeneratorModule):
@@ -156,11 +156,11 @@ def few_images(patched: pytest.MonkeyPatch) -> None:
 
 
 @functools.cache
-def made_of(tiny: Tiny, precision: Precision, target: Target) -> Made:
+def made_of(tiny: Tiny, precision: Precision, target: Target) -> BuiltGraph:
     """Make a graph of a precision, once; do not change it."""
     with pytest.MonkeyPatch.context() as patched:
         few_images(patched)
-        return made(tiny.plain, precision, target, thresholds=THRESHOLDS, min_charge=1)
+        return build_graph(tiny.plain, precision, target, thresholds=THRESHOLDS, min_charge=1)
 
 
 @functools.cache

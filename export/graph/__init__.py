@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from export.graph.arithmetic import Cost, multiply_accumulates
-from export.graph.charges import with_charges
-from export.graph.compiler import Pass, Stage, compiled, passes_for, simplified, stages
-from export.graph.float16 import in_half_precision
+from export.graph.arithmetic import Cost, count_multiply_accumulates
+from export.graph.charges import append_charges
+from export.graph.compiler import Pass, Stage, compile_graph, list_passes, run_passes, simplify_graph
+from export.graph.float16 import convert_to_float16
 from export.graph.phase_convolutions import Target
 
 __all__ = [
@@ -13,11 +13,11 @@ __all__ = [
     "Pass",
     "Stage",
     "Target",
-    "compiled",
-    "in_half_precision",
-    "multiply_accumulates",
-    "passes_for",
-    "simplified",
-    "stages",
-    "with_charges",
+    "append_charges",
+    "compile_graph",
+    "convert_to_float16",
+    "count_multiply_accumulates",
+    "list_passes",
+    "run_passes",
+    "simplify_graph",
 ]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
-from export.graph.nodes import sizes
+from export.graph.nodes import read_shape
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Cost", "cost", "multiply_accumulates"]
+__all__ = ["Cost", "count_cost", "count_multiply_accumulates"]
 
 _CONVOLUTIONS: Final = {"Conv": 1, "QLinearConv": 3}
 """Operators whose output elements are each a sum over a filter, and the input that holds the filters."""
@@ -40,12 +40,12 @@ class Cost:
     weight_bytes: int
 
 
-def multiply_accumulates(model: onnx.ModelProto) -> int:
+def count_multiply_accumulates(model: onnx.ModelProto) -> int:
     """Count the multiply-accumulates of one image."""
-    return cost(ir.from_proto(model)).multiply_accumulates
+    return count_cost(ir.from_proto(model)).multiply_accumulates
 
 
-def cost(model: ir.Model) -> Cost:
+def count_cost(model: ir.Model) -> Cost:
     """Count what one image costs.
 
     Raises
@@ -65,16 +65,16 @@ def cost(model: ir.Model) -> Cost:
 def _products(node: ir.Node) -> int:
     n_outputs = _elements(node.outputs[0])
     if node.op_type in _CONVOLUTIONS:
-        filters = sizes(node.inputs[_CONVOLUTIONS[node.op_type]]) or ()
+        filters = read_shape(node.inputs[_CONVOLUTIONS[node.op_type]]) or ()
         return n_outputs * math.prod(axis or 1 for axis in filters[1:])
     if node.op_type in _MATRIX_PRODUCTS:
-        shape = sizes(node.inputs[0]) or ()
+        shape = read_shape(node.inputs[0]) or ()
         return n_outputs * (shape[-2 if node.attributes.get_int("transA", 0) else -1] or 1)
     return 0
 
 
 def _elements(value: ir.Value) -> int:
-    shape = sizes(value)
+    shape = read_shape(value)
     if shape is None or any(axis is None for axis in shape[1:]):
         message = f"the shape of {value.name} is not known"
         raise ValueError(message)

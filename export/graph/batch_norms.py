@@ -16,21 +16,21 @@ import numpy as np
 
 from export.graph.nodes import (
     LinearLayer,
-    constant,
-    convolution,
+    find_only_user,
     have_equal_shapes,
     is_doubling,
-    linear_layer,
-    only_use,
+    match_convolution,
+    match_linear_layer,
+    read_constant,
+    read_shape,
     set_weights,
-    sizes,
 )
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-__all__ = ["ChannelLines", "channel_lines", "fold_batch_norms"]
+__all__ = ["ChannelAffine", "fold_batch_norms", "match_batch_norm"]
 
 _MAX_CANCELLATION: Final = 16.0
 """Largest offset of a channel, in standard deviations of its normalised values, that other users may take back."""
@@ -38,7 +38,7 @@ _DEFAULT_EPSILON: Final = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelLines:
+class ChannelAffine:
     """What a batch norm does in inference: factor times a channel's values, plus offset.
 
     Attributes
@@ -58,11 +58,11 @@ def fold_batch_norms(model: ir.Model) -> int:
     return sum(_folded(node) for node in list(model.graph) if node.op_type == "BatchNormalization")
 
 
-def channel_lines(node: ir.Node) -> ChannelLines | None:
+def match_batch_norm(node: ir.Node) -> ChannelAffine | None:
     """Read a node as a batch norm in inference with constant parameters; None if it is none."""
     if node.op_type != "BatchNormalization" or node.domain != "" or len(node.outputs) > 1:
         return None
-    parameters = [constant(each) for each in node.inputs[1:5]]
+    parameters = [read_constant(each) for each in node.inputs[1:5]]
     if node.attributes.get_int("training_mode", 0):
         return None
     gamma, beta, mean, variance = (None if each is None else each.astype(np.float64) for each in parameters)
@@ -70,11 +70,11 @@ def channel_lines(node: ir.Node) -> ChannelLines | None:
         return None
     factor = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", _DEFAULT_EPSILON))
     is_invertible = bool(np.all(np.abs(beta) < _MAX_CANCELLATION * np.abs(gamma)))
-    return ChannelLines(factor=factor, offset=beta - factor * mean, is_invertible=is_invertible)
+    return ChannelAffine(factor=factor, offset=beta - factor * mean, is_invertible=is_invertible)
 
 
 def _folded(node: ir.Node) -> bool:
-    lines, value = channel_lines(node), node.inputs[0]
+    lines, value = match_batch_norm(node), node.inputs[0]
     if lines is None or value is None:
         return False
     factor, offset = lines.factor, lines.offset
@@ -104,12 +104,12 @@ def _folded(node: ir.Node) -> bool:
 def _layers_before(value: ir.Value, top: ir.Value) -> list[ir.Node] | None:
     """Find the linear layers whose sum a value is; None if it is not such a sum, or if others use a part of it."""
     node = value.producer()
-    if node is None or (value is not top and only_use(value) is None):
+    if node is None or (value is not top and find_only_user(value) is None):
         return None
-    if convolution(node) is not None:
+    if match_convolution(node) is not None:
         return [node]
     if node.op_type == "Reshape" and node.inputs[0] is not None:
-        layer = linear_layer(node.inputs[0].producer())
+        layer = match_linear_layer(node.inputs[0].producer())
         return [layer.node] if layer is not None and _fills_channels(layer, node.outputs[0]) else None
     if node.op_type == "Add" and all(each is not None for each in node.inputs):
         parts = [_layers_before(each, top) for each in node.inputs if each is not None]
@@ -121,8 +121,8 @@ def _layers_before(value: ir.Value, top: ir.Value) -> list[ir.Node] | None:
 
 def _fills_channels(layer: LinearLayer | None, images: ir.Value) -> bool:
     """Whether a linear layer's outputs, which nothing else uses, are seen as images, whole channels one by one."""
-    shape = sizes(images)
-    if layer is None or only_use(layer.node.outputs[0]) is None:
+    shape = read_shape(images)
+    if layer is None or find_only_user(layer.node.outputs[0]) is None:
         return False
     return shape is not None and len(shape) == 4 and _product(shape[1:]) == len(layer.weight)
 
@@ -142,7 +142,7 @@ def _users_beyond_doubling(value: ir.Value) -> list[ir.Node]:
 
 
 def _is_pointwise_of(user: ir.Node, value: ir.Value) -> bool:
-    found = convolution(user)
+    found = match_convolution(user)
     image = user.inputs[0]
     if found is None or not found.is_pointwise or image is None:
         return False
@@ -151,7 +151,7 @@ def _is_pointwise_of(user: ir.Node, value: ir.Value) -> bool:
 
 def _scale_outputs(node: ir.Node, factor: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
     """Make a layer give factor times what it gave, plus offset, channel by channel."""
-    found, layer = convolution(node), linear_layer(node)
+    found, layer = match_convolution(node), match_linear_layer(node)
     if found is not None:
         set_weights(node, found.weight * factor.reshape(-1, 1, 1, 1), found.bias * factor + offset)
     elif layer is not None:
@@ -165,7 +165,7 @@ def _scale_outputs(node: ir.Node, factor: NDArray[np.float64], offset: NDArray[n
 
 def _take_back(node: ir.Node, factor: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
     """Make a convolution of single pixels take factor times its input plus offset in place of its input."""
-    found = convolution(node)
+    found = match_convolution(node)
     if found is not None:
         weight = found.weight / factor.reshape(1, -1, 1, 1)
         set_weights(node, weight, found.bias - weight[:, :, 0, 0] @ offset)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BlockWeights", "block_weights"]
+__all__ = ["BlockWeights", "build_block_weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class _Axis:
     pad_after: int
 
 
-def block_weights(
+def build_block_weights(
     weight: NDArray[np.float32],
     pads: tuple[int, int, int, int],
     *,

@@ -14,15 +14,15 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
-from export.graph.nodes import initializer
+from export.graph.nodes import make_initializer
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["with_charges"]
+__all__ = ["append_charges"]
 
 
-def with_charges(model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np.dtype[np.float32]]) -> onnx.ModelProto:
+def append_charges(model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np.dtype[np.float32]]) -> onnx.ModelProto:
     """Let a graph of one output give charges.
 
     Parameters
@@ -45,7 +45,7 @@ def with_charges(model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np.d
     # Behind the last threshold stands one that no value reaches, not even infinity; before the first, one that all do.
     table = np.concatenate([[-np.inf], thresholds, [np.nan]]).astype(np.float32)
     constants = {
-        key: initializer(f"{name}.{key}", np.asarray(value))
+        key: make_initializer(f"{name}.{key}", np.asarray(value))
         for key, value in {
             "table": table,
             "slope": np.float32(0.5 * np.log(256.0)),

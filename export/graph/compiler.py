@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
-from export.graph.arithmetic import Cost, cost
+from export.graph.arithmetic import Cost, count_cost
 from export.graph.batch_norms import fold_batch_norms
 from export.graph.cropping import crop_early
 from export.graph.last_layer import make_block_outputs
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-__all__ = ["SIMPLIFYING", "Pass", "Stage", "compiled", "passes_for", "simplified", "stages"]
+__all__ = ["SIMPLIFYING_PASSES", "Pass", "Stage", "compile_graph", "list_passes", "run_passes", "simplify_graph"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Stage:
     model: onnx.ModelProto
 
 
-SIMPLIFYING: Final = (
+SIMPLIFYING_PASSES: Final = (
     Pass(name="fold batch norms", apply=fold_batch_norms),
     Pass(name="compose linear layers", apply=compose_linear_layers),
     Pass(name="move work before upsampling", apply=move_before_upsampling),
@@ -70,16 +70,16 @@ SIMPLIFYING: Final = (
 """Passes that take work away, whatever the target and the precision."""
 
 
-def passes_for(target: Target) -> tuple[Pass, ...]:
+def list_passes(target: Target) -> tuple[Pass, ...]:
     """List all passes of a target in float32, in their order."""
     form = (
         Pass(name="last layer in blocks", apply=make_block_outputs),
         Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target)),
     )
-    return (*SIMPLIFYING, *form)
+    return (*SIMPLIFYING_PASSES, *form)
 
 
-def stages(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | None = None) -> Iterator[Stage]:
+def run_passes(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | None = None) -> Iterator[Stage]:
     """Give a graph as it is, then after each pass.
 
     Parameters
@@ -94,7 +94,7 @@ def stages(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | No
     model = ir.from_proto(plain)
     _infer_shapes(model)
     yield _stage("plain", 0, model)
-    for each in passes_for(target) if passes is None else passes:
+    for each in list_passes(target) if passes is None else passes:
         n_changes = each.apply(model)
         if n_changes:
             common_passes.RemoveUnusedNodesPass()(model)
@@ -102,14 +102,14 @@ def stages(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | No
         yield _stage(each.name, n_changes, model)
 
 
-def compiled(plain: onnx.ModelProto, target: Target) -> onnx.ModelProto:
+def compile_graph(plain: onnx.ModelProto, target: Target) -> onnx.ModelProto:
     """Apply all passes of a target."""
-    return _last(stages(plain, target))
+    return _last(run_passes(plain, target))
 
 
-def simplified(plain: onnx.ModelProto) -> onnx.ModelProto:
+def simplify_graph(plain: onnx.ModelProto) -> onnx.ModelProto:
     """Apply the passes that take work away, and none that choose a form for a target."""
-    return _last(stages(plain, "cpu", SIMPLIFYING))
+    return _last(run_passes(plain, "cpu", SIMPLIFYING_PASSES))
 
 
 def _last(made: Iterator[Stage]) -> onnx.ModelProto:
@@ -118,7 +118,7 @@ def _last(made: Iterator[Stage]) -> onnx.ModelProto:
 
 
 def _stage(name: str, n_changes: int, model: ir.Model) -> Stage:
-    return Stage(name=name, n_changes=n_changes, cost=cost(model), model=ir.to_proto(model))
+    return Stage(name=name, n_changes=n_changes, cost=count_cost(model), model=ir.to_proto(model))
 
 
 def _infer_shapes(model: ir.Model) -> None:

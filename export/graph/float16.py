@@ -13,18 +13,18 @@ import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
 from export.errors import GraphError
-from export.graph.nodes import POINTWISE, constant, initializer
+from export.graph.nodes import POINTWISE, make_initializer, read_constant
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["in_half_precision"]
+__all__ = ["convert_to_float16"]
 
 _PARAMETERS_START: Final = {"Resize": 1}
 """Operators whose inputs from this one on are parameters, not images."""
 
 
-def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
+def convert_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Turn a float32 graph into one of half precision.
 
     Raises
@@ -56,7 +56,7 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _half(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    weights = constant(value)
+    weights = read_constant(value)
     if weights is None:
         message = f"The value {value.name} comes from nowhere."
         raise GraphError(message)
@@ -67,7 +67,7 @@ def _half(graph: ir.Graph, value: ir.Value) -> ir.Value:
             f"float16 cannot hold the weights {value.name}, which reach {np.abs(weights).max():.3g}: export in float32."
         )
         raise GraphError(message)
-    made = initializer(f"{value.name}.half", halves)
+    made = make_initializer(f"{value.name}.half", halves)
     graph.register_initializer(made)
     return made
 

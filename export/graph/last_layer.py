@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from export.graph.block_weights import block_weights
-from export.graph.nodes import convolution, doubled, sizes
-from export.graph.rules import Writer, rewritten
+from export.graph.block_weights import build_block_weights
+from export.graph.nodes import find_undoubled, match_convolution, read_shape
+from export.graph.rules import Writer, apply_rules
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,11 +27,11 @@ _MAX_CHANNELS: Final = 4
 
 def make_block_outputs(model: ir.Model) -> int:
     """Turn convolutions with few outputs into such of blocks; return how many."""
-    return rewritten(model, {"Conv": _in_blocks})
+    return apply_rules(model, {"Conv": _in_blocks})
 
 
 def _in_blocks(write: Writer, node: ir.Node) -> ir.Value | None:
-    found, shape = convolution(node), sizes(node.outputs[0])
+    found, shape = match_convolution(node), read_shape(node.outputs[0])
     if found is None or not found.keeps_size or len(found.weight) > _MAX_CHANNELS or shape is None:
         return None
     if found.is_pointwise:
@@ -39,8 +39,8 @@ def _in_blocks(write: Writer, node: ir.Node) -> ir.Value | None:
     side = 4 if len(found.weight) * 16 <= _LANES else 2
     if any(axis is None or axis % side for axis in shape[2:]):
         return None
-    small = doubled(node.inputs[0])
-    made = block_weights(
+    small = find_undoubled(node.inputs[0])
+    made = build_block_weights(
         found.weight,
         found.pads,
         upsampling=1 if small is None else 2,

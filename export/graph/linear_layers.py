@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from export.graph.nodes import convolution, linear_layer, only_use, sizes
-from export.graph.rules import Writer, rewritten
+from export.graph.nodes import find_only_user, match_convolution, match_linear_layer, read_shape
+from export.graph.rules import Writer, apply_rules
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,17 +27,23 @@ __all__ = ["compose_linear_layers"]
 
 def compose_linear_layers(model: ir.Model) -> int:
     """Compose linear layers with the convolutions after them; return how many."""
-    return rewritten(model, {"Conv": _composed})
+    return apply_rules(model, {"Conv": _composed})
 
 
 def _composed(write: Writer, node: ir.Node) -> ir.Value | None:
-    found, images = convolution(node), node.inputs[0]
+    found, images = match_convolution(node), node.inputs[0]
     reshape = None if images is None else images.producer()
-    if found is None or images is None or only_use(images) is None or reshape is None or reshape.op_type != "Reshape":
+    if (
+        found is None
+        or images is None
+        or find_only_user(images) is None
+        or reshape is None
+        or reshape.op_type != "Reshape"
+    ):
         return None
     flat = reshape.inputs[0]
-    layer = None if flat is None or only_use(flat) is None else linear_layer(flat.producer())
-    shape, after = sizes(images), sizes(node.outputs[0])
+    layer = None if flat is None or find_only_user(flat) is None else match_linear_layer(flat.producer())
+    shape, after = read_shape(images), read_shape(node.outputs[0])
     if layer is None or shape is None or after is None or len(shape) != 4 or None in (*shape[1:], *after[1:]):
         return None
     n_after = int(np.prod([axis or 1 for axis in after[1:]]))

@@ -17,17 +17,17 @@ __all__ = [
     "POINTWISE",
     "Convolution",
     "LinearLayer",
-    "constant",
-    "convolution",
-    "doubled",
-    "fresh_name",
+    "find_only_user",
+    "find_undoubled",
     "have_equal_shapes",
-    "initializer",
     "is_doubling",
-    "linear_layer",
-    "only_use",
+    "make_initializer",
+    "make_unique_name",
+    "match_convolution",
+    "match_linear_layer",
+    "read_constant",
+    "read_shape",
     "set_weights",
-    "sizes",
 ]
 
 POINTWISE: Final = frozenset({"Relu", "LeakyRelu", "Tanh", "Sigmoid", "Elu", "Softplus", "Neg", "Abs"})
@@ -99,7 +99,7 @@ class LinearLayer:
     is_transposed: bool
 
 
-def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
+def read_constant(value: ir.Value | None) -> NDArray[np.generic] | None:
     """Give the array of an initializer or of a constant node; None if the value is not known before a run."""
     if value is None or value.is_graph_input():
         return None
@@ -107,7 +107,7 @@ def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
     return None if tensor is None else tensor.numpy()
 
 
-def sizes(value: ir.Value | None) -> tuple[int | None, ...] | None:
+def read_shape(value: ir.Value | None) -> tuple[int | None, ...] | None:
     """Give a value's shape, None for an axis that is not fixed; None if nothing is known of it."""
     if value is None or value.shape is None:
         return None
@@ -122,13 +122,13 @@ def have_equal_shapes(first: ir.Value | None, second: ir.Value | None) -> bool:
     return named and first.shape == second.shape
 
 
-def convolution(node: ir.Node | None) -> Convolution | None:
+def match_convolution(node: ir.Node | None) -> Convolution | None:
     """Read a node as a convolution of images with constant weights; None if it is none."""
     if node is None or node.op_type != "Conv" or node.domain != "":
         return None
-    weight = constant(node.inputs[1])
+    weight = read_constant(node.inputs[1])
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    bias = constant(node.inputs[2]) if has_bias else None
+    bias = read_constant(node.inputs[2]) if has_bias else None
     if weight is None or weight.ndim != 4 or weight.dtype != np.float32 or (has_bias and bias is None):
         return None
     if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
@@ -145,20 +145,20 @@ def convolution(node: ir.Node | None) -> Convolution | None:
     )
 
 
-def linear_layer(node: ir.Node | None) -> LinearLayer | None:
+def match_linear_layer(node: ir.Node | None) -> LinearLayer | None:
     """Read a node as a linear layer with constant weights; None if it is none."""
     if node is None or node.op_type != "Gemm" or node.domain != "":
         return None
     attributes = node.attributes
     if (attributes.get_float("alpha", 1.0), attributes.get_float("beta", 1.0)) != (1.0, 1.0):
         return None
-    weight = constant(node.inputs[1])
+    weight = read_constant(node.inputs[1])
     if attributes.get_int("transA", 0) or weight is None or weight.dtype != np.float32:
         return None
     is_transposed = bool(attributes.get_int("transB", 0))
     weight = weight if is_transposed else weight.T
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    bias = constant(node.inputs[2]) if has_bias else np.zeros(len(weight), np.float32)
+    bias = read_constant(node.inputs[2]) if has_bias else np.zeros(len(weight), np.float32)
     if bias is None or bias.shape != weight.shape[:1]:
         return None
     return LinearLayer(
@@ -173,7 +173,7 @@ def is_doubling(node: ir.Node | None) -> bool:
     """Whether a node copies each pixel of its images to two by two pixels."""
     if node is None or node.op_type != "Resize" or node.domain != "" or len(node.inputs) < 3:
         return False
-    scales = constant(node.inputs[2])
+    scales = read_constant(node.inputs[2])
     if scales is None or tuple(float(each) for each in scales) != _DOUBLING_SCALES or "axes" in node.attributes:
         return False
     modes = (
@@ -183,13 +183,13 @@ def is_doubling(node: ir.Node | None) -> bool:
     return node.attributes.get_string("mode", "nearest") == "nearest" and modes in _COPYING
 
 
-def doubled(value: ir.Value | None) -> ir.Value | None:
+def find_undoubled(value: ir.Value | None) -> ir.Value | None:
     """Give the small image that a value is the doubled copy of; None if it is none."""
     node = None if value is None else value.producer()
     return node.inputs[0] if node is not None and is_doubling(node) else None
 
 
-def only_use(value: ir.Value) -> ir.Node | None:
+def find_only_user(value: ir.Value) -> ir.Node | None:
     """Give the one node that uses a value; None if there are more, or the graph gives it out."""
     users: Sequence[ir.Node] = value.consumers()
     if value.is_graph_output() or len(value.uses()) != 1:
@@ -197,7 +197,7 @@ def only_use(value: ir.Value) -> ir.Node | None:
     return users[0]
 
 
-def fresh_name(node: ir.Node, suffix: str) -> str:
+def make_unique_name(node: ir.Node, suffix: str) -> str:
     """Make a name for a new initializer that no other of the graph has: that of a node's output, and a suffix."""
     name = f"{node.outputs[0].name}.{suffix}"
     taken = set() if node.graph is None else node.graph.initializers.keys()
@@ -213,12 +213,12 @@ def set_weights(node: ir.Node, weight: NDArray[np.float64], bias: NDArray[np.flo
         raise ValueError(message)
     node.resize_inputs(3)
     for index, values, suffix in ((1, weight, "weight"), (2, bias, "bias")):
-        made = initializer(fresh_name(node, suffix), values.astype(np.float32))
+        made = make_initializer(make_unique_name(node, suffix), values.astype(np.float32))
         node.graph.register_initializer(made)
         node.replace_input_with(index, made)
 
 
-def initializer(name: str, values: NDArray[np.generic]) -> ir.Value:
+def make_initializer(name: str, values: NDArray[np.generic]) -> ir.Value:
     """Make an initializer of an array, not yet in a graph."""
     tensor = ir.tensor(np.asarray(values, order="C"), name=name)
     return ir.Value(name=name, const_value=tensor, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype))

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from export.graph.block_weights import BlockWeights, block_weights
-from export.graph.nodes import Convolution, convolution, doubled, only_use, sizes
-from export.graph.rules import Writer, rewritten
+from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.nodes import Convolution, find_only_user, find_undoubled, match_convolution, read_shape
+from export.graph.rules import Writer, apply_rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-__all__ = ["Target", "make_phase_convolutions", "phase_weights"]
+__all__ = ["Target", "build_phase_weights", "make_phase_convolutions"]
 
 Target = Literal["cpu", "cuda"]
 _FEW_CHANNELS: Final = 32
@@ -38,25 +38,25 @@ _BOTH: Final = (0, 1)
 def make_phase_convolutions(model: ir.Model, target: Target) -> int:
     """Turn convolutions of doubled images into convolutions of the small ones; return how many."""
     rewrite = functools.partial(_rewritten, target=target)
-    return rewritten(model, {"Conv": rewrite, "Relu": rewrite})
+    return apply_rules(model, {"Conv": rewrite, "Relu": rewrite})
 
 
-def phase_weights(found: Convolution, rows: Sequence[int], columns: Sequence[int]) -> BlockWeights:
+def build_phase_weights(found: Convolution, rows: Sequence[int], columns: Sequence[int]) -> BlockWeights:
     """Make the weights of some phases of a convolution of a doubled image; rows and columns of two by two pixels."""
-    return block_weights(found.weight, found.pads, upsampling=2, block=(2, 2), rows=rows, columns=columns)
+    return build_block_weights(found.weight, found.pads, upsampling=2, block=(2, 2), rows=rows, columns=columns)
 
 
 def _rewritten(write: Writer, node: ir.Node, *, target: Target) -> ir.Value | None:
     """Rewrite a convolution, or a Relu together with the convolution before it."""
     convolved = node.inputs[0] if node.op_type == "Relu" else node.outputs[0]
-    found = None if convolved is None else convolution(convolved.producer())
+    found = None if convolved is None else match_convolution(convolved.producer())
     if convolved is None or found is None or not found.keeps_size:
         return None
-    follower = only_use(convolved)
+    follower = find_only_user(convolved)
     if (follower is not None and follower.op_type == "Relu") != (node.op_type == "Relu"):
         return None
-    small = doubled(found.node.inputs[0])
-    shape = sizes(small)
+    small = find_undoubled(found.node.inputs[0])
+    shape = read_shape(small)
     if small is None or shape is None or None in shape[1:]:
         return None
     phases = _Phases(write, found, small, is_rectified=node.op_type == "Relu")
@@ -74,7 +74,7 @@ class _Phases:
 
     def of(self, rows: Sequence[int], columns: Sequence[int]) -> ir.Value:
         """Write one convolution that gives some phases as channels."""
-        weights = phase_weights(self._found, rows, columns)
+        weights = build_phase_weights(self._found, rows, columns)
         suffix = "phase" + "".join(map(str, (*rows, *columns)))
         inputs = [
             self._small,
@@ -107,6 +107,6 @@ class _Phases:
 def _is_one_a_row_better(found: Convolution) -> bool:
     if len(found.weight) < _FEW_CHANNELS:
         return True
-    n_together = sum(phase_weights(found, (row,), _BOTH).weight.size for row in _BOTH)
-    n_apart = sum(phase_weights(found, (row,), (column,)).weight.size for row in _BOTH for column in _BOTH)
+    n_together = sum(build_phase_weights(found, (row,), _BOTH).weight.size for row in _BOTH)
+    n_apart = sum(build_phase_weights(found, (row,), (column,)).weight.size for row in _BOTH for column in _BOTH)
     return n_together <= n_apart

@@ -14,12 +14,12 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from export.graph.nodes import fresh_name
+from export.graph.nodes import make_unique_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Rewrite", "Writer", "rewritten", "rewritten_to_the_end"]
+__all__ = ["Rewrite", "Writer", "apply_rules", "apply_rules_to_fixpoint"]
 
 Attributes = Mapping[str, ir.Attr]
 
@@ -54,7 +54,7 @@ class Writer:
     def constant(self, values: NDArray[np.generic], suffix: str) -> ir.Value:
         """Write an initializer."""
         tensor = ir.tensor(np.asarray(values, order="C"))
-        value: ir.Value = self._context.initializer(tensor, name=fresh_name(self._node, suffix))
+        value: ir.Value = self._context.initializer(tensor, name=make_unique_name(self._node, suffix))
         return value
 
 
@@ -62,7 +62,7 @@ Rewrite = Callable[[Writer, ir.Node], ir.Value | None]
 """Gives what stands for the one output of a node, written with the writer; None to leave the node alone."""
 
 
-def rewritten(model: ir.Model, rules: Mapping[str, Rewrite]) -> int:
+def apply_rules(model: ir.Model, rules: Mapping[str, Rewrite]) -> int:
     """Offer each node of certain operators to a function, once; return how many it replaced.
 
     The nodes that are written on the way come after the one they stand for and are offered too: what a function writes
@@ -79,10 +79,10 @@ def rewritten(model: ir.Model, rules: Mapping[str, Rewrite]) -> int:
     return int(pattern.RewriteRuleSet(made).apply_to_model(model))
 
 
-def rewritten_to_the_end(model: ir.Model, rules: Mapping[str, Rewrite]) -> int:
+def apply_rules_to_fixpoint(model: ir.Model, rules: Mapping[str, Rewrite]) -> int:
     """Do as `rewritten` does, again and again until nothing is replaced."""
     total = 0
-    while n_replaced := rewritten(model, rules):
+    while n_replaced := apply_rules(model, rules):
         total += n_replaced
     return total
 

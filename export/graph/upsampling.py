@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from export.graph.nodes import POINTWISE, convolution, doubled, have_equal_shapes
-from export.graph.rules import Writer, rewritten_to_the_end
+from export.graph.nodes import POINTWISE, find_undoubled, have_equal_shapes, match_convolution
+from export.graph.rules import Writer, apply_rules_to_fixpoint
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,17 +21,17 @@ __all__ = ["move_before_upsampling"]
 def move_before_upsampling(model: ir.Model) -> int:
     """Move work before doublings until none is left to move; return how often."""
     rules = {"Conv": _convolved_early, "Add": _added_early, **dict.fromkeys(sorted(POINTWISE), _done_early)}
-    return rewritten_to_the_end(model, rules)
+    return apply_rules_to_fixpoint(model, rules)
 
 
 def _convolved_early(write: Writer, node: ir.Node) -> ir.Value | None:
-    found = convolution(node)
+    found = match_convolution(node)
     return None if found is None or not found.is_pointwise else _done_early(write, node)
 
 
 def _done_early(write: Writer, node: ir.Node) -> ir.Value | None:
     image = node.inputs[0]
-    small = doubled(image)
+    small = find_undoubled(image)
     if image is None or small is None:
         return None
     return _doubled_again(write, write.node(node.op_type, [small, *node.inputs[1:]], node.attributes), image)
@@ -39,7 +39,7 @@ def _done_early(write: Writer, node: ir.Node) -> ir.Value | None:
 
 def _added_early(write: Writer, node: ir.Node) -> ir.Value | None:
     first, second = node.inputs
-    small = doubled(first), doubled(second)
+    small = find_undoubled(first), find_undoubled(second)
     if first is None or None in small or not have_equal_shapes(first, second):
         return None
     return _doubled_again(write, write.node("Add", small), first)

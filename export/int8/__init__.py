@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from export.int8.calibration import calibrated, measured_means
-from export.int8.lowering import HeadRange, quantised
+from export.int8.calibration import calibrate, measure_means
+from export.int8.lowering import OutputRange, quantize_graph
 from export.int8.weights import WeightBits
 
-__all__ = ["HeadRange", "WeightBits", "calibrated", "measured_means", "quantised"]
+__all__ = ["OutputRange", "WeightBits", "calibrate", "measure_means", "quantize_graph"]

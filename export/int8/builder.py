@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.int8.weights import integer_weights
+from export.int8.weights import quantize_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from export.graph.block_weights import BlockWeights
-    from export.int8.weights import Levels, WeightBits
+    from export.int8.weights import QuantParams, WeightBits
 
 __all__ = ["MICROSOFT", "GraphBuilder"]
 
@@ -78,7 +78,7 @@ class GraphBuilder:
         made.input.extend(inputs)
         self._nodes.append(made)
 
-    def level_constants(self, levels: Levels, name: str) -> tuple[str, str]:
+    def level_constants(self, levels: QuantParams, name: str) -> tuple[str, str]:
         """Add the scale and the zero point of a value."""
         return (
             self.constant(np.float32(levels.scale), f"{name}.scale"),
@@ -88,10 +88,10 @@ class GraphBuilder:
     def convolution(
         self,
         image: str,
-        image_levels: Levels,
+        image_levels: QuantParams,
         weights: BlockWeights,
         bias: NDArray[np.float64],
-        levels: Levels,
+        levels: QuantParams,
         name: str,
         size: tuple[int, int],
         bits: WeightBits,
@@ -120,7 +120,7 @@ class GraphBuilder:
         input_means : ndarray of float64, shape (in,), optional
             See `export.int8.weights.integer_weights`.
         """
-        integers = integer_weights(weights.weight, bias, image_levels.scale, bits, input_means)
+        integers = quantize_weights(weights.weight, bias, image_levels.scale, bits, input_means)
         inputs = [
             image,
             *self.level_constants(image_levels, f"{name}.input"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Means", "Ranges", "calibrated", "measured_means"]
+__all__ = ["Means", "Ranges", "calibrate", "measure_means"]
 
 Ranges = dict[str, tuple[float, float]]
 """Smallest and largest element of a value, by its name."""
@@ -23,7 +23,7 @@ Means = dict[str, "NDArray[np.float64]"]
 _MEASURED: Final = frozenset({"Conv", "Add", "Reshape", "BatchNormalization"})
 
 
-def calibrated(model: onnx.ModelProto, inputs: Mapping[str, NDArray[np.float32]]) -> Ranges:
+def calibrate(model: onnx.ModelProto, inputs: Mapping[str, NDArray[np.float32]]) -> Ranges:
     """Run a graph on inputs and note the range of what its layers give.
 
     Parameters
@@ -43,7 +43,7 @@ def calibrated(model: onnx.ModelProto, inputs: Mapping[str, NDArray[np.float32]]
     return ranges
 
 
-def measured_means(model: onnx.ModelProto, inputs: Mapping[str, NDArray[np.float32]]) -> Means:
+def measure_means(model: onnx.ModelProto, inputs: Mapping[str, NDArray[np.float32]]) -> Means:
     """Run a graph on inputs and note the means of what its convolutions take, with the parameters of `calibrated`."""
     taken = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Conv"}
     sums: Means = {}

@@ -20,9 +20,9 @@ from onnx import numpy_helper
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from export.int8.head import HeadRange
+    from export.int8.head import OutputRange
 
-__all__ = ["Line", "corrected", "line_between", "matched_thresholds"]
+__all__ = ["Line", "fit_line", "fold_line", "match_thresholds"]
 
 _RANKS_PER_HIT: Final = 1.5
 _MIN_RANKS: Final = 100
@@ -38,7 +38,7 @@ class Line:
     offset: float
 
 
-def line_between(integers: NDArray[np.float32], exact: NDArray[np.float32], head: HeadRange, threshold: float) -> Line:
+def fit_line(integers: NDArray[np.float32], exact: NDArray[np.float32], head: OutputRange, threshold: float) -> Line:
     """Fit the line from the largest tanh values of an 8-bit graph to those of the float32 graph, before the tanh.
 
     Parameters
@@ -67,7 +67,7 @@ def line_between(integers: NDArray[np.float32], exact: NDArray[np.float32], head
     return Line(slope=float(slope), offset=float(offset))
 
 
-def corrected(model: onnx.ModelProto, line: Line) -> onnx.ModelProto:
+def fold_line(model: onnx.ModelProto, line: Line) -> onnx.ModelProto:
     """Give a graph whose last convolution gives the line's values of what it gave."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -83,7 +83,7 @@ def corrected(model: onnx.ModelProto, line: Line) -> onnx.ModelProto:
     return made
 
 
-def matched_thresholds(
+def match_thresholds(
     integers: NDArray[np.float32], exact: NDArray[np.float32], thresholds: NDArray[np.float32], min_charge: int
 ) -> NDArray[np.float32]:
     """Find the thresholds with which an 8-bit graph has the charge spectrum of the float32 graph.

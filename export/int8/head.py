@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from export.errors import GraphError
-from export.graph.block_weights import BlockWeights, block_weights
-from export.graph.nodes import sizes
-from export.int8.weights import Levels
+from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.nodes import read_shape
+from export.int8.weights import QuantParams
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from export.int8.builder import GraphBuilder
     from export.int8.weights import WeightBits
 
-__all__ = ["HeadRange", "add_head"]
+__all__ = ["OutputRange", "add_last_layer"]
 
 _SEGMENTS: Final = 4
 _LEVELS_A_SEGMENT: Final = 255
@@ -40,7 +40,7 @@ _GRID_ORDER: Final = np.array([0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7,
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadRange:
+class OutputRange:
     """Where the result of the last convolution matters: what lies beyond is given as the nearer end.
 
     Attributes
@@ -57,14 +57,14 @@ class HeadRange:
         return (self.high - self.low) / (_SEGMENTS * _LEVELS_A_SEGMENT)
 
 
-def add_head(
+def add_last_layer(
     graph: GraphBuilder,
     found: Convolution,
     image: str,
-    levels: Levels,
+    levels: QuantParams,
     upsampling: int,
     value: ir.Value,
-    head: HeadRange,
+    head: OutputRange,
     bits: WeightBits,
     input_means: NDArray[np.float64] | None = None,
 ) -> None:
@@ -93,7 +93,7 @@ def add_head(
     GraphError
         If the convolution is not of the form that generators end in.
     """
-    shape, (rows, columns) = sizes(value), _BLOCK
+    shape, (rows, columns) = read_shape(value), _BLOCK
     if shape is None or None in shape[1:] or shape[1] != 1 or not found.keeps_size:
         message = f"int8 needs a last convolution of one channel that keeps the size, but {value.name} is another."
         raise GraphError(message)
@@ -104,7 +104,7 @@ def add_head(
         )
         raise GraphError(message)
     name = str(value.name)
-    blocks = block_weights(
+    blocks = build_block_weights(
         found.weight, found.pads, upsampling=upsampling, block=_BLOCK, rows=range(rows), columns=range(columns)
     )
     weights = BlockWeights(weight=np.repeat(blocks.weight, _SEGMENTS, axis=0), pads=blocks.pads, strides=blocks.strides)
@@ -112,7 +112,7 @@ def add_head(
     lows = head.low - head.step * _GRID_ORDER / n_pixels
     starts = lows[:, np.newaxis] + head.step * _LEVELS_A_SEGMENT * np.arange(_SEGMENTS)
     bias = (found.bias[0] - starts).ravel()
-    segment = Levels(scale=head.step, zero_point=0)
+    segment = QuantParams(scale=head.step, zero_point=0)
     size = height // rows, width // columns
     integers = graph.convolution(
         image, levels, weights, bias, segment, f"{name}.segments", size, bits, input_means=input_means

@@ -25,13 +25,20 @@ import onnx
 import onnx_ir as ir
 
 from export.errors import GraphError
-from export.graph.batch_norms import ChannelLines, channel_lines
-from export.graph.block_weights import BlockWeights, block_weights
-from export.graph.nodes import Convolution, convolution, doubled, linear_layer, only_use, sizes
-from export.graph.phase_convolutions import phase_weights
+from export.graph.batch_norms import ChannelAffine, match_batch_norm
+from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.nodes import (
+    Convolution,
+    find_only_user,
+    find_undoubled,
+    match_convolution,
+    match_linear_layer,
+    read_shape,
+)
+from export.graph.phase_convolutions import build_phase_weights
 from export.int8.builder import GraphBuilder
-from export.int8.head import HeadRange, add_head
-from export.int8.weights import Levels, levels_of
+from export.int8.head import OutputRange, add_last_layer
+from export.int8.weights import QuantParams, fit_quant_params
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +46,7 @@ if TYPE_CHECKING:
     from export.int8.calibration import Means, Ranges
     from export.int8.weights import WeightBits
 
-__all__ = ["HeadRange", "quantised"]
+__all__ = ["OutputRange", "quantize_graph"]
 
 _FEW_CHANNELS: Final = 16
 _COLUMNS_AT_ONCE: Final = 4
@@ -47,8 +54,8 @@ _ENOUGH_CHANNELS: Final = 64
 """Output channels with which the kernel is busy."""
 
 
-def quantised(
-    model: onnx.ModelProto, ranges: Ranges, head: HeadRange, bits: WeightBits = 7, means: Means | None = None
+def quantize_graph(
+    model: onnx.ModelProto, ranges: Ranges, head: OutputRange, bits: WeightBits = 7, means: Means | None = None
 ) -> onnx.ModelProto:
     """Turn a simplified graph into one of 8-bit integers.
 
@@ -78,7 +85,7 @@ class _Image:
     """A value of the new graph: uint8 (n, height, width, channels)."""
 
     name: str
-    levels: Levels
+    levels: QuantParams
     height: int
     width: int
     channels: int
@@ -87,7 +94,9 @@ class _Image:
 class _Lowering:
     """The new graph, made from its end to its beginning."""
 
-    def __init__(self, model: onnx.ModelProto, ranges: Ranges, head: HeadRange, bits: WeightBits, means: Means) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, ranges: Ranges, head: OutputRange, bits: WeightBits, means: Means
+    ) -> None:
         self._old = ir.from_proto(model)
         self._old_nodes = {node.output[0]: node for node in model.graph.node}
         self._old_constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -113,13 +122,15 @@ class _Lowering:
             if node is None:
                 message = f"the value {name} comes from nowhere"
                 raise GraphError(message)
-            found = convolution(node)
+            found = match_convolution(node)
             if found is not None:
-                small = doubled(node.inputs[0])
+                small = find_undoubled(node.inputs[0])
                 image = self._image(node.inputs[0] if small is None else small)
                 upsampling = 1 if small is None else 2
                 means = self._means.get(name)
-                add_head(self._new, found, image.name, image.levels, upsampling, value, self._head, self._bits, means)
+                add_last_layer(
+                    self._new, found, image.name, image.levels, upsampling, value, self._head, self._bits, means
+                )
             elif node.op_type == "Conv":
                 message = f"int8 cannot read the convolution {name}: expected constant weights and explicit pads."
                 raise GraphError(message)
@@ -143,13 +154,13 @@ class _Lowering:
         return self._images[key]
 
     def _made(self, value: ir.Value, node: ir.Node | None, *, rectified: bool) -> _Image:
-        shape = sizes(value)
-        found = convolution(node)
+        shape = read_shape(value)
+        found = match_convolution(node)
         if node is None or shape is None or len(shape) != 4 or None in shape[1:]:
             message = f"int8 needs images of known size, but {value.name} has the shape {value.shape}"
             raise GraphError(message)
-        is_first = node.op_type == "Reshape" and linear_layer(_producer(node.inputs[0])) is not None
-        lines = channel_lines(node)
+        is_first = node.op_type == "Reshape" and match_linear_layer(_producer(node.inputs[0])) is not None
+        lines = match_batch_norm(node)
         if found is None and lines is None and node.op_type != "Add" and not is_first:
             message = (
                 f"int8 has no form for {node.op_type} ({value.name}): it knows linear layers, convolutions, batch "
@@ -176,13 +187,13 @@ class _Lowering:
             self._add_sum(node, made)
         return made
 
-    def _levels(self, value: ir.Value, *, rectified: bool) -> Levels:
+    def _levels(self, value: ir.Value, *, rectified: bool) -> QuantParams:
         low, high = self._ranges[str(value.name)]
-        return levels_of(0.0 if rectified else low, high)
+        return fit_quant_params(0.0 if rectified else low, high)
 
     def _add_first_image(self, node: ir.Node, made: _Image) -> None:
         """Let the linear layer give channels last at once, and quantise that."""
-        layer = linear_layer(_producer(node.inputs[0]))
+        layer = match_linear_layer(_producer(node.inputs[0]))
         if layer is None:
             message = "called without a linear layer"
             raise TypeError(message)
@@ -206,7 +217,7 @@ class _Lowering:
         inputs = [self._floats[name], *self._new.level_constants(made.levels, made.name)]
         self._new.node("QuantizeLinear", inputs, made.name, (made.height, made.width, made.channels))
 
-    def _add_lines(self, lines: ChannelLines, image: _Image, made: _Image) -> None:
+    def _add_lines(self, lines: ChannelAffine, image: _Image, made: _Image) -> None:
         """Do what is left of a batch norm: each channel by itself, which ONNX Runtime knows as a convolution."""
         weight = lines.factor.astype(np.float32).reshape(-1, 1, 1, 1)
         weights = BlockWeights(weight=weight, pads=(0, 0, 0, 0), strides=(1, 1))
@@ -216,7 +227,7 @@ class _Lowering:
         )
 
     def _add_convolution(self, found: Convolution, made: _Image) -> None:
-        small = doubled(found.node.inputs[0])
+        small = find_undoubled(found.node.inputs[0])
         image = self._image(found.node.inputs[0] if small is None else small)
         if small is not None and found.keeps_size:
             self._add_phases(found, image, made)
@@ -230,7 +241,7 @@ class _Lowering:
         shape = made.height, made.width, made.channels
         if found.keeps_size and made.channels <= _FEW_CHANNELS and made.width % _COLUMNS_AT_ONCE == 0:
             columns = range(_COLUMNS_AT_ONCE)
-            weights = block_weights(
+            weights = build_block_weights(
                 found.weight, found.pads, upsampling=1, block=(1, _COLUMNS_AT_ONCE), rows=(0,), columns=columns
             )
             wide = self._convolved(
@@ -246,8 +257,8 @@ class _Lowering:
         rows = []
         size = image.height, image.width
         for row in (0, 1):
-            apart = [phase_weights(found, (row,), (column,)) for column in (0, 1)]
-            together = phase_weights(found, (row,), (0, 1))
+            apart = [build_phase_weights(found, (row,), (column,)) for column in (0, 1)]
+            together = build_phase_weights(found, (row,), (0, 1))
             wasteful = together.weight.size > sum(each.weight.size for each in apart)
             name = f"{made.name}.row{row}"
             if wasteful and made.channels >= _ENOUGH_CHANNELS:
@@ -282,9 +293,9 @@ class _Lowering:
     def _add_sum(self, node: ir.Node, made: _Image) -> None:
         """Add two images, one of which may be a doubled one."""
         first, second = (_known(each) for each in node.inputs)
-        if doubled(first) is not None:
+        if find_undoubled(first) is not None:
             first, second = second, first
-        left, small = self._image(first), doubled(second)
+        left, small = self._image(first), find_undoubled(second)
         if small is None:
             right = self._image(second)
             self._summed(left, right, made.levels, made.name, (made.height, made.width, made.channels))
@@ -301,12 +312,12 @@ class _Lowering:
 
     def _columns_doubled(self, value: ir.Value) -> _Image:
         """Give an image with each column twice, as channels beside each other."""
-        shape, found, name = sizes(value), convolution(value.producer()), f"{value.name}.wide"
-        if found is not None and shape is not None and only_use(value) is not None and found.is_plain:
+        shape, found, name = read_shape(value), match_convolution(value.producer()), f"{value.name}.wide"
+        if found is not None and shape is not None and find_only_user(value) is not None and found.is_plain:
             channels, height, width = (int(axis or 0) for axis in shape[1:])
             levels = self._levels(value, rectified=False)
             made = _Image(name=name, levels=levels, height=height, width=width, channels=2 * channels)
-            if doubled(found.node.inputs[0]) is None:
+            if find_undoubled(found.node.inputs[0]) is None:
                 # The convolution is quick with twice the channels, and no copy is needed then.
                 twice = BlockWeights(weight=np.tile(found.weight, (2, 1, 1, 1)), pads=found.pads, strides=(1, 1))
                 self._convolved(found, self._image(found.node.inputs[0]), made, twice, name, (height, width))
@@ -316,7 +327,7 @@ class _Lowering:
         self._new.node("Concat", [image.name, image.name], name, wide, axis=3)
         return replace(image, name=name, channels=2 * image.channels)
 
-    def _summed(self, left: _Image, right: _Image, levels: Levels, name: str, shape: Sequence[int]) -> None:
+    def _summed(self, left: _Image, right: _Image, levels: QuantParams, name: str, shape: Sequence[int]) -> None:
         inputs = [
             left.name,
             *self._new.level_constants(left.levels, f"{name}.left"),

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["IntegerWeights", "Levels", "WeightBits", "integer_weights", "levels_of"]
+__all__ = ["IntegerWeights", "QuantParams", "WeightBits", "fit_quant_params", "quantize_weights"]
 
 WeightBits = Literal[7, 8]
 _LARGEST_LEVEL: Final = 255
@@ -19,7 +19,7 @@ _LARGEST_BIAS: Final = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Levels:
+class QuantParams:
     """What the unsigned 8-bit levels of a value mean: level q is scale times (q - zero_point)."""
 
     scale: float
@@ -43,14 +43,14 @@ class IntegerWeights:
     bias: NDArray[np.int32]
 
 
-def levels_of(low: float, high: float) -> Levels:
+def fit_quant_params(low: float, high: float) -> QuantParams:
     """Spread the levels over a range, widened to hold 0, which must be a level: pads are zeros."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32((high - low) / _LARGEST_LEVEL)) or 1.0
-    return Levels(scale=scale, zero_point=round(-low / scale))
+    return QuantParams(scale=scale, zero_point=round(-low / scale))
 
 
-def integer_weights(
+def quantize_weights(
     weight: NDArray[np.float32],
     bias: NDArray[np.float64],
     input_scale: float,

@@ -98,7 +98,7 @@ class Workspace:
         if path.exists():
             return read_graph_file(path)
         check_installed("torch")
-        from export.pipeline import export_checkpoint
+        from export.pipeline import ExportOptions, export_checkpoint
 
         self.log(f"{family}: exporting {path.name}{', some minutes' if precision == 'int8' else ''}")
         is_given = family in self.checkpoints
@@ -106,14 +106,16 @@ class Workspace:
             checkpoint,
             family,
             folder,
-            name=name,
-            nature="checkpoint" if is_given else "demonstration",
-            provenance=None if is_given else _PROVENANCE,
-            precision=precision,
-            target=target,
-            rewrite=rewrite,
-            # What the images are worth is the export's business; how long they take does not depend on it.
-            accept_beyond_bounds=True,
+            ExportOptions(
+                name=name,
+                nature="checkpoint" if is_given else "demonstration",
+                provenance=None if is_given else _PROVENANCE,
+                precision=precision,
+                target=target,
+                rewrite=rewrite,
+                # What the images are worth is the export's business; how long they take does not depend on it.
+                accept_beyond_bounds=True,
+            ),
             log=self.log,
         )
 

@@ -14,8 +14,7 @@ import torch
 from benchmarks.events import draws_of, event_run
 from export.charge import compute_charges
 from export.checkpoint import load_checkpoint
-from export.families import LATENT_SIZE
-from export.torch_graph import INPUT_NAME
+from export.families.generator_module import LATENT_SIZE
 from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.timing import Run
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
     from pxdbg_runtime.model.card import ModelCard
 
 __all__ = ["compiled_model", "digits_of", "matrix_product_rate", "model_run", "one_thread", "original_event"]
@@ -74,7 +73,7 @@ def digits_of(images: torch.Tensor) -> Hits:
 
 def model_run(model: Callable[[torch.Tensor], torch.Tensor], card: ModelCard) -> Run:
     """Warm a model up, and make what times the images of the event in batches."""
-    latents = torch.from_numpy(draws_of(card)[INPUT_NAME])
+    latents = torch.from_numpy(draws_of(card)[card.draws[0].name])
 
     def images(sensors: range) -> None:
         with one_thread(), torch.inference_mode():

@@ -17,9 +17,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from export.families import Feed
     from export.int8 import WeightBits
 
-__all__ = ["N_LATENTS", "Lowered", "Sketch", "chain", "images_of", "latents", "lowered", "residual", "whole"]
+__all__ = [
+    "N_LATENTS",
+    "Lowered",
+    "Sketch",
+    "chain",
+    "feeds_of",
+    "images_of",
+    "latents",
+    "lowered",
+    "residual",
+    "whole",
+]
 
 N_LATENTS: Final = 6
 N_IMAGES: Final = 6
@@ -123,6 +135,11 @@ def latents(seed: int = 0, n_images: int = N_IMAGES) -> NDArray[np.float32]:
     return (np.random.default_rng(seed).integers(-8, 9, (n_images, N_LATENTS)) / 4).astype(np.float32)
 
 
+def feeds_of(inputs: NDArray[np.float32]) -> list[Feed]:
+    """Make the inputs of one image each."""
+    return [{"latent": latent[np.newaxis]} for latent in inputs]
+
+
 def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (images,) = session.run(None, {"latent": inputs})
@@ -144,5 +161,5 @@ def lowered(model: onnx.ModelProto, bits: WeightBits = 7, seed: int = 0) -> Lowe
     inputs = latents(seed)
     exact = images_of(model, inputs)
     head = OutputRange(low=float(exact.min()), high=float(exact.max()))
-    integers = quantize_graph(model, calibrate(model, {"latent": inputs}), head, bits)
+    integers = quantize_graph(model, calibrate(model, feeds_of(inputs)), head, bits)
     return Lowered(exact=model, integers=integers, head=head, inputs=inputs)

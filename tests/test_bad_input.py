@@ -15,7 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from export.__main__ import app as export_app
-from export.families import ConvNet, ResNet
+from export.families.convnet import ConvNet
+from export.families.resnet import ResNet
 from pxdbg_runtime.command_line import app as pxdbg_app
 from tests.bad_files import (
     Evil,
@@ -161,14 +162,14 @@ BAD: dict[str, Bad] = {
     "checkpoint of the other model": Bad(
         program="export",
         arguments=EXPORT,
-        says="is that of a convnet, not of a resnet: pass --model convnet",
+        says="is that of a convnet, not of a resnet: pass --family convnet",
         exit_code=1,
         make=torch_saved(lambda: {"state_dict": ConvNet().state_dict()}),
     ),
     "several state dicts": Bad(
         program="export",
         arguments=EXPORT,
-        says="--weights",
+        says="--state-key",
         exit_code=1,
         make=torch_saved(lambda: {key: light_state("resnet", value) for key, value in (("model", 0.25), ("ema", 0.5))}),
     ),

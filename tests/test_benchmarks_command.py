@@ -22,6 +22,7 @@ from tests.graphs import LATENT_CARD, latent_model, written
 if TYPE_CHECKING:
     from typer.testing import Result
 
+    from export.pipeline import ExportOptions
     from pxdbg_runtime.model.card import Precision, Target
     from pxdbg_runtime.model.graph_file import GraphFile
 
@@ -199,14 +200,11 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str, bool]]
         _checkpoint: Path,
         _family: str,
         output: Path,
-        *,
-        name: str,
-        precision: str,
-        target: str,
-        rewrite: bool,
+        options: ExportOptions,
         **_: object,
     ) -> GraphFile:
-        calls.append((name, precision, target, rewrite))
+        name, precision, target = str(options.name), options.precision, options.target
+        calls.append((name, precision, target, options.rewrite))
         output.mkdir(parents=True, exist_ok=True)
         suffix = "-cuda" if target == "cuda" else ""
         return written(output / f"{name}-{precision}{suffix}.onnx", latent_model(), LATENT_CARD)

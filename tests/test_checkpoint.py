@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError
-from export.families import FAMILIES
-from tests.checkpoints import FAMILY_NAMES, SmallNet, light_state, random_model, save, save_safetensors
+from tests.checkpoints import FAMILY_NAMES, SmallNet, light_state, random_model, register_family, save, save_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 State = dict[str, Tensor]
 
@@ -33,7 +32,7 @@ def model() -> GeneratorModule:
 
 @pytest.fixture
 def small_model(monkeypatch: pytest.MonkeyPatch) -> GeneratorModule:
-    monkeypatch.setitem(FAMILIES, "small", SmallNet)
+    register_family(monkeypatch, "small", SmallNet)
     return random_model("small", seed=22)
 
 
@@ -143,7 +142,7 @@ def test_a_prefix_of_some_keys_alone_is_not_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("family", "other"), [("convnet", "resnet"), ("resnet", "convnet")])
 def test_the_checkpoint_of_the_other_model_is_recognised(tmp_path: Path, family: str, other: str) -> None:
     path = save(light_state(other), tmp_path / "generator.pt")
-    expected = rf"is that of a {other}, not of a {family}: pass --model {other}\.$"
+    expected = rf"is that of a {other}, not of a {family}: pass --family {other}\.$"
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(path, family)
 

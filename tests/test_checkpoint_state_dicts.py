@@ -18,20 +18,19 @@ from torch import Tensor, nn
 
 from export.checkpoint import load_checkpoint, state_dicts
 from export.errors import CheckpointError
-from export.families import FAMILIES
-from tests.checkpoints import SmallNet, light_state, random_model, save
+from tests.checkpoints import SmallNet, light_state, random_model, register_family, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 State = dict[str, Tensor]
 
 
 @pytest.fixture(autouse=True)
 def small_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "small", SmallNet)
+    register_family(monkeypatch, "small", SmallNet)
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def require_found(
 ) -> None:
     """Require that the weights of a model are found in a file, and that it is said where."""
     told: list[str] = []
-    found = load_checkpoint(save(content, folder / "generator.pt"), "small", wrapper=weights, log=told.append)
+    found = load_checkpoint(save(content, folder / "generator.pt"), "small", state_key=weights, log=told.append)
     for key, value in model.state_dict().items():
         if not key.endswith("num_batches_tracked"):
             assert torch.equal(found.state_dict()[key], value), key
@@ -238,7 +237,7 @@ def test_a_file_that_holds_itself_twice_is_refused(
 def test_of_several_the_paths_are_listed_and_each_can_be_named(model: GeneratorModule, tmp_path: Path) -> None:
     state = dict(model.state_dict())
     content = {"G": other_state(), "g_ema": under("module.", state), "ema": {"shadow": other_state()}, "D": {}}
-    expected = r"holds several state dicts, G, g_ema\.module and ema\.shadow: choose with --weights\.$"
+    expected = r"holds several state dicts, G, g_ema\.module and ema\.shadow: choose with --state-key\.$"
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
     require_found(content, tmp_path, model, "g_ema.module", weights="g_ema")
@@ -246,7 +245,7 @@ def test_of_several_the_paths_are_listed_and_each_can_be_named(model: GeneratorM
     content = {"ema": {"shadow": state, "backup": other_state()}, **under("net.", other_state())}
     require_found(content, tmp_path, model, "ema.shadow", weights="ema.shadow")
     with pytest.raises(CheckpointError, match=r"several state dicts, ema\.shadow and ema\.backup: choose"):
-        load_checkpoint(tmp_path / "generator.pt", "small", wrapper="ema")
+        load_checkpoint(tmp_path / "generator.pt", "small", state_key="ema")
 
 
 def test_the_top_of_a_file_can_be_named(model: GeneratorModule, tmp_path: Path) -> None:
@@ -261,12 +260,12 @@ def test_a_path_where_none_lies_is_refused_with_those_that_fit(tmp_path: Path) -
     path = save(content, tmp_path / "generator.pt")
     for weights in ("ema", "g_ema", "G.fc", "state_dict"):
         with pytest.raises(CheckpointError, match=rf"holds no state dict under '{weights}' \(found: G\)\.$"):
-            load_checkpoint(path, "small", wrapper=weights)
+            load_checkpoint(path, "small", state_key=weights)
     bare = save(light_state("small"), tmp_path / "bare.pt")
     with pytest.raises(
         CheckpointError, match=r"holds no state dict under 'ema' \(found: \. \(the top of the file\)\)\.$"
     ):
-        load_checkpoint(bare, "small", wrapper="ema")
+        load_checkpoint(bare, "small", state_key="ema")
 
 
 def test_the_nearest_candidate_is_named_with_what_it_lacks(tmp_path: Path) -> None:
@@ -285,13 +284,13 @@ def test_the_nearest_candidate_is_named_with_what_it_lacks(tmp_path: Path) -> No
         CheckpointError,
         match=r"under 'nets\.H' it lacks conv\.bias, conv\.weight, fc\.weight, last\.bias and 5 more\.$",
     ):
-        load_checkpoint(tmp_path / "generator.pt", "small", wrapper="nets.H")
+        load_checkpoint(tmp_path / "generator.pt", "small", state_key="nets.H")
 
 
 @pytest.mark.parametrize(("family", "other"), [("convnet", "resnet"), ("small", "convnet")])
 def test_a_nested_state_dict_of_another_family_is_recognised(tmp_path: Path, family: str, other: str) -> None:
     path = save({"D": discriminator_state(), "g": under("module.", light_state(other))}, tmp_path / "generator.pt")
-    with pytest.raises(CheckpointError, match=rf"is that of a {other}, not of a {family}: pass --model {other}\.$"):
+    with pytest.raises(CheckpointError, match=rf"is that of a {other}, not of a {family}: pass --family {other}\.$"):
         load_checkpoint(path, family)
 
 

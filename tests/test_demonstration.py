@@ -10,11 +10,10 @@ import torch
 import typer
 
 from export import random_weights
-from export.__main__ import Family
 from export.charge import compute_charges
 from export.checkpoint import load_checkpoint
 from export.demonstration import main
-from export.random_weights import Target, build_random_model
+from export.random_weights import HitStatistics, build_random_model
 from tests.checkpoints import BUSY, FAMILY_NAMES, first_export
 
 if TYPE_CHECKING:
@@ -69,13 +68,13 @@ def test_model_is_ready_for_inference_and_its_filters_but_the_last_are_sparse(fa
 
 
 def test_targets_are_those_of_the_real_sample_unless_told() -> None:
-    assert Target() == Target(occupancy=0.0090, mean_charge=22.0)
+    assert HitStatistics() == HitStatistics(occupancy=0.0090, mean_charge=22.0)
 
 
 @pytest.mark.usefixtures("quick")
 def test_command_writes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "resnet.safetensors"
-    main(model=Family.RESNET, output=path, seed=9)
+    main(family="resnet", output=path, seed=9)
     assert capsys.readouterr().out == f"wrote {path}\n"
     assert [each.name for each in tmp_path.iterdir()] == ["resnet.safetensors"]
     expected = build_random_model("resnet", 9).state_dict()
@@ -88,6 +87,6 @@ def test_command_writes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.usefixtures("quick")
 def test_command_says_where_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as ended:  # its text is empty: the sentence is on the standard error
-        main(model=Family.RESNET, output=tmp_path / "gone" / "resnet.safetensors")
+        main(family="resnet", output=tmp_path / "gone" / "resnet.safetensors")
     assert ended.value.exit_code == 1
     assert "gone/resnet.safetensors cannot be written: the folder " in capsys.readouterr().err

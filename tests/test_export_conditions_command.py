@@ -14,9 +14,8 @@ from typer.testing import CliRunner, Result
 
 from export.__main__ import app, main
 from export.conditions import command
-from export.families import FAMILIES
 from pxdbg_runtime.model.graph_file import read_graph_file
-from tests.checkpoints import FlatNet, flat_checkpoint
+from tests.checkpoints import FlatNet, flat_checkpoint, register_family
 from tests.conditions_server import NAME, TAG, ConditionsServer, files, said, sent, serving, status
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def invoke(*arguments: str | Path) -> Result:
 def test_one_command_turns_a_payload_into_a_graph(
     server: ConditionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FAMILIES, "resnet", FlatNet)
+    register_family(monkeypatch, "resnet", FlatNet)
     content = flat_checkpoint(tmp_path).read_bytes()
     md5 = hashlib.md5(content).hexdigest()
     server.steps["file"] = [sent(content)]

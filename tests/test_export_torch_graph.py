@@ -18,8 +18,9 @@ import torch
 import export.torch_graph
 from export.charge import find_charge_thresholds
 from export.errors import GraphError
+from export.families.resnet import FAMILY
 from export.graph import list_passes
-from export.torch_graph import OPSET, to_onnx
+from export.torch_graph import OPSET, export_to_onnx
 from pxdbg_runtime import SENSORS, __version__
 from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FAMILY_NAMES, Export, FlatNet, first_export
@@ -148,13 +149,13 @@ def test_an_invalid_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(graph: ModelProto) -> None:
         graph.graph.node[0].op_type = "NoSuchOperator"
 
-    monkeypatch.setattr(export.torch_graph, "_anonymise", spoil)
+    monkeypatch.setattr(export.torch_graph, "_remove_traces", spoil)
     with pytest.raises(GraphError, match=r"The exported graph is not valid ONNX: .*NoSuchOperator"):
-        to_onnx(FlatNet().eval())
+        export_to_onnx(FlatNet().eval(), FAMILY)
 
 
 def test_exporting_is_silent(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    to_onnx(FlatNet().eval())
+    export_to_onnx(FlatNet().eval(), FAMILY)
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []

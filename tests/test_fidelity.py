@@ -15,14 +15,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.charge import find_charge_thresholds
 from export.errors import FidelityError
-from export.fidelity import (
-    N_IMAGES,
-    compute_charge_w1,
-    compute_images,
-    draw_latents,
-    measure_fidelity,
-    require_fidelity,
-)
+from export.families.resnet import FAMILY
+from export.fidelity import check_fidelity, compute_charge_w1, measure_fidelity
+from export.inference import compute_images, draw_event, draw_feeds
 from pxdbg_runtime.inference.latents import PhiloxStream
 from pxdbg_runtime.limits.threads import JobCpus
 from pxdbg_runtime.model.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
@@ -33,8 +28,10 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from export.families import Feed
+
 N_PIXELS: Final = 12
-INPUTS: Final = np.zeros((3, 96), np.float32)
+FEEDS: Final[list[Feed]] = [{"latent": np.zeros((n_images, 96), np.float32)} for n_images in (2, 1)]
 THRESHOLDS: Final = find_charge_thresholds()
 LOWEST_VALUES: Final = np.concatenate([[np.float32(-1)], THRESHOLDS])
 """The smallest tanh value of each charge."""
@@ -62,16 +59,16 @@ def graph_of(*charges: int) -> onnx.ModelProto:
 
 
 def fidelity_of(exact: Sequence[int], other: Sequence[int], min_charge: int = 1) -> Fidelity:
-    return measure_fidelity(graph_of(*exact), graph_of(*other), THRESHOLDS, INPUTS, min_charge)
+    return measure_fidelity(graph_of(*exact), graph_of(*other), THRESHOLDS, FEEDS, min_charge)
 
 
 def test_a_graph_may_have_thresholds_of_its_own() -> None:
     exact, other = graph_of(10, 20, 30), graph_of(11, 21, 31)
     # With every threshold one place further on, each value has a charge less.
     own = np.append(THRESHOLDS[1:], np.float32(1))
-    found = measure_fidelity(exact, other, THRESHOLDS, INPUTS, 1, own)
+    found = measure_fidelity(exact, other, THRESHOLDS, FEEDS, 1, own)
     assert (found.charge_w1_adu, found.occupancy_ratio, found.identical_digits) == (0.0, 1.0, 1.0)
-    without = measure_fidelity(exact, other, THRESHOLDS, INPUTS, 1)
+    without = measure_fidelity(exact, other, THRESHOLDS, FEEDS, 1)
     assert [without.charge_w1_adu, without.identical_digits] == pytest.approx([1.0, 0.0])
 
 
@@ -176,10 +173,9 @@ def test_all_images_are_run_in_their_order(n_images: int) -> None:
     graph = graph_of(1)
     (nothing,) = (each for each in graph.graph.initializer if each.name == "nothing")
     nothing.CopyFrom(numpy_helper.from_array(np.eye(96, N_PIXELS, dtype=np.float32), "nothing"))
-    inputs = draw_latents(96, n_images, seed=3)
-    images = np.concatenate(list(compute_images(graph, inputs)))
+    images = np.concatenate(list(compute_images(graph, draw_feeds(FAMILY, 3, n_images))))
     values = numpy_helper.to_array(next(each for each in graph.graph.initializer if each.name == "values"))
-    assert np.array_equal(images, inputs[:, :N_PIXELS] + values)
+    assert np.array_equal(images, draw_event(FAMILY, 3, 0)["latent"][:n_images, :N_PIXELS] + values)
 
 
 # Bounds
@@ -191,13 +187,12 @@ def fidelity(w1: float = 0.0, ratio: float = 1.0) -> Fidelity:
 
 def test_the_bounds_are_those_of_the_card() -> None:
     assert (MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE) == (0.3, 0.01)
-    assert N_IMAGES == 800
 
 
 @pytest.mark.parametrize("within", [fidelity(), fidelity(0.2999), fidelity(0, 1.0099), fidelity(0, 0.9901)])
 def test_within_the_bounds_nothing_is_refused(within: Fidelity) -> None:
     assert within.is_within_bounds
-    require_fidelity(within, "int8")
+    check_fidelity(within, "int8")
 
 
 @pytest.mark.parametrize(
@@ -209,19 +204,21 @@ def test_within_the_bounds_nothing_is_refused(within: Fidelity) -> None:
 )
 def test_beyond_a_bound_it_is(beyond: Fidelity) -> None:
     assert not beyond.is_within_bounds
-    with pytest.raises(FidelityError, match="Nothing was written; --accept-beyond-bounds writes it all") as caught:
-        require_fidelity(beyond, "int8")
+    with pytest.raises(
+        FidelityError, match="Nothing was written; --accept-beyond-bounds writes the graph all"
+    ) as caught:
+        check_fidelity(beyond, "int8")
     assert caught.value.fidelity is beyond
 
 
 def test_the_refusal_says_what_was_measured_and_what_is_allowed() -> None:
     expected = (
         r"^The digits of the float16 graph are too far from float32's: W1 of the charge spectrum 0\.412 ADU \(below "
-        r"0\.3 is allowed\), occupancy -2\.35 % \(within 1 %\)\. Nothing was written; --accept-beyond-bounds writes it "
-        r"all the same\.$"
+        r"0\.3 is allowed\), occupancy -2\.35 % \(within 1 %\)\. Nothing was written; --accept-beyond-bounds writes the "
+        r"graph all the same\.$"
     )
     with pytest.raises(FidelityError, match=expected) as caught:
-        require_fidelity(fidelity(0.4123, 0.9765), "float16")
+        check_fidelity(fidelity(0.4123, 0.9765), "float16")
     assert isinstance(caught.value, RuntimeError)
     arrived = pickle.loads(pickle.dumps(caught.value))
     assert (arrived.fidelity, str(arrived)) == (caught.value.fidelity, str(caught.value))
@@ -230,19 +227,17 @@ def test_the_refusal_says_what_was_measured_and_what_is_allowed() -> None:
 # Latents
 
 
-@pytest.mark.parametrize("seed", [-2, 0, 11])
-def test_latents_are_those_of_the_runtimes_own_stream(seed: int) -> None:
-    found = draw_latents(96, 95, seed)
+@pytest.mark.parametrize(("seed", "batch_size"), [(-2, 1), (0, 2), (11, 3)])
+def test_feeds_are_batches_of_the_runtimes_own_stream(seed: int, batch_size: int) -> None:
+    feeds = draw_feeds(FAMILY, seed, 95, batch_size)
+    latents = np.concatenate([feed["latent"] for feed in feeds])
     stream = PhiloxStream(seed, [Draw(name="latent", shape=(40, 96))])
-    assert (found.shape, found.dtype.name) == ((95, 96), "float32")
-    for number, latent in enumerate(found):
-        event, sensor = divmod(number, 40)
-        assert np.array_equal(latent, stream.draw(event)[0][sensor])
-
-
-@given(n_images=st.integers(1, 90), more=st.integers(0, 40))
-def test_fewer_latents_are_the_first_of_more(n_images: int, more: int) -> None:
-    assert np.array_equal(draw_latents(3, n_images, 5), draw_latents(3, n_images + more, 5)[:n_images])
+    assert (latents.shape, latents.dtype.name) == ((95, 96), "float32")
+    assert np.array_equal(latents, np.concatenate([stream.draw(event)[0] for event in range(3)])[:95])
+    # No batch crosses an event.
+    ends = np.cumsum([len(feed["latent"]) for feed in feeds]).tolist()
+    assert {40, 80, 95} <= set(ends)
+    assert max(len(feed["latent"]) for feed in feeds) == batch_size
 
 
 def test_a_comparison_takes_the_cpus_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +250,6 @@ def test_a_comparison_takes_the_cpus_of_the_job(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(onnxruntime, "InferenceSession", see)
     for n_cpus, n_threads in ((3, 3), (64, 8)):
         cpus = JobCpus(count=n_cpus, limited_by="a test")
-        monkeypatch.setattr("export.fidelity.count_job_cpus", lambda cpus=cpus: cpus)
+        monkeypatch.setattr("export.inference.count_job_cpus", lambda cpus=cpus: cpus)
         with pytest.raises(OptionsSeenError, match=rf"^{n_threads}$"):
-            next(compute_images(ModelProto(), np.zeros((1, 2), np.float32)))
+            next(compute_images(ModelProto(), []))

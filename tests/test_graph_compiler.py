@@ -30,7 +30,7 @@ from tests.small_graphs import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from export.graph import Target
+    from pxdbg_runtime.model.card import Target
 
     Writer = Callable[[SmallGraph, int, Sequence[int], tuple[int, int]], onnx.ModelProto]
 

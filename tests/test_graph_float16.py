@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from export.graph import Target
+    from pxdbg_runtime.model.card import Target
 
 FLOAT16_ROUNDING: Final = 8 * 2.0**-11
 """Of the largest value: some roundings to float16."""

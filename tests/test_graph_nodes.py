@@ -15,10 +15,10 @@ from onnx.reference import ReferenceEvaluator
 
 from export.graph.nodes import (
     Convolution,
+    find_before_upsampling,
     find_only_user,
-    find_undoubled,
     have_equal_shapes,
-    is_doubling,
+    is_upsampling,
     make_initializer,
     make_unique_name,
     match_convolution,
@@ -64,7 +64,7 @@ def test_what_is_called_a_doubling_copies_pixels(
         graph.input(n_channels, *size), coordinate_transformation_mode=coordinate_mode, nearest_mode=nearest_mode
     )
     modes = {"coordinate_transformation_mode": coordinate_mode, "nearest_mode": nearest_mode}
-    assert is_doubling(last_of(graph)) == (modes in MODES_OF_COPYING)
+    assert is_upsampling(last_of(graph)) == (modes in MODES_OF_COPYING)
     if modes in MODES_OF_COPYING:
         feeds = graph.feeds(batch)
         expected = feeds["z"].repeat(2, axis=2).repeat(2, axis=3)
@@ -83,7 +83,7 @@ def test_onnxruntime_copies_them_too(modes: dict[str, str]) -> None:
 def test_the_modes_that_are_not_written_are_those_of_onnx() -> None:
     graph = SmallGraph()
     graph.node("Resize", graph.input(2, 2, 3), "", graph.constant(np.array([1, 1, 2, 2], np.float32)))
-    assert is_doubling(last_of(graph))
+    assert is_upsampling(last_of(graph))
     feeds = graph.feeds(1)
     assert np.array_equal(evaluated(graph.model(), feeds)[0], feeds["z"].repeat(2, axis=2).repeat(2, axis=3))
 
@@ -93,28 +93,30 @@ def test_the_small_image_of_a_doubling_is_its_input() -> None:
     graph.node("Relu", graph.doubled(graph.input(2, 2, 3)))
     relu = last_of(graph)
     image = relu.inputs[0]
-    small = find_undoubled(image)
+    small = find_before_upsampling(image)
     assert small is not None
     assert small.name == "z"
-    assert find_undoubled(small) is find_undoubled(relu.outputs[0]) is find_undoubled(None) is None
+    assert (
+        find_before_upsampling(small) is find_before_upsampling(relu.outputs[0]) is find_before_upsampling(None) is None
+    )
 
 
 @pytest.mark.parametrize("axes", [[0, 1, 2, 3], [2, 3, 0, 1]])
 def test_a_doubling_of_listed_axes_is_none(axes: list[int]) -> None:
     graph = SmallGraph()
     graph.doubled(graph.input(2, 2, 3), axes=axes)
-    assert not is_doubling(last_of(graph))
+    assert not is_upsampling(last_of(graph))
 
 
 def test_nothing_else_is_a_doubling() -> None:
     graph = SmallGraph()
     graph.node("Relu", graph.input(2, 2, 3))
-    assert not is_doubling(last_of(graph))
-    assert not is_doubling(None)
+    assert not is_upsampling(last_of(graph))
+    assert not is_upsampling(None)
     graph.node("Resize", "z", "", graph.node("Abs", graph.constant(np.array([1, 1, 2, 2], np.float32))))
-    assert not is_doubling(last_of(graph))
-    assert not is_doubling(ir.node("Resize", [value_of([1, 2, 3, 4])]))
-    assert not is_doubling(ir.node("Resize", [value_of([1, 2, 3, 4])] * 3, domain="elsewhere"))
+    assert not is_upsampling(last_of(graph))
+    assert not is_upsampling(ir.node("Resize", [value_of([1, 2, 3, 4])]))
+    assert not is_upsampling(ir.node("Resize", [value_of([1, 2, 3, 4])] * 3, domain="elsewhere"))
 
 
 def test_constants_are_initializers_and_constant_nodes() -> None:
@@ -346,7 +348,7 @@ def test_new_weights_are_rounded_to_float32(bias: bool) -> None:
 
 def test_a_layer_outside_of_a_graph_has_no_weights_to_set() -> None:
     node = ir.node("Conv", [value_of(None)] * 2)
-    with pytest.raises(ValueError, match=r"^a layer outside of a graph$"):
+    with pytest.raises(ValueError, match=r"^the layer is in no graph$"):
         set_weights(node, np.zeros((1, 1, 1, 1)), np.zeros(1))
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from export.graph import Target
+    from pxdbg_runtime.model.card import Target
     from tests.small_graphs import Pads, Rewriting
 
 TARGETS: Final[tuple[Target, ...]] = ("cpu", "cuda")

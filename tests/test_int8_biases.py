@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
-from tests.int8_sketches import chain, images_of, latents, residual, whole
+from tests.int8_sketches import chain, feeds_of, images_of, latents, residual, whole
 
 if TYPE_CHECKING:
     import onnx
@@ -19,8 +19,8 @@ def mean_errors(model: onnx.ModelProto, *, are_corrected: bool) -> float:
     inputs = latents(1, 40)
     exact = images_of(model, inputs)
     head = OutputRange(low=float(exact.min()), high=float(exact.max()))
-    means = measure_means(model, {"latent": inputs}) if are_corrected else None
-    found = images_of(quantize_graph(model, calibrate(model, {"latent": inputs}), head, 7, means), inputs)
+    means = measure_means(model, feeds_of(inputs)) if are_corrected else None
+    found = images_of(quantize_graph(model, calibrate(model, feeds_of(inputs)), head, 7, means), inputs)
     return float(abs((found - exact).mean()) * 255 / (head.high - head.low))
 
 

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from export.graph import simplify_graph
 from export.int8 import OutputRange, calibrate, quantize_graph
-from tests.int8_sketches import Lowered, Sketch, chain, images_of, latents, lowered, residual, whole
+from tests.int8_sketches import Lowered, Sketch, chain, feeds_of, images_of, latents, lowered, residual, whole
 from tests.test_int8_operators import OPERATORS, require_plain_integers
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def test_an_image_that_is_always_dark_is_all_zeros() -> None:
     bias.CopyFrom(numpy_helper.from_array(np.full(18, -100, np.float32), bias.name))
     output = sketch.convolved(sketch.rectified(image), 18, 1, 3)
     model = sketch.model(output)
-    made = quantize_graph(model, calibrate(model, {"latent": latents()}), OutputRange(low=-2.0, high=2.0))
+    made = quantize_graph(model, calibrate(model, feeds_of(latents())), OutputRange(low=-2.0, high=2.0))
     values = require_plain_integers(made, {"latent": latents()})
     assert not values[f"{image}.rectified"].any()
     weight, (expected,) = (numpy_helper.to_array(each) for each in sketch.constants[-2:])
@@ -245,7 +245,7 @@ def test_what_follows_the_last_convolution_stays_float32() -> None:
     inner = lowered(simplify_graph(whole(sketch)))
     sketch.node("Tanh", [sketch.nodes[-1].output[0]])
     outer = whole(sketch)
-    model = quantize_graph(outer, calibrate(outer, {"latent": inner.inputs}), inner.head)
+    model = quantize_graph(outer, calibrate(outer, feeds_of(inner.inputs)), inner.head)
     assert model.graph.node[-1].op_type == "Tanh"
     expected = np.tanh(images_of(inner.integers, inner.inputs))
     np.testing.assert_allclose(images_of(model, inner.inputs), expected, rtol=1e-5, atol=1e-6)

@@ -10,7 +10,7 @@ from onnx import helper
 
 from export.errors import GraphError
 from export.int8 import OutputRange, calibrate, quantize_graph
-from tests.int8_sketches import Sketch, chain, latents, lowered, whole
+from tests.int8_sketches import Sketch, chain, feeds_of, latents, lowered, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +107,7 @@ def test_what_has_no_form_is_refused(write: Callable[[Sketch], str], message: st
 
 def test_images_of_unknown_size_are_refused() -> None:
     model = whole(chain(0, (3, 4, 5), (3, 3, 3)))
-    ranges = calibrate(model, {"latent": latents()})
+    ranges = calibrate(model, feeds_of(latents()))
     del model.graph.value_info[:]
     with pytest.raises(GraphError, match=r"int8 needs images of known size, but .* has the shape None"):
         quantize_graph(model, ranges, OutputRange(low=0.0, high=1.0))

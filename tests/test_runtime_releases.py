@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from export.graph import Target
+    from pxdbg_runtime.model.card import Target
 
     Writer = Callable[..., onnx.ModelProto]
 

@@ -139,7 +139,7 @@ def find_state_dict(
         fitting = [candidate for candidate in fitting if candidate.has_shapes] or fitting
     if len(fitting) > 1:
         paths = _and(_shown(candidate) for candidate in fitting)
-        raise CheckpointError(path, f"holds several state dicts, {paths}: choose with --weights.")
+        raise CheckpointError(path, f"holds several state dicts, {paths}: choose with --state-key.")
     if not fitting:
         raise CheckpointError(path, _explain_misfit(archive, contents, candidates, layout, others))
     return StateDict(path=fitting[0].path, weights=fitting[0].weights)
@@ -230,7 +230,7 @@ def _explain_misfit(
     """Say why no state dict fits: it is another family's, or what the nearest lacks, or what is there at all."""
     for other in others:
         if any(candidate.fits for candidate in _candidates(contents, other)):
-            return f"is that of a {other.family}, not of a {layout.family}: pass --model {other.family}."
+            return f"is that of a {other.family}, not of a {layout.family}: pass --family {other.family}."
     if not candidates and archive.module is not None:
         return whole_model_message(archive.module)
     if not candidates:

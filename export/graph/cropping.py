@@ -1,7 +1,7 @@
-"""Rows and channels that are cut off at the end are cut before the pointwise work.
+"""Move crops of rows and channels before pointwise operators.
 
-Matches a ``Slice`` or a ``Gather`` at constant places of a pointwise operator's result. It becomes the operator of the
-slice: each element is computed by itself, so those that are dropped need not be.
+Matches a ``Slice`` or ``Gather`` with constant indices of a pointwise operator's output. The operator is then applied to the
+cropped input: it computes each element by itself, so elements that are dropped need no computation.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["crop_early"]
 
 
 def crop_early(model: ir.Model) -> int:
-    """Move crops before pointwise work until none is left to move; return how often."""
-    return apply_rules_to_fixpoint(model, {"Slice": _cropped_first, "Gather": _cropped_first})
+    """Move all crops before pointwise operators; return the number of moves."""
+    return apply_rules_to_fixpoint(model, {"Slice": _crop_first, "Gather": _crop_first})
 
 
-def _cropped_first(write: Writer, node: ir.Node) -> ir.Value | None:
+def _crop_first(write: Writer, node: ir.Node) -> ir.Value | None:
     value = node.inputs[0]
     before = None if value is None or find_only_user(value) is None else value.producer()
     if before is None or before.op_type not in POINTWISE or before.domain != "":

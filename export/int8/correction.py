@@ -20,7 +20,7 @@ from onnx import numpy_helper
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from export.int8.head import OutputRange
+    from export.int8.last_layer import OutputRange
 
 __all__ = ["Line", "fit_line", "fold_line", "match_thresholds"]
 

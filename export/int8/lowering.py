@@ -12,7 +12,7 @@ succeeds. So such a graph is for the CPU.
 - ``Add`` with a doubled image takes the small one: columns doubled as channels, rows by broadcasting.
 - ``BatchNormalization`` that could not be folded is a convolution of each channel with itself.
 - The last convolution, whose result leaves the integers, is given as the sum of four 8-bit segments of its range, 1021
-  levels in all, which one matrix product adds up in float32 (`export.int8.head`).
+  levels in all, which one matrix product adds up in float32 (`export.int8.last_layer`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from export.graph.batch_norms import ChannelAffine, match_batch_norm
 from export.graph.block_weights import BlockWeights, build_block_weights
 from export.graph.nodes import (
     Convolution,
+    find_before_upsampling,
     find_only_user,
-    find_undoubled,
     match_convolution,
     match_linear_layer,
     read_shape,
 )
 from export.graph.phase_convolutions import build_phase_weights
 from export.int8.builder import GraphBuilder
-from export.int8.head import OutputRange, add_last_layer
+from export.int8.last_layer import OutputRange, add_last_layer
 from export.int8.weights import QuantParams, fit_quant_params
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class _Lowering:
                 raise GraphError(message)
             found = match_convolution(node)
             if found is not None:
-                small = find_undoubled(node.inputs[0])
+                small = find_before_upsampling(node.inputs[0])
                 image = self._image(node.inputs[0] if small is None else small)
                 upsampling = 1 if small is None else 2
                 means = self._means.get(name)
@@ -227,7 +227,7 @@ class _Lowering:
         )
 
     def _add_convolution(self, found: Convolution, made: _Image) -> None:
-        small = find_undoubled(found.node.inputs[0])
+        small = find_before_upsampling(found.node.inputs[0])
         image = self._image(found.node.inputs[0] if small is None else small)
         if small is not None and found.keeps_size:
             self._add_phases(found, image, made)
@@ -293,9 +293,9 @@ class _Lowering:
     def _add_sum(self, node: ir.Node, made: _Image) -> None:
         """Add two images, one of which may be a doubled one."""
         first, second = (_known(each) for each in node.inputs)
-        if find_undoubled(first) is not None:
+        if find_before_upsampling(first) is not None:
             first, second = second, first
-        left, small = self._image(first), find_undoubled(second)
+        left, small = self._image(first), find_before_upsampling(second)
         if small is None:
             right = self._image(second)
             self._summed(left, right, made.levels, made.name, (made.height, made.width, made.channels))
@@ -317,7 +317,7 @@ class _Lowering:
             channels, height, width = (int(axis or 0) for axis in shape[1:])
             levels = self._levels(value, rectified=False)
             made = _Image(name=name, levels=levels, height=height, width=width, channels=2 * channels)
-            if find_undoubled(found.node.inputs[0]) is None:
+            if find_before_upsampling(found.node.inputs[0]) is None:
                 # The convolution is quick with twice the channels, and no copy is needed then.
                 twice = BlockWeights(weight=np.tile(found.weight, (2, 1, 1, 1)), pads=found.pads, strides=(1, 1))
                 self._convolved(found, self._image(found.node.inputs[0]), made, twice, name, (height, width))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from export.int8 import OutputRange, calibrate, quantize_graph
-from tests.int8_sketches import N_LATENTS, Sketch, images_of, latents
+from tests.int8_sketches import N_LATENTS, Sketch, feeds_of, images_of, latents
 from tests.test_int8_operators import require_plain_integers
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Sample:
         exact_values = images_of(self.exact, latents(seed))
         middle, extent = float(np.median(exact_values)), width * float(np.ptp(exact_values))
         self.head = OutputRange(low=middle - extent, high=middle + extent)
-        ranges = calibrate(self.exact, {"latent": latents(seed)})
+        ranges = calibrate(self.exact, feeds_of(latents(seed)))
         self.integers = quantize_graph(self.exact, ranges, self.head)
         values = require_plain_integers(self.integers, {"latent": latents(seed)})
         self.found = values[output].astype(np.float64)
@@ -170,7 +170,7 @@ def test_levels_climb_one_by_one_through_the_ends_of_the_segments() -> None:
     weight = sketch.constant(np.array([64, 1], np.float32).reshape(1, 2, 1, 1))
     output = sketch.node("Conv", [images, weight, sketch.constant(np.zeros(1, np.float32))], kernel_shape=[1, 1])
     model, one = sketch.model(output), latents()[:1]
-    made = quantize_graph(model, calibrate(model, {"latent": one}), OutputRange(low=0.0, high=1020 / 16))
+    made = quantize_graph(model, calibrate(model, feeds_of(one)), OutputRange(low=0.0, high=1020 / 16))
     found = images_of(made, one)[0, 0].astype(np.float64) * 16
     steps = found + lowered(found.shape)
     assert np.array_equal(steps, np.rint(steps))

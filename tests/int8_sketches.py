@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "N_LATENTS",
-    "Lowered",
+    "Int8Graph",
     "Sketch",
     "chain",
     "feeds_of",
     "images_of",
     "latents",
-    "lowered",
+    "lower",
     "residual",
     "whole",
 ]
@@ -148,18 +148,18 @@ def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> NDArray[np
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lowered:
+class Int8Graph:
     """A graph in integers, the float32 graph that it was made of, and latents whose images lie within its ranges."""
 
     exact: onnx.ModelProto
     integers: onnx.ModelProto
-    head: OutputRange
+    output_range: OutputRange
     inputs: NDArray[np.float32]
 
 
-def lowered(model: onnx.ModelProto, bits: WeightBits = 7, seed: int = 0) -> Lowered:
+def lower(model: onnx.ModelProto, bits: WeightBits = 7, seed: int = 0) -> Int8Graph:
     inputs = latents(seed)
     exact = images_of(model, inputs)
-    head = OutputRange(low=float(exact.min()), high=float(exact.max()))
-    integers = quantize_graph(model, calibrate(model, feeds_of(inputs)), head, bits)
-    return Lowered(exact=model, integers=integers, head=head, inputs=inputs)
+    output_range = OutputRange(low=float(exact.min()), high=float(exact.max()))
+    integers = quantize_graph(model, calibrate(model, feeds_of(inputs)), output_range, bits)
+    return Int8Graph(exact=model, integers=integers, output_range=output_range, inputs=inputs)

@@ -18,10 +18,10 @@ def mean_errors(model: onnx.ModelProto, *, are_corrected: bool) -> float:
     """By how much the mean image is off, in steps of 255 over the range of the images."""
     inputs = latents(1, 40)
     exact = images_of(model, inputs)
-    head = OutputRange(low=float(exact.min()), high=float(exact.max()))
+    output_range = OutputRange(low=float(exact.min()), high=float(exact.max()))
     means = measure_means(model, feeds_of(inputs)) if are_corrected else None
-    found = images_of(quantize_graph(model, calibrate(model, feeds_of(inputs)), head, 7, means), inputs)
-    return float(abs((found - exact).mean()) * 255 / (head.high - head.low))
+    found = images_of(quantize_graph(model, calibrate(model, feeds_of(inputs)), output_range, 7, means), inputs)
+    return float(abs((found - exact).mean()) * 255 / (output_range.high - output_range.low))
 
 
 @pytest.mark.parametrize("kind", ["chain", "residual"])

@@ -67,8 +67,8 @@ def test_the_line_is_that_of_the_hits_and_of_half_as_many_below() -> None:
     x = np.linspace(1.0, -3.0, 4000)
     # A thousand hits on one line, the five hundred ranks below them on another, and all that follow far away.
     y = np.where(np.arange(4000) < 1000, x, np.where(np.arange(4000) < 1500, x - 0.2, 2 * x - 3))
-    head = OutputRange(low=-5.0, high=2.0)
-    line = fit_line(tanh_of(x), tanh_of(y), head, float(np.tanh(y[999] - 1e-4)))
+    output_range = OutputRange(low=-5.0, high=2.0)
+    line = fit_line(tanh_of(x), tanh_of(y), output_range, float(np.tanh(y[999] - 1e-4)))
     assert [line.slope, line.offset] == pytest.approx(np.polyfit(x[:1500], y[:1500], 1), abs=1e-3)
 
 

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from export.graph import simplify_graph
 from export.int8 import OutputRange, calibrate, quantize_graph
-from tests.int8_sketches import Lowered, Sketch, chain, feeds_of, images_of, latents, lowered, residual, whole
+from tests.int8_sketches import Int8Graph, Sketch, chain, feeds_of, images_of, latents, lower, residual, whole
 from tests.test_int8_operators import OPERATORS, require_plain_integers
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ INTEGER_OPERATORS: Final = {"QLinearConv", "QLinearAdd", "Concat", "Reshape", "C
 few = settings(max_examples=20)
 
 
-def require_near(made: Lowered) -> None:
+def require_near(made: Int8Graph) -> None:
     """Compare the images with float32's, in steps of 255 over their range."""
     exact, found = (images_of(model, made.inputs) for model in (made.exact, made.integers))
     assert (found.shape, found.dtype) == (exact.shape, exact.dtype)
-    steps = (found - exact) * (255 / (made.head.high - made.head.low))
+    steps = (found - exact) * (255 / (made.output_range.high - made.output_range.low))
     assert np.sqrt(np.mean(steps**2)) < 4
     assert np.abs(steps).max() < 16
 
 
-def require_sound(made: Lowered) -> None:
+def require_sound(made: Int8Graph) -> None:
     onnx.checker.check_model(made.integers, full_check=True)
     values = require_plain_integers(made.integers, {"latent": made.inputs})
     # Watching every value must not have changed what is computed.
@@ -94,7 +94,7 @@ def require_integers_between(model: onnx.ModelProto) -> None:
 def test_a_chain_of_layers(
     seed: int, channels: tuple[int, int, int], sizes: tuple[int, int, int], is_last_doubled: bool
 ) -> None:
-    made = lowered(simplify_graph(whole(chain(seed, channels, sizes, is_last_doubled=is_last_doubled))))
+    made = lower(simplify_graph(whole(chain(seed, channels, sizes, is_last_doubled=is_last_doubled))))
     require_sound(made)
     # Without a sum nothing lies between two levels by chance, so that the whole graph must come out bit for bit.
     (expected,) = ReferenceEvaluator(made.integers, new_ops=OPERATORS).run(None, {"latent": made.inputs})
@@ -112,7 +112,7 @@ def test_a_chain_of_layers(
 @example(seed=1, channels=(3, 64), size=3, n_blocks=2)
 def test_residual_blocks(seed: int, channels: tuple[int, int], size: int, n_blocks: int) -> None:
     model = simplify_graph(whole(residual(seed, channels, size, n_blocks=n_blocks)))
-    made = lowered(model)
+    made = lower(model)
     require_sound(made)
     assert [node.op_type for node in made.integers.graph.node].count("QLinearAdd") >= n_blocks
 
@@ -120,7 +120,7 @@ def test_residual_blocks(seed: int, channels: tuple[int, int], size: int, n_bloc
 @given(n_images=st.integers(1, 5), start=st.integers(0, 1))
 @settings(max_examples=8)
 def test_an_image_does_not_depend_on_its_batch(n_images: int, start: int) -> None:
-    made = lowered(simplify_graph(whole(residual(5, (4, 6), 3))))
+    made = lower(simplify_graph(whole(residual(5, (4, 6), 3))))
     images = images_of(made.integers, made.inputs)
     assert np.array_equal(
         images_of(made.integers, made.inputs[start : start + n_images]), images[start : start + n_images]
@@ -146,14 +146,14 @@ def test_a_convolution_of_a_doubled_image_is_made_of_rows_or_phases(
     channels: int, size: int, expected: list[str]
 ) -> None:
     sketch = chain(0, (3, channels, 17), (size, 3, 3))
-    convolutions = names_of(lowered(simplify_graph(whole(sketch))).integers, "QLinearConv")
+    convolutions = names_of(lower(simplify_graph(whole(sketch))).integers, "QLinearConv")
     found = [name.partition(".rectified.")[2] for name in convolutions if ".row" in name]
     assert found == expected
 
 
 @pytest.mark.parametrize(("channels", "is_wide"), [(16, True), (17, False)])
 def test_few_channels_are_made_four_columns_at_once(channels: int, is_wide: bool) -> None:
-    made = lowered(simplify_graph(whole(chain(0, (3, 20, channels), (3, 3, 3)))))
+    made = lower(simplify_graph(whole(chain(0, (3, 20, channels), (3, 3, 3)))))
     names = names_of(made.integers, "QLinearConv")
     assert any(name.endswith(".columns") for name in names) == is_wide
     require_sound(made)
@@ -167,7 +167,7 @@ def test_columns_that_are_no_multiple_of_four_are_made_one_by_one(stride: int) -
     # 3 x 3 with pads of two: two columns more, and two rows.
     image = sketch.convolved(image, 5, 4, 3, pad=2)
     sketch.convolved(sketch.rectified(image), 4, 1, 3)
-    made = lowered(whole(sketch))
+    made = lower(whole(sketch))
     assert not any(name.endswith(".columns") for name in names_of(made.integers, "QLinearConv")[:2])
     require_sound(made)
 
@@ -177,15 +177,15 @@ def test_what_is_used_both_rectified_and_not_is_convolved_once() -> None:
     image = sketch.convolved(sketch.doubled(sketch.linear(3, 2, 4)), 3, 18, 3)
     main = sketch.convolved(sketch.rectified(image), 18, 18, 3)
     sketch.convolved(sketch.rectified(sketch.node("Add", [main, image])), 18, 1, 3)
-    made = lowered(simplify_graph(whole(sketch)))
+    made = lower(simplify_graph(whole(sketch)))
     require_sound(made)
     (clipped,) = (node for node in made.integers.graph.node if node.op_type == "Clip")
     assert clipped.output[0].endswith(".rectified")
-    assert len(names_of(made.integers, "QLinearConv")) == 2 + 1 + 1, "two rows, the main branch, the head"
+    assert len(names_of(made.integers, "QLinearConv")) == 2 + 1 + 1, "two rows, the main branch, the last layer"
 
 
 def test_a_linear_layer_used_both_rectified_and_not_is_multiplied_once() -> None:
-    made = lowered(simplify_graph(whole(residual(4, (5, 18), 3))))
+    made = lower(simplify_graph(whole(residual(4, (5, 18), 3))))
     require_sound(made)
     assert len(names_of(made.integers, "Gemm")) == 1
     assert len(names_of(made.integers, "QuantizeLinear")) == 2
@@ -196,7 +196,7 @@ def test_a_doubled_image_that_others_use_too_is_added_by_copying_its_columns() -
     small = sketch.convolved(sketch.linear(3, 2, 4), 3, 18, 1)
     main = sketch.convolved(sketch.doubled(sketch.rectified(small)), 18, 18, 3)
     sketch.convolved(sketch.rectified(sketch.node("Add", [sketch.doubled(small), main])), 18, 1, 3)
-    made = lowered(simplify_graph(whole(sketch)))
+    made = lower(simplify_graph(whole(sketch)))
     require_sound(made)
     assert [name for name in names_of(made.integers, "Concat") if name.endswith(".wide")]
 
@@ -232,7 +232,7 @@ def test_a_batch_norm_that_is_left_over_is_done_in_integers(seed: int, channels:
     normed = sketch.node("BatchNormalization", inputs, epsilon=1e-3)
     summed = sketch.node("Add", [sketch.rectified(normed), normed if is_shared else image])
     sketch.convolved(sketch.rectified(summed), channels, 1, 3)
-    made = lowered(whole(sketch))
+    made = lower(whole(sketch))
     require_sound(made)
     groups = [
         each.i for node in made.integers.graph.node for each in node.attribute if each.name == "group" and each.i != 1
@@ -242,10 +242,10 @@ def test_a_batch_norm_that_is_left_over_is_done_in_integers(seed: int, channels:
 
 def test_what_follows_the_last_convolution_stays_float32() -> None:
     sketch = chain(7, (3, 5, 5), (3, 3, 3))
-    inner = lowered(simplify_graph(whole(sketch)))
+    inner = lower(simplify_graph(whole(sketch)))
     sketch.node("Tanh", [sketch.nodes[-1].output[0]])
     outer = whole(sketch)
-    model = quantize_graph(outer, calibrate(outer, feeds_of(inner.inputs)), inner.head)
+    model = quantize_graph(outer, calibrate(outer, feeds_of(inner.inputs)), inner.output_range)
     assert model.graph.node[-1].op_type == "Tanh"
     expected = np.tanh(images_of(inner.integers, inner.inputs))
     np.testing.assert_allclose(images_of(model, inner.inputs), expected, rtol=1e-5, atol=1e-6)

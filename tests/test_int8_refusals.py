@@ -10,7 +10,7 @@ from onnx import helper
 
 from export.errors import GraphError
 from export.int8 import OutputRange, calibrate, quantize_graph
-from tests.int8_sketches import Sketch, chain, feeds_of, latents, lowered, whole
+from tests.int8_sketches import Sketch, chain, feeds_of, latents, lower, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ def test_what_has_no_form_is_refused(write: Callable[[Sketch], str], message: st
     sketch = Sketch()
     model = sketch.model(write(sketch))
     with pytest.raises(GraphError, match=message):
-        lowered(model)
+        lower(model)
 
 
 def test_images_of_unknown_size_are_refused() -> None:

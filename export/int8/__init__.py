@@ -1,4 +1,4 @@
-"""From a simplified float32 graph to one of 8-bit integers, for the CPU."""
+"""Quantization of a simplified float32 graph to 8-bit integers, for the CPU."""
 
 from __future__ import annotations
 

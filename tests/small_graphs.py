@@ -7,6 +7,7 @@ that only moves products and sums must then give the same bits.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ from export.graph.compiler import Pass, run_passes
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
     from _pytest.mark.structures import ParameterSet
@@ -77,6 +78,7 @@ MODES_OF_COPYING: Final = (
 """Attributes of Resize with which a nearest doubling copies each pixel to two by two."""
 
 Pads = tuple[int, int, int, int]
+Writer = Callable[["SmallGraph"], onnx.ModelProto]
 Attribute = float | str | onnx.TensorProto | list[int] | tuple[int, ...]
 
 
@@ -350,6 +352,7 @@ def numbers_of(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
     return {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
 
 
-def cases(*writers: Callable[[SmallGraph], onnx.ModelProto]) -> list[ParameterSet]:
+def cases(*writers: Writer, **named: Writer) -> list[ParameterSet]:
     """Make parameters of a test of functions that write a model each, called by their names."""
-    return [pytest.param(each, id=each.__name__.strip("_").replace("_", " ")) for each in writers]
+    all_named = {each.__name__.strip("_").replace("_", " "): each for each in writers} | named
+    return [pytest.param(writer, id=name) for name, writer in all_named.items()]

@@ -112,22 +112,6 @@ def _the_graph_gives_out_the_whole(graph: SmallGraph) -> onnx.ModelProto:
     return graph.model(graph.sliced(whole, 0, 3, 2), whole)
 
 
-def _an_operator_that_takes_more(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.sliced(graph.node("Add", graph.input(*SHAPE), graph.input(*SHAPE, name="y")), 0, 3, 2))
-
-
-def _an_operator_over_several_pixels(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.sliced(graph.node("Softmax", graph.input(*SHAPE), axis=3), 0, 3, 2))
-
-
-def _a_convolution(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.sliced(graph.conv(graph.input(*SHAPE), 3, 2), 0, 3, 2))
-
-
-def _a_crop_of_the_input(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.node("Tanh", graph.sliced(graph.input(*SHAPE), 0, 3, 2)))
-
-
 def _places_that_are_computed(graph: SmallGraph) -> onnx.ModelProto:
     place = graph.node("Abs", graph.constant(np.array(1)))
     return graph.model(graph.node("Gather", graph.node("Tanh", graph.input(*SHAPE)), place, axis=1))
@@ -144,12 +128,20 @@ def _pointwise_work_on_the_places(graph: SmallGraph) -> onnx.ModelProto:
         _others_use_the_whole,
         _two_crops_of_one_image,
         _the_graph_gives_out_the_whole,
-        _an_operator_that_takes_more,
-        _an_operator_over_several_pixels,
-        _a_convolution,
-        _a_crop_of_the_input,
         _places_that_are_computed,
         _pointwise_work_on_the_places,
+        **{
+            "an operator that takes more": lambda graph: graph.model(
+                graph.sliced(graph.node("Add", graph.input(*SHAPE), graph.input(*SHAPE, name="y")), 0, 3, 2)
+            ),
+            "an operator over several pixels": lambda graph: graph.model(
+                graph.sliced(graph.node("Softmax", graph.input(*SHAPE), axis=3), 0, 3, 2)
+            ),
+            "a convolution": lambda graph: graph.model(graph.sliced(graph.conv(graph.input(*SHAPE), 3, 2), 0, 3, 2)),
+            "a crop of the input": lambda graph: graph.model(
+                graph.node("Tanh", graph.sliced(graph.input(*SHAPE), 0, 3, 2))
+            ),
+        },
     ),
 )
 def test_other_graphs_are_left_untouched(write: Callable[[SmallGraph], onnx.ModelProto]) -> None:

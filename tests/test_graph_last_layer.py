@@ -104,65 +104,31 @@ def test_at_most_sixteen_channels_are_made(n_out: int, side: int, n_channels: in
     assert n_out * side**2 == n_channels <= 16
 
 
-def _five_channels(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 8), 2, 5))
-
-
-def _a_height_that_is_no_multiple(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 6, 8), 2, 1))
-
-
-def _a_width_that_is_no_multiple(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 7), 2, 2))
-
-
-def _a_single_pixel(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 8), 2, 1, (1, 1)))
-
-
-def _an_even_kernel(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 8), 2, 1, (2, 3), pads=(1, 1, 0, 1)))
-
-
-def _a_stride(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 8, 8), 2, 1, strides=[2, 2]))
-
-
-def _groups(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 8), 1, 2, group=2))
-
-
-def _dilation(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 8), 2, 1, dilations=[2, 2], pads=(2, 2, 2, 2)))
-
-
-def _another_size(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 5, 9), 2, 1, pads=(1, 1, 0, 0)))
-
-
 def _filters_that_are_computed(graph: SmallGraph) -> onnx.ModelProto:
     filters = graph.node("Abs", graph.constant(graph.values(1, 2, 1, 1)))
     return graph.model(graph.node("Conv", graph.input(2, 4, 8), filters))
 
 
-def _no_convolution(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.node("Tanh", graph.input(1, 4, 8)))
-
-
 @pytest.mark.parametrize(
     "write",
     cases(
-        _five_channels,
-        _a_height_that_is_no_multiple,
-        _a_width_that_is_no_multiple,
-        _a_single_pixel,
-        _an_even_kernel,
-        _a_stride,
-        _groups,
-        _dilation,
-        _another_size,
         _filters_that_are_computed,
-        _no_convolution,
+        **{
+            "five channels": lambda graph: graph.model(graph.conv(graph.input(2, 4, 8), 2, 5)),
+            "a height that is no multiple": lambda graph: graph.model(graph.conv(graph.input(2, 6, 8), 2, 1)),
+            "a width that is no multiple": lambda graph: graph.model(graph.conv(graph.input(2, 4, 7), 2, 2)),
+            "a single pixel": lambda graph: graph.model(graph.conv(graph.input(2, 4, 8), 2, 1, (1, 1))),
+            "an even kernel": lambda graph: graph.model(
+                graph.conv(graph.input(2, 4, 8), 2, 1, (2, 3), pads=(1, 1, 0, 1))
+            ),
+            "a stride": lambda graph: graph.model(graph.conv(graph.input(2, 8, 8), 2, 1, strides=[2, 2])),
+            "groups": lambda graph: graph.model(graph.conv(graph.input(2, 4, 8), 1, 2, group=2)),
+            "dilation": lambda graph: graph.model(
+                graph.conv(graph.input(2, 4, 8), 2, 1, dilations=[2, 2], pads=(2, 2, 2, 2))
+            ),
+            "another size": lambda graph: graph.model(graph.conv(graph.input(2, 5, 9), 2, 1, pads=(1, 1, 0, 0))),
+            "no convolution": lambda graph: graph.model(graph.node("Tanh", graph.input(1, 4, 8))),
+        },
     ),
 )
 def test_other_graphs_are_left_untouched(write: Callable[[SmallGraph], onnx.ModelProto]) -> None:

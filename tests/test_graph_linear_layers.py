@@ -178,14 +178,6 @@ def _outputs_that_are_seen_as_pixels_in_another_way(graph: SmallGraph) -> onnx.M
     return graph.model(graph.conv(graph.node("Unsqueeze", flat, graph.constant(np.array([2, 3]))), 24, 2, (1, 1)))
 
 
-def _no_linear_layer(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.reshaped(graph.input(24), -1, 1, 4, 6), 1, 1))
-
-
-def _no_convolution(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.node("Relu", graph.reshaped(graph.linear(graph.input(1), 1, 24), -1, 1, 4, 6)))
-
-
 @pytest.mark.parametrize(
     "write",
     cases(
@@ -203,8 +195,14 @@ def _no_convolution(graph: SmallGraph) -> onnx.ModelProto:
         _filters_that_are_computed,
         _each_output_is_seen_as_several_images,
         _outputs_that_are_seen_as_pixels_in_another_way,
-        _no_linear_layer,
-        _no_convolution,
+        **{
+            "no linear layer": lambda graph: graph.model(
+                graph.conv(graph.reshaped(graph.input(24), -1, 1, 4, 6), 1, 1)
+            ),
+            "no convolution": lambda graph: graph.model(
+                graph.node("Relu", graph.reshaped(graph.linear(graph.input(1), 1, 24), -1, 1, 4, 6))
+            ),
+        },
     ),
 )
 def test_other_graphs_are_left_untouched(write: Callable[[SmallGraph], onnx.ModelProto]) -> None:

@@ -215,66 +215,44 @@ def test_of_an_image_that_is_doubled_twice(
     assert_same_function(rewriting, graph, batch)
 
 
-def _an_image_that_is_not_doubled(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.node("Relu", graph.conv(graph.input(2, 4, 6), 2, 3)))
-
-
-def _something_lies_between(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.node("Relu", graph.doubled(graph.input(2, 2, 3))), 2, 3))
-
-
-def _an_even_kernel(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, (2, 3), pads=(1, 1, 0, 1)))
-
-
-def _a_stride(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, strides=[1, 2]))
-
-
-def _groups(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 1, 4, group=2))
-
-
-def _dilation(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, dilations=[2, 2], pads=(2, 2, 2, 2)))
-
-
-def _another_size(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, pads=(1, 1, 1, 0)))
-
-
 def _filters_that_are_computed(graph: SmallGraph) -> onnx.ModelProto:
     filters = graph.node("Abs", graph.constant(graph.values(3, 2, 1, 1)))
     return graph.model(graph.node("Conv", graph.doubled(graph.input(2, 2, 3)), filters))
-
-
-def _tripling(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3), (1, 1, 3, 3)), 2, 3))
-
-
-def _interpolation(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3), mode="linear"), 2, 3))
-
-
-def _a_relu_of_something_else(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.node("Relu", graph.doubled(graph.input(2, 2, 3))))
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     "write",
     cases(
-        _an_image_that_is_not_doubled,
-        _something_lies_between,
-        _an_even_kernel,
-        _a_stride,
-        _groups,
-        _dilation,
-        _another_size,
         _filters_that_are_computed,
-        _tripling,
-        _interpolation,
-        _a_relu_of_something_else,
+        **{
+            "an image that is not doubled": lambda graph: graph.model(
+                graph.node("Relu", graph.conv(graph.input(2, 4, 6), 2, 3))
+            ),
+            "something lies between": lambda graph: graph.model(
+                graph.conv(graph.node("Relu", graph.doubled(graph.input(2, 2, 3))), 2, 3)
+            ),
+            "an even kernel": lambda graph: graph.model(
+                graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, (2, 3), pads=(1, 1, 0, 1))
+            ),
+            "a stride": lambda graph: graph.model(
+                graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, strides=[1, 2])
+            ),
+            "groups": lambda graph: graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 1, 4, group=2)),
+            "dilation": lambda graph: graph.model(
+                graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, dilations=[2, 2], pads=(2, 2, 2, 2))
+            ),
+            "another size": lambda graph: graph.model(
+                graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, pads=(1, 1, 1, 0))
+            ),
+            "tripling": lambda graph: graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3), (1, 1, 3, 3)), 2, 3)),
+            "interpolation": lambda graph: graph.model(
+                graph.conv(graph.doubled(graph.input(2, 2, 3), mode="linear"), 2, 3)
+            ),
+            "a relu of something else": lambda graph: graph.model(
+                graph.node("Relu", graph.doubled(graph.input(2, 2, 3)))
+            ),
+        },
     ),
 )
 def test_other_graphs_are_left_untouched(write: Callable[[SmallGraph], onnx.ModelProto], target: Target) -> None:

@@ -27,7 +27,7 @@ app = Program(name="python -m export", add_completion=False, rich_markup_mode="r
 @app.command(
     epilog="Example: python -m export generator.pt --family resnet --output graphs --name resnet-2026\n\n"
     "Make payloads of the conditions database from graphs: python -m export payload DIR\n\n"
-    "Needs PyTorch and onnx: pip install 'pxdbg-runtime\\[export]'",
+    "Needs PyTorch and onnx: pip install 'pxdbg-runtime\\[export]'"
 )
 def export(
     family: FamilyOption,
@@ -39,8 +39,7 @@ def export(
         str | None, typer.Option(show_default="that of the checkpoint file", help="Name of the model.")
     ] = None,
     state_key: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="State dict to take if several fit, such as g_ema or ema.shadow."),
+        str | None, typer.Option(metavar="PATH", help="State dict to take if several fit, such as g_ema or ema.shadow.")
     ] = None,
     provenance: Annotated[str | None, typer.Option(help="Origin of the weights, in words, for the model card.")] = None,
     nature: Annotated[Nature, typer.Option(help="Kind of the weights, for the model card.")] = "checkpoint",
@@ -53,8 +52,7 @@ def export(
         typer.Option(show_default="cpu, for float16 cuda", help="Execution provider to optimise the graph for."),
     ] = None,
     weight_bits: Annotated[
-        int,
-        typer.Option(min=7, max=8, help="int8: 7 gives the same digits on every CPU, 8 only on CPUs with VNNI."),
+        int, typer.Option(min=7, max=8, help="int8: 7 gives the same digits on every CPU, 8 only on CPUs with VNNI.")
     ] = 7,
     min_charge: Annotated[
         int | None,
@@ -82,8 +80,7 @@ def export(
         ),
     ] = None,
     cache: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", show_default="basf2's", help="Folder of downloaded payloads."),
+        Path | None, typer.Option(metavar="DIR", show_default="basf2's", help="Folder of downloaded payloads.")
     ] = None,
     accept_beyond_bounds: Annotated[
         bool,

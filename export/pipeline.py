@@ -210,11 +210,7 @@ def _build(plain: onnx.ModelProto, loaded: _Loaded, options: ExportOptions, log:
 
 
 def _verify(
-    graph: BuiltGraph,
-    references: ReferenceImages,
-    min_charge: int,
-    options: ExportOptions,
-    log: Callable[[str], None],
+    graph: BuiltGraph, references: ReferenceImages, min_charge: int, options: ExportOptions, log: Callable[[str], None]
 ) -> Parity:
     """Compare the graph with PyTorch and with float32; refuse it beyond the bounds."""
     parity = measure_parity(references, graph.model, graph.thresholds, min_charge)
@@ -229,12 +225,7 @@ def _verify(
 
 
 def _describe(
-    name: str,
-    graph: BuiltGraph,
-    loaded: _Loaded,
-    references: ReferenceImages,
-    parity: Parity,
-    options: ExportOptions,
+    name: str, graph: BuiltGraph, loaded: _Loaded, references: ReferenceImages, parity: Parity, options: ExportOptions
 ) -> tuple[ModelCard, onnx.ModelProto]:
     """Build the card, and the graph with the output that the card declares."""
     output_kind: OutputKind = "charges" if options.target == "cuda" else "values"

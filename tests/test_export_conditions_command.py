@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def invoke(*arguments: str | Path) -> Result:
-    options = ("--model", "resnet", "--from-conditions", TAG)
+    options = ("--family", "resnet", "--from-conditions", TAG)
     return CliRunner().invoke(app, [str(argument) for argument in (*options, *arguments)])
 
 
@@ -123,7 +123,7 @@ def test_a_failing_server_is_one_sentence_and_exit_code_1(server: ConditionsServ
     ],
 )
 def test_bad_usage_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], expected: str) -> None:
-    result = CliRunner().invoke(app, [*arguments, "--model", "resnet", "--output", str(tmp_path / "graphs")])
+    result = CliRunner().invoke(app, [*arguments, "--family", "resnet", "--output", str(tmp_path / "graphs")])
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"Error: {expected}\n")
     assert files(tmp_path) == []
 

@@ -59,13 +59,7 @@ def check_same_images(made: onnx.ModelProto, plain: onnx.ModelProto, graph: Smal
 @FEW
 @given(seed=SEEDS, batch=BATCHES, n_latents=st.integers(1, 5), channels=CHANNELS, kernel=KERNELS)
 def test_compiled_graphs_give_the_same_images(
-    target: Target,
-    write: Writer,
-    seed: int,
-    batch: int,
-    n_latents: int,
-    channels: list[int],
-    kernel: tuple[int, int],
+    target: Target, write: Writer, seed: int, batch: int, n_latents: int, channels: list[int], kernel: tuple[int, int]
 ) -> None:
     graph = SmallGraph(seed, whole=False)
     plain = write(graph, n_latents, channels, kernel)

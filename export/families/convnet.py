@@ -52,10 +52,5 @@ class ConvNet(GeneratorModule):
 
 
 FAMILY: Final = Family(
-    name=ConvNet.family,
-    module_class=ConvNet,
-    draws=(LATENT_DRAW,),
-    inputs=(LATENT_INPUT,),
-    cut=None,
-    min_charge=1,
+    name=ConvNet.family, module_class=ConvNet, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1
 )

@@ -66,10 +66,5 @@ def _upsample(features: Tensor) -> Tensor:
 
 
 FAMILY: Final = Family(
-    name=ResNet.family,
-    module_class=ResNet,
-    draws=(LATENT_DRAW,),
-    inputs=(LATENT_INPUT,),
-    cut=None,
-    min_charge=1,
+    name=ResNet.family, module_class=ResNet, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1
 )

@@ -52,11 +52,7 @@ def _compose(write: Writer, node: ir.Node) -> ir.Value | None:
         return None
     columns = _convolve_columns(layer, found, [axis or 1 for axis in shape[1:]])
     flattened = columns.reshape(len(columns), -1).astype(np.float32)
-    inputs = [
-        layer.node.inputs[0],
-        write.constant(flattened[:-1].T, "weight"),
-        write.constant(flattened[-1], "bias"),
-    ]
+    inputs = [layer.node.inputs[0], write.constant(flattened[:-1].T, "weight"), write.constant(flattened[-1], "bias")]
     product = write.node("Gemm", inputs, transB=1)
     return write.node("Reshape", [product, write.constant(np.array([0, *columns.shape[1:]], np.int64), "shape")])
 

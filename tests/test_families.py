@@ -70,12 +70,12 @@ def resnet_shapes() -> Shapes:
 SHAPES: Final = {"convnet": convnet_shapes(), "resnet": resnet_shapes()}
 
 
-def convolved(state: State, prefix: str, features: Tensor) -> Tensor:
+def convolve(state: State, prefix: str, features: Tensor) -> Tensor:
     weight = state[f"{prefix}.weight"]
     return functional.conv2d(features, weight, state[f"{prefix}.bias"], padding=weight.shape[-1] // 2)
 
 
-def normed(state: State, prefix: str, features: Tensor) -> Tensor:
+def norm_and_relu(state: State, prefix: str, features: Tensor) -> Tensor:
     """Batch norm with running statistics, then ReLU."""
     mean, variance, weight, bias = (
         state[f"{prefix}.{name}"].view(1, -1, 1, 1) for name in ("running_mean", "running_var", "weight", "bias")
@@ -83,25 +83,27 @@ def normed(state: State, prefix: str, features: Tensor) -> Tensor:
     return functional.relu((features - mean) / torch.sqrt(variance + 1e-5) * weight + bias)
 
 
-def doubled(features: Tensor) -> Tensor:
+def upsample(features: Tensor) -> Tensor:
     return features.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
 
 def convnet_images(state: State, latent: Tensor) -> Tensor:
     features = (latent @ state["fc.weight"].T + state["fc.bias"]).reshape(-1, 512, 8, 24)
     for index, _, _ in CONVNET_STAGES:
-        features = doubled(normed(state, f"features.{index + 1}", convolved(state, f"features.{index}", features)))
-    return torch.tanh(convolved(state, "features.20", features))
+        features = upsample(
+            norm_and_relu(state, f"features.{index + 1}", convolve(state, f"features.{index}", features))
+        )
+    return torch.tanh(convolve(state, "features.20", features))
 
 
 def resnet_images(state: State, latent: Tensor) -> Tensor:
     features = (latent @ state["fc.weight"].T + state["fc.bias"]).reshape(-1, 256, 8, 24)
     for number in range(len(RESNET_BLOCKS)):
         prefix = f"blocks.{number}"
-        main = convolved(state, f"{prefix}.conv1", doubled(normed(state, f"{prefix}.norm1", features)))
-        main = convolved(state, f"{prefix}.conv2", normed(state, f"{prefix}.norm2", main))
-        features = main + convolved(state, f"{prefix}.conv", doubled(features))
-    return torch.tanh(convolved(state, "conv", normed(state, "norm", features)))
+        main = convolve(state, f"{prefix}.conv1", upsample(norm_and_relu(state, f"{prefix}.norm1", features)))
+        main = convolve(state, f"{prefix}.conv2", norm_and_relu(state, f"{prefix}.norm2", main))
+        features = main + convolve(state, f"{prefix}.conv", upsample(features))
+    return torch.tanh(convolve(state, "conv", norm_and_relu(state, "norm", features)))
 
 
 ORACLES: Final = {"convnet": convnet_images, "resnet": resnet_images}

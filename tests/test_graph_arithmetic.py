@@ -34,8 +34,8 @@ def cost_of_node(
 
 def test_a_generator_of_three_layers() -> None:
     graph = SmallGraph()
-    images = graph.reshaped(graph.linear(graph.input(5), 5, 12), -1, 2, 2, 3)
-    graph.node("Relu", graph.conv(graph.doubled(images), 2, 3, (3, 1)))
+    images = graph.reshape(graph.linear(graph.input(5), 5, 12), -1, 2, 2, 3)
+    graph.node("Relu", graph.conv(graph.upsample(images), 2, 3, (3, 1)))
     found = cost_of(graph)
     linear, convolution = 12 * 5, 3 * 4 * 6 * 2 * 3 * 1
     assert found.multiply_accumulates == linear + convolution

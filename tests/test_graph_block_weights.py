@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.graph.block_weights import BlockWeights, build_block_weights
-from tests.small_graphs import BATCHES, CHANNELS, SEEDS, assert_close, pads_that_keep
+from tests.small_graphs import BATCHES, CHANNELS, SEEDS, assert_close, draw_pads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.small_graphs import Pads
 
 ANY_KERNELS: Final = st.tuples(st.integers(1, 7), st.integers(1, 7))
-SHAPES_AND_PADS: Final = ANY_KERNELS.flatmap(lambda kernel: st.tuples(st.just(kernel), pads_that_keep(kernel)))
+SHAPES_AND_PADS: Final = ANY_KERNELS.flatmap(lambda kernel: st.tuples(st.just(kernel), draw_pads(kernel)))
 BLOCK_COUNTS: Final = st.tuples(st.integers(1, 3), st.integers(1, 3))
 """Blocks in an image, along height and width."""
 
@@ -33,7 +33,7 @@ def blocks(draw: st.DrawFn, upsampling: int) -> tuple[int, list[int]]:
     return side, draw(st.lists(st.integers(0, side - 1), min_size=1, unique=True))
 
 
-def convolved(
+def convolve(
     images: NDArray[np.float64], weight: NDArray[np.floating], pads: Pads, strides: tuple[int, int] = (1, 1)
 ) -> NDArray[np.float64]:
     """Convolve in float64."""
@@ -78,11 +78,11 @@ def test_they_give_the_pixels_of_the_whole_convolution(
     ).astype(np.float64)
     made = build_block_weights(weight, pads, upsampling=upsampling, block=(height, width), rows=rows, columns=columns)
     large = small.repeat(upsampling, axis=2).repeat(upsampling, axis=3)
-    expected = pixels_of(convolved(large, weight, pads), (height, width), rows, columns)
+    expected = pixels_of(convolve(large, weight, pads), (height, width), rows, columns)
     assert made.weight.dtype == np.float32
     assert min(made.pads) >= 0
     # Whole numbers are exact; sums of others are rounded to float32.
-    assert_close(convolved(small, made.weight, made.pads, made.strides), expected, 0 if whole else 1e-5)
+    assert_close(convolve(small, made.weight, made.pads, made.strides), expected, 0 if whole else 1e-5)
 
 
 @given(seed=SEEDS, kernel_and_pads=SHAPES_AND_PADS)

@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from export.charge import find_charge_thresholds
 from export.graph import append_charges
-from tests.small_graphs import SmallGraph, evaluated, run_by_onnxruntime
+from tests.small_graphs import SmallGraph, evaluate, run_by_onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Evaluator = Callable[[onnx.ModelProto, dict[str, NDArray[np.float32]]], list[NDArray[np.uint8]]]
 
 TABLE: Final = find_charge_thresholds()
-EVALUATORS: Final[tuple[Evaluator, ...]] = (evaluated, run_by_onnxruntime)
+EVALUATORS: Final[tuple[Evaluator, ...]] = (evaluate, run_by_onnxruntime)
 VALUES: Final = st.one_of(
     st.floats(-1, 1, width=32), st.floats(allow_nan=False, width=32), st.sampled_from(TABLE.tolist())
 )

@@ -19,10 +19,10 @@ from tests.small_graphs import (
     BATCHES,
     SEEDS,
     SmallGraph,
-    evaluated,
-    numbers_of,
-    operators,
+    evaluate,
+    list_operators,
     plain_generator,
+    read_initializers,
     residual_generator,
     run_by_onnxruntime,
 )
@@ -48,8 +48,8 @@ def check_same_images(made: onnx.ModelProto, plain: onnx.ModelProto, graph: Smal
     """Check that both evaluators find the images of the plain graph."""
     onnx.checker.check_model(made, full_check=True)
     feeds = graph.feeds(batch)
-    (expected,) = evaluated(plain, feeds)
-    for (found,) in (evaluated(made, feeds), run_by_onnxruntime(made, feeds)):
+    (expected,) = evaluate(plain, feeds)
+    for (found,) in (evaluate(made, feeds), run_by_onnxruntime(made, feeds)):
         assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
         assert np.abs(found - expected).max() <= ROUNDING
 
@@ -67,8 +67,8 @@ def test_compiled_graphs_give_the_same_images(
     check_same_images(made, plain, graph, batch)
     # The Resize of a shortcut stays; it comes after the products.
     n_doublings = len(channels) - 1 if write is residual_generator else 0
-    assert operators(made).count("Resize") <= n_doublings
-    assert "BatchNormalization" not in operators(made)
+    assert list_operators(made).count("Resize") <= n_doublings
+    assert "BatchNormalization" not in list_operators(made)
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -95,10 +95,10 @@ def test_each_stage_gives_the_same_images(
     graph = SmallGraph(seed, whole=False)
     plain = write(graph, 3, channels, (3, 3))
     feeds = graph.feeds(batch)
-    (expected,) = evaluated(plain, feeds)
+    (expected,) = evaluate(plain, feeds)
     before: Stage | None = None
     for stage in run_passes(plain, target):
-        (found,) = evaluated(stage.model, feeds)
+        (found,) = evaluate(stage.model, feeds)
         assert np.abs(found - expected).max() <= ROUNDING
         assert (stage.n_changes == 0) == (before is None or stage.model == before.model)
         assert stage.cost == count_cost(ir.from_proto(stage.model))
@@ -142,8 +142,8 @@ def test_rewritten_graphs_hold_standard_operators_alone(target: Target) -> None:
 
 def test_each_target_has_its_form() -> None:
     plain = plain_generator(SmallGraph(whole=False), 3, (8, 6, 5))
-    assert operators(compile_graph(plain, "cuda")).count("DepthToSpace") == 3
-    assert operators(compile_graph(plain, "cpu")).count("DepthToSpace") == 1
+    assert list_operators(compile_graph(plain, "cuda")).count("DepthToSpace") == 3
+    assert list_operators(compile_graph(plain, "cpu")).count("DepthToSpace") == 1
 
 
 def test_the_passes_that_simplify_come_first() -> None:
@@ -217,8 +217,8 @@ def test_a_graph_with_nothing_to_match_comes_out_as_it_was(target: Target) -> No
         assert list(stage.model.opset_import) == list(model.opset_import)
         shapes = {value.name: value.type for value in stage.model.graph.value_info}
         assert all(shapes[value.name] == value.type for value in model.graph.value_info)
-        expected = numbers_of(model)
-        found = numbers_of(stage.model)
+        expected = read_initializers(model)
+        found = read_initializers(stage.model)
         assert found.keys() == expected.keys()
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
@@ -254,7 +254,7 @@ def test_small_generators_give_lively_images(write: Writer) -> None:
     spreads, shares = [], []
     for seed in range(20):
         graph = SmallGraph(seed, whole=False)
-        (images,) = evaluated(write(graph, 3, (8, 6, 5), (3, 3)), graph.feeds(8))
+        (images,) = evaluate(write(graph, 3, (8, 6, 5), (3, 3)), graph.feeds(8))
         assert images.shape == (8, 7, 12)
         spreads.append(images.std())
         shares.append(np.mean(np.abs(images) < 0.99))

@@ -20,8 +20,8 @@ from tests.small_graphs import (
     SmallGraph,
     assert_close,
     cases,
-    evaluated,
-    require_untouched,
+    check_untouched,
+    evaluate,
 )
 
 if TYPE_CHECKING:
@@ -69,17 +69,17 @@ def _a_sum_with_a_constant(graph: SmallGraph) -> onnx.ModelProto:
 
 def _a_linear_layer_that_others_use(graph: SmallGraph) -> onnx.ModelProto:
     flat = graph.linear(graph.input(3), 3, 12)
-    return graph.model(graph.batch_norm(graph.reshaped(flat, -1, 2, 2, 3), 2), flat)
+    return graph.model(graph.batch_norm(graph.reshape(flat, -1, 2, 2, 3), 2), flat)
 
 
 def _a_linear_layer_seen_as_more_images_than_it_was_given(graph: SmallGraph) -> onnx.ModelProto:
     flat = graph.linear(graph.input(3), 3, 24)
-    return graph.model(graph.batch_norm(graph.reshaped(flat, -1, 2, 2, 3), 2))
+    return graph.model(graph.batch_norm(graph.reshape(flat, -1, 2, 2, 3), 2))
 
 
 def _a_linear_layer_seen_as_a_sequence(graph: SmallGraph) -> onnx.ModelProto:
     flat = graph.linear(graph.input(3), 3, 12)
-    return graph.model(graph.batch_norm(graph.reshaped(flat, -1, 2, 6), 2))
+    return graph.model(graph.batch_norm(graph.reshape(flat, -1, 2, 6), 2))
 
 
 def _training(graph: SmallGraph) -> onnx.ModelProto:
@@ -110,18 +110,18 @@ OTHER_USERS: Final[dict[str, Callable[[SmallGraph, str], onnx.ModelProto]]] = {
         graph.batch_norm(image, 2), graph.conv(image, 2, 3, (1, 1), pads=(1, 0, 0, 0))
     ),
     "another user that sees neighbours of the doubled image": lambda graph, image: graph.model(
-        graph.batch_norm(image, 2), graph.conv(graph.doubled(image), 2, 3, (3, 3))
+        graph.batch_norm(image, 2), graph.conv(graph.upsample(image), 2, 3, (3, 3))
     ),
     "another user that is no convolution": lambda graph, image: graph.model(
         graph.batch_norm(image, 2), graph.node("Relu", image)
     ),
     "another user behind another resize": lambda graph, image: graph.model(
-        graph.batch_norm(image, 2), graph.conv(graph.doubled(image, mode="linear"), 2, 3, (1, 1))
+        graph.batch_norm(image, 2), graph.conv(graph.upsample(image, mode="linear"), 2, 3, (1, 1))
     ),
     "two of one convolution": lambda graph, image: graph.model(graph.batch_norm(image, 2), graph.batch_norm(image, 2)),
     "a convolution that the graph gives out": lambda graph, image: graph.model(graph.batch_norm(image, 2), image),
     "a convolution whose double the graph gives out": lambda graph, image: graph.model(
-        graph.batch_norm(image, 2), graph.doubled(image)
+        graph.batch_norm(image, 2), graph.upsample(image)
     ),
     "a convolution added to itself": lambda graph, image: graph.model(
         graph.batch_norm(graph.node("Add", image, image), 2)
@@ -142,7 +142,7 @@ def test_a_batch_norm_is_a_line_for_each_channel(
     assert lines is not None
     feeds = graph.feeds(batch)
     factor, offset = (each.reshape(-1, 1, 1) for each in (lines.factor, lines.offset))
-    assert_close((feeds["z"] * factor + offset).astype(np.float32), evaluated(model, feeds)[0])
+    assert_close((feeds["z"] * factor + offset).astype(np.float32), evaluate(model, feeds)[0])
 
 
 @pytest.mark.parametrize(
@@ -194,15 +194,15 @@ def test_nor_are_those_of_another_domain_or_that_say_that_they_train() -> None:
                 graph.batch_norm(graph.node("Relu", image_of(graph)), 2)
             ),
             "the input itself": lambda graph: graph.model(graph.batch_norm(graph.input(2, 4, 6), 2)),
-            "a doubled convolution": lambda graph: graph.model(graph.batch_norm(graph.doubled(image_of(graph)), 2)),
+            "a doubled convolution": lambda graph: graph.model(graph.batch_norm(graph.upsample(image_of(graph)), 2)),
         },
     ),
 )
 def test_other_graphs_are_left_untouched(write: Callable[[SmallGraph], onnx.ModelProto]) -> None:
-    require_untouched(fold_batch_norms, write(SmallGraph()))
+    check_untouched(fold_batch_norms, write(SmallGraph()))
 
 
 @pytest.mark.parametrize("kind", OTHER_USERS)
 def test_other_users_of_the_convolution_keep_a_batch_norm_from_folding(kind: str) -> None:
     graph = SmallGraph()
-    require_untouched(fold_batch_norms, OTHER_USERS[kind](graph, image_of(graph)))
+    check_untouched(fold_batch_norms, OTHER_USERS[kind](graph, image_of(graph)))

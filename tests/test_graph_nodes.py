@@ -30,12 +30,12 @@ from export.graph.nodes import (
 from tests.small_graphs import (
     BATCHES,
     CHANNELS,
+    COPYING_MODES,
     FEW,
-    MODES_OF_COPYING,
     SEEDS,
     SIZES,
     SmallGraph,
-    evaluated,
+    evaluate,
     run_by_onnxruntime,
 )
 
@@ -60,21 +60,21 @@ def test_what_is_called_a_doubling_copies_pixels(
     coordinate_mode: str, nearest_mode: str, seed: int, batch: int, n_channels: int, size: tuple[int, int]
 ) -> None:
     graph = SmallGraph(seed)
-    graph.doubled(
+    graph.upsample(
         graph.input(n_channels, *size), coordinate_transformation_mode=coordinate_mode, nearest_mode=nearest_mode
     )
     modes = {"coordinate_transformation_mode": coordinate_mode, "nearest_mode": nearest_mode}
-    assert is_upsampling(last_of(graph)) == (modes in MODES_OF_COPYING)
-    if modes in MODES_OF_COPYING:
+    assert is_upsampling(last_of(graph)) == (modes in COPYING_MODES)
+    if modes in COPYING_MODES:
         feeds = graph.feeds(batch)
         expected = feeds["z"].repeat(2, axis=2).repeat(2, axis=3)
-        assert np.array_equal(evaluated(graph.model(), feeds)[0], expected)
+        assert np.array_equal(evaluate(graph.model(), feeds)[0], expected)
 
 
-@pytest.mark.parametrize("modes", MODES_OF_COPYING)
+@pytest.mark.parametrize("modes", COPYING_MODES)
 def test_onnxruntime_copies_them_too(modes: dict[str, str]) -> None:
     graph = SmallGraph()
-    graph.doubled(graph.input(3, 4, 5), **modes)
+    graph.upsample(graph.input(3, 4, 5), **modes)
     feeds = graph.feeds(2)
     (found,) = run_by_onnxruntime(graph.model(), feeds)
     assert np.array_equal(found, feeds["z"].repeat(2, axis=2).repeat(2, axis=3))
@@ -85,12 +85,12 @@ def test_the_modes_that_are_not_written_are_those_of_onnx() -> None:
     graph.node("Resize", graph.input(2, 2, 3), "", graph.constant(np.array([1, 1, 2, 2], np.float32)))
     assert is_upsampling(last_of(graph))
     feeds = graph.feeds(1)
-    assert np.array_equal(evaluated(graph.model(), feeds)[0], feeds["z"].repeat(2, axis=2).repeat(2, axis=3))
+    assert np.array_equal(evaluate(graph.model(), feeds)[0], feeds["z"].repeat(2, axis=2).repeat(2, axis=3))
 
 
 def test_the_small_image_of_a_doubling_is_its_input() -> None:
     graph = SmallGraph()
-    graph.node("Relu", graph.doubled(graph.input(2, 2, 3)))
+    graph.node("Relu", graph.upsample(graph.input(2, 2, 3)))
     relu = last_of(graph)
     image = relu.inputs[0]
     small = find_before_upsampling(image)
@@ -104,7 +104,7 @@ def test_the_small_image_of_a_doubling_is_its_input() -> None:
 @pytest.mark.parametrize("axes", [[0, 1, 2, 3], [2, 3, 0, 1]])
 def test_a_doubling_of_listed_axes_is_none(axes: list[int]) -> None:
     graph = SmallGraph()
-    graph.doubled(graph.input(2, 2, 3), axes=axes)
+    graph.upsample(graph.input(2, 2, 3), axes=axes)
     assert not is_upsampling(last_of(graph))
 
 
@@ -268,7 +268,7 @@ def test_linear_layers(is_transposed: bool, bias: bool) -> None:
     assert found is not None
     assert (found.weight.shape, found.bias.shape, found.is_transposed) == ((3, 5), (3,), is_transposed)
     feeds = graph.feeds(2)
-    np.testing.assert_allclose(evaluated(graph.model(), feeds)[0], feeds["z"] @ found.weight.T + found.bias, rtol=1e-5)
+    np.testing.assert_allclose(evaluate(graph.model(), feeds)[0], feeds["z"] @ found.weight.T + found.bias, rtol=1e-5)
 
 
 @pytest.mark.parametrize("attributes", [{"alpha": 2.0}, {"beta": 0.5}, {"transA": 1}])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
-from tests.int8_sketches import chain, feeds_of, images_of, latents, residual, whole
+from tests.int8_sketches import chain, feeds_of, finish, images_of, latents, residual
 
 if TYPE_CHECKING:
     import onnx
@@ -27,7 +27,7 @@ def mean_errors(model: onnx.ModelProto, *, are_corrected: bool) -> float:
 @pytest.mark.parametrize("kind", ["chain", "residual"])
 def test_images_are_right_on_average(kind: str) -> None:
     models = [
-        whole(chain(seed, (24, 20, 8), (3, 3, 3)) if kind == "chain" else residual(seed, (24, 8), 3))
+        finish(chain(seed, (24, 20, 8), (3, 3, 3)) if kind == "chain" else residual(seed, (24, 8), 3))
         for seed in range(12)
     ]
     without, corrected = (

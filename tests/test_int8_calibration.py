@@ -25,8 +25,8 @@ def sum_of_two(seed: int = 0) -> tuple[Sketch, onnx.ModelProto]:
     """Make a linear layer seen as images, plus a convolution of single pixels of them, then one to one channel."""
     sketch = Sketch(seed)
     image = sketch.linear(*SIZE)
-    summed = sketch.node("Add", [image, sketch.convolved(sketch.rectified(image), SIZE[0], SIZE[0], 1)])
-    return sketch, sketch.model(sketch.convolved(summed, SIZE[0], 1, 1))
+    summed = sketch.node("Add", [image, sketch.convolve(sketch.relu(image), SIZE[0], SIZE[0], 1)])
+    return sketch, sketch.model(sketch.convolve(summed, SIZE[0], 1, 1))
 
 
 def plain_values(sketch: Sketch, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:

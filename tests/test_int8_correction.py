@@ -189,8 +189,8 @@ def test_integers_of_one_value_leave_an_ascending_table() -> None:
 
 def two_convolutions() -> onnx.ModelProto:
     sketch = Sketch()
-    image = sketch.rectified(sketch.convolved(sketch.linear(3, 2, 8), 3, 4, 3))
-    return sketch.model(sketch.node("Tanh", [sketch.convolved(image, 4, 1, 3)]))
+    image = sketch.relu(sketch.convolve(sketch.linear(3, 2, 8), 3, 4, 3))
+    return sketch.model(sketch.node("Tanh", [sketch.convolve(image, 4, 1, 3)]))
 
 
 def test_only_the_last_convolution_changes_and_by_that_line() -> None:

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from export.int8 import OutputRange, calibrate, quantize_graph
 from tests.int8_sketches import N_LATENTS, Sketch, feeds_of, images_of, latents
-from tests.test_int8_operators import require_plain_integers
+from tests.test_int8_operators import check_plain_integers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,11 +44,11 @@ class Sample:
         weight: NDArray[np.float32] | None = None,
     ) -> None:
         sketch = Sketch(seed)
-        image = sketch.rectified(sketch.linear(n_in, 4 // upsampling, 16 // upsampling))
+        image = sketch.relu(sketch.linear(n_in, 4 // upsampling, 16 // upsampling))
         made = sketch.random.standard_normal((1, n_in, size, size)) if weight is None else weight
         self.weight = made.astype(np.float32)
         inputs = [sketch.constant(self.weight), sketch.constant(sketch.random.standard_normal(1).astype(np.float32))]
-        source = sketch.doubled(image) if upsampling == 2 else image
+        source = sketch.upsample(image) if upsampling == 2 else image
         output = sketch.node("Conv", [source, *inputs], kernel_shape=[size, size], pads=[size // 2] * 4)
         self.exact = sketch.model(output)
         exact_values = images_of(self.exact, latents(seed))
@@ -56,7 +56,7 @@ class Sample:
         self.output_range = OutputRange(low=middle - extent, high=middle + extent)
         ranges = calibrate(self.exact, feeds_of(latents(seed)))
         self.integers = quantize_graph(self.exact, ranges, self.output_range)
-        values = require_plain_integers(self.integers, {"latent": latents(seed)})
+        values = check_plain_integers(self.integers, {"latent": latents(seed)})
         self.found = values[output].astype(np.float64)
         self.image, self.image_scale = self._dequantised(values)
         self.upsampling = upsampling
@@ -74,7 +74,7 @@ class Sample:
         lower = self.output_range.step * grid_shifts(exact.shape)
         return np.clip(exact, self.output_range.low - lower, self.output_range.high - lower)
 
-    def convolved(self, weight: NDArray[np.float64], *, of: NDArray[np.float64]) -> NDArray[np.float64]:
+    def convolve(self, weight: NDArray[np.float64], *, of: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convolve images (n, in, height, width) in float64."""
         large = of.repeat(self.upsampling, axis=2).repeat(self.upsampling, axis=3)
         size = weight.shape[-1]
@@ -115,10 +115,10 @@ def test_every_value_is_one_of_1021_levels(sample: Sample) -> None:
 @few
 @given(sample=samples)
 def test_values_are_those_of_the_convolution_clipped_to_the_range(sample: Sample) -> None:
-    exact = sample.convolved(sample.weight.astype(np.float64), of=sample.image) + sample.bias
+    exact = sample.convolve(sample.weight.astype(np.float64), of=sample.image) + sample.bias
     expected = sample.clipped(exact)
     # Half a level, and what rounding the weights by half a step each can make at this pixel.
-    active = sample.convolved(np.ones_like(sample.weight, dtype=np.float64), of=np.abs(sample.image))
+    active = sample.convolve(np.ones_like(sample.weight, dtype=np.float64), of=np.abs(sample.image))
     allowed = (0.5 + ROUNDING) * sample.output_range.step + 0.5 * sample.weight_step * (active + sample.image_scale)
     assert np.all(np.abs(sample.found - expected) <= allowed)
 
@@ -137,7 +137,7 @@ def test_with_weights_that_are_integers_every_value_is_half_a_level_off_at_most(
         weight[0, :, size // 2, size // 2] = [largest, -3, 17, -largest, 40]
     weight /= 512
     sample = Sample(size, n_in=5, size=size, upsampling=upsampling, width=0.3, weight=weight)
-    exact = sample.convolved(sample.weight.astype(np.float64), of=sample.image) + sample.bias
+    exact = sample.convolve(sample.weight.astype(np.float64), of=sample.image) + sample.bias
     expected = sample.clipped(exact)
     allowed = 0.5 * sample.output_range.step + 0.51 * sample.weight_step * sample.image_scale
     assert np.abs(sample.found - expected).max() <= allowed

@@ -17,9 +17,9 @@ from export.graph.charges import append_charges
 from export.graph.compiler import list_passes, run_passes, simplify_graph
 from export.graph.float16 import convert_to_float16
 from tests.graphs import THRESHOLDS
-from tests.int8_sketches import chain, lower, residual, whole
+from tests.int8_sketches import chain, finish, lower, residual
 from tests.small_graphs import SmallGraph, plain_generator, residual_generator, run_by_onnxruntime
-from tests.test_int8_operators import require_plain_integers
+from tests.test_int8_operators import check_plain_integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,18 +102,18 @@ def test_charges_in_a_graph_are_those_of_its_values() -> None:
 
 @pytest.mark.parametrize("channels", [(32, 64, 16), (3, 63, 17)])
 def test_chains_in_int8_are_computed_exactly(channels: tuple[int, int, int]) -> None:
-    made = lower(simplify_graph(whole(chain(3, channels, (5, 3, 3)))))
+    made = lower(simplify_graph(finish(chain(3, channels, (5, 3, 3)))))
     operators = {node.op_type for node in made.integers.graph.node}
     assert {"QuantizeLinear", "QLinearConv", "MatMulIntegerToFloat", "Concat", "Reshape", "Transpose"} <= operators
-    require_plain_integers(made.integers, {"latent": made.inputs})
+    check_plain_integers(made.integers, {"latent": made.inputs})
 
 
 @pytest.mark.parametrize("channels", [(32, 64), (16, 16)])
 def test_residual_blocks_in_int8_are_computed_exactly(channels: tuple[int, int]) -> None:
-    made = lower(simplify_graph(whole(residual(1, channels, 3, n_blocks=2))))
+    made = lower(simplify_graph(finish(residual(1, channels, 3, n_blocks=2))))
     operators = {node.op_type for node in made.integers.graph.node}
     assert {"QLinearAdd", "QLinearConv", "MatMulIntegerToFloat"} <= operators
-    require_plain_integers(made.integers, {"latent": made.inputs})
+    check_plain_integers(made.integers, {"latent": made.inputs})
 
 
 def test_a_channel_convolved_with_itself_is_computed_exactly() -> None:
@@ -152,5 +152,5 @@ def test_a_channel_convolved_with_itself_is_computed_exactly() -> None:
         ir_version=10,
     )
     image = random.integers(0, 256, (2, 8, 12, 64), dtype=np.uint8)
-    found = require_plain_integers(model, {"image": image})["result"]
+    found = check_plain_integers(model, {"image": image})["result"]
     assert len(np.unique(found)) > 100

@@ -74,11 +74,11 @@ artifacts: .venv-test/.installed
 	mkdir -p build/graphs
 	for model in resnet convnet; do \
 	  $(TEST)/python -m artifacts.standins rebuild artifacts/standins/$$model.safetensors --output build/$$model.safetensors \
-	  && $(EXPORT) build/$$model.safetensors --model $$model --output build/graphs \
-	  && $(EXPORT) build/$$model.safetensors --model $$model --min-charge 7 --output artifacts \
-	  && for target in cpu cuda; do $(EXPORT) build/$$model.safetensors --model $$model --precision float16 --target $$target \
+	  && $(EXPORT) build/$$model.safetensors --family $$model --output build/graphs \
+	  && $(EXPORT) build/$$model.safetensors --family $$model --min-charge 7 --output artifacts \
+	  && for target in cpu cuda; do $(EXPORT) build/$$model.safetensors --family $$model --precision float16 --target $$target \
 	    --min-charge 7 --output build/graphs || exit 1; done \
-	  && $(EXPORT) build/$$model.safetensors --model $$model --precision int8 --min-charge 7 --output artifacts || exit 1; done
+	  && $(EXPORT) build/$$model.safetensors --family $$model --precision int8 --min-charge 7 --output artifacts || exit 1; done
 	$(TEST)/python -m export.manifest artifacts
 
 # The stand-ins against the public marginals and the simulation: 500 events of each graph, an hour or two on two cores.

@@ -14,8 +14,8 @@ import typer
 from benchmarks import basf2, kernels, memory, passes, peers, providers, scaling, startup
 from benchmarks.benchmark import QUICK_ROUNDS, ROUNDS, Benchmark, Plan, run_benchmark
 from benchmarks.chart import check_format, save_chart
-from benchmarks.families import FAMILIES
 from benchmarks.graphs import Workspace
+from export.families import FAMILIES
 from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError

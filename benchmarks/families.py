@@ -13,7 +13,6 @@ from pxdbg_runtime.model.card import ModelCard
 if TYPE_CHECKING:
     from torch import Tensor
 
-FAMILIES: Final = ("resnet", "convnet")
 SPEED_TARGETS: Final = {
     "resnet": (1.45, 1.3, 4.5, 3.8, 12.0, 1.6),
     "convnet": (2.6, 2.3, 4.5, 9.5, 15.0, 1.3),
@@ -21,13 +20,12 @@ SPEED_TARGETS: Final = {
 """Targets of a family for the rows of `benchmarks.peers.RATIOS`, in their order."""
 
 
-def draw_original_inputs(n_images: int) -> tuple[Tensor, ...]:
+def draw_original_inputs(family: str, n_images: int) -> tuple[Tensor, ...]:
     """Draw the inputs of the PyTorch model as the original does."""
-    import torch
+    from export.families import load_family
+    from export.families.generator_module import draw_inputs
 
-    from export.families import LATENT_SIZE
-
-    return (torch.randn(n_images, LATENT_SIZE),)
+    return draw_inputs(load_family(family), n_images)
 
 
 def feed_for(

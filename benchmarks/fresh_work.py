@@ -49,5 +49,5 @@ def generate_original_event(checkpoint: str, family: str) -> tuple[float, ...]:
     from benchmarks import pytorch_peers
     from export.checkpoint import load_checkpoint
 
-    pytorch_peers.generate_original_event(load_checkpoint(Path(checkpoint), family))
+    pytorch_peers.generate_original_event(load_checkpoint(Path(checkpoint), family), family)
     return ()

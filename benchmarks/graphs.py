@@ -40,11 +40,11 @@ class Workspace:
             check_installed("torch")
             from safetensors.torch import save
 
-            from export.random_weights import demonstration_model
+            from export.random_weights import build_random_model
 
             self.log(f"{family}: making random weights, half a minute")
             create_folder(path.parent)
-            state = demonstration_model(family, _SEED_OF_WEIGHTS).state_dict()
+            state = build_random_model(family, _SEED_OF_WEIGHTS).state_dict()
             with atomic_write(path) as partial:
                 partial.write_bytes(save(state))
         return path
@@ -60,7 +60,7 @@ class Workspace:
         if path.exists():
             return read_graph_file(path)
         check_installed("torch")
-        from export.pipeline import export_checkpoint
+        from export.pipeline import ExportOptions, export_checkpoint
 
         self.log(f"{family}: exporting {path.name}{', some minutes' if precision == 'int8' else ''}")
         is_given = family in self.checkpoints
@@ -68,14 +68,15 @@ class Workspace:
             checkpoint,
             family,
             folder,
-            name=name,
-            nature="checkpoint" if is_given else "demonstration",
-            provenance=None if is_given else _PROVENANCE,
-            precision=precision,
-            target=target,
-            rewrite=rewrite,
-            # The time does not depend on the quality of the images.
-            accept_beyond_bounds=True,
+            ExportOptions(
+                name=name,
+                nature="checkpoint" if is_given else "demonstration",
+                provenance=None if is_given else _PROVENANCE,
+                precision=precision,
+                target=target,
+                rewrite=rewrite,
+                accept_beyond_bounds=True,  # the time does not depend on the quality of the images
+            ),
             log=self.log,
         )
 

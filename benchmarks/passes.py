@@ -42,7 +42,7 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
     check_installed("onnx")
     import onnx
 
-    from export.graph import multiply_accumulates, stages
+    from export.graph import count_multiply_accumulates, run_passes
 
     for family in plan.families:
         plain = plan.workspace.graph(family, rewrite=False)
@@ -50,11 +50,11 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
         del model.metadata_props[:]  # the card and the digest of the plain file
         times, products = [], []
         with tempfile.TemporaryDirectory() as folder:
-            for number, stage in enumerate(stages(model, "cpu")):
+            for number, stage in enumerate(run_passes(model, "cpu")):
                 path = Path(folder) / f"{family}-{number}.onnx"
                 path.write_bytes(append_card(stage.model.SerializeToString(), plain.card))
                 rows = ((family, stage.name),)
-                n_products = float(multiply_accumulates(stage.model))
+                n_products = float(count_multiply_accumulates(stage.model))
                 times.append(Case(rows=rows, prepare=partial(_prepare, read_graph_file(path))))
                 products.append(Case(rows=rows, prepare=partial(_prepare_constant, n_products), unit=_PRODUCTS))
             yield (*times, *products)

@@ -92,7 +92,8 @@ def _prepare_original(workspace: Workspace, family: str) -> Run:
     model = load_checkpoint(workspace.checkpoint(family), family)
     # Each whole event allocates gigabytes of new pages, so a few images warm up all that stays warm.
     return time_run(
-        lambda: generate_original_event(model), warm_up=lambda: generate_original_event(model, PEER_BATCH_SIZE)
+        lambda: generate_original_event(model, family),
+        warm_up=lambda: generate_original_event(model, family, PEER_BATCH_SIZE),
     )
 
 
@@ -124,9 +125,9 @@ def _prepare_floor(graph: GraphFile) -> Run:
     import onnx
 
     from benchmarks.pytorch_peers import measure_product_rate
-    from export.graph import multiply_accumulates
+    from export.graph import count_multiply_accumulates
 
-    n_products = N_SENSORS * multiply_accumulates(onnx.load(graph.path))
+    n_products = N_SENSORS * count_multiply_accumulates(onnx.load(graph.path))
     measure_product_rate(time.perf_counter)
     return lambda: (n_products / measure_product_rate(time.perf_counter),)
 

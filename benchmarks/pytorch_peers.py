@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from benchmarks.events import draw_event, time_images
 from benchmarks.families import draw_original_inputs, feed_for
 from benchmarks.timing import Run
-from export.charge import charges_of
+from export.charge import compute_charges
 from pxdbg_runtime.model.card import ModelCard
 from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 _MATRIX_SIZE: Final = 2048
 """Large enough for the product to be limited by arithmetic."""
@@ -40,9 +40,9 @@ def use_one_thread() -> Iterator[None]:
 
 
 @use_one_thread()
-def generate_original_event(model: GeneratorModule, n_images: int = N_SENSORS) -> Hits:
+def generate_original_event(model: GeneratorModule, family: str, n_images: int = N_SENSORS) -> Hits:
     """Generate an event as the original does: latents, all images at once, charges, digits."""
-    inputs = draw_original_inputs(n_images)
+    inputs = draw_original_inputs(family, n_images)
     with torch.inference_mode():
         images = model(*inputs)
     return find_hits(images)
@@ -51,7 +51,7 @@ def generate_original_event(model: GeneratorModule, n_images: int = N_SENSORS) -
 @use_one_thread()
 def find_hits(images: torch.Tensor) -> Hits:
     """Find the hits of images (n, 250, 768) of tanh values as the original does."""
-    charges: NDArray[np.uint8] = charges_of(images).numpy()
+    charges: NDArray[np.uint8] = compute_charges(images).numpy()
     sensor, u_cell, v_cell = np.nonzero(charges)
     return sensor, u_cell, v_cell, charges[sensor, u_cell, v_cell]
 

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import safetensors.torch
 import torch
 
-from export.families import ResNet
+from export.families.resnet import ResNet
 from pxdbg_runtime import Generator
 from pxdbg_runtime.formats import describe_generation, open_writer
 from pxdbg_runtime.model.builtin_models import find_artifacts_folder, find_graph

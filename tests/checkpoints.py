@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import functools
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
@@ -15,9 +17,10 @@ import safetensors.torch
 import torch
 
 from export import parity, random_weights
-from export.families import FAMILIES, GeneratorModule
-from export.pipeline import export_checkpoint
-from export.random_weights import Target, demonstration_model
+from export.families import FAMILIES, Family, load_family
+from export.families.generator_module import LATENT_DRAW, LATENT_INPUT, GeneratorModule
+from export.pipeline import ExportOptions, export_checkpoint
+from export.random_weights import HitStatistics, build_random_model
 from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 FAMILY_NAMES: Final = ("convnet", "resnet")
 FIRST_CHECKPOINT: Final = 1
 """Seed of the weights that most tests look at."""
-BUSY: Final = Target(occupancy=0.05, mean_charge=10)
+BUSY: Final = HitStatistics(occupancy=0.05, mean_charge=10)
 """More hits than the real detector has, so that a comparison of digits says more."""
 
 
@@ -68,7 +71,15 @@ class SmallNet(GeneratorModule):
 def family_class(family: str) -> type[GeneratorModule]:
     """Give the class of a family, real or one of this module's."""
     own: dict[str, type[GeneratorModule]] = {"small": SmallNet, "flat": FlatNet}
-    return (own | FAMILIES)[family]
+    return own.get(family) or load_family(family).module_class
+
+
+def register_family(patched: pytest.MonkeyPatch, name: str, kind: type[GeneratorModule]) -> None:
+    """Let a module be the architecture of a family, for as long as the patch lasts."""
+    family = Family(name=name, module_class=kind, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1)
+    declaring = SimpleNamespace(FAMILY=family)
+    patched.setitem(sys.modules, f"tests.family_{name}", declaring)
+    patched.setitem(FAMILIES, name, f"tests.family_{name}")
 
 
 def flat_checkpoint(folder: Path, seed: int = 0) -> Path:
@@ -125,11 +136,15 @@ def save_safetensors(state: dict[str, Tensor], path: Path) -> Path:
 
 def demonstration_export(folder: Path, family: str, seed: int) -> Export:
     """Make a random model with many hits, save its checkpoint in a folder, and export that."""
-    model = demonstration_model(family, seed, BUSY)
+    model = build_random_model(family, seed, BUSY)
     checkpoint = save(model.state_dict(), folder / f"{family}-{seed}.pt")
     told: list[str] = []
     graph = export_checkpoint(
-        checkpoint, family, folder / "graphs", nature="demonstration", provenance="Random weights.", log=told.append
+        checkpoint,
+        family,
+        folder / "graphs",
+        ExportOptions(nature="demonstration", provenance="Random weights."),
+        log=told.append,
     )
     return Export(family=family, model=model, checkpoint=checkpoint, graph=graph, told=tuple(told))
 

@@ -10,16 +10,28 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from export.int8 import HeadRange, calibrated, quantised
+from export.int8 import OutputRange, calibrate, quantize_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from export.families import Feed
     from export.int8 import WeightBits
 
-__all__ = ["N_LATENTS", "Lowered", "Sketch", "chain", "images_of", "latents", "lowered", "residual", "whole"]
+__all__ = [
+    "N_LATENTS",
+    "Int8Graph",
+    "Sketch",
+    "chain",
+    "feeds_of",
+    "finish",
+    "images_of",
+    "latents",
+    "lower",
+    "residual",
+]
 
 N_LATENTS: Final = 6
 N_IMAGES: Final = 6
@@ -56,7 +68,7 @@ class Sketch:
         )
         return self.node("Reshape", [flat, self.constant(np.array([-1, channels, height, width], np.int64))])
 
-    def convolved(
+    def convolve(
         self, image: str, n_in: int, n_out: int, size: int, *, pad: int | None = None, **attributes: int | Sequence[int]
     ) -> str:
         """Write a convolution that keeps the size of its image, unless told otherwise."""
@@ -66,10 +78,10 @@ class Sketch:
         pads = [size // 2 if pad is None else pad] * 4
         return self.node("Conv", inputs, kernel_shape=[size, size], pads=pads, **attributes)
 
-    def rectified(self, image: str) -> str:
+    def relu(self, image: str) -> str:
         return self.node("Relu", [image])
 
-    def doubled(self, image: str) -> str:
+    def upsample(self, image: str) -> str:
         scales = self.constant(np.array([1, 1, 2, 2], np.float32))
         modes = {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
         return self.node("Resize", [image, "", scales], **modes)
@@ -93,10 +105,10 @@ def chain(
     """Linear layer, ReLU, convolution of the doubled image, ReLU, convolution, ReLU, convolution to one channel."""
     sketch = Sketch(seed)
     first, second, third = channels
-    image = sketch.doubled(sketch.rectified(sketch.linear(first, 2, 4)))
-    image = sketch.rectified(sketch.convolved(image, first, second, sizes[0]))
-    image = sketch.rectified(sketch.convolved(image, second, third, sizes[1]))
-    sketch.convolved(sketch.doubled(image) if is_last_doubled else image, third, 1, sizes[2])
+    image = sketch.upsample(sketch.relu(sketch.linear(first, 2, 4)))
+    image = sketch.relu(sketch.convolve(image, first, second, sizes[0]))
+    image = sketch.relu(sketch.convolve(image, second, third, sizes[1]))
+    sketch.convolve(sketch.upsample(image) if is_last_doubled else image, third, 1, sizes[2])
     return sketch
 
 
@@ -106,21 +118,26 @@ def residual(seed: int, channels: tuple[int, int], size: int, *, n_blocks: int =
     n_in, n_out = channels
     image = sketch.linear(n_in, 2, 4)
     for _ in range(n_blocks):
-        main = sketch.convolved(sketch.doubled(sketch.rectified(image)), n_in, n_out, size)
-        main = sketch.convolved(sketch.rectified(main), n_out, n_out, size)
-        image = sketch.node("Add", [main, sketch.convolved(sketch.doubled(image), n_in, n_out, 1)])
+        main = sketch.convolve(sketch.upsample(sketch.relu(image)), n_in, n_out, size)
+        main = sketch.convolve(sketch.relu(main), n_out, n_out, size)
+        image = sketch.node("Add", [main, sketch.convolve(sketch.upsample(image), n_in, n_out, 1)])
         n_in = n_out
-    sketch.convolved(sketch.rectified(image), n_out, 1, 3)
+    sketch.convolve(sketch.relu(image), n_out, 1, 3)
     return sketch
 
 
-def whole(sketch: Sketch) -> onnx.ModelProto:
+def finish(sketch: Sketch) -> onnx.ModelProto:
     return sketch.model(sketch.nodes[-1].output[0])
 
 
 def latents(seed: int = 0, n_images: int = N_IMAGES) -> NDArray[np.float32]:
     """Draw latents, multiples of a quarter."""
     return (np.random.default_rng(seed).integers(-8, 9, (n_images, N_LATENTS)) / 4).astype(np.float32)
+
+
+def feeds_of(inputs: NDArray[np.float32]) -> list[Feed]:
+    """Make the inputs of one image each."""
+    return [{"latent": latent[np.newaxis]} for latent in inputs]
 
 
 def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -131,18 +148,18 @@ def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> NDArray[np
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lowered:
+class Int8Graph:
     """A graph in integers, the float32 graph that it was made of, and latents whose images lie within its ranges."""
 
     exact: onnx.ModelProto
     integers: onnx.ModelProto
-    head: HeadRange
+    output_range: OutputRange
     inputs: NDArray[np.float32]
 
 
-def lowered(model: onnx.ModelProto, bits: WeightBits = 7, seed: int = 0) -> Lowered:
+def lower(model: onnx.ModelProto, bits: WeightBits = 7, seed: int = 0) -> Int8Graph:
     inputs = latents(seed)
     exact = images_of(model, inputs)
-    head = HeadRange(low=float(exact.min()), high=float(exact.max()))
-    integers = quantised(model, calibrated(model, {"latent": inputs}), head, bits)
-    return Lowered(exact=model, integers=integers, head=head, inputs=inputs)
+    output_range = OutputRange(low=float(exact.min()), high=float(exact.max()))
+    integers = quantize_graph(model, calibrate(model, feeds_of(inputs)), output_range, bits)
+    return Int8Graph(exact=model, integers=integers, output_range=output_range, inputs=inputs)

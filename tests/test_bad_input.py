@@ -15,7 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from export.__main__ import app as export_app
-from export.families import ConvNet, ResNet
+from export.families.convnet import ConvNet
+from export.families.resnet import ResNet
 from pxdbg_runtime.command_line import app as pxdbg_app
 from tests.bad_files import (
     Evil,
@@ -63,8 +64,8 @@ class Bad:
     make: Callable[[Path], None] | None = None
 
 
-EXPORT = "IN.pt --model resnet --output OUT"
-EXPORT_ST = "IN.safetensors --model resnet --output OUT"
+EXPORT = "IN.pt --family resnet --output OUT"
+EXPORT_ST = "IN.safetensors --family resnet --output OUT"
 GENERATE = "generate --model IN.onnx --output OUT.npz"
 OTHER_LATENT = {
     "latent_size": 32,
@@ -175,7 +176,7 @@ BAD: dict[str, Bad] = {
     "no state dict": Bad(
         program="export", arguments=EXPORT, says="it holds no tensors", exit_code=1, make=torch_saved(lambda: [1, 2])
     ),
-    "unknown family": Bad(program="export", arguments="IN.pt --model gan --output OUT", says="--model", exit_code=2),
+    "unknown family": Bad(program="export", arguments="IN.pt --family gan --output OUT", says="--family", exit_code=2),
     "name that is a path": Bad(
         program="export", arguments=f"{EXPORT} --name ../../name", says="--name must hold letters", exit_code=2
     ),

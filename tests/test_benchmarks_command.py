@@ -22,6 +22,7 @@ from tests.graphs import LATENT_CARD, latent_model, written
 if TYPE_CHECKING:
     from typer.testing import Result
 
+    from export.pipeline import ExportOptions
     from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -147,12 +148,12 @@ def test_both_ways_to_fill_are_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--checkpoint", "vae=a.pt"), r"--checkpoint must be resnet=FILE or convnet=FILE, but is 'vae=a\.pt'"),
-        (("--checkpoint", "resnet="), "--checkpoint must be resnet=FILE or convnet=FILE, but is 'resnet='"),
+        (("--checkpoint", "vae=a.pt"), r"--checkpoint must be convnet=FILE or resnet=FILE, but is 'vae=a\.pt'"),
+        (("--checkpoint", "resnet="), "--checkpoint must be convnet=FILE or resnet=FILE, but is 'resnet='"),
         (("--checkpoint", "resnet=gone.pt"), r"--checkpoint resnet=gone\.pt: there is no such file"),
         (("--plot", "chart.txt"), r"chart\.txt must end in the name of an image format"),
         (("--rounds", "0"), "Invalid value for '--rounds'"),
-        (("--family", "vae"), "--family must be resnet or convnet, but is 'vae'"),
+        (("--family", "vae"), "--family must be convnet or resnet, but is 'vae'"),
     ],
 )
 def test_bad_usage_is_exit_code_2_before_any_work(arguments: tuple[str, ...], expected: str) -> None:
@@ -180,11 +181,13 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> Exports:
     """Replace the export by one that writes a tiny graph, and list its calls."""
     calls: Exports = []
 
-    def export_checkpoint(_checkpoint: Path, _family: str, output: Path, **options: object) -> GraphFile:
-        calls.append(tuple(options[name] for name in ("name", "precision", "target", "rewrite")))
+    def export_checkpoint(
+        _checkpoint: Path, _family: str, output: Path, options: ExportOptions, **_: object
+    ) -> GraphFile:
+        calls.append((options.name, options.precision, options.target, options.rewrite))
         output.mkdir(parents=True, exist_ok=True)
-        suffix = "-cuda" if options["target"] == "cuda" else ""
-        return written(output / f"{options['name']}-{options['precision']}{suffix}.onnx", latent_model(), LATENT_CARD)
+        suffix = "-cuda" if options.target == "cuda" else ""
+        return written(output / f"{options.name}-{options.precision}{suffix}.onnx", latent_model(), LATENT_CARD)
 
     monkeypatch.setattr("export.pipeline.export_checkpoint", export_checkpoint)
     return calls

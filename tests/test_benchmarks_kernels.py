@@ -11,7 +11,7 @@ import torch
 from benchmarks.kernels import compute_rates, digitise_with_numpy
 from benchmarks.pytorch_peers import find_hits
 from benchmarks.timing import Measurement
-from export.charge import charge_thresholds, charges_of
+from export.charge import compute_charges, find_charge_thresholds
 from pxdbg_runtime.digitisation.digitiser import Digitiser
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD
 
@@ -51,8 +51,8 @@ def test_pytorch_makes_the_hits_that_its_charges_say() -> None:
     assert torch.get_num_threads() == n_threads
     charges = np.zeros(SHAPE, dtype=np.uint8)
     charges[sensor, u_cell, v_cell] = charge
-    assert np.array_equal(charges, charges_of(images).numpy())
-    assert len(charge) == np.count_nonzero(images.numpy() >= charge_thresholds()[0])
+    assert np.array_equal(charges, compute_charges(images).numpy())
+    assert len(charge) == np.count_nonzero(images.numpy() >= find_charge_thresholds()[0])
 
 
 def test_rates_are_bytes_of_forty_images_a_second() -> None:

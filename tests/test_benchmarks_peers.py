@@ -16,12 +16,12 @@ from benchmarks.passes import build_gain_table
 from benchmarks.peers import RATIOS, compare_ratios
 from benchmarks.startup import build_claim
 from benchmarks.timing import Measurement
-from export.charge import charge_thresholds
+from export.charge import find_charge_thresholds
 from export.checkpoint import load_checkpoint
-from export.families import FAMILIES
-from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
+from export.families import load_family
+from export.torch_graph import OPSET, OUTPUT_NAME, export_to_onnx
 from pxdbg_runtime.model.card import Draw, GraphInput
-from tests.checkpoints import FlatNet, flat_checkpoint
+from tests.checkpoints import FlatNet, flat_checkpoint, register_family
 from tests.graphs import LATENT_CARD, written
 
 if TYPE_CHECKING:
@@ -41,18 +41,20 @@ EXPECTED: Final = {
 @pytest.fixture
 def flat_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """Replace every model and graph by those of a family that takes no time."""
-    monkeypatch.setitem(FAMILIES, "resnet", FlatNet)
+    register_family(monkeypatch, "resnet", FlatNet)
     path = flat_checkpoint(tmp_path)
     card = dataclasses.replace(
         LATENT_CARD,
         latent_size=96,
-        draws=(Draw(name=INPUT_NAME, shape=(40, 96)),),
-        inputs=(GraphInput(name=INPUT_NAME, role="latent", draw=INPUT_NAME),),
+        draws=(Draw(name="latent", shape=(40, 96)),),
+        inputs=(GraphInput(name="latent", role="latent", draw="latent"),),
         output=OUTPUT_NAME,
         opset=OPSET,
-        thresholds=tuple(charge_thresholds().tolist()),
+        thresholds=tuple(find_charge_thresholds().tolist()),
     )
-    graph = written(tmp_path / "flat.onnx", to_onnx(load_checkpoint(path, "resnet")), card)
+    graph = written(
+        tmp_path / "flat.onnx", export_to_onnx(load_checkpoint(path, "resnet"), load_family("resnet")), card
+    )
 
     monkeypatch.setattr(Workspace, "graph", lambda *_arguments, **_options: graph)
     workspace = Workspace(folder=tmp_path, checkpoints={"resnet": path}, log=lambda _: None)

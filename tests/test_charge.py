@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.charge import charge_thresholds, charges_of
+from export.charge import compute_charges, find_charge_thresholds
 from pxdbg_runtime.digitisation import kernels
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ LIMITS: Final = np.array([-np.inf, np.inf], dtype=np.float32)
 
 @pytest.fixture(scope="module")
 def thresholds() -> NDArray[np.float32]:
-    return charge_thresholds()
+    return find_charge_thresholds()
 
 
 def charges_of_pytorch(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Compute charges among thousands of other values, as in an image."""
     assert len(values) >= 8192
-    charges: NDArray[np.uint8] = charges_of(torch.from_numpy(values)).numpy()
+    charges: NDArray[np.uint8] = compute_charges(torch.from_numpy(values)).numpy()
     return charges
 
 
@@ -108,7 +108,7 @@ def test_kernel_equals_pytorch_on_ten_million_values(thresholds: NDArray[np.floa
 
 
 def test_charges_keep_the_shape_and_are_bytes() -> None:
-    charges = charges_of(torch.zeros(3, 250, 768))
+    charges = compute_charges(torch.zeros(3, 250, 768))
     assert charges.shape == (3, 250, 768)
     assert charges.dtype == torch.uint8
     assert bool((charges == 15).all())

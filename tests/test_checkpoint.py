@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError
-from export.families import FAMILIES
-from tests.checkpoints import FAMILY_NAMES, SmallNet, light_state, random_model, save, save_safetensors
+from tests.checkpoints import FAMILY_NAMES, SmallNet, light_state, random_model, register_family, save, save_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 State = dict[str, Tensor]
 
@@ -33,7 +32,7 @@ def model() -> GeneratorModule:
 
 @pytest.fixture
 def small_model(monkeypatch: pytest.MonkeyPatch) -> GeneratorModule:
-    monkeypatch.setitem(FAMILIES, "small", SmallNet)
+    register_family(monkeypatch, "small", SmallNet)
     return random_model("small", seed=22)
 
 

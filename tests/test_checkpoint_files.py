@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from export.checkpoint import load_checkpoint, read_archive
 from export.errors import CheckpointError
 from export.families import FAMILIES
-from tests.checkpoints import SmallNet, light_state, save, save_safetensors
+from tests.checkpoints import SmallNet, light_state, register_family, save, save_safetensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +40,7 @@ SAVE_ALONE: Final = r"save the state dict alone, torch\.save\(model\.state_dict\
 
 @pytest.fixture(autouse=True)
 def small_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "small", SmallNet)
+    register_family(monkeypatch, "small", SmallNet)
 
 
 def require_refused(path: Path, expected: str) -> None:

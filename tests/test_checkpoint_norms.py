@@ -13,22 +13,21 @@ from torch.nn.utils import parametrizations, parametrize
 
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError
-from export.families import FAMILIES
 from export.pipeline import export_checkpoint
-from tests.checkpoints import SmallNet, light_state, random_model, save
+from tests.checkpoints import SmallNet, light_state, random_model, register_family, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 
 
 @pytest.fixture(autouse=True)
 def small_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "small", SmallNet)
+    register_family(monkeypatch, "small", SmallNet)
 
 
 def add_norms(model: GeneratorModule, norm: Callable[..., nn.Module], **options: object) -> GeneratorModule:

@@ -18,20 +18,19 @@ from torch import Tensor, nn
 
 from export.checkpoint import load_checkpoint, state_dicts
 from export.errors import CheckpointError
-from export.families import FAMILIES
-from tests.checkpoints import SmallNet, light_state, random_model, save
+from tests.checkpoints import SmallNet, light_state, random_model, register_family, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 State = dict[str, Tensor]
 
 
 @pytest.fixture(autouse=True)
 def small_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "small", SmallNet)
+    register_family(monkeypatch, "small", SmallNet)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.charge import charges_of
+from export.charge import compute_charges
 from pxdbg_runtime import Generator
 from tests.checkpoints import FAMILY_NAMES, FIRST_CHECKPOINT, demonstration_export, first_export
 from tests.tiny_models import TinyConvNet, TinyResNet, tiny_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
     from pxdbg_runtime import Digits
     from pxdbg_runtime.model.graph_file import GraphFile
 
@@ -44,7 +44,7 @@ VXD_IDS: Final = [
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_an_event_of_a_tiny_model_has_the_digits_of_pytorch(family: str, tmp_path: Path) -> None:
     tiny = tiny_of(TinyConvNet, 1) if family == "convnet" else tiny_of(TinyResNet, 2)
-    compare_with_pytorch(tiny.model, tiny.exported(tmp_path), seed=-5, n_events=1)
+    compare_with_pytorch(tiny.model, tiny.export(tmp_path), seed=-5, n_events=1)
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def pytorch_events(
         latents = [torch.randn(40, 96) for _ in range(n_events)]
     for latent in latents:
         with torch.inference_mode():
-            charges: NDArray[np.uint8] = charges_of(model(latent[:n_images])).numpy()
+            charges: NDArray[np.uint8] = compute_charges(model(latent[:n_images])).numpy()
         assert charges.shape == (n_images, *SHAPE[1:])
         yield charges
 

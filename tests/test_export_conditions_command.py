@@ -14,9 +14,8 @@ from typer.testing import CliRunner, Result
 
 from export.__main__ import app, main
 from export.conditions import command
-from export.families import FAMILIES
 from pxdbg_runtime.model.graph_file import read_graph_file
-from tests.checkpoints import FlatNet, flat_checkpoint
+from tests.checkpoints import FlatNet, flat_checkpoint, register_family
 from tests.conditions_server import NAME, TAG, ConditionsServer, answer, answer_json, answer_status, files, serving
 
 if TYPE_CHECKING:
@@ -27,14 +26,14 @@ EXACTLY_ONE: Final = r"Give a checkpoint file or --from-conditions GLOBALTAG: ex
 
 
 def invoke(*arguments: str | Path) -> Result:
-    options = ("--model", "resnet", "--from-conditions", TAG)
+    options = ("--family", "resnet", "--from-conditions", TAG)
     return CliRunner().invoke(app, [str(argument) for argument in (*options, *arguments)])
 
 
 def test_one_command_turns_a_payload_into_a_graph(
     server: ConditionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FAMILIES, "resnet", FlatNet)
+    register_family(monkeypatch, "resnet", FlatNet)
     content = flat_checkpoint(tmp_path).read_bytes()
     md5 = hashlib.md5(content).hexdigest()
     server.steps["file"] = [answer(content)]
@@ -112,7 +111,7 @@ def test_a_failing_server_is_one_sentence_and_exit_code_1(server: ConditionsServ
     ],
 )
 def test_bad_usage_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], expected: str) -> None:
-    result = CliRunner().invoke(app, [*arguments, "--model", "resnet", "--output", str(tmp_path / "graphs")])
+    result = CliRunner().invoke(app, [*arguments, "--family", "resnet", "--output", str(tmp_path / "graphs")])
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.fullmatch(f"Error: {expected}\n", result.stderr)
     assert files(tmp_path) == []

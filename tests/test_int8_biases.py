@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from export.int8 import HeadRange, calibrated, measured_means, quantised
-from tests.int8_sketches import chain, images_of, latents, residual, whole
+from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
+from tests.int8_sketches import chain, feeds_of, finish, images_of, latents, residual
 
 if TYPE_CHECKING:
     import onnx
@@ -18,16 +18,16 @@ def mean_errors(model: onnx.ModelProto, *, are_corrected: bool) -> float:
     """By how much the mean image is off, in steps of 255 over the range of the images."""
     inputs = latents(1, 40)
     exact = images_of(model, inputs)
-    head = HeadRange(low=float(exact.min()), high=float(exact.max()))
-    means = measured_means(model, {"latent": inputs}) if are_corrected else None
-    found = images_of(quantised(model, calibrated(model, {"latent": inputs}), head, 7, means), inputs)
-    return float(abs((found - exact).mean()) * 255 / (head.high - head.low))
+    output_range = OutputRange(low=float(exact.min()), high=float(exact.max()))
+    means = measure_means(model, feeds_of(inputs)) if are_corrected else None
+    found = images_of(quantize_graph(model, calibrate(model, feeds_of(inputs)), output_range, 7, means), inputs)
+    return float(abs((found - exact).mean()) * 255 / (output_range.high - output_range.low))
 
 
 @pytest.mark.parametrize("kind", ["chain", "residual"])
 def test_images_are_right_on_average(kind: str) -> None:
     models = [
-        whole(chain(seed, (24, 20, 8), (3, 3, 3)) if kind == "chain" else residual(seed, (24, 8), 3))
+        finish(chain(seed, (24, 20, 8), (3, 3, 3)) if kind == "chain" else residual(seed, (24, 8), 3))
         for seed in range(12)
     ]
     without, corrected = (

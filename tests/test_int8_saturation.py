@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export.graph import simplified
-from tests.int8_sketches import chain, lowered, residual, whole
+from export.graph import simplify_graph
+from tests.int8_sketches import chain, finish, lower, residual
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +41,7 @@ def matrices_of(model: onnx.ModelProto) -> list[NDArray[np.int8]]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_seven_bits_never_saturate(seed: int) -> None:
-    matrices = matrices_of(lowered(simplified(whole(residual(seed, (5, 18), 3)))).integers)
+    matrices = matrices_of(lower(simplify_graph(finish(residual(seed, (5, 18), 3)))).integers)
     assert len(matrices) > 4
     generator = np.random.default_rng(seed)
     for matrix, order in itertools.product(matrices, range(3)):
@@ -56,7 +56,7 @@ def test_seven_bits_never_saturate(seed: int) -> None:
 
 
 def test_eight_bits_do_saturate_somewhere() -> None:
-    matrices = matrices_of(lowered(simplified(whole(residual(0, (5, 18), 3))), bits=8).integers)
+    matrices = matrices_of(lower(simplify_graph(finish(residual(0, (5, 18), 3))), bits=8).integers)
     saturated = []
     for matrix in matrices:
         bright = np.full((1, len(matrix)), 255, np.uint8)
@@ -67,5 +67,5 @@ def test_eight_bits_do_saturate_somewhere() -> None:
 
 @pytest.mark.parametrize(("bits", "largest"), [(7, 64), (8, 127)])
 def test_weights_keep_to_their_bits(bits: WeightBits, largest: int) -> None:
-    matrices = matrices_of(lowered(simplified(whole(chain(1, (3, 17, 5), (3, 3, 3)))), bits).integers)
+    matrices = matrices_of(lower(simplify_graph(finish(chain(1, (3, 17, 5), (3, 3, 3)))), bits).integers)
     assert {int(np.abs(matrix.astype(np.int64)).max()) for matrix in matrices} == {largest}

@@ -16,15 +16,15 @@ from artifacts.standins.spectrum import (
     wanted_charges,
     wanted_cumulative,
 )
-from export.charge import charges_of
+from export.charge import compute_charges
 
 
 def test_values_become_the_charges_they_stand_for() -> None:
     charges = np.arange(7.0, 255.0) + 0.5
-    found = charges_of(torch.tanh(torch.from_numpy(np.tile(value_of_charge(charges), 20)).float()))
+    found = compute_charges(torch.tanh(torch.from_numpy(np.tile(value_of_charge(charges), 20)).float()))
     assert found[: len(charges)].tolist() == charges.astype(np.int64).tolist()
     around = torch.tanh(torch.tensor([EMPTY, FIRST_HIT - 1e-4, FIRST_HIT + 1e-4]).repeat(2000))
-    assert charges_of(around)[:3].tolist() == [0, 6, 7]
+    assert compute_charges(around)[:3].tolist() == [0, 6, 7]
 
 
 def test_charges_begin_where_the_thresholds_are() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from artifacts.standins.simulated_events import how_simulated, simulated_events
-from export.__main__ import Family
+from export.family_option import FamilyOption
 from export.packages import require_packages
 from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.generate import check_output, event_numbers
@@ -54,9 +54,9 @@ def simulate(
         stdout.print(f"wrote {output}: {len(numbers):,} events, {n_digits:,} digits", markup=False, soft_wrap=True)
 
 
-@app.command(epilog="Example: python -m artifacts.standins train --model resnet --output resnet-standin.safetensors")
+@app.command(epilog="Example: python -m artifacts.standins train --family resnet --output resnet-standin.safetensors")
 def train(
-    model: Annotated[Family, typer.Option(help="Architecture.")],
+    family: FamilyOption,
     output: Annotated[Path, typer.Option(help="Stand-in to write, .safetensors.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 2026,
     images: Annotated[int, typer.Option(min=40, help="Images that the late part is fitted on.")] = 320,
@@ -68,7 +68,7 @@ def train(
         from artifacts.standins.standin_file import write_standin
         from artifacts.standins.training import train_standin
 
-        standin = train_standin(model.value, seed, images, log=lambda text: stderr.print(text, markup=False))
+        standin = train_standin(family, seed, images, log=lambda text: stderr.print(text, markup=False))
         write_standin(standin, output)
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 

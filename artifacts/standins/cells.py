@@ -10,9 +10,8 @@ import torch
 from scipy.stats import norm
 
 from artifacts.standins.level import LEVEL_SHARE
-from export.families import LATENT_SIZE
 from export.families.convnet import ConvNet
-from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
+from export.families.generator_module import LATENT_SIZE, SEED_HEIGHT, SEED_WIDTH
 from export.families.resnet import ResNet
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 __all__ = ["Cells", "compute_cells"]
 

@@ -17,9 +17,8 @@ from torch.nn import functional
 
 from artifacts.standins import convnet_foundation, resnet_foundation
 from artifacts.standins.gated_sums import GatedSums, fill_sums
-from export.families import LATENT_SIZE
 from export.families.convnet import ConvNet
-from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
+from export.families.generator_module import LATENT_SIZE, SEED_HEIGHT, SEED_WIDTH
 from export.families.resnet import ResNet, UpsamplingBlock
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 __all__ = ["Factors", "equalise", "measure_factors"]
 

@@ -29,7 +29,7 @@ from export.families.resnet import ResNet
 
 if TYPE_CHECKING:
     from artifacts.standins.level import Level
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 __all__ = ["lay_foundation"]
 

@@ -10,7 +10,7 @@ from scipy.linalg import block_diag
 from torch import nn
 
 from artifacts.standins.signs import hadamard
-from export.families import LATENT_SIZE
+from export.families.generator_module import LATENT_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from artifacts.standins.marginals import READOUT_THRESHOLD_ADU, SPECTRUM_CHARGES, SPECTRUM_CUMULATIVE
-from export.charge import charge_thresholds
+from export.charge import find_charge_thresholds
 from pxdbg_runtime.model.card import N_THRESHOLDS
 
 if TYPE_CHECKING:
@@ -57,4 +57,4 @@ def wanted_cumulative() -> NDArray[np.float64]:
 
 def charge_values() -> NDArray[np.float64]:
     """Compute what each charge from 7 ADU on begins with before the tanh, shape (249,)."""
-    return np.arctanh(charge_thresholds()[READOUT_THRESHOLD_ADU - 1 :].astype(np.float64))
+    return np.arctanh(find_charge_thresholds()[READOUT_THRESHOLD_ADU - 1 :].astype(np.float64))

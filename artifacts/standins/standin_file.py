@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 __all__ = ["StandIn", "checkpoint", "digest", "read_standin", "write_standin"]
 

@@ -9,7 +9,7 @@ import torch
 from export.checkpoint.archives import read_archive
 from export.checkpoint.state_dicts import COUNTERS, TOP, Layout, find_state_dict
 from export.errors import CheckpointError
-from export.families import FAMILIES
+from export.families import FAMILIES, load_family
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from export.checkpoint.norms import Weight
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 __all__ = ["load_checkpoint"]
 
@@ -51,7 +51,7 @@ def load_checkpoint(
     CheckpointError
         If the file cannot be read, or does not contain exactly one valid state dict of this family.
     """
-    model = FAMILIES[family]()
+    model = load_family(family).module_class()
     archive = read_archive(path)
     layout = _describe_layout(model, family)
     others = (_describe_layout(_create_outline(name), name) for name in FAMILIES if name != family)
@@ -70,7 +70,7 @@ def load_checkpoint(
 def _create_outline(family: str) -> GeneratorModule:
     """Create a model without values, which takes no time."""
     with torch.device("meta"):
-        return FAMILIES[family]()
+        return load_family(family).module_class()
 
 
 def _describe_layout(model: GeneratorModule, family: str) -> Layout:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from export.charge import charge_thresholds
-from export.known_answers import make_known_answers
+from export.charge import find_charge_thresholds
+from export.families.resnet import FAMILY
 from export.parity import REFERENCE_SEED, ReferenceImages, compute_references
-from export.torch_graph import to_onnx
+from export.reference_outputs import build_known_answers
+from export.torch_graph import export_to_onnx
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.inference.verification import check_known_answers
 from tests.checkpoints import FlatNet
@@ -22,10 +23,9 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from export.graph import Target
-    from pxdbg_runtime.model.card import Precision
+    from pxdbg_runtime.model.card import Precision, Target
 
-THRESHOLDS = charge_thresholds()
+THRESHOLDS = find_charge_thresholds()
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +37,16 @@ def model() -> FlatNet:
 
 @pytest.fixture(scope="module")
 def references(model: FlatNet) -> ReferenceImages:
-    return compute_references(model, 96)
+    return compute_references(model, FAMILY)
 
 
 @pytest.fixture(scope="module")
 def graph(model: FlatNet) -> onnx.ModelProto:
-    return to_onnx(model)
+    return export_to_onnx(model, FAMILY)
 
 
 def test_each_charge_of_an_image_is_there_once_or_more(references: ReferenceImages, graph: onnx.ModelProto) -> None:
-    answers = make_known_answers(references, graph, THRESHOLDS, "float32", "values")
+    answers = build_known_answers(references, graph, THRESHOLDS, "float32", "values")
     assert (answers.compared, answers.seed, answers.event) == ("values", REFERENCE_SEED, 0)
     assert len(answers.images) == len({image.sensor for image in answers.images}) == 3
     found: set[int] = set()
@@ -68,17 +68,17 @@ def test_each_charge_of_an_image_is_there_once_or_more(references: ReferenceImag
 def test_a_float32_graph_may_be_eight_times_as_far_from_float64_as_pytorch(
     references: ReferenceImages, graph: onnx.ModelProto
 ) -> None:
-    fine = make_known_answers(references, graph, THRESHOLDS, "float32", "values")
+    fine = build_known_answers(references, graph, THRESHOLDS, "float32", "values")
     assert (fine.tolerance, fine.mean_tolerance) == (1e-5, 1e-6)
     noise = np.random.default_rng(0).uniform(-1e-4, 1e-4, references.exact.shape)
     coarse = ReferenceImages(
         sensors=references.sensors,
-        latent=references.latent,
+        feeds=references.feeds,
         exact=references.exact,
         float32=(references.exact + noise).astype(np.float32),
         folded=(references.exact - 2 * noise).astype(np.float32),
     )
-    answers = make_known_answers(coarse, graph, THRESHOLDS, "float32", "values")
+    answers = build_known_answers(coarse, graph, THRESHOLDS, "float32", "values")
     assert answers.tolerance == pytest.approx(16e-4, rel=0.05)
     assert answers.mean_tolerance == pytest.approx(8e-4, rel=0.05)
 
@@ -95,10 +95,9 @@ def test_a_float32_graph_may_be_eight_times_as_far_from_float64_as_pytorch(
 def test_an_exported_graph_passes_its_own_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, target: Target, compared: str
 ) -> None:
-
     few_images(monkeypatch)
     tiny = tiny_of(TinyConvNet, 0)
-    written = tiny.exported(tmp_path, precision, target, accept_beyond_bounds=True)
+    written = tiny.export(tmp_path, precision, target, accept_beyond_bounds=True)
     answers = written.card.known_answers
     assert answers is not None
     assert answers.compared == compared

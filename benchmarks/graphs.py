@@ -31,7 +31,7 @@ class Workspace:
     checkpoints: Mapping[str, Path]
     log: Callable[[str], None]
 
-    def checkpoint(self, family: str) -> Path:
+    def find_checkpoint(self, family: str) -> Path:
         """Return the checkpoint of a family; create one with random weights, with PyTorch, if none was given."""
         if family in self.checkpoints:
             return self.checkpoints[family]
@@ -49,11 +49,11 @@ class Workspace:
                 partial.write_bytes(save(state))
         return path
 
-    def graph(
+    def find_graph(
         self, family: str, precision: Precision = "float32", *, target: Target = "cpu", rewrite: bool = True
     ) -> GraphFile:
         """Return a graph of a family; export it if it does not exist, without any pass if `rewrite` is False."""
-        checkpoint = self.checkpoint(family)
+        checkpoint = self.find_checkpoint(family)
         folder = self.folder / __version__ / _digest_inputs(checkpoint)
         name = family if rewrite else f"{family}-plain"
         path = folder / f"{name}-{precision}{'-cuda' if target == 'cuda' else ''}.onnx"

@@ -51,7 +51,7 @@ def compute_rates(measurements: Sequence[Measurement]) -> tuple[Measurement, ...
 
 def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
     for family in plan.families:
-        graph = plan.workspace.graph(family)
+        graph = plan.workspace.find_graph(family)
         plan.log(f"{family}: computing the images of one event")
         images = compute_images(ImageSession(graph, provider="cpu"))
         preparations = {

@@ -52,19 +52,19 @@ def _prepare_import(module: str) -> Run:
 
 
 def _prepare_ours(workspace: Workspace, family: str, precision: Precision) -> Run:
-    graph = str(workspace.graph(family, precision).path.resolve())
+    graph = str(workspace.find_graph(family, precision).path.resolve())
     # The first process may compile the kernels, which takes further memory.
     run_fresh(fresh_work.generate_event, graph)
     return partial(measure_peak, fresh_work.generate_event, graph)
 
 
 def _prepare_plain(workspace: Workspace, family: str) -> Run:
-    return partial(measure_peak, fresh_work.run_graph, str(workspace.graph(family, rewrite=False).path.resolve()))
+    return partial(measure_peak, fresh_work.run_graph, str(workspace.find_graph(family, rewrite=False).path.resolve()))
 
 
 def _prepare_original(workspace: Workspace, family: str) -> Run:
     check_installed("torch")
-    checkpoint = str(workspace.checkpoint(family).resolve())
+    checkpoint = str(workspace.find_checkpoint(family).resolve())
     return partial(measure_peak, fresh_work.generate_original_event, checkpoint, family)
 
 

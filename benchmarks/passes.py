@@ -45,7 +45,7 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
     from export.graph import count_multiply_accumulates, run_passes
 
     for family in plan.families:
-        plain = plan.workspace.graph(family, rewrite=False)
+        plain = plan.workspace.find_graph(family, rewrite=False)
         model = onnx.load(plain.path)
         del model.metadata_props[:]  # the card and the digest of the plain file
         times, products = [], []

@@ -66,8 +66,8 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
     workspace = plan.workspace
     groups = []
     for family in plan.families:
-        plain = workspace.graph(family, rewrite=False)
-        ours, int8 = workspace.graph(family), workspace.graph(family, "int8")
+        plain = workspace.find_graph(family, rewrite=False)
+        ours, int8 = workspace.find_graph(family), workspace.find_graph(family, "int8")
         preparations: dict[str, Callable[[], Run]] = {
             _ORIGINAL: partial(_prepare_original, workspace, family),
             f"PyTorch eager, {_BATCHES}": partial(_prepare_pytorch, workspace, family),
@@ -89,7 +89,7 @@ def _prepare_original(workspace: Workspace, family: str) -> Run:
     from benchmarks.pytorch_peers import generate_original_event
     from export.checkpoint import load_checkpoint
 
-    model = load_checkpoint(workspace.checkpoint(family), family)
+    model = load_checkpoint(workspace.find_checkpoint(family), family)
     # Each whole event allocates gigabytes of new pages, so a few images warm up all that stays warm.
     return time_run(
         lambda: generate_original_event(model, family),
@@ -104,8 +104,8 @@ def _prepare_pytorch(workspace: Workspace, family: str, *, is_compiled: bool = F
     from benchmarks.pytorch_peers import time_model
     from export.checkpoint import load_checkpoint
 
-    model = load_checkpoint(workspace.checkpoint(family), family)
-    card = workspace.graph(family, rewrite=False).card
+    model = load_checkpoint(workspace.find_checkpoint(family), family)
+    card = workspace.find_graph(family, rewrite=False).card
     return time_model(torch.compile(model) if is_compiled else model, card)  # it compiles at the first call
 
 

@@ -46,7 +46,7 @@ def _list_provider_cases(plan: Plan, family: str, provider: str) -> tuple[Case, 
     thread_counts = (1,) if is_cuda else tuple(dict.fromkeys((1, count_cores())))
     cases: tuple[Case, ...] = ()
     for precision in CUDA_PRECISIONS if is_cuda else CPU_PRECISIONS:
-        load = cache(partial(plan.workspace.graph, family, precision, target=target))
+        load = cache(partial(plan.workspace.find_graph, family, precision, target=target))
         for n_threads in thread_counts:
             event = _Event(load, provider, n_threads)
             preparations: dict[str, abc.Callable[[], Run]] = {
@@ -64,7 +64,7 @@ def _find_refusal(plan: Plan, family: str, provider: str, target: Target) -> Pxd
     """Find out why a provider does not run the float32 graph; None if it does."""
     try:
         resolve_provider(provider)
-        ImageSession(plan.workspace.graph(family, target=target), provider=provider)
+        ImageSession(plan.workspace.find_graph(family, target=target), provider=provider)
     except PxdbgError as error:
         return error
     return None

@@ -94,7 +94,7 @@ def _list_cases(plan: Plan) -> abc.Generator[tuple[Case, ...], None, None]:
 def _prepare(plan: Plan, family: str, precision: Precision, layout: Layout) -> Run:
     n_processes, n_threads = layout
     n_events = (_QUICK_EVENTS_PER_CORE if plan.quick else _EVENTS_PER_CORE) * n_processes * n_threads
-    graph = plan.workspace.graph(family, precision).path.resolve()
+    graph = plan.workspace.find_graph(family, precision).path.resolve()
     return lambda: (measure_rate(graph, layout, n_events),)
 
 

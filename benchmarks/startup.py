@@ -57,7 +57,7 @@ def run_command(graph: Path) -> None:
 def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
     cases: list[Case] = []
     for labels in _list_kinds(plan):
-        load = partial(plan.workspace.graph, *labels)
+        load = partial(plan.workspace.find_graph, *labels)
         cases += (
             Case(rows=tuple((*labels, part) for part in _PARTS), prepare=partial(_prepare_parts, load)),
             Case(rows=((*labels, _WHOLE),), prepare=partial(_prepare_command, load)),

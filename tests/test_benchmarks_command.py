@@ -42,7 +42,7 @@ def words(text: str) -> str:
 @pytest.fixture
 def _tiny(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace every graph by one that takes no time."""
-    monkeypatch.setattr(Workspace, "graph", lambda *_arguments, **_options: latent_graph)
+    monkeypatch.setattr(Workspace, "find_graph", lambda *_arguments, **_options: latent_graph)
 
 
 def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
@@ -200,10 +200,10 @@ def test_each_graph_is_exported_once(tmp_path: Path, exports: Exports) -> None:
     mine = workspace(tmp_path / "cache", lines, resnet=checkpoint)
     for _ in range(2):
         graphs = (
-            mine.graph("resnet"),
-            mine.graph("resnet", rewrite=False),
-            mine.graph("resnet", "int8"),
-            mine.graph("resnet", "float16", target="cuda"),
+            mine.find_graph("resnet"),
+            mine.find_graph("resnet", rewrite=False),
+            mine.find_graph("resnet", "int8"),
+            mine.find_graph("resnet", "float16", target="cuda"),
         )
     assert exports == [
         ("resnet", "float32", "cpu", True),
@@ -221,14 +221,14 @@ def test_another_checkpoint_or_another_export_is_exported_again(
     checkpoint = tmp_path / "mine.pt"
     checkpoint.write_bytes(b"weights")
     mine = workspace(tmp_path / "cache", [], resnet=checkpoint)
-    first = mine.graph("resnet").path
+    first = mine.find_graph("resnet").path
     checkpoint.write_bytes(b"other weights")
-    second = mine.graph("resnet").path
+    second = mine.find_graph("resnet").path
     sources = tmp_path / "export"
     sources.mkdir()
     (sources / "pipeline.py").write_text("changed")
     monkeypatch.setattr(graphs_module, "_EXPORT", sources)
-    third = mine.graph("resnet").path
+    third = mine.find_graph("resnet").path
     assert len({first, second, third}) == len(exports) == 3
 
 
@@ -242,10 +242,10 @@ def test_the_weights_are_named(tmp_path: Path) -> None:
 def test_random_weights_are_not_made_without_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(MissingPackageError, match="not installed: pip install torch"):
-        workspace(tmp_path, []).checkpoint("resnet")
+        workspace(tmp_path, []).find_checkpoint("resnet")
 
 
 def test_a_cache_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"The folder \S+ cannot be made: Not a directory"):
-        workspace(tmp_path / "file" / "cache", []).checkpoint("resnet")
+        workspace(tmp_path / "file" / "cache", []).find_checkpoint("resnet")

@@ -56,7 +56,7 @@ def flat_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
         tmp_path / "flat.onnx", export_to_onnx(load_checkpoint(path, "resnet"), load_family("resnet")), card
     )
 
-    monkeypatch.setattr(Workspace, "graph", lambda *_arguments, **_options: graph)
+    monkeypatch.setattr(Workspace, "find_graph", lambda *_arguments, **_options: graph)
     workspace = Workspace(folder=tmp_path, checkpoints={"resnet": path}, log=lambda _: None)
     return Plan(families=("resnet",), rounds=2, quick=True, workspace=workspace, log=lambda _: None)
 
@@ -168,4 +168,4 @@ def test_the_graph_after_each_pass_is_measured(flat_plan: Plan) -> None:
 
 
 def test_the_original_makes_an_event(flat_plan: Plan) -> None:
-    assert fresh_work.generate_original_event(str(flat_plan.workspace.checkpoint("resnet")), "resnet") == ()
+    assert fresh_work.generate_original_event(str(flat_plan.workspace.find_checkpoint("resnet")), "resnet") == ()

@@ -1,4 +1,4 @@
-"""Demonstration weights: repeatable, sparse, and with the occupancy and charge that were asked for."""
+"""Demonstration weights: repeatable, sparse, and with the wanted occupancy and charge."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure the batch-norm statistics on few images: the weights are as random."""
+    """Measure the batch-norm statistics on few images."""
     monkeypatch.setattr(random_weights, "_STATISTICS_BATCHES", 1)
     monkeypatch.setattr(random_weights, "_BATCH_SIZE", 1)
 

@@ -42,7 +42,7 @@ def graph(model: FlatNet) -> onnx.ModelProto:
 
 
 def with_bias(graph: onnx.ModelProto, shift: float, *, only_first: bool = False) -> onnx.ModelProto:
-    """Copy a graph and shift what goes into its tanh, everywhere or in one column."""
+    """Copy a graph and shift the input of its tanh, everywhere or in one column."""
     changed = onnx.ModelProto()
     changed.CopyFrom(graph)
     (bias,) = (each for each in changed.graph.initializer if tuple(each.dims) == (768,))

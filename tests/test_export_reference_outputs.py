@@ -1,4 +1,4 @@
-"""Known answers of an export: hits of all charges are among them, and what they allow follows from float64."""
+"""Known answers of an export: they hold hits of all charges, and their tolerances follow from float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Biases that take off what rounding the weights adds on average, in whole graphs of 8-bit integers."""
+"""Bias correction of the mean effect of rounded weights, in whole int8 graphs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def mean_errors(model: onnx.ModelProto, *, are_corrected: bool) -> float:
-    """By how much the mean image is off, in steps of 255 over the range of the images."""
+    """Measure the error of the mean image, in steps of 255 over the range of the images."""
     inputs = latents(1, 40)
     exact = images_of(model, inputs)
     output_range = OutputRange(low=float(exact.min()), high=float(exact.max()))

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import safetensors.torch
@@ -38,8 +38,6 @@ BUSY: Final = HitStatistics(occupancy=0.05, mean_charge=10)
 class FlatNet(GeneratorModule):
     """The smallest generator there could be: all rows of an image are equal. Its export takes no time."""
 
-    family: ClassVar[str] = "flat"
-
     def __init__(self) -> None:
         super().__init__()
         self.fc = torch.nn.Linear(96, 768)
@@ -51,8 +49,6 @@ class FlatNet(GeneratorModule):
 
 class SmallNet(GeneratorModule):
     """A generator of one linear layer, two convolutions and a batch norm: its checkpoint takes two kilobytes."""
-
-    family: ClassVar[str] = "small"
 
     def __init__(self) -> None:
         super().__init__()

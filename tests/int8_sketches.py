@@ -1,4 +1,4 @@
-"""Small float32 graphs with random weights, and their forms in 8-bit integers."""
+"""Small float32 graphs with random weights, and their int8 graphs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Sketch:
         return name
 
     def linear(self, channels: int, height: int, width: int) -> str:
-        """Write a linear layer seen as images; its weights are sixteenths, so that no order of its sums matters."""
+        """Write a linear layer reshaped to images; its weights are sixteenths, so its sums are exact in any order."""
         n_out = channels * height * width
         weight, bias = (self.random.integers(-16, 17, shape) / 16 for shape in ((n_out, N_LATENTS), (n_out,)))
         flat = self.node(
@@ -71,7 +71,7 @@ class Sketch:
     def convolve(
         self, image: str, n_in: int, n_out: int, size: int, *, pad: int | None = None, **attributes: int | Sequence[int]
     ) -> str:
-        """Write a convolution that keeps the size of its image, unless told otherwise."""
+        """Write a convolution that keeps the size of its image, unless `pad` differs."""
         weight = self.random.standard_normal((n_out, n_in, size, size)) / (size * np.sqrt(n_in))
         bias = 0.3 * self.random.standard_normal(n_out)
         inputs = [image, self.constant(weight.astype(np.float32)), self.constant(bias.astype(np.float32))]
@@ -87,7 +87,7 @@ class Sketch:
         return self.node("Resize", [image, "", scales], **modes)
 
     def model(self, output: str) -> onnx.ModelProto:
-        """Give the graph that ends with this value, with the shapes of all others."""
+        """Build the graph with this output, with the shapes of all values."""
         graph = helper.make_graph(
             self.nodes,
             "sketch",
@@ -102,7 +102,7 @@ class Sketch:
 def chain(
     seed: int, channels: tuple[int, int, int], sizes: tuple[int, int, int], *, is_last_doubled: bool = False
 ) -> Sketch:
-    """Linear layer, ReLU, convolution of the doubled image, ReLU, convolution, ReLU, convolution to one channel."""
+    """Linear layer, ReLU, convolution of the upsampled image, ReLU, convolution, ReLU, convolution to one channel."""
     sketch = Sketch(seed)
     first, second, third = channels
     image = sketch.upsample(sketch.relu(sketch.linear(first, 2, 4)))
@@ -113,7 +113,7 @@ def chain(
 
 
 def residual(seed: int, channels: tuple[int, int], size: int, *, n_blocks: int = 1) -> Sketch:
-    """Linear layer, blocks whose shortcut is a convolution of single pixels of the doubled image, ReLU, convolution."""
+    """Linear layer, blocks whose shortcut is a pointwise convolution of the upsampled image, ReLU, convolution."""
     sketch = Sketch(seed)
     n_in, n_out = channels
     image = sketch.linear(n_in, 2, 4)
@@ -149,7 +149,7 @@ def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> NDArray[np
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Graph:
-    """A graph in integers, the float32 graph that it was made of, and latents whose images lie within its ranges."""
+    """An int8 graph, its float32 graph, and latents whose values lie within its ranges."""
 
     exact: onnx.ModelProto
     integers: onnx.ModelProto

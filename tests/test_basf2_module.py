@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pytest
@@ -42,8 +42,6 @@ RARE: Final = -3.5
 
 class FlatResNet(FlatNet):
     """The smallest generator, under the name of a family that the module knows."""
-
-    family: ClassVar[str] = "resnet"
 
 
 @pytest.fixture(scope="module")

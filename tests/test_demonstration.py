@@ -1,4 +1,4 @@
-"""Demonstration weights: repeatable, sparse, and with the occupancy and charge that were asked for."""
+"""Demonstration weights: repeatable, sparse, and with the wanted occupancy and charge."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from export import random_weights
 from export.charge import compute_charges
 from export.checkpoint import load_checkpoint
 from export.demonstration import main
+from export.families.resnet import ResNet
 from export.random_weights import HitStatistics, build_random_model
 from tests.checkpoints import BUSY, FAMILY_NAMES, first_export
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure the batch-norm statistics on few images: the weights are as random."""
+    """Measure the batch-norm statistics on few images."""
     monkeypatch.setattr(random_weights, "_STATISTICS_BATCHES", 1)
     monkeypatch.setattr(random_weights, "_BATCH_SIZE", 1)
 
@@ -81,7 +82,7 @@ def test_command_writes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixtu
     written = safetensors.torch.load_file(path)
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[key], value) for key, value in expected.items())
-    assert load_checkpoint(path, "resnet").family == "resnet"
+    assert isinstance(load_checkpoint(path, "resnet"), ResNet)
 
 
 @pytest.mark.usefixtures("quick")

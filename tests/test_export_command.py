@@ -1,4 +1,4 @@
-"""``python -m export`` as users meet it: what it prints, its exit codes, one sentence where something is wrong."""
+"""``python -m export``: output, exit codes, and one sentence for each error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 SOUND: Final = ("a.pt", "--family", "resnet", "--output", "graphs")
-"""Arguments with nothing wrong about them, until the file is opened."""
+"""Valid arguments; the file does not exist."""
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -40,7 +40,7 @@ def words(text: str) -> str:
 
 @pytest.fixture
 def tiny_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy the checkpoint of a small generator, which the command takes for a ConvNet."""
+    """Copy the checkpoint of a small generator, registered as a ConvNet."""
     tiny = tiny_of(TinyConvNet, 1)
     few_images(monkeypatch)
     register_family(monkeypatch, "convnet", TinyConvNet)
@@ -92,7 +92,7 @@ from tests.checkpoints import SmallNet, register_family
 register_family(pytest.MonkeyPatch(), "resnet", SmallNet)
 runpy.run_module("export", run_name="__main__", alter_sys=True)
 """
-"""``python -m export``, with a generator that takes no time."""
+"""``python -m export`` with a minimal generator."""
 
 
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Names of models: one that was given is checked, one that a file gives is made valid and said."""
+"""Names of models: a given name is checked, and a valid one is derived from a file's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of the export where PyTorch is not installed: what needs it says how to install it, and the rest works."""
+"""Commands of the export without PyTorch: those that need it name the install command, the others work."""
 
 from __future__ import annotations
 

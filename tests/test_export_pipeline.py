@@ -48,7 +48,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 app(sys.argv[1:])
 """
-"""Past the limit a write fails with an error, as on a disk that is full. Weights alone take 300 kB."""
+"""Beyond the limit a write fails, as on a full disk. The weights take 300 kB."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def graph_of_flat_0() -> onnx.ModelProto:
-    """Export the checkpoint of the fixture above, once for the tests that refuse what comes after."""
+    """Export the checkpoint of the fixture above, once for all tests of later steps."""
     with pytest.MonkeyPatch.context() as patched, tempfile.TemporaryDirectory() as folder:
         register_family(patched, "flat", FlatNet)
         return export_to_onnx(load_checkpoint(flat_checkpoint(Path(folder)), "flat"), load_family("flat"))
@@ -75,7 +75,7 @@ def exported_before(monkeypatch: pytest.MonkeyPatch, graph_of_flat_0: onnx.Model
 
 
 def shifted(model: GeneratorModule, family: Family) -> onnx.ModelProto:
-    """Export a model with its bias not quite right."""
+    """Export a model with a shifted bias."""
     graph = export_to_onnx(model, family)
     (bias,) = (each for each in graph.graph.initializer if tuple(each.dims) == (768,))
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1e-4, bias.name))

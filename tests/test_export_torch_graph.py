@@ -1,4 +1,4 @@
-"""The written graph: what goes in and out, what its card says, and that nothing of this machine is inside."""
+"""The written graph: inputs and outputs, its card, and no trace of this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fidelity as physics: distances of spectra against sorted samples, known shifts, bounds, and whose latents are used."""
+"""Fidelity: distances of spectra against sorted samples, known shifts, bounds, and the drawn inputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ few_charges = st.lists(st.integers(1, 255), min_size=1, max_size=12)
 
 
 def graph_of(*charges: int) -> onnx.ModelProto:
-    """Make a graph that gives these charges, whatever its latents; other pixels of its images are empty."""
+    """Make a graph whose images hold these charges for any latents; other pixels are empty."""
     values = np.full(N_PIXELS, -1, np.float32)
     values[: len(charges)] = LOWEST_VALUES[list(charges)]
     nodes = [
@@ -82,7 +82,7 @@ def spectrum_of(charges: Sequence[int], empty: int = 0) -> NDArray[np.int64]:
 
 
 def sorted_distance(first: Sequence[int], second: Sequence[int]) -> float:
-    """Compute the mean distance of two samples, rank by rank, each repeated until they are of one length."""
+    """Compute the mean distance of two samples, rank by rank, each repeated to the same length."""
     left, right = (np.sort(np.repeat(each, times)) for each, times in ((first, len(second)), (second, len(first))))
     return float(np.abs(left - right).mean())
 

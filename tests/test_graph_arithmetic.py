@@ -1,4 +1,4 @@
-"""What graphs cost, counted by hand."""
+"""Costs of graphs, counted by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cost_of(model: SmallGraph, *outputs: str) -> Cost:
 def cost_of_node(
     operator: str, inputs: Sequence[Axes], output: Axes, *, of: ir.DataType = ir.DataType.FLOAT, **attributes: int
 ) -> Cost:
-    """Count what one node costs whose inputs and output have these shapes."""
+    """Count the cost of one node with these shapes of inputs and output."""
     values = [ir.Value(name=f"i{n}", shape=ir.Shape(axes), type=ir.TensorType(of)) for n, axes in enumerate(inputs)]
     node = ir.node(operator, values, attributes)
     node.outputs[0].shape, node.outputs[0].dtype = ir.Shape(output), of

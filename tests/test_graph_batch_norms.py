@@ -1,4 +1,4 @@
-"""Batch norms are folded into the layers before them, and the shortcuts beside them take that back."""
+"""Batch norms fold into the layers before them, and shortcuts compensate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolutions that give several output pixels at once, against the convolution that they stand for."""
+"""Convolutions that compute blocks of pixels, against the convolution that they replace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ANY_KERNELS: Final = st.tuples(st.integers(1, 7), st.integers(1, 7))
 SHAPES_AND_PADS: Final = ANY_KERNELS.flatmap(lambda kernel: st.tuples(st.just(kernel), draw_pads(kernel)))
 BLOCK_COUNTS: Final = st.tuples(st.integers(1, 3), st.integers(1, 3))
-"""Blocks in an image, along height and width."""
+"""Number of blocks along height and width."""
 
 
 @st.composite
@@ -48,7 +48,7 @@ def convolve(
 def pixels_of(
     images: NDArray[np.float64], block: tuple[int, int], rows: Sequence[int], columns: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Take those pixels of each block as channels: by row, column and channel."""
+    """Take pixels of each block as channels, ordered by row, column and channel."""
     parts = [images[:, :, row :: block[0], column :: block[1]] for row in rows for column in columns]
     return np.concatenate(parts, axis=1)
 

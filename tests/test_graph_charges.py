@@ -1,4 +1,4 @@
-"""The charges that a graph gives, against the table that says what a charge is."""
+"""Charges computed by a graph, against the table of thresholds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IMAGES: Final = hnp.arrays(np.float32, st.tuples(st.integers(1, 3), st.just(3), 
 
 
 def giving_charges(*shape: int) -> onnx.ModelProto:
-    """Make a graph that gives the charges of its input."""
+    """Make a graph that computes the charges of its input."""
     graph = SmallGraph()
     graph.node("Identity", graph.input(*shape))
     return append_charges(graph.model(), TABLE)

@@ -39,13 +39,13 @@ WRITERS: Final[tuple[Writer, ...]] = (plain_generator, residual_generator)
 CHANNELS: Final = st.lists(st.integers(1, 6), min_size=2, max_size=3)
 KERNELS: Final = st.sampled_from([(3, 3), (5, 5), (1, 3)])
 FEW: Final = settings(max_examples=8)
-"""Examples of whole generators, each of which takes some tenths of a second."""
+"""Few examples: each generator takes some tenths of a second."""
 ROUNDING: Final = 1e-5
-"""Of a tanh value: what several layers, each of which rounds, may add up to."""
+"""Bound on the rounding of several layers, in tanh values."""
 
 
 def check_same_images(made: onnx.ModelProto, plain: onnx.ModelProto, graph: SmallGraph, batch: int) -> None:
-    """Check that both evaluators find the images of the plain graph."""
+    """Check that both evaluators compute the images of the plain graph."""
     onnx.checker.check_model(made, full_check=True)
     feeds = graph.feeds(batch)
     (expected,) = evaluate(plain, feeds)
@@ -250,7 +250,7 @@ def test_the_package_says_what_it_offers() -> None:
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_small_generators_give_lively_images(write: Writer) -> None:
-    """Images that are nearly constant, or at the ends of tanh, would make the comparisons above say little."""
+    """Nearly constant or saturated images would make the comparisons above meaningless."""
     spreads, shares = [], []
     for seed in range(20):
         graph = SmallGraph(seed, whole=False)

@@ -1,4 +1,4 @@
-"""Rows and channels that are cut off at the end are cut before the pointwise work."""
+"""Crops move before pointwise operators."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PARTS: Final = st.integers(0, 2).flatmap(
         st.sampled_from([(0, SHAPE[axis] - 1, 1), (1, 99, 1), (-2, 99, 1), (0, 99, 2), (-1, -99, -1)]),
     )
 )
-"""An axis, and where a slice starts, ends, and how it steps."""
+"""Axis, start, end and step of a slice."""
 
 
 def check_cropped(graph: SmallGraph, model: onnx.ModelProto, batch: int, n_changes: int, expected: list[str]) -> None:

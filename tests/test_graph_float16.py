@@ -1,4 +1,4 @@
-"""Half precision within, float32 at the ends."""
+"""Graphs in float16 with float32 inputs and outputs."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.card import Target
 
 FLOAT16_ROUNDING: Final = 8 * 2.0**-11
-"""Of the largest value: some roundings to float16."""
+"""Bound on some roundings to float16, relative to the largest value."""
 
 
 def types_of(model: onnx.ModelProto) -> dict[str, np.dtype[Any]]:
-    """Give the types of all values of a model as shape inference finds them."""
+    """Read the types of all values of a model from shape inference."""
     known = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
     types = {
         each.name: np.dtype(helper.tensor_dtype_to_np_dtype(each.type.tensor_type.elem_type))
@@ -51,7 +51,7 @@ def types_of(model: onnx.ModelProto) -> dict[str, np.dtype[Any]]:
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Turn a model into half precision, and have ONNX check its types."""
+    """Convert a model to float16, and check its types with ONNX."""
     made = convert_to_float16(model)
     onnx.checker.check_model(made, full_check=True)
     types_of(made)
@@ -59,7 +59,7 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def made_positive(model: onnx.ModelProto) -> None:
-    """Make all weights positive: with positive inputs, no sum is then smaller than its terms and their rounding."""
+    """Make all weights positive, so that with positive inputs no sum cancels."""
     for each in model.graph.initializer:
         each.CopyFrom(numpy_helper.from_array(np.abs(numpy_helper.to_array(each)), each.name))
 

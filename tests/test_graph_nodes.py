@@ -1,4 +1,4 @@
-"""What passes ask of nodes and values."""
+"""Queries of nodes and values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ROUNDINGS: Final = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
 def last_of(graph: SmallGraph, *outputs: str) -> ir.Node:
-    """Give the last node of a graph."""
+    """Return the last node of a graph."""
     return ir.from_proto(graph.model(*outputs)).graph[-1]
 
 

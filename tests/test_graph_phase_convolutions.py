@@ -1,4 +1,4 @@
-"""Convolutions of doubled images become convolutions of the small ones, in the form of either target."""
+"""Convolutions of upsampled images become convolutions of the small images, in both targets' forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How passes are written: functions that look at a node and write what stands for its result."""
+"""Rewrite rules: functions that write the replacement of a node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on doubled images moves to the small ones."""
+"""Work on upsampled images moves to the small images."""
 
 from __future__ import annotations
 

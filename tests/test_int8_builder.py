@@ -1,4 +1,4 @@
-"""The builder puts a graph together: constants once each, shapes of all that its nodes give, both domains."""
+"""The builder of int8 graphs: unique constants, shapes of all values, both domains."""
 
 from __future__ import annotations
 

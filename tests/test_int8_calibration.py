@@ -1,4 +1,4 @@
-"""Ranges of values and means of what convolutions take against those that NumPy finds, whatever the batch."""
+"""Ranges of values and means of convolutions' inputs, against NumPy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ few = settings(max_examples=15)
 
 
 def sum_of_two(seed: int = 0) -> tuple[Sketch, onnx.ModelProto]:
-    """Make a linear layer seen as images, plus a convolution of single pixels of them, then one to one channel."""
+    """Make a linear layer reshaped to images, plus a pointwise convolution of them, then a convolution to one channel."""
     sketch = Sketch(seed)
     image = sketch.linear(*SIZE)
     summed = sketch.node("Add", [image, sketch.convolve(sketch.relu(image), SIZE[0], SIZE[0], 1)])
@@ -30,7 +30,7 @@ def sum_of_two(seed: int = 0) -> tuple[Sketch, onnx.ModelProto]:
 
 
 def plain_values(sketch: Sketch, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """Compute what the layers of the graph above give, in float64."""
+    """Compute the outputs of the layers above in float64."""
     linear, shift, _, weight, bias, *_ = (numpy_helper.to_array(each).astype(np.float64) for each in sketch.constants)
     image = (inputs @ linear.T + shift).reshape(-1, *SIZE)
     mixed = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], np.maximum(image, 0)) + bias.reshape(1, -1, 1, 1)

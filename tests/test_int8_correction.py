@@ -1,4 +1,4 @@
-"""The line that corrects the last layer and the thresholds: found where they are known, not looked for where hits are few."""
+"""The line that corrects the last layer, and matched thresholds; neither is fitted to few hits."""
 
 from __future__ import annotations
 

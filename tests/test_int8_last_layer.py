@@ -1,4 +1,4 @@
-"""The last convolution of 8-bit integers: 1021 levels over its range, each the nearest to float32's value."""
+"""The last layer of int8 graphs: 1021 levels over its range, each the nearest to float32's value."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 N_LEVELS: Final = 1021
 ROUNDING: Final = 1e-3
-"""Of a level: the bias is an integer too, and the sum is float32."""
+"""In levels: the bias is rounded to an integer, and the sum to float32."""
 
 
 def grid_shifts(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Give by how much of a level the grid of each pixel is lower, by its place in a block of 2 x 8."""
+    """Find the shift of each pixel's levels, in levels, by its position in a block of 2 x 8."""
     sixteenths = np.array([[0, 8, 4, 12, 2, 10, 6, 14], [1, 9, 5, 13, 3, 11, 7, 15]]) / 16
     height, width = shape[-2:]
     return np.broadcast_to(np.tile(sixteenths, (height // 2, width // 8)), shape)
@@ -66,11 +66,11 @@ class Sample:
 
     @property
     def levels(self) -> NDArray[np.float64]:
-        """The images in steps from the lower end of each pixel's grid."""
+        """The images in levels of each pixel."""
         return (self.found - self.output_range.low) / self.output_range.step + grid_shifts(self.found.shape)
 
     def clipped(self, exact: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Clip values to the range of each pixel's grid."""
+        """Clip values to the range of each pixel's levels."""
         lower = self.output_range.step * grid_shifts(exact.shape)
         return np.clip(exact, self.output_range.low - lower, self.output_range.high - lower)
 
@@ -84,7 +84,7 @@ class Sample:
         return summed
 
     def _dequantised(self, values: dict[str, NDArray[np.generic]]) -> tuple[NDArray[np.float64], float]:
-        """Give the input of the convolution as its levels say, (n, channels, height, width), and their scale."""
+        """Dequantize the input of the convolution, (n, channels, height, width); return its scale too."""
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.integers.graph.initializer}
         (node,) = (each for each in self.integers.graph.node if each.op_type == "QuantizeLinear")
         scale, zero_point = (constants[name].astype(np.float64) for name in node.input[1:])

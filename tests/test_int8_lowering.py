@@ -1,4 +1,4 @@
-"""Small graphs in 8-bit integers on ONNX Runtime: integer by integer what plain NumPy gives, and near to float32."""
+"""Small int8 graphs on ONNX Runtime: equal to plain NumPy, integer by integer, and close to float32."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def require_shapes_as_said(model: onnx.ModelProto, values: dict[str, NDArray[np.
 
 
 def require_integers_between(model: onnx.ModelProto) -> None:
-    """Check that all from the first quantisation to the last layer is uint8 (n, height, width, channels)."""
+    """Check that every value from the first quantization to the last layer is uint8 (n, height, width, channels)."""
     (added,) = (node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat")
     said = {value.name: value.type.tensor_type for value in model.graph.value_info}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -1,20 +1,27 @@
-"""Levels and integer weights: nothing is off by more than half a step, and nothing overflows."""
+"""Levels and quantized weights: errors of half a step at most, no overflow, no saturation, and corrected biases."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
+from export.graph import simplify_graph
+from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
 from export.int8.weights import QuantParams, fit_quant_params, quantize_weights
+from tests.int8_sketches import chain, feeds_of, finish, images_of, latents, lower, residual
 
 if TYPE_CHECKING:
+    import onnx
     from numpy.typing import NDArray
 
-    from export.int8.weights import WeightBits
+    from export.int8 import WeightBits
 
 LARGEST: Final[dict[int, int]] = {7: 64, 8: 127}
 HALF_A_STEP: Final = 0.5 * (1 + 1e-5)
@@ -180,3 +187,84 @@ def test_no_means_are_means_of_zero(seed: int, bits: WeightBits) -> None:
     weight = random_weights(seed, 2)
     plain = quantize_weights(weight, np.array([0.5, -2.0]), 0.1, bits)
     assert np.array_equal(plain.bias, quantize_weights(weight, np.array([0.5, -2.0]), 0.1, bits, np.zeros(3)).bias)
+
+
+# Bias correction in whole graphs
+
+
+def mean_errors(model: onnx.ModelProto, *, are_corrected: bool) -> float:
+    """Measure the error of the mean image, in steps of 255 over the range of the images."""
+    inputs = latents(1, 40)
+    exact = images_of(model, inputs)
+    output_range = OutputRange(low=float(exact.min()), high=float(exact.max()))
+    means = measure_means(model, feeds_of(inputs)) if are_corrected else None
+    found = images_of(quantize_graph(model, calibrate(model, feeds_of(inputs)), output_range, 7, means), inputs)
+    return float(abs((found - exact).mean()) * 255 / (output_range.high - output_range.low))
+
+
+@pytest.mark.parametrize("kind", ["chain", "residual"])
+def test_images_are_right_on_average(kind: str) -> None:
+    models = [
+        finish(chain(seed, (24, 20, 8), (3, 3, 3)) if kind == "chain" else residual(seed, (24, 8), 3))
+        for seed in range(12)
+    ]
+    without, corrected = (
+        np.mean([mean_errors(model, are_corrected=are_corrected) for model in models])
+        for are_corrected in (False, True)
+    )
+    assert corrected < 0.7 * without
+
+
+# Sums in 16 bits
+
+
+def pair_sums(pixels: NDArray[np.uint8], weights: NDArray[np.int8], *, is_saturating: bool) -> NDArray[np.int64]:
+    """Multiply (m, k) by (k, n), two products at a time in 16 bits that saturate: as CPUs without VNNI do."""
+    wide, deep = (
+        np.pad(each.astype(np.int64), pad) for each, pad in ((pixels, ((0, 0), (0, 1))), (weights, ((0, 1), (0, 0))))
+    )
+    n_pairs = wide.shape[1] // 2
+    pairs = sum(wide[:, part : 2 * n_pairs : 2, None] * deep[None, part : 2 * n_pairs : 2] for part in (0, 1))
+    assert isinstance(pairs, np.ndarray)
+    limited = np.clip(pairs, -(2**15), 2**15 - 1) if is_saturating else pairs
+    summed: NDArray[np.int64] = limited.sum(axis=1)
+    return summed
+
+
+def matrices_of(model: onnx.ModelProto) -> list[NDArray[np.int8]]:
+    """Give the weights of all convolutions of integers, each as (in, out)."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights = [constants[node.input[3]] for node in model.graph.node if node.op_type == "QLinearConv"]
+    return [weight.reshape(len(weight), -1).T for weight in weights]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_seven_bits_never_saturate(seed: int) -> None:
+    matrices = matrices_of(lower(simplify_graph(finish(residual(seed, (5, 18), 3)))).integers)
+    assert len(matrices) > 4
+    generator = np.random.default_rng(seed)
+    for matrix, order in itertools.product(matrices, range(3)):
+        # The worst there could be: bright where the weights of a channel are positive, or negative.
+        worst = np.concatenate([255 * (matrix.T > 0), 255 * (matrix.T < 0)]).astype(np.uint8)
+        some = generator.integers(0, 256, (4, len(matrix)), dtype=np.uint8)
+        pixels = np.concatenate([worst, some])
+        rows = generator.permutation(len(matrix)) if order else np.arange(len(matrix))
+        plain, saturating = (pair_sums(pixels[:, rows], matrix[rows], is_saturating=each) for each in (False, True))
+        assert np.array_equal(plain, saturating)
+        assert np.array_equal(plain, pixels.astype(np.int64) @ matrix.astype(np.int64))
+
+
+def test_eight_bits_do_saturate_somewhere() -> None:
+    matrices = matrices_of(lower(simplify_graph(finish(residual(0, (5, 18), 3))), bits=8).integers)
+    saturated = []
+    for matrix in matrices:
+        bright = np.full((1, len(matrix)), 255, np.uint8)
+        plain, saturating = (pair_sums(bright, matrix, is_saturating=each) for each in (False, True))
+        saturated.append(not np.array_equal(plain, saturating))
+    assert any(saturated)
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(7, 64), (8, 127)])
+def test_weights_keep_to_their_bits(bits: WeightBits, largest: int) -> None:
+    matrices = matrices_of(lower(simplify_graph(finish(chain(1, (3, 17, 5), (3, 3, 3)))), bits).integers)
+    assert {int(np.abs(matrix.astype(np.int64)).max()) for matrix in matrices} == {largest}

@@ -54,7 +54,6 @@ THRESHOLDS: Final = find_charge_thresholds()
 class TinyConvNet(GeneratorModule):
     """As the ConvNet, with a hundredth of its channels."""
 
-    family: ClassVar[str] = "tiny-convnet"
     channels: ClassVar[tuple[int, ...]] = (6, 6, 5, 4, 4, 3)
 
     def __init__(self) -> None:
@@ -79,7 +78,6 @@ class TinyConvNet(GeneratorModule):
 class TinyResNet(GeneratorModule):
     """As the ResNet, with a fiftieth of its channels."""
 
-    family: ClassVar[str] = "tiny-resnet"
     channels: ClassVar[tuple[int, ...]] = (6, 5, 4, 4, 3, 3)
 
     def __init__(self) -> None:
@@ -138,11 +136,11 @@ class Tiny:
         """Run the export on the checkpoint, with the graph and images of PyTorch computed before."""
         with pytest.MonkeyPatch.context() as patched:
             few_images(patched)
-            register_family(patched, self.model.family, type(self.model))
+            register_family(patched, "tiny", type(self.model))
             self.use_known(patched)
             return export_checkpoint(
                 self.checkpoint,
-                self.model.family,
+                "tiny",
                 folder,
                 ExportOptions(precision=precision, target=target, **options),
                 log=log,

@@ -64,9 +64,9 @@ class StandIn:
         late = {
             name: tensor.clone()
             for name, tensor in model.state_dict().items()
-            if name.startswith(_LATE_PARTS[model.family])
+            if name.startswith(_LATE_PARTS[type(model).__name__.lower()])
         }
-        return cls(family=model.family, seed=seed, level=level, factors=factors, late=late)
+        return cls(family=type(model).__name__.lower(), seed=seed, level=level, factors=factors, late=late)
 
 
 def checkpoint(standin: StandIn) -> dict[str, Tensor]:

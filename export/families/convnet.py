@@ -6,7 +6,7 @@ The checkpoints number the layers of `features`, those without parameters (ReLU,
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,6 @@ CHANNELS: Final = (512, 512, 256, 128, 64, 32)
 class ConvNet(GeneratorModule):
     """Linear layer, five times (5x5 convolution, batch norm, ReLU, nearest x2), 5x5 convolution, tanh."""
 
-    family: ClassVar[str] = "convnet"
-
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(LATENT_SIZE, CHANNELS[0] * SEED_HEIGHT * SEED_WIDTH)
@@ -52,5 +50,5 @@ class ConvNet(GeneratorModule):
 
 
 FAMILY: Final = Family(
-    name=ConvNet.family, module_class=ConvNet, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1
+    name="convnet", module_class=ConvNet, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ LATENT_DRAW: Final = Draw(name="latent", shape=(N_SENSORS, LATENT_SIZE))
 LATENT_INPUT: Final = GraphInput(name="latent", role="latent", draw=LATENT_DRAW.name)
 SEED_HEIGHT: Final = 8
 SEED_WIDTH: Final = 24
-"""Size of the first feature map; five doublings make it 256 x 768."""
+"""Size of the first feature map; five upsamplings by 2 make it 256 x 768."""
 ROWS_CROPPED_AT_EACH_END: Final = 3
 """Of the 256 generated rows, 3 to 252 are the 250 u cells."""
 
@@ -49,7 +49,6 @@ class GeneratorModule(nn.Module):
     the family.
     """
 
-    family: ClassVar[str]
     full_image: Callable[..., Tensor] = _raise_not_implemented
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +45,6 @@ class UpsamplingBlock(nn.Module):
 class ResNet(GeneratorModule):
     """Linear layer, five upsampling residual blocks, batch norm, ReLU, 3x3 convolution, tanh."""
 
-    family: ClassVar[str] = "resnet"
-
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(LATENT_SIZE, CHANNELS[0] * SEED_HEIGHT * SEED_WIDTH)
@@ -66,5 +64,5 @@ def _upsample(features: Tensor) -> Tensor:
 
 
 FAMILY: Final = Family(
-    name=ResNet.family, module_class=ResNet, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1
+    name="resnet", module_class=ResNet, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1
 )

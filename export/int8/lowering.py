@@ -148,7 +148,7 @@ class _Lowering:
         if found is None and affine is None and layer is None and node.op_type != "Add":
             message = (
                 f"int8 has no form for {node.op_type} ({value.name}): it knows linear layers, convolutions, batch "
-                "norms, sums, Relu and nearest doublings. Export it in float32 or float16."
+                "norms, sums, Relu and nearest upsampling by 2. Export it in float32 or float16."
             )
             raise GraphError(message)
         channels, height, width = (int(axis or 0) for axis in shape[1:])
@@ -206,8 +206,8 @@ class _Lowering:
             self._add_phases(found, image, output)
         elif small is not None or found.dilations != (1, 1) or found.groups != 1:
             message = (
-                f"int8 has no form for the convolution {output.name}: expected one group and no dilation, and after a "
-                "doubling stride 1 and an odd kernel that keeps the size."
+                f"int8 has no form for the convolution {output.name}: expected one group and no dilation, and after an "
+                "upsampling stride 1 and an odd kernel that keeps the size."
             )
             raise GraphError(message)
         elif found.keeps_size and output.channels <= _FEW_CHANNELS and output.width % _COLUMNS_AT_ONCE == 0:

@@ -1,4 +1,4 @@
-"""``peers``: one event on one thread, ours beside the original, other runtimes, and the arithmetic floor of the work."""
+"""``peers``: one event on one thread, ours beside the original, other runtimes, and the arithmetic floor."""
 
 from __future__ import annotations
 

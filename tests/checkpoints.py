@@ -149,7 +149,7 @@ def demonstration_export(folder: Path, family: str, seed: int) -> Export:
 def first_export(family: str) -> Export:
     """Give the export of a family's first checkpoint, made once a session: do not change it.
 
-    Its statistics are measured on a quarter of the usual images, its parity on half of them, which takes as much less time.
+    To save time, its statistics are measured on a quarter of the usual images, its parity on half of them.
     """
     folder = Path(tempfile.mkdtemp(prefix="pxdbg-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

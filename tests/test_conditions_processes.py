@@ -35,7 +35,8 @@ from pathlib import Path
 from export.conditions.fetching import fetch_payload
 from export.conditions.limits import Limits
 
-found = fetch_payload({NAME!r}, {TAG!r}, servers=sys.argv[1:2], cache=Path(sys.argv[2]), limits=Limits(lock_poll_s=0.01))
+cache, limits = Path(sys.argv[2]), Limits(lock_poll_s=0.01)
+found = fetch_payload({NAME!r}, {TAG!r}, servers=sys.argv[1:2], cache=cache, limits=limits)
 print(found.was_cached)
 """
 

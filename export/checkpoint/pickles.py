@@ -205,11 +205,11 @@ def _explain_refusal(text: str, protocol: int, module: str | None) -> str:
     if module is not None:
         return explain_whole_model(module)
     if "torch.distributed" in text:
-        return "holds weights that are distributed over processes (DTensor): gather them with .full_tensor(), and save again."
+        return "holds weights distributed over processes (DTensor): gather them with .full_tensor(), and save again."
     if "Unsupported operand" in text and protocol > _PROTOCOL:
         return (
-            f"is pickled with protocol {protocol}, which does not separate data from code: save it again with torch.save, "
-            "without pickle_protocol."
+            f"is pickled with protocol {protocol}, which does not separate data from code: save it again with "
+            "torch.save, without pickle_protocol."
         )
     if "Unsupported operand" in text or "Unsupported class" in text or "find class" in text or "Can only" in text:
         return f"contains more than tensors ({_first_sentence(text)}): {SAVE_ALONE}."

@@ -33,7 +33,7 @@ def fetch_checkpoint(
     cache: Path | None,
     log: Callable[[str], None],
 ) -> FetchedPayload:
-    """Fetch the checkpoint of a family, as `fetch_payload` does, with the servers and the cache of basf2 as defaults."""
+    """Fetch the checkpoint of a family as `fetch_payload` does; by default, servers and cache are those of basf2."""
     with _show_progress(log) as (log_line, progress):
         return fetch_payload(
             checkpoint_payload_name(family),

@@ -1,1 +1,1 @@
-"""Benchmarks of pxdbg_runtime and its peers: ``python -m benchmarks COMMAND``. Programs, not tests; not in the wheel."""
+"""Benchmarks of pxdbg_runtime and its peers: ``python -m benchmarks COMMAND``. They are not in the wheel."""

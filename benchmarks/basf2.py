@@ -1,41 +1,31 @@
-"""``basf2``: one event's digits go into ROOT's array, in one call of compiled code and one by one."""
+"""``basf2``: the digits of one event go into ROOT's array, in one call of compiled code and one by one."""
 
 from __future__ import annotations
 
-import functools
 import warnings
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from types import ModuleType
+from typing import Final
 
 import numpy as np
 
-from benchmarks.claims import Claim
-from benchmarks.environment import check_installed, describe_environment
-from benchmarks.report import Report, claim_table, measurement_table
-from benchmarks.timing import Case, chosen, interleaved, timed
+from benchmarks.benchmark import Benchmark, Plan
+from benchmarks.environment import check_installed
+from benchmarks.report import Claim
+from benchmarks.timing import Case, Measurement, Run, build_cases, find_measurement, time_run
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits
 from pxdbg_runtime.basf2.filling import compile_bulk_fill, fill_in_bulk, fill_one_by_one
+from pxdbg_runtime.basf2.release import ClonesArray, Digit, StoreArray
 from pxdbg_runtime.errors import MissingReleaseError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
-
-    from benchmarks.plan import Plan
-    from benchmarks.timing import Run
-    from pxdbg_runtime.basf2.release import ClonesArray, Digit, StoreArray
-
-__all__ = ["N_DIGITS", "measure", "spread_digits"]
-
-N_DIGITS: Final = 70_000
-"""About those of a real event."""
+_N_DIGITS: Final = 70_000
+"""About as many as a real event has."""
 _MAX_MS: Final = 20.0
-_COLUMNS: Final = ("what",)
-_BULK: Final = "in bulk"
-_LOOP: Final = "one by one"
 _MS: Final = "ms"
-_REMARK: Final = "A TClonesArray of PXDDigit is cleared and filled; the digits are at random, no model takes part."
+_BULK: Final = "in bulk"
 
-# Where there is no release: the two classes as basf2 describes them.
+# The two classes of basf2, for machines without a release.
 _CLASSES: Final = """
 #include <TObject.h>
 namespace Belle2 {
@@ -61,55 +51,24 @@ namespace Belle2 {
 
 
 class _Array:
-    """What a fill needs of basf2's store array, around ROOT's array alone."""
+    """The part of basf2's store array that a fill needs, around ROOT's array."""
 
     def __init__(self, root: ModuleType) -> None:
         self._array = root.TClonesArray(root.Belle2.PXDDigit.Class())
 
     def getPtr(self) -> ClonesArray:  # noqa: N802
-        """Give ROOT's array."""
+        """Return ROOT's array."""
         array: ClonesArray = self._array
         return array
 
     def appendNew(self) -> Digit:  # noqa: N802
         """Append an element."""
-        made: Digit = self._array.ConstructedAt(self._array.GetEntriesFast())
-        return made
+        digit: Digit = self._array.ConstructedAt(self._array.GetEntriesFast())
+        return digit
 
 
-def measure(plan: Plan) -> Report:
-    """Measure both ways to fill the array, on as many digits as a real event has."""
-    environment = describe_environment()
-    digits = spread_digits(N_DIGITS)
-    fills = {_BULK: fill_in_bulk, _LOOP: fill_one_by_one}
-    cases = tuple(
-        Case(rows=((what,),), prepare=functools.partial(_prepared, fill, digits), unit=_MS)
-        for what, fill in fills.items()
-    )
-    measurements = interleaved(cases, plan.rounds, plan.log)
-    claim = Claim(
-        model="any",
-        what=f"{N_DIGITS:,} digits in bulk, {_MS}",
-        bound="at most",
-        target=_MAX_MS,
-        samples=chosen(measurements, _BULK).samples,
-    )
-    return Report(
-        command="basf2",
-        environment=environment,
-        remarks=(_REMARK,),
-        columns=_COLUMNS,
-        measurements=measurements,
-        claims=(claim,),
-        tables=(
-            measurement_table(f"{N_DIGITS:,} digits into ROOT's array", _COLUMNS, measurements),
-            claim_table("What was to be reached", (claim,)),
-        ),
-    )
-
-
-def spread_digits(n_digits: int) -> Digits:
-    """Make digits at random in all sensors."""
+def _draw_digits(n_digits: int) -> Digits:
+    """Draw random digits in all sensors."""
     random = np.random.default_rng(1)
     return Digits(
         event=np.zeros(n_digits, dtype=np.int64),
@@ -120,18 +79,24 @@ def spread_digits(n_digits: int) -> Digits:
     )
 
 
-def _prepared(fill: Callable[[ModuleType, StoreArray, Digits], None], digits: Digits) -> Run:
-    root = _root()
+def _list_cases(_plan: Plan) -> Generator[tuple[Case, ...], None, None]:
+    digits = _draw_digits(_N_DIGITS)
+    fills = {_BULK: fill_in_bulk, "one by one": fill_one_by_one}
+    yield build_cases((), {name: partial(_prepare, fill, digits) for name, fill in fills.items()}, _MS)
+
+
+def _prepare(fill: Callable[[ModuleType, StoreArray, Digits], None], digits: Digits) -> Run:
+    root = _import_root()
     array = _Array(root)
-    run = timed(lambda: fill(root, array, digits))
+    run = time_run(lambda: fill(root, array, digits))
     return lambda: tuple(seconds * 1000 for seconds in run())
 
 
-def _root() -> ModuleType:
-    """Import ROOT, with the classes of the release or with their like, and compile the bulk fill."""
+def _import_root() -> ModuleType:
+    """Import ROOT, declare the classes of basf2 if there is no release, and compile the bulk fill."""
     check_installed("ROOT")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the wheel says on import that it is young
+        warnings.simplefilter("ignore")  # the wheel warns on import that it is experimental
         import ROOT
     root: ModuleType = ROOT
     if not (hasattr(root, "Belle2") and hasattr(root.Belle2, "PXDDigit")):
@@ -140,3 +105,22 @@ def _root() -> ModuleType:
         message = "ROOT's interpreter did not compile the bulk fill"
         raise MissingReleaseError("ROOT", message)
     return root
+
+
+def _find_claims(_plan: Plan, measurements: Sequence[Measurement]) -> tuple[Claim, ...]:
+    samples = find_measurement(measurements, _BULK).samples
+    what = f"{_N_DIGITS:,} digits in bulk, {_MS}"
+    return (Claim(model="any", what=what, bound="at most", target=_MAX_MS, samples=samples),)
+
+
+BENCHMARK: Final = Benchmark(
+    name="basf2",
+    help="Digits into ROOT's array: in one call of compiled code, and one by one. Needs ROOT.",
+    columns=("what",),
+    remarks=("A TClonesArray of PXDDigit is cleared and filled with random digits; no model is used.",),
+    needs_weights=False,
+    cases=_list_cases,
+    title=f"{_N_DIGITS:,} digits into ROOT's array",
+    claim_title="Targets",
+    find_claims=_find_claims,
+)

@@ -1,24 +1,20 @@
-"""A bar chart of a report: one bar a measurement, one panel a unit."""
+"""A bar chart of a report: one bar for each measurement, one panel for each unit."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.report import Report
+from benchmarks.timing import Measurement
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from benchmarks.report import Report
-    from benchmarks.timing import Measurement
-
-__all__ = ["check_format", "draw_chart", "save_chart"]
 
 _FORMATS: Final = (".pdf", ".png", ".svg")
 _WIDTH_INCHES: Final = 10.0
@@ -28,47 +24,23 @@ _DPI: Final = 110
 
 
 def check_format(path: Path) -> None:
-    """Find out before the work whether a chart can be drawn and saved under this name.
-
-    Raises
-    ------
-    ArgumentValueError
-        If it does not end in .pdf, .png or .svg.
-    MissingPackageError
-        If matplotlib is not installed.
-    """
+    """Check before the work that matplotlib is installed and that it can write a file of this name."""
     if path.suffix.lower() not in _FORMATS:
-        message = f"{path} must end in the name of a picture format: expected one of {', '.join(_FORMATS)}."
+        message = f"{path} must end in the name of an image format: expected one of {', '.join(_FORMATS)}."
         raise ArgumentValueError("plot", message)
     require("matplotlib", extra="plot", purpose="A chart")
 
 
 def save_chart(report: Report, path: Path) -> None:
-    """Draw a report and save the chart.
-
-    Raises
-    ------
-    ArgumentValueError, MissingPackageError
-        As `check_format`.
-    OutputError
-        If the file cannot be written.
-    """
-    check_format(path)
-    picture = io.BytesIO()
-    draw_chart(report).savefig(picture, format=path.suffix.removeprefix(".").lower(), dpi=_DPI)
+    """Draw a report and save the chart, after `check_format`; raises `OutputError` if it cannot be written."""
+    image = io.BytesIO()
+    draw_chart(report).savefig(image, format=path.suffix.removeprefix(".").lower(), dpi=_DPI)
     with atomic_write(path) as partial:
-        partial.write_bytes(picture.getbuffer())
+        partial.write_bytes(image.getbuffer())
 
 
 def draw_chart(report: Report) -> Figure:
-    """Draw the measurements of a report: medians as bars, the spread as a line; what was not measured is left out.
-
-    Raises
-    ------
-    MissingPackageError
-        If matplotlib is not installed.
-    """
-    require("matplotlib", extra="plot", purpose="A chart")
+    """Draw the measurements of a report that have samples: medians as bars, the spread as a line."""
     from matplotlib.figure import Figure
 
     by_unit: dict[str, list[Measurement]] = {}
@@ -87,12 +59,12 @@ def draw_chart(report: Report) -> Figure:
 
 
 def _draw_panel(axes: Axes, unit: str, measurements: list[Measurement]) -> None:
-    places = range(len(measurements))
+    positions = range(len(measurements))
     medians = [each.median for each in measurements]
-    below = [each.median - each.smallest for each in measurements]
-    above = [each.largest - each.median for each in measurements]
-    bars = axes.barh(places, medians, xerr=(below, above), color="0.7", ecolor="0.2", capsize=2)
-    axes.set_yticks(places, [", ".join(each.labels) for each in measurements], fontsize="small", parse_math=False)
+    below = [each.median - min(each.samples) for each in measurements]
+    above = [max(each.samples) - each.median for each in measurements]
+    bars = axes.barh(positions, medians, xerr=(below, above), color="0.7", ecolor="0.2", capsize=2)
+    axes.set_yticks(positions, [", ".join(each.labels) for each in measurements], fontsize="small", parse_math=False)
     axes.bar_label(bars, labels=[f" {median:.3g}" for median in medians], fontsize="small")
     axes.invert_yaxis()
     axes.margins(x=0.1)

@@ -1,4 +1,4 @@
-"""Where a benchmark ran: processor, cores, versions and date."""
+"""The environment of a benchmark: processor, cores, versions and date."""
 
 from __future__ import annotations
 
@@ -7,56 +7,25 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pxdbg_runtime.errors import MissingPackageError
 from pxdbg_runtime.inference.cpu import detect_cpu
 from pxdbg_runtime.inference.providers import find_onnxruntime_wheels
 from pxdbg_runtime.limits.threads import count_job_cpus
+from pxdbg_runtime.model.card import PackageVersion
 from pxdbg_runtime.version import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = [
-    "NOT_INSTALLED",
-    "Environment",
-    "PackageVersion",
-    "check_installed",
-    "core_count",
-    "describe_environment",
-    "one_core",
-]
 
 NOT_INSTALLED: Final = "not installed"
 _PACKAGES: Final = ("numpy", "numba", "torch", "openvino")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackageVersion:
-    """A package and its version, or that it is not installed."""
-
-    package: str
-    version: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What a measurement depends on beside the code.
-
-    Attributes
-    ----------
-    date : str
-        When the benchmark began, ISO 8601 in UTC.
-    processor : str
-        Model name of the CPU.
-    n_cores : int
-        Cores that this process may use.
-    packages : tuple of PackageVersion
-        Python and whatever takes part.
-    """
+    """What a measurement depends on, apart from the code; `date` is the start of the benchmark, ISO 8601 in UTC."""
 
     date: str
     processor: str
@@ -65,33 +34,29 @@ class Environment:
 
 
 def describe_environment() -> Environment:
-    """Find out where this process runs. Nothing heavy is imported."""
-    wheels = find_onnxruntime_wheels() or {"onnxruntime": NOT_INSTALLED}
+    """Describe the environment of this process, without importing the packages."""
     versions = {
         "python": platform.python_version(),
         "pxdbg-runtime": __version__,
-        **{package: _version(package) for package in _PACKAGES},
-        **wheels,
+        **{package: _find_version(package) for package in _PACKAGES},
+        **(find_onnxruntime_wheels() or {"onnxruntime": NOT_INSTALLED}),
     }
     return Environment(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         processor=detect_cpu().name,
-        n_cores=core_count(),
+        n_cores=count_cores(),
         packages=tuple(PackageVersion(package=package, version=version) for package, version in versions.items()),
     )
 
 
-def core_count() -> int:
-    """Count the cores that this process may use; a batch system often allows fewer than there are."""
+def count_cores() -> int:
+    """Count the cores that this process may use: in a batch job often fewer than the machine has."""
     return count_job_cpus().count
 
 
 @contextlib.contextmanager
-def one_core() -> Iterator[None]:
-    """Bind this process to one of its cores for a while, so that one thread's worth of work has one core's time.
-
-    Only Linux binds processes; elsewhere it does nothing.
-    """
+def use_one_core() -> Iterator[None]:
+    """Bind this process to one of its cores, so that one thread gets one core; does nothing but on Linux."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -104,24 +69,13 @@ def one_core() -> Iterator[None]:
 
 
 def check_installed(package: str) -> None:
-    """Find out without importing it whether a package is there.
-
-    Parameters
-    ----------
-    package : str
-        Import name.
-
-    Raises
-    ------
-    MissingPackageError
-        If it is not installed.
-    """
+    """Raise `MissingPackageError` if a package is not installed, without importing it."""
     if importlib.util.find_spec(package) is None:
         message = f"{NOT_INSTALLED}: pip install {package}"
         raise MissingPackageError(package, "bench", message)
 
 
-def _version(package: str) -> str:
+def _find_version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,6 @@
-"""Work in a process of its own: ``python -m benchmarks.fresh_process MODULE FUNCTION ARGUMENT...``.
+"""Call a function in a new process: ``python -m benchmarks.fresh_process MODULE FUNCTION ARGUMENT...``.
 
-Whoever starts it gets the peak of its memory and what the function returned. The process imports what the function
-needs, and little beside.
+The process imports little but what the function needs.
 """
 
 from __future__ import annotations
@@ -12,44 +11,24 @@ import json
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-__all__ = ["FreshRun", "run_fresh"]
+from typing import Final, NamedTuple
 
 _CHECKOUT: Final = Path(__file__).resolve().parent.parent
 _STATUS: Final = Path("/proc/self/status")
 _BYTES_PER_KIB: Final = 1024
 
 
-@dataclass(frozen=True, kw_only=True)
-class FreshRun:
-    """What became of a process.
-
-    Attributes
-    ----------
-    values : tuple of float
-        What the function returned.
-    peak_bytes : int
-        Largest resident size of the process.
-    """
+class FreshRun(NamedTuple):
+    """The result of the function, and the largest resident size of its process."""
 
     values: tuple[float, ...]
     peak_bytes: int
 
 
 def run_fresh(work: Callable[..., Sequence[float]], *arguments: str) -> FreshRun:
-    """Call a function in a process of its own.
-
-    Parameters
-    ----------
-    work : callable
-        A function of a module; takes texts.
-    *arguments : str
+    """Call a function of a module in a new process.
 
     Raises
     ------
@@ -60,22 +39,17 @@ def run_fresh(work: Callable[..., Sequence[float]], *arguments: str) -> FreshRun
     done = subprocess.run(command, cwd=_CHECKOUT, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["nothing on its standard error"]
-        message = f"a process of its own ended with exit code {done.returncode}: {lines[-1]}"
+        message = f"the new process ended with exit code {done.returncode}: {lines[-1]}"
         raise RuntimeError(message)
-    # The last line is ours, whatever else the packages print.
+    # Packages may print further lines before it.
     values, peak_bytes = json.loads(done.stdout.splitlines()[-1])
-    return FreshRun(values=tuple(values), peak_bytes=peak_bytes)
+    return FreshRun(tuple(values), peak_bytes)
 
 
-def _peak_bytes() -> int:
-    """Give the largest resident size of this process so far.
+def _read_peak_bytes() -> int:
+    """Read the largest resident size of this process so far.
 
-    On Linux not ``getrusage``: its ``ru_maxrss`` begins with the size of the process that started this one.
-
-    Raises
-    ------
-    RuntimeError
-        If the system does not tell.
+    On Linux, ``ru_maxrss`` of ``getrusage`` starts at the size of the parent process, so it is not used.
     """
     with contextlib.suppress(OSError):
         for line in _STATUS.read_text(encoding="ascii").splitlines():
@@ -84,17 +58,17 @@ def _peak_bytes() -> int:
     try:
         import resource
     except ImportError:  # Windows
-        message = f"the peak of the memory is not known here: there is neither VmHWM in {_STATUS} nor getrusage"
+        message = f"the peak memory is not known: this system has neither VmHWM in {_STATUS} nor getrusage"
         raise RuntimeError(message) from None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * _BYTES_PER_KIB
 
 
-def _main(module: str, function: str, *arguments: str) -> None:
+def _run(module: str, function: str, *arguments: str) -> None:
     work: Callable[..., Sequence[float]] = getattr(importlib.import_module(module), function)
     values = work(*arguments)
-    sys.stdout.write(f"\n{json.dumps([list(values), _peak_bytes()])}\n")
+    sys.stdout.write(f"\n{json.dumps([list(values), _read_peak_bytes()])}\n")
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    _run(*sys.argv[1:])

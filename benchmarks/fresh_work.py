@@ -1,4 +1,4 @@
-"""What runs in a process of its own; every function imports what it needs, and takes and gives plain values."""
+"""Functions that run in a new process: each imports what it needs, takes strings and returns numbers."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import importlib
 import time
 from pathlib import Path
 
-__all__ = ["imports", "original", "our_imports", "ours", "plain"]
 
-
-def imports(*modules: str) -> tuple[float, ...]:
+def import_modules(*modules: str) -> tuple[float, ...]:
     """Import modules."""
     for module in modules:
         importlib.import_module(module)
     return ()
 
 
-def our_imports() -> tuple[float, ...]:
-    """Import all that a generator imports when it is made, and give the seconds."""
+def import_runtime() -> tuple[float, ...]:
+    """Import all that creating a generator imports, and return the seconds."""
     start = time.perf_counter()
-    imports("pxdbg_runtime", "pxdbg_runtime.digitisation.digitiser", "pxdbg_runtime.inference.session")
+    import_modules("pxdbg_runtime", "pxdbg_runtime.digitisation.digitiser", "pxdbg_runtime.inference.session")
     from pxdbg_runtime.inference.providers import import_onnxruntime
 
     import_onnxruntime()
     return (time.perf_counter() - start,)
 
 
-def ours(graph: str) -> tuple[float, ...]:
-    """Make an event from a graph, and give the seconds of the imports, of the session, and of the first event."""
-    (imports_s,) = our_imports()
+def generate_event(graph: str) -> tuple[float, ...]:
+    """Generate an event, and return the seconds of the imports, of the session, and of the event."""
+    (imports_s,) = import_runtime()
     from pxdbg_runtime import Generator
 
     start = time.perf_counter()
@@ -38,22 +36,18 @@ def ours(graph: str) -> tuple[float, ...]:
     return imports_s, ready - start, time.perf_counter() - ready
 
 
-def plain(graph: str) -> tuple[float, ...]:
-    """Run a graph over the forty images of an event in batches, as a peer does."""
-    from benchmarks.events import session_run
-    from pxdbg_runtime.inference.session import ImageSession
+def run_graph(graph: str) -> tuple[float, ...]:
+    """Compute the images of an event in batches, as a peer does, and return the seconds."""
+    from benchmarks.events import time_graph
     from pxdbg_runtime.model.graph_file import read_graph_file
 
-    read = read_graph_file(Path(graph))
-    session, card = ImageSession(read, provider="cpu"), read.card
-    del read  # with its content, which a generator does not keep either
-    return session_run(session, card)()
+    return time_graph(read_graph_file(Path(graph)))()  # whose content is not kept
 
 
-def original(checkpoint: str, family: str) -> tuple[float, ...]:
-    """Make an event as the original does."""
-    from benchmarks.pytorch_peers import original_event
+def generate_original_event(checkpoint: str, family: str) -> tuple[float, ...]:
+    """Generate an event as the original does."""
+    from benchmarks import pytorch_peers
     from export.checkpoint import load_checkpoint
 
-    original_event(load_checkpoint(Path(checkpoint), family))
+    pytorch_peers.generate_original_event(load_checkpoint(Path(checkpoint), family), family)
     return ()

@@ -1,90 +1,78 @@
-"""``memory``: peak resident size of ours and of peers, each in a process of its own."""
+"""``memory``: peak resident size of ours and of its peers, each in a new process."""
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from typing import Final
 
 from benchmarks import fresh_work
-from benchmarks.environment import check_installed, describe_environment
+from benchmarks.benchmark import Benchmark, Plan
+from benchmarks.environment import check_installed
 from benchmarks.events import PEER_BATCH_SIZE
 from benchmarks.fresh_process import run_fresh
-from benchmarks.graphs import CPU_PRECISIONS
-from benchmarks.report import Report, measurement_table
-from benchmarks.timing import Case, Measurement, Run, interleaved
+from benchmarks.graphs import CPU_PRECISIONS, Workspace
+from benchmarks.timing import Case, Run, build_cases
+from pxdbg_runtime.model.card import Precision
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from benchmarks.plan import Plan
-    from pxdbg_runtime.model.card import Precision
-
-__all__ = ["measure", "peak_run"]
-
-_COLUMNS: Final = ("model", "what")
 _MEGABYTES: Final = "MB"
 _IMPORTS: Final = ("numpy", "pxdbg_runtime", "torch", "openvino")
-_REMARK: Final = "Largest resident size of a process that imports, or makes one event; 1 MB is 10^6 bytes."
 
 
-def measure(plan: Plan) -> Report:
-    """Measure the memory of all cases, interleaved."""
-    environment = describe_environment()
-    cases = (*_import_cases(), *(case for family in plan.families for case in _cases(plan, family)))
-    measurements: tuple[Measurement, ...] = interleaved(cases, plan.rounds, plan.log)
-    return Report(
-        command="memory",
-        environment=environment,
-        remarks=(*plan.workspace.remarks(plan.families), _REMARK),
-        columns=_COLUMNS,
-        measurements=measurements,
-        tables=(measurement_table("Peak memory", _COLUMNS, measurements),),
-    )
+def measure_peak(work: Callable[..., Sequence[float]], *arguments: str) -> tuple[float]:
+    """Call a function in a new process, and return the peak memory of the process, MB."""
+    return (run_fresh(work, *arguments).peak_bytes / 1e6,)
 
 
-def peak_run(work: Callable[..., Sequence[float]], *arguments: str) -> Run:
-    """Make what runs a function in a process of its own and gives its peak in MB."""
-    return lambda: (run_fresh(work, *arguments).peak_bytes / 1e6,)
-
-
-def _import_cases() -> tuple[Case, ...]:
-    def imported(module: str) -> Run:
-        check_installed(module)
-        return peak_run(fresh_work.imports, module)
-
-    preparations: dict[str, Callable[[], Run]] = {
-        "Python alone": lambda: peak_run(fresh_work.imports),
-        **{f"import {module}": functools.partial(imported, module) for module in _IMPORTS},
-        "import all that ours needs": lambda: peak_run(fresh_work.our_imports),
+def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
+    imports: dict[str, Callable[[], Run]] = {
+        "Python alone": lambda: partial(measure_peak, fresh_work.import_modules),
+        **{f"import {module}": partial(_prepare_import, module) for module in _IMPORTS},
+        "import all that ours needs": lambda: partial(measure_peak, fresh_work.import_runtime),
     }
-    return _made_of("", preparations)
+    cases = build_cases(("",), imports, _MEGABYTES)
+    for family in plan.families:
+        preparations: dict[str, Callable[[], Run]] = {
+            **{
+                f"ours, {precision}": partial(_prepare_ours, plan.workspace, family, precision)
+                for precision in CPU_PRECISIONS
+            },
+            f"plain export, ONNX Runtime, batches of {PEER_BATCH_SIZE}": partial(
+                _prepare_plain, plan.workspace, family
+            ),
+            "the original: PyTorch eager, 40 images at once": partial(_prepare_original, plan.workspace, family),
+        }
+        cases += build_cases((family,), preparations, _MEGABYTES)
+    yield cases
 
 
-def _made_of(family: str, preparations: dict[str, Callable[[], Run]]) -> tuple[Case, ...]:
-    return tuple(
-        Case(rows=((family, what),), prepare=prepare, unit=_MEGABYTES) for what, prepare in preparations.items()
-    )
+def _prepare_import(module: str) -> Run:
+    check_installed(module)
+    return partial(measure_peak, fresh_work.import_modules, module)
 
 
-def _cases(plan: Plan, family: str) -> tuple[Case, ...]:
-    workspace = plan.workspace
+def _prepare_ours(workspace: Workspace, family: str, precision: Precision) -> Run:
+    graph = str(workspace.find_graph(family, precision).path.resolve())
+    # The first process may compile the kernels, which takes further memory.
+    run_fresh(fresh_work.generate_event, graph)
+    return partial(measure_peak, fresh_work.generate_event, graph)
 
-    def ours(precision: Precision) -> Run:
-        graph = str(workspace.graph(family, precision).path.resolve())
-        # The first process may compile the kernels, which takes memory of its own.
-        run_fresh(fresh_work.ours, graph)
-        return peak_run(fresh_work.ours, graph)
 
-    def plain() -> Run:
-        return peak_run(fresh_work.plain, str(workspace.graph(family, rewrite=False).path.resolve()))
+def _prepare_plain(workspace: Workspace, family: str) -> Run:
+    return partial(measure_peak, fresh_work.run_graph, str(workspace.find_graph(family, rewrite=False).path.resolve()))
 
-    def original() -> Run:
-        check_installed("torch")
-        return peak_run(fresh_work.original, str(workspace.checkpoint(family).resolve()), family)
 
-    preparations: dict[str, Callable[[], Run]] = {
-        **{f"ours, {precision}": functools.partial(ours, precision) for precision in CPU_PRECISIONS},
-        f"plain export, ONNX Runtime, batches of {PEER_BATCH_SIZE}": plain,
-        "the original: PyTorch eager, 40 images at once": original,
-    }
-    return _made_of(family, preparations)
+def _prepare_original(workspace: Workspace, family: str) -> Run:
+    check_installed("torch")
+    checkpoint = str(workspace.find_checkpoint(family).resolve())
+    return partial(measure_peak, fresh_work.generate_original_event, checkpoint, family)
+
+
+BENCHMARK: Final = Benchmark(
+    name="memory",
+    help="Peak resident size, each case in a new process.",
+    columns=("model", "what"),
+    remarks=("Largest resident size of a process that imports, or generates one event; 1 MB is 10^6 bytes.",),
+    cases=_list_cases,
+    title="Peak memory",
+)

@@ -1,178 +1,139 @@
-"""``providers``: every execution provider of this machine in every precision, and the parts of an event apart."""
+"""``providers``: every execution provider of this machine in every precision, and the parts of an event."""
 
 from __future__ import annotations
 
-import functools
-from collections import deque
-from typing import TYPE_CHECKING, Final
+from collections import abc, deque
+from functools import cache, cached_property, partial
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.environment import core_count, describe_environment
-from benchmarks.events import EVENT, SEED, batches, event_images, session_run
+from benchmarks.benchmark import Benchmark, Plan
+from benchmarks.environment import count_cores
+from benchmarks.events import EVENT, SEED, compute_images, split_sensors, time_session
 from benchmarks.graphs import CPU_PRECISIONS, CUDA_PRECISIONS
-from benchmarks.report import Report, measurement_table
-from benchmarks.timing import Case, Measurement, Run, interleaved, timed
+from benchmarks.timing import Case, Run, build_cases, time_run
 from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import PxdbgError
 from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
 from pxdbg_runtime.inference.latents import make_stream
 from pxdbg_runtime.inference.providers import CUDA, import_onnxruntime, resolve_provider
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.model.card import Target
+from pxdbg_runtime.model.graph_file import GraphFile
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from benchmarks.plan import Plan
-    from pxdbg_runtime.inference.session import ImageSession
-    from pxdbg_runtime.model.card import Target
-    from pxdbg_runtime.model.graph_file import GraphFile
-
-__all__ = ["measure"]
-
-_COLUMNS: Final = ("model", "provider", "precision", "threads", "what")
-_EVENTS_A_CALL: Final = (1, 10, 100)
-_QUICK_EVENTS_A_CALL: Final = (1, 2)
-_REMARKS: Final = (
-    "A call takes events from Generator.stream; its seconds are those of the whole call.",
-    f"The parts are those of one event in batches of {DEFAULT_BATCH_SIZE} images; the copy is one in the host's memory.",
-    "On a GPU inference includes the copies to and from it.",
-)
+_EVENTS_PER_CALL: Final = (1, 10, 100)
+_QUICK_EVENTS_PER_CALL: Final = (1, 2)
 
 
-def measure(plan: Plan) -> Report:
-    """Measure all providers, one model after the other, all cases of a model interleaved."""
-    environment = describe_environment()
-    measurements: tuple[Measurement, ...] = ()
+def _list_cases(plan: Plan) -> abc.Generator[tuple[Case, ...], None, None]:
+    # CUDA is listed whether ONNX Runtime offers it or not.
+    providers = dict.fromkeys((*import_onnxruntime().get_available_providers(), CUDA))
     for family in plan.families:
-        cases = tuple(case for provider in _providers() for case in _cases(plan, family, provider))
-        measurements += interleaved(cases, plan.rounds, plan.log)
-    return Report(
-        command="providers",
-        environment=environment,
-        remarks=(*plan.workspace.remarks(plan.families), *_REMARKS),
-        columns=_COLUMNS,
-        measurements=measurements,
-        tables=(measurement_table("Execution providers", _COLUMNS, measurements),),
-    )
+        yield tuple(case for provider in providers for case in _list_provider_cases(plan, family, provider))
 
 
-def _providers() -> tuple[str, ...]:
-    """List what ONNX Runtime offers, and CUDA whether it does or not."""
-    return tuple(dict.fromkeys((*import_onnxruntime().get_available_providers(), CUDA)))
+def _list_provider_cases(plan: Plan, family: str, provider: str) -> tuple[Case, ...]:
+    is_cuda = provider == CUDA
+    target: Target = "cuda" if is_cuda else "cpu"
+    labels = (family, provider.removesuffix("ExecutionProvider"))
+    refusal = _find_refusal(plan, family, provider, target)
+    if refusal is not None:
+        return (Case(rows=((*labels, "", "", ""),), prepare=partial(_refuse, refusal)),)
+    n_events = _QUICK_EVENTS_PER_CALL if plan.quick else _EVENTS_PER_CALL
+    # The number of threads does not matter for a GPU.
+    thread_counts = (1,) if is_cuda else tuple(dict.fromkeys((1, count_cores())))
+    cases: tuple[Case, ...] = ()
+    for precision in CUDA_PRECISIONS if is_cuda else CPU_PRECISIONS:
+        load = cache(partial(plan.workspace.find_graph, family, precision, target=target))
+        for n_threads in thread_counts:
+            event = _Event(load, provider, n_threads)
+            preparations: dict[str, abc.Callable[[], Run]] = {
+                **{f"{n} event{'s' if n > 1 else ''} a call": partial(event.prepare_call, n) for n in n_events},
+                "latents": event.prepare_latents,
+                "inference": event.prepare_inference,
+                "digits": event.prepare_digits,
+                "a copy of the images": event.prepare_copy,
+            }
+            cases += build_cases((*labels, precision, str(n_threads)), preparations)
+    return cases
 
 
-def _short(provider: str) -> str:
-    return provider.removesuffix("ExecutionProvider")
-
-
-def _target(provider: str) -> Target:
-    return "cuda" if provider == CUDA else "cpu"
-
-
-def _refusal(plan: Plan, family: str, provider: str) -> PxdbgError | None:
+def _find_refusal(plan: Plan, family: str, provider: str, target: Target) -> PxdbgError | None:
     """Find out why a provider does not run the float32 graph; None if it does."""
-    from pxdbg_runtime.inference.session import ImageSession
-
     try:
         resolve_provider(provider)
-        ImageSession(plan.workspace.graph(family, target=_target(provider)), provider=provider)
+        ImageSession(plan.workspace.find_graph(family, target=target), provider=provider)
     except PxdbgError as error:
         return error
     return None
-
-
-def _cases(plan: Plan, family: str, provider: str) -> tuple[Case, ...]:
-    refusal = _refusal(plan, family, provider)
-    if refusal is not None:
-        return (Case(rows=((family, _short(provider), "", "", ""),), prepare=functools.partial(_refuse, refusal)),)
-    is_cuda = provider == CUDA
-    counts = _QUICK_EVENTS_A_CALL if plan.quick else _EVENTS_A_CALL
-    # A GPU does not care for threads of the host.
-    thread_counts = (1,) if is_cuda else tuple(dict.fromkeys((1, core_count())))
-    cases: list[Case] = []
-    for precision in CUDA_PRECISIONS if is_cuda else CPU_PRECISIONS:
-        graph = functools.partial(plan.workspace.graph, family, precision, target=_target(provider))
-        for threads in thread_counts:
-            parts = _Parts(functools.cache(graph), provider, threads)
-            works: dict[str, Callable[[], Run]] = {
-                f"{_counted(n)} a call": functools.partial(parts.call, n) for n in counts
-            }
-            works |= {
-                "latents": parts.latents,
-                "inference": parts.inference,
-                "digits": parts.digits,
-                "a copy of the images": parts.copies,
-            }
-            labels = (family, _short(provider), precision, str(threads))
-            cases += [Case(rows=((*labels, what),), prepare=prepare) for what, prepare in works.items()]
-    return tuple(cases)
 
 
 def _refuse(refusal: PxdbgError) -> Run:
     raise refusal
 
 
-class _Parts:
-    """An event in one precision on one provider, whole and in parts; sessions are made once, when first needed."""
+class _Event:
+    """An event on one provider, whole and in parts; each session is created when it is first needed."""
 
-    def __init__(self, graph: Callable[[], GraphFile], provider: str, threads: int) -> None:
-        self._graph = graph
+    def __init__(self, load: abc.Callable[[], GraphFile], provider: str, n_threads: int) -> None:
+        self._load = load
         self._provider = provider
-        self._threads = threads
+        self._n_threads = n_threads
 
-    def call(self, n_events: int) -> Run:
-        """Make what times a call that takes some events."""
+    def prepare_call(self, n_events: int) -> Run:
         generator = self._generator
+        # A deque of length 0 consumes the stream and keeps nothing.
+        return time_run(
+            lambda: deque(generator.stream(range(n_events)), maxlen=0), warm_up=lambda: generator.generate(EVENT)
+        )
 
-        def work() -> None:
-            # A deque without room consumes the stream and keeps nothing.
-            deque(generator.stream(range(n_events)), maxlen=0)
+    def prepare_latents(self) -> Run:
+        stream = make_stream("philox", SEED, self._load().card.draws)
+        return time_run(lambda: stream.draw(EVENT))
 
-        return timed(work, warm_up=lambda: generator.generate(EVENT))
+    def prepare_inference(self) -> Run:
+        return time_session(self._session, DEFAULT_BATCH_SIZE)
 
-    def latents(self) -> Run:
-        """Make what times the random numbers."""
-        stream = make_stream("philox", SEED, self._graph().card.draws)
-        return timed(lambda: stream.draw(EVENT))
-
-    def inference(self) -> Run:
-        """Make what times the session alone."""
-        return session_run(self._session, self._graph().card, DEFAULT_BATCH_SIZE)
-
-    def digits(self) -> Run:
-        """Make what times the digitisation of images that are there."""
+    def prepare_digits(self) -> Run:
         from pxdbg_runtime.digitisation.digitiser import Digitiser
 
-        digitiser = Digitiser(self._graph().card)
+        digitiser = Digitiser(self._load().card)
         images = self._images
 
         def work() -> None:
-            for sensors in batches(DEFAULT_BATCH_SIZE):
+            for sensors in split_sensors(DEFAULT_BATCH_SIZE):
                 digitiser.find_digits(images[sensors.start : sensors.stop], first_sensor=sensors.start)
 
-        return timed(work)
+        return time_run(work)
 
-    def copies(self) -> Run:
-        """Make what times a copy of the images."""
+    def prepare_copy(self) -> Run:
         copy = np.empty_like(self._images)
-        return timed(lambda: np.copyto(copy, self._images))
+        return time_run(lambda: np.copyto(copy, self._images))
 
-    @functools.cached_property
+    @cached_property
     def _generator(self) -> Generator:
-        return Generator(self._graph().path, provider=self._provider, seed=SEED, nintra=self._threads)
+        return Generator(self._load().path, provider=self._provider, seed=SEED, nintra=self._n_threads)
 
-    @functools.cached_property
+    @cached_property
     def _session(self) -> ImageSession:
-        from pxdbg_runtime.inference.session import ImageSession
+        return ImageSession(self._load(), provider=self._provider, nintra=self._n_threads)
 
-        return ImageSession(self._graph(), provider=self._provider, nintra=self._threads)
-
-    @functools.cached_property
+    @cached_property
     def _images(self) -> NDArray[np.float32]:
-        return event_images(self._session, self._graph().card)
+        return compute_images(self._session)
 
 
-def _counted(n_events: int) -> str:
-    return f"{n_events} event{'s' if n_events != 1 else ''}"
+BENCHMARK: Final = Benchmark(
+    name="providers",
+    help="Every provider and precision: whole calls, and the parts of an event.",
+    columns=("model", "provider", "precision", "threads", "what"),
+    remarks=(
+        "A call takes events from Generator.stream; its seconds are those of the whole call.",
+        f"The parts are those of one event in batches of {DEFAULT_BATCH_SIZE} images; the copy is in host memory.",
+        "On a GPU, inference includes the copies to and from it.",
+    ),
+    cases=_list_cases,
+    title="Execution providers",
+)

@@ -1,46 +1,36 @@
-"""PyTorch's ways to an event, on one thread: the original's, and two that are kinder to the caches.
-
-Importing this module imports PyTorch.
-"""
+"""Events in PyTorch on one thread: the way of the original, and batches. Importing this module imports PyTorch."""
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from benchmarks.events import draws_of, event_run
-from export.charge import charges_of
-from export.checkpoint import load_checkpoint
-from export.families import LATENT_SIZE
-from export.torch_graph import INPUT_NAME
+from benchmarks.events import draw_event, time_images
+from benchmarks.families import draw_original_inputs, feed_for
+from benchmarks.timing import Run
+from export.charge import compute_charges
+from pxdbg_runtime.model.card import ModelCard
 from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from benchmarks.timing import Run
-    from export.families import GeneratorModule
-    from pxdbg_runtime.model.card import ModelCard
-
-__all__ = ["compiled_model", "digits_of", "matrix_product_rate", "model_run", "one_thread", "original_event"]
+    from export.families.generator_module import GeneratorModule
 
 _MATRIX_SIZE: Final = 2048
-"""Large enough for the product to be limited by arithmetic alone."""
+"""Large enough for the product to be limited by arithmetic."""
 _PRODUCTS: Final = 5
 
 Hits = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.uint8]"]
 """Sensor index, u cell, v cell, and charge in ADU of each hit."""
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let PyTorch use one thread, and as many as before afterwards: graphs are made in this process too."""
+@contextmanager
+def use_one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread; afterwards it uses as many as before, since this process also exports graphs."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -49,43 +39,37 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def compiled_model(checkpoint: Path, family: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Load a checkpoint for torch.compile, which compiles at the first call."""
-    compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(load_checkpoint(checkpoint, family))
-    return compiled
-
-
-@one_thread()
-def original_event(model: GeneratorModule, n_images: int = N_SENSORS) -> Hits:
-    """Make an event as the original does: latents, all images at once, charges, digits."""
-    latents = torch.randn(n_images, LATENT_SIZE)
+@use_one_thread()
+def generate_original_event(model: GeneratorModule, family: str, n_images: int = N_SENSORS) -> Hits:
+    """Generate an event as the original does: latents, all images at once, charges, digits."""
+    inputs = draw_original_inputs(family, n_images)
     with torch.inference_mode():
-        images = model(latents)
-    return digits_of(images)
+        images = model(*inputs)
+    return find_hits(images)
 
 
-@one_thread()
-def digits_of(images: torch.Tensor) -> Hits:
-    """Make the digits of images (n, 250, 768) of tanh values as the original does."""
-    charges: NDArray[np.uint8] = charges_of(images).numpy()
+@use_one_thread()
+def find_hits(images: torch.Tensor) -> Hits:
+    """Find the hits of images (n, 250, 768) of tanh values as the original does."""
+    charges: NDArray[np.uint8] = compute_charges(images).numpy()
     sensor, u_cell, v_cell = np.nonzero(charges)
     return sensor, u_cell, v_cell, charges[sensor, u_cell, v_cell]
 
 
-def model_run(model: Callable[[torch.Tensor], torch.Tensor], card: ModelCard) -> Run:
-    """Warm a model up, and make what times the images of the event in batches."""
-    latents = torch.from_numpy(draws_of(card)[INPUT_NAME])
+def time_model(model: Callable[..., torch.Tensor], card: ModelCard) -> Run:
+    """Warm up a model, and return a function that measures the seconds of the images of the event in batches."""
+    draws = draw_event(card)
 
     def images(sensors: range) -> None:
-        with one_thread(), torch.inference_mode():
-            model(latents[sensors.start : sensors.stop])
+        with use_one_thread(), torch.inference_mode():
+            model(*map(torch.from_numpy, feed_for(card, draws, sensors).values()))
 
-    return event_run(images)
+    return time_images(images)
 
 
-@one_thread()
-def matrix_product_rate(clock: Callable[[], float]) -> float:
-    """Measure the multiply-accumulates a second of a large float32 matrix product, best of several."""
+@use_one_thread()
+def measure_product_rate(clock: Callable[[], float]) -> float:
+    """Measure the multiply-accumulates a second of a large float32 matrix product; the best of several."""
     left, right = (torch.rand(_MATRIX_SIZE, _MATRIX_SIZE) for _ in range(2))
     product = torch.empty(_MATRIX_SIZE, _MATRIX_SIZE)
     shortest = float("inf")

@@ -1,70 +1,87 @@
-"""What a benchmark says: tables on the terminal, and the same as JSON."""
+"""The report of a benchmark: measurements and claims, as tables on the terminal and as JSON."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
 
+import msgspec
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmarks.environment import NOT_INSTALLED
+from benchmarks.environment import NOT_INSTALLED, Environment
+from benchmarks.timing import Measurement
 from pxdbg_runtime.formats.atomic_write import atomic_write
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from rich.console import Console
-
-    from benchmarks.claims import Claim
-    from benchmarks.environment import Environment
-    from benchmarks.timing import Measurement
-
-__all__ = [
-    "SCHEMA",
-    "Report",
-    "Table",
-    "claim_table",
-    "figures",
-    "measurement_table",
-    "missing",
-    "spread",
-]
-
-SCHEMA: Final = 1
+_SCHEMA: Final = 1
 """Version of the layout of the JSON files."""
 _NOT_MEASURED: Final = "not measured"
 _COLOURS: Final = {"holds": "green", "does not hold": "red", _NOT_MEASURED: "yellow", NOT_INSTALLED: "yellow"}
 
+Bound = Literal["at least", "at most"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A target, and the values measured against it, one for each round; none if a measurement is missing."""
+
+    model: str
+    what: str
+    bound: Bound
+    target: float
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median of the samples, which must not be empty."""
+        return statistics.median(self.samples)
+
+    @property
+    def verdict(self) -> Literal["holds", "does not hold", "not measured"]:
+        """Whether the median is within the bound."""
+        if not self.samples:
+            return "not measured"
+        holds = self.median >= self.target if self.bound == "at least" else self.median <= self.target
+        return "holds" if holds else "does not hold"
+
+
+def combine_rounds(
+    operation: Callable[[float, float], float], first: Measurement, second: Measurement
+) -> tuple[float, ...]:
+    """Combine two measurements round by round, since what slows a round affects both; empty if one is missing."""
+    if not first.samples or not second.samples:
+        return ()
+    return tuple(operation(*values) for values in zip(first.samples, second.samples, strict=True))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of texts, as it is printed."""
+    """A table of strings, as it is printed."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    def print_to(self, console: Console) -> None:
+        """Print the table."""
+        table = RichTable(title=self.title, title_justify="left", title_style="bold")
+        for column in self.columns:
+            table.add_column(column, overflow="fold")
+        for row in self.rows:
+            table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
+        console.print(table)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that one command found out.
+    """The results of one command; `columns` names the labels of the measurements.
 
-    Attributes
-    ----------
-    command : str
-        Name of the command.
-    environment : Environment
-    remarks : tuple of str
-        What a reader must know beside the numbers, such as what the weights are worth.
-    columns : tuple of str
-        What the labels of the measurements are.
-    measurements : tuple of Measurement
-    claims : tuple of Claim
-    tables : tuple of Table
-        What is printed; the JSON file holds the measurements and claims instead.
+    The tables are for the terminal; the JSON file holds the measurements and claims instead.
     """
 
     command: str
@@ -75,119 +92,90 @@ class Report:
     claims: tuple[Claim, ...] = ()
     tables: tuple[Table, ...] = ()
 
-    def show(self, console: Console) -> None:
-        """Print where it ran, the remarks, the tables, and why what was not measured was not."""
+    def print_to(self, console: Console) -> None:
+        """Print the environment, the remarks, the tables, and the reasons of missing measurements."""
         environment = self.environment
         packages = ", ".join(f"{each.package} {each.version}" for each in environment.packages)
         cores = f"{environment.n_cores} core{'s' if environment.n_cores != 1 else ''}"
         for line in (f"{environment.date}, {environment.processor}, {cores}", packages, *self.remarks):
             console.print(line, markup=False, soft_wrap=True)
         for table in self.tables:
-            console.print(_rich(table))
-        for line in dict.fromkeys(_excuse(each) for each in self.measurements if not each.samples):
+            table.print_to(console)
+        for line in dict.fromkeys(_explain_absence(each) for each in self.measurements if not each.samples):
             console.print(line, markup=False, soft_wrap=True)
 
-    def to_json(self) -> str:
-        """Write the report as JSON."""
-        content = {
-            "schema": SCHEMA,
-            "command": self.command,
-            "environment": asdict(self.environment),
-            "remarks": self.remarks,
-            "measurements": [_measurement_fields(self.columns, each) for each in self.measurements],
-            "claims": [{**asdict(claim), "verdict": claim.verdict} for claim in self.claims],
-        }
-        return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
     def save_json(self, path: Path) -> None:
-        """Write the report as a JSON file.
-
-        Raises
-        ------
-        OutputError
-            If it cannot be written.
-        """
+        """Write the report to a JSON file; raises `OutputError` if that is not possible."""
+        content = {
+            "schema": _SCHEMA,
+            "command": self.command,
+            "environment": msgspec.to_builtins(self.environment),
+            "remarks": self.remarks,
+            "measurements": [_list_fields(self.columns, each) for each in self.measurements],
+            "claims": [{**msgspec.to_builtins(claim), "verdict": claim.verdict} for claim in self.claims],
+        }
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         with atomic_write(path) as partial:
-            partial.write_text(self.to_json(), encoding="utf-8")
+            partial.write_text(text, encoding="utf-8")
 
 
-def measurement_table(title: str, columns: tuple[str, ...], measurements: Sequence[Measurement]) -> Table:
-    """Make the plain table of measurements: labels, median and spread; or that there is none."""
+def build_measurement_table(title: str, columns: tuple[str, ...], measurements: Sequence[Measurement]) -> Table:
+    """Build a table of measurements: labels, median and spread."""
     rows = (
-        (*each.labels, f"{figures(each.median)} {each.unit}", spread(each.samples))
+        (*each.labels, f"{format_figures(each.median)} {each.unit}", format_spread(each.samples))
         if each.samples
-        else (*each.labels, missing(each), "")
+        else (*each.labels, describe_absence(each), "")
         for each in measurements
     )
     return Table(title=title, columns=(*columns, "median", "min to max"), rows=tuple(rows))
 
 
-def claim_table(title: str, claims: Sequence[Claim]) -> Table:
-    """Make the table of what was to be reached: target, measured, spread, verdict."""
-    rows = (
-        (
-            claim.model,
-            claim.what,
-            f"{claim.bound} {claim.target:g}",
-            figures(claim.median) if claim.samples else "",
-            spread(claim.samples),
-            claim.verdict,
-        )
-        for claim in claims
-    )
-    return Table(
-        title=title, columns=("model", "what", "target", "measured", "min to max", "verdict"), rows=tuple(rows)
-    )
+def build_claim_table(title: str, claims: Sequence[Claim]) -> Table:
+    """Build a table of claims: target, median, spread and verdict."""
+    rows = []
+    for claim in claims:
+        median = format_figures(claim.median) if claim.samples else ""
+        target = f"{claim.bound} {claim.target:g}"
+        rows.append((claim.model, claim.what, target, median, format_spread(claim.samples), claim.verdict))
+    columns = ("model", "what", "target", "measured", "min to max", "verdict")
+    return Table(title=title, columns=columns, rows=tuple(rows))
 
 
-def figures(value: float) -> str:
-    """Write a number with three figures.
+def format_figures(value: float) -> str:
+    """Format a number with three figures.
 
     Examples
     --------
-    >>> [figures(value) for value in (12345.6, 12.345, 1.0, 0.00123)]
+    >>> [format_figures(value) for value in (12345.6, 12.345, 1.0, 0.00123)]
     ['12,346', '12.3', '1.00', '0.00123']
     """
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
-def spread(samples: Sequence[float]) -> str:
-    """Write the smallest and the largest of some samples; nothing if there are none."""
-    return f"{figures(min(samples))} to {figures(max(samples))}" if samples else ""
+def format_spread(samples: Sequence[float]) -> str:
+    """Format the smallest and the largest sample; empty if there are none."""
+    return f"{format_figures(min(samples))} to {format_figures(max(samples))}" if samples else ""
 
 
-def missing(measurement: Measurement) -> str:
-    """Say in a table that something is not installed, or was not measured for another reason."""
+def describe_absence(measurement: Measurement) -> str:
+    """Describe in two words why a measurement has no samples."""
     return NOT_INSTALLED if measurement.reason.startswith(NOT_INSTALLED) else _NOT_MEASURED
 
 
-def _excuse(measurement: Measurement) -> str:
+def _explain_absence(measurement: Measurement) -> str:
     labels = ", ".join(label for label in measurement.labels if label)
-    what = "" if missing(measurement) == NOT_INSTALLED else f"{_NOT_MEASURED}: "
+    what = "" if describe_absence(measurement) == NOT_INSTALLED else f"{_NOT_MEASURED}: "
     return f"{labels}: {what}{measurement.reason}"
 
 
-def _measurement_fields(columns: tuple[str, ...], measurement: Measurement) -> dict[str, object]:
+def _list_fields(columns: tuple[str, ...], measurement: Measurement) -> dict[str, object]:
     samples = measurement.samples
     return {
         "labels": dict(zip(columns, measurement.labels, strict=True)),
         "unit": measurement.unit,
         "samples": samples,
         "median": measurement.median if samples else None,
-        "smallest": measurement.smallest if samples else None,
-        "largest": measurement.largest if samples else None,
+        "smallest": min(samples, default=None),
+        "largest": max(samples, default=None),
         "reason": measurement.reason,
     }
-
-
-def _rich(table: Table) -> RichTable:
-    made = RichTable(title=table.title, title_justify="left", title_style="bold")
-    for column in table.columns:
-        made.add_column(column, overflow="fold")
-    for row in table.rows:
-        made.add_row(*(_coloured(cell) for cell in row))
-    return made
-
-
-def _coloured(cell: str) -> Text:
-    return Text(cell, style=_COLOURS.get(cell, ""))

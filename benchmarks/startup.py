@@ -1,85 +1,49 @@
-"""``startup``: what a cold process takes before its first event is there, and beside the event itself."""
+"""``startup``: the time of a new process until its first event, beside the event itself."""
 
 from __future__ import annotations
 
-import functools
+import operator
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from benchmarks import fresh_work
-from benchmarks.claims import Claim, difference
-from benchmarks.environment import describe_environment
-from benchmarks.events import EVENT, SEED
+from benchmarks.benchmark import Benchmark, Plan
+from benchmarks.events import SEED, time_generator
 from benchmarks.fresh_process import run_fresh
 from benchmarks.graphs import CPU_PRECISIONS
-from benchmarks.report import Report, claim_table, measurement_table
-from benchmarks.timing import Case, Measurement, Run, chosen, interleaved, timed
-from pxdbg_runtime import Generator
+from benchmarks.report import Claim, combine_rounds
+from benchmarks.timing import Case, Measurement, Run, find_measurement, time_run
+from pxdbg_runtime.model.card import Precision
+from pxdbg_runtime.model.graph_file import GraphFile
 
-if TYPE_CHECKING:
-    from benchmarks.plan import Plan
-    from pxdbg_runtime.model.card import Precision
-
-__all__ = ["MAX_BESIDE_S", "claim_of", "measure", "run_command"]
-
-MAX_BESIDE_S: Final = 2.0
-"""What a cold ``pxdbg generate --events 1`` may take beside a warm event, seconds."""
-_COLUMNS: Final = ("model", "precision", "what")
+_MAX_BESIDE_S: Final = 2.0
+"""Target of a cold ``pxdbg generate --events 1`` less a warm event, seconds."""
 _PARTS: Final = ("import", "session", "first event")
 _WHOLE: Final = "pxdbg generate --events 1"
 _WARM: Final = "a warm event"
 _COMMAND: Final = "from pxdbg_runtime.command_line import app; app()"
-_REMARK: Final = (
-    "Import, session and first event are parts of one cold process, the command is another; files and compiled kernels "
-    "are in the caches."
-)
 
 
-def measure(plan: Plan) -> Report:
-    """Measure cold processes and warm events of all models and precisions, interleaved."""
-    environment = describe_environment()
-    kinds = [(family, precision) for family in plan.families for precision in CPU_PRECISIONS]
-    cases = tuple(case for family, precision in kinds for case in _cases(plan, family, precision))
-    measurements: tuple[Measurement, ...] = interleaved(cases, plan.rounds, plan.log)
-    claims = tuple(claim_of(family, precision, measurements) for family, precision in kinds)
-    return Report(
-        command="startup",
-        environment=environment,
-        remarks=(*plan.workspace.remarks(plan.families), _REMARK),
-        columns=_COLUMNS,
-        measurements=measurements,
-        claims=claims,
-        tables=(
-            measurement_table("Seconds of a cold process", _COLUMNS, measurements),
-            claim_table("Beside the event itself, seconds", claims),
-        ),
-    )
-
-
-def claim_of(family: str, precision: Precision, measurements: tuple[Measurement, ...]) -> Claim:
-    """Compare what the command takes beside a warm event with what it may take."""
+def build_claim(family: str, precision: Precision, measurements: Sequence[Measurement]) -> Claim:
+    """Compare the seconds of the command less those of a warm event with the target."""
+    whole = find_measurement(measurements, family, precision, _WHOLE)
+    warm = find_measurement(measurements, family, precision, _WARM)
     return Claim(
         model=family,
         what=f"{precision}: {_WHOLE}, beside {_WARM}",
         bound="at most",
-        target=MAX_BESIDE_S,
-        samples=difference(
-            chosen(measurements, family, precision, _WHOLE), chosen(measurements, family, precision, _WARM)
-        ),
+        target=_MAX_BESIDE_S,
+        samples=combine_rounds(operator.sub, whole, warm),
     )
 
 
 def run_command(graph: Path) -> None:
-    """Run the command as a user does, in a process of its own.
-
-    Raises
-    ------
-    RuntimeError
-        If it fails.
-    """
+    """Run the command in a new process, as a user does; raises RuntimeError if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "event.npz")
         command = [sys.executable, "-c", _COMMAND, "generate", "--model", str(graph), "--events", "1"]
@@ -90,25 +54,50 @@ def run_command(graph: Path) -> None:
         raise RuntimeError(message)
 
 
-def _cases(plan: Plan, family: str, precision: Precision) -> tuple[Case, ...]:
-    def graph() -> Path:
-        return plan.workspace.graph(family, precision).path.resolve()
+def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
+    cases: list[Case] = []
+    for labels in _list_kinds(plan):
+        load = partial(plan.workspace.find_graph, *labels)
+        cases += (
+            Case(rows=tuple((*labels, part) for part in _PARTS), prepare=partial(_prepare_parts, load)),
+            Case(rows=((*labels, _WHOLE),), prepare=partial(_prepare_command, load)),
+            Case(rows=((*labels, _WARM),), prepare=partial(_prepare_warm_event, load)),
+        )
+    yield tuple(cases)
 
-    def in_parts() -> Run:
-        run = functools.partial(run_fresh, fresh_work.ours, str(graph()))
-        run()
-        return lambda: run().values
 
-    def whole() -> Run:
-        return timed(functools.partial(run_command, graph()))
+def _list_kinds(plan: Plan) -> list[tuple[str, Precision]]:
+    return [(family, precision) for family in plan.families for precision in CPU_PRECISIONS]
 
-    def warm() -> Run:
-        generator = Generator(graph(), provider="cpu", seed=SEED)
-        return timed(lambda: generator.generate(EVENT))
 
-    labels = (family, precision)
-    return (
-        Case(rows=tuple((*labels, part) for part in _PARTS), prepare=in_parts),
-        Case(rows=((*labels, _WHOLE),), prepare=whole),
-        Case(rows=((*labels, _WARM),), prepare=warm),
-    )
+def _prepare_parts(load: Callable[[], GraphFile]) -> Run:
+    run = partial(run_fresh, fresh_work.generate_event, str(load().path.resolve()))
+    run()
+    return lambda: run().values
+
+
+def _prepare_command(load: Callable[[], GraphFile]) -> Run:
+    return time_run(partial(run_command, load().path.resolve()))
+
+
+def _prepare_warm_event(load: Callable[[], GraphFile]) -> Run:
+    return time_generator(load())
+
+
+def _find_claims(plan: Plan, measurements: Sequence[Measurement]) -> tuple[Claim, ...]:
+    return tuple(build_claim(family, precision, measurements) for family, precision in _list_kinds(plan))
+
+
+BENCHMARK: Final = Benchmark(
+    name="startup",
+    help="A new process: import, session, first event, and the whole command.",
+    columns=("model", "precision", "what"),
+    remarks=(
+        "Import, session and first event are parts of one new process, the command is another.",
+        "Files and compiled kernels are in the caches.",
+    ),
+    cases=_list_cases,
+    title="Seconds of a new process",
+    claim_title="Beside the event itself, seconds",
+    find_claims=_find_claims,
+)

@@ -1,40 +1,26 @@
-"""Interleaved measurements: every case once a round, round after round, so that a slow minute falls on all of them."""
+"""Interleaved measurements: each round runs every case once, so that a slow minute affects all of them."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeVar
 
 from pxdbg_runtime.errors import PxdbgError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-__all__ = ["SECONDS", "Case", "Measurement", "Run", "chosen", "interleaved", "timed"]
-
+T = TypeVar("T")
 Run = Callable[[], tuple[float, ...]]
-"""Does the work once and gives one value a row of its case."""
+"""Does the work once and returns one value for each row of its case."""
 SECONDS: Final = "s"
 _FAILURES: Final = (PxdbgError, ImportError, RuntimeError, OSError, MemoryError)
-"""What a case may end with without ending the others: the packages measured raise these and their subclasses."""
+"""Errors that end one case and no other: the measured packages raise these and their subclasses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One thing to measure.
-
-    Attributes
-    ----------
-    rows : tuple of tuple of str
-        Labels of each value that a run gives; most runs give one.
-    prepare : callable
-        Makes the case ready, warm-up included, and returns what runs it once.
-    unit : str
-        Of the values.
-    """
+    """One thing to measure: `prepare` warms up and returns what runs it once; each row labels one value of a run."""
 
     rows: tuple[tuple[str, ...], ...]
     prepare: Callable[[], Run]
@@ -43,17 +29,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What came out for one row of labels.
-
-    Attributes
-    ----------
-    labels : tuple of str
-    unit : str
-    samples : tuple of float
-        One a round, in their order; none if it could not be measured.
-    reason : str
-        Why there are none; empty otherwise.
-    """
+    """The samples of one row of labels, one for each round; or none, and the reason."""
 
     labels: tuple[str, ...]
     unit: str
@@ -62,97 +38,52 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """Median of the samples, of which there must be some."""
+        """Median of the samples, which must not be empty."""
         return statistics.median(self.samples)
 
-    @property
-    def smallest(self) -> float:
-        """Smallest sample."""
-        return min(self.samples)
 
-    @property
-    def largest(self) -> float:
-        """Largest sample."""
-        return max(self.samples)
+def build_cases(
+    labels: tuple[str, ...], preparations: Mapping[str, Callable[[], Run]], unit: str = SECONDS
+) -> tuple[Case, ...]:
+    """Build cases of one row each: common labels, then the name of the preparation."""
+    return tuple(Case(rows=((*labels, name),), prepare=prepare, unit=unit) for name, prepare in preparations.items())
 
 
-@dataclass(kw_only=True)
-class _Progress:
-    """A case on its way."""
-
-    case: Case
-    run: Run | None = None
-    reason: str = ""
-    values: list[tuple[float, ...]] = field(default_factory=list)
-
-
-def timed(
+def time_run(
     work: Callable[[], object],
     *,
     warm_up: Callable[[], object] | None = None,
+    repeats: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Run:
-    """Warm a piece of work up, and make what times it.
-
-    Parameters
-    ----------
-    work : callable
-        What is timed.
-    warm_up : callable, optional
-        Called once, now; the work itself if None.
-    clock : callable
-        Gives seconds.
-
-    Returns
-    -------
-    Run
-        Gives the seconds.
-    """
+    """Warm up, with the work itself by default, and return a function that measures its mean seconds over repeats."""
     (warm_up or work)()
 
     def run() -> tuple[float, ...]:
         start = clock()
-        work()
-        return (clock() - start,)
+        for _ in range(repeats):
+            work()
+        return ((clock() - start) / repeats,)
 
     return run
 
 
-def interleaved(cases: Sequence[Case], rounds: int, log: Callable[[str], None]) -> tuple[Measurement, ...]:
-    """Prepare all cases, then run each once a round.
+def measure_interleaved(cases: Sequence[Case], rounds: int, log: Callable[[str], None]) -> tuple[Measurement, ...]:
+    """Prepare all cases, then run each of them once in every round, and return a measurement for each of their rows.
 
-    A case that fails is left out from then on, with the reason in its measurements: nothing is dropped silently.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-    rounds : int
-        1 or more.
-    log : callable
-        Called with a line after each step.
-
-    Returns
-    -------
-    tuple of Measurement
-        One for each row of each case, in their order.
+    A case that fails is not run again: its measurements have the reason and no samples.
     """
-    on_their_way = [_Progress(case=case) for case in cases]
-    for each in on_their_way:
-        _prepare(each, log)
+    trials = [_Trial(case, log) for case in cases]
+    for trial in trials:
+        trial.prepare()
     for number in range(1, rounds + 1):
-        for each in on_their_way:
-            _run(each, f"round {number} of {rounds}", log)
-    return tuple(measurement for each in on_their_way for measurement in _measurements(each))
+        for trial in trials:
+            trial.run_round(f"round {number} of {rounds}")
+    return tuple(measurement for trial in trials for measurement in trial.list_measurements())
 
 
-def chosen(measurements: Sequence[Measurement], *labels: str) -> Measurement:
-    """Find the measurement of a row of labels.
-
-    Raises
-    ------
-    LookupError
-        If there is none.
-    """
+def find_measurement(measurements: Sequence[Measurement], *labels: str) -> Measurement:
+    """Find the measurement with these labels; raises LookupError if there is none."""
     for measurement in measurements:
         if measurement.labels == labels:
             return measurement
@@ -160,43 +91,42 @@ def chosen(measurements: Sequence[Measurement], *labels: str) -> Measurement:
     raise LookupError(message)
 
 
-def _prepare(progress: _Progress, log: Callable[[str], None]) -> None:
-    name = _name(progress.case)
-    try:
-        progress.run = progress.case.prepare()
-    except _FAILURES as error:
-        _give_up(progress, error, log)
-    else:
-        log(f"{name}: ready")
+@dataclass
+class _Trial:
+    """A case during its measurement; `run` is None once it has failed."""
 
+    case: Case
+    log: Callable[[str], None]
+    run: Run | None = None
+    reason: str = ""
+    values: list[tuple[float, ...]] = field(default_factory=list)
 
-def _run(progress: _Progress, when: str, log: Callable[[str], None]) -> None:
-    if progress.run is None:
-        return
-    try:
-        values = progress.run()
-    except _FAILURES as error:
-        _give_up(progress, error, log)
-        return
-    progress.values.append(values)
-    log(f"{_name(progress.case)}, {when}: {', '.join(f'{value:.4g}' for value in values)} {progress.case.unit}")
+    def prepare(self) -> None:
+        self.run = self.attempt(self.case.prepare)
+        if self.run is not None:
+            self.log(f"{self.name()}: ready")
 
+    def run_round(self, when: str) -> None:
+        if self.run is not None and (values := self.attempt(self.run)) is not None:
+            self.values.append(values)
+            self.log(f"{self.name()}, {when}: {', '.join(f'{value:.4g}' for value in values)} {self.case.unit}")
 
-def _give_up(progress: _Progress, error: BaseException, log: Callable[[str], None]) -> None:
-    progress.run = None
-    progress.values.clear()
-    lines = str(error).strip().splitlines()
-    progress.reason = lines[0] if lines else type(error).__name__
-    log(f"{_name(progress.case)}: {progress.reason}")
+    def attempt(self, step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except _FAILURES as error:
+            self.reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        self.run = None
+        self.values.clear()
+        self.log(f"{self.name()}: {self.reason}")
+        return None
 
+    def name(self) -> str:
+        return ", ".join(self.case.rows[0])
 
-def _measurements(progress: _Progress) -> tuple[Measurement, ...]:
-    columns = tuple(zip(*progress.values, strict=True)) or ((),) * len(progress.case.rows)
-    return tuple(
-        Measurement(labels=labels, unit=progress.case.unit, samples=samples, reason=progress.reason)
-        for labels, samples in zip(progress.case.rows, columns, strict=True)
-    )
-
-
-def _name(case: Case) -> str:
-    return ", ".join(case.rows[0])
+    def list_measurements(self) -> list[Measurement]:
+        samples = tuple(zip(*self.values, strict=True)) or ((),) * len(self.case.rows)
+        return [
+            Measurement(labels=labels, unit=self.case.unit, samples=each, reason=self.reason)
+            for labels, each in zip(self.case.rows, samples, strict=True)
+        ]

@@ -1,21 +1,21 @@
-"""``python -m export``: a checkpoint becomes a graph that pxdbg_runtime runs; ``python -m export payload``: and a payload."""
+"""``python -m export``: export a checkpoint to a graph; ``python -m export payload``: turn graphs into payloads."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from export import payload
-from export.original import ORIGINAL_MIN_CHARGE
+from export.family_option import FamilyOption
 from export.packages import require_packages
 from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.model.card import N_THRESHOLDS, Nature, Precision, Target
 from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
@@ -24,43 +24,13 @@ if TYPE_CHECKING:
 app = Program(name="python -m export", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
-class Family(StrEnum):
-    """The generators that can be exported."""
-
-    CONVNET = "convnet"
-    RESNET = "resnet"
-
-
-class NatureChoice(StrEnum):
-    """What weights are worth."""
-
-    CHECKPOINT = "checkpoint"
-    STAND_IN = "stand-in"
-    DEMONSTRATION = "demonstration"
-
-
-class PrecisionChoice(StrEnum):
-    """Precisions of a graph."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    INT8 = "int8"
-
-
-class TargetChoice(StrEnum):
-    """Execution providers that a graph's form can be chosen for."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
 @app.command(
-    epilog="Example: python -m export generator.pt --model resnet --output graphs --name resnet-2026\n\n"
-    "Graphs become payloads of the conditions database with: python -m export payload DIR\n\n"
-    "Needs PyTorch and onnx: pip install 'pxdbg-runtime\\[export]'",
+    epilog="Example: python -m export generator.pt --family resnet --output graphs --name resnet-2026\n\n"
+    "Make payloads of the conditions database from graphs: python -m export payload DIR\n\n"
+    "Needs PyTorch and onnx: pip install 'pxdbg-runtime\\[export]'"
 )
 def export(
-    model: Annotated[Family, typer.Option(help="Architecture of the checkpoint.")],
+    family: FamilyOption,
     output: Annotated[Path, typer.Option(help="Folder to write the graph to.")],
     checkpoint: Annotated[
         Path | None, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors; or --from-conditions.")
@@ -68,92 +38,91 @@ def export(
     name: Annotated[
         str | None, typer.Option(show_default="that of the checkpoint file", help="Name of the model.")
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Which state dict to take if several fit, such as g_ema or ema.shadow."),
+    state_key: Annotated[
+        str | None, typer.Option(metavar="PATH", help="State dict to take if several fit, such as g_ema or ema.shadow.")
     ] = None,
-    provenance: Annotated[
-        str | None, typer.Option(help="Where the weights come from, in words, for the model card.")
-    ] = None,
-    nature: Annotated[
-        NatureChoice, typer.Option(help="What the weights are worth, for the model card.")
-    ] = NatureChoice.CHECKPOINT,
+    provenance: Annotated[str | None, typer.Option(help="Origin of the weights, in words, for the model card.")] = None,
+    nature: Annotated[Nature, typer.Option(help="Kind of the weights, for the model card.")] = "checkpoint",
     precision: Annotated[
-        PrecisionChoice,
-        typer.Option(help="float32 is exact; int8 is for CPUs, float16 for GPUs, both judged against float32."),
-    ] = PrecisionChoice.FLOAT32,
+        Precision,
+        typer.Option(help="float32 is exact; int8 is for CPUs, float16 for GPUs, both compared with float32."),
+    ] = "float32",
     target: Annotated[
-        TargetChoice | None,
-        typer.Option(show_default="cpu, for float16 cuda", help="Execution provider to choose the graph's form for."),
+        Target | None,
+        typer.Option(show_default="cpu, for float16 cuda", help="Execution provider to optimise the graph for."),
     ] = None,
     weight_bits: Annotated[
-        int,
-        typer.Option(min=7, max=8, help="int8: 7 gives the same digits on every CPU, 8 only where there is VNNI."),
+        int, typer.Option(min=7, max=8, help="int8: 7 gives the same digits on every CPU, 8 only on CPUs with VNNI.")
     ] = 7,
     min_charge: Annotated[
-        int, typer.Option(min=1, max=255, help="Smallest charge of a hit, ADU; the original has no read-out threshold.")
-    ] = ORIGINAL_MIN_CHARGE,
+        int | None,
+        typer.Option(
+            min=1,
+            max=N_THRESHOLDS,
+            show_default="the family's, as in the original: 1, no read-out threshold",
+            help="Smallest charge of a hit, ADU.",
+        ),
+    ] = None,
     from_conditions: Annotated[
         str | None,
         typer.Option(metavar="GLOBALTAG", help="Take the checkpoint from this global tag of the conditions database."),
     ] = None,
     experiment: Annotated[
-        int | None, typer.Option(show_default="0", help="Experiment that the checkpoint shall be valid for.")
+        int | None, typer.Option(show_default="0", help="Experiment for which the checkpoint must be valid.")
     ] = None,
-    run: Annotated[int | None, typer.Option(show_default="0", help="Run that it shall be valid for.")] = None,
+    run: Annotated[int | None, typer.Option(show_default="0", help="Run for which it must be valid.")] = None,
     server: Annotated[
         list[str] | None,
         typer.Option(
             metavar="URL",
             show_default="those of BELLE2_CONDB_METADATA",
-            help="Server of the conditions database; give it again for one to ask if the first fails.",
+            help="Server of the conditions database. Repeat the option for servers to try next.",
         ),
     ] = None,
     cache: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", show_default="basf2's", help="Folder where downloaded payloads are kept."),
+        Path | None, typer.Option(metavar="DIR", show_default="basf2's", help="Folder of downloaded payloads.")
     ] = None,
     accept_beyond_bounds: Annotated[
-        bool, typer.Option("--accept-beyond-bounds", help="Write a graph whose digits are too far from float32's.")
+        bool,
+        typer.Option("--accept-beyond-bounds", help="Write the graph even if its digits are too far from float32's."),
     ] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Print what each pass over the graph does, and what it saves.")
+        bool, typer.Option("--explain", help="Print the changes and savings of each pass over the graph.")
     ] = False,
 ) -> None:
-    """Turn a trained PyTorch generator into one ONNX file that describes itself.
+    """Export a trained PyTorch generator to one self-describing ONNX file.
 
-    The graph is checked with onnx and compared with PyTorch before it is written: a float32 graph that is more than twice as
-    far from float64 as PyTorch's own float32 (at least 5e-6, at most 1e-3) is refused. An int8 or float16 graph is compared with float32 over 20 events: it is
-    refused if W1 of the charge spectrum reaches 0.3 ADU or the occupancy differs by more than 1 %.
+    onnx checks the graph, and its images are compared with PyTorch's. A float32
+    graph that is more than twice as far from float64 as PyTorch's own float32
+    (at least 5e-6, at most 1e-3) is refused. An int8 or float16 graph is
+    compared with float32 over 20 events. It is refused if W1 of the charge
+    spectrum reaches 0.3 ADU or the occupancy differs by more than 1 %.
     """
     with report_failures():
         require_packages("python -m export")
-        from export.pipeline import export_checkpoint
+        from export.pipeline import ExportOptions, export_checkpoint
 
         conditions = _Conditions(from_conditions, experiment, run, tuple(server or ()), cache)
-        path, where_from = _source(checkpoint, provenance, conditions, model.value)
-        graph = export_checkpoint(
-            path,
-            model.value,
-            output,
+        path, origin = _find_source(checkpoint, provenance, conditions, family)
+        options = ExportOptions(
             name=name,
-            wrapper=weights,
-            nature=nature.value,
-            provenance=where_from,
-            precision=precision.value,
-            target=(target or _usual_target(precision)).value,
+            state_key=state_key,
+            nature=nature,
+            provenance=origin,
+            precision=precision,
+            target=target or ("cuda" if precision == "float16" else "cpu"),
             weight_bits=8 if weight_bits == 8 else 7,
             min_charge=min_charge,
             accept_beyond_bounds=accept_beyond_bounds,
             explain=explain,
-            log=_say,
         )
-        _say(f"wrote {graph.path}: {graph.size / 1e6:.1f} MB, SHA-256 {graph.sha256}")
+        graph = export_checkpoint(path, family, output, options, log=_print_line)
+        _print_line(f"wrote {graph.path}: {graph.size / 1e6:.1f} MB, SHA-256 {graph.sha256}")
 
 
 @dataclass(frozen=True)
 class _Conditions:
-    """What was said of the conditions database."""
+    """Options of the conditions database."""
 
     global_tag: str | None
     experiment: int | None
@@ -162,10 +131,10 @@ class _Conditions:
     cache: Path | None
 
 
-def _source(
+def _find_source(
     checkpoint: Path | None, provenance: str | None, conditions: _Conditions, family: str
 ) -> tuple[Path, str | None]:
-    """Give the path of the checkpoint, fetched if need be, and where its weights come from, in words."""
+    """Return the path of the checkpoint, downloaded if it is in the conditions database, and the origin of its weights."""
     if checkpoint is not None and conditions == _Conditions(None, None, None, (), None):
         return checkpoint, provenance
     if checkpoint is not None and conditions.global_tag is None:
@@ -184,21 +153,17 @@ def _source(
         run=conditions.run or 0,
         servers=conditions.servers,
         cache=conditions.cache,
-        log=_say,
+        log=_print_line,
     )
     return fetched.path, " ".join(filter(None, (provenance, fetched.provenance)))
 
 
-def _usual_target(precision: PrecisionChoice) -> TargetChoice:
-    return TargetChoice.CUDA if precision is PrecisionChoice.FLOAT16 else TargetChoice.CPU
-
-
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     stdout.print(line, markup=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the export, or lay out payloads if the first argument says so: a checkpoint of that name is ./payload."""
+    """Run the export, or the command ``payload`` if that is the first argument; give a checkpoint of that name as ./payload."""
     if arguments[:1] == ["payload"]:
         payload.app(arguments[1:], prog_name="python -m export payload")
     else:

@@ -1,7 +1,7 @@
-"""The charge transform as the original computes it, and the thresholds that replace it.
+"""The charge transform of the original, and the thresholds that replace it.
 
-The chain, in float32 and in this order: ``x = clamp(t*0.5 + 0.5, 0, 1)``; ``c = clamp(256**x - 1, 0, 255)``;
-the charge is c truncated. It is monotone in t, so the 255 smallest values that reach a charge say it all.
+The transform, in float32 and in this order: ``x = clamp(t*0.5 + 0.5, 0, 1)``; ``c = clamp(256**x - 1, 0, 255)``; the charge is
+c truncated. It is monotone in t, so the smallest value of each charge, 255 thresholds, defines it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pxdbg_runtime.model.card import N_THRESHOLDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["charge_thresholds", "charges_of", "hit_charges"]
+__all__ = ["compute_charges", "compute_hit_charges", "find_charge_thresholds"]
 
 _LANES: Final = 4096
-"""PyTorch computes a power of a few values by another path, an ulp off at charges 93 and 187; of many by this."""
+"""PyTorch computes a power of a few values by another path, which differs by one ulp at charges 93 and 187."""
 
 
-def charges_of(values: Tensor) -> Tensor:
+def compute_charges(values: Tensor) -> Tensor:
     """Compute charges.
 
     Parameters
     ----------
     values : Tensor of float32, any shape
-        Tanh values; thousands of them, see above.
+        Tanh values, thousands of them: on a few, PyTorch takes another path.
 
     Returns
     -------
@@ -40,27 +40,29 @@ def charges_of(values: Tensor) -> Tensor:
     return torch.clamp(256**fraction - 1, 0, 255).to(torch.uint8)
 
 
-def charge_thresholds() -> NDArray[np.float32]:
-    """Find, for each charge, the smallest float32 value that the chain gives at least this charge.
+def find_charge_thresholds() -> NDArray[np.float32]:
+    """Find the smallest float32 value of each charge by bisection over all float32 values in [-1, 1].
 
     Returns
     -------
     ndarray of float32, shape (255,)
-        For charges 1 to 255 ADU, found by bisection over all float32 values in [-1, 1], in their order.
+        For charges 1 to 255 ADU, ascending.
     """
     charges = np.arange(1, N_THRESHOLDS + 1)
-    below = np.full(N_THRESHOLDS, _order(np.float32(-1.0)), dtype=np.int64)
-    reaching = np.full(N_THRESHOLDS, _order(np.float32(1.0)), dtype=np.int64)
+    below = np.full(N_THRESHOLDS, _rank(np.float32(-1.0)), dtype=np.int64)
+    reaching = np.full(N_THRESHOLDS, _rank(np.float32(1.0)), dtype=np.int64)
     while np.any(reaching - below > 1):
         middle = (below + reaching) // 2
-        reached = _many_charges_of(_value(middle)) >= charges
+        reached = _compute_charges_in_lanes(_value_at(middle)) >= charges
         reaching = np.where(reached, middle, reaching)
         below = np.where(reached, below, middle)
-    return _value(reaching)
+    return _value_at(reaching)
 
 
-def hit_charges(values: NDArray[np.float32], thresholds: NDArray[np.float32], min_charge: int) -> NDArray[np.int64]:
-    """Compute the charges of hits by thresholds.
+def compute_hit_charges(
+    values: NDArray[np.float32], thresholds: NDArray[np.float32], min_charge: int
+) -> NDArray[np.int64]:
+    """Compute charges by thresholds, 0 below the smallest charge of a hit.
 
     Parameters
     ----------
@@ -73,25 +75,25 @@ def hit_charges(values: NDArray[np.float32], thresholds: NDArray[np.float32], mi
     Returns
     -------
     ndarray of int64, same shape
-        ADU; 0 where there is no hit.
+        ADU.
     """
     charges = np.searchsorted(thresholds, values, side="right")
     return np.where(charges < min_charge, 0, charges)
 
 
-def _many_charges_of(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _compute_charges_in_lanes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     filled = np.zeros(_LANES, dtype=np.float32)
     filled[: len(values)] = values
-    charges: NDArray[np.uint8] = charges_of(torch.from_numpy(filled)).numpy()
+    charges: NDArray[np.uint8] = compute_charges(torch.from_numpy(filled)).numpy()
     return charges[: len(values)]
 
 
-def _order(value: np.float32) -> int:
-    """Place of a float32 in the order of all of them: adjacent values are adjacent integers."""
+def _rank(value: np.float32) -> int:
+    """Rank a float32 among all of them: adjacent values have adjacent ranks."""
     bits = int(value.view(np.int32))
     return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
 
 
-def _value(order: NDArray[np.int64]) -> NDArray[np.float32]:
-    magnitude = np.abs(order).astype(np.int32).view(np.float32)
-    return np.where(order < 0, -magnitude, magnitude).astype(np.float32)
+def _value_at(rank: NDArray[np.int64]) -> NDArray[np.float32]:
+    magnitude = np.abs(rank).astype(np.int32).view(np.float32)
+    return np.where(rank < 0, -magnitude, magnitude).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What can go wrong at export, each with the built-in exception that a caller would expect as a base."""
+"""Exceptions of the export, each a subclass of the built-in exception that a caller would expect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["CheckpointError", "ConditionsError", "FidelityError", "GraphError", 
 
 
 class CheckpointError(PxdbgError, ValueError):
-    """A checkpoint cannot be read, or is not that of the model.
+    """A checkpoint cannot be read, or belongs to another family.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class CheckpointError(PxdbgError, ValueError):
 
 
 class GraphError(PxdbgError, RuntimeError):
-    """The exported graph is not a valid ONNX model."""
+    """A graph cannot be built, or is not valid."""
 
 
 class ParityError(PxdbgError, RuntimeError):
@@ -47,12 +47,11 @@ class ParityError(PxdbgError, RuntimeError):
 
 
 class FidelityError(PxdbgError, RuntimeError):
-    """The digits of a graph of another precision are too far from float32's.
+    """The digits of a float16 or int8 graph are too far from float32's.
 
     Attributes
     ----------
     fidelity : Fidelity
-        What was measured.
     """
 
     def __init__(self, fidelity: Fidelity, message: str) -> None:
@@ -61,18 +60,18 @@ class FidelityError(PxdbgError, RuntimeError):
 
 
 class ConditionsError(PxdbgError, RuntimeError):
-    """The conditions database has no payload that can be used, or none of its servers could be asked."""
+    """The conditions database has no usable payload, or none of its servers answers."""
 
 
 class ServerError(ConditionsError):
-    """One server of the conditions database failed, or gave what it must not give; another one may do better.
+    """One server of the conditions database failed or sent an invalid answer; another server may succeed.
 
     Attributes
     ----------
     status : int or None
-        HTTP status of its answer, where that is what was wrong.
+        HTTP status of the answer, if that is the failure.
     is_passing : bool
-        Whether the same request may succeed if it is made again.
+        Whether a repeated request may succeed.
     """
 
     def __init__(self, message: str, *, status: int | None = None, is_passing: bool = False) -> None:

@@ -1,122 +1,82 @@
-"""How far a graph of another precision is from float32, as physics: charge spectrum, occupancy, share of equal digits."""
+"""Distance of a graph's digits from the float32 graph's: charge spectrum, occupancy, share of identical digits."""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.charge import hit_charges
+from export.charge import compute_hit_charges
 from export.errors import FidelityError
-from export.torch_graph import INPUT_NAME, OUTPUT_NAME
-from pxdbg_runtime.inference.latents import make_stream
-from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
-from pxdbg_runtime.limits.threads import count_job_cpus
-from pxdbg_runtime.model.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
-from pxdbg_runtime.sensors import N_SENSORS
+from export.inference import compute_images
+from pxdbg_runtime.model.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, N_THRESHOLDS, Fidelity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
 
     import onnx
     from numpy.typing import NDArray
-    from onnxruntime import InferenceSession
 
-__all__ = ["N_IMAGES", "charge_w1", "images_of", "latents", "measured_fidelity", "require_fidelity", "seconds_an_image"]
+    from export.families import Feed
 
-N_IMAGES: Final = 20 * N_SENSORS
-"""Images that an export compares: twenty events."""
-_BATCH_SIZE: Final = 2
-_MAX_THREADS: Final = 8
+__all__ = ["check_fidelity", "compute_charge_w1", "format_fidelity", "measure_fidelity"]
 
 
-def latents(latent_size: int, n_images: int, seed: int) -> NDArray[np.float32]:
-    """Draw latents of images, float32 (images, values), from the runtime's own stream."""
-    stream = make_stream("philox", seed, (Draw(name=INPUT_NAME, shape=(N_SENSORS, latent_size)),))
-    events = [stream.draw(event)[0] for event in range(-(-n_images // N_SENSORS))]
-    return np.concatenate(events)[:n_images]
-
-
-def images_of(
-    model: onnx.ModelProto, inputs: NDArray[np.float32], batch_size: int = _BATCH_SIZE
-) -> Iterator[NDArray[np.float32]]:
-    """Run a graph on the CPU over latents, a few images at a time."""
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = min(_MAX_THREADS, count_job_cpus().count)
-    session: InferenceSession = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
-    for start in range(0, len(inputs), batch_size):
-        (images,) = session.run([OUTPUT_NAME], {INPUT_NAME: inputs[start : start + batch_size]})
-        yield images
-
-
-def measured_fidelity(
+def measure_fidelity(
     exact: onnx.ModelProto,
     other: onnx.ModelProto,
     thresholds: NDArray[np.float32],
-    inputs: NDArray[np.float32],
+    feeds: Sequence[Feed],
     min_charge: int,
     other_thresholds: NDArray[np.float32] | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Fidelity:
-    """Compare the digits of two graphs on the same latents.
+    """Compare the digits of two graphs on the same inputs.
 
     Parameters
     ----------
     exact, other : onnx.ModelProto
-        The float32 graph and the one to judge; both give tanh values.
+        The float32 graph and the graph to judge. Both compute tanh values.
     thresholds : ndarray of float32, shape (255,)
-        Of the charges, see `export.charge`.
-    inputs : ndarray of float32, shape (images, values)
-        Latents.
+        Charge thresholds, see `export.charge`.
+    feeds : sequence of Feed
+        Inputs, batch by batch.
     min_charge : int
         Smallest charge of a hit, ADU.
     other_thresholds : ndarray of float32, shape (255,), optional
-        Of the other graph, if it has its own.
+        Charge thresholds of `other` if they differ.
     log : callable, optional
         Called with a line at every tenth of the images.
     """
+    tables = thresholds, thresholds if other_thresholds is None else other_thresholds
+    spectra = np.zeros((2, N_THRESHOLDS + 1), np.int64)
     n_equal = n_either = n_compared = 0
-    n_charges = len(thresholds) + 1
-    others = thresholds if other_thresholds is None else other_thresholds
-    spectra = {key: np.zeros(n_charges, np.int64) for key in ("exact", "other")}
-    for exact_images, other_images in zip(images_of(exact, inputs), images_of(other, inputs), strict=True):
-        charges = {
-            key: hit_charges(images.ravel(), table, min_charge)
-            for key, images, table in (("exact", exact_images, thresholds), ("other", other_images, others))
-        }
-        for key, found in charges.items():
-            spectra[key] += np.bincount(found, minlength=n_charges)
-        is_hit = (charges["exact"] > 0) | (charges["other"] > 0)
+    n_images = sum(min(map(len, feed.values())) for feed in feeds)
+    exact_batches, other_batches = (compute_images(model, feeds) for model in (exact, other))
+    for images in zip(exact_batches, other_batches, strict=True):
+        charges = [
+            compute_hit_charges(each.ravel(), table, min_charge) for each, table in zip(images, tables, strict=True)
+        ]
+        spectra += [np.bincount(each, minlength=N_THRESHOLDS + 1) for each in charges]
+        is_hit = (charges[0] > 0) | (charges[1] > 0)
         n_either += int(is_hit.sum())
-        n_equal += int((charges["exact"] == charges["other"])[is_hit].sum())
-        tenths, n_compared = 10 * n_compared // len(inputs), n_compared + len(exact_images)
-        if 10 * n_compared // len(inputs) > tenths:
-            log(f"compared with float32: {n_compared} of {len(inputs)} images")
-    hits, expected = (int(spectra[key][1:].sum()) for key in ("other", "exact"))
+        n_equal += int((charges[0] == charges[1])[is_hit].sum())
+        n_tenths, n_compared = 10 * n_compared // n_images, n_compared + len(images[0])
+        if 10 * n_compared // n_images > n_tenths:
+            log(f"compared with float32: {n_compared} of {n_images} images")
+    n_expected, n_found = (int(each[1:].sum()) for each in spectra)
     return Fidelity(
-        images=len(inputs),
-        charge_w1_adu=charge_w1(spectra["exact"], spectra["other"]),
-        occupancy_ratio=hits / expected if expected else float(hits == 0),
+        images=n_compared,
+        charge_w1_adu=compute_charge_w1(spectra[0], spectra[1]),
+        occupancy_ratio=n_found / n_expected if n_expected else float(n_found == 0),
         identical_digits=n_equal / n_either if n_either else 1.0,
     )
 
 
-def seconds_an_image(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> float:
-    """Measure how long one image takes here, on the first of some latents, the second time that they run."""
-    first = inputs[:_BATCH_SIZE]
-    images = images_of(model, np.concatenate([first, first]))
-    next(images)
-    start = time.perf_counter()
-    next(images)
-    return (time.perf_counter() - start) / len(first)
+def compute_charge_w1(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Compute the Wasserstein distance of two charge spectra, counts of charge 0 to 255 ADU, over hits alone.
 
-
-def charge_w1(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """Wasserstein distance of two charge spectra, counts of charge 0 to 255 ADU; hits alone count.
-
-    An empty spectrum is as far from one that is not as could be.
+    An empty spectrum is 256 ADU from any other.
     """
     totals = int(first[1:].sum()), int(second[1:].sum())
     if 0 in totals:
@@ -125,8 +85,8 @@ def charge_w1(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     return float(np.abs(cumulative).sum())
 
 
-def require_fidelity(fidelity: Fidelity, precision: str) -> None:
-    """Refuse a graph that is too far from float32.
+def check_fidelity(fidelity: Fidelity, precision: str) -> None:
+    """Refuse a graph whose digits are too far from float32's.
 
     Raises
     ------
@@ -139,6 +99,14 @@ def require_fidelity(fidelity: Fidelity, precision: str) -> None:
         f"The digits of the {precision} graph are too far from float32's: W1 of the charge spectrum "
         f"{fidelity.charge_w1_adu:.3f} ADU (below {MAX_CHARGE_W1_ADU} is allowed), occupancy "
         f"{100 * (fidelity.occupancy_ratio - 1):+.2f} % (within {100 * MAX_OCCUPANCY_DIFFERENCE:g} %). Nothing was "
-        "written; --accept-beyond-bounds writes it all the same."
+        "written; --accept-beyond-bounds writes the graph all the same."
     )
     raise FidelityError(fidelity, message)
+
+
+def format_fidelity(fidelity: Fidelity) -> str:
+    """Write a fidelity in one line."""
+    return (
+        f"digits against float32, {fidelity.images} images: W1 of the charge spectrum {fidelity.charge_w1_adu:.3f} ADU, "
+        f"occupancy {100 * (fidelity.occupancy_ratio - 1):+.2f} %, identical digits {100 * fidelity.identical_digits:.1f} %"
+    )

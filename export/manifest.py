@@ -1,4 +1,4 @@
-"""``python -m export.manifest FOLDER``: list the graphs of a folder in its manifest, with size and SHA-256."""
+"""``python -m export.manifest FOLDER``: write the manifest of a folder, which lists its graphs with size and SHA-256."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ def write_manifest(folder: Path) -> tuple[BuiltinGraph, ...]:
     Raises
     ------
     GraphFileError, CardError
-        If one of them is not whole.
+        If a graph is damaged.
     OutputError
         If the manifest cannot be written.
     """
-    graphs = [read_graph_file(path) for path in sorted(folder.glob("*.onnx"))]
-    listed = tuple(
+    graphs = tuple(
         BuiltinGraph(
             name=graph.card.name,
             precision=graph.card.precision,
@@ -36,15 +35,15 @@ def write_manifest(folder: Path) -> tuple[BuiltinGraph, ...]:
             size=graph.size,
             sha256=graph.sha256,
         )
-        for graph in graphs
+        for graph in map(read_graph_file, sorted(folder.glob("*.onnx")))
     )
     with atomic_write(folder / MANIFEST_NAME) as partial:
-        partial.write_text(format_manifest(listed), encoding="utf-8")
-    return listed
+        partial.write_text(format_manifest(graphs), encoding="utf-8")
+    return graphs
 
 
 def main(folder: Annotated[Path, typer.Argument(help="Folder of graphs.")]) -> None:
-    """Write FOLDER/manifest.json anew from the graphs beside it."""
+    """Write FOLDER/manifest.json from the graphs in the folder."""
     with report_failures():
         for graph in write_manifest(folder):
             line = f"{graph.name} {graph.precision}: {graph.file}, {graph.size} bytes"

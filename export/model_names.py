@@ -1,4 +1,4 @@
-"""Names of models: what is allowed, and the one that a checkpoint's file gives."""
+"""Names of models: the check of a given name, and the default from the name of the checkpoint file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pxdbg_runtime.errors import ArgumentValueError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_name", "default_name"]
+__all__ = ["check_name", "derive_name"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_LONGEST: Final = 100
+_MAX_LENGTH: Final = 100
 
 
 def check_name(name: str) -> str:
@@ -26,18 +26,18 @@ def check_name(name: str) -> str:
         If it holds anything but letters, digits, '.', '_' and '-'.
     """
     if not _NAME.fullmatch(name):
-        message = f"--name must hold letters, digits, '.', '_' and '-' alone, but is {name!r}."
+        message = f"--name must hold only letters, digits, '.', '_' and '-', but is {name!r}."
         raise ArgumentValueError("name", message)
     return name
 
 
-def default_name(checkpoint: Path, family: str) -> str:
-    """Make a valid name of that of a checkpoint file; that of the family if nothing of it can be used.
+def derive_name(checkpoint: Path, family: str) -> str:
+    """Derive a valid name from that of a checkpoint file; take the name of the family if no character is valid.
 
     >>> from pathlib import Path
-    >>> default_name(Path("epoch=12-step=3400.ckpt"), "resnet")
+    >>> derive_name(Path("epoch=12-step=3400.ckpt"), "resnet")
     'epoch-12-step-3400'
     """
     stem = unicodedata.normalize("NFKD", checkpoint.stem).encode("ascii", "ignore").decode("ascii")
     joined = re.sub(r"[^A-Za-z0-9._]+", "-", stem)
-    return joined.lstrip("._-")[:_LONGEST].rstrip("._-") or family
+    return joined.lstrip("._-")[:_MAX_LENGTH].rstrip("._-") or family

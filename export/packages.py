@@ -1,4 +1,4 @@
-"""What an export needs beyond the runtime, and how it is installed."""
+"""Packages that the export needs beyond the runtime."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _MODULES: Final = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "saf
 
 
 def require_packages(command: str) -> None:
-    """Make sure that a command's packages are installed, without importing them.
+    """Check that the packages of the export are installed, without importing them.
 
     Parameters
     ----------
     command : str
-        Such as ``python -m export``, the subject of the message.
+        Subject of the message, such as ``python -m export``.
 
     Raises
     ------
     MissingPackageError
-        If one of them is not, with the command that installs all.
+        If one is missing. The message holds the command that installs all.
     """
     for module in _MODULES:
         if not _is_installed(module):
@@ -32,6 +32,6 @@ def require_packages(command: str) -> None:
 
 
 def _is_installed(module: str) -> bool:
-    if module in sys.modules:  # None where the import is blocked, which find_spec answers with an error
+    if module in sys.modules:  # None blocks an import, and find_spec would raise
         return sys.modules[module] is not None
     return importlib.util.find_spec(module) is not None

@@ -1,6 +1,6 @@
-"""How far ONNX Runtime's images are from PyTorch's in float32 and in float64, on the same latents in every export.
+"""Distance of ONNX Runtime's images from PyTorch's in float32 and in float64, on the same inputs in every export.
 
-PyTorch's own float32 is computed twice: as the model is, and with batch norms folded into the convolutions before them, as in
+PyTorch's float32 is computed twice: with the model as it is, and with batch norms folded into the convolutions before them, as in
 every graph. Folding rounds each weight, which matters for weights that cancel exactly before.
 """
 
@@ -9,16 +9,16 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from export.charge import charges_of, hit_charges
+from export.charge import compute_charges, compute_hit_charges
 from export.errors import ParityError
-from export.fidelity import images_of, latents
+from export.inference import compute_images, draw_event
 from pxdbg_runtime.model.card import Parity
 from pxdbg_runtime.sensors import N_SENSORS
 
@@ -26,15 +26,17 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from export.families import GeneratorModule
+    from export.families import Family, Feed
+    from export.families.generator_module import GeneratorModule
 
 __all__ = [
     "REFERENCE_EVENT",
     "REFERENCE_SEED",
     "ReferenceImages",
+    "check_parity",
     "compute_references",
+    "format_parity",
     "measure_parity",
-    "require_parity",
 ]
 
 REFERENCE_SEED: Final = -3
@@ -42,8 +44,8 @@ REFERENCE_EVENT: Final = 0
 _SENSORS: Final = range(0, N_SENSORS, 5)
 """Sensors whose images are compared, eight of the event's forty."""
 _MAX_RATIO: Final = 2.0
-"""By how many times more than PyTorch's own float32 images a graph's may differ from float64: both round, in different orders."""
-_LEAST_BOUND: Final = 5e-6
+"""Both PyTorch and ONNX Runtime round, in different orders: a graph may be this many times as far from float64 as PyTorch."""
+_MIN_BOUND: Final = 5e-6
 """Rounding in one sum of a hundred terms can reach this, so no graph is refused for a smaller difference."""
 _MAX_BOUND: Final = 1e-3
 """However coarse PyTorch's own images are, a graph that differs by more from float64 is refused."""
@@ -51,37 +53,40 @@ _MAX_BOUND: Final = 1e-3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReferenceImages:
-    """Images of a model in PyTorch, from latents of the Philox stream.
+    """Images of a model in PyTorch, on inputs of the Philox stream.
 
     Attributes
     ----------
     sensors : tuple of int
-        Indices of the sensors whose latents were taken.
-    latent : ndarray of float32, shape (images, values)
+        Indices of the sensors.
+    feeds : tuple of Feed
+        Inputs of each image.
     exact : ndarray of float64, shape (images, 250, 768)
         Tanh values computed in float64.
     float32 : ndarray of float32, shape (images, 250, 768)
         Tanh values computed in float32.
     folded : ndarray of float32, shape (images, 250, 768)
-        The same with batch norms folded into the convolutions before them.
+        Tanh values computed in float32 with batch norms folded into the convolutions before them.
     """
 
     sensors: tuple[int, ...]
-    latent: NDArray[np.float32]
+    feeds: tuple[Feed, ...]
     exact: NDArray[np.float64]
     float32: NDArray[np.float32]
     folded: NDArray[np.float32]
 
 
-def compute_references(model: GeneratorModule, latent_size: int) -> ReferenceImages:
+def compute_references(model: GeneratorModule, family: Family) -> ReferenceImages:
     """Compute the images that a graph is compared with."""
-    latent = latents(latent_size, N_SENSORS, REFERENCE_SEED)[_SENSORS]
-    rows = [torch.from_numpy(row[np.newaxis]) for row in latent]
-    in_float64 = copy.deepcopy(model).double()
-    with torch.inference_mode():
-        exact = torch.cat([in_float64(row.double()) for row in rows]).numpy()
-        float32, folded = (torch.cat([each(row) for row in rows]).numpy() for each in (model, _fold_batch_norms(model)))
-    return ReferenceImages(sensors=tuple(_SENSORS), latent=latent, exact=exact, float32=float32, folded=folded)
+    draws = draw_event(family, REFERENCE_SEED, REFERENCE_EVENT)
+    feeds = tuple(family.build_feed(draws, range(sensor, sensor + 1)) for sensor in _SENSORS)
+    return ReferenceImages(
+        sensors=tuple(_SENSORS),
+        feeds=feeds,
+        exact=_compute_pytorch_images(copy.deepcopy(model).double(), feeds, torch.float64),
+        float32=_compute_pytorch_images(model, feeds, torch.float32),
+        folded=_compute_pytorch_images(_fold_batch_norms(model), feeds, torch.float32),
+    )
 
 
 def measure_parity(
@@ -93,29 +98,29 @@ def measure_parity(
     ----------
     references : ReferenceImages
     graph : onnx.ModelProto
-        It gives tanh values.
+        It computes tanh values.
     thresholds : ndarray of float32, shape (255,)
-        Of the graph's charges.
+        Charge thresholds of the graph.
     min_charge : int
-        Smallest charge of a hit, ADU: pixels with less are empty in both.
+        Smallest charge of a hit, ADU. Pixels with less are empty in both.
     """
-    found = np.concatenate(list(images_of(graph, references.latent)))
-    charges = hit_charges(found, thresholds, min_charge)
-    expected = charges_of(torch.from_numpy(references.float32)).numpy()
+    found = np.concatenate(list(compute_images(graph, references.feeds)))
+    charges = compute_hit_charges(found, thresholds, min_charge)
+    expected = compute_charges(torch.from_numpy(references.float32)).numpy()
     expected = np.where(expected < min_charge, 0, expected)
     is_hit = (charges > 0) | (expected > 0)
     return Parity(
         images=len(found),
-        max_abs_difference=_largest_difference(found, references.float32),
-        max_float64_difference=_largest_difference(found, references.exact),
+        max_abs_difference=_find_largest_difference(found, references.float32),
+        max_float64_difference=_find_largest_difference(found, references.exact),
         pytorch_float64_difference=max(
-            _largest_difference(each, references.exact) for each in (references.float32, references.folded)
+            _find_largest_difference(each, references.exact) for each in (references.float32, references.folded)
         ),
         equal_charges=float((charges == expected)[is_hit].mean()) if is_hit.any() else 1.0,
     )
 
 
-def require_parity(parity: Parity) -> None:
+def check_parity(parity: Parity) -> None:
     """Refuse a float32 graph that is much farther from float64 than PyTorch's own float32.
 
     Raises
@@ -123,14 +128,33 @@ def require_parity(parity: Parity) -> None:
     ParityError
         If its largest difference from float64 is more than twice that of PyTorch's float32 images, or more than 0.001.
     """
-    bound = min(max(_MAX_RATIO * parity.pytorch_float64_difference, _LEAST_BOUND), _MAX_BOUND)
+    bound = min(max(_MAX_RATIO * parity.pytorch_float64_difference, _MIN_BOUND), _MAX_BOUND)
     if not parity.max_float64_difference <= bound:
         message = (
             f"The graph's images differ from those of the model in float64 by up to {parity.max_float64_difference:.3g}, more than "
-            f"the {bound:.3g} that is allowed (twice what PyTorch's float32 images differ by, at least {_LEAST_BOUND:g}, at most "
+            f"the {bound:.3g} that is allowed (twice the difference of PyTorch's float32 images, at least {_MIN_BOUND:g}, at most "
             f"{_MAX_BOUND:g}): nothing was written. The releases of onnxruntime and torch may be at fault: try the newest ones."
         )
         raise ParityError(parity.max_float64_difference, message)
+
+
+def format_parity(parity: Parity) -> str:
+    """Write a parity in one line."""
+    return (
+        f"ONNX Runtime against PyTorch, {parity.images} images: largest difference {parity.max_abs_difference:.2e}, from float64 "
+        f"{parity.max_float64_difference:.2e} (PyTorch's own {parity.pytorch_float64_difference:.2e}), equal charges of hits "
+        f"{100 * parity.equal_charges:.3f} %"
+    )
+
+
+def _compute_pytorch_images(model: nn.Module, feeds: tuple[Feed, ...], dtype: torch.dtype) -> NDArray[Any]:
+    images = []
+    with torch.inference_mode():
+        for feed in feeds:
+            inputs = (torch.from_numpy(each) for each in feed.values())
+            images.append(model(*(each.to(dtype) if each.is_floating_point() else each for each in inputs)))
+    found: NDArray[Any] = torch.cat(images).numpy()
+    return found
 
 
 def _fold_batch_norms(model: GeneratorModule) -> GeneratorModule:
@@ -145,7 +169,7 @@ def _fold_batch_norms(model: GeneratorModule) -> GeneratorModule:
     return folded
 
 
-def _largest_difference(found: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+def _find_largest_difference(found: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
     difference = np.abs(found.astype(np.float64) - expected)
-    # A NaN must not pass for a small number. Three digits are enough, and the same on every machine.
+    # A NaN must not pass for a small number. Three digits are the same on every machine.
     return float(f"{np.nan_to_num(difference, nan=np.inf).max():.3g}")

@@ -1,65 +1,119 @@
-"""The whole road: a checkpoint becomes a graph file with its card."""
+"""The whole export: load a checkpoint, build its graph, verify it, write it with its card."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from export.charge import charge_thresholds
+from export.charge import find_charge_thresholds
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, GraphError
-from export.families import LATENT_SIZE
-from export.fidelity import require_fidelity
-from export.graph import with_charges
-from export.known_answers import make_known_answers
-from export.model_names import check_name, default_name
-from export.original import ORIGINAL_MIN_CHARGE
-from export.parity import compute_references, measure_parity, require_parity
-from export.precisions import Made, explained, made
-from export.torch_graph import INPUT_NAME, OPSET, OUTPUT_NAME, to_onnx
+from export.families import load_family
+from export.fidelity import check_fidelity, format_fidelity
+from export.folders import create_folder
+from export.graph import append_charges
+from export.model_names import check_name, derive_name
+from export.parity import check_parity, compute_references, format_parity, measure_parity
+from export.precisions import BuiltGraph, build_graph, print_pass_costs
+from export.reference_outputs import build_known_answers
+from export.torch_graph import OPSET, OUTPUT_NAME, export_to_onnx
 from pxdbg_runtime import __version__
 from pxdbg_runtime.checks import check_integer
-from pxdbg_runtime.errors import ArgumentValueError, OutputError
+from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.inference.verification import check_known_answers, describe_failure
-from pxdbg_runtime.model.card import N_THRESHOLDS, Draw, GraphInput, ModelCard, Nature, PackageVersion, Parity
+from pxdbg_runtime.model.card import N_THRESHOLDS, ModelCard, Nature, PackageVersion
 from pxdbg_runtime.model.graph_file import GraphFile, append_card, read_graph_file
 from pxdbg_runtime.regular_file import open_regular
-from pxdbg_runtime.sensors import N_SENSORS, SENSORS
+from pxdbg_runtime.sensors import SENSORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from export.families import GeneratorModule
-    from export.graph import Target
-    from export.int8 import WeightBits
-    from pxdbg_runtime.model.card import Fidelity, Precision
+    import onnx
 
-__all__ = ["export_checkpoint"]
+    from export.families import Family
+    from export.families.generator_module import GeneratorModule
+    from export.int8 import WeightBits
+    from export.parity import ReferenceImages
+    from pxdbg_runtime.model.card import OutputKind, Parity, Precision, Target
+
+__all__ = ["ExportOptions", "export_checkpoint"]
 
 _PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
+_MIN_FREE_BYTES: Final = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of an export.
+
+    Attributes
+    ----------
+    name : str or None
+        Name of the model. None derives it from the name of the checkpoint file.
+    state_key : str or None
+        Path of the state dict in the checkpoint, such as ``g_ema`` or ``ema.shadow``, if several fit the family.
+    nature : {"checkpoint", "stand-in", "demonstration"}
+        Kind of the weights.
+    provenance : str or None
+        Origin of the weights, in words.
+    precision : {"float32", "float16", "int8"}
+    target : {"cpu", "cuda"}
+        Execution provider that the graph is optimised for; int8 is for the CPU. A graph for CUDA outputs charges.
+    rewrite : bool
+        False keeps the graph of PyTorch's exporter, for comparisons, in float32 for the CPU.
+    weight_bits : {7, 8}
+        Bits of the weights of an int8 graph. With 7 every CPU computes the same digits, with 8 only CPUs with VNNI do.
+    min_charge : int or None
+        Smallest charge of a hit, ADU. None takes the family's, which is the original's.
+    accept_beyond_bounds : bool
+        Write a float16 or int8 graph even if its digits are too far from float32's.
+    explain : bool
+        Log the changes and savings of each pass.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If an option is out of range, or two exclude each other.
+    """
+
+    name: str | None = None
+    state_key: str | None = None
+    nature: Nature = "checkpoint"
+    provenance: str | None = None
+    precision: Precision = "float32"
+    target: Target = "cpu"
+    rewrite: bool = True
+    weight_bits: WeightBits = 7
+    min_charge: int | None = None
+    accept_beyond_bounds: bool = False
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.rewrite and (self.precision, self.target) != ("float32", "cpu"):
+            message = "rewrite=False is for float32 on the CPU: other precisions and targets need the rewriting passes."
+            raise ArgumentValueError("rewrite", message)
+        if (self.precision, self.target) == ("int8", "cuda"):
+            message = "int8 graphs consist of operators that ONNX Runtime has only for the CPU: use --target cpu."
+            raise ArgumentValueError("target", message)
+        if self.min_charge is not None:
+            check_integer("min_charge", self.min_charge, 1, N_THRESHOLDS, unit="ADU")
+        if self.name is not None:
+            check_name(self.name)
 
 
 def export_checkpoint(
     checkpoint: Path,
     family: str,
     output: Path,
+    options: ExportOptions | None = None,
     *,
-    name: str | None = None,
-    wrapper: str | None = None,
-    nature: Nature = "checkpoint",
-    provenance: str | None = None,
-    precision: Precision = "float32",
-    target: Target = "cpu",
-    rewrite: bool = True,
-    weight_bits: WeightBits = 7,
-    min_charge: int = ORIGINAL_MIN_CHARGE,
-    accept_beyond_bounds: bool = False,
-    explain: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> GraphFile:
     """Export a checkpoint to ``OUTPUT/NAME-PRECISION.onnx``, for CUDA to ``OUTPUT/NAME-PRECISION-cuda.onnx``.
@@ -68,127 +122,68 @@ def export_checkpoint(
     ----------
     checkpoint : Path
         A file of ``torch.save`` or safetensors, see `export.checkpoint`.
-    family : {"convnet", "resnet"}
+    family : str
+        Architecture, one of `export.families.FAMILIES`.
     output : Path
-        Folder; made if it is not there.
-    name : str, optional
-        Name of the model; one made of that of the checkpoint file if None.
-    wrapper : str, optional
-        Which of several state dicts in the checkpoint to take: its path, such as ``g_ema`` or ``ema.shadow``.
-    nature : {"checkpoint", "stand-in", "demonstration"}
-        What the weights are worth.
-    provenance : str, optional
-        Where they come from, in words.
-    precision : {"float32", "float16", "int8"}
-    target : {"cpu", "cuda"}
-        The execution provider whose form of the graph is chosen; int8 is for the CPU. A graph for CUDA gives charges.
-    rewrite : bool
-        False leaves the graph as PyTorch's exporter gave it, for comparisons; float32 for the CPU alone.
-    weight_bits : {7, 8}
-        Of an int8 graph: with 7 every CPU gives the same digits, with 8 those with VNNI alone.
-    min_charge : int
-        Smallest charge of a hit for the card, ADU: 1 as in the original, 7 where the read-out threshold is to hold.
-    accept_beyond_bounds : bool
-        Write a float16 or int8 graph even if its digits are too far from float32's.
-    explain : bool
-        Tell what each pass does and what it saves.
+        Folder, created if it does not exist.
+    options : ExportOptions, optional
     log : callable, optional
-        Called with a line as each step is done.
+        Called with a line after each step.
 
     Returns
     -------
     GraphFile
-        What was written, read back and checked.
+        The written file, read back and checked.
 
     Raises
     ------
-    CheckpointError, GraphError, ParityError, FidelityError, ArgumentValueError, OutputError
-        With nothing written.
+    CheckpointError, GraphError, ParityError, FidelityError, OutputError
+        Nothing is written.
     """
-    if not rewrite and (precision, target) != ("float32", "cpu"):
-        message = "rewrite=False is for float32 on the CPU: other precisions and targets are made by rewriting."
-        raise ArgumentValueError("rewrite", message)
-    if (precision, target) == ("int8", "cuda"):
-        message = "int8 graphs are made of operators that ONNX Runtime has for the CPU alone: use --target cpu."
-        raise ArgumentValueError("target", message)
-    min_charge = check_integer("min_charge", min_charge, 1, N_THRESHOLDS, unit="ADU")
-    is_own_name = name is not None
-    name = default_name(checkpoint, family) if name is None else check_name(name)
-    suffix = "" if target == "cpu" else f"-{target}"
-    path = output / f"{name}-{precision}{suffix}.onnx"
-    if output.is_dir():  # else it is made in the end
-        check_target(path, room_bytes=100_000)
-    model, checkpoint_sha256 = _load_and_hash(checkpoint, family, wrapper, log)
-    if not is_own_name and name != checkpoint.stem:
+    options = options or ExportOptions()
+    name = options.name or derive_name(checkpoint, family)
+    suffix = "" if options.target == "cpu" else f"-{options.target}"
+    path = output / f"{name}-{options.precision}{suffix}.onnx"
+    if output.is_dir():
+        check_target(path, room_bytes=_MIN_FREE_BYTES)
+    loaded = _load(checkpoint, family, options, log)
+    if options.name is None and name != checkpoint.stem:
         log(f"named the model {name}, after its file; --name gives it another name")
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     log(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
-    plain = to_onnx(model)
+    plain = export_to_onnx(loaded.model, loaded.family)
     log(f"exported to ONNX, opset {OPSET}, {len(plain.graph.node)} nodes")
-    thresholds = charge_thresholds()
-    if explain:
-        explained(plain, target, log)
-    if rewrite:
-        graph = made(
-            plain, precision, target, thresholds=thresholds, min_charge=min_charge, weight_bits=weight_bits, log=log
-        )
-    else:
-        graph = Made(model=plain, passes=(), thresholds=thresholds, fidelity=None)
-    references = compute_references(model, LATENT_SIZE)
-    parity = measure_parity(references, graph.model, graph.thresholds, min_charge)
-    log(_format_parity(parity))
-    if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
-        require_parity(parity)
-    else:
-        log(_said_of_fidelity(graph.fidelity))
-        if not accept_beyond_bounds:
-            require_fidelity(graph.fidelity, precision)
-    gives_charges = target == "cuda" and rewrite
-    final = with_charges(graph.model, thresholds) if gives_charges else graph.model
-    card = ModelCard(
-        name=name,
-        family=family,
-        nature=nature,
-        provenance=provenance or f"Weights of the checkpoint {checkpoint.name}.",
-        latent_size=LATENT_SIZE,
-        draws=(Draw(name=INPUT_NAME, shape=(N_SENSORS, LATENT_SIZE)),),
-        inputs=(GraphInput(name=INPUT_NAME, role="latent", draw=INPUT_NAME),),
-        output=OUTPUT_NAME,
-        output_kind="charges" if gives_charges else "values",
-        sensors=tuple(sensor.vxd_id for sensor in SENSORS),
-        precision=precision,
-        target=target,
-        weight_bits=weight_bits if precision == "int8" else None,
-        passes=graph.passes,
-        opset=OPSET,
-        thresholds=tuple(graph.thresholds.tolist()),
-        cut=None,
-        min_charge=min_charge,
-        checkpoint_sha256=checkpoint_sha256,
-        made_with=_made_with(),
-        parity=parity,
-        fidelity=graph.fidelity,
-        known_answers=make_known_answers(
-            references, final, graph.thresholds, precision, "charges" if gives_charges else "values"
-        ),
-    )
-    return _written(path, final.SerializeToString(), card)
+    graph = _build(plain, loaded, options, log)
+    references = compute_references(loaded.model, loaded.family)
+    parity = _verify(graph, references, loaded.min_charge, options, log)
+    card, final = _describe(name, graph, loaded, references, parity, options)
+    return _write(path, final.SerializeToString(), card)
 
 
-def _load_and_hash(
-    checkpoint: Path, family: str, wrapper: str | None, log: Callable[[str], None]
-) -> tuple[GeneratorModule, str]:
-    """Read a checkpoint's model and the SHA-256 of its file; refuse a file that is replaced or written to meanwhile."""
+@dataclass(frozen=True, kw_only=True)
+class _Loaded:
+    """A checkpoint's model."""
+
+    checkpoint: Path
+    sha256: str
+    family: Family
+    model: GeneratorModule
+    min_charge: int
+
+
+def _load(checkpoint: Path, name: str, options: ExportOptions, log: Callable[[str], None]) -> _Loaded:
+    """Load a checkpoint, and refuse a file that changes meanwhile."""
     before = _hash_file(checkpoint)
-    model = load_checkpoint(checkpoint, family, wrapper=wrapper, log=log)
-    after = _hash_file(checkpoint)
-    if before is None or after != before:
+    model = load_checkpoint(checkpoint, name, state_key=options.state_key, log=log)
+    if before is None or _hash_file(checkpoint) != before:
         raise CheckpointError(checkpoint, "changed while it was read: export it again when nothing writes to it.")
-    return model, before
+    family = load_family(name)
+    min_charge = family.min_charge if options.min_charge is None else options.min_charge
+    return _Loaded(checkpoint=checkpoint, sha256=before, family=family, model=model, min_charge=min_charge)
 
 
 def _hash_file(path: Path) -> str | None:
-    """Compute the SHA-256 of a file; None if it cannot be read, of which `load_checkpoint` says more."""
+    """Compute the SHA-256 of a file; None if it cannot be read, which `load_checkpoint` explains."""
     try:
         with open_regular(path) as file:
             return hashlib.sha256(file.read()).hexdigest()
@@ -196,44 +191,89 @@ def _hash_file(path: Path) -> str | None:
         return None
 
 
-def _written(target: Path, model: bytes, card: ModelCard) -> GraphFile:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"The folder {target.parent} cannot be made: {error.strerror or error}."
-        raise OutputError(target.parent, message) from None
-    with atomic_write(target) as partial:
+def _build(plain: onnx.ModelProto, loaded: _Loaded, options: ExportOptions, log: Callable[[str], None]) -> BuiltGraph:
+    """Build the graph of the wanted precision and target."""
+    thresholds = find_charge_thresholds()
+    if options.explain:
+        print_pass_costs(plain, options.target, log)
+    if not options.rewrite:
+        return BuiltGraph(model=plain, passes=(), thresholds=thresholds, fidelity=None)
+    return build_graph(
+        plain,
+        loaded.family,
+        options.precision,
+        options.target,
+        thresholds=thresholds,
+        min_charge=loaded.min_charge,
+        weight_bits=options.weight_bits,
+        log=log,
+    )
+
+
+def _verify(
+    graph: BuiltGraph, references: ReferenceImages, min_charge: int, options: ExportOptions, log: Callable[[str], None]
+) -> Parity:
+    """Compare the graph with PyTorch and with float32; refuse it beyond the bounds."""
+    parity = measure_parity(references, graph.model, graph.thresholds, min_charge)
+    log(format_parity(parity))
+    if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
+        check_parity(parity)
+    else:
+        log(format_fidelity(graph.fidelity))
+        if not options.accept_beyond_bounds:
+            check_fidelity(graph.fidelity, options.precision)
+    return parity
+
+
+def _describe(
+    name: str, graph: BuiltGraph, loaded: _Loaded, references: ReferenceImages, parity: Parity, options: ExportOptions
+) -> tuple[ModelCard, onnx.ModelProto]:
+    """Build the card, and the graph with the output that the card declares."""
+    output_kind: OutputKind = "charges" if options.target == "cuda" else "values"
+    final = append_charges(graph.model, graph.thresholds) if output_kind == "charges" else graph.model
+    card = ModelCard(
+        name=name,
+        family=loaded.family.name,
+        nature=options.nature,
+        provenance=options.provenance or f"Weights of the checkpoint {loaded.checkpoint.name}.",
+        latent_size=loaded.family.latent_size,
+        draws=loaded.family.draws,
+        inputs=loaded.family.inputs,
+        output=OUTPUT_NAME,
+        output_kind=output_kind,
+        sensors=tuple(sensor.vxd_id for sensor in SENSORS),
+        precision=options.precision,
+        target=options.target,
+        weight_bits=options.weight_bits if options.precision == "int8" else None,
+        passes=graph.passes,
+        opset=OPSET,
+        thresholds=tuple(graph.thresholds.tolist()),
+        cut=loaded.family.cut,
+        min_charge=loaded.min_charge,
+        checkpoint_sha256=loaded.sha256,
+        made_with=(
+            PackageVersion(package="pxdbg-runtime", version=__version__),
+            *(PackageVersion(package=each, version=importlib.metadata.version(each)) for each in _PACKAGES),
+        ),
+        parity=parity,
+        fidelity=graph.fidelity,
+        known_answers=build_known_answers(references, final, graph.thresholds, options.precision, output_kind),
+    )
+    return card, final
+
+
+def _write(path: Path, model: bytes, card: ModelCard) -> GraphFile:
+    """Write the file, and read it back."""
+    create_folder(path.parent)
+    with atomic_write(path) as partial:
         partial.write_bytes(append_card(model, card))
-        _require_known_answers(read_graph_file(partial))
-    return read_graph_file(target)
+        _check_in_runtime(read_graph_file(partial))
+    return read_graph_file(path)
 
 
-def _require_known_answers(graph: GraphFile) -> None:
-    """Check that the runtime accepts the graph here: what it refuses must not be written."""
+def _check_in_runtime(graph: GraphFile) -> None:
+    """Check that the runtime on this machine accepts the graph and computes its known answers."""
     session, answers = ImageSession(graph, provider="cpu"), graph.card.known_answers
     if answers is not None and not (verdict := check_known_answers(session, answers)).passed:
         message = f"The graph was not written: {describe_failure(session, answers, verdict)}"
         raise GraphError(message)
-
-
-def _made_with() -> tuple[PackageVersion, ...]:
-    versions = ((package, importlib.metadata.version(package)) for package in _PACKAGES)
-    return (
-        PackageVersion(package="pxdbg-runtime", version=__version__),
-        *(PackageVersion(package=package, version=version) for package, version in versions),
-    )
-
-
-def _said_of_fidelity(fidelity: Fidelity) -> str:
-    return (
-        f"digits against float32, {fidelity.images} images: W1 of the charge spectrum {fidelity.charge_w1_adu:.3f} ADU, "
-        f"occupancy {100 * (fidelity.occupancy_ratio - 1):+.2f} %, identical digits {100 * fidelity.identical_digits:.1f} %"
-    )
-
-
-def _format_parity(parity: Parity) -> str:
-    return (
-        f"ONNX Runtime against PyTorch, {parity.images} images: largest difference {parity.max_abs_difference:.2e}, from float64 "
-        f"{parity.max_float64_difference:.2e} (PyTorch's own {parity.pytorch_float64_difference:.2e}), equal charges of hits "
-        f"{100 * parity.equal_charges:.3f} %"
-    )

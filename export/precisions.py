@@ -1,4 +1,4 @@
-"""From the plain graph to one of the wanted precision and target, with what is worth telling about it."""
+"""From the plain graph to a graph of the wanted precision and target."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from export.errors import GraphError
-from export.fidelity import N_IMAGES, images_of, latents, measured_fidelity, seconds_an_image
-from export.graph import compiled, in_half_precision, passes_for, simplified, stages
-from export.graph.compiler import SIMPLIFYING
-from export.int8 import HeadRange, calibrated, measured_means, quantised
-from export.int8.correction import corrected, line_between, matched_thresholds
-from export.torch_graph import INPUT_NAME
+from export.fidelity import measure_fidelity
+from export.graph import SIMPLIFYING_PASSES, compile_graph, convert_to_float16, list_passes, run_passes, simplify_graph
+from export.inference import compute_images, draw_feeds, measure_seconds_per_image
+from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
+from export.int8.correction import fit_line, fold_line, match_thresholds
+from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from export.graph import Target
+    from export.families import Family
     from export.int8 import WeightBits
     from export.int8.calibration import Ranges
-    from pxdbg_runtime.model.card import Fidelity, Precision
+    from pxdbg_runtime.model.card import Fidelity, Precision, Target
 
-__all__ = ["Made", "explained", "made"]
+__all__ = ["BuiltGraph", "build_graph", "print_pass_costs"]
 
+_FIDELITY_IMAGES: Final = 20 * N_SENSORS
+_FIDELITY_SEED: Final = -2
+"""Fidelity is measured on latents that the calibration does not use."""
 _CALIBRATION_IMAGES: Final = 80
 _CALIBRATION_SEED: Final = -1
 _CALIBRATION_RUNS: Final = 5
-"""Making int8 takes about as long as this many passes of the float32 graph over these images; the time told is estimated
-from that."""
+"""For the estimate of the time: int8 takes about as long as this many runs of the float32 graph over these images."""
 _MEANS_IMAGES: Final = 20
-"""Means are measured on the first of these images: they need fewer than ranges."""
-_FIDELITY_SEED: Final = -2
-"""Fidelity is measured on latents that calibration has not seen."""
-_HEAD_MARGIN: Final = 0.15
+"""Means need fewer images than ranges: the first of the calibration's."""
+_RANGE_MARGIN: Final = 0.15
 _HEADROOM: Final = 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """A graph of some precision, and what was found out about it.
+class BuiltGraph:
+    """A graph of some precision.
 
     Attributes
     ----------
     model : onnx.ModelProto
     passes : tuple of str
-        What was done to the plain graph, in order.
+        Names of the passes over the plain graph, in order.
     thresholds : ndarray of float32, shape (255,)
-        Of its charges.
+        Charge thresholds of this graph.
     fidelity : Fidelity or None
         None for float32.
     """
@@ -62,8 +62,9 @@ class Made:
     fidelity: Fidelity | None
 
 
-def made(
+def build_graph(
     plain: onnx.ModelProto,
+    family: Family,
     precision: Precision,
     target: Target,
     *,
@@ -71,66 +72,63 @@ def made(
     min_charge: int,
     weight_bits: WeightBits = 7,
     log: Callable[[str], None] = lambda _: None,
-) -> Made:
-    """Make a graph of a precision for a target.
+) -> BuiltGraph:
+    """Build the graph of a precision for a target.
 
     Parameters
     ----------
     plain : onnx.ModelProto
-        As PyTorch's exporter gave it.
+        Graph of PyTorch's exporter.
+    family : Family
     precision : {"float32", "float16", "int8"}
     target : {"cpu", "cuda"}
         "cpu" for int8.
     thresholds : ndarray of float32, shape (255,)
-        Of the charges.
+        Charge thresholds of the float32 graph.
     min_charge : int
         Smallest charge of a hit, ADU.
     weight_bits : {7, 8}
-        Of the weights of an int8 graph.
+        Bits of the weights of an int8 graph.
     log : callable, optional
-        Called with a line as each step is done.
+        Called with a line after each step.
 
     Raises
     ------
     GraphError
         If the graph cannot have this precision.
     """
-    exact = compiled(plain, target)
-    names = tuple(each.name for each in passes_for(target))
+    exact = compile_graph(plain, target)
+    names = tuple(each.name for each in list_passes(target))
     if precision == "float32":
-        return Made(model=exact, passes=names, thresholds=thresholds, fidelity=None)
-    latent_size = plain.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    inputs = latents(latent_size, N_IMAGES, _FIDELITY_SEED)
-    seconds = seconds_an_image(exact, inputs) * (
-        2 * N_IMAGES + (_CALIBRATION_RUNS * _CALIBRATION_IMAGES if precision == "int8" else 0)
-    )
-    log(f"making {precision} and comparing {N_IMAGES} images with float32: about {_format_time(seconds)}")
+        return BuiltGraph(model=exact, passes=names, thresholds=thresholds, fidelity=None)
+    feeds = draw_feeds(family, _FIDELITY_SEED, _FIDELITY_IMAGES)
+    n_runs = 2 * _FIDELITY_IMAGES + (_CALIBRATION_RUNS * _CALIBRATION_IMAGES if precision == "int8" else 0)
+    time = _format_time(n_runs * measure_seconds_per_image(exact, feeds))
+    log(f"making {precision} and comparing {_FIDELITY_IMAGES} images with float32: about {time}")
     own_thresholds = thresholds
     if precision == "float16":
-        model, names = in_half_precision(exact), (*names, "half precision")
+        model, names = convert_to_float16(exact), (*names, "half precision")
     else:
-        model, own_thresholds = _in_integers(
-            plain, thresholds, min_charge, weight_bits, latents(latent_size, _CALIBRATION_IMAGES, _CALIBRATION_SEED)
-        )
+        model, own_thresholds = _build_int8(plain, family, thresholds, min_charge, weight_bits)
         names = (
-            *(each.name for each in SIMPLIFYING),
+            *(each.name for each in SIMPLIFYING_PASSES),
             "8-bit integers, channels last",
             "last layer and thresholds corrected",
         )
         log(f"calibrated on {_CALIBRATION_IMAGES} images, weights of {weight_bits} bits")
-    fidelity = measured_fidelity(exact, model, thresholds, inputs, min_charge, own_thresholds, log)
-    return Made(model=model, passes=names, thresholds=own_thresholds, fidelity=fidelity)
+    fidelity = measure_fidelity(exact, model, thresholds, feeds, min_charge, own_thresholds, log)
+    return BuiltGraph(model=model, passes=names, thresholds=own_thresholds, fidelity=fidelity)
 
 
 def _format_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
-def explained(plain: onnx.ModelProto, target: Target, log: Callable[[str], None]) -> None:
-    """Tell what each pass does to a graph: places changed, multiply-accumulates and bytes of one image."""
+def print_pass_costs(plain: onnx.ModelProto, target: Target, log: Callable[[str], None]) -> None:
+    """Log a table of the passes: places changed, multiply-accumulates and bytes of one image."""
     before: int | None = None
     log("pass                           places   multiply-accumulates   bytes moved   weights")
-    for stage in stages(plain, target):
+    for stage in run_passes(plain, target):
         cost, products = stage.cost, stage.cost.multiply_accumulates
         change = f" ({products / before - 1:+.1%})" if before and products != before else ""
         log(
@@ -140,32 +138,31 @@ def explained(plain: onnx.ModelProto, target: Target, log: Callable[[str], None]
         before = products
 
 
-def _in_integers(
-    plain: onnx.ModelProto,
-    thresholds: NDArray[np.float32],
-    min_charge: int,
-    bits: WeightBits,
-    inputs: NDArray[np.float32],
+def _build_int8(
+    plain: onnx.ModelProto, family: Family, thresholds: NDArray[np.float32], min_charge: int, bits: WeightBits
 ) -> tuple[onnx.ModelProto, NDArray[np.float32]]:
-    """Make the graph, and the thresholds of its charges."""
-    simple = simplified(plain)
-    ranges = calibrated(simple, {INPUT_NAME: inputs})
-    head = _head_range(simple, ranges, thresholds, min_charge)
-    means = measured_means(simple, {INPUT_NAME: inputs[:_MEANS_IMAGES]})
-    first = quantised(simple, ranges, head, bits, means)
-    found, expected = (np.concatenate(list(images_of(model, inputs))) for model in (first, simple))
-    line = line_between(found, expected, head, float(thresholds[min_charge - 1]))
-    second = quantised(corrected(simple, line), ranges, head, bits, means)
-    found = np.concatenate(list(images_of(second, inputs)))
-    return second, matched_thresholds(found, expected, thresholds, min_charge)
+    """Quantize a graph twice, the second time with a corrected last layer; match the thresholds of its charges."""
+    images, feeds = (draw_feeds(family, _CALIBRATION_SEED, _CALIBRATION_IMAGES, size) for size in (1, 2))
+    simple = simplify_graph(plain)
+    ranges = calibrate(simple, images)
+    output_range = _find_output_range(simple, ranges, thresholds, min_charge)
+    means = measure_means(simple, images[:_MEANS_IMAGES])
+    first = quantize_graph(simple, ranges, output_range, bits, means)
+    found, expected = (np.concatenate(list(compute_images(model, feeds))) for model in (first, simple))
+    line = fit_line(found, expected, output_range, float(thresholds[min_charge - 1]))
+    second = quantize_graph(fold_line(simple, line), ranges, output_range, bits, means)
+    found = np.concatenate(list(compute_images(second, feeds)))
+    return second, match_thresholds(found, expected, thresholds, min_charge)
 
 
-def _head_range(simple: onnx.ModelProto, ranges: Ranges, thresholds: NDArray[np.float32], min_charge: int) -> HeadRange:
-    """Find where the last convolution's result matters: from just below a hit to the largest charge or value."""
+def _find_output_range(
+    simple: onnx.ModelProto, ranges: Ranges, thresholds: NDArray[np.float32], min_charge: int
+) -> OutputRange:
+    """Find the range of the last convolution that matters: from just below a hit to the largest charge or value."""
     last = next((node for node in reversed(simple.graph.node) if node.op_type == "Conv"), None)
     if last is None:
         message = "int8 needs a generator that ends in a convolution, but this one has none: export it in float32."
         raise GraphError(message)
     low, largest = (float(np.arctanh(np.float64(value))) for value in (thresholds[min_charge - 1], thresholds[-2]))
-    seen = _HEADROOM * ranges[last.output[0]][1]
-    return HeadRange(low=low - _HEAD_MARGIN, high=max(min(largest + _HEAD_MARGIN, seen), low + _HEAD_MARGIN))
+    highest = _HEADROOM * ranges[last.output[0]][1]
+    return OutputRange(low=low - _RANGE_MARGIN, high=max(min(largest + _RANGE_MARGIN, highest), low + _RANGE_MARGIN))

@@ -1,4 +1,4 @@
-"""From a PyTorch model to an ONNX graph: PyTorch's own exporter, and nothing of this machine left inside."""
+"""From a PyTorch model to an ONNX graph, by PyTorch's own exporter."""
 
 from __future__ import annotations
 
@@ -8,61 +8,68 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import onnx
 import torch
 
 from export.errors import GraphError
-from export.families import LATENT_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from export.families import GeneratorModule
+    from export.families import Family
+    from export.families.generator_module import GeneratorModule
 
-__all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "to_onnx"]
+__all__ = ["OPSET", "OUTPUT_NAME", "export_to_onnx"]
 
 OPSET: Final = 18
-"""What the exporter writes without converting, and ONNX Runtime reads from 1.14 on."""
-INPUT_NAME: Final = "latent"
+"""PyTorch's exporter writes it without a conversion, and ONNX Runtime reads it from 1.14 on."""
 OUTPUT_NAME: Final = "images"
+_EXAMPLE_SENSORS: Final = range(2)
+"""The exporter would take a batch of one for a constant."""
 
 
-def to_onnx(model: GeneratorModule) -> onnx.ModelProto:
+def export_to_onnx(model: GeneratorModule, family: Family) -> onnx.ModelProto:
     """Export a model with a dynamic batch.
 
     Parameters
     ----------
     model : GeneratorModule
         In inference mode.
+    family : Family
+        It declares the inputs.
 
     Returns
     -------
     onnx.ModelProto
-        Input ``latent`` float32 (n, 96), output ``images`` float32 (n, 250, 768); checked by onnx.
+        Inputs as the family declares them, output ``images`` float32 (n, 250, 768); checked by onnx.
 
     Raises
     ------
     GraphError
-        If onnx finds fault with the graph.
+        If onnx finds the graph invalid.
     """
-    example = (torch.zeros(2, LATENT_SIZE),)  # two rows: the exporter would take one for a constant
-    with _quiet():
+    zeros = {each.name: np.zeros(each.shape, np.float32) for each in family.draws}
+    example = tuple(torch.from_numpy(each) for each in family.build_feed(zeros, _EXAMPLE_SENSORS).values())
+    batch = torch.export.Dim("n")
+    with _silence_exporter():
         program = torch.onnx.export(
             model,
             example,
             dynamo=True,
             opset_version=OPSET,
-            input_names=[INPUT_NAME],
+            input_names=[each.name for each in family.inputs],
             output_names=[OUTPUT_NAME],
-            dynamic_shapes=({0: torch.export.Dim("n")},),
+            # One entry: all inputs are one variadic argument of the module.
+            dynamic_shapes=(tuple(None if each.role == "event_latent" else {0: batch} for each in family.inputs),),
             external_data=False,
             verbose=False,
         )
     if program is None:
-        message = "PyTorch's exporter gave no graph."
+        message = "PyTorch's exporter returned no graph."
         raise GraphError(message)
     graph = program.model_proto
-    _anonymise(graph)
+    _remove_traces(graph)
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -72,8 +79,8 @@ def to_onnx(model: GeneratorModule) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on packages that are not needed, such as torchvision, to itself."""
+def _silence_exporter() -> Iterator[None]:
+    """Suppress the exporter's remarks on packages that are not needed, such as torchvision."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -85,8 +92,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _anonymise(graph: onnx.ModelProto) -> None:
-    """Remove what the exporter notes of the source it read: stack traces with the paths of this machine."""
+def _remove_traces(graph: onnx.ModelProto) -> None:
+    """Remove the exporter's stack traces, which hold paths of this machine."""
     graph.doc_string = ""
     del graph.metadata_props[:]
     main = graph.graph

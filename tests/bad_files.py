@@ -10,7 +10,7 @@ import onnx
 import safetensors.torch
 import torch
 
-from export.families import ResNet
+from export.families.resnet import ResNet
 from pxdbg_runtime.model.builtin_models import find_artifacts_folder, find_graph
 from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, append_card
 

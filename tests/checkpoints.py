@@ -5,19 +5,22 @@ from __future__ import annotations
 import atexit
 import functools
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import safetensors.torch
 import torch
 
 from export import parity, random_weights
-from export.families import FAMILIES, GeneratorModule
-from export.pipeline import export_checkpoint
-from export.random_weights import Target, demonstration_model
+from export.families import FAMILIES, Family, load_family
+from export.families.generator_module import LATENT_DRAW, LATENT_INPUT, GeneratorModule
+from export.pipeline import ExportOptions, export_checkpoint
+from export.random_weights import HitStatistics, build_random_model
 from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
@@ -28,14 +31,12 @@ if TYPE_CHECKING:
 FAMILY_NAMES: Final = ("convnet", "resnet")
 FIRST_CHECKPOINT: Final = 1
 """Seed of the weights that most tests look at."""
-BUSY: Final = Target(occupancy=0.05, mean_charge=10)
+BUSY: Final = HitStatistics(occupancy=0.05, mean_charge=10)
 """More hits than the real detector has, so that a comparison of digits says more."""
 
 
 class FlatNet(GeneratorModule):
     """The smallest generator there could be: all rows of an image are equal. Its export takes no time."""
-
-    family: ClassVar[str] = "flat"
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,8 +49,6 @@ class FlatNet(GeneratorModule):
 
 class SmallNet(GeneratorModule):
     """A generator of one linear layer, two convolutions and a batch norm: its checkpoint takes two kilobytes."""
-
-    family: ClassVar[str] = "small"
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +67,15 @@ class SmallNet(GeneratorModule):
 def family_class(family: str) -> type[GeneratorModule]:
     """Give the class of a family, real or one of this module's."""
     own: dict[str, type[GeneratorModule]] = {"small": SmallNet, "flat": FlatNet}
-    return (own | FAMILIES)[family]
+    return own.get(family) or load_family(family).module_class
+
+
+def register_family(patched: pytest.MonkeyPatch, name: str, kind: type[GeneratorModule]) -> None:
+    """Let a module be the architecture of a family, for as long as the patch lasts."""
+    family = Family(name=name, module_class=kind, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1)
+    declaring = SimpleNamespace(FAMILY=family)
+    patched.setitem(sys.modules, f"tests.family_{name}", declaring)
+    patched.setitem(FAMILIES, name, f"tests.family_{name}")
 
 
 def flat_checkpoint(folder: Path, seed: int = 0) -> Path:
@@ -125,11 +132,15 @@ def save_safetensors(state: dict[str, Tensor], path: Path) -> Path:
 
 def demonstration_export(folder: Path, family: str, seed: int) -> Export:
     """Make a random model with many hits, save its checkpoint in a folder, and export that."""
-    model = demonstration_model(family, seed, BUSY)
+    model = build_random_model(family, seed, BUSY)
     checkpoint = save(model.state_dict(), folder / f"{family}-{seed}.pt")
     told: list[str] = []
     graph = export_checkpoint(
-        checkpoint, family, folder / "graphs", nature="demonstration", provenance="Random weights.", log=told.append
+        checkpoint,
+        family,
+        folder / "graphs",
+        ExportOptions(nature="demonstration", provenance="Random weights."),
+        log=told.append,
     )
     return Export(family=family, model=model, checkpoint=checkpoint, graph=graph, told=tuple(told))
 
@@ -138,7 +149,7 @@ def demonstration_export(folder: Path, family: str, seed: int) -> Export:
 def first_export(family: str) -> Export:
     """Give the export of a family's first checkpoint, made once a session: do not change it.
 
-    Its statistics are measured on a quarter of the usual images, its parity on half of them, which takes as much less time.
+    To save time, its statistics are measured on a quarter of the usual images, its parity on half of them.
     """
     folder = Path(tempfile.mkdtemp(prefix="pxdbg-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from export.conditions.fetching import Fetched, fetch_payload
+from export.conditions.fetching import FetchedPayload, fetch_payload
 from export.conditions.limits import Limits
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class ConditionsServer(ThreadingHTTPServer):
         self.ended = threading.Event()
         self.is_stalled = threading.Event()
         self.steps: dict[Kind, list[Step]] = {
-            "tag": [said({"globalTagStatus": {"name": "PUBLISHED"}})],
-            "list": [said([self.entry()])],
-            "file": [sent(CONTENT)],
+            "tag": [answer_json({"globalTagStatus": {"name": "PUBLISHED"}})],
+            "list": [answer_json([self.entry()])],
+            "file": [answer(CONTENT)],
         }
 
     def next_step(self, kind: Kind) -> Step:
@@ -145,14 +145,14 @@ def without(entry: dict[str, dict[str, object]], part: str, field: str) -> dict[
 # Asking it
 
 
-def fetched(
+def fetch(
     cache: Path,
     *servers: ConditionsServer,
     tag: str = TAG,
     experiment: int = 0,
     run: int = 0,
     limits: Limits = QUICK,
-) -> Fetched:
+) -> FetchedPayload:
     """Fetch the payload from the first server that gives it."""
     urls = tuple(each.url for each in servers)
     return fetch_payload(NAME, tag, servers=urls, cache=cache, experiment=experiment, run=run, limits=limits)
@@ -166,11 +166,11 @@ def files(folder: Path) -> list[str]:
 # Steps
 
 
-def said(answer: object) -> Step:
-    return sent(json.dumps(answer).encode())
+def answer_json(content: object) -> Step:
+    return answer(json.dumps(content).encode())
 
 
-def sent(content: bytes, headers: Mapping[str, str] | None = None) -> Step:
+def answer(content: bytes, headers: Mapping[str, str] | None = None) -> Step:
     def step(conversation: Conversation) -> None:
         conversation.start(len(content), headers=headers)
         conversation.wfile.write(content)
@@ -178,15 +178,15 @@ def sent(content: bytes, headers: Mapping[str, str] | None = None) -> Step:
     return step
 
 
-def status(code: int) -> Step:
+def answer_status(code: int) -> Step:
     return lambda conversation: conversation.start(0, code)
 
 
-def redirected(to: str) -> Step:
+def redirect(to: str) -> Step:
     return lambda conversation: conversation.start(0, 302, {"Location": to})
 
 
-def announced(n_bytes: int) -> Step:
+def announce(n_bytes: int) -> Step:
     """Announce a long answer and begin it."""
 
     def step(conversation: Conversation) -> None:
@@ -196,19 +196,19 @@ def announced(n_bytes: int) -> Step:
     return step
 
 
-def endless(conversation: Conversation) -> None:
+def send_endlessly(conversation: Conversation) -> None:
     """Send zeros without a length, until the other side has had enough."""
     conversation.start(None)
     while not conversation.server.ended.is_set():
         conversation.wfile.write(bytes(1 << 16))
 
 
-def silent(conversation: Conversation) -> None:
+def stay_silent(conversation: Conversation) -> None:
     """Take the request and say nothing."""
     conversation.server.ended.wait()
 
 
-def stalled(conversation: Conversation) -> None:
+def stall(conversation: Conversation) -> None:
     """Send half of the payload, and no more while the other side listens."""
     conversation.start(len(CONTENT))
     conversation.wfile.write(CONTENT[: len(CONTENT) // 2])
@@ -216,20 +216,20 @@ def stalled(conversation: Conversation) -> None:
     conversation.server.ended.wait()
 
 
-def cut(conversation: Conversation) -> None:
+def hang_up(conversation: Conversation) -> None:
     """Announce the payload, send half of it, hang up."""
     conversation.start(len(CONTENT))
     conversation.wfile.write(CONTENT[: len(CONTENT) // 2])
 
 
-def dripping(conversation: Conversation) -> None:
+def drip(conversation: Conversation) -> None:
     """Send a byte every few milliseconds."""
     conversation.start(len(CONTENT))
     while not conversation.server.ended.wait(0.01):
         conversation.wfile.write(b"x")
 
 
-def slow(conversation: Conversation) -> None:
+def send_slowly(conversation: Conversation) -> None:
     """Send the payload in pieces with pauses that are short enough."""
     conversation.start(len(CONTENT))
     for first in range(0, len(CONTENT), 64_000):

@@ -1,4 +1,4 @@
-"""The form of sums that ONNX Runtime 1.21 to 1.26 computes wrongly on a CPU with AVX-512, for the tests that must notice it."""
+"""Sums fused into convolutions, which ONNX Runtime 1.21 to 1.26 computes wrongly on a CPU with AVX-512."""
 
 from __future__ import annotations
 

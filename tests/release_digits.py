@@ -1,4 +1,4 @@
-"""``python -m tests.release_digits``: the shipped graphs in one release of ONNX Runtime, their digits compared with another's.
+"""``python -m tests.release_digits``: compare the digits of the built-in graphs in one release of ONNX Runtime with another's.
 
 `make runtime-matrix` runs it in an environment of each release, the newest first.
 """
@@ -26,32 +26,32 @@ from tests.old_fused_sums import fuse_sums
 SEED: Final = 7
 MIN_SAME_SHARE: Final = 0.9999
 LAST_WRONG_RELEASE: Final = (1, 26)
-"""Of sums that are fused into convolutions, on a CPU with AVX-512."""
+"""The last release that computes sums fused into convolutions wrongly on a CPU with AVX-512."""
 
 
 def release() -> tuple[int, int]:
-    """Give the first two numbers of ONNX Runtime's version."""
+    """Return the first two numbers of ONNX Runtime's version."""
     major, minor = onnxruntime.__version__.split(".")[:2]
     return int(major), int(minor)
 
 
 def compare(name: str, precision: str, found: Digits, expected: Digits) -> bool:
-    """Print how many digits are the same, and say whether that is enough."""
+    """Print the number of identical digits; return whether it is enough."""
     tables = [digits.to_structured() for digits in (found, expected)]
     cells = [table[["event", "sensor_id", "u_cell", "v_cell"]] for table in tables]
     _, first, second = np.intersect1d(cells[0], cells[1], assume_unique=True, return_indices=True)
     difference = np.abs(tables[0]["charge"][first].astype(int) - tables[1]["charge"][second].astype(int))
     n_same, n_either = int((difference == 0).sum()), len(tables[0]) + len(tables[1]) - len(first)
     lone = [np.delete(table["charge"], rows) for table, rows in zip(tables, (first, second), strict=True)]
-    # A digit that only one release has lies at the threshold in the other, one ADU below it.
+    # A digit that only one release has is one ADU below the read-out threshold in the other.
     worst = max([int(difference.max(initial=0)), *(int(each.max(initial=0)) - 6 for each in lone)])
     is_good = n_same == n_either if precision == "int8" else n_same >= MIN_SAME_SHARE * n_either and worst <= 1
     print(f"{name} {precision}: {n_same:,} of {n_either:,} digits the same, none off by more than {worst} ADU")  # noqa: T201
     return is_good
 
 
-def compare_shipped(output: Path, reference: Path | None, n_events: int) -> bool:
-    """Generate events of each shipped graph, keep them, and compare them with those of a reference."""
+def compare_builtin(output: Path, reference: Path | None, n_events: int) -> bool:
+    """Generate events of each built-in graph, save them, and compare them with those of a reference."""
     output.mkdir(parents=True, exist_ok=True)
     is_good = True
     for listed in read_manifest():
@@ -67,7 +67,7 @@ def compare_shipped(output: Path, reference: Path | None, n_events: int) -> bool
 
 
 def check_commands() -> bool:
-    """Run ``pxdbg check`` on the shipped graphs, which must pass, and on one that old releases compute wrongly."""
+    """Run ``pxdbg check`` on the built-in graphs, which must pass, and on a graph that old releases compute wrongly."""
     passed = CliRunner().invoke(app, ["check"])
     print(passed.output)  # noqa: T201
     is_wrong = release() <= LAST_WRONG_RELEASE and "avx512f" in detect_cpu().features
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=5)
     arguments = parser.parse_args()
     print(f"ONNX Runtime {onnxruntime.__version__}")  # noqa: T201
-    is_good = compare_shipped(arguments.output, arguments.reference, arguments.events)
+    is_good = compare_builtin(arguments.output, arguments.reference, arguments.events)
     is_good &= check_commands()
     sys.exit(not is_good)
 

@@ -1,4 +1,4 @@
-"""Small random ONNX graphs, and what passes make of them, seen by ONNX's reference evaluator and by ONNX Runtime.
+"""Small random ONNX graphs before and after passes, run by ONNX's reference evaluator and by ONNX Runtime.
 
 With whole numbers for weights and inputs every sum in a graph is exact, whatever the order of its terms: a rewriting
 that only moves products and sums must then give the same bits.
@@ -7,6 +7,7 @@ that only moves products and sums must then give the same bits.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,11 +19,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from export.graph.compiler import Pass, stages
+from export.graph.compiler import Pass, run_passes
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
     from _pytest.mark.structures import ParameterSet
@@ -31,70 +32,71 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCHES",
     "CHANNELS",
+    "COPYING_MODES",
     "FEW",
     "KERNELS",
-    "MODES_OF_COPYING",
     "OPSET",
     "SEEDS",
     "SIZES",
     "Pads",
     "Rewriting",
     "SmallGraph",
+    "apply_pass",
     "assert_close",
     "assert_same_function",
     "cases",
-    "evaluated",
-    "numbers_of",
-    "operators",
-    "pads_that_keep",
+    "check_untouched",
+    "draw_pads",
+    "evaluate",
+    "find_same_pads",
+    "list_operators",
     "plain_generator",
-    "require_untouched",
+    "read_initializers",
     "residual_generator",
-    "rewritten_by",
     "run_by_onnxruntime",
-    "same_pads",
 ]
 
 OPSET: Final = 18
 IR_VERSION: Final = 10
 FLOAT32_ROUNDING: Final = 1e-5
-"""Of the largest value: what some hundred roundings to float32 may add up to."""
+"""Bound on the sum of some hundred roundings to float32, relative to the largest value."""
 _BATCH: Final = 97
-"""Stands for the batch while shapes are inferred, and occurs as no other size."""
+"""The batch during shape inference; no other axis has this size."""
 
 FEW: Final = settings(max_examples=25)
-"""Examples enough for graphs, each of which takes some milliseconds."""
+"""Few examples: each graph takes some milliseconds."""
 SEEDS: Final = st.integers(0, 2**32 - 1)
 BATCHES: Final = st.integers(1, 3)
 CHANNELS: Final = st.integers(1, 5)
 SIZES: Final = st.tuples(st.integers(1, 4), st.integers(1, 6))
 KERNELS: Final = st.tuples(st.sampled_from([1, 3, 5, 7]), st.sampled_from([1, 3, 5, 7]))
-MODES_OF_COPYING: Final = (
+COPYING_MODES: Final = (
     {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
     {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor"},
     {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_ceil"},
 )
-"""Attributes of Resize with which a nearest doubling copies each pixel to two by two."""
+"""Attributes of Resize with which nearest upsampling by 2 copies each pixel to 2 x 2 pixels."""
 
 Pads = tuple[int, int, int, int]
+Writer = Callable[["SmallGraph"], onnx.ModelProto]
 Attribute = float | str | onnx.TensorProto | list[int] | tuple[int, ...]
 
 
-def same_pads(kernel: tuple[int, int]) -> Pads:
-    """Give the pads, as many before as after, with which a convolution of an odd kernel keeps the size of its image."""
+def find_same_pads(kernel: tuple[int, int]) -> Pads:
+    """Find the symmetric pads with which a convolution of an odd kernel keeps the size of its image."""
     height, width = kernel
     return height // 2, width // 2, height // 2, width // 2
 
 
-def pads_that_keep(kernel: tuple[int, int]) -> st.SearchStrategy[Pads]:
-    """Draw pads with which a convolution keeps the size of its image, whatever comes before and what after it."""
+def draw_pads(kernel: tuple[int, int]) -> st.SearchStrategy[Pads]:
+    """Draw pads, symmetric or not, with which a convolution keeps the size of its image."""
     height, width = kernel
     before = st.tuples(st.integers(0, height - 1), st.integers(0, width - 1))
     return before.map(lambda each: (each[0], each[1], height - 1 - each[0], width - 1 - each[1]))
 
 
 class SmallGraph:
-    """A graph that is written node by node.
+    """A graph under construction, node by node.
 
     Parameters
     ----------
@@ -112,12 +114,12 @@ class SmallGraph:
         self._constants: dict[str, NDArray[Any]] = {}
 
     def filters(self, *shape: int) -> NDArray[np.float32]:
-        """Draw weights of sums; those that are not whole leave images as large as they were."""
+        """Draw filters; those that are not whole keep the scale of the image."""
         values = self.values(*shape)
         return values if self.whole else values / np.float32(np.sqrt(values[0].size))
 
     def values(self, *shape: int) -> NDArray[np.float32]:
-        """Draw whole numbers from -3 to 3, or else normal ones."""
+        """Draw whole numbers from -3 to 3, or normal numbers."""
         if self.whole:
             return self.random.integers(-3, 4, shape).astype(np.float32)
         return self.random.normal(size=shape).astype(np.float32)
@@ -152,11 +154,11 @@ class SmallGraph:
         pads: Pads | None = None,
         **attributes: Attribute,
     ) -> str:
-        """Add a convolution; its pads keep the size of the image unless they are given. `n_in` is of one group."""
+        """Add a convolution that keeps the size of the image unless pads are given; `n_in` counts the channels of one group."""
         constants = [self.constant(self.filters(n_out, n_in, *kernel))]
         if bias:
             constants.append(self.constant(self.values(n_out)))
-        return self.node("Conv", image, *constants, pads=same_pads(kernel) if pads is None else pads, **attributes)
+        return self.node("Conv", image, *constants, pads=find_same_pads(kernel) if pads is None else pads, **attributes)
 
     def linear(self, flat: str, n_in: int, n_out: int, *, is_transposed: bool = True, bias: bool = True) -> str:
         """Add a linear layer."""
@@ -165,11 +167,11 @@ class SmallGraph:
             constants.append(self.constant(self.values(n_out)))
         return self.node("Gemm", flat, *constants, transB=int(is_transposed))
 
-    def reshaped(self, value: str, *axes: int) -> str:
+    def reshape(self, value: str, *axes: int) -> str:
         """Add a Reshape."""
         return self.node("Reshape", value, self.constant(np.array(axes, np.int64)))
 
-    def sliced(self, value: str, start: int, end: int, axis: int, step: int = 1) -> str:
+    def slice(self, value: str, start: int, end: int, axis: int, step: int = 1) -> str:
         """Add a Slice along one axis."""
         return self.node("Slice", value, *(self.constant(np.array([each])) for each in (start, end, axis, step)))
 
@@ -182,7 +184,7 @@ class SmallGraph:
         beta: NDArray[np.float64] | None = None,
         **attributes: Attribute,
     ) -> str:
-        """Add a batch norm of inference; its factors and offsets are drawn unless given."""
+        """Add a batch norm of inference; factors and offsets are random unless given."""
         signs = self.random.choice([-1, 1], n_channels)
         parameters = (
             self.random.uniform(0.5, 1.5, n_channels) * signs if gamma is None else gamma,
@@ -193,10 +195,10 @@ class SmallGraph:
         constants = [self.constant(each.astype(np.float32)) for each in parameters]
         return self.node("BatchNormalization", image, *constants, **attributes)
 
-    def doubled(self, image: str, scales: Sequence[float] = (1, 1, 2, 2), /, **attributes: Attribute) -> str:
-        """Add a Resize; unless told otherwise it copies each pixel to two by two in the way that PyTorch exports."""
+    def upsample(self, image: str, scales: Sequence[float] = (1, 1, 2, 2), /, **attributes: Attribute) -> str:
+        """Add a Resize, by default nearest upsampling by 2 as PyTorch exports it."""
         given = self.constant(np.array(scales, np.float32))
-        return self.node("Resize", image, "", given, **{"mode": "nearest", **MODES_OF_COPYING[0], **attributes})
+        return self.node("Resize", image, "", given, **{"mode": "nearest", **COPYING_MODES[0], **attributes})
 
     def feeds(self, batch: int) -> dict[str, NDArray[np.float32]]:
         """Draw inputs of a batch."""
@@ -206,7 +208,7 @@ class SmallGraph:
         }
 
     def model(self, *outputs: str) -> onnx.ModelProto:
-        """Make a model that gives these values out, or else the last one.
+        """Build a model with these outputs, by default the last value.
 
         Its batch is dynamic and called n in every value, as PyTorch's exporter calls it.
         """
@@ -243,40 +245,40 @@ def _name_batch(value: onnx.ValueInfoProto) -> None:
 def plain_generator(
     graph: SmallGraph, n_latents: int, channels: Sequence[int], kernel: tuple[int, int] = (3, 3)
 ) -> onnx.ModelProto:
-    """Write a generator: a linear layer, and for each number of channels a doubling, a convolution and a Relu.
+    """Write a generator: a linear layer, and for each number of channels an upsampling, a convolution and a Relu.
 
     Its images, 2 x 3 pixels before the first doubling, are cropped by a row.
     """
     first = channels[0]
-    image = graph.reshaped(graph.linear(graph.input(n_latents), n_latents, 6 * first), -1, first, 2, 3)
+    image = graph.reshape(graph.linear(graph.input(n_latents), n_latents, 6 * first), -1, first, 2, 3)
     image = graph.node("Relu", graph.conv(image, first, first))
     for n_in, n_out in itertools.pairwise(channels):
-        image = graph.node("Relu", graph.batch_norm(graph.conv(graph.doubled(image), n_in, n_out, kernel), n_out))
-    return _finished(graph, image, channels)
+        image = graph.node("Relu", graph.batch_norm(graph.conv(graph.upsample(image), n_in, n_out, kernel), n_out))
+    return _finish(graph, image, channels)
 
 
 def residual_generator(
     graph: SmallGraph, n_latents: int, channels: Sequence[int], kernel: tuple[int, int] = (3, 3)
 ) -> onnx.ModelProto:
-    """Write a generator of pre-activation residual blocks with doublings; else as `plain_generator`."""
+    """Write a generator of pre-activation residual blocks with upsampling, otherwise like `plain_generator`."""
     first = channels[0]
-    image = graph.reshaped(graph.linear(graph.input(n_latents), n_latents, 6 * first), -1, first, 2, 3)
+    image = graph.reshape(graph.linear(graph.input(n_latents), n_latents, 6 * first), -1, first, 2, 3)
     for n_in, n_out in itertools.pairwise(channels):
-        main = graph.doubled(graph.node("Relu", graph.batch_norm(image, n_in)))
+        main = graph.upsample(graph.node("Relu", graph.batch_norm(image, n_in)))
         main = graph.node("Relu", graph.batch_norm(graph.conv(main, n_in, n_out, kernel), n_out))
-        shortcut = graph.conv(graph.doubled(image), n_in, n_out, (1, 1))
+        shortcut = graph.conv(graph.upsample(image), n_in, n_out, (1, 1))
         image = graph.node("Add", graph.conv(main, n_out, n_out, kernel), shortcut)
-    return _finished(graph, graph.node("Relu", graph.batch_norm(image, channels[-1])), channels)
+    return _finish(graph, graph.node("Relu", graph.batch_norm(image, channels[-1])), channels)
 
 
-def _finished(graph: SmallGraph, image: str, channels: Sequence[int]) -> onnx.ModelProto:
+def _finish(graph: SmallGraph, image: str, channels: Sequence[int]) -> onnx.ModelProto:
     whole = graph.node("Tanh", graph.conv(image, channels[-1], 1))
-    cropped = graph.sliced(whole, 0, 2 ** len(channels) - 1, 2)
+    cropped = graph.slice(whole, 0, 2 ** len(channels) - 1, 2)
     graph.node("Gather", cropped, graph.constant(np.array(0)), axis=1)
     return graph.model()
 
 
-def evaluated(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+def evaluate(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
     """Run a model with ONNX's reference evaluator."""
     return [np.asarray(each) for each in ReferenceEvaluator(model).run(None, dict(feeds))]
 
@@ -292,23 +294,23 @@ def run_by_onnxruntime(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Rewriting:
-    """A model before and after a pass, and how many places the pass says it changed."""
+    """A model before and after a pass, and the number of changes that the pass reports."""
 
     before: onnx.ModelProto
     after: onnx.ModelProto
     n_changes: int
 
 
-def rewritten_by(apply: Callable[[ir.Model], int], model: onnx.ModelProto) -> Rewriting:
-    """Apply one pass to a copy of a model, as the compiler does, and have ONNX check the result."""
-    before, after = stages(model, "cpu", (Pass(name="tested", apply=apply),))
+def apply_pass(apply: Callable[[ir.Model], int], model: onnx.ModelProto) -> Rewriting:
+    """Apply one pass to a copy of a model, as the compiler does, and check the result with ONNX."""
+    before, after = run_passes(model, "cpu", (Pass(name="tested", apply=apply),))
     onnx.checker.check_model(after.model, full_check=True)
     return Rewriting(before=before.model, after=after.model, n_changes=after.n_changes)
 
 
-def require_untouched(apply: Callable[[ir.Model], int], model: onnx.ModelProto) -> None:
-    """Check that a pass finds nothing in a model, and leaves it as it was."""
-    rewriting = rewritten_by(apply, model)
+def check_untouched(apply: Callable[[ir.Model], int], model: onnx.ModelProto) -> None:
+    """Check that a pass finds no match in a model and leaves it unchanged."""
+    rewriting = apply_pass(apply, model)
     assert rewriting.n_changes == 0
     assert rewriting.after.SerializeToString() == rewriting.before.SerializeToString()
     assert list(rewriting.after.graph.node) == list(model.graph.node)
@@ -322,7 +324,7 @@ def _name(tensor: onnx.TensorProto) -> str:
 
 
 def assert_close(found: NDArray[Any], expected: NDArray[Any], tolerance: float = FLOAT32_ROUNDING) -> None:
-    """Check that two arrays agree to within a part of their largest value, or of one: weights and inputs are of its order.
+    """Check that two arrays agree relative to their largest value, or to 1, the scale of weights and inputs.
 
     Where all sums happen to come out small, their terms and the rounding of these were not.
     """
@@ -331,25 +333,26 @@ def assert_close(found: NDArray[Any], expected: NDArray[Any], tolerance: float =
 
 
 def assert_same_function(rewriting: Rewriting, graph: SmallGraph, batch: int, *, exact: bool | None = None) -> None:
-    """Check that a model computes what it did; to the last bit if its numbers are whole, unless told otherwise."""
+    """Check that a pass keeps the function of a model, bit for bit if its numbers are whole or `exact` is true."""
     assert [each.name for each in rewriting.after.graph.output] == [each.name for each in rewriting.before.graph.output]
     feeds = graph.feeds(batch)
-    found, expected = evaluated(rewriting.after, feeds), evaluated(rewriting.before, feeds)
+    found, expected = evaluate(rewriting.after, feeds), evaluate(rewriting.before, feeds)
     is_exact = graph.whole if exact is None else exact
     for after, before in zip(found, expected, strict=True):
         assert_close(after, before, 0 if is_exact else FLOAT32_ROUNDING)
 
 
-def operators(model: onnx.ModelProto) -> list[str]:
+def list_operators(model: onnx.ModelProto) -> list[str]:
     """List the operators of a model in their order."""
     return [node.op_type for node in model.graph.node]
 
 
-def numbers_of(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
-    """Give the initializers of a model by name."""
+def read_initializers(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
+    """Read the initializers of a model by name."""
     return {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
 
 
-def cases(*writers: Callable[[SmallGraph], onnx.ModelProto]) -> list[ParameterSet]:
-    """Make parameters of a test of functions that write a model each, called by their names."""
-    return [pytest.param(each, id=each.__name__.strip("_").replace("_", " ")) for each in writers]
+def cases(*writers: Writer, **named: Writer) -> list[ParameterSet]:
+    """Make test parameters of functions that write a model each, with their names as ids."""
+    all_named = {each.__name__.strip("_").replace("_", " "): each for each in writers} | named
+    return [pytest.param(writer, id=name) for name, writer in all_named.items()]

@@ -15,7 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from export.__main__ import app as export_app
-from export.families import ConvNet, ResNet
+from export.families.convnet import ConvNet
+from export.families.resnet import ResNet
 from pxdbg_runtime.command_line import app as pxdbg_app
 from tests.bad_files import (
     Evil,
@@ -33,8 +34,8 @@ from tests.bad_files import (
 )
 from tests.checkpoints import light_state
 
-EXPORT: Final = "IN.pt --model resnet --output OUT"
-EXPORT_ST: Final = "IN.safetensors --model resnet --output OUT"
+EXPORT: Final = "IN.pt --family resnet --output OUT"
+EXPORT_ST: Final = "IN.safetensors --family resnet --output OUT"
 GENERATE: Final = "generate --model IN.onnx --output OUT.npz"
 OTHER_LATENT: Final = {"latent_size": 32, "draws": [{"name": "latent", "shape": [40, 32]}]}
 
@@ -44,7 +45,7 @@ BAD_EXPORTS: Final[dict[str, tuple[Any, ...]]] = {
     "no such checkpoint": (EXPORT, "No such file", 1),
     "checkpoint is a folder": (EXPORT, "is a folder: expected a file", 1, Path.mkdir),
     "checkpoint is empty": (EXPORT, "is empty", 1, write_bytes(b"")),
-    "checkpoint is a text": (EXPORT, "is no checkpoint", 1, write_bytes(b"weights: none")),
+    "checkpoint is a text": (EXPORT, "is not a checkpoint", 1, write_bytes(b"weights: none")),
     "truncated zip": (EXPORT, "truncated", 1, save_with_torch(lambda: ResNet().state_dict(), keep=0.5)),
     "truncated legacy checkpoint": (
         EXPORT,
@@ -53,9 +54,9 @@ BAD_EXPORTS: Final[dict[str, tuple[Any, ...]]] = {
         save_with_torch(lambda: ResNet().state_dict(), legacy=True, keep=0.5),
     ),
     "truncated safetensors": (EXPORT_ST, "truncated or damaged", 1, write_truncated_safetensors),
-    "pickle that carries code": (
+    "pickle that contains code": (
         EXPORT,
-        "carries code (posix.mkdir)",
+        "contains code (posix.mkdir)",
         1,
         save_with_torch(lambda: {"fc.weight": Evil()}),
     ),
@@ -88,18 +89,18 @@ BAD_EXPORTS: Final[dict[str, tuple[Any, ...]]] = {
     ),
     "checkpoint of the other model": (
         EXPORT,
-        "is that of a convnet, not of a resnet: pass --model convnet",
+        "is that of a convnet, not of a resnet: pass --family convnet",
         1,
         save_with_torch(lambda: {"state_dict": ConvNet().state_dict()}),
     ),
     "several state dicts": (
         EXPORT,
-        "--weights",
+        "--state-key",
         1,
         save_with_torch(lambda: {key: light_state("resnet", value) for key, value in (("model", 0.25), ("ema", 0.5))}),
     ),
     "no state dict": (EXPORT, "it holds no tensors", 1, save_with_torch(lambda: [1, 2])),
-    "unknown family": ("IN.pt --model gan --output OUT", "--model", 2),
+    "unknown family": ("IN.pt --family gan --output OUT", "--family", 2),
     "name that is a path": (f"{EXPORT} --name ../../name", "--name must hold letters", 2),
 }
 BAD_RUNS: Final[dict[str, tuple[Any, ...]]] = {

@@ -9,22 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pytest
 import torch
 from msgspec import structs
 
-from export.families import FAMILIES
-from export.pipeline import export_checkpoint
+from export.pipeline import ExportOptions, export_checkpoint
 from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.basf2 import PXDBackgroundGenerator, Specs, add_pxd_background_generator, add_simulation, filling
 from pxdbg_runtime.basf2.numbering import derive_seed, pack_event_number
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModuleStateError
 from tests.basf2_store import read_store, reader
-from tests.checkpoints import FlatNet, first_export, flat_checkpoint
+from tests.checkpoints import FlatNet, first_export, flat_checkpoint, register_family
 from tests.conftest import BASF2_DOUBLE
 from tests.graphs import LATENT_CARD, latent_model, written
 from tests.test_exactness import charges_of_digits, keys_of_charges, keys_of_digits, pytorch_events
@@ -32,7 +31,7 @@ from tests.test_exactness import charges_of_digits, keys_of_charges, keys_of_dig
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
     from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -44,8 +43,6 @@ RARE: Final = -3.5
 
 class FlatResNet(FlatNet):
     """The smallest generator, under the name of a family that the module knows."""
-
-    family: ClassVar[str] = "resnet"
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +92,14 @@ def compare_with_pytorch(basf2: ModuleType, model: GeneratorModule, graph: Graph
 def test_twenty_events_hold_the_digits_of_pytorch(
     double: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FAMILIES, "resnet", FlatResNet)
+    register_family(monkeypatch, "resnet", FlatResNet)
     checkpoint = flat_checkpoint(tmp_path)
     weights = torch.load(checkpoint)
     weights["fc.bias"] += RARE
     torch.save(weights, checkpoint)
     model = FlatResNet()
     model.load_state_dict(weights)
-    graph = export_checkpoint(checkpoint, "resnet", tmp_path / "graphs", name="flat")
+    graph = export_checkpoint(checkpoint, "resnet", tmp_path / "graphs", ExportOptions(name="flat"))
     compare_with_pytorch(double, model.eval(), graph)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-SPECS: Final = Specs(model="resnet", checkpoint="shipped:resnet", seed=1)
+SPECS: Final = Specs(model="resnet", checkpoint="builtin:resnet", seed=1)
 PLAIN: Final = ["Gearbox", "Geometry", "BGOverlayInput", "FullSim", "PXDDigitizer", "BGOverlayExecutor"]
 WITH_MODULE: Final = [*PLAIN[:3], "PXDBackgroundGenerator", *PLAIN[3:]]
 FILES: Final = ["overlay.root"]
@@ -77,7 +77,7 @@ def test_the_module_is_appended_to_a_path(double: ModuleType) -> None:
 def test_an_injected_simulation_has_the_last_module_alone(double: ModuleType) -> None:
     simulation = importlib.import_module("simulation")
     inject_simulation(PXDBackgroundGenerator(SPECS))
-    module = PXDBackgroundGenerator(model="resnet", checkpoint="shipped:resnet")
+    module = PXDBackgroundGenerator(model="resnet", checkpoint="builtin:resnet")
     inject_simulation(module)
     path = double.create_path()
     simulation.add_simulation(path, bkgfiles=FILES)

@@ -52,11 +52,11 @@ def test_environment_variables_in_paths_are_replaced(latent_graph: GraphFile, mo
 
 def test_a_built_in_model_is_used_only_if_it_is_named() -> None:
     assert Specs(model="resnet").given_model is None
-    assert Specs(model="resnet", checkpoint="shipped:resnet").given_model == "resnet"
+    assert Specs(model="resnet", checkpoint="builtin:resnet").given_model == "resnet"
     with pytest.raises(
-        ArgumentValueError, match="'shipped:gan' names no built-in model: expected shipped:convnet or shipped:resnet"
+        ArgumentValueError, match="'builtin:gan' names no built-in model: expected builtin:convnet or builtin:resnet"
     ):
-        Specs(checkpoint="shipped:gan")
+        Specs(checkpoint="builtin:gan")
 
 
 @pytest.mark.parametrize("name", ["mine.pt", "legacy.pt", "mine.safetensors"])

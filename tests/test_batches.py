@@ -131,7 +131,7 @@ def test_a_session_that_keeps_a_thread_computes_every_event_in_it(
     event_wide_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session on a GPU keeps one; a CPU's is made to keep one here."""
-    session, draws, threads = ImageSession(event_wide_graph, provider="cpu"), draws_of(1), set()
+    session, draws, threads = ImageSession(event_wide_graph, provider="cpu"), draw_latents(1), set()
     compute_images = session.compute_images
 
     def record_thread(*arguments: object) -> object:

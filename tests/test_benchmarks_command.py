@@ -1,4 +1,4 @@
-"""``python -m benchmarks`` as users meet it, and the folder of its graphs."""
+"""The commands of ``python -m benchmarks``, and the folder of their graphs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.graphs import LATENT_CARD, latent_model, written
 if TYPE_CHECKING:
     from typer.testing import Result
 
-    from pxdbg_runtime.model.card import Precision, Target
+    from export.pipeline import ExportOptions
     from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -41,20 +41,8 @@ def words(text: str) -> str:
 
 @pytest.fixture
 def _tiny(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a graph that takes no time in the place of every graph."""
-
-    def graph(
-        _self: Workspace,
-        _family: str,
-        _precision: Precision = "float32",
-        *,
-        target: Target = "cpu",
-        rewrite: bool = True,
-    ) -> GraphFile:
-        del target, rewrite
-        return latent_graph
-
-    monkeypatch.setattr(Workspace, "graph", graph)
+    """Replace every graph by one that takes no time."""
+    monkeypatch.setattr(Workspace, "find_graph", lambda *_arguments, **_options: latent_graph)
 
 
 def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
@@ -69,19 +57,17 @@ def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_the_same_options(command: str) -> None:
-    result = invoke(command, "--help")
-    assert result.exit_code == 0
-    for option in ("--model", "--rounds", "--quick", "--checkpoint", "--cache", "--json", "--plot"):
-        assert option in result.stdout
+    text = invoke(command, "--help").stdout
+    for option in ("--family", "--rounds", "--quick", "--checkpoint", "--cache", "--json", "--plot"):
+        assert option in text
 
 
 @pytest.mark.usefixtures("_tiny")
 def test_kernels_are_measured_printed_and_written(tmp_path: Path) -> None:
     files = ("--json", tmp_path / "kernels.json", "--plot", tmp_path / "kernels.png")
-    result = invoke("kernels", "--model", "resnet", "--rounds", "2", *files)
+    result = invoke("kernels", "--family", "resnet", "--rounds", "2", *files)
     assert result.exit_code == 0, result.stderr
     content = json.loads((tmp_path / "kernels.json").read_text())
-    assert content["command"] == "kernels"
     assert any("random demonstration weights" in remark for remark in content["remarks"])
     by_what = {each["labels"]["what"]: each for each in content["measurements"] if each["unit"] == "s"}
     assert {"a plain read (np.max)", "a copy (np.copyto)", "Digitiser.find_digits", "NumPy", "PyTorch's chain"} <= set(
@@ -95,7 +81,7 @@ def test_kernels_are_measured_printed_and_written(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_tiny")
 def test_every_provider_is_measured_or_listed_with_its_reason(tmp_path: Path) -> None:
-    result = invoke("providers", "--model", "convnet", "--quick", "--json", tmp_path / "providers.json")
+    result = invoke("providers", "--family", "convnet", "--quick", "--json", tmp_path / "providers.json")
     assert result.exit_code == 0, result.stderr
     measurements = json.loads((tmp_path / "providers.json").read_text())["measurements"]
     cpu = [each for each in measurements if each["labels"]["provider"] == "CPU"]
@@ -114,7 +100,7 @@ def test_a_peer_that_is_not_installed_is_listed(tmp_path: Path, monkeypatch: pyt
     find_spec = importlib.util.find_spec
     missing = {"torch", "openvino"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find_spec(name))
-    result = invoke("peers", "--model", "resnet", "--rounds", "2", "--json", tmp_path / "peers.json")
+    result = invoke("peers", "--family", "resnet", "--rounds", "2", "--json", tmp_path / "peers.json")
     assert result.exit_code == 0, result.stderr
     content = json.loads((tmp_path / "peers.json").read_text())
     reasons = {each["labels"]["what"]: each["reason"] for each in content["measurements"]}
@@ -162,19 +148,16 @@ def test_both_ways_to_fill_are_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (
-            ("kernels", "--checkpoint", "vae=a.pt"),
-            r"--checkpoint must be resnet=FILE or convnet=FILE, but is 'vae=a\.pt'",
-        ),
-        (("kernels", "--checkpoint", "resnet="), "--checkpoint must be resnet=FILE or convnet=FILE, but is 'resnet='"),
-        (("kernels", "--checkpoint", "resnet=gone.pt"), r"--checkpoint resnet=gone\.pt: there is no such file"),
-        (("kernels", "--plot", "chart.txt"), r"chart\.txt must end in the name of a picture format"),
-        (("kernels", "--rounds", "0"), "Invalid value for '--rounds'"),
-        (("kernels", "--model", "vae"), "'vae' is not one of 'resnet', 'convnet'"),
+        (("--checkpoint", "vae=a.pt"), r"--checkpoint must be convnet=FILE or resnet=FILE, but is 'vae=a\.pt'"),
+        (("--checkpoint", "resnet="), "--checkpoint must be convnet=FILE or resnet=FILE, but is 'resnet='"),
+        (("--checkpoint", "resnet=gone.pt"), r"--checkpoint resnet=gone\.pt: there is no such file"),
+        (("--plot", "chart.txt"), r"chart\.txt must end in the name of an image format"),
+        (("--rounds", "0"), "Invalid value for '--rounds'"),
+        (("--family", "vae"), "--family must be convnet or resnet, but is 'vae'"),
     ],
 )
 def test_bad_usage_is_exit_code_2_before_any_work(arguments: tuple[str, ...], expected: str) -> None:
-    result = invoke(*arguments)
+    result = invoke("kernels", *arguments)
     assert result.exit_code == 2
     assert re.search(expected, words(result.stderr)), result.stderr
     assert result.stdout == ""
@@ -186,77 +169,72 @@ def test_a_result_without_a_place_is_exit_code_1_before_any_work(tmp_path: Path)
     assert re.search(r"kernels\.json cannot be written: the folder \S+ does not exist", words(result.stderr))
 
 
-def workspace(folder: Path, told: list[str], **checkpoints: Path) -> Workspace:
-    return Workspace(folder=folder, checkpoints=checkpoints, log=told.append)
+def workspace(folder: Path, lines: list[str], **checkpoints: Path) -> Workspace:
+    return Workspace(folder=folder, checkpoints=checkpoints, log=lines.append)
+
+
+Exports = list[tuple[object, ...]]
 
 
 @pytest.fixture
-def exports(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str, bool]]:
+def exports(monkeypatch: pytest.MonkeyPatch) -> Exports:
     """Replace the export by one that writes a tiny graph, and list its calls."""
-    calls: list[tuple[str, str, str, bool]] = []
+    calls: Exports = []
 
     def export_checkpoint(
-        _checkpoint: Path,
-        _family: str,
-        output: Path,
-        *,
-        name: str,
-        precision: str,
-        target: str,
-        rewrite: bool,
-        **_: object,
+        _checkpoint: Path, _family: str, output: Path, options: ExportOptions, **_: object
     ) -> GraphFile:
-        calls.append((name, precision, target, rewrite))
+        calls.append((options.name, options.precision, options.target, options.rewrite))
         output.mkdir(parents=True, exist_ok=True)
-        suffix = "-cuda" if target == "cuda" else ""
-        return written(output / f"{name}-{precision}{suffix}.onnx", latent_model(), LATENT_CARD)
+        suffix = "-cuda" if options.target == "cuda" else ""
+        return written(output / f"{options.name}-{options.precision}{suffix}.onnx", latent_model(), LATENT_CARD)
 
     monkeypatch.setattr("export.pipeline.export_checkpoint", export_checkpoint)
     return calls
 
 
-def test_each_graph_is_exported_once(tmp_path: Path, exports: list[tuple[str, str, str, bool]]) -> None:
+def test_each_graph_is_exported_once(tmp_path: Path, exports: Exports) -> None:
     checkpoint = tmp_path / "mine.pt"
     checkpoint.write_bytes(b"weights")
-    told: list[str] = []
-    mine = workspace(tmp_path / "cache", told, resnet=checkpoint)
+    lines: list[str] = []
+    mine = workspace(tmp_path / "cache", lines, resnet=checkpoint)
     for _ in range(2):
-        paths = {
-            mine.graph("resnet").path,
-            mine.graph("resnet", rewrite=False).path,
-            mine.graph("resnet", "int8").path,
-            mine.graph("resnet", "float16", target="cuda").path,
-        }
+        graphs = (
+            mine.find_graph("resnet"),
+            mine.find_graph("resnet", rewrite=False),
+            mine.find_graph("resnet", "int8"),
+            mine.find_graph("resnet", "float16", target="cuda"),
+        )
     assert exports == [
         ("resnet", "float32", "cpu", True),
         ("resnet-plain", "float32", "cpu", False),
         ("resnet", "int8", "cpu", True),
         ("resnet", "float16", "cuda", True),
     ]
-    assert len({path.parent for path in paths}) == 1
-    assert told[2] == "resnet: exporting resnet-int8.onnx, some minutes"
+    assert len({graph.path.parent for graph in graphs}) == 1
+    assert lines[2] == "resnet: exporting resnet-int8.onnx, some minutes"
 
 
-def test_another_checkpoint_or_another_export_is_exported_anew(
-    tmp_path: Path, exports: list[tuple[str, str, str, bool]], monkeypatch: pytest.MonkeyPatch
+def test_another_checkpoint_or_another_export_is_exported_again(
+    tmp_path: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = tmp_path / "mine.pt"
     checkpoint.write_bytes(b"weights")
     mine = workspace(tmp_path / "cache", [], resnet=checkpoint)
-    first = mine.graph("resnet").path
+    first = mine.find_graph("resnet").path
     checkpoint.write_bytes(b"other weights")
-    second = mine.graph("resnet").path
+    second = mine.find_graph("resnet").path
     sources = tmp_path / "export"
     sources.mkdir()
     (sources / "pipeline.py").write_text("changed")
     monkeypatch.setattr(graphs_module, "_EXPORT", sources)
-    third = mine.graph("resnet").path
+    third = mine.find_graph("resnet").path
     assert len({first, second, third}) == len(exports) == 3
 
 
 def test_the_weights_are_named(tmp_path: Path) -> None:
     mine = workspace(tmp_path, [], convnet=tmp_path / "trained.pt")
-    resnet, convnet = mine.remarks(("resnet", "convnet"))
+    resnet, convnet = mine.describe_weights(("resnet", "convnet"))
     assert resnet == "resnet: seeded random demonstration weights (seed 3), without any physics"
     assert convnet == "convnet: weights of trained.pt"
 
@@ -264,10 +242,10 @@ def test_the_weights_are_named(tmp_path: Path) -> None:
 def test_random_weights_are_not_made_without_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(MissingPackageError, match="not installed: pip install torch"):
-        workspace(tmp_path, []).checkpoint("resnet")
+        workspace(tmp_path, []).find_checkpoint("resnet")
 
 
 def test_a_cache_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"The folder \S+ cannot be made: Not a directory"):
-        workspace(tmp_path / "file" / "cache", []).checkpoint("resnet")
+        workspace(tmp_path / "file" / "cache", []).find_checkpoint("resnet")

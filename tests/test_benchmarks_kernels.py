@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.kernels import numpy_digits, rates_of
-from benchmarks.pytorch_peers import digits_of
+from benchmarks.kernels import compute_rates, digitise_with_numpy
+from benchmarks.pytorch_peers import find_hits
 from benchmarks.timing import Measurement
-from export.charge import charge_thresholds, charges_of
+from export.charge import compute_charges, find_charge_thresholds
 from pxdbg_runtime.digitisation.digitiser import Digitiser
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD
 
@@ -37,22 +37,22 @@ def test_numpy_makes_the_digits_of_the_digitiser(card: ModelCard) -> None:
     images = lively_images(1)
     expected = Digitiser(card).find_digits(images, event=5, first_sensor=30)
     assert len(expected) > 1000
-    assert numpy_digits(images, card, event=5, first_sensor=30) == expected
+    assert digitise_with_numpy(images, card, event=5, first_sensor=30) == expected
 
 
 def test_numpy_makes_no_digits_of_empty_images() -> None:
-    assert len(numpy_digits(np.full(SHAPE, -1, dtype=np.float32), LATENT_CARD)) == 0
+    assert len(digitise_with_numpy(np.full(SHAPE, -1, dtype=np.float32), LATENT_CARD)) == 0
 
 
 def test_pytorch_makes_the_hits_that_its_charges_say() -> None:
     images = torch.from_numpy(lively_images(2))
     n_threads = torch.get_num_threads()
-    sensor, u_cell, v_cell, charge = digits_of(images)
+    sensor, u_cell, v_cell, charge = find_hits(images)
     assert torch.get_num_threads() == n_threads
     charges = np.zeros(SHAPE, dtype=np.uint8)
     charges[sensor, u_cell, v_cell] = charge
-    assert np.array_equal(charges, charges_of(images).numpy())
-    assert len(charge) == np.count_nonzero(images.numpy() >= charge_thresholds()[0])
+    assert np.array_equal(charges, compute_charges(images).numpy())
+    assert len(charge) == np.count_nonzero(images.numpy() >= find_charge_thresholds()[0])
 
 
 def test_rates_are_bytes_of_forty_images_a_second() -> None:
@@ -60,7 +60,7 @@ def test_rates_are_bytes_of_forty_images_a_second() -> None:
         Measurement(labels=("resnet", "a"), unit="s", samples=(0.01, 0.02)),
         Measurement(labels=("resnet", "b"), unit="s", reason="not installed"),
     )
-    a, b = rates_of(seconds)
+    a, b = compute_rates(seconds)
     assert (a.labels, a.unit) == (("resnet", "a"), "GB/s")
     assert a.samples == pytest.approx((3.072, 1.536))
     assert (b.samples, b.reason) == ((), "not installed")

@@ -1,4 +1,4 @@
-"""Benchmarks: what is measured in processes of their own."""
+"""Benchmarks: measurements in new processes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import fresh_work
 from benchmarks.fresh_process import run_fresh
-from benchmarks.memory import peak_run
-from benchmarks.scaling import events_per_second, layouts
+from benchmarks.memory import measure_peak
+from benchmarks.scaling import list_layouts, measure_rate
 from benchmarks.startup import run_command
 
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ def fail() -> tuple[float, ...]:
 
 
 def test_the_peak_of_a_process_is_what_it_allocated() -> None:
-    (empty_mb,) = peak_run(nothing)()
-    (filled_mb,) = peak_run(allocate, str(ALLOCATED_MB))()
+    (empty_mb,) = measure_peak(nothing)
+    (filled_mb,) = measure_peak(allocate, str(ALLOCATED_MB))
     assert filled_mb - empty_mb == pytest.approx(ALLOCATED_MB, abs=10)
 
 
 def test_the_size_of_the_process_that_measures_has_no_part_in_it() -> None:
-    (before_mb,) = peak_run(nothing)()
+    (before_mb,) = measure_peak(nothing)
     ballast = np.ones(300_000_000, dtype=np.uint8)
-    (after_mb,) = peak_run(nothing)()
+    (after_mb,) = measure_peak(nothing)
     assert ballast[-1] == 1
     assert after_mb == pytest.approx(before_mb, abs=10)
 
@@ -59,12 +59,12 @@ def test_a_process_gives_what_its_function_returned() -> None:
 
 
 def test_a_process_that_fails_says_why() -> None:
-    with pytest.raises(RuntimeError, match="a process of its own ended with exit code 1: ValueError: this is why"):
+    with pytest.raises(RuntimeError, match="the new process ended with exit code 1: ValueError: this is why"):
         run_fresh(fail)
 
 
 def test_a_cold_process_makes_an_event_in_three_parts(latent_graph: GraphFile) -> None:
-    run = run_fresh(fresh_work.ours, str(latent_graph.path))
+    run = run_fresh(fresh_work.generate_event, str(latent_graph.path))
     assert len(run.values) == 3
     assert all(0 < seconds < 60 for seconds in run.values)
     assert 50e6 < run.peak_bytes < 1e9
@@ -78,7 +78,7 @@ def test_the_command_makes_an_event_in_a_process_of_its_own(latent_graph: GraphF
 
 
 def test_a_graph_makes_the_images_of_an_event(latent_graph: GraphFile) -> None:
-    (seconds,) = fresh_work.plain(str(latent_graph.path))
+    (seconds,) = fresh_work.run_graph(str(latent_graph.path))
     assert 0 < seconds < 60
 
 
@@ -86,9 +86,9 @@ def test_a_graph_makes_the_images_of_an_event(latent_graph: GraphFile) -> None:
     ("n_cores", "expected"), [(1, ((1, 1),)), (2, ((1, 1), (2, 1), (1, 2))), (64, ((1, 1), (64, 1), (1, 64)))]
 )
 def test_one_core_and_all_as_processes_and_as_threads(n_cores: int, expected: tuple[tuple[int, int], ...]) -> None:
-    assert layouts(n_cores) == expected
+    assert list_layouts(n_cores) == expected
 
 
 @pytest.mark.slow
 def test_events_are_made_by_several_processes(latent_graph: GraphFile) -> None:
-    assert 1 < events_per_second(latent_graph.path, (2, 1), 6) < 10_000
+    assert 1 < measure_rate(latent_graph.path, (2, 1), 6) < 10_000

@@ -1,26 +1,27 @@
-"""Benchmarks: the order of interleaved rounds, what becomes of failures, and what is claimed of the numbers."""
+"""Benchmarks: the order of interleaved rounds, failures, and claims."""
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.claims import Claim, difference, ratio
-from benchmarks.timing import Case, Measurement, chosen, interleaved, timed
+from benchmarks.report import Claim, combine_rounds
+from benchmarks.timing import Case, Measurement, find_measurement, measure_interleaved, time_run
 from pxdbg_runtime.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from benchmarks.claims import Bound, Verdict
+    from benchmarks.report import Bound
     from benchmarks.timing import Run
 
 
 @dataclass
 class FakeClock:
-    """A clock that goes only when work is done; it remembers the work."""
+    """A clock that advances only during work; it records the work."""
 
     now: float = 100.0
     done: list[str] = field(default_factory=list)
@@ -29,7 +30,7 @@ class FakeClock:
         return self.now
 
     def work(self, name: str, *seconds: float) -> Callable[[], None]:
-        """Make work that takes so many seconds, call by call."""
+        """Build work that takes so many seconds, call by call."""
         left = list(seconds)
 
         def work() -> None:
@@ -39,7 +40,7 @@ class FakeClock:
         return work
 
     def case(self, name: str, *seconds: float) -> Case:
-        return Case(rows=((name,),), prepare=lambda: timed(self.work(name, *seconds), clock=self))
+        return Case(rows=((name,),), prepare=lambda: time_run(self.work(name, *seconds), clock=self))
 
 
 def refused(error: Exception) -> Case:
@@ -50,14 +51,14 @@ def refused(error: Exception) -> Case:
 
 
 def breaking(good_runs: int) -> Case:
-    """Make a case that runs a few times and then fails."""
-    left = [(1.0,)] * good_runs
+    """Build a case that runs a few times and then fails."""
+    values = iter([(1.0,)] * good_runs)
 
     def run() -> tuple[float, ...]:
-        if not left:
-            message = "out of luck\nand more"
-            raise RuntimeError(message)
-        return left.pop()
+        for value in values:
+            return value
+        message = "out of luck\nand more"
+        raise RuntimeError(message)
 
     return Case(rows=(("breaking",),), prepare=lambda: run)
 
@@ -69,21 +70,21 @@ def measured(label: str, *samples: float) -> Measurement:
 def test_every_case_warms_up_once_and_then_all_run_once_a_round() -> None:
     clock = FakeClock()
     cases = (clock.case("a", 9, 3, 1, 2), clock.case("b", 7, 0.5, 0.25, 8), clock.case("c", 0, 0, 0, 0))
-    a, b, c = interleaved(cases, 3, lambda _: None)
+    a, b, c = measure_interleaved(cases, 3, lambda _: None)
     assert clock.done == ["a", "b", "c"] * 4
     assert (a.samples, b.samples, c.samples) == ((3.0, 1.0, 2.0), (0.5, 0.25, 8.0), (0.0, 0.0, 0.0))
-    assert (a.median, a.smallest, a.largest) == (2.0, 1.0, 3.0)
-    assert (b.median, b.smallest, b.largest) == (0.5, 0.25, 8.0)
+    assert (a.median, b.median) == (2.0, 0.5)
     assert (a.labels, a.unit, a.reason) == (("a",), "s", "")
 
 
-def test_the_median_of_two_rounds_is_their_mean() -> None:
-    assert measured("a", 1, 2).median == 1.5
+def test_repeats_are_averaged() -> None:
+    clock = FakeClock()
+    assert time_run(clock.work("work", 9, 1, 2, 6), repeats=3, clock=clock)() == (3.0,)
 
 
 def test_another_warm_up_takes_the_place_of_the_work() -> None:
     clock = FakeClock()
-    run = timed(clock.work("work", 2.5), warm_up=clock.work("warm-up", 40), clock=clock)
+    run = time_run(clock.work("work", 2.5), warm_up=clock.work("warm-up", 40), clock=clock)
     assert clock.done == ["warm-up"]
     assert run() == (2.5,)
     assert clock.done == ["warm-up", "work"]
@@ -92,7 +93,7 @@ def test_another_warm_up_takes_the_place_of_the_work() -> None:
 def test_a_run_may_give_a_value_for_each_of_several_rows() -> None:
     values = iter([(1.0, 10.0), (2.0, 20.0)])
     case = Case(rows=(("x", "first"), ("x", "second")), prepare=lambda: lambda: next(values), unit="MB")
-    first, second = interleaved((case,), 2, lambda _: None)
+    first, second = measure_interleaved((case,), 2, lambda _: None)
     assert (first.labels, first.samples, first.unit) == (("x", "first"), (1.0, 2.0), "MB")
     assert (second.labels, second.samples, second.unit) == (("x", "second"), (10.0, 20.0), "MB")
 
@@ -107,7 +108,7 @@ def test_a_run_may_give_a_value_for_each_of_several_rows() -> None:
 )
 def test_a_case_that_cannot_be_prepared_is_kept_with_its_reason(error: Exception, reason: str) -> None:
     clock = FakeClock()
-    first, second, other = interleaved((refused(error), clock.case("a", 0, 1, 2)), 2, lambda _: None)
+    first, second, other = measure_interleaved((refused(error), clock.case("a", 0, 1, 2)), 2, lambda _: None)
     for each in (first, second):
         assert each.samples == ()
         assert each.reason.startswith(reason)
@@ -117,21 +118,21 @@ def test_a_case_that_cannot_be_prepared_is_kept_with_its_reason(error: Exception
 
 def test_a_case_that_fails_in_a_later_round_has_no_samples_and_the_others_go_on() -> None:
     clock = FakeClock()
-    broken, other = interleaved((breaking(1), clock.case("a", 0, 1, 2, 3)), 3, lambda _: None)
+    broken, other = measure_interleaved((breaking(1), clock.case("a", 0, 1, 2, 3)), 3, lambda _: None)
     assert (broken.samples, broken.reason) == ((), "out of luck")
     assert other.samples == (1.0, 2.0, 3.0)
 
 
-def test_a_fault_of_our_own_is_not_taken_for_a_result() -> None:
+def test_an_unexpected_error_is_raised() -> None:
     with pytest.raises(KeyError, match="typo"):
-        interleaved((refused(KeyError("typo")),), 1, lambda _: None)
+        measure_interleaved((refused(KeyError("typo")),), 1, lambda _: None)
 
 
-def test_each_step_is_told() -> None:
+def test_each_step_is_logged() -> None:
     clock = FakeClock()
-    told: list[str] = []
-    interleaved((clock.case("a", 0, 1.5, 2), breaking(0)), 2, told.append)
-    assert told == [
+    lines: list[str] = []
+    measure_interleaved((clock.case("a", 0, 1.5, 2), breaking(0)), 2, lines.append)
+    assert lines == [
         "a: ready",
         "breaking: ready",
         "a, round 1 of 2: 1.5 s",
@@ -142,20 +143,20 @@ def test_each_step_is_told() -> None:
 
 def test_a_measurement_is_found_by_all_its_labels() -> None:
     measurements = (measured("a", 1), measured("b", 2))
-    assert chosen(measurements, "b") is measurements[1]
+    assert find_measurement(measurements, "b") is measurements[1]
     with pytest.raises(LookupError, match=r"nothing was measured under \('a', 'b'\)"):
-        chosen(measurements, "a", "b")
+        find_measurement(measurements, "a", "b")
 
 
-def test_ratios_and_differences_are_taken_round_by_round() -> None:
+def test_measurements_are_combined_round_by_round() -> None:
     slow, fast = measured("slow", 10, 40, 30), measured("fast", 5, 10, 10)
-    assert ratio(slow, fast) == (2.0, 4.0, 3.0)
-    assert difference(slow, fast) == (5.0, 30.0, 20.0)
-
-
-def test_there_is_none_where_one_was_not_measured() -> None:
-    some, none = measured("some", 1, 2), Measurement(labels=("none",), unit="s", reason="not installed")
-    assert ratio(some, none) == ratio(none, some) == difference(some, none) == difference(none, some) == ()
+    assert combine_rounds(operator.truediv, slow, fast) == (2.0, 4.0, 3.0)
+    assert combine_rounds(operator.sub, slow, fast) == (5.0, 30.0, 20.0)
+    assert (
+        combine_rounds(operator.sub, slow, measured("none"))
+        == combine_rounds(operator.sub, measured("none"), slow)
+        == ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,5 +170,5 @@ def test_there_is_none_where_one_was_not_measured() -> None:
         ("at least", (), "not measured"),
     ],
 )
-def test_a_claim_holds_if_the_median_keeps_the_bound(bound: Bound, samples: Sequence[float], verdict: Verdict) -> None:
+def test_a_claim_holds_if_the_median_keeps_the_bound(bound: Bound, samples: Sequence[float], verdict: str) -> None:
     assert Claim(model="", what="", bound=bound, target=1.5, samples=tuple(samples)).verdict == verdict

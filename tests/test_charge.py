@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.charge import charge_thresholds, charges_of
+from export.charge import compute_charges, find_charge_thresholds
 from pxdbg_runtime.digitisation import kernels
 
 if TYPE_CHECKING:
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 N_NEIGHBOURS: Final = 4096
 N_RANDOM: Final = 4_000_000
 ONE_BITS: Final = 0x3F800000
-"""Of 1.0 as float32: all non-negative values up to it have smaller bit patterns."""
+"""Bit pattern of 1.0 as float32; smaller non-negative values have smaller bit patterns."""
 
 LIMITS: Final = np.array([-np.inf, np.inf], dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
 def thresholds() -> NDArray[np.float32]:
-    return charge_thresholds()
+    return find_charge_thresholds()
 
 
 def charges_of_pytorch(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Compute charges among thousands of other values, as in an image."""
     assert len(values) >= 8192
-    charges: NDArray[np.uint8] = charges_of(torch.from_numpy(values)).numpy()
+    charges: NDArray[np.uint8] = compute_charges(torch.from_numpy(values)).numpy()
     return charges
 
 
@@ -42,7 +42,7 @@ def charges_of_kernel(values: NDArray[np.float32], thresholds: NDArray[np.float3
 
 
 def neighbours(thresholds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give each threshold and the float32 values next to it, so many on each side, within [-1, 1]."""
+    """Collect each threshold and its float32 neighbours on both sides, within [-1, 1]."""
     found = [thresholds]
     for direction in (-np.inf, np.inf):
         value = thresholds
@@ -54,7 +54,7 @@ def neighbours(thresholds: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def random_values(seed: int) -> NDArray[np.float32]:
-    """Give values uniform in [-1, 1], and values uniform over the bit patterns of float32 in [-1, 1]."""
+    """Draw values uniform in [-1, 1], and values uniform over the bit patterns of float32 in [-1, 1]."""
     rng = np.random.default_rng(seed)
     uniform = rng.uniform(-1, 1, N_RANDOM).astype(np.float32)
     magnitudes = rng.integers(0, ONE_BITS, N_RANDOM, endpoint=True, dtype=np.uint32).view(np.float32)
@@ -108,7 +108,7 @@ def test_kernel_equals_pytorch_on_ten_million_values(thresholds: NDArray[np.floa
 
 
 def test_charges_keep_the_shape_and_are_bytes() -> None:
-    charges = charges_of(torch.zeros(3, 250, 768))
+    charges = compute_charges(torch.zeros(3, 250, 768))
     assert charges.shape == (3, 250, 768)
     assert charges.dtype == torch.uint8
     assert bool((charges == 15).all())

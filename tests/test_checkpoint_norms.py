@@ -1,8 +1,8 @@
-"""Spectral and weight norm: what is folded gives the outputs of PyTorch's own modules, and the export's parity holds."""
+"""Spectral and weight norm: folded weights give the outputs of PyTorch's modules, and the export's parity holds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnxruntime
@@ -13,26 +13,25 @@ from torch.nn.utils import parametrizations, parametrize
 
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError
-from export.families import FAMILIES
 from export.pipeline import export_checkpoint
-from tests.checkpoints import SmallNet, light_state, random_model, save
+from tests.checkpoints import SmallNet, light_state, random_model, register_family, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 
 
 @pytest.fixture(autouse=True)
 def small_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "small", SmallNet)
+    register_family(monkeypatch, "small", SmallNet)
 
 
-def normed(model: GeneratorModule, norm: Callable[..., nn.Module], **options: object) -> GeneratorModule:
-    """Put a norm on each layer, with vectors and magnitudes as training might leave them."""
+def add_norms(model: GeneratorModule, norm: Callable[..., nn.Module], **options: object) -> GeneratorModule:
+    """Put a norm on each layer, with vectors and magnitudes as after training."""
     for layer in list(model.modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d):
             norm(layer, **options)
@@ -72,7 +71,7 @@ def require_equal_outputs(expected: GeneratorModule, found: GeneratorModule) -> 
 def test_folded_weights_give_the_outputs_of_the_normed_model(
     tmp_path: Path, norm: Callable[..., nn.Module], options: dict[str, object], stored: str
 ) -> None:
-    model = normed(random_model("small", seed=8), norm, **options)
+    model = add_norms(random_model("small", seed=8), norm, **options)
     state = model.state_dict()
     assert stored in state
     told: list[str] = []
@@ -92,7 +91,7 @@ def test_some_layers_may_be_normed_and_others_plain(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
 def test_norms_of_other_types_are_folded(tmp_path: Path, dtype: torch.dtype) -> None:
-    state = normed(random_model("small", seed=10), nn.utils.spectral_norm).to(dtype).state_dict()
+    state = add_norms(random_model("small", seed=10), nn.utils.spectral_norm).to(dtype).state_dict()
     found = load_checkpoint(save(state, tmp_path / "a.pt"), "small").state_dict()["fc.weight"]
     weight, u, v = (state[f"fc.weight_{part}"].double() for part in ("orig", "u", "v"))
     assert torch.equal(found, (weight / torch.dot(u, torch.mv(weight, v))).float())
@@ -115,12 +114,13 @@ def test_the_graph_of_a_normed_model_gives_its_images(tmp_path: Path) -> None:
 # What is refused
 
 
+WITHOUT_FC: Final = {key: value for key, value in light_state("small").items() if key != "fc.weight"}
+
+
 def spectral_state(**changes: Tensor) -> dict[str, Tensor]:
-    """Make a state dict with a spectral norm of its first layer, and changed parts."""
-    state = light_state("small")
-    weight = state.pop("fc.weight")
-    parts = {"fc.weight_orig": weight, "fc.weight_u": torch.ones(12), "fc.weight_v": torch.ones(96)}
-    return state | parts | {f"fc.{key}": value for key, value in changes.items()}
+    """Build a state dict with a spectral norm of its first layer, and changed parts."""
+    parts = {"weight_orig": torch.ones(12, 96), "weight_u": torch.ones(12), "weight_v": torch.ones(96)} | changes
+    return WITHOUT_FC | {f"fc.{key}": value for key, value in parts.items()}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def spectral_state(**changes: Tensor) -> dict[str, Tensor]:
     [
         (
             spectral_state(weight_u=torch.ones(11)),
-            r"holds fc\.weight with a spectral norm whose vectors, u \(11,\), v \(96,\), do not fit a weight of shape \(12, 96\)\.$",
+            r"holds fc\.weight with a spectral norm whose vectors, u \(11,\), v \(96,\), do not fit a weight .* \(12, 96\)\.$",
         ),
         (
             spectral_state(weight_u=torch.zeros(12)),
@@ -141,30 +141,28 @@ def spectral_state(**changes: Tensor) -> dict[str, Tensor]:
         ),
         (
             {key: value for key, value in spectral_state().items() if key != "fc.weight_v"},
-            r"it lacks fc\.weight and holds fc\.weight_orig, fc\.weight_u, which are not known\.$",
+            r"it lacks fc\.weight and holds fc\.weight_orig, fc\.weight_u, which are unknown\.$",
         ),
         (
             spectral_state(weight=torch.ones(12, 96)),
-            r"it holds fc\.weight_orig, fc\.weight_u, fc\.weight_v, which are not known\.$",
+            r"it holds fc\.weight_orig, fc\.weight_u, fc\.weight_v, which are unknown\.$",
         ),
         (
-            {key: value for key, value in light_state("small").items() if key != "fc.weight"}
-            | {"fc.weight_g": torch.ones(2, 1), "fc.weight_v": torch.ones(12, 96)},
+            WITHOUT_FC | {"fc.weight_g": torch.ones(2, 1), "fc.weight_v": torch.ones(12, 96)},
             r"holds fc\.weight with a weight norm whose parts do not fit each other: g \(2, 1\), v \(12, 96\)\.$",
         ),
         (
-            {key: value for key, value in light_state("small").items() if key != "fc.weight"}
-            | {"fc.parametrizations.weight.original": torch.ones(12, 96)},
-            r"it lacks fc\.weight and holds fc\.parametrizations\.weight\.original, which is not known\.$",
+            WITHOUT_FC | {"fc.parametrizations.weight.original": torch.ones(12, 96)},
+            r"it lacks fc\.weight and holds fc\.parametrizations\.weight\.original, which is unknown\.$",
         ),
         (
-            {key: value for key, value in light_state("small").items() if key != "fc.weight"}
+            WITHOUT_FC
             | {
                 "fc.parametrizations.weight.original": torch.ones(12, 96),
                 "fc.parametrizations.weight.1._u": torch.ones(12),
                 "fc.parametrizations.weight.1._v": torch.ones(96),
             },
-            r"it lacks fc\.weight and holds fc\.parametrizations\.weight\.1\._u, .* which are not known\.$",
+            r"it lacks fc\.weight and holds fc\.parametrizations\.weight\.1\._u, .* which are unknown\.$",
         ),
     ],
     ids=["u", "zero", "type", "shape", "no-v", "both", "g", "unknown", "unknown-first"],

@@ -18,20 +18,19 @@ from torch import Tensor, nn
 
 from export.checkpoint import load_checkpoint, state_dicts
 from export.errors import CheckpointError
-from export.families import FAMILIES
-from tests.checkpoints import SmallNet, light_state, random_model, save
+from tests.checkpoints import SmallNet, light_state, random_model, register_family, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
 
 State = dict[str, Tensor]
 
 
 @pytest.fixture(autouse=True)
 def small_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "small", SmallNet)
+    register_family(monkeypatch, "small", SmallNet)
 
 
 @pytest.fixture
@@ -54,15 +53,15 @@ def under(prefix: str, state: State) -> State:
 
 
 def require_found(
-    content: object, folder: Path, model: GeneratorModule, path: str | None, *, weights: str | None = None
+    content: object, folder: Path, model: GeneratorModule, path: str | None, *, state_key: str | None = None
 ) -> None:
     """Require that the weights of a model are found in a file, and that it is said where."""
-    told: list[str] = []
-    found = load_checkpoint(save(content, folder / "generator.pt"), "small", wrapper=weights, log=told.append)
+    lines: list[str] = []
+    found = load_checkpoint(save(content, folder / "generator.pt"), "small", state_key=state_key, log=lines.append)
     for key, value in model.state_dict().items():
         if not key.endswith("num_batches_tracked"):
             assert torch.equal(found.state_dict()[key], value), key
-    assert told == ([] if path is None else [f"took the state dict at {path}"])
+    assert lines == ([] if path is None else [f"took the state dict at {path}"])
 
 
 # Prefixes
@@ -103,7 +102,7 @@ def test_a_counter_of_averages_may_stand_beside_the_weights(model: GeneratorModu
 
 def test_a_key_with_and_without_a_wrapper_is_two_weights(model: GeneratorModule, tmp_path: Path) -> None:
     content = {"_orig_mod.fc.bias": torch.ones(12), **model.state_dict()}
-    with pytest.raises(CheckpointError, match=r"it holds _orig_mod\.fc\.bias, which is not known\.$"):
+    with pytest.raises(CheckpointError, match=r"it holds _orig_mod\.fc\.bias, which is unknown\.$"):
         load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
     twice = {"fc.bias": torch.ones(12), "fc": {"bias": torch.zeros(12)}}
     with pytest.raises(CheckpointError, match=r"holds two tensors under 'fc\.bias': save the state dict alone"):
@@ -215,9 +214,7 @@ def test_a_state_dict_within_an_object_is_found(model: GeneratorModule, tmp_path
 
 def test_an_object_that_cannot_be_left_aside_is_named(tmp_path: Path) -> None:
     path = save({"model": light_state("small"), "settings": Slotted()}, tmp_path / "generator.pt")
-    expected = (
-        r"holds objects that cannot be left aside \(tests\.\S+\.Slotted\): save the state dict alone, torch\.save"
-    )
+    expected = r"holds objects that cannot be ignored \(tests\.\S+\.Slotted\): save the state dict alone, torch\.save"
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(path, "small")
 
@@ -225,10 +222,10 @@ def test_an_object_that_cannot_be_left_aside_is_named(tmp_path: Path) -> None:
 def test_a_file_that_holds_itself_twice_is_refused(
     model: GeneratorModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_dicts, "_MOST_NODES", 5000)
+    monkeypatch.setattr(state_dicts, "_MAX_NODES", 5000)
     content: dict[str, object] = {"G": dict(model.state_dict())}
     content["again"] = [content, content]
-    with pytest.raises(CheckpointError, match=r"holds more than 5,000 entries, or itself"):
+    with pytest.raises(CheckpointError, match=r"holds more than 5,000 entries, or contains itself"):
         load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
 
 
@@ -238,35 +235,35 @@ def test_a_file_that_holds_itself_twice_is_refused(
 def test_of_several_the_paths_are_listed_and_each_can_be_named(model: GeneratorModule, tmp_path: Path) -> None:
     state = dict(model.state_dict())
     content = {"G": other_state(), "g_ema": under("module.", state), "ema": {"shadow": other_state()}, "D": {}}
-    expected = r"holds several state dicts, G, g_ema\.module and ema\.shadow: choose with --weights\.$"
+    expected = r"holds several state dicts, G, g_ema\.module and ema\.shadow: choose with --state-key\.$"
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
-    require_found(content, tmp_path, model, "g_ema.module", weights="g_ema")
-    require_found(content, tmp_path, model, "g_ema.module", weights="g_ema.module")
+    require_found(content, tmp_path, model, "g_ema.module", state_key="g_ema")
+    require_found(content, tmp_path, model, "g_ema.module", state_key="g_ema.module")
     content = {"ema": {"shadow": state, "backup": other_state()}, **under("net.", other_state())}
-    require_found(content, tmp_path, model, "ema.shadow", weights="ema.shadow")
+    require_found(content, tmp_path, model, "ema.shadow", state_key="ema.shadow")
     with pytest.raises(CheckpointError, match=r"several state dicts, ema\.shadow and ema\.backup: choose"):
-        load_checkpoint(tmp_path / "generator.pt", "small", wrapper="ema")
+        load_checkpoint(tmp_path / "generator.pt", "small", state_key="ema")
 
 
 def test_the_top_of_a_file_can_be_named(model: GeneratorModule, tmp_path: Path) -> None:
     content = {**model.state_dict(), "ema": other_state()}
     with pytest.raises(CheckpointError, match=r"several state dicts, \. \(the top of the file\) and ema: choose"):
         load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
-    require_found(content, tmp_path, model, None, weights=".")
+    require_found(content, tmp_path, model, None, state_key=".")
 
 
 def test_a_path_where_none_lies_is_refused_with_those_that_fit(tmp_path: Path) -> None:
     content = {"G": light_state("small"), "ema": {"decay": 0.5}}
     path = save(content, tmp_path / "generator.pt")
-    for weights in ("ema", "g_ema", "G.fc", "state_dict"):
-        with pytest.raises(CheckpointError, match=rf"holds no state dict under '{weights}' \(found: G\)\.$"):
-            load_checkpoint(path, "small", wrapper=weights)
+    for state_key in ("ema", "g_ema", "G.fc", "state_dict"):
+        with pytest.raises(CheckpointError, match=rf"holds no state dict under '{state_key}' \(found: G\)\.$"):
+            load_checkpoint(path, "small", state_key=state_key)
     bare = save(light_state("small"), tmp_path / "bare.pt")
     with pytest.raises(
         CheckpointError, match=r"holds no state dict under 'ema' \(found: \. \(the top of the file\)\)\.$"
     ):
-        load_checkpoint(bare, "small", wrapper="ema")
+        load_checkpoint(bare, "small", state_key="ema")
 
 
 def test_the_nearest_candidate_is_named_with_what_it_lacks(tmp_path: Path) -> None:
@@ -277,7 +274,7 @@ def test_the_nearest_candidate_is_named_with_what_it_lacks(tmp_path: Path) -> No
         "nets": {"G": {**lacking, "conv.wieght": torch.zeros(1)}, "H": {"fc.bias": state["fc.bias"]}},
     }
     expected = (
-        r"is not that of a small: under 'nets\.G' it lacks conv\.weight and holds conv\.wieght, which is not known\.$"
+        r"is not that of a small: under 'nets\.G' it lacks conv\.weight and holds conv\.wieght, which is unknown\.$"
     )
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
@@ -285,13 +282,13 @@ def test_the_nearest_candidate_is_named_with_what_it_lacks(tmp_path: Path) -> No
         CheckpointError,
         match=r"under 'nets\.H' it lacks conv\.bias, conv\.weight, fc\.weight, last\.bias and 5 more\.$",
     ):
-        load_checkpoint(tmp_path / "generator.pt", "small", wrapper="nets.H")
+        load_checkpoint(tmp_path / "generator.pt", "small", state_key="nets.H")
 
 
 @pytest.mark.parametrize(("family", "other"), [("convnet", "resnet"), ("small", "convnet")])
 def test_a_nested_state_dict_of_another_family_is_recognised(tmp_path: Path, family: str, other: str) -> None:
     path = save({"D": discriminator_state(), "g": under("module.", light_state(other))}, tmp_path / "generator.pt")
-    with pytest.raises(CheckpointError, match=rf"is that of a {other}, not of a {family}: pass --model {other}\.$"):
+    with pytest.raises(CheckpointError, match=rf"is that of a {other}, not of a {family}: pass --family {other}\.$"):
         load_checkpoint(path, family)
 
 

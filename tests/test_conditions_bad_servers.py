@@ -20,19 +20,19 @@ from tests.conditions_server import (
     QUICK,
     TAG,
     ConditionsServer,
-    announced,
-    cut,
-    dripping,
-    endless,
-    fetched,
+    announce,
+    answer,
+    answer_json,
+    answer_status,
+    drip,
+    fetch,
     files,
-    redirected,
-    said,
-    sent,
-    silent,
-    slow,
-    stalled,
-    status,
+    hang_up,
+    redirect,
+    send_endlessly,
+    send_slowly,
+    stall,
+    stay_silent,
     without,
 )
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def limits_for(step: Step) -> Limits:
-    return IMPATIENT if step in {silent, stalled} else QUICK
+    return IMPATIENT if step in {stay_silent, stall} else QUICK
 
 
 # Failures that pass
@@ -52,42 +52,44 @@ def limits_for(step: Step) -> Limits:
 
 @pytest.mark.parametrize("kind", ["tag", "list", "file"])
 @pytest.mark.parametrize(
-    "bad", [status(500), status(503), status(429), silent, cut], ids=["500", "503", "429", "silent", "cut"]
+    "bad",
+    [answer_status(500), answer_status(503), answer_status(429), stay_silent, hang_up],
+    ids=["500", "503", "429", "silent", "cut"],
 )
 def test_a_failure_that_passes_is_tried_again(
     server: ConditionsServer, tmp_path: Path, kind: Kind, bad: Step, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="export.conditions")
     server.steps[kind].insert(0, bad)
-    assert fetched(tmp_path, server, limits=limits_for(bad)).path.read_bytes() == CONTENT
+    assert fetch(tmp_path, server, limits=limits_for(bad)).path.read_bytes() == CONTENT
     assert len(server.asked) == 4
     assert "failed, waiting 0.001 s" in caplog.text
     assert files(tmp_path) == [PLACE]
 
 
-@pytest.mark.parametrize("bad", [stalled, sent(CONTENT[::-1]), sent(b"")], ids=["stalled", "wrong", "empty"])
+@pytest.mark.parametrize("bad", [stall, answer(CONTENT[::-1]), answer(b"")], ids=["stalled", "wrong", "empty"])
 def test_a_download_that_fails_once_begins_anew(server: ConditionsServer, tmp_path: Path, bad: Step) -> None:
     server.steps["file"].insert(0, bad)
-    assert fetched(tmp_path, server, limits=limits_for(bad)).path.read_bytes() == CONTENT
+    assert fetch(tmp_path, server, limits=limits_for(bad)).path.read_bytes() == CONTENT
     assert server.n_files() == 2
     assert files(tmp_path) == [PLACE]
 
 
 def test_a_slow_server_is_waited_for(server: ConditionsServer, tmp_path: Path) -> None:
-    server.steps["file"] = [slow]
-    assert fetched(tmp_path, server).path.read_bytes() == CONTENT
+    server.steps["file"] = [send_slowly]
+    assert fetch(tmp_path, server).path.read_bytes() == CONTENT
     assert server.n_files() == 1
 
 
 @pytest.mark.parametrize("kind", ["tag", "list", "file"])
 def test_a_redirect_is_followed(server: ConditionsServer, tmp_path: Path, kind: Kind) -> None:
-    server.steps[kind].insert(0, lambda conversation: redirected(conversation.path)(conversation))
-    assert fetched(tmp_path, server).path.read_bytes() == CONTENT
+    server.steps[kind].insert(0, lambda conversation: redirect(conversation.path)(conversation))
+    assert fetch(tmp_path, server).path.read_bytes() == CONTENT
 
 
 def test_an_answer_that_is_compressed_all_the_same_is_read(server: ConditionsServer, tmp_path: Path) -> None:
-    server.steps["file"] = [sent(zlib.compress(CONTENT), {"Content-Encoding": "deflate"})]
-    assert fetched(tmp_path, server).path.read_bytes() == CONTENT
+    server.steps["file"] = [answer(zlib.compress(CONTENT), {"Content-Encoding": "deflate"})]
+    assert fetch(tmp_path, server).path.read_bytes() == CONTENT
 
 
 # Failures that do not pass: one sentence, and nothing in the cache
@@ -96,32 +98,33 @@ def test_an_answer_that_is_compressed_all_the_same_is_read(server: ConditionsSer
 @pytest.mark.parametrize(
     ("kind", "bad", "expected", "n_asked"),
     [
-        ("tag", status(404), r"{rest} does not know the global tag PXDBackgroundGenerator \(404 Not Found\)\.", 1),
-        ("list", status(404), r"{rest}/v2/iovPayloads/ answered 404 Not Found\.", 2),
-        ("file", status(404), r"{file} answered 404 Not Found\.", 3),
-        ("tag", status(500), r"{rest}/v2/globalTag/\w+ answered 500 Internal Server Error\.", 3),
-        ("file", status(204), r"{file} answered 204 No Content\.", 3),
-        ("file", silent, r"{file} did not answer in time \(silence after 0\.3 s\)\.", 4),
-        ("file", stalled, r"{file} did not answer in time \(silence after 0\.3 s\)\.", 4),
-        ("file", cut, r"{file} cannot be read: peer closed connection .*\.", 5),
-        ("file", sent(b"other"), rf"{{file}} has the MD5 795f3202b17cb6bc3d4b771d8c6c9eaf, but .* {MD5}: .*\.", 5),
-        ("file", announced(5_000_000_000), r"{file} holds 5000\.0 MB: at most 1\.0 MB are expected\.", 3),
-        ("file", endless, r"{file} sent more than the 1\.0 MB that are expected at most\.", 3),
-        ("list", endless, r"{rest}/v2/iovPayloads/ sent more than the 0\.3 MB that are expected at most\.", 2),
-        ("file", redirected("/files/loop"), r"{file} redirects more than 5 times: expected the answer\.", 8),
-        ("tag", redirected("/rest/v2/globalTag/x"), r"\S+ redirects more than 5 times: expected the answer\.", 6),
-        ("file", redirected("file:///etc/passwd"), r"{file} leads to an address that is no http or https URL\.", 3),
-        ("file", redirected("http://127.0.0.1:" + 30 * "9"), r"{file} leads to an address that is no http or https URL\.", 3),
-        ("file", redirected("http://" + 80 * "a"), r"{file} leads to an address that is no http or https URL\.", 3),
-        ("file", sent(b"nonsense", {"Content-Encoding": "deflate"}), r"{file} sent what cannot be decoded: .*\.", 3),
-        ("tag", sent(b"<html>It works</html>"), r"\S+ gave an answer that is not understood: it is not JSON .*", 1),
-        ("tag", sent(b"\xff\xfe"), r"\S+ answered with something else than JSON in UTF-8\.", 1),
-        ("tag", sent(b"[" * 100_000), r"\S+ gave an answer that is not understood: it is not JSON .*", 1),
-        ("tag", said({}), r"\S+ gave an answer that is not understood: it lacks the field globalTagStatus\.", 1),
-        ("tag", said({"globalTagStatus": {"name": 3}}), r"\S+: globalTagStatus\.name must be text, but is 3\.", 1),
-        ("list", said({"message": "no"}), r"\S+: it must be a JSON list of objects, but is {{'message': 'no'}}\.", 2),
-        ("list", said([3]), r"\S+: it must be a JSON list of objects, but is \[3\]\.", 2),
-        ("list", said([{}]), r"\S+: it lacks the field \[0\]\.payload\.", 2),
+        ("tag", answer_status(404), r"{rest} does not know the global tag PXDBackgroundGenerator \(404 Not Found\)\.", 1),
+        ("list", answer_status(404), r"{rest}/v2/iovPayloads/ answered 404 Not Found\.", 2),
+        ("file", answer_status(404), r"{file} answered 404 Not Found\.", 3),
+        ("tag", answer_status(500), r"{rest}/v2/globalTag/\w+ answered 500 Internal Server Error\.", 3),
+        ("file", answer_status(204), r"{file} answered 204 No Content\.", 3),
+        ("file", stay_silent, r"{file} did not answer in time \(no data for 0\.3 s\)\.", 4),
+        ("file", stall, r"{file} did not answer in time \(no data for 0\.3 s\)\.", 4),
+        ("file", hang_up, r"{file} cannot be read: peer closed connection .*\.", 5),
+        ("file", answer(b"other"), rf"{{file}} has the MD5 795f3202b17cb6bc3d4b771d8c6c9eaf, but .* {MD5}: .*\.", 5),
+        ("file", announce(5_000_000_000), r"{file} holds 5000\.0 MB: expected at most 1\.0 MB\.", 3),
+        ("file", send_endlessly, r"{file} sent more than 1\.0 MB, the most that is expected\.", 3),
+        ("list", send_endlessly, r"{rest}/v2/iovPayloads/ sent more than 0\.3 MB, the most that is expected\.", 2),
+        ("file", redirect("/files/loop"), r"{file} redirects more than 5 times: expected an answer\.", 8),
+        ("tag", redirect("/rest/v2/globalTag/x"), r"\S+ redirects more than 5 times: expected an answer\.", 6),
+        ("file", redirect("file:///etc/passwd"), r"{file} leads to an address that is not an http or https URL\.", 3),
+        ("file", redirect("http://127.0.0.1:" + 30 * "9"), r"{file} leads to an address that is not an http or https URL\.", 3),
+        ("file", redirect("http://" + 80 * "a"), r"{file} leads to an address that is not an http or https URL\.", 3),
+        ("file", answer(b"nonsense", {"Content-Encoding": "deflate"}), r"{file} sent what cannot be decoded: .*\.", 3),
+        ("tag", answer(b"<html>It works</html>"), r"\S+ gave an answer that is not understood: it is not JSON.*", 1),
+        ("tag", answer(b"\xff\xfe"), r"\S+ must answer with JSON in UTF-8, but its answer is not UTF-8\.", 1),
+        ("tag", answer(b"[" * 100_000), r"\S+ gave an answer that is not understood: it is not JSON.*", 1),
+        ("tag", answer_json({}), r"\S+ gave an answer that is not understood: the field globalTagStatus is missing\.", 1),
+        ("tag", answer_json({"globalTagStatus": {"name": 3}}), r"\S+: globalTagStatus\.name must be text, but is 3\.", 1),
+        ("tag", answer_json({"globalTagStatus": {"name": "half \ud800"}}), r"\S+: globalTagStatus\.name must be text .*", 1),
+        ("list", answer_json({"message": "no"}), r"\S+: it must be a list, but is {{.message.: .no.}}\.", 2),
+        ("list", answer_json([3]), r"\S+: \[0\] must be object, but is 3\.", 2),
+        ("list", answer_json([{}]), r"\S+: entry 0: the field payload is missing\.", 2),
     ],
 )  # fmt: skip
 def test_what_a_server_can_do_wrong(
@@ -132,15 +135,15 @@ def test_what_a_server_can_do_wrong(
     expected = expected.format(**places).replace(r"\S+:", r"\S+ gave an answer that is not understood:", 1)
     start = rf"No server of the conditions database gave {NAME} of the global tag {TAG}: "
     with pytest.raises(ConditionsError, match=rf"^{start}{expected}$"):
-        fetched(tmp_path, server, limits=limits_for(bad))
+        fetch(tmp_path, server, limits=limits_for(bad))
     assert len(server.asked) == n_asked
     assert files(tmp_path) == []
 
 
 def test_a_server_that_drips_is_left_after_the_whole_time(server: ConditionsServer, tmp_path: Path) -> None:
-    server.steps["file"] = [dripping]
+    server.steps["file"] = [drip]
     with pytest.raises(ConditionsError, match=r"sent \d+ bytes in 0\.1 s and was not done: too slow\.$"):
-        fetched(tmp_path, server, limits=replace(QUICK, total_timeout_s=0.1))
+        fetch(tmp_path, server, limits=replace(QUICK, total_timeout_s=0.1))
     assert files(tmp_path) == []
 
 
@@ -152,9 +155,9 @@ def test_a_server_that_drips_is_left_after_the_whole_time(server: ConditionsServ
     ],
 )
 def test_an_entry_without_a_field_is_refused(server: ConditionsServer, tmp_path: Path, part: str, field: str) -> None:
-    server.steps["list"] = [said([without(server.entry(), part, field)])]
-    with pytest.raises(ConditionsError, match=rf"not understood: it lacks the field \[0\]\.{part}\.{field}\.$"):
-        fetched(tmp_path, server)
+    server.steps["list"] = [answer_json([without(server.entry(), part, field)])]
+    with pytest.raises(ConditionsError, match=rf"not understood: entry 0: the field {part}\.{field} is missing\.$"):
+        fetch(tmp_path, server)
     assert files(tmp_path) == []
 
 
@@ -177,30 +180,30 @@ def test_an_entry_without_a_field_is_refused(server: ConditionsServer, tmp_path:
             ("checksum", md5, r"checksum must be an MD5 of 32 hexadecimal digits, but is ")
             for md5 in ("../" + 29 * "0", "ab", 33 * "a", "é" * 32)
         ),
-        ("checksum", None, r"checksum must be text, but is None"),
-        ("revision", "../3", r"revision must be an integer of 0 or more, but is '\.\./3'"),
-        ("revision", -1, r"revision must be an integer of 0 or more, but is -1"),
-        ("revision", 2.5, r"revision must be an integer of 0 or more, but is 2\.5"),
-        ("expEnd", -2, r"expEnd must be an integer of -1 or more, but is -2"),
-        ("name", None, r"name must be text, but is None"),
+        ("checksum", None, r"checksum must be text, but is null"),
+        ("revision", "../3", r"revision must be an integer, but is .\.\./3."),
+        ("revision", -1, r"revision must be an integer >= 0, but is -1"),
+        ("revision", 2.5, r"revision must be an integer, but is 2\.5"),
+        ("expEnd", -2, r"expEnd must be an integer >= -1, but is -2"),
+        ("name", None, r"name must be text, but is null"),
     ],
 )  # fmt: skip
 def test_an_entry_that_points_where_it_must_not_is_refused(
     server: ConditionsServer, tmp_path: Path, field: str, value: object, expected: str
 ) -> None:
-    server.steps["list"] = [said([server.entry(**{field: value})])]
-    with pytest.raises(ConditionsError, match=rf"not understood: \[0\]\.payload\S*{expected}"):
-        fetched(tmp_path / "cache", server)
+    server.steps["list"] = [answer_json([server.entry(**{field: value})])]
+    with pytest.raises(ConditionsError, match=rf"not understood: entry 0: payload\S*{expected}"):
+        fetch(tmp_path / "cache", server)
     assert server.n_files() == 0
     assert files(tmp_path) == []
 
 
 def test_an_entry_of_another_name_is_no_payload(server: ConditionsServer, tmp_path: Path) -> None:
-    server.steps["list"] = [said([server.entry(name="../" + NAME)])]
+    server.steps["list"] = [answer_json([server.entry(name="../" + NAME)])]
     with pytest.raises(
         ConditionsError, match=rf"^The global tag {TAG} has no payload {NAME} for experiment 0, run 0: "
     ):
-        fetched(tmp_path, server)
+        fetch(tmp_path, server)
     assert files(tmp_path) == []
 
 
@@ -208,20 +211,20 @@ def test_an_entry_of_another_name_is_no_payload(server: ConditionsServer, tmp_pa
 def test_a_tag_without_a_valid_payload_is_refused(
     server: ConditionsServer, tmp_path: Path, listed: tuple[dict[str, int], ...]
 ) -> None:
-    server.steps["list"] = [said([server.entry(**changes) for changes in listed])]
+    server.steps["list"] = [answer_json([server.entry(**changes) for changes in listed])]
     expected = (
         rf"^The global tag {TAG} has no payload {NAME} for experiment 7, run 5: choose another tag, or a run that it "
         r"covers with --experiment and --run\.$"
     )
     with pytest.raises(ConditionsError, match=expected):
-        fetched(tmp_path, server, server, experiment=7, run=5)
+        fetch(tmp_path, server, server, experiment=7, run=5)
     assert len(server.asked) == 2
     assert files(tmp_path) == []
 
 
 def test_an_invalid_tag_is_refused(server: ConditionsServer, tmp_path: Path) -> None:
-    server.steps["tag"] = [said({"globalTagStatus": {"name": "INVALID"}})]
-    expected = rf"^The global tag {TAG} is INVALID: it must not be used any more\. Choose another one\.$"
+    server.steps["tag"] = [answer_json({"globalTagStatus": {"name": "INVALID"}})]
+    expected = rf"^The global tag {TAG} is INVALID: it must not be used\. Choose another one\.$"
     with pytest.raises(ConditionsError, match=expected):
-        fetched(tmp_path, server, server)
+        fetch(tmp_path, server, server)
     assert len(server.asked) == 1

@@ -1,4 +1,4 @@
-"""The cache: what a process that was killed can have left behind, and locks."""
+"""The cache: leftovers of killed processes, and locks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
+from filelock import FileLock
 
-from export.conditions.cache import default_cache, stored
+from export.conditions.cache import default_cache, fetch_into_cache
 from export.conditions.validity import OPEN, Interval, PayloadEntry
 from export.errors import ConditionsError
 from pxdbg_runtime.errors import OutputError
+from pxdbg_runtime.formats.atomic_write import open_partial
 from tests.conditions_server import CONTENT, MD5, NAME, PLACE, QUICK, files
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ ENTRY = PayloadEntry(
 
 
 def download(file: BinaryIO) -> None:
-    assert file.read() == b""
     file.write(CONTENT)
 
 
@@ -40,84 +41,95 @@ def no_download(_file: BinaryIO) -> None:
     pytest.fail("it should not be downloaded")
 
 
-def partial_of(cache: Path) -> Path:
+def lock_of(cache: Path) -> Path:
     place = cache / PLACE
     place.parent.mkdir(parents=True, exist_ok=True)
-    return place.with_name(f".{place.name}.partial")
+    return place.with_name(f".{place.name}.lock")
 
 
-@pytest.mark.parametrize("left", [b"", CONTENT[:1000], CONTENT, CONTENT + b"more"], ids=["none", "part", "all", "more"])
-def test_whatever_a_killed_process_left_is_written_over(tmp_path: Path, left: bytes) -> None:
-    partial_of(tmp_path).write_bytes(left)
-    assert stored(tmp_path, ENTRY, download, QUICK) == (tmp_path / PLACE, False)
+@pytest.mark.parametrize("content", [b"", CONTENT[:1000], CONTENT + b"more"], ids=["empty", "part", "more"])
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, content: bytes) -> None:
+    lock_of(tmp_path).touch()
+    with open_partial(tmp_path / PLACE) as partial:
+        pass
+    (tmp_path / PLACE).rename(partial)
+    partial.write_bytes(content)
+    assert fetch_into_cache(tmp_path, ENTRY, download, QUICK) == (tmp_path / PLACE, False)
     assert (tmp_path / PLACE).read_bytes() == CONTENT
     assert files(tmp_path) == [PLACE]
 
 
-def test_what_is_there_is_used_though_a_killed_process_left_something(tmp_path: Path) -> None:
-    (partial_of(tmp_path).parent / f"{NAME}_r3.root").write_bytes(CONTENT)
-    partial_of(tmp_path).write_bytes(b"part")
-    assert stored(tmp_path, ENTRY, no_download, QUICK) == (tmp_path / PLACE, True)
+def test_a_payload_is_used_though_a_killed_process_left_its_lock(tmp_path: Path) -> None:
+    lock_of(tmp_path).touch()
+    (tmp_path / PLACE).write_bytes(CONTENT)
+    assert fetch_into_cache(tmp_path, ENTRY, no_download, QUICK) == (tmp_path / PLACE, True)
+
+
+def test_a_link_in_the_place_of_a_payload_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    lock_of(tmp_path / "cache")
+    (tmp_path / "cache" / PLACE).symlink_to(tmp_path / "precious")
+    path, _ = fetch_into_cache(tmp_path / "cache", ENTRY, download, QUICK)
+    assert path.read_bytes() == CONTENT
+    assert not path.is_symlink()
+    assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize(
-    "failure", [ConditionsError("No."), OSError(28, "No space left on device"), KeyboardInterrupt()]
+    ("failure", "expected"),
+    [
+        (ConditionsError("No."), r"^No\.$"),
+        (OSError(28, "No space left on device"), r"cannot hold \S+_r3\.root: No space left on device\. Choose"),
+        (KeyboardInterrupt(), "^$"),
+    ],
 )
-def test_a_download_that_fails_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
-    def failing(file: BinaryIO) -> None:
+def test_a_download_that_fails_leaves_nothing(tmp_path: Path, failure: BaseException, expected: str) -> None:
+    def fail(file: BinaryIO) -> None:
         file.write(b"part")
         raise failure
 
     kind = OutputError if isinstance(failure, OSError) else type(failure)
-    expected = (
-        r"cannot hold \S+_r3\.root: No space left on device\. Choose" if isinstance(failure, OSError) else "^(No\\.)?$"
-    )
     with pytest.raises(kind, match=expected):
-        stored(tmp_path, ENTRY, failing, QUICK)
+        fetch_into_cache(tmp_path, ENTRY, fail, QUICK)
     assert files(tmp_path) == []
 
 
-def test_a_lock_is_not_waited_for_without_end(tmp_path: Path) -> None:
-    partial = partial_of(tmp_path)
-    with partial.open("wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+def test_the_wait_for_a_lock_ends(tmp_path: Path) -> None:
+    with FileLock(lock_of(tmp_path)):
         expected = (
-            rf"^Another process has been downloading {re.escape(str(partial))} for 0\.02 s: wait until it is done, .*"
+            rf"^Another process has been downloading {re.escape(str(tmp_path / PLACE))} for 0\.02 s: wait until .*"
         )
         with pytest.raises(ConditionsError, match=expected):
-            stored(tmp_path, ENTRY, no_download, replace(QUICK, lock_timeout_s=0.02))
+            fetch_into_cache(tmp_path, ENTRY, no_download, replace(QUICK, lock_timeout_s=0.02))
     assert not (tmp_path / PLACE).exists()
 
 
-def test_a_file_that_was_removed_before_it_could_be_locked_is_made_anew(
+def test_a_lock_that_was_removed_before_it_could_be_taken_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    partial = partial_of(tmp_path)
-    n_locks = 0
+    flock = fcntl.flock
+    was_removed: list[bool] = []
 
-    def lock(file: BinaryIO, operation: int) -> None:
-        nonlocal n_locks
-        n_locks += 1
-        if n_locks == 1:
-            partial.unlink()
+    def remove_first(file: int, operation: int) -> None:
+        if not was_removed:
+            lock_of(tmp_path).unlink()
+            was_removed.append(True)
         flock(file, operation)
 
-    flock = fcntl.flock
-    monkeypatch.setattr(fcntl, "flock", lock)
-    assert stored(tmp_path, ENTRY, download, QUICK) == (tmp_path / PLACE, False)
-    assert n_locks == 2
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    assert fetch_into_cache(tmp_path, ENTRY, download, QUICK) == (tmp_path / PLACE, False)
+    assert was_removed
     assert files(tmp_path) == [PLACE]
 
 
-def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_lock(_file: BinaryIO, _operation: int) -> None:
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_lock(_file: int, _operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", no_lock)
-    with pytest.raises(
-        OutputError, match=r"cannot hold \S+: No locks available\. Choose another folder with --cache\.$"
-    ):
-        stored(tmp_path, ENTRY, no_download, QUICK)
+    expected = r"cannot hold \S+: No locks available\. Choose another folder with --cache\.$"
+    with pytest.raises(OutputError, match=expected):
+        fetch_into_cache(tmp_path, ENTRY, no_download, QUICK)
     assert not (tmp_path / PLACE).exists()
 
 
@@ -125,13 +137,13 @@ def test_many_at_once_download_once(tmp_path: Path) -> None:
     n_downloads = 0
     results: list[tuple[Path, bool]] = []
 
-    def counted(file: BinaryIO) -> None:
+    def count(file: BinaryIO) -> None:
         nonlocal n_downloads
         n_downloads += 1
         download(file)
 
     def one() -> None:
-        results.append(stored(tmp_path, ENTRY, counted, QUICK))
+        results.append(fetch_into_cache(tmp_path, ENTRY, count, QUICK))
 
     threads = [threading.Thread(target=one) for _ in range(16)]
     for thread in threads:

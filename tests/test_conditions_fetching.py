@@ -18,13 +18,13 @@ from tests.conditions_server import (
     QUICK,
     TAG,
     ConditionsServer,
-    fetched,
+    answer,
+    answer_json,
+    answer_status,
+    fetch,
     files,
     query,
-    said,
-    sent,
     serving,
-    status,
 )
 
 if TYPE_CHECKING:
@@ -65,12 +65,10 @@ def test_a_payload_is_found_downloaded_and_described(server: ConditionsServer, t
     assert files(tmp_path) == [f"new/cache/{PLACE}"]
 
 
-def test_what_the_cache_has_is_not_downloaded(server: ConditionsServer, tmp_path: Path) -> None:
-    first = fetched(tmp_path, server)
-    again = fetched(tmp_path, server)
-    assert (first.was_cached, again.was_cached) == (False, True)
+def test_a_payload_in_the_cache_is_not_downloaded(server: ConditionsServer, tmp_path: Path) -> None:
+    first, again = fetch(tmp_path, server), fetch(tmp_path, server)
+    assert (first.was_cached, again.was_cached, again.path) == (False, True, first.path)
     assert server.n_files() == 1
-    assert again.path == first.path
 
 
 def test_a_cache_that_cannot_be_written_to_is_still_read(server: ConditionsServer, tmp_path: Path) -> None:
@@ -78,7 +76,7 @@ def test_a_cache_that_cannot_be_written_to_is_still_read(server: ConditionsServe
     place.parent.mkdir()
     place.write_bytes(CONTENT)
     place.parent.chmod(0o500)
-    assert fetched(tmp_path, server).was_cached
+    assert fetch(tmp_path, server).was_cached
     assert files(tmp_path) == [PLACE]
     place.parent.chmod(0o700)
 
@@ -87,7 +85,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(server: ConditionsServer, tmp_p
     place = tmp_path / PLACE
     place.parent.mkdir()
     place.write_bytes(CONTENT[:-1])
-    assert not fetched(tmp_path, server).was_cached
+    assert not fetch(tmp_path, server).was_cached
     assert place.read_bytes() == CONTENT
     assert files(tmp_path) == [PLACE]
 
@@ -97,14 +95,16 @@ def test_other_payloads_of_the_cache_and_the_tag_are_left_alone(server: Conditio
     other.parent.mkdir()
     other.write_bytes(b"older")
     climbing = {"payload": {"basf2Module": {"name": "../../etc/passwd"}, "payloadUrl": "../x"}}
-    server.steps["list"] = [said([climbing, server.entry(), server.entry(name="BeamParameters", checksum="none")])]
-    assert fetched(tmp_path, server).path == tmp_path / PLACE
+    server.steps["list"] = [
+        answer_json([climbing, server.entry(), server.entry(name="BeamParameters", checksum="none")])
+    ]
+    assert fetch(tmp_path, server).path == tmp_path / PLACE
     assert files(tmp_path) == sorted([PLACE, f"{MD5[:2]}/{NAME}_r2.root"])
     assert other.read_bytes() == b"older"
 
 
 def test_a_state_other_than_published_is_said(server: ConditionsServer, tmp_path: Path) -> None:
-    server.steps["tag"] = [said({"globalTagStatus": {"name": "OPEN"}})]
+    server.steps["tag"] = [answer_json({"globalTagStatus": {"name": "OPEN"}})]
     told: list[str] = []
     found = fetch_payload(NAME, TAG, servers=(server.url,), cache=tmp_path, limits=QUICK, log=told.append)
     assert told[0].startswith(f"global tag {TAG} is OPEN, not PUBLISHED, so it may change: ")
@@ -113,9 +113,9 @@ def test_a_state_other_than_published_is_said(server: ConditionsServer, tmp_path
 
 def test_the_valid_payload_of_the_highest_revision_is_chosen(server: ConditionsServer, tmp_path: Path) -> None:
     server.steps["list"] = [
-        said([server.entry(revision=9, expEnd=6), server.entry(), server.entry(revision=2, checksum=32 * "0")])
+        answer_json([server.entry(revision=9, expEnd=6), server.entry(), server.entry(revision=2, checksum=32 * "0")])
     ]
-    assert fetched(tmp_path, server, experiment=7).revision == 3
+    assert fetch(tmp_path, server, experiment=7).entry.revision == 3
 
 
 # Several servers
@@ -124,17 +124,17 @@ def test_the_valid_payload_of_the_highest_revision_is_chosen(server: ConditionsS
 def test_the_file_may_be_on_another_host_than_the_database(server: ConditionsServer, tmp_path: Path) -> None:
     with serving() as store:
         base = f"http://localhost:{store.server_port}/files"
-        server.steps["list"] = [said([server.entry(baseUrl=base)])]
-        assert fetched(tmp_path, server).path.read_bytes() == CONTENT
+        server.steps["list"] = [answer_json([server.entry(baseUrl=base)])]
+        assert fetch(tmp_path, server).path.read_bytes() == CONTENT
         assert (server.n_files(), store.n_files()) == (0, 1)
 
 
 @pytest.mark.parametrize("kind", ["tag", "list", "file"])
-@pytest.mark.parametrize("bad", [status(404), status(500), sent(b"?")], ids=["404", "500", "nonsense"])
+@pytest.mark.parametrize("bad", [answer_status(404), answer_status(500), answer(b"?")], ids=["404", "500", "nonsense"])
 def test_the_next_server_is_asked_if_one_fails(server: ConditionsServer, tmp_path: Path, kind: Kind, bad: Step) -> None:
     with serving() as worse:
         worse.steps[kind] = [bad]
-        found = fetched(tmp_path, worse, server)
+        found = fetch(tmp_path, worse, server)
     assert found.server == server.url
     assert found.path.read_bytes() == CONTENT
     assert files(tmp_path) == [PLACE]
@@ -143,70 +143,66 @@ def test_the_next_server_is_asked_if_one_fails(server: ConditionsServer, tmp_pat
 def test_a_server_that_is_not_there_is_passed_over(server: ConditionsServer, tmp_path: Path) -> None:
     with serving() as gone:
         pass
-    assert fetched(tmp_path, gone, server).path.read_bytes() == CONTENT
+    assert fetch(tmp_path, gone, server).path.read_bytes() == CONTENT
     with pytest.raises(
         ConditionsError, match=rf"{gone.url}/v2/globalTag/{TAG} cannot be read: \[Errno 111\] .*refused\.$"
     ):
-        fetched(tmp_path, gone)
+        fetch(tmp_path, gone)
 
 
 def test_if_all_servers_fail_each_says_why(server: ConditionsServer, tmp_path: Path) -> None:
-    server.steps["tag"] = [status(404)]
+    server.steps["tag"] = [answer_status(404)]
     with serving() as other:
-        other.steps["file"] = [status(403)]
+        other.steps["file"] = [answer_status(403)]
         with pytest.raises(
             ConditionsError,
             match=r"does not know the global tag \S+ \(404 Not Found\)\. http://\S+ answered 403 Forbidden\.$",
         ):
-            fetched(tmp_path, server, other)
+            fetch(tmp_path, server, other)
     assert files(tmp_path) == []
 
 
 # What is asked for
 
 
-@pytest.mark.parametrize("tag", ["", "..", "a/b", "a b", "a\nb", "-x", "ä"])
-def test_a_tag_that_is_no_name_is_refused(tmp_path: Path, tag: str) -> None:
-    with pytest.raises(ArgumentValueError, match=r"^The global tag must hold letters, digits, .* alone, but is '"):
-        fetched(tmp_path, tag=tag)
-
-
-@pytest.mark.parametrize("name", ["../x", "a/b", ""])
-def test_a_payload_that_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ArgumentValueError, match=r"^The payload's name must hold letters, digits, .* alone, but is '"):
-        fetch_payload(name, TAG, servers=("http://localhost",), cache=tmp_path)
+@pytest.mark.parametrize("bad", ["", "..", "../x", "a/b", "a b", "a\nb", "-x", "ä"])
+def test_tags_and_payloads_must_have_names(tmp_path: Path, bad: str) -> None:
+    with pytest.raises(ArgumentValueError, match=r"^The global tag may hold only letters, digits, .*, but is '"):
+        fetch(tmp_path, tag=bad)
+    with pytest.raises(ArgumentValueError, match=r"^The payload's name may hold only letters, digits, .*, but is '"):
+        fetch_payload(bad, TAG, servers=("http://localhost",), cache=tmp_path)
 
 
 @pytest.mark.parametrize(("argument", "when"), [("experiment", (-1, 0)), ("run", (0, -1))])
 def test_negative_experiments_and_runs_are_refused(tmp_path: Path, argument: str, when: tuple[int, int]) -> None:
     with pytest.raises(ArgumentValueError, match=rf"^--{argument} must be 0 or more, but is -1\.$"):
-        fetched(tmp_path, experiment=when[0], run=when[1])
+        fetch(tmp_path, experiment=when[0], run=when[1])
 
 
-def spoilt_by_a_file(folder: Path) -> Path:
+def spoil_by_file(folder: Path) -> Path:
     (folder / "cache").write_bytes(b"")
     return folder / "cache"
 
 
-def spoilt_by_a_folder(folder: Path) -> Path:
+def spoil_by_folder(folder: Path) -> Path:
     (folder / "cache" / PLACE).mkdir(parents=True)
     return folder / "cache"
 
 
-def spoilt_by_a_link(folder: Path) -> Path:
+def spoil_by_link(folder: Path) -> Path:
     place = folder / "cache" / PLACE
     place.parent.mkdir(parents=True)
     (folder / "precious").write_bytes(b"precious")
-    place.with_name(f".{place.name}.partial").symlink_to(folder / "precious")
+    place.with_name(f".{place.name}.lock").symlink_to(folder / "precious")
     return folder / "cache"
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (spoilt_by_a_file, "Not a directory"),
-        (spoilt_by_a_folder, "Is a directory"),
-        (spoilt_by_a_link, "Too many levels of symbolic links"),
+        (spoil_by_file, "Not a directory"),
+        (spoil_by_folder, "Is a directory"),
+        (spoil_by_link, "Too many levels of symbolic links"),
     ],
 )
 def test_a_cache_that_cannot_be_used_is_said(
@@ -216,6 +212,6 @@ def test_a_cache_that_cannot_be_used_is_said(
     before = files(tmp_path)
     expected = rf"^The cache {cache} cannot hold {NAME}_r3\.root: {reason}\. Choose another folder with --cache\.$"
     with pytest.raises(OutputError, match=expected):
-        fetched(cache, server)
+        fetch(cache, server)
     assert files(tmp_path) == before
     assert all(hashlib.md5(path.read_bytes()).hexdigest() != MD5 for path in tmp_path.rglob("*") if path.is_file())

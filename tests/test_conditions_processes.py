@@ -16,25 +16,27 @@ from tests.conditions_server import (
     PLACE,
     TAG,
     ConditionsServer,
-    fetched,
+    answer,
+    fetch,
     files,
-    sent,
-    slow,
-    stalled,
+    send_slowly,
+    stall,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
-PARTIAL: Final = f"{PLACE[:3]}.{PLACE[3:]}.partial"
+FOLDER, FILE = PLACE.split("/")
+PARTIAL: Final = f"{FOLDER}/.{FILE}.*.partial"
 PROGRAM: Final = f"""
 import sys
 from pathlib import Path
 from export.conditions.fetching import fetch_payload
 from export.conditions.limits import Limits
 
-found = fetch_payload({NAME!r}, {TAG!r}, servers=sys.argv[1:2], cache=Path(sys.argv[2]), limits=Limits(lock_poll_s=0.01))
+cache, limits = Path(sys.argv[2]), Limits(lock_poll_s=0.01)
+found = fetch_payload({NAME!r}, {TAG!r}, servers=sys.argv[1:2], cache=cache, limits=limits)
 print(found.was_cached)
 """
 
@@ -62,15 +64,15 @@ def downloads(server: ConditionsServer, tmp_path: Path) -> Iterator[Downloads]:
         process.communicate(timeout=60)
 
 
-def wait_for_content(partial: Path) -> None:
+def wait_for_content(cache: Path) -> None:
     end = time.monotonic() + 60
-    while not (partial.exists() and partial.stat().st_size):
+    while not any(partial.stat().st_size for partial in cache.glob(PARTIAL)):
         assert time.monotonic() < end
         time.sleep(0.005)
 
 
 def test_two_processes_download_once(server: ConditionsServer, downloads: Downloads, tmp_path: Path) -> None:
-    server.steps["file"] = [slow]
+    server.steps["file"] = [send_slowly]
     both = [downloads.begin(), downloads.begin()]
     said = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
@@ -83,22 +85,22 @@ def test_two_processes_download_once(server: ConditionsServer, downloads: Downlo
 def test_after_a_kill_in_mid_download_the_next_run_succeeds(
     server: ConditionsServer, downloads: Downloads, tmp_path: Path
 ) -> None:
-    server.steps["file"] = [stalled, sent(CONTENT)]
+    server.steps["file"] = [stall, answer(CONTENT)]
     process = downloads.begin()
-    wait_for_content(tmp_path / PARTIAL)
+    wait_for_content(tmp_path)
     process.kill()
     assert process.wait(timeout=60) == -9
-    assert files(tmp_path) == [PARTIAL]  # no bad file where a payload would be
-    assert fetched(tmp_path, server).path.read_bytes() == CONTENT
+    assert not (tmp_path / PLACE).exists()
+    assert fetch(tmp_path, server).path.read_bytes() == CONTENT
     assert files(tmp_path) == [PLACE]
 
 
 def test_a_process_that_waits_takes_over_when_the_other_is_killed(
     server: ConditionsServer, downloads: Downloads, tmp_path: Path
 ) -> None:
-    server.steps["file"] = [stalled, sent(CONTENT)]
+    server.steps["file"] = [stall, answer(CONTENT)]
     first = downloads.begin()
-    wait_for_content(tmp_path / PARTIAL)
+    wait_for_content(tmp_path)
     second = downloads.begin()
     while sum("iovPayloads" in path for path in server.asked) < 2:
         assert second.poll() is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.conditions.validity import OPEN, Interval, PayloadEntry, valid_entry
+from export.conditions.validity import OPEN, Interval, PayloadEntry, find_valid_entry
 from export.errors import ServerError
 
 
@@ -51,16 +51,16 @@ def test_an_interval_covers_what_an_open_end_far_away_covers(ends: tuple[int, ..
 def test_the_highest_revision_that_is_valid_is_chosen() -> None:
     everywhere = (0, 0, OPEN, OPEN)
     entries = [entry(2, *everywhere), entry(10, *everywhere), entry(9, *everywhere), entry(11, 8, 0, OPEN, OPEN)]
-    assert valid_entry(entries, 7, 0) == entries[1]
-    assert valid_entry(entries, 8, 0) == entries[3]
-    assert valid_entry(entries[3:], 7, 0) is None
-    assert valid_entry([], 7, 0) is None
+    assert find_valid_entry(entries, 7, 0) == entries[1]
+    assert find_valid_entry(entries, 8, 0) == entries[3]
+    assert find_valid_entry(entries[3:], 7, 0) is None
+    assert find_valid_entry([], 7, 0) is None
 
 
 def test_the_same_file_may_be_listed_twice_but_not_two_files_as_one_revision() -> None:
     twice = [entry(2, 0, 0, OPEN, OPEN), entry(2, 0, 0, 9, OPEN)]
-    assert valid_entry(twice, 7, 0) in twice
+    assert find_valid_entry(twice, 7, 0) in twice
     other = entry(2, 0, 0, OPEN, OPEN, md5=32 * "1")
     expected = r"lists two files as revision 2 of P for experiment 7, run 0, with MD5 0{32} and 1{32}: expected one\.$"
     with pytest.raises(ServerError, match=expected):
-        valid_entry([*twice, other], 7, 0)
+        find_valid_entry([*twice, other], 7, 0)

@@ -1,4 +1,4 @@
-"""Demonstration weights: repeatable, sparse, and with the occupancy and charge that were asked for."""
+"""Demonstration weights: repeatable, sparse, and with the wanted occupancy and charge."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 import typer
 
 from export import random_weights
-from export.__main__ import Family
-from export.charge import charges_of
+from export.charge import compute_charges
 from export.checkpoint import load_checkpoint
 from export.demonstration import main
-from export.random_weights import Target, demonstration_model
+from export.families.resnet import ResNet
+from export.random_weights import HitStatistics, build_random_model
 from tests.checkpoints import BUSY, FAMILY_NAMES, first_export
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure the batch-norm statistics on few images: the weights are as random."""
+    """Measure the batch-norm statistics on few images."""
     monkeypatch.setattr(random_weights, "_STATISTICS_BATCHES", 1)
     monkeypatch.setattr(random_weights, "_BATCH_SIZE", 1)
 
 
 def state_of(family: str, seed: int) -> dict[str, Tensor]:
-    return demonstration_model(family, seed, BUSY).state_dict()
+    return build_random_model(family, seed, BUSY).state_dict()
 
 
 @pytest.mark.usefixtures("quick")
@@ -49,7 +49,7 @@ def test_images_look_as_asked_for_on_fresh_latents(family: str) -> None:
     model = first_export(family).model
     generator = torch.Generator().manual_seed(2026)
     with torch.inference_mode():
-        charges = torch.cat([charges_of(model(torch.randn(4, 96, generator=generator))) for _ in range(2)])
+        charges = torch.cat([compute_charges(model(torch.randn(4, 96, generator=generator))) for _ in range(2)])
     hits = charges[charges > 0].double()
     assert charges.shape == (8, 250, 768)
     assert len(hits) / charges.numel() == pytest.approx(BUSY.occupancy, rel=0.35)
@@ -69,25 +69,25 @@ def test_model_is_ready_for_inference_and_its_filters_but_the_last_are_sparse(fa
 
 
 def test_targets_are_those_of_the_real_sample_unless_told() -> None:
-    assert Target() == Target(occupancy=0.0090, mean_charge=22.0)
+    assert HitStatistics() == HitStatistics(occupancy=0.0090, mean_charge=22.0)
 
 
 @pytest.mark.usefixtures("quick")
 def test_command_writes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "resnet.safetensors"
-    main(model=Family.RESNET, output=path, seed=9)
+    main(family="resnet", output=path, seed=9)
     assert capsys.readouterr().out == f"wrote {path}\n"
     assert [each.name for each in tmp_path.iterdir()] == ["resnet.safetensors"]
-    expected = demonstration_model("resnet", 9).state_dict()
+    expected = build_random_model("resnet", 9).state_dict()
     written = safetensors.torch.load_file(path)
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[key], value) for key, value in expected.items())
-    assert load_checkpoint(path, "resnet").family == "resnet"
+    assert isinstance(load_checkpoint(path, "resnet"), ResNet)
 
 
 @pytest.mark.usefixtures("quick")
 def test_command_says_where_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as ended:  # its text is empty: the sentence is on the standard error
-        main(model=Family.RESNET, output=tmp_path / "gone" / "resnet.safetensors")
+        main(family="resnet", output=tmp_path / "gone" / "resnet.safetensors")
     assert ended.value.exit_code == 1
     assert "gone/resnet.safetensors cannot be written: the folder " in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The claim: the digits are those of the PyTorch chain, pixel for pixel, whatever the weights and the seed.
+"""The digits equal those of the PyTorch chain, pixel for pixel, for any weights and seed.
 
 The chain is written out here from its definition: latents from PyTorch's generator, forty images at once,
 charges, then the hits in the order of sensor, u, v. Nothing of pxdbg_runtime's digitisation takes part.
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.charge import charges_of
+from export.charge import compute_charges
 from pxdbg_runtime import Generator
 from tests.checkpoints import FAMILY_NAMES, FIRST_CHECKPOINT, demonstration_export, first_export
 from tests.tiny_models import TinyConvNet, TinyResNet, tiny_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from export.families import GeneratorModule
+    from export.families.generator_module import GeneratorModule
     from pxdbg_runtime import Digits
     from pxdbg_runtime.model.graph_file import GraphFile
 
@@ -32,7 +32,7 @@ MIN_IDENTICAL: Final = 0.9999
 MAX_CHARGE_DIFFERENCE_ADU: Final = 1
 SHAPE: Final = (40, 250, 768)
 SEED_OF_CHECKPOINT: Final = {FIRST_CHECKPOINT: -5, 2: -(2**63), 3: 2**40 + 17, 4: 2**63 - 1, 5: 0}
-"""Seeds of the weights, and of the events made with them."""
+"""Seeds of the weights, and of their events."""
 VXD_IDS: Final = [
     layer << 13 | ladder << 8 | sensor << 5
     for layer, n_ladders in ((1, 8), (2, 12))
@@ -44,7 +44,7 @@ VXD_IDS: Final = [
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_an_event_of_a_tiny_model_has_the_digits_of_pytorch(family: str, tmp_path: Path) -> None:
     tiny = tiny_of(TinyConvNet, 1) if family == "convnet" else tiny_of(TinyResNet, 2)
-    compare_with_pytorch(tiny.model, tiny.exported(tmp_path), seed=-5, n_events=1)
+    compare_with_pytorch(tiny.model, tiny.export(tmp_path), seed=-5, n_events=1)
 
 
 @pytest.mark.slow
@@ -71,7 +71,7 @@ def test_digits_are_those_of_pytorch(
 def compare_with_pytorch(
     model: GeneratorModule, graph: GraphFile, *, seed: int, n_events: int, n_images: int = SHAPE[0]
 ) -> str:
-    """Require that a graph gives the digits of its model's first sensors; return what was found."""
+    """Check that a graph gives the digits of its model's first sensors; return a summary."""
     generator = Generator(graph.path, seed=seed, random_stream="torch", provider="cpu", nintra=2)
     n_identical, n_union, n_hits, largest = 0, 0, 0, 0
     for event, expected in enumerate(pytorch_events(model, seed, n_events, n_images)):
@@ -98,13 +98,13 @@ def compare_with_pytorch(
 def pytorch_events(
     model: GeneratorModule, seed: int, n_events: int, n_images: int = SHAPE[0]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Give the charges of event after event, uint8 (n_images, 250, 768), as the original makes them."""
+    """Yield the charges of one event after the other, uint8 (n_images, 250, 768), computed as in the original."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         latents = [torch.randn(40, 96) for _ in range(n_events)]
     for latent in latents:
         with torch.inference_mode():
-            charges: NDArray[np.uint8] = charges_of(model(latent[:n_images])).numpy()
+            charges: NDArray[np.uint8] = compute_charges(model(latent[:n_images])).numpy()
         assert charges.shape == (n_images, *SHAPE[1:])
         yield charges
 

@@ -1,4 +1,4 @@
-"""``python -m export`` as users meet it: what it prints, its exit codes, one sentence where something is wrong."""
+"""``python -m export``: output, exit codes, and one sentence for each error."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from typer.testing import CliRunner, Result
 
 from export import precisions
 from export.__main__ import app
-from export.families import FAMILIES
-from export.graph import passes_for
+from export.graph import list_passes
 from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
-from tests.checkpoints import light_state, random_model, save, save_safetensors
+from tests.checkpoints import light_state, random_model, register_family, save, save_safetensors
 from tests.tiny_models import TinyConvNet, few_images, tiny_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
-SOUND: Final = ("a.pt", "--model", "resnet", "--output", "graphs")
-"""Arguments with nothing wrong about them, until the file is opened."""
+SOUND: Final = ("a.pt", "--family", "resnet", "--output", "graphs")
+"""Valid arguments; the file does not exist."""
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -41,11 +40,11 @@ def words(text: str) -> str:
 
 @pytest.fixture
 def tiny_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy the checkpoint of a small generator, which the command takes for a ConvNet."""
+    """Copy the checkpoint of a small generator, registered as a ConvNet."""
     tiny = tiny_of(TinyConvNet, 1)
     few_images(monkeypatch)
-    monkeypatch.setitem(FAMILIES, "convnet", TinyConvNet)
-    tiny.take_known(monkeypatch)
+    register_family(monkeypatch, "convnet", TinyConvNet)
+    tiny.use_known(monkeypatch)
     return Path(shutil.copy(tiny.checkpoint, tmp_path))
 
 
@@ -69,7 +68,7 @@ def require_success(output: str, graph: Path, n_parameters: str) -> None:
 def test_a_checkpoint_is_exported(tmp_path: Path, tiny_checkpoint: Path) -> None:
     checkpoint = save({"ema": torch.load(tiny_checkpoint), "model": {}}, tmp_path / "generator.pt")
     result = invoke(
-        *(checkpoint, "--model", "convnet", "--output", tmp_path / "graphs", "--name", "mine", "--weights", "ema"),
+        *(checkpoint, "--family", "convnet", "--output", tmp_path / "graphs", "--name", "mine", "--state-key", "ema"),
         *("--provenance", "From [somewhere].", "--nature", "demonstration"),
     )
     assert result.exit_code == 0, result.stderr
@@ -88,17 +87,17 @@ def test_a_checkpoint_is_exported(tmp_path: Path, tiny_checkpoint: Path) -> None
 
 AS_A_PROGRAM: Final = """
 import runpy
-from export.families import FAMILIES
-from tests.checkpoints import SmallNet
-FAMILIES["resnet"] = SmallNet
+import pytest
+from tests.checkpoints import SmallNet, register_family
+register_family(pytest.MonkeyPatch(), "resnet", SmallNet)
 runpy.run_module("export", run_name="__main__", alter_sys=True)
 """
-"""``python -m export``, with a generator that takes no time."""
+"""``python -m export`` with a minimal generator."""
 
 
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     checkpoint = save_safetensors(random_model("small").state_dict(), tmp_path / "generator.safetensors")
-    command = [sys.executable, "-c", AS_A_PROGRAM, str(checkpoint), "--model", "resnet", "--output", str(tmp_path)]
+    command = [sys.executable, "-c", AS_A_PROGRAM, str(checkpoint), "--family", "resnet", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     require_success(done.stdout, tmp_path / "generator-float32.onnx", "resnet, 1,231 parameters")
@@ -108,7 +107,7 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
 
 
 def exported(checkpoint: Path, *options: str) -> Result:
-    return invoke(checkpoint, "--model", "convnet", "--output", checkpoint.parent / "graphs", *options)
+    return invoke(checkpoint, "--family", "convnet", "--output", checkpoint.parent / "graphs", *options)
 
 
 def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
@@ -116,7 +115,7 @@ def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
     done = exported(tiny_checkpoint, "--precision", "int8", "--explain")
     assert (done.exit_code, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line[:30].rstrip() for line in lines[3:-7]] == ["plain", *(each.name for each in passes_for("cpu"))]
+    assert [line[:30].rstrip() for line in lines[3:-7]] == ["plain", *(each.name for each in list_passes("cpu"))]
     assert lines[2].split("  ")[0] == "pass"
     digits = r"W1 of the charge spectrum 0\.\d{3} ADU, occupancy [+-]\d\.\d\d %, identical digits \d\d\.\d %"
     expected = (
@@ -160,7 +159,7 @@ def test_int8_for_cuda_is_one_sentence_and_exit_code_2(tiny_checkpoint: Path) ->
     result = exported(tiny_checkpoint, "--precision", "int8", "--target", "cuda")
     assert result.exit_code == 2
     assert result.stderr == (
-        "Error: int8 graphs are made of operators that ONNX Runtime has for the CPU alone: use --target cpu.\n"
+        "Error: int8 graphs consist of operators that ONNX Runtime has only for the CPU: use --target cpu.\n"
     )
     assert result.stdout == ""
     assert not (tiny_checkpoint.parent / "graphs").exists()
@@ -170,13 +169,13 @@ def test_a_graph_beyond_the_bounds_is_refused_unless_that_is_accepted(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beyond = Fidelity(images=4, charge_w1_adu=0.5, occupancy_ratio=0.9, identical_digits=0.25)
-    monkeypatch.setattr(precisions, "measured_fidelity", lambda *_: beyond)
+    monkeypatch.setattr(precisions, "measure_fidelity", lambda *_: beyond)
     refused = exported(tiny_checkpoint, "--precision", "int8")
     assert refused.exit_code == 1
     assert refused.stderr == (
         "Error: The digits of the int8 graph are too far from float32's: W1 of the charge spectrum 0.500 ADU (below 0.3 "
-        "is allowed), occupancy -10.00 % (within 1 %). Nothing was written; --accept-beyond-bounds writes it all the "
-        "same.\n"
+        "is allowed), occupancy -10.00 % (within 1 %). Nothing was written; --accept-beyond-bounds writes the graph all "
+        "the same.\n"
     )
     assert not (tiny_checkpoint.parent / "graphs").exists()
     accepted = exported(tiny_checkpoint, "--precision", "int8", "--accept-beyond-bounds")
@@ -220,19 +219,19 @@ def whole_module(folder: Path) -> Path:
     ("make", "expected"),
     [
         (missing, r"The checkpoint \S+/gone\.pt cannot be read: No such file or directory\."),
-        (empty, r"The checkpoint \S+/empty\.pt is empty: it was not written or copied to its end; .*"),
-        (of_the_other_model, r"The checkpoint \S+ is that of a convnet, not of a resnet: pass --model convnet\."),
+        (empty, r"The checkpoint \S+/empty\.pt is empty: it was not completely written or copied; .*"),
+        (of_the_other_model, r"The checkpoint \S+ is that of a convnet, not of a resnet: pass --family convnet\."),
         (with_nan, r"The checkpoint \S+ holds nan in fc\.bias: every value must be finite in float32\."),
-        (with_two_state_dicts, r"The checkpoint \S+ holds several state dicts, .*: choose with --weights\."),
+        (with_two_state_dicts, r"The checkpoint \S+ holds several state dicts, .*: choose with --state-key\."),
         (with_brackets, r"The checkpoint \S+/\[bold\]gone\[/bold\]\.pt cannot be read: No such file or directory\."),
         (
             whole_module,
-            r"The checkpoint \S+ carries code \(torch\.nn\S+\), which is never run: it holds a whole model; save the .*",
+            r"The checkpoint \S+ contains code \(torch\.nn\S+\), which is never run: it holds a whole model; save the .*",
         ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path: Path, make: Callable[[Path], Path], expected: str) -> None:
-    result = invoke(make(tmp_path), "--model", "resnet", "--output", tmp_path / "graphs", "--name", "mine")
+    result = invoke(make(tmp_path), "--family", "resnet", "--output", tmp_path / "graphs", "--name", "mine")
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
     assert re.fullmatch(f"Error: {expected}\n", result.stderr), result.stderr
@@ -242,14 +241,14 @@ def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path: Path, make: Callabl
 
 def test_a_bad_name_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     checkpoint = save(light_state("resnet"), tmp_path / "generator.pt")
-    result = invoke(checkpoint, "--model", "resnet", "--output", tmp_path / "graphs", "--name", "a/b")
+    result = invoke(checkpoint, "--family", "resnet", "--output", tmp_path / "graphs", "--name", "a/b")
     assert result.exit_code == 2
-    expected = "Error: --name must hold letters, digits, '.', '_' and '-' alone, but is 'a/b'.\n"
+    expected = "Error: --name must hold only letters, digits, '.', '_' and '-', but is 'a/b'.\n"
     assert (result.stdout, result.stderr) == ("", expected)
 
 
 def test_the_program_shows_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "export", "gone.pt", "--model", "resnet", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "export", "gone.pt", "--family", "resnet", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "Error: The checkpoint gone.pt cannot be read: No such file or directory.\n"
@@ -258,17 +257,20 @@ def test_the_program_shows_no_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("a.pt", "--model", "vae", "--output", "graphs"), r"'vae' is not one of 'convnet', 'resnet'"),
-        (("a.pt", "--model", "resnet"), r"Missing option '--output'"),
-        (("a.pt", "--output", "graphs"), r"Missing option '--model'"),
-        (("a.pt", "--model", "resnet", "--output", "graphs", "--colour", "red"), r"No such option: --colour"),
-        (("a.pt", "--model", "resnet", "--output", "graphs", "--nature", "good"), r"'good' is not one of 'checkpoint'"),
+        (("a.pt", "--family", "vae", "--output", "graphs"), r"'vae' is not one of 'convnet', 'resnet'"),
+        (("a.pt", "--family", "resnet"), r"Missing option '--output'"),
+        (("a.pt", "--output", "graphs"), r"Missing option '--family'"),
+        (("a.pt", "--family", "resnet", "--output", "graphs", "--colour", "red"), r"No such option: --colour"),
+        (
+            ("a.pt", "--family", "resnet", "--output", "graphs", "--nature", "good"),
+            r"'good' is not one of 'checkpoint'",
+        ),
         ((*SOUND, "--precision", "float64"), r"'float64' is not one of 'float32', 'float16', 'int8'"),
         ((*SOUND, "--precision", "int8", "--target", "tpu"), r"'tpu' is not one of 'cpu', 'cuda'"),
         ((*SOUND, "--precision", "int8", "--weight-bits", "6"), r"Invalid value for '--weight-bits': .*7"),
         ((*SOUND, "--precision", "int8", "--weight-bits", "9"), r"Invalid value for '--weight-bits': .*8"),
         ((*SOUND, "--precision", "int8", "--weight-bits", "7.5"), r"Invalid value for '--weight-bits': .*integer"),
-        ((), r"Missing option '--(model|output)'"),
+        ((), r"Missing option '--(family|output)'"),
     ],
 )
 def test_bad_usage_is_exit_code_2(arguments: tuple[str, ...], expected: str) -> None:
@@ -282,8 +284,8 @@ def test_help_explains_itself_with_an_example() -> None:
     result = CliRunner(env={"COLUMNS": "160"}).invoke(app, ["--help"])
     text = words(result.stdout)
     assert result.exit_code == 0
-    assert "Example: python -m export generator.pt --model resnet --output graphs --name resnet-2026" in text
-    options = ("--model", "--output", "--name", "--weights", "--provenance", "--nature", "--precision", "--target")
+    assert "Example: python -m export generator.pt --family resnet --output graphs --name resnet-2026" in text
+    options = ("--family", "--output", "--name", "--state-key", "--provenance", "--nature", "--precision", "--target")
     for option in (*options, "--weight-bits", "--accept-beyond-bounds", "--explain"):
         assert option in text
     assert (

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from export.families import FAMILIES
 from export.manifest import main, write_manifest
-from export.pipeline import export_checkpoint
+from export.pipeline import ExportOptions, export_checkpoint
 from pxdbg_runtime.errors import GraphFileError, OutputError
 from pxdbg_runtime.model.builtin_models import read_manifest
-from tests.checkpoints import FlatNet, flat_checkpoint
+from tests.checkpoints import FlatNet, flat_checkpoint, register_family
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +26,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("original")
     graphs = folder / "graphs"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(FAMILIES, "flat", FlatNet)
+        register_family(patched, "flat", FlatNet)
         for seed, name in enumerate(("zebra", "aardvark")):
-            export_checkpoint(flat_checkpoint(folder, seed), "flat", graphs, name=name)
+            export_checkpoint(flat_checkpoint(folder, seed), "flat", graphs, ExportOptions(name=name))
     (graphs / "notes.txt").write_text("no graph")
     return graphs
 

@@ -1,4 +1,4 @@
-"""Names of models: one that was given is checked, one that a file gives is made valid and said."""
+"""Names of models: a given name is checked, and a valid one is derived from a file's name."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from export.__main__ import app
-from export.families import FAMILIES
-from export.model_names import check_name, default_name
+from export.model_names import check_name, derive_name
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.model.graph_file import read_graph_file
-from tests.checkpoints import FlatNet, flat_checkpoint
+from tests.checkpoints import FlatNet, flat_checkpoint, register_family
 
 
 @pytest.mark.parametrize(
@@ -29,19 +28,19 @@ from tests.checkpoints import FlatNet, flat_checkpoint
     ],
 )
 def test_the_name_of_a_file_gives_a_valid_one(file: str, name: str) -> None:
-    assert default_name(Path("runs") / file, "resnet") == check_name(name)
+    assert derive_name(Path("runs") / file, "resnet") == check_name(name)
 
 
 @pytest.mark.parametrize("name", ["epoch=12", "a b", "a/b", "", "-a", "é"])
 def test_a_given_name_is_checked(name: str) -> None:
-    with pytest.raises(ArgumentValueError, match=r"^--name must hold letters, digits, '\.', '_' and '-' alone, but is"):
+    with pytest.raises(ArgumentValueError, match=r"^--name must hold only letters, digits, '\.', '_' and '-', but is"):
         check_name(name)
 
 
 def test_a_file_that_lightning_named_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "resnet", FlatNet)
+    register_family(monkeypatch, "resnet", FlatNet)
     checkpoint = flat_checkpoint(tmp_path).rename(tmp_path / "epoch=12-step=3400.ckpt")
-    done = CliRunner().invoke(app, [str(checkpoint), "--model", "resnet", "--output", str(tmp_path / "graphs")])
+    done = CliRunner().invoke(app, [str(checkpoint), "--family", "resnet", "--output", str(tmp_path / "graphs")])
     assert (done.exit_code, done.stderr) == (0, "")
     assert "named the model epoch-12-step-3400, after its file; --name gives it another name\n" in done.stdout
     assert read_graph_file(tmp_path / "graphs" / "epoch-12-step-3400-float32.onnx").card.name == "epoch-12-step-3400"

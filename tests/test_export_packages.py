@@ -1,4 +1,4 @@
-"""Commands of the export where PyTorch is not installed: what needs it says how to install it, and the rest works."""
+"""Commands of the export without PyTorch: those that need it name the install command, the others work."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ NEEDS: Final = " needs torch, which is not installed: pip install 'pxdbg-runtime
 
 
 def test_commands_without_pytorch_work_or_say_how_to_install_it(tmp_path: Path) -> None:
-    train = ("train", "--model", "resnet", "--output", "a.safetensors")
+    train = ("train", "--family", "resnet", "--output", "a.safetensors")
     commands: dict[tuple[str, ...], tuple[int, str, str]] = {
         ("export", "--help"): (0, "Needs PyTorch and onnx: pip install 'pxdbg-runtime[export]'", ""),
-        ("export", "a.pt", "--model", "resnet", "--output", "graphs"): (1, "", f"Error: python -m export{NEEDS}"),
+        ("export", "a.pt", "--family", "resnet", "--output", "graphs"): (1, "", f"Error: python -m export{NEEDS}"),
         ("export", "payload", "--help"): (0, "Example: python -m export payload graphs", ""),
         ("artifacts.standins", "--help"): (0, "simulate", ""),
         ("artifacts.standins", "rebuild", "a", "--output", "b"): (

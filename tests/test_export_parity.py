@@ -1,26 +1,36 @@
-"""The comparison with PyTorch sees what it should see: small shifts, NaNs, and nothing where nothing differs."""
+"""Parity with PyTorch, and known answers: what they measure, allow and refuse."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from export.charge import charge_thresholds
+from export.charge import find_charge_thresholds
 from export.errors import ParityError
-from export.fidelity import latents
-from export.parity import REFERENCE_SEED, ReferenceImages, compute_references, measure_parity, require_parity
-from export.torch_graph import to_onnx
+from export.families.resnet import FAMILY
+from export.inference import draw_event
+from export.parity import REFERENCE_SEED, ReferenceImages, check_parity, compute_references, measure_parity
+from export.reference_outputs import build_known_answers
+from export.torch_graph import export_to_onnx
+from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.inference.verification import check_known_answers
 from tests.checkpoints import FlatNet
 from tests.graphs import parity_of
-from tests.tiny_models import TinyConvNet, tiny_of
+from tests.tiny_models import TinyConvNet, few_images, tiny_of
 
-THRESHOLDS = charge_thresholds()
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pxdbg_runtime.model.card import Precision, Target
+
+THRESHOLDS = find_charge_thresholds()
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +42,16 @@ def model() -> FlatNet:
 
 @pytest.fixture(scope="module")
 def references(model: FlatNet) -> ReferenceImages:
-    return compute_references(model, 96)
+    return compute_references(model, FAMILY)
 
 
 @pytest.fixture(scope="module")
 def graph(model: FlatNet) -> onnx.ModelProto:
-    return to_onnx(model)
+    return export_to_onnx(model, FAMILY)
 
 
 def with_bias(graph: onnx.ModelProto, shift: float, *, only_first: bool = False) -> onnx.ModelProto:
-    """Copy a graph and shift what goes into its tanh, everywhere or in one column."""
+    """Copy a graph and shift the input of its tanh, everywhere or in one column."""
     changed = onnx.ModelProto()
     changed.CopyFrom(graph)
     (bias,) = (each for each in changed.graph.initializer if tuple(each.dims) == (768,))
@@ -53,10 +63,11 @@ def with_bias(graph: onnx.ModelProto, shift: float, *, only_first: bool = False)
 
 def test_references_are_the_images_of_eight_sensors_of_one_event(model: FlatNet, references: ReferenceImages) -> None:
     assert references.sensors == tuple(range(0, 40, 5))
-    assert np.array_equal(references.latent, latents(96, 40, REFERENCE_SEED)[::5])
+    latent = np.concatenate([feed["latent"] for feed in references.feeds])
+    assert np.array_equal(latent, draw_event(FAMILY, REFERENCE_SEED, 0)["latent"][::5])
     with torch.inference_mode():
-        float32 = model(torch.from_numpy(references.latent)).numpy()
-        exact = copy.deepcopy(model).double()(torch.from_numpy(references.latent).double()).numpy()
+        float32 = model(torch.from_numpy(latent)).numpy()
+        exact = copy.deepcopy(model).double()(torch.from_numpy(latent).double()).numpy()
     assert references.float32.dtype == np.float32
     assert 0 < np.abs(references.float32 - exact).max() < 1e-6
     assert np.abs(references.float32 - float32).max() < 1e-6
@@ -80,12 +91,12 @@ def test_a_faithful_graph_passes(references: ReferenceImages, graph: onnx.ModelP
     assert 0 < parity.max_float64_difference < 2e-6
     assert 0 < parity.pytorch_float64_difference < 2e-6
     assert parity.equal_charges > 0.999
-    require_parity(parity)
+    check_parity(parity)
 
 
 def test_the_same_graph_is_measured_the_same(model: FlatNet, graph: onnx.ModelProto) -> None:
     state = torch.get_rng_state()
-    first, second = (measure_parity(compute_references(model, 96), graph, THRESHOLDS, 1) for _ in range(2))
+    first, second = (measure_parity(compute_references(model, FAMILY), graph, THRESHOLDS, 1) for _ in range(2))
     assert first == second
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -98,7 +109,7 @@ def test_a_shifted_graph_is_measured_and_refused(
     assert parity.max_abs_difference == pytest.approx(abs(shift), rel=0.1)
     assert parity.max_float64_difference == pytest.approx(abs(shift), rel=0.1)
     with pytest.raises(ParityError, match=r"in float64 by up to .*more than the 5e-06 that is allowed") as caught:
-        require_parity(parity)
+        check_parity(parity)
     assert caught.value.max_abs_difference == parity.max_float64_difference
 
 
@@ -119,7 +130,7 @@ def test_a_single_nan_is_an_infinite_difference(references: ReferenceImages, gra
     parity = measure_parity(references, with_bias(graph, math.nan, only_first=True), THRESHOLDS, 1)
     assert parity.max_abs_difference == parity.max_float64_difference == math.inf
     with pytest.raises(ParityError, match=r"by up to inf, .* nothing was written"):
-        require_parity(parity)
+        check_parity(parity)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +139,12 @@ def test_a_single_nan_is_an_infinite_difference(references: ReferenceImages, gra
 )
 def test_more_than_twice_the_rounding_of_pytorch_is_refused(difference: float, pytorch: float) -> None:
     with pytest.raises(ParityError, match=r"nothing was written\. The releases of onnxruntime and torch"):
-        require_parity(parity_of(difference, pytorch))
+        check_parity(parity_of(difference, pytorch))
 
 
 @pytest.mark.parametrize(("difference", "pytorch"), [(5e-6, 1e-8), (2e-5, 1e-5), (1e-3, 0.5), (0.0, 0.0)])
 def test_up_to_twice_the_rounding_of_pytorch_passes(difference: float, pytorch: float) -> None:
-    require_parity(parity_of(difference, pytorch))
+    check_parity(parity_of(difference, pytorch))
 
 
 def test_a_model_that_float32_computes_coarsely_is_judged_by_its_rounding(model: FlatNet) -> None:
@@ -141,15 +152,15 @@ def test_a_model_that_float32_computes_coarsely_is_judged_by_its_rounding(model:
     with torch.no_grad():
         for parameter in steep.parameters():
             parameter.mul_(300.0)
-    parity = measure_parity(compute_references(steep, 96), to_onnx(steep), THRESHOLDS, 1)
+    parity = measure_parity(compute_references(steep, FAMILY), export_to_onnx(steep, FAMILY), THRESHOLDS, 1)
     assert 2e-5 < parity.pytorch_float64_difference < 1e-2
     assert parity.max_float64_difference > 1e-5
-    require_parity(parity)
+    check_parity(parity)
 
 
 def test_pytorch_is_also_judged_with_its_batch_norms_folded() -> None:
     model = tiny_of(TinyConvNet, 0).model
-    references = compute_references(model, 96)
+    references = compute_references(model, FAMILY)
     assert 0 < np.abs(references.folded - references.float32).max() < 1e-4
     assert any(isinstance(each, torch.nn.BatchNorm2d) for each in model.modules())
     least = dataclasses.replace(references, float32=references.exact.astype(np.float32))
@@ -157,3 +168,69 @@ def test_pytorch_is_also_judged_with_its_batch_norms_folded() -> None:
     assert parity.pytorch_float64_difference == pytest.approx(
         np.abs(references.folded - references.exact).max(), rel=0.01
     )
+
+
+# Known answers
+
+
+def test_each_charge_of_an_image_is_there_once_or_more(references: ReferenceImages, graph: onnx.ModelProto) -> None:
+    answers = build_known_answers(references, graph, THRESHOLDS, "float32", "values")
+    assert (answers.compared, answers.seed, answers.event) == ("values", REFERENCE_SEED, 0)
+    assert len(answers.images) == len({image.sensor for image in answers.images}) == 3
+    found: set[int] = set()
+    for image in answers.images:
+        pixels = image.decode_pixels()
+        assert len(pixels) == 4096
+        exact = references.exact[references.sensors.index(image.sensor)].astype(np.float32)
+        assert np.array_equal(answers.decode_outputs(image), exact.ravel()[pixels])
+        charges = np.searchsorted(THRESHOLDS, answers.decode_outputs(image).astype(np.float32), side="right")
+        assert set(np.unique(charges)) == set(np.unique(np.searchsorted(THRESHOLDS, exact, side="right")))
+        assert 0.2 < (charges == 0).mean() < 0.9
+        found |= set(charges.tolist())
+    assert len(found) > 100
+    # The richest image comes first, since a session computes that one alone.
+    richness = [len(np.unique(np.searchsorted(THRESHOLDS, each, side="right"))) for each in references.exact]
+    assert references.sensors.index(answers.images[0].sensor) == int(np.argmax(richness))
+
+
+def test_a_float32_graph_may_be_eight_times_as_far_from_float64_as_pytorch(
+    references: ReferenceImages, graph: onnx.ModelProto
+) -> None:
+    fine = build_known_answers(references, graph, THRESHOLDS, "float32", "values")
+    assert (fine.tolerance, fine.mean_tolerance) == (1e-5, 1e-6)
+    noise = np.random.default_rng(0).uniform(-1e-4, 1e-4, references.exact.shape)
+    coarse = ReferenceImages(
+        sensors=references.sensors,
+        feeds=references.feeds,
+        exact=references.exact,
+        float32=(references.exact + noise).astype(np.float32),
+        folded=(references.exact - 2 * noise).astype(np.float32),
+    )
+    answers = build_known_answers(coarse, graph, THRESHOLDS, "float32", "values")
+    assert answers.tolerance == pytest.approx(16e-4, rel=0.05)
+    assert answers.mean_tolerance == pytest.approx(8e-4, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("precision", "target", "compared"),
+    [
+        ("float32", "cpu", "values"),
+        ("float16", "cpu", "values"),
+        ("float16", "cuda", "charges"),
+        ("int8", "cpu", "charges"),
+    ],
+)
+def test_an_exported_graph_passes_its_own_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, target: Target, compared: str
+) -> None:
+    few_images(monkeypatch)
+    tiny = tiny_of(TinyConvNet, 0)
+    written = tiny.export(tmp_path, precision, target, accept_beyond_bounds=True)
+    answers = written.card.known_answers
+    assert answers is not None
+    assert answers.compared == compared
+    if precision == "int8":
+        assert (answers.tolerance, answers.mean_tolerance) == (0.0, 0.0)
+    verdict = check_known_answers(ImageSession(written, provider="cpu"), answers)
+    assert verdict.passed
+    assert verdict.images == 3

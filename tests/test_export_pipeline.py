@@ -1,4 +1,4 @@
-"""The whole road with the smallest of generators: a graph that is right is written, any other leaves nothing."""
+"""The whole export with a minimal generator: a correct graph is written, any other leaves no file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import torch
 import export.pipeline
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, ParityError
-from export.families import FAMILIES
+from export.families import load_family
 from export.parity import ReferenceImages, measure_parity
-from export.pipeline import export_checkpoint
-from export.torch_graph import to_onnx
+from export.pipeline import ExportOptions, export_checkpoint
+from export.torch_graph import export_to_onnx
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, OutputError
 from pxdbg_runtime.model.graph_file import read_graph_file
-from tests.checkpoints import FlatNet, flat_checkpoint, light_state, save
+from tests.checkpoints import FlatNet, flat_checkpoint, light_state, register_family, save
 from tests.graphs import parity_of
 
 if TYPE_CHECKING:
@@ -33,26 +33,27 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from export.families import GeneratorModule
+    from export.families import Family
+    from export.families.generator_module import GeneratorModule
     from pxdbg_runtime.model.card import Parity
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 FULL_DISK: Final = """
 import resource, signal, sys
 from export.__main__ import app
-from export.families import FAMILIES
-from tests.checkpoints import FlatNet
-FAMILIES["resnet"] = FlatNet
+import pytest
+from tests.checkpoints import FlatNet, register_family
+register_family(pytest.MonkeyPatch(), "resnet", FlatNet)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 app(sys.argv[1:])
 """
-"""Past the limit a write fails with an error, as on a disk that is full. Weights alone take 300 kB."""
+"""Beyond the limit a write fails, as on a full disk. The weights take 300 kB."""
 
 
 @pytest.fixture(autouse=True)
 def flat_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "flat", FlatNet)
+    register_family(monkeypatch, "flat", FlatNet)
 
 
 @pytest.fixture
@@ -62,20 +63,20 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def graph_of_flat_0() -> onnx.ModelProto:
-    """Export the checkpoint of the fixture above, once for the tests that refuse what comes after."""
+    """Export the checkpoint of the fixture above, once for all tests of later steps."""
     with pytest.MonkeyPatch.context() as patched, tempfile.TemporaryDirectory() as folder:
-        patched.setitem(FAMILIES, "flat", FlatNet)
-        return to_onnx(load_checkpoint(flat_checkpoint(Path(folder)), "flat"))
+        register_family(patched, "flat", FlatNet)
+        return export_to_onnx(load_checkpoint(flat_checkpoint(Path(folder)), "flat"), load_family("flat"))
 
 
 @pytest.fixture
 def exported_before(monkeypatch: pytest.MonkeyPatch, graph_of_flat_0: onnx.ModelProto) -> None:
-    monkeypatch.setattr(export.pipeline, "to_onnx", lambda _model: graph_of_flat_0)
+    monkeypatch.setattr(export.pipeline, "export_to_onnx", lambda *_: graph_of_flat_0)
 
 
-def shifted(model: GeneratorModule) -> onnx.ModelProto:
-    """Export a model with its bias not quite right."""
-    graph = to_onnx(model)
+def shifted(model: GeneratorModule, family: Family) -> onnx.ModelProto:
+    """Export a model with a shifted bias."""
+    graph = export_to_onnx(model, family)
     (bias,) = (each for each in graph.graph.initializer if tuple(each.dims) == (768,))
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1e-4, bias.name))
     return graph
@@ -85,33 +86,30 @@ def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def test_a_graph_is_written_and_each_step_told(checkpoint: Path, tmp_path: Path) -> None:
-    told: list[str] = []
-    graph = export_checkpoint(checkpoint, "flat", tmp_path / "a" / "b", log=told.append)
+def test_a_graph_is_written_and_each_step_lines(checkpoint: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    graph = export_checkpoint(checkpoint, "flat", tmp_path / "a" / "b", log=lines.append)
     assert files_in(tmp_path / "a" / "b") == ["flat-0-float32.onnx"]
     assert graph == read_graph_file(tmp_path / "a" / "b" / "flat-0-float32.onnx")
     assert (graph.card.name, graph.card.nature) == ("flat-0", "checkpoint")
     assert graph.card.checkpoint_sha256 == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert graph.card.provenance == "Weights of the checkpoint flat-0.pt."
-    assert [line.split(":")[0].split(",")[0] for line in told] == [
+    assert [line.split(":")[0].split(",")[0] for line in lines] == [
         f"read {checkpoint}",
         "exported to ONNX",
         "ONNX Runtime against PyTorch",
     ]
-    assert "flat, 74,496 parameters" in told[0]
+    assert "flat, 74,496 parameters" in lines[0]
 
 
-def test_name_nature_provenance_and_wrapper_are_taken(tmp_path: Path) -> None:
+def test_name_nature_provenance_and_state_key_are_taken(tmp_path: Path) -> None:
     model = FlatNet().state_dict()
     checkpoint = save({"model": {key: value * 0 for key, value in model.items()}, "ema": model}, tmp_path / "a.pt")
     graph = export_checkpoint(
         checkpoint,
         "flat",
         tmp_path / "graphs",
-        name="Flat_1.5-b",
-        wrapper="ema",
-        nature="stand-in",
-        provenance="Trained nowhere.",
+        ExportOptions(name="Flat_1.5-b", state_key="ema", nature="stand-in", provenance="Trained nowhere."),
     )
     assert graph.path == tmp_path / "graphs" / "Flat_1.5-b-float32.onnx"
     assert (graph.card.name, graph.card.nature) == ("Flat_1.5-b", "stand-in")
@@ -122,8 +120,8 @@ def test_name_nature_provenance_and_wrapper_are_taken(tmp_path: Path) -> None:
 
 def test_an_older_graph_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "graphs"
-    first = export_checkpoint(checkpoint, "flat", folder, name="same")
-    second = export_checkpoint(flat_checkpoint(tmp_path, seed=1), "flat", folder, name="same")
+    first = export_checkpoint(checkpoint, "flat", folder, ExportOptions(name="same"))
+    second = export_checkpoint(flat_checkpoint(tmp_path, seed=1), "flat", folder, ExportOptions(name="same"))
     assert files_in(folder) == ["same-float32.onnx"]
     assert first.card.checkpoint_sha256 != second.card.checkpoint_sha256
     assert read_graph_file(folder / "same-float32.onnx") == second
@@ -133,12 +131,12 @@ def test_an_older_graph_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_a_graph_that_differs_is_not_written(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.pipeline, "to_onnx", shifted)
-    told: list[str] = []
+    monkeypatch.setattr(export.pipeline, "export_to_onnx", shifted)
+    lines: list[str] = []
     with pytest.raises(ParityError, match=r"in float64 by up to .* nothing was written"):
-        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", log=told.append)
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", log=lines.append)
     assert files_in(tmp_path / "graphs") == []
-    assert "largest difference" in told[-1]
+    assert "largest difference" in lines[-1]
 
 
 def test_a_checkpoint_that_is_replaced_while_it_is_read_is_refused(
@@ -147,9 +145,9 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_refused(
     other = save({**FlatNet().state_dict(), "a_counter": torch.tensor(1)}, tmp_path / "other.pt")
 
     def load_and_replace(
-        path: Path, family: str, *, wrapper: str | None, log: Callable[[str], None]
+        path: Path, family: str, *, state_key: str | None, log: Callable[[str], None]
     ) -> GeneratorModule:
-        model = load_checkpoint(path, family, wrapper=wrapper, log=log)
+        model = load_checkpoint(path, family, state_key=state_key, log=log)
         other.replace(path)
         return model
 
@@ -163,9 +161,9 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_refused(
 def test_a_smallest_charge_out_of_range_is_refused_first(tmp_path: Path, min_charge: int) -> None:
     match = rf"^min_charge must lie between 1 and 255 ADU, but is {min_charge}\.$"
     with pytest.raises(ArgumentValueError, match=match):
-        export_checkpoint(tmp_path / "gone.pt", "flat", tmp_path / "graphs", min_charge=min_charge)
+        export_checkpoint(tmp_path / "gone.pt", "flat", tmp_path / "graphs", ExportOptions(min_charge=min_charge))
     with pytest.raises(ArgumentTypeError, match=r"^min_charge must be an integer, but is 7\.0 \(float\)"):
-        export_checkpoint(tmp_path / "gone.pt", "flat", tmp_path / "graphs", min_charge=7.0)  # type: ignore[arg-type]
+        export_checkpoint(tmp_path / "gone.pt", "flat", tmp_path / "graphs", ExportOptions(min_charge=7.0))  # type: ignore[arg-type]
 
 
 def test_the_same_checkpoint_gives_the_same_file(checkpoint: Path, tmp_path: Path) -> None:
@@ -213,25 +211,25 @@ def test_an_unsound_checkpoint_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "with space", "-dash", "new\n", "umläut", "nul\0"])
 def test_a_name_that_is_no_file_name_is_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ArgumentValueError, match="--name must hold letters, digits") as caught:
-        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", name=name)
+    with pytest.raises(ArgumentValueError, match="--name must hold only letters, digits") as caught:
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", ExportOptions(name=name))
     assert caught.value.argument == "name"
     assert not (tmp_path / "graphs").exists()
 
 
 @pytest.mark.usefixtures("exported_before")
 def test_the_name_of_a_file_that_is_none_of_a_model_is_changed_and_said(checkpoint: Path, tmp_path: Path) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     renamed = checkpoint.rename(tmp_path / "my generator.pt")
-    graph = export_checkpoint(renamed, "flat", tmp_path / "graphs", log=told.append)
+    graph = export_checkpoint(renamed, "flat", tmp_path / "graphs", log=lines.append)
     assert graph.card.name == "my-generator"
-    assert told[0] == "named the model my-generator, after its file; --name gives it another name"
+    assert lines[0] == "named the model my-generator, after its file; --name gives it another name"
 
 
 @pytest.mark.usefixtures("exported_before")
 def test_the_longest_name_of_a_file_is_written(checkpoint: Path, tmp_path: Path) -> None:
     name = "n" * (255 - len("-float32.onnx"))
-    graph = export_checkpoint(checkpoint, "flat", tmp_path / "graphs", name=name)
+    graph = export_checkpoint(checkpoint, "flat", tmp_path / "graphs", ExportOptions(name=name))
     assert files_in(tmp_path / "graphs") == [graph.path.name]
     assert len(graph.path.name) == 255
 
@@ -239,7 +237,7 @@ def test_the_longest_name_of_a_file_is_written(checkpoint: Path, tmp_path: Path)
 @pytest.mark.usefixtures("exported_before")
 def test_a_name_too_long_for_a_file_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises((OutputError, ArgumentValueError), match=r"--name|cannot be written: File name too long"):
-        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", name="n" * 300)
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", ExportOptions(name="n" * 300))
     assert files_in(tmp_path / "graphs") == []
 
 
@@ -278,7 +276,7 @@ def test_a_full_disk_is_said_in_one_sentence_and_leaves_nothing(checkpoint: Path
     folder = tmp_path / "graphs"
     folder.mkdir()
     (folder / "flat-0-float32.onnx").write_text("an older graph")
-    command = [sys.executable, "-c", FULL_DISK, str(checkpoint), "--model", "resnet", "--output", str(folder)]
+    command = [sys.executable, "-c", FULL_DISK, str(checkpoint), "--family", "resnet", "--output", str(folder)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr == f"Error: {folder}/flat-0-float32.onnx cannot be written: File too large.\n"

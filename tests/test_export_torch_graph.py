@@ -1,4 +1,4 @@
-"""The written graph: what goes in and out, what its card says, and that nothing of this machine is inside."""
+"""The written graph: inputs and outputs, its card, and no trace of this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import pytest
 import torch
 
 import export.torch_graph
-from export.charge import charge_thresholds
+from export.charge import find_charge_thresholds
 from export.errors import GraphError
-from export.graph import passes_for
-from export.torch_graph import OPSET, to_onnx
+from export.families.resnet import FAMILY
+from export.graph import list_passes
+from export.torch_graph import OPSET, export_to_onnx
 from pxdbg_runtime import SENSORS, __version__
 from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FAMILY_NAMES, Export, FlatNet, first_export
@@ -111,12 +112,12 @@ def test_card_says_what_was_exported(exported: Export) -> None:
     assert card.sensors == tuple(sensor.vxd_id for sensor in SENSORS)
     assert (card.cut, card.min_charge) == (None, 1)
     assert (card.output_kind, card.target, card.weight_bits, card.fidelity) == ("values", "cpu", None, None)
-    assert card.passes == tuple(each.name for each in passes_for("cpu"))
+    assert card.passes == tuple(each.name for each in list_passes("cpu"))
     assert card.checkpoint_sha256 == hashlib.sha256(exported.checkpoint.read_bytes()).hexdigest()
 
 
 def test_card_holds_the_thresholds_bit_for_bit(exported: Export) -> None:
-    assert np.array_equal(np.array(exported.graph.card.thresholds), charge_thresholds().astype(np.float64))
+    assert np.array_equal(np.array(exported.graph.card.thresholds), find_charge_thresholds().astype(np.float64))
 
 
 def test_card_names_what_made_the_graph(exported: Export) -> None:
@@ -148,13 +149,13 @@ def test_an_invalid_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(graph: ModelProto) -> None:
         graph.graph.node[0].op_type = "NoSuchOperator"
 
-    monkeypatch.setattr(export.torch_graph, "_anonymise", spoil)
+    monkeypatch.setattr(export.torch_graph, "_remove_traces", spoil)
     with pytest.raises(GraphError, match=r"The exported graph is not valid ONNX: .*NoSuchOperator"):
-        to_onnx(FlatNet().eval())
+        export_to_onnx(FlatNet().eval(), FAMILY)
 
 
 def test_exporting_is_silent(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    to_onnx(FlatNet().eval())
+    export_to_onnx(FlatNet().eval(), FAMILY)
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -1,4 +1,4 @@
-"""Fidelity as physics: distances of spectra against sorted samples, known shifts, bounds, and whose latents are used."""
+"""Fidelity: distances of spectra against sorted samples, known shifts, bounds, and the drawn inputs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from export.charge import charge_thresholds
+from export.charge import find_charge_thresholds
 from export.errors import FidelityError
-from export.fidelity import N_IMAGES, charge_w1, images_of, latents, measured_fidelity, require_fidelity
+from export.families.resnet import FAMILY
+from export.fidelity import check_fidelity, compute_charge_w1, measure_fidelity
+from export.inference import compute_images, draw_event, draw_feeds
 from pxdbg_runtime.inference.latents import PhiloxStream
 from pxdbg_runtime.limits.threads import JobCpus
 from pxdbg_runtime.model.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from export.families import Feed
+
 N_PIXELS: Final = 12
-INPUTS: Final = np.zeros((3, 96), np.float32)
-THRESHOLDS: Final = charge_thresholds()
+FEEDS: Final[list[Feed]] = [{"latent": np.zeros((n_images, 96), np.float32)} for n_images in (2, 1)]
+THRESHOLDS: Final = find_charge_thresholds()
 LOWEST_VALUES: Final = np.concatenate([[np.float32(-1)], THRESHOLDS])
 """The smallest tanh value of each charge."""
 
@@ -36,7 +40,7 @@ few_charges = st.lists(st.integers(1, 255), min_size=1, max_size=12)
 
 
 def graph_of(*charges: int) -> onnx.ModelProto:
-    """Make a graph that gives these charges, whatever its latents; other pixels of its images are empty."""
+    """Make a graph whose images hold these charges for any latents; other pixels are empty."""
     values = np.full(N_PIXELS, -1, np.float32)
     values[: len(charges)] = LOWEST_VALUES[list(charges)]
     nodes = [
@@ -55,16 +59,16 @@ def graph_of(*charges: int) -> onnx.ModelProto:
 
 
 def fidelity_of(exact: Sequence[int], other: Sequence[int], min_charge: int = 1) -> Fidelity:
-    return measured_fidelity(graph_of(*exact), graph_of(*other), THRESHOLDS, INPUTS, min_charge)
+    return measure_fidelity(graph_of(*exact), graph_of(*other), THRESHOLDS, FEEDS, min_charge)
 
 
 def test_a_graph_may_have_thresholds_of_its_own() -> None:
     exact, other = graph_of(10, 20, 30), graph_of(11, 21, 31)
     # With every threshold one place further on, each value has a charge less.
     own = np.append(THRESHOLDS[1:], np.float32(1))
-    found = measured_fidelity(exact, other, THRESHOLDS, INPUTS, 1, own)
+    found = measure_fidelity(exact, other, THRESHOLDS, FEEDS, 1, own)
     assert (found.charge_w1_adu, found.occupancy_ratio, found.identical_digits) == (0.0, 1.0, 1.0)
-    without = measured_fidelity(exact, other, THRESHOLDS, INPUTS, 1)
+    without = measure_fidelity(exact, other, THRESHOLDS, FEEDS, 1)
     assert [without.charge_w1_adu, without.identical_digits] == pytest.approx([1.0, 0.0])
 
 
@@ -78,7 +82,7 @@ def spectrum_of(charges: Sequence[int], empty: int = 0) -> NDArray[np.int64]:
 
 
 def sorted_distance(first: Sequence[int], second: Sequence[int]) -> float:
-    """Compute the mean distance of two samples, rank by rank, each repeated until they are of one length."""
+    """Compute the mean distance of two samples, rank by rank, each repeated to the same length."""
     left, right = (np.sort(np.repeat(each, times)) for each, times in ((first, len(second)), (second, len(first))))
     return float(np.abs(left - right).mean())
 
@@ -88,27 +92,32 @@ def sorted_distance(first: Sequence[int], second: Sequence[int]) -> float:
 @example(first=[7, 7, 9], second=[8], empty=3)
 def test_the_distance_is_that_of_the_sorted_samples(first: list[int], second: list[int], empty: int) -> None:
     # Pixels without a hit have no part in it.
-    found = charge_w1(spectrum_of(first, empty), spectrum_of(second))
+    found = compute_charge_w1(spectrum_of(first, empty), spectrum_of(second))
     assert found == pytest.approx(sorted_distance(first, second), abs=1e-9)
 
 
 @given(first=few_charges, second=few_charges, third=few_charges)
 def test_the_distance_is_one(first: list[int], second: list[int], third: list[int]) -> None:
     a, b, c = (spectrum_of(each) for each in (first, second, third))
-    assert charge_w1(a, a) == 0
-    assert charge_w1(a, b) == pytest.approx(charge_w1(b, a), abs=1e-9)
-    assert charge_w1(a, c) <= charge_w1(a, b) + charge_w1(b, c) + 1e-9
+    assert compute_charge_w1(a, a) == 0
+    assert compute_charge_w1(a, b) == pytest.approx(compute_charge_w1(b, a), abs=1e-9)
+    assert compute_charge_w1(a, c) <= compute_charge_w1(a, b) + compute_charge_w1(b, c) + 1e-9
 
 
 @given(charges=few_charges, times=st.integers(1, 10))
 def test_the_number_of_hits_does_not_matter(charges: list[int], times: int) -> None:
-    assert charge_w1(spectrum_of(charges), times * spectrum_of(charges)) == pytest.approx(0, abs=1e-9)
+    assert compute_charge_w1(spectrum_of(charges), times * spectrum_of(charges)) == pytest.approx(0, abs=1e-9)
 
 
 def test_an_empty_spectrum_is_beyond_the_largest_distance_from_any_other() -> None:
     some, none = spectrum_of([255]), spectrum_of([], empty=100)
-    assert charge_w1(none, none) == 0
-    assert charge_w1(none, some) == charge_w1(some, none) == 256 > charge_w1(some, spectrum_of([1]))
+    assert compute_charge_w1(none, none) == 0
+    assert (
+        compute_charge_w1(none, some)
+        == compute_charge_w1(some, none)
+        == 256
+        > compute_charge_w1(some, spectrum_of([1]))
+    )
 
 
 # Comparison of graphs
@@ -164,10 +173,9 @@ def test_all_images_are_run_in_their_order(n_images: int) -> None:
     graph = graph_of(1)
     (nothing,) = (each for each in graph.graph.initializer if each.name == "nothing")
     nothing.CopyFrom(numpy_helper.from_array(np.eye(96, N_PIXELS, dtype=np.float32), "nothing"))
-    inputs = latents(96, n_images, seed=3)
-    images = np.concatenate(list(images_of(graph, inputs)))
+    images = np.concatenate(list(compute_images(graph, draw_feeds(FAMILY, 3, n_images))))
     values = numpy_helper.to_array(next(each for each in graph.graph.initializer if each.name == "values"))
-    assert np.array_equal(images, inputs[:, :N_PIXELS] + values)
+    assert np.array_equal(images, draw_event(FAMILY, 3, 0)["latent"][:n_images, :N_PIXELS] + values)
 
 
 # Bounds
@@ -179,13 +187,12 @@ def fidelity(w1: float = 0.0, ratio: float = 1.0) -> Fidelity:
 
 def test_the_bounds_are_those_of_the_card() -> None:
     assert (MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE) == (0.3, 0.01)
-    assert N_IMAGES == 800
 
 
 @pytest.mark.parametrize("within", [fidelity(), fidelity(0.2999), fidelity(0, 1.0099), fidelity(0, 0.9901)])
 def test_within_the_bounds_nothing_is_refused(within: Fidelity) -> None:
     assert within.is_within_bounds
-    require_fidelity(within, "int8")
+    check_fidelity(within, "int8")
 
 
 @pytest.mark.parametrize(
@@ -197,19 +204,21 @@ def test_within_the_bounds_nothing_is_refused(within: Fidelity) -> None:
 )
 def test_beyond_a_bound_it_is(beyond: Fidelity) -> None:
     assert not beyond.is_within_bounds
-    with pytest.raises(FidelityError, match="Nothing was written; --accept-beyond-bounds writes it all") as caught:
-        require_fidelity(beyond, "int8")
+    with pytest.raises(
+        FidelityError, match="Nothing was written; --accept-beyond-bounds writes the graph all"
+    ) as caught:
+        check_fidelity(beyond, "int8")
     assert caught.value.fidelity is beyond
 
 
 def test_the_refusal_says_what_was_measured_and_what_is_allowed() -> None:
     expected = (
         r"^The digits of the float16 graph are too far from float32's: W1 of the charge spectrum 0\.412 ADU \(below "
-        r"0\.3 is allowed\), occupancy -2\.35 % \(within 1 %\)\. Nothing was written; --accept-beyond-bounds writes it "
-        r"all the same\.$"
+        r"0\.3 is allowed\), occupancy -2\.35 % \(within 1 %\)\. Nothing was written; --accept-beyond-bounds writes the "
+        r"graph all the same\.$"
     )
     with pytest.raises(FidelityError, match=expected) as caught:
-        require_fidelity(fidelity(0.4123, 0.9765), "float16")
+        check_fidelity(fidelity(0.4123, 0.9765), "float16")
     assert isinstance(caught.value, RuntimeError)
     arrived = pickle.loads(pickle.dumps(caught.value))
     assert (arrived.fidelity, str(arrived)) == (caught.value.fidelity, str(caught.value))
@@ -218,19 +227,17 @@ def test_the_refusal_says_what_was_measured_and_what_is_allowed() -> None:
 # Latents
 
 
-@pytest.mark.parametrize("seed", [-2, 0, 11])
-def test_latents_are_those_of_the_runtimes_own_stream(seed: int) -> None:
-    found = latents(96, 95, seed)
+@pytest.mark.parametrize(("seed", "batch_size"), [(-2, 1), (0, 2), (11, 3)])
+def test_feeds_are_batches_of_the_runtimes_own_stream(seed: int, batch_size: int) -> None:
+    feeds = draw_feeds(FAMILY, seed, 95, batch_size)
+    latents = np.concatenate([feed["latent"] for feed in feeds])
     stream = PhiloxStream(seed, [Draw(name="latent", shape=(40, 96))])
-    assert (found.shape, found.dtype.name) == ((95, 96), "float32")
-    for number, latent in enumerate(found):
-        event, sensor = divmod(number, 40)
-        assert np.array_equal(latent, stream.draw(event)[0][sensor])
-
-
-@given(n_images=st.integers(1, 90), more=st.integers(0, 40))
-def test_fewer_latents_are_the_first_of_more(n_images: int, more: int) -> None:
-    assert np.array_equal(latents(3, n_images, 5), latents(3, n_images + more, 5)[:n_images])
+    assert (latents.shape, latents.dtype.name) == ((95, 96), "float32")
+    assert np.array_equal(latents, np.concatenate([stream.draw(event)[0] for event in range(3)])[:95])
+    # No batch crosses an event.
+    ends = np.cumsum([len(feed["latent"]) for feed in feeds]).tolist()
+    assert {40, 80, 95} <= set(ends)
+    assert max(len(feed["latent"]) for feed in feeds) == batch_size
 
 
 def test_a_comparison_takes_the_cpus_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +250,6 @@ def test_a_comparison_takes_the_cpus_of_the_job(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(onnxruntime, "InferenceSession", see)
     for n_cpus, n_threads in ((3, 3), (64, 8)):
         cpus = JobCpus(count=n_cpus, limited_by="a test")
-        monkeypatch.setattr("export.fidelity.count_job_cpus", lambda cpus=cpus: cpus)
+        monkeypatch.setattr("export.inference.count_job_cpus", lambda cpus=cpus: cpus)
         with pytest.raises(OptionsSeenError, match=rf"^{n_threads}$"):
-            next(images_of(ModelProto(), np.zeros((1, 2), np.float32)))
+            next(compute_images(ModelProto(), []))

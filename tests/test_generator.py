@@ -17,7 +17,7 @@ import onnx
 import pytest
 from msgspec import structs
 
-from export.graph import with_charges
+from export.graph import append_charges
 from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.checks import MAX_SEED, MIN_SEED
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError, InferenceError
@@ -367,7 +367,7 @@ def test_a_failure_in_a_later_batch_is_raised(latent_graph: GraphFile, monkeypat
 def test_graphs_that_give_charges_give_the_digits_of_those_that_give_values(
     tmp_path: Path, latent_graph: GraphFile, batch_size: int
 ) -> None:
-    model = with_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
+    model = append_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
     card = structs.replace(LATENT_CARD, output_kind="charges")
     of_charges = Generator(written(tmp_path / "charges.onnx", model, card).path, seed=2, batch_size=batch_size)
     of_values = Generator(latent_graph.path, seed=2)

@@ -1,4 +1,4 @@
-"""Batch norms are folded into the layers before them, and the shortcuts beside them take that back."""
+"""Batch norms fold into the layers before them, and shortcuts compensate."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.small_graphs import (
     SEEDS,
     SIZES,
     SmallGraph,
+    apply_pass,
     assert_same_function,
-    operators,
-    rewritten_by,
+    list_operators,
 )
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def check_folded(graph: SmallGraph, model: onnx.ModelProto, batch: int, n_changes: int = 1) -> None:
-    rewriting = rewritten_by(fold_batch_norms, model)
+    rewriting = apply_pass(fold_batch_norms, model)
     assert rewriting.n_changes == n_changes
-    expected = [operator for operator in operators(model) if operator != "BatchNormalization"]
-    assert operators(rewriting.after) == expected
+    expected = [operator for operator in list_operators(model) if operator != "BatchNormalization"]
+    assert list_operators(rewriting.after) == expected
     assert_same_function(rewriting, graph, batch)
 
 
@@ -87,7 +87,7 @@ def test_of_a_linear_layer_seen_as_images(
     graph = SmallGraph(seed, whole=False)
     n_outputs = n_channels * size[0] * size[1]
     flat = graph.linear(graph.input(n_latents), n_latents, n_outputs, is_transposed=is_transposed, bias=bias)
-    graph.batch_norm(graph.reshaped(flat, first_axis, n_channels, *size), n_channels)
+    graph.batch_norm(graph.reshape(flat, first_axis, n_channels, *size), n_channels)
     check_folded(graph, graph.model(), batch)
 
 
@@ -105,7 +105,7 @@ def test_of_a_sum_of_layers(
     parts = [graph.conv(image, n_in, n_out, kernels[index], bias=index % 2 == 0) for index in range(n_summands)]
     if with_linear:
         n_outputs = n_out * size[0] * size[1]
-        parts.append(graph.reshaped(graph.linear(graph.input(3, name="w"), 3, n_outputs), 0, n_out, *size))
+        parts.append(graph.reshape(graph.linear(graph.input(3, name="w"), 3, n_outputs), 0, n_out, *size))
     total = parts[0]
     for part in parts[1:]:
         total = graph.node("Add", total, part)
@@ -126,7 +126,7 @@ def test_the_shortcuts_of_a_block_take_it_back(
     main = graph.node("Relu", graph.batch_norm(image, n_channels))
     shared = image
     for _ in range(n_doublings):
-        main, shared = graph.doubled(main), graph.doubled(shared)
+        main, shared = graph.upsample(main), graph.upsample(shared)
     result = graph.conv(main, n_channels, n_out)
     for _ in range(n_shortcuts):
         result = graph.node("Add", result, graph.conv(shared, n_channels, n_out, (1, 1), bias=bias))
@@ -137,13 +137,13 @@ def test_the_shortcuts_of_a_block_take_it_back(
 @given(seed=SEEDS, batch=BATCHES, n_channels=CHANNELS, doubled=st.booleans())
 def test_they_do_beside_a_sum_and_beside_a_linear_layer(seed: int, batch: int, n_channels: int, doubled: bool) -> None:
     graph = SmallGraph(seed, whole=False)
-    first = graph.reshaped(graph.linear(graph.input(4), 4, 6 * n_channels), -1, n_channels, 2, 3)
+    first = graph.reshape(graph.linear(graph.input(4), 4, 6 * n_channels), -1, n_channels, 2, 3)
     image = first
     for _ in range(2):
         main = graph.conv(graph.node("Relu", graph.batch_norm(image, n_channels)), n_channels, n_channels)
-        before = graph.doubled(image) if doubled else image
+        before = graph.upsample(image) if doubled else image
         shortcut = graph.conv(before, n_channels, n_channels, (1, 1))
-        image = graph.node("Add", graph.doubled(main) if doubled else main, shortcut)
+        image = graph.node("Add", graph.upsample(main) if doubled else main, shortcut)
         if doubled:
             image = graph.conv(image, n_channels, n_channels, (1, 1))
     check_folded(graph, graph.model(), batch, n_changes=2)
@@ -187,6 +187,6 @@ def test_weights_that_two_convolutions_share_change_for_one_of_them() -> None:
 def test_the_result_keeps_its_name_where_the_graph_gives_it_out() -> None:
     graph = SmallGraph(whole=False)
     model = graph.model(graph.batch_norm(graph.conv(graph.input(2, 4, 6), 2, 2), 2))
-    rewriting = rewritten_by(fold_batch_norms, model)
+    rewriting = apply_pass(fold_batch_norms, model)
     assert rewriting.n_changes == 1
     assert [each.name for each in rewriting.after.graph.output] == ["val_1"]

@@ -1,4 +1,4 @@
-"""Convolutions that give several output pixels at once, against the convolution that they stand for."""
+"""Convolutions that compute blocks of pixels, against the convolution that they replace."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.graph.block_weights import BlockWeights, block_weights
-from tests.small_graphs import BATCHES, CHANNELS, SEEDS, assert_close, pads_that_keep
+from export.graph.block_weights import BlockWeights, build_block_weights
+from tests.small_graphs import BATCHES, CHANNELS, SEEDS, assert_close, draw_pads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from tests.small_graphs import Pads
 
 ANY_KERNELS: Final = st.tuples(st.integers(1, 7), st.integers(1, 7))
-SHAPES_AND_PADS: Final = ANY_KERNELS.flatmap(lambda kernel: st.tuples(st.just(kernel), pads_that_keep(kernel)))
+SHAPES_AND_PADS: Final = ANY_KERNELS.flatmap(lambda kernel: st.tuples(st.just(kernel), draw_pads(kernel)))
 BLOCK_COUNTS: Final = st.tuples(st.integers(1, 3), st.integers(1, 3))
-"""Blocks in an image, along height and width."""
+"""Number of blocks along height and width."""
 
 
 @st.composite
@@ -33,7 +33,7 @@ def blocks(draw: st.DrawFn, upsampling: int) -> tuple[int, list[int]]:
     return side, draw(st.lists(st.integers(0, side - 1), min_size=1, unique=True))
 
 
-def convolved(
+def convolve(
     images: NDArray[np.float64], weight: NDArray[np.floating], pads: Pads, strides: tuple[int, int] = (1, 1)
 ) -> NDArray[np.float64]:
     """Convolve in float64."""
@@ -48,7 +48,7 @@ def convolved(
 def pixels_of(
     images: NDArray[np.float64], block: tuple[int, int], rows: Sequence[int], columns: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Take those pixels of each block as channels: by row, column and channel."""
+    """Take pixels of each block as channels, ordered by row, column and channel."""
     parts = [images[:, :, row :: block[0], column :: block[1]] for row in rows for column in columns]
     return np.concatenate(parts, axis=1)
 
@@ -76,13 +76,13 @@ def test_they_give_the_pixels_of_the_whole_convolution(
     small = random.integers(
         -3, 4, (batch, n_in, counts[0] * height // upsampling, counts[1] * width // upsampling)
     ).astype(np.float64)
-    made = block_weights(weight, pads, upsampling=upsampling, block=(height, width), rows=rows, columns=columns)
+    made = build_block_weights(weight, pads, upsampling=upsampling, block=(height, width), rows=rows, columns=columns)
     large = small.repeat(upsampling, axis=2).repeat(upsampling, axis=3)
-    expected = pixels_of(convolved(large, weight, pads), (height, width), rows, columns)
+    expected = pixels_of(convolve(large, weight, pads), (height, width), rows, columns)
     assert made.weight.dtype == np.float32
     assert min(made.pads) >= 0
     # Whole numbers are exact; sums of others are rounded to float32.
-    assert_close(convolved(small, made.weight, made.pads, made.strides), expected, 0 if whole else 1e-5)
+    assert_close(convolve(small, made.weight, made.pads, made.strides), expected, 0 if whole else 1e-5)
 
 
 @given(seed=SEEDS, kernel_and_pads=SHAPES_AND_PADS)
@@ -91,7 +91,7 @@ def test_blocks_of_one_pixel_are_the_convolution_itself(
 ) -> None:
     kernel, pads = kernel_and_pads
     weight = np.random.default_rng(seed).normal(size=(2, 3, *kernel)).astype(np.float32)
-    made = block_weights(weight, pads, upsampling=1, block=(1, 1), rows=[0], columns=[0])
+    made = build_block_weights(weight, pads, upsampling=1, block=(1, 1), rows=[0], columns=[0])
     assert np.array_equal(made.weight, weight)
     assert (made.pads, made.strides) == (pads, (1, 1))
 
@@ -99,13 +99,13 @@ def test_blocks_of_one_pixel_are_the_convolution_itself(
 def test_the_taps_that_fall_on_one_pixel_are_summed_in_float64() -> None:
     # The first and the last cancel; in float32 the small one between them would be lost.
     weight = np.array([1e9, 1.0, -1e9], np.float32).reshape(1, 1, 1, 3)
-    made = block_weights(weight, (0, 2, 0, 0), upsampling=4, block=(4, 4), rows=[0], columns=[3])
+    made = build_block_weights(weight, (0, 2, 0, 0), upsampling=4, block=(4, 4), rows=[0], columns=[3])
     assert made.weight.sum() == 1.0
 
 
 def test_a_doubled_image_needs_two_by_two_taps_for_each_phase_of_three_by_three() -> None:
     weight = np.arange(1, 10, dtype=np.float32).reshape(1, 1, 3, 3)
-    made = block_weights(weight, (1, 1, 1, 1), upsampling=2, block=(2, 2), rows=[0], columns=[1])
+    made = build_block_weights(weight, (1, 1, 1, 1), upsampling=2, block=(2, 2), rows=[0], columns=[1])
     assert made.weight.tolist() == [[[[1 + 2, 3], [4 + 7 + 5 + 8, 6 + 9]]]]
     assert made == BlockWeights(weight=made.weight, pads=(1, 0, 0, 1), strides=(1, 1))
 
@@ -113,7 +113,7 @@ def test_a_doubled_image_needs_two_by_two_taps_for_each_phase_of_three_by_three(
 @pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 1, 0), (2, 2, 2, 2), (1, 0, 1, 1), (0, 1, 1, 1)])
 def test_pads_that_change_the_size_are_refused(pads: Pads) -> None:
     with pytest.raises(ValueError, match=r"^a kernel of 3 x 3 with pads \(.*\) does not keep the size$"):
-        block_weights(np.ones((1, 1, 3, 3), np.float32), pads, upsampling=1, block=(1, 1), rows=[0], columns=[0])
+        build_block_weights(np.ones((1, 1, 3, 3), np.float32), pads, upsampling=1, block=(1, 1), rows=[0], columns=[0])
 
 
 @pytest.mark.parametrize(
@@ -132,4 +132,4 @@ def test_positions_that_no_block_has_are_refused(
 ) -> None:
     weight = np.ones((1, 1, 3, 3), np.float32)
     with pytest.raises(ValueError, match=says):
-        block_weights(weight, (1, 1, 1, 1), upsampling=upsampling, block=block, rows=rows, columns=columns)
+        build_block_weights(weight, (1, 1, 1, 1), upsampling=upsampling, block=block, rows=rows, columns=columns)

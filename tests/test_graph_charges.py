@@ -1,4 +1,4 @@
-"""The charges that a graph gives, against the table that says what a charge is."""
+"""Charges computed by a graph, against the table of thresholds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto
 
-from export.charge import charge_thresholds
-from export.graph import with_charges
-from tests.small_graphs import SmallGraph, evaluated, run_by_onnxruntime
+from export.charge import find_charge_thresholds
+from export.graph import append_charges
+from tests.small_graphs import SmallGraph, evaluate, run_by_onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     Evaluator = Callable[[onnx.ModelProto, dict[str, NDArray[np.float32]]], list[NDArray[np.uint8]]]
 
-TABLE: Final = charge_thresholds()
-EVALUATORS: Final[tuple[Evaluator, ...]] = (evaluated, run_by_onnxruntime)
+TABLE: Final = find_charge_thresholds()
+EVALUATORS: Final[tuple[Evaluator, ...]] = (evaluate, run_by_onnxruntime)
 VALUES: Final = st.one_of(
     st.floats(-1, 1, width=32), st.floats(allow_nan=False, width=32), st.sampled_from(TABLE.tolist())
 )
@@ -32,10 +32,10 @@ IMAGES: Final = hnp.arrays(np.float32, st.tuples(st.integers(1, 3), st.just(3), 
 
 
 def giving_charges(*shape: int) -> onnx.ModelProto:
-    """Make a graph that gives the charges of its input."""
+    """Make a graph that computes the charges of its input."""
     graph = SmallGraph()
     graph.node("Identity", graph.input(*shape))
-    return with_charges(graph.model(), TABLE)
+    return append_charges(graph.model(), TABLE)
 
 
 def expected_charges(values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -95,7 +95,7 @@ def test_the_graph_that_is_given_does_not_change() -> None:
     graph.node("Tanh", graph.conv(graph.input(2, 3, 4), 2, 1))
     model = graph.model()
     before = model.SerializeToString()
-    made = with_charges(model, TABLE)
+    made = append_charges(model, TABLE)
     assert model.SerializeToString() == before
     feeds = graph.feeds(2)
     assert np.array_equal(run_by_onnxruntime(made, feeds)[0], expected_charges(run_by_onnxruntime(model, feeds)[0]))

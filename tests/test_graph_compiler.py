@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export import graph as package
-from export.graph import Pass, Stage, compiled, multiply_accumulates, passes_for, simplified, stages
-from export.graph.arithmetic import cost
-from export.graph.compiler import SIMPLIFYING
+from export.graph import Pass, Stage, compile_graph, count_multiply_accumulates, list_passes, run_passes, simplify_graph
+from export.graph.arithmetic import count_cost
+from export.graph.compiler import SIMPLIFYING_PASSES
 from tests.small_graphs import (
     BATCHES,
     SEEDS,
     SmallGraph,
-    evaluated,
-    numbers_of,
-    operators,
+    evaluate,
+    list_operators,
     plain_generator,
+    read_initializers,
     residual_generator,
     run_by_onnxruntime,
 )
@@ -30,7 +30,7 @@ from tests.small_graphs import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from export.graph import Target
+    from pxdbg_runtime.model.card import Target
 
     Writer = Callable[[SmallGraph, int, Sequence[int], tuple[int, int]], onnx.ModelProto]
 
@@ -39,17 +39,17 @@ WRITERS: Final[tuple[Writer, ...]] = (plain_generator, residual_generator)
 CHANNELS: Final = st.lists(st.integers(1, 6), min_size=2, max_size=3)
 KERNELS: Final = st.sampled_from([(3, 3), (5, 5), (1, 3)])
 FEW: Final = settings(max_examples=8)
-"""Examples of whole generators, each of which takes some tenths of a second."""
+"""Few examples: each generator takes some tenths of a second."""
 ROUNDING: Final = 1e-5
-"""Of a tanh value: what several layers, each of which rounds, may add up to."""
+"""Bound on the rounding of several layers, in tanh values."""
 
 
 def check_same_images(made: onnx.ModelProto, plain: onnx.ModelProto, graph: SmallGraph, batch: int) -> None:
-    """Check that both evaluators find the images of the plain graph."""
+    """Check that both evaluators compute the images of the plain graph."""
     onnx.checker.check_model(made, full_check=True)
     feeds = graph.feeds(batch)
-    (expected,) = evaluated(plain, feeds)
-    for (found,) in (evaluated(made, feeds), run_by_onnxruntime(made, feeds)):
+    (expected,) = evaluate(plain, feeds)
+    for (found,) in (evaluate(made, feeds), run_by_onnxruntime(made, feeds)):
         assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
         assert np.abs(found - expected).max() <= ROUNDING
 
@@ -59,22 +59,16 @@ def check_same_images(made: onnx.ModelProto, plain: onnx.ModelProto, graph: Smal
 @FEW
 @given(seed=SEEDS, batch=BATCHES, n_latents=st.integers(1, 5), channels=CHANNELS, kernel=KERNELS)
 def test_compiled_graphs_give_the_same_images(
-    target: Target,
-    write: Writer,
-    seed: int,
-    batch: int,
-    n_latents: int,
-    channels: list[int],
-    kernel: tuple[int, int],
+    target: Target, write: Writer, seed: int, batch: int, n_latents: int, channels: list[int], kernel: tuple[int, int]
 ) -> None:
     graph = SmallGraph(seed, whole=False)
     plain = write(graph, n_latents, channels, kernel)
-    made = compiled(plain, target)
+    made = compile_graph(plain, target)
     check_same_images(made, plain, graph, batch)
     # The Resize of a shortcut stays; it comes after the products.
     n_doublings = len(channels) - 1 if write is residual_generator else 0
-    assert operators(made).count("Resize") <= n_doublings
-    assert "BatchNormalization" not in operators(made)
+    assert list_operators(made).count("Resize") <= n_doublings
+    assert "BatchNormalization" not in list_operators(made)
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -85,9 +79,9 @@ def test_simplified_graphs_give_the_same_images_and_cost_less(
 ) -> None:
     graph = SmallGraph(seed, whole=False)
     plain = write(graph, n_latents, channels, kernel)
-    made = simplified(plain)
+    made = simplify_graph(plain)
     check_same_images(made, plain, graph, batch)
-    assert multiply_accumulates(made) <= multiply_accumulates(plain)
+    assert count_multiply_accumulates(made) <= count_multiply_accumulates(plain)
     assert {node.domain for node in made.graph.node} == {""}
 
 
@@ -101,13 +95,13 @@ def test_each_stage_gives_the_same_images(
     graph = SmallGraph(seed, whole=False)
     plain = write(graph, 3, channels, (3, 3))
     feeds = graph.feeds(batch)
-    (expected,) = evaluated(plain, feeds)
+    (expected,) = evaluate(plain, feeds)
     before: Stage | None = None
-    for stage in stages(plain, target):
-        (found,) = evaluated(stage.model, feeds)
+    for stage in run_passes(plain, target):
+        (found,) = evaluate(stage.model, feeds)
         assert np.abs(found - expected).max() <= ROUNDING
         assert (stage.n_changes == 0) == (before is None or stage.model == before.model)
-        assert stage.cost == cost(ir.from_proto(stage.model))
+        assert stage.cost == count_cost(ir.from_proto(stage.model))
         before = stage
 
 
@@ -122,7 +116,7 @@ def test_each_stage_gives_the_same_images(
 )
 def test_the_stages_of_a_generator(target: Target, write: Writer, n_changes: tuple[int, ...]) -> None:
     plain = write(SmallGraph(whole=False), 3, (8, 6, 5), (3, 3))
-    made = list(stages(plain, target))
+    made = list(run_passes(plain, target))
     names = [
         "plain",
         "fold batch norms",
@@ -133,32 +127,32 @@ def test_the_stages_of_a_generator(target: Target, write: Writer, n_changes: tup
         "phase convolutions",
     ]
     assert [stage.name for stage in made] == names[: len(n_changes)]
-    assert [stage.name for stage in made[1:]] == [each.name for each in passes_for(target)]
+    assert [stage.name for stage in made[1:]] == [each.name for each in list_passes(target)]
     assert tuple(stage.n_changes for stage in made) == n_changes
-    assert compiled(plain, target).SerializeToString() == made[-1].model.SerializeToString()
+    assert compile_graph(plain, target).SerializeToString() == made[-1].model.SerializeToString()
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_rewritten_graphs_hold_standard_operators_alone(target: Target) -> None:
     plain = residual_generator(SmallGraph(whole=False), 3, (8, 6, 5))
-    for made in (compiled(plain, target), simplified(plain)):
+    for made in (compile_graph(plain, target), simplify_graph(plain)):
         assert {each.domain: each.version for each in made.opset_import} == {"": 18}
         assert {node.domain for node in made.graph.node} == {""}
 
 
 def test_each_target_has_its_form() -> None:
     plain = plain_generator(SmallGraph(whole=False), 3, (8, 6, 5))
-    assert operators(compiled(plain, "cuda")).count("DepthToSpace") == 3
-    assert operators(compiled(plain, "cpu")).count("DepthToSpace") == 1
+    assert list_operators(compile_graph(plain, "cuda")).count("DepthToSpace") == 3
+    assert list_operators(compile_graph(plain, "cpu")).count("DepthToSpace") == 1
 
 
 def test_the_passes_that_simplify_come_first() -> None:
     plain = residual_generator(SmallGraph(whole=False), 3, (8, 6, 5))
-    n_first = 1 + len(SIMPLIFYING)
+    n_first = 1 + len(SIMPLIFYING_PASSES)
     for target in TARGETS:
-        assert passes_for(target)[: len(SIMPLIFYING)] == SIMPLIFYING
-        *_, last = list(stages(plain, target))[:n_first]
-        assert simplified(plain).SerializeToString() == last.model.SerializeToString()
+        assert list_passes(target)[: len(SIMPLIFYING_PASSES)] == SIMPLIFYING_PASSES
+        *_, last = list(run_passes(plain, target))[:n_first]
+        assert simplify_graph(plain).SerializeToString() == last.model.SerializeToString()
 
 
 def test_other_passes_may_be_given() -> None:
@@ -170,7 +164,7 @@ def test_other_passes_may_be_given() -> None:
 
     graph = SmallGraph()
     graph.node("Abs", graph.input(3))
-    plain, after = stages(graph.model(), "cpu", (Pass(name="watch", apply=watch),))
+    plain, after = run_passes(graph.model(), "cpu", (Pass(name="watch", apply=watch),))
     assert seen == ["Abs"]
     assert (after.name, after.n_changes, after.model, after.cost) == ("watch", 0, plain.model, plain.cost)
 
@@ -178,7 +172,7 @@ def test_other_passes_may_be_given() -> None:
 def test_no_passes_leave_the_plain_graph() -> None:
     graph = SmallGraph()
     graph.node("Abs", graph.input(3))
-    (plain,) = stages(graph.model(), "cpu", ())
+    (plain,) = run_passes(graph.model(), "cpu", ())
     assert (plain.name, plain.n_changes) == ("plain", 0)
     assert plain.model.graph.node == graph.model().graph.node
 
@@ -188,8 +182,8 @@ def test_no_passes_leave_the_plain_graph() -> None:
 def test_the_graph_that_is_given_does_not_change(target: Target, write: Writer) -> None:
     plain = write(SmallGraph(whole=False), 3, (6, 5), (3, 3))
     before = plain.SerializeToString()
-    compiled(plain, target)
-    simplified(plain)
+    compile_graph(plain, target)
+    simplify_graph(plain)
     assert plain.SerializeToString() == before
 
 
@@ -197,7 +191,8 @@ def test_the_graph_that_is_given_does_not_change(target: Target, write: Writer) 
 @pytest.mark.parametrize("write", WRITERS)
 def test_two_runs_give_the_same_bytes(target: Target, write: Writer) -> None:
     first, second = (
-        compiled(write(SmallGraph(7, whole=False), 3, (8, 6, 5), (3, 3)), target).SerializeToString() for _ in range(2)
+        compile_graph(write(SmallGraph(7, whole=False), 3, (8, 6, 5), (3, 3)), target).SerializeToString()
+        for _ in range(2)
     )
     assert first == second
 
@@ -213,7 +208,7 @@ def nothing_to_match() -> onnx.ModelProto:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_graph_with_nothing_to_match_comes_out_as_it_was(target: Target) -> None:
     model = nothing_to_match()
-    made = list(stages(model, target))
+    made = list(run_passes(model, target))
     assert all(stage.n_changes == 0 for stage in made)
     for stage in made:
         assert list(stage.model.graph.node) == list(model.graph.node)
@@ -222,8 +217,8 @@ def test_a_graph_with_nothing_to_match_comes_out_as_it_was(target: Target) -> No
         assert list(stage.model.opset_import) == list(model.opset_import)
         shapes = {value.name: value.type for value in stage.model.graph.value_info}
         assert all(shapes[value.name] == value.type for value in model.graph.value_info)
-        expected = numbers_of(model)
-        found = numbers_of(stage.model)
+        expected = read_initializers(model)
+        found = read_initializers(stage.model)
         assert found.keys() == expected.keys()
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
@@ -231,8 +226,8 @@ def test_a_graph_with_nothing_to_match_comes_out_as_it_was(target: Target) -> No
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_is_compiled_already_is_left_untouched(target: Target) -> None:
     plain = residual_generator(SmallGraph(whole=False), 3, (8, 6, 5))
-    once = compiled(plain, target)
-    again = list(stages(once, target))
+    once = compile_graph(plain, target)
+    again = list(run_passes(once, target))
     assert [stage.n_changes for stage in again] == [0] * len(again)
     assert list(again[-1].model.graph.node) == list(once.graph.node)
 
@@ -242,7 +237,7 @@ def test_names_of_values_stay_unique() -> None:
     graph = SmallGraph(whole=False)
     plain = residual_generator(graph, 3, (8, 6, 5))
     for target in TARGETS:
-        made = compiled(plain, target)
+        made = compile_graph(plain, target)
         names = [name for node in made.graph.node for name in node.output]
         names += [each.name for each in (*made.graph.initializer, *made.graph.input)]
         assert len(set(names)) == len(names)
@@ -255,11 +250,11 @@ def test_the_package_says_what_it_offers() -> None:
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_small_generators_give_lively_images(write: Writer) -> None:
-    """Images that are nearly constant, or at the ends of tanh, would make the comparisons above say little."""
+    """Nearly constant or saturated images would make the comparisons above meaningless."""
     spreads, shares = [], []
     for seed in range(20):
         graph = SmallGraph(seed, whole=False)
-        (images,) = evaluated(write(graph, 3, (8, 6, 5), (3, 3)), graph.feeds(8))
+        (images,) = evaluate(write(graph, 3, (8, 6, 5), (3, 3)), graph.feeds(8))
         assert images.shape == (8, 7, 12)
         spreads.append(images.std())
         shares.append(np.mean(np.abs(images) < 0.99))

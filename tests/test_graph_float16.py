@@ -1,4 +1,4 @@
-"""Half precision within, float32 at the ends."""
+"""Graphs in float16 with float32 inputs and outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import GraphError
-from export.graph import compiled, in_half_precision
+from export.graph import compile_graph, convert_to_float16
 from tests.small_graphs import (
     BATCHES,
     CHANNELS,
@@ -21,10 +21,10 @@ from tests.small_graphs import (
     SIZES,
     SmallGraph,
     assert_close,
-    evaluated,
-    numbers_of,
-    operators,
+    evaluate,
+    list_operators,
     plain_generator,
+    read_initializers,
     residual_generator,
     run_by_onnxruntime,
 )
@@ -34,40 +34,40 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from export.graph import Target
+    from pxdbg_runtime.model.card import Target
 
 FLOAT16_ROUNDING: Final = 8 * 2.0**-11
-"""Of the largest value: some roundings to float16."""
+"""Bound on some roundings to float16, relative to the largest value."""
 
 
 def types_of(model: onnx.ModelProto) -> dict[str, np.dtype[Any]]:
-    """Give the types of all values of a model as shape inference finds them."""
+    """Read the types of all values of a model from shape inference."""
     known = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
     types = {
         each.name: np.dtype(helper.tensor_dtype_to_np_dtype(each.type.tensor_type.elem_type))
         for each in (*known.input, *known.value_info, *known.output)
     }
-    return types | {name: values.dtype for name, values in numbers_of(model).items()}
+    return types | {name: values.dtype for name, values in read_initializers(model).items()}
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Turn a model into half precision, and have ONNX check its types."""
-    made = in_half_precision(model)
+    """Convert a model to float16, and check its types with ONNX."""
+    made = convert_to_float16(model)
     onnx.checker.check_model(made, full_check=True)
     types_of(made)
     return made
 
 
 def made_positive(model: onnx.ModelProto) -> None:
-    """Make all weights positive: with positive inputs, no sum is then smaller than its terms and their rounding."""
+    """Make all weights positive, so that with positive inputs no sum cancels."""
     for each in model.graph.initializer:
         each.CopyFrom(numpy_helper.from_array(np.abs(numpy_helper.to_array(each)), each.name))
 
 
 def check_close(made: onnx.ModelProto, model: onnx.ModelProto, feeds: dict[str, NDArray[np.float32]]) -> None:
     """Check that both evaluators find float32 results close to those of the float32 graph."""
-    for results in (evaluated(made, feeds), run_by_onnxruntime(made, feeds)):
-        for found, expected in zip(results, evaluated(model, feeds), strict=True):
+    for results in (evaluate(made, feeds), run_by_onnxruntime(made, feeds)):
+        for found, expected in zip(results, evaluate(model, feeds), strict=True):
             assert found.dtype == np.float32
             assert_close(found, expected, FLOAT16_ROUNDING)
 
@@ -86,12 +86,12 @@ def test_a_pointwise_operator_at_the_end_stays_in_float32(
     if not whole:
         made_positive(model)
     made = halved(model)
-    assert operators(made) == ["Cast", "Relu", "Conv", "Cast", last]
+    assert list_operators(made) == ["Cast", "Relu", "Conv", "Cast", last]
     types = types_of(made)
     *before, _, end = made.graph.node
     assert all(types[node.output[0]] == np.float16 for node in before)
     assert types[end.input[0]] == types[end.output[0]] == types["z"] == np.float32
-    assert all(values.dtype == np.float16 for values in numbers_of(made).values())
+    assert all(values.dtype == np.float16 for values in read_initializers(made).values())
     assert end.output[0] == model.graph.output[0].name
     check_close(made, model, graph.feeds(batch))
 
@@ -102,7 +102,7 @@ def test_other_operators_at_the_end_are_cast_behind(seed: int, batch: int, size:
     graph = SmallGraph(seed)
     model = graph.model(graph.conv(graph.input(2, *size), 2, 3))
     made = halved(model)
-    assert operators(made) == ["Cast", "Conv", "Cast"]
+    assert list_operators(made) == ["Cast", "Conv", "Cast"]
     assert [each.name for each in made.graph.output] == ["val_0"]
     check_close(made, model, graph.feeds(batch))
 
@@ -119,31 +119,31 @@ def test_compiled_generators(
     channels: list[int],
 ) -> None:
     graph = SmallGraph(seed, whole=False)
-    model = compiled(write(graph, 3, channels), target)
+    model = compile_graph(write(graph, 3, channels), target)
     made = halved(model)
     feeds = graph.feeds(batch)
-    for results in (evaluated(made, feeds), run_by_onnxruntime(made, feeds)):
-        for found, expected in zip(results, evaluated(model, feeds), strict=True):
+    for results in (evaluate(made, feeds), run_by_onnxruntime(made, feeds)):
+        for found, expected in zip(results, evaluate(model, feeds), strict=True):
             assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
             assert np.abs(found - expected).max() < 0.05
 
 
 def test_the_parameters_of_resize_stay_float32() -> None:
     graph = SmallGraph(whole=False)
-    graph.doubled(graph.input(2, 2, 3))
+    graph.upsample(graph.input(2, 2, 3))
     model = graph.model()
     made = halved(model)
-    assert operators(made) == ["Cast", "Resize", "Cast"]
-    assert [values.dtype for values in numbers_of(made).values()] == [np.float32]
+    assert list_operators(made) == ["Cast", "Resize", "Cast"]
+    assert [values.dtype for values in read_initializers(made).values()] == [np.float32]
     check_close(made, model, graph.feeds(2))
 
 
 def test_integers_stay() -> None:
     graph = SmallGraph(whole=False)
-    graph.sliced(graph.node("Abs", graph.reshaped(graph.input(12), 0, 2, 6)), 0, 4, 2)
+    graph.slice(graph.node("Abs", graph.reshape(graph.input(12), 0, 2, 6)), 0, 4, 2)
     model = graph.model()
     made = halved(model)
-    assert all(values.dtype == np.int64 for values in numbers_of(made).values())
+    assert all(values.dtype == np.int64 for values in read_initializers(made).values())
     check_close(made, model, graph.feeds(2))
 
 
@@ -154,8 +154,8 @@ def test_a_result_of_integers_stays() -> None:
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info(place, TensorProto.INT64, ("n", 1)))
     made = halved(model)
     feeds = {"z": np.arange(10, dtype=np.float32).reshape(2, 5)}
-    assert operators(made) == ["Cast", "ArgMax"]
-    assert evaluated(made, feeds)[0].tolist() == evaluated(model, feeds)[0].tolist()
+    assert list_operators(made) == ["Cast", "ArgMax"]
+    assert evaluate(made, feeds)[0].tolist() == evaluate(model, feeds)[0].tolist()
 
 
 def test_a_result_that_is_used_within_too() -> None:
@@ -175,7 +175,7 @@ def test_constants_that_are_nodes_become_halves_too() -> None:
     graph.node("Abs", graph.node("Add", image, number))
     model = graph.model()
     made = halved(model)
-    assert operators(made) == ["Cast", "Add", "Cast", "Abs"]
+    assert list_operators(made) == ["Cast", "Add", "Cast", "Abs"]
     check_close(made, model, graph.feeds(2))
 
 
@@ -185,14 +185,14 @@ def test_weights_of_two_layers_are_kept_once() -> None:
     graph.node("Abs", graph.node("Conv", graph.node("Conv", image, weight), weight))
     model = graph.model()
     made = halved(model)
-    assert [values.dtype for values in numbers_of(made).values()] == [np.float16]
+    assert [values.dtype for values in read_initializers(made).values()] == [np.float16]
     check_close(made, model, graph.feeds(2))
 
 
 def test_the_graph_that_is_given_does_not_change() -> None:
     model = plain_generator(SmallGraph(whole=False), 3, [2, 2])
     before = model.SerializeToString()
-    in_half_precision(model)
+    convert_to_float16(model)
     assert model.SerializeToString() == before
 
 
@@ -203,13 +203,13 @@ def test_weights_that_are_too_large_are_refused(value: float, says: str) -> None
     graph.node("Conv", graph.input(2, 3, 4), weight)
     message = rf"^float16 cannot hold the weights c0, which reach {says}: export in float32\.$"
     with pytest.raises(GraphError, match=message):
-        in_half_precision(graph.model())
+        convert_to_float16(graph.model())
 
 
 def test_the_largest_weight_that_float16_holds_is_taken() -> None:
     graph = SmallGraph()
     graph.node("Conv", graph.input(1, 3, 4), graph.constant(np.full((1, 1, 1, 1), 65504, np.float32)))
-    (values,) = numbers_of(in_half_precision(graph.model())).values()
+    (values,) = read_initializers(convert_to_float16(graph.model())).values()
     assert values.tolist() == [[[[65504]]]]
 
 
@@ -218,5 +218,5 @@ def test_a_value_that_nothing_gives_is_refused() -> None:
     graph.node("Add", graph.input(5), "ghost")
     model = graph.model()
     model.graph.value_info.append(helper.make_tensor_value_info("ghost", TensorProto.FLOAT, ("n", 5)))
-    with pytest.raises(GraphError, match=r"^The value ghost comes from nowhere\.$"):
-        in_half_precision(model)
+    with pytest.raises(GraphError, match=r"^The value ghost has no producer and is no constant\.$"):
+        convert_to_float16(model)

@@ -13,17 +13,17 @@ from export.graph.last_layer import make_block_outputs
 from tests.small_graphs import (
     BATCHES,
     CHANNELS,
+    COPYING_MODES,
     FEW,
     KERNELS,
-    MODES_OF_COPYING,
     SEEDS,
     SmallGraph,
+    apply_pass,
     assert_same_function,
     cases,
-    operators,
-    pads_that_keep,
-    require_untouched,
-    rewritten_by,
+    check_untouched,
+    draw_pads,
+    list_operators,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.small_graphs import Pads
 
 KERNELS_AND_PADS: Final = KERNELS.filter(lambda kernel: kernel != (1, 1)).flatmap(
-    lambda kernel: st.tuples(st.just(kernel), pads_that_keep(kernel))
+    lambda kernel: st.tuples(st.just(kernel), draw_pads(kernel))
 )
 BLOCK_COUNTS: Final = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
@@ -62,16 +62,16 @@ def test_of_an_image(
     )
     if follows:
         graph.node("Abs", result)
-    rewriting = rewritten_by(make_block_outputs, graph.model())
+    rewriting = apply_pass(make_block_outputs, graph.model())
     assert rewriting.n_changes == 1
-    assert operators(rewriting.after) == ["Conv", "DepthToSpace", *["Abs"] * follows]
+    assert list_operators(rewriting.after) == ["Conv", "DepthToSpace", *["Abs"] * follows]
     assert_same_function(rewriting, graph, batch)
 
 
 @FEW
 @given(
     seed=SEEDS, batch=BATCHES, n_in=CHANNELS, n_out=st.integers(1, 4), counts=BLOCK_COUNTS, bias=st.booleans(),
-    kernel_and_pads=KERNELS_AND_PADS, modes=st.sampled_from(MODES_OF_COPYING), is_shared=st.booleans(),
+    kernel_and_pads=KERNELS_AND_PADS, modes=st.sampled_from(COPYING_MODES), is_shared=st.booleans(),
 )  # fmt: skip
 def test_of_a_doubled_image(
     seed: int,
@@ -86,11 +86,11 @@ def test_of_a_doubled_image(
 ) -> None:
     graph = SmallGraph(seed)
     (kernel, pads), side = kernel_and_pads, 2 if n_out == 1 else 1
-    doubled = graph.doubled(graph.input(n_in, side * counts[0], side * counts[1]), **modes)
+    doubled = graph.upsample(graph.input(n_in, side * counts[0], side * counts[1]), **modes)
     result = graph.conv(doubled, n_in, n_out, kernel, bias=bias, pads=pads)
-    rewriting = rewritten_by(make_block_outputs, graph.model(result, *[doubled] * is_shared))
+    rewriting = apply_pass(make_block_outputs, graph.model(result, *[doubled] * is_shared))
     assert rewriting.n_changes == 1
-    assert sorted(operators(rewriting.after)) == ["Conv", "DepthToSpace", *["Resize"] * is_shared]
+    assert sorted(list_operators(rewriting.after)) == ["Conv", "DepthToSpace", *["Resize"] * is_shared]
     assert_same_function(rewriting, graph, batch)
 
 
@@ -98,46 +98,10 @@ def test_of_a_doubled_image(
 def test_at_most_sixteen_channels_are_made(n_out: int, side: int, n_channels: int) -> None:
     graph = SmallGraph()
     graph.conv(graph.input(2, 4, 8), 2, n_out)
-    (convolution, shuffle) = rewritten_by(make_block_outputs, graph.model()).after.graph.node
+    (convolution, shuffle) = apply_pass(make_block_outputs, graph.model()).after.graph.node
     assert {each.name: list(each.ints) for each in convolution.attribute}["strides"] == [side, side]
     assert {each.name: each.i for each in shuffle.attribute}["blocksize"] == side
     assert n_out * side**2 == n_channels <= 16
-
-
-def _five_channels(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 8), 2, 5))
-
-
-def _a_height_that_is_no_multiple(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 6, 8), 2, 1))
-
-
-def _a_width_that_is_no_multiple(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 7), 2, 2))
-
-
-def _a_single_pixel(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 8), 2, 1, (1, 1)))
-
-
-def _an_even_kernel(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 8), 2, 1, (2, 3), pads=(1, 1, 0, 1)))
-
-
-def _a_stride(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 8, 8), 2, 1, strides=[2, 2]))
-
-
-def _groups(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 8), 1, 2, group=2))
-
-
-def _dilation(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 4, 8), 2, 1, dilations=[2, 2], pads=(2, 2, 2, 2)))
-
-
-def _another_size(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.input(2, 5, 9), 2, 1, pads=(1, 1, 0, 0)))
 
 
 def _filters_that_are_computed(graph: SmallGraph) -> onnx.ModelProto:
@@ -145,28 +109,30 @@ def _filters_that_are_computed(graph: SmallGraph) -> onnx.ModelProto:
     return graph.model(graph.node("Conv", graph.input(2, 4, 8), filters))
 
 
-def _no_convolution(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.node("Tanh", graph.input(1, 4, 8)))
-
-
 @pytest.mark.parametrize(
     "write",
     cases(
-        _five_channels,
-        _a_height_that_is_no_multiple,
-        _a_width_that_is_no_multiple,
-        _a_single_pixel,
-        _an_even_kernel,
-        _a_stride,
-        _groups,
-        _dilation,
-        _another_size,
         _filters_that_are_computed,
-        _no_convolution,
+        **{
+            "five channels": lambda graph: graph.model(graph.conv(graph.input(2, 4, 8), 2, 5)),
+            "a height that is no multiple": lambda graph: graph.model(graph.conv(graph.input(2, 6, 8), 2, 1)),
+            "a width that is no multiple": lambda graph: graph.model(graph.conv(graph.input(2, 4, 7), 2, 2)),
+            "a single pixel": lambda graph: graph.model(graph.conv(graph.input(2, 4, 8), 2, 1, (1, 1))),
+            "an even kernel": lambda graph: graph.model(
+                graph.conv(graph.input(2, 4, 8), 2, 1, (2, 3), pads=(1, 1, 0, 1))
+            ),
+            "a stride": lambda graph: graph.model(graph.conv(graph.input(2, 8, 8), 2, 1, strides=[2, 2])),
+            "groups": lambda graph: graph.model(graph.conv(graph.input(2, 4, 8), 1, 2, group=2)),
+            "dilation": lambda graph: graph.model(
+                graph.conv(graph.input(2, 4, 8), 2, 1, dilations=[2, 2], pads=(2, 2, 2, 2))
+            ),
+            "another size": lambda graph: graph.model(graph.conv(graph.input(2, 5, 9), 2, 1, pads=(1, 1, 0, 0))),
+            "no convolution": lambda graph: graph.model(graph.node("Tanh", graph.input(1, 4, 8))),
+        },
     ),
 )
 def test_other_graphs_are_left_untouched(write: Callable[[SmallGraph], onnx.ModelProto]) -> None:
-    require_untouched(make_block_outputs, write(SmallGraph()))
+    check_untouched(make_block_outputs, write(SmallGraph()))
 
 
 @pytest.mark.parametrize("size", [("h", 8), (4, "w"), ("h", "w")])

@@ -1,4 +1,4 @@
-"""Convolutions of doubled images become convolutions of the small ones, in the form of either target."""
+"""Convolutions of upsampled images become convolutions of the small images, in both targets' forms."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.graph import multiply_accumulates
+from export.graph import count_multiply_accumulates
 from export.graph.phase_convolutions import make_phase_convolutions
 from tests.small_graphs import (
     BATCHES,
     CHANNELS,
+    COPYING_MODES,
     FEW,
     KERNELS,
-    MODES_OF_COPYING,
     SEEDS,
     SIZES,
     SmallGraph,
+    apply_pass,
     assert_same_function,
     cases,
-    operators,
-    pads_that_keep,
-    require_untouched,
-    rewritten_by,
+    check_untouched,
+    draw_pads,
+    list_operators,
 )
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from export.graph import Target
+    from pxdbg_runtime.model.card import Target
     from tests.small_graphs import Pads, Rewriting
 
 TARGETS: Final[tuple[Target, ...]] = ("cpu", "cuda")
-MODES: Final = st.sampled_from(MODES_OF_COPYING)
-KERNELS_AND_PADS: Final = KERNELS.flatmap(lambda kernel: st.tuples(st.just(kernel), pads_that_keep(kernel)))
+MODES: Final = st.sampled_from(COPYING_MODES)
+KERNELS_AND_PADS: Final = KERNELS.flatmap(lambda kernel: st.tuples(st.just(kernel), draw_pads(kernel)))
 
 
-def phased(model: onnx.ModelProto, target: Target) -> Rewriting:
-    return rewritten_by(functools.partial(make_phase_convolutions, target=target), model)
+def apply_phases(model: onnx.ModelProto, target: Target) -> Rewriting:
+    return apply_pass(functools.partial(make_phase_convolutions, target=target), model)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -67,18 +67,18 @@ def test_with_few_channels(
 ) -> None:
     graph = SmallGraph(seed, whole=whole)
     kernel, pads = kernel_and_pads
-    result = graph.conv(graph.doubled(graph.input(n_in, *size), **modes), n_in, n_out, kernel, bias=bias, pads=pads)
+    result = graph.conv(graph.upsample(graph.input(n_in, *size), **modes), n_in, n_out, kernel, bias=bias, pads=pads)
     if is_rectified:
         graph.node("Relu", result)
-    rewriting = phased(graph.model(), target)
+    rewriting = apply_phases(graph.model(), target)
     assert rewriting.n_changes == 1
-    assert "Resize" not in operators(rewriting.after)
+    assert "Resize" not in list_operators(rewriting.after)
     n_convolutions = 1 if target == "cuda" else 2
-    assert operators(rewriting.after).count("Conv") == n_convolutions
+    assert list_operators(rewriting.after).count("Conv") == n_convolutions
     # A Relu is done on the phases, before they are put in place.
-    assert operators(rewriting.after).count("Relu") == n_convolutions * is_rectified
-    assert operators(rewriting.after)[-1] == ("DepthToSpace" if target == "cuda" else "Transpose")
-    assert multiply_accumulates(rewriting.after) <= multiply_accumulates(rewriting.before)
+    assert list_operators(rewriting.after).count("Relu") == n_convolutions * is_rectified
+    assert list_operators(rewriting.after)[-1] == ("DepthToSpace" if target == "cuda" else "Transpose")
+    assert count_multiply_accumulates(rewriting.after) <= count_multiply_accumulates(rewriting.before)
     assert_same_function(rewriting, graph, batch)
 
 
@@ -99,13 +99,13 @@ def test_with_many_channels(
 ) -> None:
     graph = SmallGraph(seed)
     kernel, pads = kernel_and_pads
-    result = graph.conv(graph.doubled(graph.input(n_in, 2, 3)), n_in, n_out, kernel, pads=pads)
+    result = graph.conv(graph.upsample(graph.input(n_in, 2, 3)), n_in, n_out, kernel, pads=pads)
     if is_rectified:
         graph.node("Relu", result)
-    rewriting = phased(graph.model(), target)
+    rewriting = apply_phases(graph.model(), target)
     assert rewriting.n_changes == 1
-    assert "Resize" not in operators(rewriting.after)
-    assert multiply_accumulates(rewriting.after) <= multiply_accumulates(rewriting.before)
+    assert "Resize" not in list_operators(rewriting.after)
+    assert count_multiply_accumulates(rewriting.after) <= count_multiply_accumulates(rewriting.before)
     assert_same_function(rewriting, graph, batch)
 
 
@@ -126,9 +126,9 @@ def test_the_form_for_the_cpu_wastes_neither_products_nor_lanes(
     n_out: int, kernel: tuple[int, int], pads: Pads, n_convolutions: int
 ) -> None:
     graph = SmallGraph()
-    graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, n_out, kernel, pads=pads)
-    rewriting = phased(graph.model(), "cpu")
-    assert operators(rewriting.after).count("Conv") == n_convolutions
+    graph.conv(graph.upsample(graph.input(2, 2, 3)), 2, n_out, kernel, pads=pads)
+    rewriting = apply_phases(graph.model(), "cpu")
+    assert list_operators(rewriting.after).count("Conv") == n_convolutions
     assert_same_function(rewriting, graph, 2)
 
 
@@ -147,11 +147,11 @@ def test_the_form_for_the_cpu_wastes_neither_products_nor_lanes(
 )
 def test_how_many_products_are_left(size: int, target: Target, n_channels: int, taps: int) -> None:
     graph = SmallGraph()
-    graph.conv(graph.doubled(graph.input(1, 2, 3)), 1, n_channels, (size, size))
-    rewriting = phased(graph.model(), target)
+    graph.conv(graph.upsample(graph.input(1, 2, 3)), 1, n_channels, (size, size))
+    rewriting = apply_phases(graph.model(), target)
     # Of the small image's six pixels, each gives four.
-    assert multiply_accumulates(rewriting.before) == 6 * 4 * size**2 * n_channels
-    assert multiply_accumulates(rewriting.after) == 6 * taps * n_channels
+    assert count_multiply_accumulates(rewriting.before) == 6 * 4 * size**2 * n_channels
+    assert count_multiply_accumulates(rewriting.after) == 6 * taps * n_channels
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -161,11 +161,11 @@ def test_the_doubled_image_stays_for_its_other_users(
     target: Target, seed: int, batch: int, size: tuple[int, int], kernel: tuple[int, int]
 ) -> None:
     graph = SmallGraph(seed)
-    doubled = graph.doubled(graph.input(2, *size))
+    doubled = graph.upsample(graph.input(2, *size))
     model = graph.model(graph.conv(doubled, 2, 3, kernel), graph.node("Abs", doubled), doubled)
-    rewriting = phased(model, target)
+    rewriting = apply_phases(model, target)
     assert rewriting.n_changes == 1
-    assert operators(rewriting.after).count("Resize") == 1
+    assert list_operators(rewriting.after).count("Resize") == 1
     assert_same_function(rewriting, graph, batch)
 
 
@@ -177,12 +177,12 @@ def test_the_relu_stays_behind_where_others_use_the_convolution(
     target: Target, given_out: bool, seed: int, batch: int, size: tuple[int, int], kernel: tuple[int, int]
 ) -> None:
     graph = SmallGraph(seed)
-    convolved = graph.conv(graph.doubled(graph.input(2, *size)), 2, 3, kernel)
+    convolved = graph.conv(graph.upsample(graph.input(2, *size)), 2, 3, kernel)
     other = convolved if given_out else graph.node("Neg", convolved)
-    rewriting = phased(graph.model(graph.node("Relu", convolved), other), target)
+    rewriting = apply_phases(graph.model(graph.node("Relu", convolved), other), target)
     assert rewriting.n_changes == 1
-    assert operators(rewriting.after).count("Relu") == 1
-    assert "Resize" not in operators(rewriting.after)
+    assert list_operators(rewriting.after).count("Relu") == 1
+    assert "Resize" not in list_operators(rewriting.after)
     assert_same_function(rewriting, graph, batch)
 
 
@@ -193,10 +193,10 @@ def test_one_after_another(target: Target, seed: int, batch: int, size: tuple[in
     graph = SmallGraph(seed)
     image = graph.input(2, *size)
     for n_in, n_out in ((2, 3), (3, 1)):
-        image = graph.node("Relu", graph.conv(graph.doubled(image), n_in, n_out))
-    rewriting = phased(graph.model(), target)
+        image = graph.node("Relu", graph.conv(graph.upsample(image), n_in, n_out))
+    rewriting = apply_phases(graph.model(), target)
     assert rewriting.n_changes == 2
-    assert "Resize" not in operators(rewriting.after)
+    assert "Resize" not in list_operators(rewriting.after)
     assert_same_function(rewriting, graph, batch)
 
 
@@ -208,84 +208,62 @@ def test_of_an_image_that_is_doubled_twice(
 ) -> None:
     graph = SmallGraph(seed)
     kernel, pads = kernel_and_pads
-    graph.conv(graph.doubled(graph.doubled(graph.input(2, *size))), 2, 3, kernel, pads=pads)
-    rewriting = phased(graph.model(), target)
+    graph.conv(graph.upsample(graph.upsample(graph.input(2, *size))), 2, 3, kernel, pads=pads)
+    rewriting = apply_phases(graph.model(), target)
     assert rewriting.n_changes >= 1
-    assert multiply_accumulates(rewriting.after) <= multiply_accumulates(rewriting.before)
+    assert count_multiply_accumulates(rewriting.after) <= count_multiply_accumulates(rewriting.before)
     assert_same_function(rewriting, graph, batch)
-
-
-def _an_image_that_is_not_doubled(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.node("Relu", graph.conv(graph.input(2, 4, 6), 2, 3)))
-
-
-def _something_lies_between(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.node("Relu", graph.doubled(graph.input(2, 2, 3))), 2, 3))
-
-
-def _an_even_kernel(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, (2, 3), pads=(1, 1, 0, 1)))
-
-
-def _a_stride(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, strides=[1, 2]))
-
-
-def _groups(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 1, 4, group=2))
-
-
-def _dilation(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, dilations=[2, 2], pads=(2, 2, 2, 2)))
-
-
-def _another_size(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3)), 2, 3, pads=(1, 1, 1, 0)))
 
 
 def _filters_that_are_computed(graph: SmallGraph) -> onnx.ModelProto:
     filters = graph.node("Abs", graph.constant(graph.values(3, 2, 1, 1)))
-    return graph.model(graph.node("Conv", graph.doubled(graph.input(2, 2, 3)), filters))
-
-
-def _tripling(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3), (1, 1, 3, 3)), 2, 3))
-
-
-def _interpolation(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.conv(graph.doubled(graph.input(2, 2, 3), mode="linear"), 2, 3))
-
-
-def _a_relu_of_something_else(graph: SmallGraph) -> onnx.ModelProto:
-    return graph.model(graph.node("Relu", graph.doubled(graph.input(2, 2, 3))))
+    return graph.model(graph.node("Conv", graph.upsample(graph.input(2, 2, 3)), filters))
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     "write",
     cases(
-        _an_image_that_is_not_doubled,
-        _something_lies_between,
-        _an_even_kernel,
-        _a_stride,
-        _groups,
-        _dilation,
-        _another_size,
         _filters_that_are_computed,
-        _tripling,
-        _interpolation,
-        _a_relu_of_something_else,
+        **{
+            "an image that is not doubled": lambda graph: graph.model(
+                graph.node("Relu", graph.conv(graph.input(2, 4, 6), 2, 3))
+            ),
+            "something lies between": lambda graph: graph.model(
+                graph.conv(graph.node("Relu", graph.upsample(graph.input(2, 2, 3))), 2, 3)
+            ),
+            "an even kernel": lambda graph: graph.model(
+                graph.conv(graph.upsample(graph.input(2, 2, 3)), 2, 3, (2, 3), pads=(1, 1, 0, 1))
+            ),
+            "a stride": lambda graph: graph.model(
+                graph.conv(graph.upsample(graph.input(2, 2, 3)), 2, 3, strides=[1, 2])
+            ),
+            "groups": lambda graph: graph.model(graph.conv(graph.upsample(graph.input(2, 2, 3)), 1, 4, group=2)),
+            "dilation": lambda graph: graph.model(
+                graph.conv(graph.upsample(graph.input(2, 2, 3)), 2, 3, dilations=[2, 2], pads=(2, 2, 2, 2))
+            ),
+            "another size": lambda graph: graph.model(
+                graph.conv(graph.upsample(graph.input(2, 2, 3)), 2, 3, pads=(1, 1, 1, 0))
+            ),
+            "tripling": lambda graph: graph.model(graph.conv(graph.upsample(graph.input(2, 2, 3), (1, 1, 3, 3)), 2, 3)),
+            "interpolation": lambda graph: graph.model(
+                graph.conv(graph.upsample(graph.input(2, 2, 3), mode="linear"), 2, 3)
+            ),
+            "a relu of something else": lambda graph: graph.model(
+                graph.node("Relu", graph.upsample(graph.input(2, 2, 3)))
+            ),
+        },
     ),
 )
 def test_other_graphs_are_left_untouched(write: Callable[[SmallGraph], onnx.ModelProto], target: Target) -> None:
-    require_untouched(functools.partial(make_phase_convolutions, target=target), write(SmallGraph()))
+    check_untouched(functools.partial(make_phase_convolutions, target=target), write(SmallGraph()))
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("size", [("h", 3), (2, "w"), ("h", "w")])
 def test_so_are_images_of_unknown_size(size: tuple[int | str, int | str], target: Target) -> None:
     graph = SmallGraph()
-    graph.conv(graph.doubled(graph.input(2, *size)), 2, 3)
+    graph.conv(graph.upsample(graph.input(2, *size)), 2, 3)
     made = ir.from_proto(graph.model())
     before = ir.to_proto(made).SerializeToString()
     assert make_phase_convolutions(made, target) == 0

@@ -1,4 +1,4 @@
-"""How passes are written: functions that look at a node and write what stands for its result."""
+"""Rewrite rules: functions that write the replacement of a node."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from export.graph.nodes import only_use
-from export.graph.rules import Writer, rewritten, rewritten_to_the_end
+from export.graph.nodes import find_only_user
+from export.graph.rules import Writer, apply_rules, apply_rules_to_fixpoint
 from tests.small_graphs import (
     SmallGraph,
+    apply_pass,
     assert_same_function,
     cases,
-    numbers_of,
-    operators,
-    require_untouched,
-    rewritten_by,
+    check_untouched,
+    list_operators,
+    read_initializers,
 )
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def without_neg(write: Writer, node: ir.Node) -> ir.Value | None:
 def test_the_result_is_replaced_and_what_it_was_made_of_removed() -> None:
     graph = SmallGraph()
     graph.node("Relu", graph.node("Abs", graph.node("Neg", graph.input(3))))
-    rewriting = rewritten_by(lambda model: rewritten(model, {"Abs": without_neg}), graph.model())
+    rewriting = apply_pass(lambda model: apply_rules(model, {"Abs": without_neg}), graph.model())
     assert rewriting.n_changes == 1
-    assert operators(rewriting.after) == ["Abs", "Relu"]
+    assert list_operators(rewriting.after) == ["Abs", "Relu"]
     assert_same_function(rewriting, graph, 2)
 
 
@@ -45,17 +45,17 @@ def test_nodes_that_nothing_uses_are_removed_at_once() -> None:
     graph = SmallGraph()
     graph.node("Abs", graph.node("Neg", graph.input(3)))
     model = ir.from_proto(graph.model())
-    assert rewritten(model, {"Abs": without_neg}) == 1
+    assert apply_rules(model, {"Abs": without_neg}) == 1
     assert [node.op_type for node in model.graph] == ["Abs"]
 
 
 def test_what_others_use_stays() -> None:
     graph = SmallGraph()
     negative = graph.node("Neg", graph.input(3))
-    rewriting = rewritten_by(
-        lambda model: rewritten(model, {"Abs": without_neg}), graph.model(graph.node("Abs", negative), negative)
+    rewriting = apply_pass(
+        lambda model: apply_rules(model, {"Abs": without_neg}), graph.model(graph.node("Abs", negative), negative)
     )
-    assert sorted(operators(rewriting.after)) == ["Abs", "Neg"]
+    assert sorted(list_operators(rewriting.after)) == ["Abs", "Neg"]
     assert_same_function(rewriting, graph, 2)
 
 
@@ -65,14 +65,14 @@ def test_what_is_written_is_offered_in_turn() -> None:
     for _ in range(3):
         value = graph.node("Neg", value)
     graph.node("Abs", value)
-    rewriting = rewritten_by(lambda model: rewritten(model, {"Abs": without_neg}), graph.model())
-    assert (rewriting.n_changes, operators(rewriting.after)) == (3, ["Abs"])
+    rewriting = apply_pass(lambda model: apply_rules(model, {"Abs": without_neg}), graph.model())
+    assert (rewriting.n_changes, list_operators(rewriting.after)) == (3, ["Abs"])
     assert_same_function(rewriting, graph, 2)
 
 
 def test_all_are_offered_again_until_nothing_is_replaced() -> None:
     def joined(write: Writer, node: ir.Node) -> ir.Value | None:
-        user = only_use(node.outputs[0])
+        user = find_only_user(node.outputs[0])
         return write.node("Abs", [node.inputs[0]]) if user is not None and user.op_type == "Abs" else None
 
     graph = SmallGraph()
@@ -80,10 +80,10 @@ def test_all_are_offered_again_until_nothing_is_replaced() -> None:
     for operator in ("Relu", "Relu", "Relu", "Abs"):
         value = graph.node(operator, value)
     # From the first to the last, only the last Relu finds an Abs behind it.
-    once = rewritten_by(lambda model: rewritten(model, {"Relu": joined}), graph.model())
-    assert (once.n_changes, operators(once.after)) == (1, ["Relu", "Relu", "Abs", "Abs"])
-    to_the_end = rewritten_by(lambda model: rewritten_to_the_end(model, {"Relu": joined}), graph.model())
-    assert (to_the_end.n_changes, operators(to_the_end.after)) == (3, ["Abs"] * 4)
+    once = apply_pass(lambda model: apply_rules(model, {"Relu": joined}), graph.model())
+    assert (once.n_changes, list_operators(once.after)) == (1, ["Relu", "Relu", "Abs", "Abs"])
+    to_the_end = apply_pass(lambda model: apply_rules_to_fixpoint(model, {"Relu": joined}), graph.model())
+    assert (to_the_end.n_changes, list_operators(to_the_end.after)) == (3, ["Abs"] * 4)
 
 
 def test_several_rules_at_once() -> None:
@@ -95,7 +95,7 @@ def test_several_rules_at_once() -> None:
         seen.append(node.op_type)
 
     model = ir.from_proto(graph.model())
-    assert rewritten(model, {"Abs": watch, "Elu": watch}) == 0
+    assert apply_rules(model, {"Abs": watch, "Elu": watch}) == 0
     assert seen == ["Abs", "Elu"]
 
 
@@ -106,7 +106,7 @@ def test_attributes_are_copied_or_given() -> None:
 
     graph = SmallGraph()
     graph.node("Elu", graph.input(3), alpha=0.25)
-    after = rewritten_by(lambda model: rewritten(model, {"Elu": with_attributes}), graph.model()).after
+    after = apply_pass(lambda model: apply_rules(model, {"Elu": with_attributes}), graph.model()).after
     leaky, softmax = after.graph.node
     assert [(each.name, each.f) for each in leaky.attribute] == [("alpha", 0.25)]
     assert [(each.name, each.i) for each in softmax.attribute] == [("axis", 1)]
@@ -120,10 +120,10 @@ def test_constants_and_inputs_that_are_left_out() -> None:
     graph = SmallGraph()
     graph.node("Abs", graph.input(3))
     model = ir.from_proto(graph.model())
-    assert rewritten(model, {"Abs": with_constants}) == 1
+    assert apply_rules(model, {"Abs": with_constants}) == 1
     (node,) = ir.to_proto(model).graph.node
     assert (node.domain, list(node.input)) == ("", ["z", "", "val_0.numbers"])
-    assert numbers_of(ir.to_proto(model))["val_0.numbers"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert read_initializers(ir.to_proto(model))["val_0.numbers"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def never(_: Writer, __: ir.Node) -> ir.Value | None:
@@ -146,7 +146,7 @@ def _several_outputs(graph: SmallGraph) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("write", cases(_no_such_operator, _several_outputs))
 def test_other_operators_are_not_offered(write: Callable[[SmallGraph], onnx.ModelProto]) -> None:
-    require_untouched(lambda model: rewritten(model, {"Abs": always, "Split": always}), write(SmallGraph()))
+    check_untouched(lambda model: apply_rules(model, {"Abs": always, "Split": always}), write(SmallGraph()))
 
 
 def test_an_operator_of_the_same_name_elsewhere_is_not_offered() -> None:
@@ -154,12 +154,12 @@ def test_an_operator_of_the_same_name_elsewhere_is_not_offered() -> None:
     graph.node("Abs", graph.input(3))
     model = graph.model()
     model.graph.node[0].domain = "elsewhere"
-    assert rewritten(ir.from_proto(model), {"Abs": always}) == 0
+    assert apply_rules(ir.from_proto(model), {"Abs": always}) == 0
 
 
 def test_a_rule_that_never_writes_leaves_the_graph_untouched() -> None:
     graph = SmallGraph()
     graph.node("Relu", graph.conv(graph.input(2, 3, 4), 2, 2))
     rules = {"Conv": never, "Relu": never}
-    require_untouched(lambda model: rewritten(model, rules), graph.model())
-    require_untouched(lambda model: rewritten_to_the_end(model, rules), graph.model())
+    check_untouched(lambda model: apply_rules(model, rules), graph.model())
+    check_untouched(lambda model: apply_rules_to_fixpoint(model, rules), graph.model())

@@ -1,4 +1,4 @@
-"""Ranges of values and means of what convolutions take against those that NumPy finds, whatever the batch."""
+"""Ranges of values and means of convolutions' inputs, against NumPy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.int8 import calibrated, measured_means
-from tests.int8_sketches import Sketch, latents
+from export.int8 import calibrate, measure_means
+from tests.int8_sketches import Sketch, feeds_of, latents
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,15 +22,15 @@ few = settings(max_examples=15)
 
 
 def sum_of_two(seed: int = 0) -> tuple[Sketch, onnx.ModelProto]:
-    """Make a linear layer seen as images, plus a convolution of single pixels of them, then one to one channel."""
+    """Make a linear layer reshaped to images, plus a pointwise convolution of them, then a convolution to one channel."""
     sketch = Sketch(seed)
     image = sketch.linear(*SIZE)
-    summed = sketch.node("Add", [image, sketch.convolved(sketch.rectified(image), SIZE[0], SIZE[0], 1)])
-    return sketch, sketch.model(sketch.convolved(summed, SIZE[0], 1, 1))
+    summed = sketch.node("Add", [image, sketch.convolve(sketch.relu(image), SIZE[0], SIZE[0], 1)])
+    return sketch, sketch.model(sketch.convolve(summed, SIZE[0], 1, 1))
 
 
 def plain_values(sketch: Sketch, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """Compute what the layers of the graph above give, in float64."""
+    """Compute the outputs of the layers above in float64."""
     linear, shift, _, weight, bias, *_ = (numpy_helper.to_array(each).astype(np.float64) for each in sketch.constants)
     image = (inputs @ linear.T + shift).reshape(-1, *SIZE)
     mixed = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], np.maximum(image, 0)) + bias.reshape(1, -1, 1, 1)
@@ -42,7 +42,7 @@ def plain_values(sketch: Sketch, inputs: NDArray[np.float32]) -> dict[str, NDArr
 def test_ranges_are_those_of_numpy(seed: int, n_images: int) -> None:
     sketch, model = sum_of_two(seed)
     inputs = latents(seed, n_images)
-    ranges = calibrated(model, {"latent": inputs})
+    ranges = calibrate(model, feeds_of(inputs))
     expected = plain_values(sketch, inputs)
     assert {name.partition("_")[0] for name in ranges} == set(expected)
     for name, (low, high) in ranges.items():
@@ -54,7 +54,7 @@ def test_what_a_graph_gives_out_is_not_measured() -> None:
     _, model = sum_of_two()
     (output,) = (value.name for value in model.graph.output)
     assert output.startswith("Conv")
-    assert output not in calibrated(model, {"latent": latents()})
+    assert output not in calibrate(model, feeds_of(latents()))
 
 
 @few
@@ -62,22 +62,22 @@ def test_what_a_graph_gives_out_is_not_measured() -> None:
 def test_ranges_of_many_images_are_those_of_some_and_of_the_others(seed: int, cut: int) -> None:
     _, model = sum_of_two(seed)
     inputs = latents(seed)
-    whole = calibrated(model, {"latent": inputs})
-    first, second = (calibrated(model, {"latent": part}) for part in (inputs[:cut], inputs[cut:]))
+    whole = calibrate(model, feeds_of(inputs))
+    first, second = (calibrate(model, feeds_of(part)) for part in (inputs[:cut], inputs[cut:]))
     assert whole == {
         name: (min(first[name][0], second[name][0]), max(first[name][1], second[name][1])) for name in whole
     }
-    assert whole == calibrated(model, {"latent": inputs[::-1]})
+    assert whole == calibrate(model, feeds_of(inputs[::-1]))
 
 
 def test_the_graph_is_left_as_it_is() -> None:
     _, model = sum_of_two()
     before = model.SerializeToString()
-    calibrated(model, {"latent": latents()})
+    calibrate(model, feeds_of(latents()))
     assert model.SerializeToString() == before
 
 
-def test_every_input_is_cut_into_images() -> None:
+def test_a_graph_may_have_several_inputs() -> None:
     model = onnx.parser.parse_model("""
         <ir_version: 10, opset_import: ["": 18]>
         two (float[n, 2] first, float[n, 2] second) => (float[n, 2] result) {
@@ -85,8 +85,8 @@ def test_every_input_is_cut_into_images() -> None:
             result = Relu(sum)
         }
     """)
-    first, second = (np.arange(8, dtype=np.float32).reshape(4, 2) * factor for factor in (1, -3))
-    assert calibrated(model, {"first": first, "second": second}) == {"sum": (-14.0, 0.0)}
+    rows = np.arange(8, dtype=np.float32).reshape(4, 1, 2)
+    assert calibrate(model, [{"first": row, "second": -3 * row} for row in rows]) == {"sum": (-14.0, 0.0)}
 
 
 @few
@@ -94,7 +94,7 @@ def test_every_input_is_cut_into_images() -> None:
 def test_means_are_those_of_numpy(seed: int, n_images: int) -> None:
     sketch, model = sum_of_two(seed)
     inputs = latents(seed, n_images)
-    means = measured_means(model, {"latent": inputs})
+    means = measure_means(model, feeds_of(inputs))
     values = plain_values(sketch, inputs)
     inside, last = (node.output[0] for node in model.graph.node if node.op_type == "Conv")
     assert means.keys() == {inside, last}

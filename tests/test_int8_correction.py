@@ -1,4 +1,4 @@
-"""The line that corrects the last layer and the thresholds: found where they are known, not looked for where hits are few."""
+"""The line that corrects the last layer, and matched thresholds; neither is fitted to few hits."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.charge import charge_thresholds
-from export.int8 import HeadRange
-from export.int8.correction import Line, corrected, line_between, matched_thresholds
+from export.charge import find_charge_thresholds
+from export.int8 import OutputRange
+from export.int8.correction import Line, fit_line, fold_line, match_thresholds
 from tests.int8_sketches import Sketch, images_of, latents
 
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-HEAD: Final = HeadRange(low=-1.0, high=2.0)
+HEAD: Final = OutputRange(low=-1.0, high=2.0)
 THRESHOLD: Final = float(np.tanh(-0.9))
 IDENTITY: Final = Line(slope=1.0, offset=0.0)
 
@@ -41,7 +41,7 @@ def clipped(values: NDArray[np.float64]) -> NDArray[np.float64]:
 @given(seed=st.integers(0, 2**32), slope=st.floats(0.8, 1.2), offset=st.floats(-0.1, 0.1))
 def test_a_known_line_is_found(seed: int, slope: float, offset: float) -> None:
     values = before_tanh(seed)
-    line = line_between(tanh_of(values), tanh_of(slope * values + offset), HEAD, THRESHOLD)
+    line = fit_line(tanh_of(values), tanh_of(slope * values + offset), HEAD, THRESHOLD)
     assert line.slope == pytest.approx(slope, abs=1e-4)
     assert line.offset == pytest.approx(offset, abs=1e-4)
 
@@ -51,7 +51,7 @@ def test_a_known_line_is_found(seed: int, slope: float, offset: float) -> None:
 def test_what_lies_at_the_ends_of_the_range_is_left_out(seed: int, slope: float, offset: float) -> None:
     values = before_tanh(seed)
     assert (values > HEAD.high).any()
-    line = line_between(tanh_of(clipped(values)), tanh_of(slope * values + offset), HEAD, THRESHOLD)
+    line = fit_line(tanh_of(clipped(values)), tanh_of(slope * values + offset), HEAD, THRESHOLD)
     assert line.slope == pytest.approx(slope, abs=1e-3)
     assert line.offset == pytest.approx(offset, abs=1e-3)
 
@@ -59,7 +59,7 @@ def test_what_lies_at_the_ends_of_the_range_is_left_out(seed: int, slope: float,
 def test_ranks_count_and_not_places() -> None:
     values = before_tanh()
     shuffled = np.random.default_rng(1).permutation(values)
-    lines = [line_between(tanh_of(each), tanh_of(1.1 * values), HEAD, THRESHOLD) for each in (values, shuffled)]
+    lines = [fit_line(tanh_of(each), tanh_of(1.1 * values), HEAD, THRESHOLD) for each in (values, shuffled)]
     assert lines[0] == lines[1]
 
 
@@ -67,14 +67,14 @@ def test_the_line_is_that_of_the_hits_and_of_half_as_many_below() -> None:
     x = np.linspace(1.0, -3.0, 4000)
     # A thousand hits on one line, the five hundred ranks below them on another, and all that follow far away.
     y = np.where(np.arange(4000) < 1000, x, np.where(np.arange(4000) < 1500, x - 0.2, 2 * x - 3))
-    head = HeadRange(low=-5.0, high=2.0)
-    line = line_between(tanh_of(x), tanh_of(y), head, float(np.tanh(y[999] - 1e-4)))
+    output_range = OutputRange(low=-5.0, high=2.0)
+    line = fit_line(tanh_of(x), tanh_of(y), output_range, float(np.tanh(y[999] - 1e-4)))
     assert [line.slope, line.offset] == pytest.approx(np.polyfit(x[:1500], y[:1500], 1), abs=1e-3)
 
 
 def test_equal_values_give_the_identity() -> None:
     values = tanh_of(before_tanh())
-    line = line_between(values, values, HEAD, THRESHOLD)
+    line = fit_line(values, values, HEAD, THRESHOLD)
     assert [line.slope, line.offset] == pytest.approx([1.0, 0.0], abs=1e-9)
 
 
@@ -82,36 +82,36 @@ def test_equal_values_give_the_identity() -> None:
 def test_hardly_any_hits_give_the_identity(n_hits: int) -> None:
     values = np.full(4000, -2.0)
     values[:n_hits] = np.linspace(-0.5, 1.0, n_hits)
-    assert line_between(tanh_of(values), tanh_of(1.1 * values), HEAD, THRESHOLD) == IDENTITY
+    assert fit_line(tanh_of(values), tanh_of(1.1 * values), HEAD, THRESHOLD) == IDENTITY
 
 
 def test_enough_hits_give_a_line() -> None:
     values = np.linspace(-2.5, 1.0, 4000)
-    assert line_between(tanh_of(values), tanh_of(1.1 * values), HEAD, THRESHOLD).slope == pytest.approx(1.1, abs=1e-4)
+    assert fit_line(tanh_of(values), tanh_of(1.1 * values), HEAD, THRESHOLD).slope == pytest.approx(1.1, abs=1e-4)
 
 
 def test_hits_that_all_lie_at_the_end_of_the_range_give_the_identity() -> None:
     values = np.where(np.arange(4000) < 1000, 3.0, -3.0)
-    assert line_between(tanh_of(clipped(values)), tanh_of(values), HEAD, THRESHOLD) == IDENTITY
+    assert fit_line(tanh_of(clipped(values)), tanh_of(values), HEAD, THRESHOLD) == IDENTITY
 
 
 def test_hits_of_one_value_give_the_identity() -> None:
     values = np.full(4000, 0.5)
-    assert line_between(tanh_of(values), tanh_of(values + 0.1), HEAD, THRESHOLD) == IDENTITY
+    assert fit_line(tanh_of(values), tanh_of(values + 0.1), HEAD, THRESHOLD) == IDENTITY
 
 
 def test_values_of_one_are_no_infinity() -> None:
     values = before_tanh()
     exact = tanh_of(values)
     exact[0, :50] = 1.0
-    line = line_between(tanh_of(values), exact, HEAD, THRESHOLD)
+    line = fit_line(tanh_of(values), exact, HEAD, THRESHOLD)
     assert np.isfinite([line.slope, line.offset]).all()
 
 
 # Thresholds
 
 
-THRESHOLDS: Final = charge_thresholds()
+THRESHOLDS: Final = find_charge_thresholds()
 
 
 def charges_by(thresholds: NDArray[np.float32], values: NDArray[np.float32], min_charge: int) -> NDArray[np.int64]:
@@ -139,7 +139,7 @@ def test_with_its_thresholds_any_rising_map_of_the_values_gives_the_same_charges
 ) -> None:
     values = np.random.default_rng(seed).normal(-0.8, 0.7, 40_000)
     exact, bent = tanh_of(values), tanh_of(np.sign(values) * np.abs(values) ** power + offset)
-    made = matched_thresholds(bent, exact, THRESHOLDS, min_charge)
+    made = match_thresholds(bent, exact, THRESHOLDS, min_charge)
     check_ascending(made)
     expected = charges_by(THRESHOLDS, exact, min_charge)
     is_known = expected <= 150
@@ -149,14 +149,14 @@ def test_with_its_thresholds_any_rising_map_of_the_values_gives_the_same_charges
 
 def test_equal_images_have_the_same_charges() -> None:
     values = tanh_of(before_tanh())
-    made = matched_thresholds(values, values, THRESHOLDS, 7)
+    made = match_thresholds(values, values, THRESHOLDS, 7)
     assert np.array_equal(charges_by(made, values, 7), charges_by(THRESHOLDS, values, 7))
 
 
 def test_few_levels_give_as_many_hits_as_there_should_be_to_half_a_level() -> None:
     values = before_tanh(n_values=200_000)
     levels = np.round(values / 0.05) * 0.05
-    made = matched_thresholds(tanh_of(levels), tanh_of(values), THRESHOLDS, 7)
+    made = match_thresholds(tanh_of(levels), tanh_of(values), THRESHOLDS, 7)
     check_ascending(made)
     expected, found = charges_by(THRESHOLDS, tanh_of(values), 7), charges_by(made, tanh_of(levels), 7)
     in_a_level = np.unique(levels, return_counts=True)[1].max()
@@ -166,7 +166,7 @@ def test_few_levels_give_as_many_hits_as_there_should_be_to_half_a_level() -> No
 
 def test_charges_that_hardly_any_value_reaches_keep_their_distance_to_the_last_that_is_known() -> None:
     values = np.linspace(-2.0, 0.0, 20_000)
-    made = matched_thresholds(tanh_of(values + 0.1), tanh_of(values), THRESHOLDS, 7)
+    made = match_thresholds(tanh_of(values + 0.1), tanh_of(values), THRESHOLDS, 7)
     moved = np.arctanh(made[:-1].astype(np.float64)) - np.arctanh(THRESHOLDS[:-1].astype(np.float64))
     assert np.arctanh(THRESHOLDS[20]) > 0
     assert moved == pytest.approx(0.1, abs=1e-3)
@@ -176,11 +176,11 @@ def test_charges_that_hardly_any_value_reaches_keep_their_distance_to_the_last_t
 def test_hardly_any_hits_leave_the_thresholds_where_they_are(n_hits: int) -> None:
     values = np.full(4000, -2.0)
     values[:n_hits] = 1.0
-    assert matched_thresholds(tanh_of(values), tanh_of(values), THRESHOLDS, 7) is THRESHOLDS
+    assert match_thresholds(tanh_of(values), tanh_of(values), THRESHOLDS, 7) is THRESHOLDS
 
 
 def test_integers_of_one_value_leave_an_ascending_table() -> None:
-    made = matched_thresholds(np.full((1, 4000), 0.5, np.float32), tanh_of(before_tanh()), THRESHOLDS, 1)
+    made = match_thresholds(np.full((1, 4000), 0.5, np.float32), tanh_of(before_tanh()), THRESHOLDS, 1)
     check_ascending(made)
 
 
@@ -189,13 +189,13 @@ def test_integers_of_one_value_leave_an_ascending_table() -> None:
 
 def two_convolutions() -> onnx.ModelProto:
     sketch = Sketch()
-    image = sketch.rectified(sketch.convolved(sketch.linear(3, 2, 8), 3, 4, 3))
-    return sketch.model(sketch.node("Tanh", [sketch.convolved(image, 4, 1, 3)]))
+    image = sketch.relu(sketch.convolve(sketch.linear(3, 2, 8), 3, 4, 3))
+    return sketch.model(sketch.node("Tanh", [sketch.convolve(image, 4, 1, 3)]))
 
 
 def test_only_the_last_convolution_changes_and_by_that_line() -> None:
     model, line = two_convolutions(), Line(slope=1.25, offset=-0.5)
-    made = corrected(model, line)
+    made = fold_line(model, line)
     assert [*made.graph.node] == [*model.graph.node]
     last = next(node for node in reversed(model.graph.node) if node.op_type == "Conv")
     before, after = (
@@ -218,7 +218,7 @@ def test_a_last_convolution_without_a_bias_gets_one() -> None:
     inputs = latents()
     plain, found = (
         np.arctanh(np.clip(images_of(each, inputs).astype(np.float64), -0.99, 0.99))
-        for each in (model, corrected(model, line))
+        for each in (model, fold_line(model, line))
     )
     is_known = (np.abs(plain) < 1.5) & (np.abs(found) < 2)
     assert is_known.any()
@@ -228,7 +228,7 @@ def test_a_last_convolution_without_a_bias_gets_one() -> None:
 def test_the_graph_before_is_left_as_it_is() -> None:
     model = two_convolutions()
     before = model.SerializeToString()
-    corrected(model, Line(slope=2.0, offset=1.0))
+    fold_line(model, Line(slope=2.0, offset=1.0))
     assert model.SerializeToString() == before
 
 
@@ -238,7 +238,7 @@ def test_values_before_the_tanh_are_those_of_the_line(slope: float, offset: floa
     model, inputs = two_convolutions(), latents()
     plain, found = (
         np.arctanh(np.clip(images_of(each, inputs).astype(np.float64), -0.99, 0.99))
-        for each in (model, corrected(model, Line(slope=slope, offset=offset)))
+        for each in (model, fold_line(model, Line(slope=slope, offset=offset)))
     )
     is_known = (np.abs(plain) < 2) & (np.abs(found) < 2)
     assert is_known.any()
@@ -247,4 +247,4 @@ def test_values_before_the_tanh_are_those_of_the_line(slope: float, offset: floa
 
 def test_the_identity_changes_nothing() -> None:
     model = two_convolutions()
-    assert corrected(model, IDENTITY) == model
+    assert fold_line(model, IDENTITY) == model

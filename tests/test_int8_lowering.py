@@ -1,4 +1,4 @@
-"""Small graphs in 8-bit integers on ONNX Runtime: integer by integer what plain NumPy gives, and near to float32."""
+"""Small int8 graphs on ONNX Runtime: equal to plain NumPy, integer by integer, and close to float32."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from export.graph import simplified
-from export.int8 import HeadRange, calibrated, quantised
-from tests.int8_sketches import Lowered, Sketch, chain, images_of, latents, lowered, residual, whole
-from tests.test_int8_operators import OPERATORS, require_plain_integers
+from export.graph import simplify_graph
+from export.int8 import OutputRange, calibrate, quantize_graph
+from tests.int8_sketches import Int8Graph, Sketch, chain, feeds_of, finish, images_of, latents, lower, residual
+from tests.test_int8_operators import OPERATORS, check_plain_integers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,18 +25,18 @@ INTEGER_OPERATORS: Final = {"QLinearConv", "QLinearAdd", "Concat", "Reshape", "C
 few = settings(max_examples=20)
 
 
-def require_near(made: Lowered) -> None:
+def require_near(made: Int8Graph) -> None:
     """Compare the images with float32's, in steps of 255 over their range."""
     exact, found = (images_of(model, made.inputs) for model in (made.exact, made.integers))
     assert (found.shape, found.dtype) == (exact.shape, exact.dtype)
-    steps = (found - exact) * (255 / (made.head.high - made.head.low))
+    steps = (found - exact) * (255 / (made.output_range.high - made.output_range.low))
     assert np.sqrt(np.mean(steps**2)) < 4
     assert np.abs(steps).max() < 16
 
 
-def require_sound(made: Lowered) -> None:
+def require_sound(made: Int8Graph) -> None:
     onnx.checker.check_model(made.integers, full_check=True)
-    values = require_plain_integers(made.integers, {"latent": made.inputs})
+    values = check_plain_integers(made.integers, {"latent": made.inputs})
     # Watching every value must not have changed what is computed.
     assert np.array_equal(values[made.integers.graph.output[0].name], images_of(made.integers, made.inputs))
     require_shapes_as_said(made.integers, values)
@@ -53,7 +53,7 @@ def require_shapes_as_said(model: onnx.ModelProto, values: dict[str, NDArray[np.
 
 
 def require_integers_between(model: onnx.ModelProto) -> None:
-    """Check that all from the first quantisation to the last layer is uint8 (n, height, width, channels)."""
+    """Check that every value from the first quantization to the last layer is uint8 (n, height, width, channels)."""
     (added,) = (node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat")
     said = {value.name: value.type.tensor_type for value in model.graph.value_info}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -94,7 +94,7 @@ def require_integers_between(model: onnx.ModelProto) -> None:
 def test_a_chain_of_layers(
     seed: int, channels: tuple[int, int, int], sizes: tuple[int, int, int], is_last_doubled: bool
 ) -> None:
-    made = lowered(simplified(whole(chain(seed, channels, sizes, is_last_doubled=is_last_doubled))))
+    made = lower(simplify_graph(finish(chain(seed, channels, sizes, is_last_doubled=is_last_doubled))))
     require_sound(made)
     # Without a sum nothing lies between two levels by chance, so that the whole graph must come out bit for bit.
     (expected,) = ReferenceEvaluator(made.integers, new_ops=OPERATORS).run(None, {"latent": made.inputs})
@@ -111,8 +111,8 @@ def test_a_chain_of_layers(
 @example(seed=0, channels=(16, 16), size=3, n_blocks=2)
 @example(seed=1, channels=(3, 64), size=3, n_blocks=2)
 def test_residual_blocks(seed: int, channels: tuple[int, int], size: int, n_blocks: int) -> None:
-    model = simplified(whole(residual(seed, channels, size, n_blocks=n_blocks)))
-    made = lowered(model)
+    model = simplify_graph(finish(residual(seed, channels, size, n_blocks=n_blocks)))
+    made = lower(model)
     require_sound(made)
     assert [node.op_type for node in made.integers.graph.node].count("QLinearAdd") >= n_blocks
 
@@ -120,7 +120,7 @@ def test_residual_blocks(seed: int, channels: tuple[int, int], size: int, n_bloc
 @given(n_images=st.integers(1, 5), start=st.integers(0, 1))
 @settings(max_examples=8)
 def test_an_image_does_not_depend_on_its_batch(n_images: int, start: int) -> None:
-    made = lowered(simplified(whole(residual(5, (4, 6), 3))))
+    made = lower(simplify_graph(finish(residual(5, (4, 6), 3))))
     images = images_of(made.integers, made.inputs)
     assert np.array_equal(
         images_of(made.integers, made.inputs[start : start + n_images]), images[start : start + n_images]
@@ -146,14 +146,14 @@ def test_a_convolution_of_a_doubled_image_is_made_of_rows_or_phases(
     channels: int, size: int, expected: list[str]
 ) -> None:
     sketch = chain(0, (3, channels, 17), (size, 3, 3))
-    convolutions = names_of(lowered(simplified(whole(sketch))).integers, "QLinearConv")
+    convolutions = names_of(lower(simplify_graph(finish(sketch))).integers, "QLinearConv")
     found = [name.partition(".rectified.")[2] for name in convolutions if ".row" in name]
     assert found == expected
 
 
 @pytest.mark.parametrize(("channels", "is_wide"), [(16, True), (17, False)])
 def test_few_channels_are_made_four_columns_at_once(channels: int, is_wide: bool) -> None:
-    made = lowered(simplified(whole(chain(0, (3, 20, channels), (3, 3, 3)))))
+    made = lower(simplify_graph(finish(chain(0, (3, 20, channels), (3, 3, 3)))))
     names = names_of(made.integers, "QLinearConv")
     assert any(name.endswith(".columns") for name in names) == is_wide
     require_sound(made)
@@ -162,30 +162,30 @@ def test_few_channels_are_made_four_columns_at_once(channels: int, is_wide: bool
 @pytest.mark.parametrize("stride", [1, 2])
 def test_columns_that_are_no_multiple_of_four_are_made_one_by_one(stride: int) -> None:
     sketch = Sketch()
-    image = sketch.convolved(sketch.linear(3, 4, 6 * stride), 3, 5, 3, strides=[1, stride])
-    image = sketch.rectified(sketch.convolved(sketch.rectified(image), 5, 5, 1))
+    image = sketch.convolve(sketch.linear(3, 4, 6 * stride), 3, 5, 3, strides=[1, stride])
+    image = sketch.relu(sketch.convolve(sketch.relu(image), 5, 5, 1))
     # 3 x 3 with pads of two: two columns more, and two rows.
-    image = sketch.convolved(image, 5, 4, 3, pad=2)
-    sketch.convolved(sketch.rectified(image), 4, 1, 3)
-    made = lowered(whole(sketch))
+    image = sketch.convolve(image, 5, 4, 3, pad=2)
+    sketch.convolve(sketch.relu(image), 4, 1, 3)
+    made = lower(finish(sketch))
     assert not any(name.endswith(".columns") for name in names_of(made.integers, "QLinearConv")[:2])
     require_sound(made)
 
 
 def test_what_is_used_both_rectified_and_not_is_convolved_once() -> None:
     sketch = Sketch(3)
-    image = sketch.convolved(sketch.doubled(sketch.linear(3, 2, 4)), 3, 18, 3)
-    main = sketch.convolved(sketch.rectified(image), 18, 18, 3)
-    sketch.convolved(sketch.rectified(sketch.node("Add", [main, image])), 18, 1, 3)
-    made = lowered(simplified(whole(sketch)))
+    image = sketch.convolve(sketch.upsample(sketch.linear(3, 2, 4)), 3, 18, 3)
+    main = sketch.convolve(sketch.relu(image), 18, 18, 3)
+    sketch.convolve(sketch.relu(sketch.node("Add", [main, image])), 18, 1, 3)
+    made = lower(simplify_graph(finish(sketch)))
     require_sound(made)
     (clipped,) = (node for node in made.integers.graph.node if node.op_type == "Clip")
     assert clipped.output[0].endswith(".rectified")
-    assert len(names_of(made.integers, "QLinearConv")) == 2 + 1 + 1, "two rows, the main branch, the head"
+    assert len(names_of(made.integers, "QLinearConv")) == 2 + 1 + 1, "two rows, the main branch, the last layer"
 
 
 def test_a_linear_layer_used_both_rectified_and_not_is_multiplied_once() -> None:
-    made = lowered(simplified(whole(residual(4, (5, 18), 3))))
+    made = lower(simplify_graph(finish(residual(4, (5, 18), 3))))
     require_sound(made)
     assert len(names_of(made.integers, "Gemm")) == 1
     assert len(names_of(made.integers, "QuantizeLinear")) == 2
@@ -193,23 +193,23 @@ def test_a_linear_layer_used_both_rectified_and_not_is_multiplied_once() -> None
 
 def test_a_doubled_image_that_others_use_too_is_added_by_copying_its_columns() -> None:
     sketch = Sketch(6)
-    small = sketch.convolved(sketch.linear(3, 2, 4), 3, 18, 1)
-    main = sketch.convolved(sketch.doubled(sketch.rectified(small)), 18, 18, 3)
-    sketch.convolved(sketch.rectified(sketch.node("Add", [sketch.doubled(small), main])), 18, 1, 3)
-    made = lowered(simplified(whole(sketch)))
+    small = sketch.convolve(sketch.linear(3, 2, 4), 3, 18, 1)
+    main = sketch.convolve(sketch.upsample(sketch.relu(small)), 18, 18, 3)
+    sketch.convolve(sketch.relu(sketch.node("Add", [sketch.upsample(small), main])), 18, 1, 3)
+    made = lower(simplify_graph(finish(sketch)))
     require_sound(made)
     assert [name for name in names_of(made.integers, "Concat") if name.endswith(".wide")]
 
 
 def test_an_image_that_is_always_dark_is_all_zeros() -> None:
     sketch = Sketch(8)
-    image = sketch.convolved(sketch.rectified(sketch.linear(3, 2, 8)), 3, 18, 3)
+    image = sketch.convolve(sketch.relu(sketch.linear(3, 2, 8)), 3, 18, 3)
     bias = sketch.constants[-1]
     bias.CopyFrom(numpy_helper.from_array(np.full(18, -100, np.float32), bias.name))
-    output = sketch.convolved(sketch.rectified(image), 18, 1, 3)
+    output = sketch.convolve(sketch.relu(image), 18, 1, 3)
     model = sketch.model(output)
-    made = quantised(model, calibrated(model, {"latent": latents()}), HeadRange(low=-2.0, high=2.0))
-    values = require_plain_integers(made, {"latent": latents()})
+    made = quantize_graph(model, calibrate(model, feeds_of(latents())), OutputRange(low=-2.0, high=2.0))
+    values = check_plain_integers(made, {"latent": latents()})
     assert not values[f"{image}.rectified"].any()
     weight, (expected,) = (numpy_helper.to_array(each) for each in sketch.constants[-2:])
     allowed = 0.51 * 4 / 1020 + 0.51 * np.abs(weight).max() / 64
@@ -220,7 +220,7 @@ def test_an_image_that_is_always_dark_is_all_zeros() -> None:
 @given(seed=st.integers(0, 2**32), channels=st.sampled_from((1, 5, 18, 70)), is_shared=st.booleans())
 def test_a_batch_norm_that_is_left_over_is_done_in_integers(seed: int, channels: int, is_shared: bool) -> None:
     sketch = Sketch(seed)
-    image = sketch.convolved(sketch.linear(3, 4, 8), 3, channels, 3)
+    image = sketch.convolve(sketch.linear(3, 4, 8), 3, channels, 3)
     signs = np.where(np.arange(channels) % 3 == 2, -1, 1)
     numbers = (
         signs * sketch.random.uniform(0.5, 1.5, channels),
@@ -230,9 +230,9 @@ def test_a_batch_norm_that_is_left_over_is_done_in_integers(seed: int, channels:
     )
     inputs = [image, *(sketch.constant(each.astype(np.float32)) for each in numbers)]
     normed = sketch.node("BatchNormalization", inputs, epsilon=1e-3)
-    summed = sketch.node("Add", [sketch.rectified(normed), normed if is_shared else image])
-    sketch.convolved(sketch.rectified(summed), channels, 1, 3)
-    made = lowered(whole(sketch))
+    summed = sketch.node("Add", [sketch.relu(normed), normed if is_shared else image])
+    sketch.convolve(sketch.relu(summed), channels, 1, 3)
+    made = lower(finish(sketch))
     require_sound(made)
     groups = [
         each.i for node in made.integers.graph.node for each in node.attribute if each.name == "group" and each.i != 1
@@ -242,10 +242,10 @@ def test_a_batch_norm_that_is_left_over_is_done_in_integers(seed: int, channels:
 
 def test_what_follows_the_last_convolution_stays_float32() -> None:
     sketch = chain(7, (3, 5, 5), (3, 3, 3))
-    inner = lowered(simplified(whole(sketch)))
+    inner = lower(simplify_graph(finish(sketch)))
     sketch.node("Tanh", [sketch.nodes[-1].output[0]])
-    outer = whole(sketch)
-    model = quantised(outer, calibrated(outer, {"latent": inner.inputs}), inner.head)
+    outer = finish(sketch)
+    model = quantize_graph(outer, calibrate(outer, feeds_of(inner.inputs)), inner.output_range)
     assert model.graph.node[-1].op_type == "Tanh"
     expected = np.tanh(images_of(inner.integers, inner.inputs))
     np.testing.assert_allclose(images_of(model, inner.inputs), expected, rtol=1e-5, atol=1e-6)

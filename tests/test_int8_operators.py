@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.generic]]
 
-__all__ = ["OPERATORS", "every_value", "require_plain_integers"]
+__all__ = ["OPERATORS", "check_plain_integers", "every_value"]
 
 MICROSOFT: Final = "com.microsoft"
 AT_A_TIE: Final = 1e-4
@@ -82,7 +82,7 @@ class QLinearAdd(OpRun):
     op_domain = MICROSOFT
 
     def _run(self, *inputs: NDArray[np.generic]) -> tuple[NDArray[np.uint8]]:
-        return (np.clip(np.rint(exact_sum(*inputs)), 0, 255).astype(np.uint8),)
+        return (np.clip(np.rint(compute_exact_sum(*inputs)), 0, 255).astype(np.uint8),)
 
 
 class MatMulIntegerToFloat(OpRun):
@@ -120,7 +120,7 @@ def without_groups(weight: NDArray[np.int8], n_in: int) -> NDArray[np.int64]:
     return dense
 
 
-def exact_sum(*inputs: NDArray[np.generic]) -> NDArray[np.float64]:
+def compute_exact_sum(*inputs: NDArray[np.generic]) -> NDArray[np.float64]:
     """Compute the levels of a QLinearAdd before they are rounded."""
     left, left_scale, left_zero, right, right_scale, right_zero, scale, zero = (
         np.asarray(each).astype(np.float64) for each in inputs
@@ -140,7 +140,7 @@ def every_value(model: onnx.ModelProto, inputs: Arrays) -> dict[str, NDArray[np.
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
-def require_plain_integers(model: onnx.ModelProto, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
+def check_plain_integers(model: onnx.ModelProto, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
     """Compare each node's result on ONNX Runtime with that of its plain version on the same inputs; return the results.
 
     Integers must be equal. Only a sum of two images may be a level off, and only where it lies between two levels.
@@ -151,7 +151,7 @@ def require_plain_integers(model: onnx.ModelProto, inputs: Arrays) -> dict[str, 
     for node in model.graph.node:
         found, name = values[node.output[0]], f"{node.op_type} {node.output[0]}"
         if node.op_type == "QLinearAdd":
-            exact = np.clip(exact_sum(*(known[each] for each in node.input)), 0, 255)
+            exact = np.clip(compute_exact_sum(*(known[each] for each in node.input)), 0, 255)
             assert found.dtype == np.uint8, name
             assert np.all(np.abs(found.astype(np.float64) - exact) <= 0.5 + AT_A_TIE), name
             continue
@@ -222,7 +222,7 @@ def test_a_convolution_of_seven_bits_gives_the_plain_integers(
         pads=pads,
         strides=[stride, stride],
     )
-    require_plain_integers(single(node, image, constants, TensorProto.UINT8), {"image": image})
+    check_plain_integers(single(node, image, constants, TensorProto.UINT8), {"image": image})
 
 
 @few
@@ -241,7 +241,7 @@ def test_a_sum_gives_the_nearest_level(seed: int, channels: int, is_broadcast: b
         "zero_point": np.array(generator.integers(0, 256), np.uint8),
     }
     node = helper.make_node("QLinearAdd", ["image", *constants], ["result"], domain=MICROSOFT)
-    require_plain_integers(single(node, image, constants, TensorProto.UINT8), {"image": image})
+    check_plain_integers(single(node, image, constants, TensorProto.UINT8), {"image": image})
 
 
 @few
@@ -258,7 +258,7 @@ def test_a_product_of_integers_is_scaled_at_its_end(seed: int, rows: int, column
     inputs = ["image", "matrix", "image_scale", "matrix_scale", "", "", "bias"]
     node = helper.make_node("MatMulIntegerToFloat", inputs, ["result"], domain=MICROSOFT)
     model = single(node, image, constants, TensorProto.FLOAT)
-    found = require_plain_integers(model, {"image": image})
+    found = check_plain_integers(model, {"image": image})
     (expected,) = ReferenceEvaluator(model, new_ops=OPERATORS).run(None, {"image": image})
     # These scales are powers of two, and then nothing is rounded at all.
     assert np.array_equal(found["result"], np.asarray(expected))

@@ -1,113 +1,91 @@
-"""Graphs that have no form in 8-bit integers are refused in one sentence."""
+"""Graphs without an int8 form are refused in one sentence."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import pytest
 from onnx import helper
 
 from export.errors import GraphError
-from export.int8 import HeadRange, calibrated, quantised
-from tests.int8_sketches import Sketch, chain, latents, lowered, whole
+from export.int8 import OutputRange, calibrate, quantize_graph
+from tests.int8_sketches import Sketch, chain, feeds_of, finish, latents, lower
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def with_an_activation_between(sketch: Sketch) -> str:
-    image = sketch.node("LeakyRelu", [sketch.convolved(sketch.linear(3, 2, 8), 3, 4, 3)])
-    return sketch.convolved(image, 4, 1, 3)
+Writer = Callable[[Sketch], str]
+"""Writes a graph; returns the name of its output."""
 
 
-def with_groups(sketch: Sketch) -> str:
-    image = sketch.linear(4, 2, 8)
+def grouped(sketch: Sketch, image: str) -> str:
     weight = sketch.constant(np.ones((4, 2, 3, 3), np.float32))
-    grouped = sketch.node("Conv", [image, weight], kernel_shape=[3, 3], pads=[1] * 4, group=2)
-    return sketch.convolved(grouped, 4, 1, 3)
+    return sketch.node("Conv", [image, weight], kernel_shape=[3, 3], pads=[1] * 4, group=2)
 
 
-def with_groups_of_a_doubled_image(sketch: Sketch) -> str:
-    image = sketch.doubled(sketch.linear(4, 2, 4))
-    weight = sketch.constant(np.ones((4, 2, 3, 3), np.float32))
-    grouped = sketch.node("Conv", [image, weight], kernel_shape=[3, 3], pads=[1] * 4, group=2)
-    return sketch.convolved(grouped, 4, 1, 3)
-
-
-def with_dilation(sketch: Sketch) -> str:
-    image = sketch.convolved(sketch.linear(3, 2, 8), 3, 4, 3, pad=2, dilations=[2, 2])
-    return sketch.convolved(image, 4, 1, 3)
-
-
-def with_a_batch_norm_in_training(sketch: Sketch) -> str:
-    image = sketch.convolved(sketch.linear(3, 2, 8), 3, 4, 3)
+def training_norm(sketch: Sketch, image: str) -> str:
     numbers = [sketch.constant(np.full(4, value, np.float32)) for value in (1, 0, 0, 1)]
-    normed = sketch.node("BatchNormalization", [image, *numbers])
-    norm = sketch.nodes[-1]
-    norm.attribute.append(helper.make_attribute("training_mode", 1))
-    norm.output.extend(["running_mean", "running_variance"])
-    return sketch.convolved(normed, 4, 1, 3)
+    output = sketch.node("BatchNormalization", [image, *numbers])
+    sketch.nodes[-1].attribute.append(helper.make_attribute("training_mode", 1))
+    sketch.nodes[-1].output.extend(["running_mean", "running_variance"])
+    return output
 
 
-def with_a_doubling_alone(sketch: Sketch) -> str:
-    image = sketch.rectified(sketch.doubled(sketch.convolved(sketch.linear(3, 2, 4), 3, 4, 3)))
-    return sketch.convolved(image, 4, 1, 3)
+BEFORE_THE_LAST_LAYER: Final[dict[str, tuple[Writer, str]]] = {
+    "activation": (
+        lambda s: s.node("LeakyRelu", [s.convolve(s.linear(3, 2, 8), 3, 4, 3)]),
+        r"int8 has no form for LeakyRelu \(LeakyRelu_\d+\): .* Export it in float32 or",
+    ),
+    "groups": (
+        lambda s: grouped(s, s.linear(4, 2, 8)),
+        r"no form for the convolution Conv_\d+\.u8: expected one group and no dilation",
+    ),
+    "groups of an upsampled image": (
+        lambda s: grouped(s, s.upsample(s.linear(4, 2, 4))),
+        r"no form for the convolution Conv_\d+\.u8: expected one group",
+    ),
+    "dilation": (
+        lambda s: s.convolve(s.linear(3, 2, 8), 3, 4, 3, pad=2, dilations=[2, 2]),
+        r"no form for the convolution Conv_\d+\.u8: expected one group and no dilation",
+    ),
+    "batch norm in training": (
+        lambda s: training_norm(s, s.convolve(s.linear(3, 2, 8), 3, 4, 3)),
+        r"int8 has no form for BatchNormalization \(BatchNormalization_\d+\)",
+    ),
+    "upsampling alone": (
+        lambda s: s.relu(s.upsample(s.convolve(s.linear(3, 2, 4), 3, 4, 3))),
+        r"int8 has no form for Resize \(Resize_\d+\)",
+    ),
+}
+NOT_KEPT: Final = r"int8 needs a last convolution of one channel that keeps the size, but Conv_"
+LAST_LAYERS: Final[dict[str, tuple[Writer, str]]] = {
+    "two channels": (lambda s: s.convolve(s.relu(s.linear(3, 2, 8)), 3, 2, 3), NOT_KEPT),
+    "smaller": (lambda s: s.convolve(s.linear(3, 4, 10), 3, 1, 3, pad=0), NOT_KEPT),
+    "stride 2": (lambda s: s.convolve(s.linear(3, 4, 16), 3, 1, 3, strides=[2, 2]), NOT_KEPT),
+    "odd rows": (lambda s: s.convolve(s.linear(3, 3, 8), 3, 1, 3), r"multiple of 2 x 8 pixels, but Conv_\d+ has 3 x 8"),
+    "odd columns": (
+        lambda s: s.convolve(s.upsample(s.linear(3, 2, 2)), 3, 1, 3),
+        r"multiple of 2 x 8 pixels, but Conv_\d+ has 4 x 4",
+    ),
+    "unknown first layer": (
+        lambda s: s.convolve(s.node("Reshape", ["latent", s.constant(np.array([-1, 1, 2, 3], np.int64))]), 1, 1, 3),
+        r"int8 has no form for Reshape \(Reshape_\d+\)",
+    ),
+}
 
 
-def with_two_channels_at_the_end(sketch: Sketch) -> str:
-    return sketch.convolved(sketch.rectified(sketch.linear(3, 2, 8)), 3, 2, 3)
-
-
-def with_an_end_that_shrinks(sketch: Sketch) -> str:
-    return sketch.convolved(sketch.linear(3, 4, 10), 3, 1, 3, pad=0)
-
-
-def with_an_end_of_stride_two(sketch: Sketch) -> str:
-    return sketch.convolved(sketch.linear(3, 4, 16), 3, 1, 3, strides=[2, 2])
-
-
-def with_odd_rows(sketch: Sketch) -> str:
-    return sketch.convolved(sketch.linear(3, 3, 8), 3, 1, 3)
-
-
-def with_odd_columns(sketch: Sketch) -> str:
-    return sketch.convolved(sketch.doubled(sketch.linear(3, 2, 2)), 3, 1, 3)
-
-
-def with_an_unknown_layer_at_the_start(sketch: Sketch) -> str:
-    shape = sketch.constant(np.array([-1, 1, 2, 3], np.int64))
-    image = sketch.node("Reshape", ["latent", shape])
-    return sketch.convolved(image, 1, 1, 3)
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (with_an_activation_between, r"int8 has no form for LeakyRelu \(LeakyRelu_\d+\): .* Export it in float32 or"),
-        (with_groups, r"no form for the convolution Conv_\d+\.u8: expected one group and no dilation"),
-        (with_groups_of_a_doubled_image, r"no form for the convolution Conv_\d+\.u8: expected one group"),
-        (with_dilation, r"no form for the convolution Conv_\d+\.u8: expected one group and no dilation"),
-        (with_a_batch_norm_in_training, r"int8 has no form for BatchNormalization \(BatchNormalization_\d+\)"),
-        (with_a_doubling_alone, r"int8 has no form for Resize \(Resize_\d+\)"),
-        (with_two_channels_at_the_end, r"int8 needs a last convolution of one channel that keeps the size, but Conv_"),
-        (with_an_end_that_shrinks, r"int8 needs a last convolution of one channel that keeps the size, but Conv_"),
-        (with_an_end_of_stride_two, r"int8 needs a last convolution of one channel that keeps the size, but Conv_"),
-        (with_odd_rows, r"multiple of 2 x 8 pixels, but Conv_\d+ has 3 x 8"),
-        (with_odd_columns, r"multiple of 2 x 8 pixels, but Conv_\d+ has 4 x 4"),
-        (with_an_unknown_layer_at_the_start, r"int8 has no form for Reshape \(Reshape_\d+\)"),
-    ],
-)
-def test_what_has_no_form_is_refused(write: Callable[[Sketch], str], message: str) -> None:
+@pytest.mark.parametrize("kind", [*BEFORE_THE_LAST_LAYER, *LAST_LAYERS])
+def test_graphs_without_an_int8_form_are_refused(kind: str) -> None:
     sketch = Sketch()
-    model = sketch.model(write(sketch))
+    write, message = (BEFORE_THE_LAST_LAYER | LAST_LAYERS)[kind]
+    output = write(sketch)
+    model = sketch.model(output if kind in LAST_LAYERS else sketch.convolve(output, 4, 1, 3))
     with pytest.raises(GraphError, match=message):
-        lowered(model)
+        lower(model)
 
 
 def test_images_of_unknown_size_are_refused() -> None:
-    model = whole(chain(0, (3, 4, 5), (3, 3, 3)))
-    ranges = calibrated(model, {"latent": latents()})
+    model = finish(chain(0, (3, 4, 5), (3, 3, 3)))
+    ranges = calibrate(model, feeds_of(latents()))
     del model.graph.value_info[:]
     with pytest.raises(GraphError, match=r"int8 needs images of known size, but .* has the shape None"):
-        quantised(model, ranges, HeadRange(low=0.0, high=1.0))
+        quantize_graph(model, ranges, OutputRange(low=0.0, high=1.0))

@@ -66,8 +66,8 @@ for command in (
         raise SystemExit(1)
 import export.conditions.cache
 import benchmarks.environment, benchmarks.fresh_process
-with benchmarks.environment.one_core():
-    assert benchmarks.environment.core_count() >= 1
+with benchmarks.environment.use_one_core():
+    assert benchmarks.environment.count_cores() >= 1
 print(sorted(path for path in os.listdir() if path.startswith("a.")), len(Generator("tiny.onnx", seed=7).generate(0)) > 0)
 """
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from msgspec import structs
 from onnx import TensorProto, numpy_helper
@@ -16,28 +15,28 @@ from onnx import TensorProto, numpy_helper
 import export.pipeline
 from export import precisions
 from export.errors import FidelityError, GraphError, ParityError
-from export.families import FAMILIES
-from export.fidelity import charge_w1, latents
-from export.graph import compiled, passes_for
+from export.families.resnet import FAMILY
+from export.fidelity import compute_charge_w1
+from export.graph import compile_graph, list_passes
+from export.inference import compute_images, draw_feeds
 from export.int8.correction import Line
-from export.pipeline import export_checkpoint
-from export.precisions import explained, made
+from export.pipeline import ExportOptions, export_checkpoint
+from export.precisions import build_graph, print_pass_costs
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
 from pxdbg_runtime.sensors import N_SENSORS
-from tests.checkpoints import FlatNet, flat_checkpoint
+from tests.checkpoints import FlatNet, flat_checkpoint, register_family
 from tests.graphs import parity_of
-from tests.tiny_models import N_IMAGES, THRESHOLDS, Tiny, TinyConvNet, TinyResNet, few_images, made_of, tiny_of
+from tests.tiny_models import N_IMAGES, THRESHOLDS, Tiny, TinyConvNet, TinyResNet, build_once, few_images, tiny_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from export.graph import Target
     from export.int8 import WeightBits
-    from pxdbg_runtime.model.card import Precision
+    from pxdbg_runtime.model.card import Precision, Target
 
 COMBINATIONS: Final[list[tuple[Precision, Target]]] = [
     ("float32", "cpu"),
@@ -59,11 +58,8 @@ def tiny(request: pytest.FixtureRequest) -> Tiny:
     return tiny_of(*request.param)
 
 
-def images_of(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> NDArray[np.generic]:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (images,) = session.run(["images"], {"latent": inputs})
-    assert isinstance(images, np.ndarray)
-    return images
+def images_of(model: onnx.ModelProto, seed: int, n_images: int) -> NDArray[np.generic]:
+    return np.concatenate(list(compute_images(model, draw_feeds(FAMILY, seed, n_images))))
 
 
 def charges_of(values: NDArray[np.generic], thresholds: NDArray[np.float32] = THRESHOLDS) -> NDArray[np.int64]:
@@ -74,8 +70,8 @@ def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def test_as_many_images_are_compared_as_said_and_not_those_of_the_calibration() -> None:
-    assert vars(precisions)["N_IMAGES"] == N_SENSORS * 20 == 800
+def test_fidelity_uses_twenty_events_that_the_calibration_does_not() -> None:
+    assert precisions._FIDELITY_IMAGES == N_SENSORS * 20 == 800
     assert precisions._CALIBRATION_IMAGES == N_SENSORS * 2
     assert len({precisions._CALIBRATION_SEED, precisions._FIDELITY_SEED}) == 2
 
@@ -85,8 +81,8 @@ def test_as_many_images_are_compared_as_said_and_not_those_of_the_calibration() 
 
 @pytest.mark.parametrize(("precision", "target"), COMBINATIONS)
 def test_card_file_and_images_agree(tiny: Tiny, tmp_path: Path, precision: Precision, target: Target) -> None:
-    told: list[str] = []
-    graph = tiny.exported(tmp_path, precision, target, accept_beyond_bounds=True, log=told.append)
+    lines: list[str] = []
+    graph = tiny.export(tmp_path, precision, target, accept_beyond_bounds=True, log=lines.append)
     suffix = "-cuda" if target == "cuda" else ""
     assert files_in(tmp_path) == [f"tiny-{precision}{suffix}.onnx"]
     assert read_graph_file(graph.path) == graph
@@ -96,30 +92,30 @@ def test_card_file_and_images_agree(tiny: Tiny, tmp_path: Path, precision: Preci
     assert card.output_kind == ("charges" if target == "cuda" else "values")
     assert card.weight_bits == (7 if precision == "int8" else None)
     (output,) = model.graph.output
-    element, images = output.type.tensor_type.elem_type, images_of(model, latents(96, 3, seed=5))
+    element, images = output.type.tensor_type.elem_type, images_of(model, 5, 3)
     assert images.shape == (3, 250, 768)
     if target == "cuda":
         assert (element, images.dtype.name) == (TensorProto.UINT8, "uint8")
     else:
         assert (element, images.dtype.name) == (TensorProto.FLOAT, "float32")
-        assert np.array_equal(images, images_of(made_of(tiny, precision, target).model, latents(96, 3, seed=5)))
+        assert np.array_equal(images, images_of(build_once(tiny, precision, target).model, 5, 3))
     if precision == "float32":
         assert card.fidelity is None
         assert card.parity.max_abs_difference <= 1e-5
-        assert not any("digits against float32" in line for line in told)
+        assert not any("digits against float32" in line for line in lines)
     else:
         assert card.fidelity is not None
         assert card.fidelity.images == N_IMAGES
         assert card.parity.max_abs_difference > 1e-5
-        assert f"identical digits {100 * card.fidelity.identical_digits:.1f} %" in told[-1]
+        assert f"identical digits {100 * card.fidelity.identical_digits:.1f} %" in lines[-1]
 
 
 @pytest.mark.parametrize(("precision", "target"), COMBINATIONS)
 def test_passes_are_those_of_the_target(tiny: Tiny, precision: Precision, target: Target) -> None:
-    found = made_of(tiny, precision, target).passes
+    found = build_once(tiny, precision, target).passes
     simplifying = ("fold batch norms", "compose linear layers", "move work before upsampling", "crop early")
     assert found[:4] == simplifying
-    names = tuple(each.name for each in passes_for(target))
+    names = tuple(each.name for each in list_passes(target))
     assert (
         found
         == {
@@ -132,10 +128,10 @@ def test_passes_are_those_of_the_target(tiny: Tiny, precision: Precision, target
 
 @pytest.mark.parametrize(("precision", "target"), COMBINATIONS[2:])
 def test_fidelity_is_that_of_the_images(tiny: Tiny, precision: Precision, target: Target) -> None:
-    result = made_of(tiny, precision, target)
-    inputs = latents(96, N_IMAGES, precisions._FIDELITY_SEED)
-    exact = charges_of(images_of(compiled(tiny.plain, target), inputs))
-    found = charges_of(images_of(result.model, inputs), result.thresholds)
+    result = build_once(tiny, precision, target)
+    seed = precisions._FIDELITY_SEED
+    exact = charges_of(images_of(compile_graph(tiny.plain, target), seed, N_IMAGES))
+    found = charges_of(images_of(result.model, seed, N_IMAGES), result.thresholds)
     is_hit = (exact > 0) | (found > 0)
     assert 0.02 < is_hit.mean() < 0.5
     spectra = [np.bincount(each.ravel(), minlength=256) for each in (exact, found)]
@@ -143,15 +139,14 @@ def test_fidelity_is_that_of_the_images(tiny: Tiny, precision: Precision, target
     assert result.fidelity.images == N_IMAGES
     assert result.fidelity.identical_digits == pytest.approx((exact == found)[is_hit].mean(), abs=1e-3)
     assert result.fidelity.occupancy_ratio == pytest.approx((found > 0).sum() / (exact > 0).sum(), abs=1e-3)
-    assert result.fidelity.charge_w1_adu == pytest.approx(charge_w1(*spectra), abs=1e-2)
+    assert result.fidelity.charge_w1_adu == pytest.approx(compute_charge_w1(*spectra), abs=1e-2)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_charges_of_a_graph_for_cuda_are_those_of_its_values(tiny: Tiny, tmp_path: Path, precision: Precision) -> None:
-    graph = tiny.exported(tmp_path, precision, "cuda")
-    inputs = latents(96, 5, seed=6)
-    charges = images_of(onnx.load(graph.path), inputs)
-    expected = charges_of(images_of(made_of(tiny, precision, "cuda").model, inputs))
+    graph = tiny.export(tmp_path, precision, "cuda")
+    charges = images_of(onnx.load(graph.path), 6, 5)
+    expected = charges_of(images_of(build_once(tiny, precision, "cuda").model, 6, 5))
     assert np.array_equal(charges, expected)
     assert len(np.unique(charges)) > 10, "the same charge everywhere would say nothing"
     assert graph.card.thresholds == tuple(THRESHOLDS.tolist())
@@ -159,7 +154,7 @@ def test_charges_of_a_graph_for_cuda_are_those_of_its_values(tiny: Tiny, tmp_pat
 
 def test_the_precisions_of_the_convnet_are_within_the_bounds(convnet: Tiny, tmp_path: Path) -> None:
     for precision, target in COMBINATIONS[2:]:
-        card = convnet.exported(tmp_path, precision, target).card
+        card = convnet.export(tmp_path, precision, target).card
         assert card.fidelity is not None
         assert card.fidelity.is_within_bounds
     assert files_in(tmp_path) == ["tiny-float16-cuda.onnx", "tiny-float16.onnx", "tiny-int8.onnx"]
@@ -169,10 +164,10 @@ def test_the_precisions_of_the_convnet_are_within_the_bounds(convnet: Tiny, tmp_
 def test_weight_bits_are_those_of_the_graph(
     convnet: Tiny, tmp_path: Path, weight_bits: WeightBits, largest: int
 ) -> None:
-    told: list[str] = []
-    graph = convnet.exported(tmp_path, "int8", weight_bits=weight_bits, accept_beyond_bounds=True, log=told.append)
+    lines: list[str] = []
+    graph = convnet.export(tmp_path, "int8", weight_bits=weight_bits, accept_beyond_bounds=True, log=lines.append)
     assert graph.card.weight_bits == weight_bits
-    assert f"calibrated on {N_IMAGES} images, weights of {weight_bits} bits" in told
+    assert f"calibrated on {N_IMAGES} images, weights of {weight_bits} bits" in lines
     weights = [
         numpy_helper.to_array(tensor)
         for tensor in onnx.load(graph.path).graph.initializer
@@ -184,19 +179,19 @@ def test_weight_bits_are_those_of_the_graph(
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_the_card_has_the_thresholds_of_its_graph(convnet: Tiny, tmp_path: Path, precision: Precision) -> None:
-    table = np.array(convnet.exported(tmp_path, precision, accept_beyond_bounds=True).card.thresholds, dtype=np.float32)
-    assert np.array_equal(table, made_of(convnet, precision, "cpu").thresholds)
+    table = np.array(convnet.export(tmp_path, precision, accept_beyond_bounds=True).card.thresholds, dtype=np.float32)
+    assert np.array_equal(table, build_once(convnet, precision, "cpu").thresholds)
     assert np.array_equal(table, THRESHOLDS) == (precision != "int8")
 
 
 def test_the_last_layer_is_corrected_by_the_line_that_was_found(convnet: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     few_images(monkeypatch)
-    inputs, values = latents(96, 2, seed=7), []
+    values = []
     for offset in (0.0, 0.25):
         line = Line(slope=1.0, offset=offset)
-        monkeypatch.setattr(precisions, "line_between", lambda *_, line=line: line)
-        model = made(convnet.plain, "int8", "cpu", thresholds=THRESHOLDS, min_charge=1).model
-        values.append(np.arctanh(images_of(model, inputs).astype(np.float64)))
+        monkeypatch.setattr(precisions, "fit_line", lambda *_, line=line: line)
+        model = build_graph(convnet.plain, FAMILY, "int8", "cpu", thresholds=THRESHOLDS, min_charge=1).model
+        values.append(np.arctanh(images_of(model, 7, 2).astype(np.float64)))
     # Values at the ends of the range stay there.
     is_known = (values[0] > values[0].min() + 0.01) & (values[1] < values[1].max() - 0.01)
     assert is_known.mean() > 0.02
@@ -204,11 +199,11 @@ def test_the_last_layer_is_corrected_by_the_line_that_was_found(convnet: Tiny, m
 
 
 def test_weight_bits_of_other_precisions_are_not_noted(convnet: Tiny, tmp_path: Path) -> None:
-    assert convnet.exported(tmp_path, weight_bits=8).card.weight_bits is None
+    assert convnet.export(tmp_path, weight_bits=8).card.weight_bits is None
 
 
 def test_without_rewriting_the_graph_is_the_exporters(convnet: Tiny, tmp_path: Path) -> None:
-    graph = convnet.exported(tmp_path, rewrite=False)
+    graph = convnet.export(tmp_path, rewrite=False)
     assert onnx.load(graph.path).graph == convnet.plain.graph
     assert (graph.card.passes, graph.card.output_kind, graph.card.fidelity) == ((), "values", None)
 
@@ -221,15 +216,17 @@ def test_a_graph_that_is_not_rewritten_is_float32_for_the_cpu(
     convnet: Tiny, tmp_path: Path, precision: Precision, target: Target
 ) -> None:
     with pytest.raises(ArgumentValueError, match=r"rewrite=False is for float32 on the CPU: other") as caught:
-        convnet.exported(tmp_path / "graphs", precision, target, rewrite=False)
+        convnet.export(tmp_path / "graphs", precision, target, rewrite=False)
     assert caught.value.argument == "rewrite"
     assert files_in(tmp_path / "graphs") == []
 
 
 def test_integers_for_cuda_are_refused_before_the_checkpoint_is_read(tmp_path: Path) -> None:
-    match = r"int8 graphs are made of operators .* for the CPU alone: use --target cpu\."
+    match = r"int8 graphs consist of operators .* only for the CPU: use --target cpu\."
     with pytest.raises(ArgumentValueError, match=match) as caught:
-        export_checkpoint(tmp_path / "gone.pt", "resnet", tmp_path / "graphs", precision="int8", target="cuda")
+        export_checkpoint(
+            tmp_path / "gone.pt", "resnet", tmp_path / "graphs", ExportOptions(precision="int8", target="cuda")
+        )
     assert caught.value.argument == "target"
     assert files_in(tmp_path / "graphs") == []
 
@@ -238,9 +235,9 @@ def test_integers_of_a_generator_without_convolutions_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_images(monkeypatch)
-    monkeypatch.setitem(FAMILIES, "flat", FlatNet)
+    register_family(monkeypatch, "flat", FlatNet)
     with pytest.raises(GraphError, match=r"int8 needs a generator that ends in a convolution, but this one has none"):
-        export_checkpoint(flat_checkpoint(tmp_path), "flat", tmp_path / "graphs", precision="int8")
+        export_checkpoint(flat_checkpoint(tmp_path), "flat", tmp_path / "graphs", ExportOptions(precision="int8"))
     assert files_in(tmp_path / "graphs") == []
 
 
@@ -248,26 +245,26 @@ def test_integers_of_a_generator_without_convolutions_are_refused(
 def test_a_graph_beyond_the_bounds_is_written_only_if_that_is_accepted(
     convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, target: Target
 ) -> None:
-    monkeypatch.setattr(precisions, "measured_fidelity", lambda *_: BEYOND)
-    told: list[str] = []
+    monkeypatch.setattr(precisions, "measure_fidelity", lambda *_: BEYOND)
+    lines: list[str] = []
     with pytest.raises(FidelityError, match=f"The digits of the {precision} graph are too far .* 0.310 ADU") as caught:
-        convnet.exported(tmp_path / "graphs", precision, target, log=told.append)
+        convnet.export(tmp_path / "graphs", precision, target, log=lines.append)
     assert caught.value.fidelity == BEYOND
     assert files_in(tmp_path / "graphs") == []
-    assert told[-1] == (
+    assert lines[-1] == (
         "digits against float32, 4 images: W1 of the charge spectrum 0.310 ADU, occupancy +0.00 %, "
         "identical digits 50.0 %"
     )
-    graph = convnet.exported(tmp_path / "graphs", precision, target, accept_beyond_bounds=True)
+    graph = convnet.export(tmp_path / "graphs", precision, target, accept_beyond_bounds=True)
     assert graph.card.fidelity == BEYOND
     assert files_in(tmp_path / "graphs") == [graph.path.name]
 
 
 def test_a_refused_graph_leaves_the_older_one(convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    older = convnet.exported(tmp_path, "int8")
-    monkeypatch.setattr(precisions, "measured_fidelity", lambda *_: structs.replace(BEYOND, occupancy_ratio=1.2))
+    older = convnet.export(tmp_path, "int8")
+    monkeypatch.setattr(precisions, "measure_fidelity", lambda *_: structs.replace(BEYOND, occupancy_ratio=1.2))
     with pytest.raises(FidelityError, match=r"occupancy \+20\.00 %"):
-        convnet.exported(tmp_path, "int8")
+        convnet.export(tmp_path, "int8")
     assert read_graph_file(older.path) == older
 
 
@@ -276,15 +273,15 @@ def test_a_rewritten_graph_must_still_be_pytorchs(
     convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
 ) -> None:
     def shifted(plain: onnx.ModelProto, target: Target) -> onnx.ModelProto:
-        graph = compiled(plain, target)
+        graph = compile_graph(plain, target)
         for tensor in graph.graph.initializer:
             if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 4:
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
         return graph
 
-    monkeypatch.setattr(precisions, "compiled", shifted)
+    monkeypatch.setattr(precisions, "compile_graph", shifted)
     with pytest.raises(ParityError, match="nothing was written"):
-        convnet.exported(tmp_path / "graphs", "float32", target, accept_beyond_bounds=True)
+        convnet.export(tmp_path / "graphs", "float32", target, accept_beyond_bounds=True)
     assert files_in(tmp_path / "graphs") == []
 
 
@@ -295,7 +292,7 @@ def test_images_that_are_no_numbers_are_never_accepted(
     parity = parity_of(math.inf)
     monkeypatch.setattr(export.pipeline, "measure_parity", lambda *_: parity)
     with pytest.raises(ParityError, match=r"in float64 by up to inf, .* nothing was written"):
-        convnet.exported(tmp_path / "graphs", precision, target, accept_beyond_bounds=True)
+        convnet.export(tmp_path / "graphs", precision, target, accept_beyond_bounds=True)
     assert files_in(tmp_path / "graphs") == []
 
 
@@ -304,19 +301,19 @@ def test_images_that_are_no_numbers_are_never_accepted(
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_every_pass_is_explained(tiny: Tiny, target: Target) -> None:
-    told: list[str] = []
-    explained(tiny.plain, target, told.append)
-    assert told[0].split("  ")[0] == "pass"
-    assert [line[:30].rstrip() for line in told[1:]] == ["plain", *(each.name for each in passes_for(target))]
+    lines: list[str] = []
+    print_pass_costs(tiny.plain, target, lines.append)
+    assert lines[0].split("  ")[0] == "pass"
+    assert [line[:30].rstrip() for line in lines[1:]] == ["plain", *(each.name for each in list_passes(target))]
     rows = [
         re.fullmatch(r".{30} +(-|\d+) +([\d,]+) M( \([+-]\d+\.\d%\))? +([\d,]+) MB +\d+\.\d MB", line)
-        for line in told[1:]
+        for line in lines[1:]
     ]
     assert all(rows)
     before: str | None = None
     for row in rows:
         assert row is not None
-        # A change is told where there is one; where no place has changed there is none.
+        # A change is lines where there is one; where no place has changed there is none.
         assert row[3] is None or (row[1] != "-" and before is not None)
         assert row[1] != "-" or before in (None, row[2])
         before = row[2]
@@ -324,7 +321,7 @@ def test_every_pass_is_explained(tiny: Tiny, target: Target) -> None:
 
 @pytest.mark.parametrize("explain", [False, True])
 def test_passes_are_explained_only_if_that_is_wanted(convnet: Tiny, tmp_path: Path, explain: bool) -> None:
-    told: list[str] = []
-    convnet.exported(tmp_path, explain=explain, log=told.append)
-    named = [each.name for each in passes_for("cpu") if any(line.startswith(each.name) for line in told)]
-    assert named == ([each.name for each in passes_for("cpu")] if explain else [])
+    lines: list[str] = []
+    convnet.export(tmp_path, explain=explain, log=lines.append)
+    named = [each.name for each in list_passes("cpu") if any(line.startswith(each.name) for line in lines)]
+    assert named == ([each.name for each in list_passes("cpu")] if explain else [])

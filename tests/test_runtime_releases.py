@@ -13,20 +13,20 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from export.graph.charges import with_charges
-from export.graph.compiler import passes_for, simplified, stages
-from export.graph.float16 import in_half_precision
+from export.graph.charges import append_charges
+from export.graph.compiler import list_passes, run_passes, simplify_graph
+from export.graph.float16 import convert_to_float16
 from tests.graphs import THRESHOLDS
-from tests.int8_sketches import chain, lowered, residual, whole
+from tests.int8_sketches import chain, finish, lower, residual
 from tests.small_graphs import SmallGraph, plain_generator, residual_generator, run_by_onnxruntime
-from tests.test_int8_operators import require_plain_integers
+from tests.test_int8_operators import check_plain_integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from export.graph import Target
+    from pxdbg_runtime.model.card import Target
 
     Writer = Callable[..., onnx.ModelProto]
 
@@ -73,12 +73,12 @@ def test_the_graph_after_each_pass_is_computed_rightly(kind: str, target: Target
     expected = exact_images(plain, feeds)
     assert 0.05 < np.abs(expected).mean() < 0.9
     changed = 0
-    for stage in stages(plain, target):
+    for stage in run_passes(plain, target):
         (found,) = run_by_onnxruntime(stage.model, feeds)
         assert np.abs(found - expected).max() <= ROUNDING, stage.name
         changed += stage.n_changes > 0
     assert (
-        changed >= len(passes_for(target)) - 1
+        changed >= len(list_passes(target)) - 1
     )  # a linear layer is composed with a convolution only in the plain kind
 
 
@@ -86,7 +86,7 @@ def test_the_graph_after_each_pass_is_computed_rightly(kind: str, target: Target
 def test_the_graph_in_float16_is_computed_rightly(kind: str) -> None:
     graph, plain = graph_and_model(kind)
     feeds = graph.feeds(2)
-    (found,) = run_by_onnxruntime(in_half_precision(simplified(plain)), feeds)
+    (found,) = run_by_onnxruntime(convert_to_float16(simplify_graph(plain)), feeds)
     assert np.abs(found.astype(np.float64) - exact_images(plain, feeds)).max() <= HALF_ROUNDING
 
 
@@ -94,7 +94,7 @@ def test_charges_in_a_graph_are_those_of_its_values() -> None:
     graph, plain = graph_and_model("plain")
     feeds = graph.feeds(2)
     thresholds = np.array(THRESHOLDS, np.float32)
-    (values,), (charges,) = (run_by_onnxruntime(each, feeds) for each in (plain, with_charges(plain, thresholds)))
+    (values,), (charges,) = (run_by_onnxruntime(each, feeds) for each in (plain, append_charges(plain, thresholds)))
     assert charges.dtype == np.uint8
     assert np.array_equal(charges, np.searchsorted(thresholds, values, side="right"))
     assert len(np.unique(charges)) > 40
@@ -102,18 +102,18 @@ def test_charges_in_a_graph_are_those_of_its_values() -> None:
 
 @pytest.mark.parametrize("channels", [(32, 64, 16), (3, 63, 17)])
 def test_chains_in_int8_are_computed_exactly(channels: tuple[int, int, int]) -> None:
-    made = lowered(simplified(whole(chain(3, channels, (5, 3, 3)))))
+    made = lower(simplify_graph(finish(chain(3, channels, (5, 3, 3)))))
     operators = {node.op_type for node in made.integers.graph.node}
     assert {"QuantizeLinear", "QLinearConv", "MatMulIntegerToFloat", "Concat", "Reshape", "Transpose"} <= operators
-    require_plain_integers(made.integers, {"latent": made.inputs})
+    check_plain_integers(made.integers, {"latent": made.inputs})
 
 
 @pytest.mark.parametrize("channels", [(32, 64), (16, 16)])
 def test_residual_blocks_in_int8_are_computed_exactly(channels: tuple[int, int]) -> None:
-    made = lowered(simplified(whole(residual(1, channels, 3, n_blocks=2))))
+    made = lower(simplify_graph(finish(residual(1, channels, 3, n_blocks=2))))
     operators = {node.op_type for node in made.integers.graph.node}
     assert {"QLinearAdd", "QLinearConv", "MatMulIntegerToFloat"} <= operators
-    require_plain_integers(made.integers, {"latent": made.inputs})
+    check_plain_integers(made.integers, {"latent": made.inputs})
 
 
 def test_a_channel_convolved_with_itself_is_computed_exactly() -> None:
@@ -152,5 +152,5 @@ def test_a_channel_convolved_with_itself_is_computed_exactly() -> None:
         ir_version=10,
     )
     image = random.integers(0, 256, (2, 8, 12, 64), dtype=np.uint8)
-    found = require_plain_integers(model, {"image": image})["result"]
+    found = check_plain_integers(model, {"image": image})["result"]
     assert len(np.unique(found)) > 100

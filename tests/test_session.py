@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 import pxdbg_runtime.inference.session as session_module
-from export.graph import with_charges
+from export.graph import append_charges
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, MemoryLimitError, ProviderError
 from pxdbg_runtime.inference.cpu import Cpu
 from pxdbg_runtime.inference.providers import CPU, CUDA
@@ -352,7 +352,7 @@ def test_images_are_written_into_the_buffer(latent_graph: GraphFile, draws: dict
 
 
 def test_a_graph_that_gives_charges(tmp_path: Path, draws: dict[str, NDArray[np.float32]]) -> None:
-    model = with_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
+    model = append_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
     card = structs.replace(LATENT_CARD, output_kind="charges")
     session = ImageSession(written(tmp_path / "charges.onnx", model, card))
     images = session.compute_images(range(2), draws)

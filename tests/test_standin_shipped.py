@@ -16,7 +16,7 @@ from artifacts.standins.marginals import SPECTRUM_CHARGES, SPECTRUM_CUMULATIVE
 from artifacts.standins.rebuild import rebuild_checkpoint
 from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
 from export.families.resnet import ResNet
-from export.fidelity import charge_w1
+from export.fidelity import compute_charge_w1
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 from pxdbg_runtime.model.builtin_models import find_graph
@@ -76,7 +76,7 @@ def test_int8_is_within_the_bounds_and_chosen_by_itself(family: str) -> None:
 def test_int8_has_the_spectrum_and_the_occupancies_of_float32(family: str) -> None:
     exact, integers = (generate_event(family, each) for each in PRECISIONS)
     spectra = [np.bincount(images.ravel(), minlength=256) for images in (exact, integers)]
-    assert charge_w1(*spectra) < 0.6  # an event; of eight hundred images 0.3 is allowed
+    assert compute_charge_w1(*spectra) < 0.6  # an event; of eight hundred images 0.3 is allowed
     occupancies = [(images > 0).mean((1, 2)) for images in (exact, integers)]
     assert occupancies[1].mean() == pytest.approx(occupancies[0].mean(), rel=0.03)
     assert np.corrcoef(occupancies)[0, 1] > 0.99

@@ -1,4 +1,4 @@
-"""Generators as small as can be: their checkpoints, graphs and exports."""
+"""Very small generators of both architectures: their checkpoints, graphs and exports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pytest
 import torch
@@ -18,35 +18,42 @@ from torch.nn import functional
 
 import export.pipeline
 from export import precisions
-from export.charge import charge_thresholds
-from export.families import FAMILIES, LATENT_SIZE, GeneratorModule
-from export.families.resnet import UpsamplingBlock
+from export.charge import find_charge_thresholds
+from export.families.generator_module import GeneratorModule
+from export.families.resnet import FAMILY, UpsamplingBlock
 from export.parity import ReferenceImages, compute_references
-from export.pipeline import export_checkpoint
-from export.precisions import Made, made
-from export.torch_graph import to_onnx
-from tests.checkpoints import save
+from export.pipeline import ExportOptions, export_checkpoint
+from export.precisions import BuiltGraph, build_graph
+from export.torch_graph import export_to_onnx
+from tests.checkpoints import register_family, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import onnx
 
-    from export.graph import Target
-    from export.int8 import WeightBits
-    from pxdbg_runtime.model.card import Precision
+    from pxdbg_runtime.model.card import Precision, Target
     from pxdbg_runtime.model.graph_file import GraphFile
 
-__all__ = ["N_IMAGES", "THRESHOLDS", "Tiny", "TinyConvNet", "TinyResNet", "few_images", "lively", "made_of", "tiny_of"]
+__all__ = [
+    "N_IMAGES",
+    "THRESHOLDS",
+    "Tiny",
+    "TinyConvNet",
+    "TinyResNet",
+    "build_lively_model",
+    "build_once",
+    "few_images",
+    "tiny_of",
+]
 
 N_IMAGES: Final = 4
-THRESHOLDS: Final = charge_thresholds()
+THRESHOLDS: Final = find_charge_thresholds()
 
 
 class TinyConvNet(GeneratorModule):
     """As the ConvNet, with a hundredth of its channels."""
 
-    family: ClassVar[str] = "tiny-convnet"
     channels: ClassVar[tuple[int, ...]] = (6, 6, 5, 4, 4, 3)
 
     def __init__(self) -> None:
@@ -71,7 +78,6 @@ class TinyConvNet(GeneratorModule):
 class TinyResNet(GeneratorModule):
     """As the ResNet, with a fiftieth of its channels."""
 
-    family: ClassVar[str] = "tiny-resnet"
     channels: ClassVar[tuple[int, ...]] = (6, 5, 4, 4, 3, 3)
 
     def __init__(self) -> None:
@@ -86,7 +92,7 @@ class TinyResNet(GeneratorModule):
         return torch.tanh(self.last(functional.relu(self.norm(self.blocks(seed)))))
 
 
-def lively(kind: type[TinyConvNet | TinyResNet], seed: int) -> TinyConvNet | TinyResNet:
+def build_lively_model(kind: type[TinyConvNet | TinyResNet], seed: int) -> TinyConvNet | TinyResNet:
     """Make a model whose batch norms have seen latents, and a tenth of whose pixels have hits."""
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
@@ -113,54 +119,46 @@ class Tiny:
     plain: onnx.ModelProto
     references: ReferenceImages
 
-    def take_known(self, patched: pytest.MonkeyPatch) -> None:
-        """Let exports take the graph and the images that are known, instead of making them anew."""
-        patched.setattr(export.pipeline, "to_onnx", lambda _model: self.plain)
+    def use_known(self, patched: pytest.MonkeyPatch) -> None:
+        """Let exports use the known graph and images instead of computing them."""
+        patched.setattr(export.pipeline, "export_to_onnx", lambda *_: self.plain)
         patched.setattr(export.pipeline, "compute_references", lambda *_: self.references)
 
-    def exported(
+    def export(
         self,
         folder: Path,
         precision: Precision = "float32",
         target: Target = "cpu",
         *,
-        rewrite: bool = True,
-        weight_bits: WeightBits = 7,
-        accept_beyond_bounds: bool = False,
-        explain: bool = False,
         log: Callable[[str], None] = lambda _: None,
+        **options: Any,  # noqa: ANN401
     ) -> GraphFile:
-        """Export the checkpoint by the whole road, but for what PyTorch computes."""
+        """Run the export on the checkpoint, with the graph and images of PyTorch computed before."""
         with pytest.MonkeyPatch.context() as patched:
             few_images(patched)
-            patched.setitem(FAMILIES, self.model.family, type(self.model))
-            self.take_known(patched)
+            register_family(patched, "tiny", type(self.model))
+            self.use_known(patched)
             return export_checkpoint(
                 self.checkpoint,
-                self.model.family,
+                "tiny",
                 folder,
-                precision=precision,
-                target=target,
-                rewrite=rewrite,
-                weight_bits=weight_bits,
-                accept_beyond_bounds=accept_beyond_bounds,
-                explain=explain,
+                ExportOptions(precision=precision, target=target, **options),
                 log=log,
             )
 
 
 def few_images(patched: pytest.MonkeyPatch) -> None:
     """Calibrate on few images, and measure on few."""
-    patched.setattr(precisions, "N_IMAGES", N_IMAGES)
+    patched.setattr(precisions, "_FIDELITY_IMAGES", N_IMAGES)
     patched.setattr(precisions, "_CALIBRATION_IMAGES", N_IMAGES)
 
 
 @functools.cache
-def made_of(tiny: Tiny, precision: Precision, target: Target) -> Made:
+def build_once(tiny: Tiny, precision: Precision, target: Target) -> BuiltGraph:
     """Make a graph of a precision, once; do not change it."""
     with pytest.MonkeyPatch.context() as patched:
         few_images(patched)
-        return made(tiny.plain, precision, target, thresholds=THRESHOLDS, min_charge=1)
+        return build_graph(tiny.plain, FAMILY, precision, target, thresholds=THRESHOLDS, min_charge=1)
 
 
 @functools.cache
@@ -168,8 +166,11 @@ def tiny_of(kind: type[TinyConvNet | TinyResNet], seed: int) -> Tiny:
     """Make a small model with its graph, once."""
     folder = Path(tempfile.mkdtemp(prefix="pxdbg-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    model = lively(kind, seed)
+    model = build_lively_model(kind, seed)
     checkpoint = save(model.state_dict(), folder / "tiny.pt")
     return Tiny(
-        model=model, checkpoint=checkpoint, plain=to_onnx(model), references=compute_references(model, LATENT_SIZE)
+        model=model,
+        checkpoint=checkpoint,
+        plain=export_to_onnx(model, FAMILY),
+        references=compute_references(model, FAMILY),
     )

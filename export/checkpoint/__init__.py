@@ -1,8 +1,8 @@
-"""Checkpoints: a file becomes one of the models, or one sentence says why not.
+"""Load checkpoints of PyTorch; the error of a file that cannot be loaded states the reason in one sentence.
 
-`archives` reads the file, `pickles` the part of it that could carry code, `file_kinds` names what is no checkpoint,
-`state_dicts` finds the generator among what a training program saved, `norms` folds spectral and weight norm, and
-`weights` checks each value.
+`archives` reads the file, `pickles` the part of it that could contain code, `file_kinds` recognises other files,
+`state_dicts` finds the state dict of the generator, `norms` folds spectral and weight norm, and `loading` checks the
+weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoint files: what `torch.save` or safetensors wrote, whatever the name of the file says."""
+"""Read checkpoint files of `torch.save` and safetensors; the content decides the format, not the suffix."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["read_archive"]
 
 _ZIP_MAGIC: Final = b"PK\x03\x04"
-_LONGEST_HEADER: Final = 100_000_000
-"""Of a safetensors file, bytes."""
-_MEMORY_OF_BYTE: Final = 4
+_MAX_HEADER_BYTES: Final = 100_000_000
+"""Of a safetensors file."""
+_MEMORY_PER_BYTE: Final = 4
 _MEMORY_BYTES: Final = 100_000_000
-"""More than a checkpoint takes while it is read: for each of its bytes, and beside them."""
-# What a damaged file raises depends on the byte that is wrong: PyTorch's reader and the unpickler answer with
-# nearly any built-in exception, and the file is at fault in all of them.
+"""Reading a checkpoint takes less memory than this constant, and the factor above times its size."""
+# PyTorch's reader and the unpickler raise nearly any built-in exception for a damaged file.
 _DAMAGE: Final = (
     SafetensorError,
     OSError,
@@ -48,19 +47,19 @@ _DAMAGE: Final = (
 
 
 def read_archive(path: Path) -> PickledContent:
-    """Read what a checkpoint file holds, as it is.
+    """Read the content of a checkpoint file.
 
     Parameters
     ----------
     path : Path
-        A file of ``torch.save`` (zip or legacy) or of safetensors: its content tells which, not its suffix.
+        A file of ``torch.save`` (zip or legacy) or of safetensors, with any suffix.
 
     Raises
     ------
     CheckpointError
-        If it cannot be read, is something else, is damaged, or carries code.
+        If it cannot be read, is not a checkpoint, is damaged, or contains code.
     MemoryLimitError
-        If the memory does not suffice.
+        If there is too little memory.
     """
     if path.is_dir():
         raise CheckpointError(path, describe_folder(path))
@@ -74,15 +73,15 @@ def read_archive(path: Path) -> PickledContent:
     is_safetensors = not (is_zip or is_legacy) and _is_safetensors(start)
     if not (is_zip or is_legacy or is_safetensors):
         raise CheckpointError(path, describe_file(start))
-    foreign = describe_zip(path) if is_zip else None
-    if foreign is not None:
-        raise CheckpointError(path, foreign)
+    other_kind = describe_zip(path) if is_zip else None
+    if other_kind is not None:
+        raise CheckpointError(path, other_kind)
     try:
         return PickledContent(content=load_file(path)) if is_safetensors else load_pickle(path)
     except PxdbgError:
         raise
     except (MemoryError, *_DAMAGE) as error:
-        if _is_of_memory(error) and not _fits_into_memory(path):
+        if _is_memory_error(error) and not _fits_into_memory(path):
             with report_memory_errors(f"to read {path}"):
                 raise MemoryError(
                     str(error).split("\n")[0].rpartition("DefaultCPUAllocator: ")[2].rstrip(".")
@@ -90,29 +89,27 @@ def read_archive(path: Path) -> PickledContent:
         raise CheckpointError(path, f"is truncated or damaged: {_first_sentence(error)}") from None
 
 
-def _is_of_memory(error: Exception) -> bool:
-    """Whether an error tells of too little memory; that of PyTorch is a RuntimeError."""
+def _is_memory_error(error: Exception) -> bool:  # PyTorch raises a RuntimeError
     return isinstance(error, MemoryError) or "allocate memory" in str(error)
 
 
 def _fits_into_memory(path: Path) -> bool:
-    """Whether there is memory for all that a sound file of this size can ask for; a damaged length asks for any amount."""
+    """Whether there is memory for an undamaged file of this size: a damaged length can request any amount."""
     try:
-        np.empty(_MEMORY_OF_BYTE * path.stat().st_size + _MEMORY_BYTES, dtype=np.uint8)
+        np.empty(_MEMORY_PER_BYTE * path.stat().st_size + _MEMORY_BYTES, dtype=np.uint8)
     except MemoryError:
         return False
     return True
 
 
 def _is_legacy(start: bytes) -> bool:
-    """Whether the file begins with the pickled magic number, of any protocol, or with the first bytes of it."""
-    whole = b"\x80\x02" + LEGACY_MAGIC
-    return LEGACY_MAGIC in start[:32] or (bool(start) and whole.startswith(start))
+    """Whether the file starts with the pickled magic number, of any protocol, or is a truncated part of it."""
+    return LEGACY_MAGIC in start[:32] or (bool(start) and (b"\x80\x02" + LEGACY_MAGIC).startswith(start))
 
 
 def _is_safetensors(start: bytes) -> bool:
-    """Whether the file begins with the length of a JSON header, and with that."""
-    return start[8:9] == b"{" and 2 <= struct.unpack("<Q", start[:8])[0] <= _LONGEST_HEADER
+    """Whether the file starts with the length of a JSON header, and the header."""
+    return start[8:9] == b"{" and 2 <= struct.unpack("<Q", start[:8])[0] <= _MAX_HEADER_BYTES
 
 
 def _first_sentence(error: BaseException) -> str:

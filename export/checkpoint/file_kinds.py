@@ -1,4 +1,4 @@
-"""Files that are something else than a checkpoint of PyTorch: what they are, and what to do."""
+"""Recognise files that are not checkpoints of PyTorch, and say what to do with them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 __all__ = ["N_START", "SAVE_ALONE", "describe_file", "describe_folder", "describe_zip"]
 
 N_START: Final = 512
-"""Bytes at the start of a file that tell its kind; a tar archive's mark is at 257."""
+"""Number of first bytes that identify the kind of a file; the mark of a tar archive is at 257."""
 SAVE_ALONE: Final = "save the state dict alone, torch.save(model.state_dict(), path)"
-"""What helps with nearly every file that is refused."""
+"""Advice that helps with nearly every file."""
 _EXPECTED: Final = "expected a file written by torch.save or safetensors"
 _FROM_KERAS: Final = f"convert its weights to the PyTorch model and {SAVE_ALONE}"
 _UNPACK: Final = "unpack it and give the checkpoint in it"
@@ -42,12 +42,12 @@ _KINDS: Final = (
     (b"\x08\x01\x12", "a TensorFlow SavedModel", _FROM_KERAS),
     (
         b"version https://git-lfs.github.com/spec/",
-        "a Git LFS pointer, which stands for the checkpoint",
+        "a Git LFS pointer to the checkpoint",
         "fetch the file itself, git lfs pull",
     ),
     (
         b"/annex/objects/",
-        "a git-annex pointer, which stands for the checkpoint",
+        "a git-annex pointer to the checkpoint",
         "fetch the file itself, git annex get",
     ),
 )
@@ -56,7 +56,7 @@ _WEB_PAGES: Final = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<script"
 
 
 def describe_folder(path: Path) -> str:
-    """Say that a path is a folder, and what to give in its place."""
+    """Describe a folder, and what to give instead."""
     try:
         inside = sorted(child.name for child in path.iterdir() if child.suffix in _CHECKPOINT_SUFFIXES)
     except OSError:
@@ -66,40 +66,42 @@ def describe_folder(path: Path) -> str:
         return f"is a folder: give a file in it, {inside[0]}{more}."
     if (path / ".metadata").exists():
         return (
-            "is a folder of torch.distributed.checkpoint: make one file of it first, python -m "
+            "is a folder of torch.distributed.checkpoint: convert it to one file first, python -m "
             "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE."
         )
     return f"is a folder: {_EXPECTED}."
 
 
 def describe_file(start: bytes) -> str:
-    """Say what a file that neither torch.save nor safetensors wrote is, from its first bytes."""
+    """Describe a file that neither torch.save nor safetensors wrote, from its first bytes."""
     if not start:
-        return "is empty: it was not written or copied to its end; make or fetch it again."
+        return "is empty: it was not completely written or copied; create or fetch it again."
     for mark, kind, advice in _KINDS:
         if start.startswith(mark):
-            return _sentence(kind, advice)
+            return _write_sentence(kind, advice)
     if start[_TAR_MARK_AT:].startswith(b"ustar"):
-        return _sentence("a tar archive", _UNPACK)
+        return _write_sentence("a tar archive", _UNPACK)
     if start[4:8] == b"TFL3":
-        return _sentence("a TensorFlow Lite model", _FROM_KERAS)
+        return _write_sentence("a TensorFlow Lite model", _FROM_KERAS)
     if start.lstrip().lower().startswith(_WEB_PAGES):
-        return _sentence(
-            "a web page, as a download that failed leaves", "download the file itself, logged in if need be"
+        return _write_sentence(
+            "a web page, as after a download that failed", "download the file itself, logged in if need be"
         )
     if start[:1] == b"\x08" and 3 <= start[1] <= _MAX_ONNX_IR_VERSION and start[2:3] in b"\x12\x1a\x22\x28\x32\x3a\x42":
-        return _sentence("an ONNX graph, which is what an export makes", f"give the PyTorch checkpoint; {SAVE_ALONE}")
+        return _write_sentence(
+            "an ONNX graph, which is the result of an export", f"give the PyTorch checkpoint; {SAVE_ALONE}"
+        )
     if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and len(start) > 2:
-        return _sentence("a pickle that torch.save did not write", SAVE_ALONE)
+        return _write_sentence("a pickle that torch.save did not write", SAVE_ALONE)
     if _is_msgpack_map(start):
-        return _sentence("a msgpack file, as JAX and Flax write them", _FROM_KERAS)
+        return _write_sentence("a msgpack file, as JAX and Flax write them", _FROM_KERAS)
     if not any(start):
-        return "holds zeros alone: it was not written or copied to its end; make or fetch it again."
-    return f"is no checkpoint: {_EXPECTED}{' (it is text)' if _is_text(start) else ''}."
+        return "contains only zeros: it was not completely written or copied; create or fetch it again."
+    return f"is not a checkpoint: {_EXPECTED}{' (it is text)' if _is_text(start) else ''}."
 
 
 def describe_zip(path: Path) -> str | None:
-    """Say what a zip archive is if it is not one of torch.save; None if it is, or if it cannot be opened."""
+    """Describe a zip archive that torch.save did not write; None if it did, or if the archive cannot be opened."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -107,16 +109,16 @@ def describe_zip(path: Path) -> str | None:
         return None
     inner = [name.partition("/")[2] for name in names]
     if any(name.startswith(".data/extern_modules") for name in inner):
-        return _sentence("a torch.package archive, which carries code", SAVE_ALONE)
+        return _write_sentence("a torch.package archive, which contains code", SAVE_ALONE)
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
-        return _sentence(
-            "a TorchScript archive, which carries code",
-            "take its weights alone, torch.save(torch.jit.load(path).state_dict(), other_path)",
+        return _write_sentence(
+            "a TorchScript archive, which contains code",
+            "save its weights alone, torch.save(torch.jit.load(path).state_dict(), other_path)",
         )
     if "serialized_exported_program.json" in names or any(name.endswith("archive_format") for name in names):
-        return _sentence(
+        return _write_sentence(
             "a torch.export archive (.pt2), which is a program",
-            "take its weights alone, torch.save(torch.export.load(path).state_dict, other_path)",
+            "save its weights alone, torch.save(torch.export.load(path).state_dict, other_path)",
         )
     if "data.pkl" in inner or "data.pkl" in names:
         return None
@@ -125,22 +127,21 @@ def describe_zip(path: Path) -> str | None:
 
 def _describe_other_zip(names: Sequence[str]) -> str:
     if {"config.json", "metadata.json"} <= set(names) and any(name.endswith(".h5") for name in names):
-        return _sentence("a Keras model (.keras)", _FROM_KERAS)
+        return _write_sentence("a Keras model (.keras)", _FROM_KERAS)
     if names and all(name.endswith(".npy") for name in names):
-        return _sentence("an archive of NumPy arrays (.npz)", f"put them into the PyTorch model and {SAVE_ALONE}")
+        return _write_sentence("an archive of NumPy arrays (.npz)", f"put them into the PyTorch model and {SAVE_ALONE}")
     inside = next((name for name in names if name.endswith(_CHECKPOINT_SUFFIXES)), None)
     if inside is not None:
-        return _sentence(f"a zip archive that holds {inside}", "unpack it and give that file")
-    shown = ", ".join(names[:3]) or "nothing"
-    return _sentence(f"a zip archive of other files ({shown})", _EXPECTED)
+        return _write_sentence(f"a zip archive that contains {inside}", "unpack it and give that file")
+    return _write_sentence(f"a zip archive of other files ({', '.join(names[:3]) or 'nothing'})", _EXPECTED)
 
 
-def _sentence(kind: str, advice: str) -> str:
+def _write_sentence(kind: str, advice: str) -> str:
     return f"is {kind}: {advice}."
 
 
 def _is_msgpack_map(start: bytes) -> bool:
-    """Whether a map with text as its first key begins here."""
+    """Whether the bytes are the start of a map whose first key is text."""
     if 0x81 <= start[0] <= 0x8F:
         first_key = start[1:2]
     elif start[0] in {0xDE, 0xDF}:

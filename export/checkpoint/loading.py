@@ -1,40 +1,45 @@
-"""From a checkpoint file to a model with its weights."""
+"""Load a checkpoint file into the model of its family."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 from export.checkpoint.archives import read_archive
 from export.checkpoint.state_dicts import COUNTERS, TOP, Layout, find_state_dict
-from export.checkpoint.weights import check_weight
-from export.families import FAMILIES
+from export.errors import CheckpointError
+from export.families import FAMILIES, load_family
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from export.families import GeneratorModule
+    from torch import Tensor
+
+    from export.checkpoint.norms import Weight
+    from export.families.generator_module import GeneratorModule
 
 __all__ = ["load_checkpoint"]
 
+_FLOATS: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
 
 def load_checkpoint(
-    path: Path, family: str, *, wrapper: str | None = None, log: Callable[[str], None] = lambda _: None
+    path: Path, family: str, *, state_key: str | None = None, log: Callable[[str], None] = lambda _: None
 ) -> GeneratorModule:
-    """Read a checkpoint into its model, ready for inference.
+    """Load a checkpoint into the model of its family, ready for inference.
 
     Parameters
     ----------
     path : Path
-        A file of ``torch.save`` (zip or legacy) or of safetensors. The weights may lie anywhere in it.
+        A file of ``torch.save`` (zip or legacy) or of safetensors. The weights may be anywhere in it.
     family : str
-        ``convnet`` or ``resnet``.
-    wrapper : str, optional
-        Which of several state dicts to take: its path in the checkpoint, such as ``g_ema`` or ``ema.shadow``.
+        A name in `export.families`.
+    state_key : str, optional
+        Path of the state dict in the checkpoint, such as ``g_ema`` or ``ema.shadow``, if several fit.
     log : callable, optional
-        Called with a line where the weights lie and what was folded into them, unless they lie plainly at the top.
+        Called with a line about the path of the weights, unless it is the top, and one about folded norms.
 
     Returns
     -------
@@ -44,14 +49,14 @@ def load_checkpoint(
     Raises
     ------
     CheckpointError
-        If the file cannot be read or holds no sound state dict of this model, or several.
+        If the file cannot be read, or does not contain exactly one valid state dict of this family.
     """
-    model = FAMILIES[family]()
+    model = load_family(family).module_class()
     archive = read_archive(path)
-    layout = _layout(model, family)
-    others = (_layout(_outline(name), name) for name in FAMILIES if name != family)
-    found = find_state_dict(path, archive, layout, others, state_key=wrapper)
-    ready = {key: check_weight(path, key, found.weights[key], shape) for key, shape in layout.shapes.items()}
+    layout = _describe_layout(model, family)
+    others = (_describe_layout(_create_outline(name), name) for name in FAMILIES if name != family)
+    found = find_state_dict(path, archive, layout, others, state_key=state_key)
+    ready = {key: _check_weight(path, key, found.weights[key], shape) for key, shape in layout.shapes.items()}
     if found.path != TOP:
         log(f"took the state dict at {found.path}")
     n_folded = sum(weight.is_normed for weight in found.weights.values())
@@ -62,12 +67,44 @@ def load_checkpoint(
     return model.eval()
 
 
-def _outline(family: str) -> GeneratorModule:
-    """Make a model without values, which takes no time."""
+def _create_outline(family: str) -> GeneratorModule:
+    """Create a model without values, which takes no time."""
     with torch.device("meta"):
-        return FAMILIES[family]()
+        return load_family(family).module_class()
 
 
-def _layout(model: GeneratorModule, family: str) -> Layout:
+def _describe_layout(model: GeneratorModule, family: str) -> Layout:
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.endswith(COUNTERS)}
     return Layout(family=family, shapes=shapes)
+
+
+def _check_weight(path: Path, key: str, weight: Weight, shape: tuple[int, ...]) -> Tensor:
+    """Fold the norms of a weight, check its shape, type and values, and return it as float32."""
+    found = tuple(weight.tensor.shape)
+    if found != shape:
+        raise CheckpointError(path, f"holds {key} of shape {found}: expected {shape}.")
+    for part in weight.parts:
+        _check_type(path, key, part)
+    try:
+        value = weight.fold().detach()
+    except ValueError as error:
+        raise CheckpointError(path, f"holds {key} with {error}.") from None
+    plain = value.to(torch.float32).contiguous()
+    bad = ~torch.isfinite(plain)
+    if bad.any():
+        first = value[bad].flatten()[0].item()
+        folded = " once its norm is folded" if weight.is_normed else ""
+        raise CheckpointError(path, f"holds {first} in {key}{folded}: every value must be finite in float32.")
+    if key.endswith("running_var") and (plain < 0).any():
+        raise CheckpointError(path, f"holds a negative running variance, {plain.min().item()}, in {key}.")
+    return plain
+
+
+def _check_type(path: Path, key: str, part: Tensor) -> None:
+    if part.dtype not in _FLOATS or part.layout != torch.strided:
+        kind = str(part.dtype).removeprefix("torch.")
+        layout = "" if part.layout == torch.strided else f" ({part.layout})"
+        message = f"holds {key} as {kind}{layout}: expected dense float32, float16, bfloat16 or float64."
+        raise CheckpointError(path, message)
+    if part.is_meta:
+        raise CheckpointError(path, f"holds {key} without its values (a meta tensor).")

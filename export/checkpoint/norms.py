@@ -1,6 +1,6 @@
-"""Spectral and weight norm: the parts that a state dict stores become the plain weight of inference.
+"""Fold spectral and weight norm: compute the plain weight from the parts that a state dict stores.
 
-PyTorch's formulas, without a power iteration, as in inference mode:
+The formulas are those of PyTorch in inference mode, without a power iteration:
 
 - spectral norm, W = W_orig / s with s = uᵀ M v, where M is W_orig as a matrix whose rows are its output channels;
 - weight norm, W = g v / ‖v‖, where the norm runs over each axis along which g has one value.
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 __all__ = ["Key", "Weight", "gather_weights"]
 
 Key = tuple[str, ...]
-"""Where a tensor lies in a checkpoint: the keys that lead to it, split at their dots."""
+"""Path of a tensor in a checkpoint: all keys on the way to it, split at their dots."""
 _PARAMETRIZATIONS: Final = "parametrizations"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """A tensor of a state dict, with what a norm stores beside it.
+    """A tensor of a state dict, and the further tensors of its norms.
 
     Attributes
     ----------
     tensor : Tensor
-        The weight, or what the norms are to be applied to: of the same shape.
+        The weight, or the tensor of the same shape to which the norms are applied.
     magnitude : Tensor or None
-        g of a weight norm.
+        g of the weight norm.
     directions : tuple of (Tensor, Tensor)
         u and v of each spectral norm, in the order in which they are applied.
     sources : tuple of Key
-        The tensors of the checkpoint that it is made of.
+        Paths of all its tensors in the checkpoint.
     """
 
     tensor: Tensor
@@ -51,22 +51,22 @@ class Weight:
 
     @property
     def is_normed(self) -> bool:
-        """Whether there is a norm to fold."""
+        """Whether it has a norm."""
         return self.magnitude is not None or bool(self.directions)
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
-        """All tensors that it is made of."""
+        """All its tensors."""
         magnitude = () if self.magnitude is None else (self.magnitude,)
         return (self.tensor, *magnitude, *(part for pair in self.directions for part in pair))
 
     def fold(self) -> Tensor:
-        """Compute the plain weight; normed ones in float64.
+        """Compute the plain weight; norms are folded in float64.
 
         Raises
         ------
         ValueError
-            If the shapes of the parts do not belong together.
+            If the shapes of its tensors do not fit each other.
         """
         weight = self.tensor
         if self.is_normed:
@@ -79,43 +79,43 @@ class Weight:
 
 
 def gather_weights(tensors: Mapping[Key, Tensor]) -> dict[Key, Weight]:
-    """Join what norms store under the key of the weight that it stands for; leave all other tensors as they are."""
-    weights = {weight_key: weight for weight_key, weight in _normed_weights(tensors) if weight_key not in tensors}
+    """Combine the tensors of each norm under the key of their weight; other tensors are weights as they are."""
+    weights = {weight_key: weight for weight_key, weight in _find_normed_weights(tensors) if weight_key not in tensors}
     joined = {source for weight in weights.values() for source in weight.sources}
     plain = {key: Weight(tensor=tensor, sources=(key,)) for key, tensor in tensors.items() if key not in joined}
     return plain | weights
 
 
-def _normed_weights(tensors: Mapping[Key, Tensor]) -> Iterator[tuple[Key, Weight]]:
+def _find_normed_weights(tensors: Mapping[Key, Tensor]) -> Iterator[tuple[Key, Weight]]:
     parametrized: dict[Key, dict[Key, Tensor]] = {}
     for key in tensors:
         if key[-1].endswith("_orig"):
-            yield from _hook_spectral_norm(tensors, (*key[:-1], key[-1].removesuffix("_orig")))
+            yield from _find_hook_spectral_norm(tensors, (*key[:-1], key[-1].removesuffix("_orig")))
         elif key[-1].endswith("_g"):
-            yield from _hook_weight_norm(tensors, (*key[:-1], key[-1].removesuffix("_g")))
+            yield from _find_hook_weight_norm(tensors, (*key[:-1], key[-1].removesuffix("_g")))
         elif _PARAMETRIZATIONS in key[:-2]:
             at = key.index(_PARAMETRIZATIONS)
             parametrized.setdefault((*key[:at], key[at + 1]), {})[key[at + 2 :]] = tensors[key]
     for weight_key, parts in parametrized.items():
-        yield from _parametrization(weight_key, parts)
+        yield from _find_parametrization(weight_key, parts)
 
 
-def _hook_spectral_norm(tensors: Mapping[Key, Tensor], weight_key: Key) -> Iterator[tuple[Key, Weight]]:
+def _find_hook_spectral_norm(tensors: Mapping[Key, Tensor], weight_key: Key) -> Iterator[tuple[Key, Weight]]:
     *module, name = weight_key
     orig, u, v = ((*module, f"{name}_{part}") for part in ("orig", "u", "v"))
     if u in tensors and v in tensors:
         yield weight_key, Weight(tensor=tensors[orig], directions=((tensors[u], tensors[v]),), sources=(orig, u, v))
 
 
-def _hook_weight_norm(tensors: Mapping[Key, Tensor], weight_key: Key) -> Iterator[tuple[Key, Weight]]:
+def _find_hook_weight_norm(tensors: Mapping[Key, Tensor], weight_key: Key) -> Iterator[tuple[Key, Weight]]:
     *module, name = weight_key
     g, v = ((*module, f"{name}_{part}") for part in ("g", "v"))
     if v in tensors:
         yield weight_key, Weight(tensor=tensors[v], magnitude=tensors[g], sources=(g, v))
 
 
-def _parametrization(weight_key: Key, parts: Mapping[Key, Tensor]) -> Iterator[tuple[Key, Weight]]:
-    """Yield the weight, unless it has a part that no norm explains."""
+def _find_parametrization(weight_key: Key, parts: Mapping[Key, Tensor]) -> Iterator[tuple[Key, Weight]]:
+    """Yield the weight, unless it has a tensor that belongs to neither norm."""
     orders = sorted(int(key[0]) for key in parts if len(key) == 2 and key[1] == "_u" and key[0].isdecimal())
     names: list[Key] = [(str(order), part) for order in orders for part in ("_u", "_v")]
     if ("original0",) in parts:
@@ -140,7 +140,7 @@ def _parametrization(weight_key: Key, parts: Mapping[Key, Tensor]) -> Iterator[t
 
 
 def _apply_spectral_norm(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    for dim in range(weight.ndim):  # 0 but for a transposed convolution, or where the user said so
+    for dim in range(weight.ndim):  # 0, except for a transposed convolution or at the user's request
         matrix = weight.movedim(dim, 0).flatten(1) if weight.ndim > 1 else weight[:, None]
         if (u.shape, v.shape) == (matrix.shape[:1], matrix.shape[1:]):
             return weight / torch.dot(u, torch.mv(matrix, v))

@@ -1,9 +1,9 @@
-"""Pickled checkpoints: tensors and plain containers are read, and nothing that the file names is imported or run.
+"""Read tensors and plain containers from pickled checkpoints; nothing that the file names is imported or run.
 
-PyTorch's restricted unpickler (``weights_only=True``) refuses every name that it does not know. Training programs put
-harmless ones beside the weights: NumPy scalars, paths, dates, configurations. Their names are read from the pickle
-first, without unpickling it, and each is given to PyTorch with a placeholder in place of what it names. Functions
-have none, so PyTorch refuses them; the exceptions are those that NumPy's and Python's own data are pickled with.
+PyTorch's restricted unpickler (``weights_only=True``) refuses every name that it does not know. Training programs save
+harmless objects beside the weights: NumPy scalars, paths, dates, configurations. Their names are read from the pickle
+first, without unpickling it, and PyTorch gets a placeholder for each of them. Functions have no placeholder, so PyTorch
+refuses them, except for the functions with which NumPy's and Python's own data are pickled.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["LEGACY_MAGIC", "PickledContent", "load_pickle", "whole_model_message"]
+__all__ = ["LEGACY_MAGIC", "PickledContent", "explain_whole_model", "load_pickle"]
 
 LEGACY_MAGIC: Final = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""The number that ``torch.save`` wrote first before it wrote zip archives, as it is pickled."""
+"""The pickled number at the start of files of ``torch.save`` from before it wrote zip archives."""
 _MODULES: Final = "torch.nn.modules."
 _PROTOCOL: Final = 2
-"""The protocol of pickles that ``torch.save`` writes and that PyTorch reads without running code."""
+"""The pickle protocol that ``torch.save`` writes, and that PyTorch reads without running code."""
 _N_LEGACY_PICKLES: Final = 4
-"""Magic number, protocol, system, content; the names of the storages follow, and the values."""
+"""Magic number, protocol, system, content; the names and the values of the storages follow."""
 
-# Names whose objects are data. A class of any other package counts as data too if its name is capitalised: it is
-# never imported, and a placeholder is all that is made.
+# Names of data. A class of any other package is also data if its name is capitalised: it is never imported, and is
+# replaced by a placeholder.
 _DATA: Final = re.compile(
     r"""
     numpy\.(core|_core)\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)
@@ -59,19 +59,19 @@ _DATA: Final = re.compile(
 )
 _WITHOUT_ATTRIBUTES: Final = re.compile(r"numpy\.|functools\.|datetime\.|decimal\.|pathlib\.")
 _PYTHON_2: Final = {"__builtin__ xrange": "builtins.range", "__builtin__": "builtins", "copy_reg": "copyreg"}
-"""What pickles of protocol 2 call Python's own modules."""
+"""Names in pickles of protocol 2, and those of Python 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PickledContent:
-    """What a checkpoint file holds.
+    """The content of a checkpoint file.
 
     Attributes
     ----------
     content : object
-        Tensors in dicts, lists and tuples, with placeholders for all else.
+        Tensors in dicts, lists and tuples; placeholders for all other objects.
     module : str or None
-        Class of a pickled PyTorch module, if it holds one.
+        Class of a pickled PyTorch module, if there is one.
     """
 
     content: object
@@ -79,27 +79,27 @@ class PickledContent:
 
 
 class _Placeholder:
-    """Stands for an object that is not a tensor; the subclass bears the name of its class."""
+    """Placeholder of an object that is not a tensor; the subclass has the name of its class."""
 
     def __new__(cls, *_arguments: object) -> _Placeholder:  # noqa: PYI034 - `cls` is not what a caller holds
         return super().__new__(cls)
 
     def __init__(self, *_arguments: object) -> None:
-        """Forget what the object would have been made of."""
+        """Ignore the arguments of the constructor."""
 
     def __setstate__(self, _state: object) -> None:
-        """Forget its state."""
+        """Ignore the state."""
 
 
 class _Attributes:
-    """Stands for an object or dictionary of some class: a dictionary is made, its attributes are kept."""
+    """Placeholder of an object or dictionary of some class: a dictionary that keeps the attributes."""
 
     def __new__(cls, *_arguments: object) -> OrderedDict[object, object]:  # type: ignore[misc]
         return OrderedDict()
 
 
 class _Items:
-    """Stands for a queue: a list is made."""
+    """Placeholder of a queue: a list."""
 
     def __new__(cls, *_arguments: object) -> list[object]:  # type: ignore[misc]
         return []
@@ -111,43 +111,42 @@ def load_pickle(path: Path) -> PickledContent:
     Raises
     ------
     CheckpointError
-        If it carries code, or objects that no placeholder can stand for.
+        If it contains code, or objects that no placeholder can replace.
     Exception
-        Nearly any built-in one, if the file is damaged.
+        Nearly any built-in exception, if the file is damaged.
     """
-    names, protocol = _names(path)
-    left_aside = [name for name in names if _is_data(name)]
+    names, protocol = _read_names(path)
+    replaced = [name for name in names if _is_data(name)]
     module = next((name for name in names if name.startswith(_MODULES)), None)
     try:
         with (
             warnings.catch_warnings(),
-            torch.serialization.safe_globals([(_placeholder(name), name) for name in left_aside]),
-            path.open("rb") as file,  # given its path, torch.load would go by the suffix
+            torch.serialization.safe_globals([(_choose_placeholder(name), name) for name in replaced]),
+            path.open("rb") as file,  # from a path, torch.load decides by the suffix
         ):
-            warnings.simplefilter("ignore")  # advice on how the file was pickled; what it holds is checked anyway
+            warnings.simplefilter("ignore")  # advice on the way in which the file was pickled
             content: object = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(path, _refusal(str(error), protocol, module)) from None
+        raise CheckpointError(path, _explain_refusal(str(error), protocol, module)) from None
     except (TypeError, ValueError, AttributeError):
-        if not left_aside:
+        if not replaced:
             raise
-        named = ", ".join(left_aside[:3])
-        message = f"is damaged, or holds objects that cannot be left aside ({named}): {SAVE_ALONE}."
+        message = f"is damaged, or holds objects that cannot be ignored ({', '.join(replaced[:3])}): {SAVE_ALONE}."
         raise CheckpointError(path, message) from None
     return PickledContent(content=content, module=module)
 
 
-def whole_model_message(module: str) -> str:
-    """Say that a model was pickled, and what to do."""
-    return f"carries code ({module}), which is never run: it holds a whole model; {SAVE_ALONE}."
+def explain_whole_model(module: str) -> str:
+    """Explain that a whole model was pickled, and what to do."""
+    return f"contains code ({module}), which is never run: it holds a whole model; {SAVE_ALONE}."
 
 
-def _placeholder(name: str) -> Callable[..., object]:
+def _choose_placeholder(name: str) -> Callable[..., object]:
     if name == "collections.deque":
         return _Items
     if _WITHOUT_ATTRIBUTES.match(name):
-        shown = "ndarray" if name.endswith("._reconstruct") else name.rpartition(".")[2]
-        return type(shown, (_Placeholder,), {})
+        class_name = "ndarray" if name.endswith("._reconstruct") else name.rpartition(".")[2]
+        return type(class_name, (_Placeholder,), {})
     return _Attributes
 
 
@@ -160,8 +159,8 @@ def _is_data(name: str) -> bool:
     return rest.rpartition(".")[2][:1].isupper()
 
 
-def _names(path: Path) -> tuple[list[str], int]:
-    """Read the names and the protocol of a pickle without unpickling it; none of a file that is damaged."""
+def _read_names(path: Path) -> tuple[list[str], int]:
+    """Read the names and the protocol of a pickle without unpickling it; no names if the file is damaged."""
     names: dict[str, None] = {}
     protocol = 0
     try:
@@ -169,17 +168,17 @@ def _names(path: Path) -> tuple[list[str], int]:
             for _ in range(n_pickles):
                 for opcode, argument, _position in pickletools.genops(file):
                     if opcode.name == "GLOBAL":
-                        names[_name(str(argument))] = None
+                        names[_join_name(str(argument))] = None
                     elif opcode.name == "PROTO" and isinstance(argument, int):
                         protocol = argument
     except (ValueError, LookupError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
-        return [], protocol  # PyTorch's reader says what is wrong
+        return [], protocol  # PyTorch's reader reports the damage
     return list(names), protocol
 
 
 @contextmanager
 def _open_pickle(path: Path) -> Iterator[tuple[IO[bytes], int]]:
-    """Open the pickle of a checkpoint, and say how many there are one after the other."""
+    """Open the pickle of a checkpoint; also yields the number of consecutive pickles."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             yield file, _N_LEGACY_PICKLES
@@ -190,7 +189,7 @@ def _open_pickle(path: Path) -> Iterator[tuple[IO[bytes], int]]:
             yield file, 1
 
 
-def _name(argument: str) -> str:
+def _join_name(argument: str) -> str:
     """Join module and name of a GLOBAL, which are separated by a space."""
     if argument in _PYTHON_2:
         return _PYTHON_2[argument]
@@ -198,28 +197,26 @@ def _name(argument: str) -> str:
     return f"{_PYTHON_2.get(module, module)}.{name}"
 
 
-def _refusal(text: str, protocol: int, module: str | None) -> str:
-    """Say why PyTorch's unpickler refused a file."""
+def _explain_refusal(text: str, protocol: int, module: str | None) -> str:
+    """Explain why PyTorch's unpickler refused a file."""
     found = re.search(r"(?:Unsupported global: )?GLOBAL (\w[\w.]*)", text)
     if found:
-        return f"carries code ({found[1]}), which is never run, or is truncated: {SAVE_ALONE}."
+        return f"contains code ({found[1]}), which is never run, or is truncated: {SAVE_ALONE}."
     if module is not None:
-        return whole_model_message(module)
+        return explain_whole_model(module)
     if "torch.distributed" in text:
-        return (
-            "holds weights that are spread over processes (DTensor): gather them with .full_tensor(), and save again."
-        )
+        return "holds weights distributed over processes (DTensor): gather them with .full_tensor(), and save again."
     if "Unsupported operand" in text and protocol > _PROTOCOL:
         return (
-            f"is pickled with protocol {protocol}, of which data cannot be told from code: save it again with that of "
+            f"is pickled with protocol {protocol}, which does not separate data from code: save it again with "
             "torch.save, without pickle_protocol."
         )
     if "Unsupported operand" in text or "Unsupported class" in text or "find class" in text or "Can only" in text:
-        return f"carries more than tensors ({_complaint(text)}): {SAVE_ALONE}."
-    return f"is truncated or damaged: {_complaint(text)}."
+        return f"contains more than tensors ({_first_sentence(text)}): {SAVE_ALONE}."
+    return f"is truncated or damaged: {_first_sentence(text)}."
 
 
-def _complaint(text: str) -> str:
-    """Cut PyTorch's advice away from the unpickler's own complaint."""
+def _first_sentence(text: str) -> str:
+    """Return the message of the unpickler, without the advice of PyTorch."""
     line = text.rsplit("WeightsUnpickler error:", maxsplit=1)[-1].strip().split("\n")[0]
     return line.split(". ")[0].strip().rstrip(".")

@@ -1,23 +1,23 @@
-"""The local cache of payloads, in basf2's own layout, so that each program uses what the other has downloaded.
+"""The local cache of payloads, in the layout of basf2, so that each program uses what the other has downloaded.
 
-A payload is at ``<folder>/<first two hexadecimal digits of its MD5>/<name>_r<revision>.root``. It is written into
-a hidden file beside its place, which is locked against other processes and renamed when it is whole. A process that is
-killed leaves that file without a lock, and the next one writes over it.
+A payload is at ``<folder>/<first two hexadecimal digits of its MD5>/<name>_r<revision>.root``. One process at a time
+downloads it, under a lock; the file appears under its name when it is complete.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from export.conditions.naming import payload_path
+from filelock import FileLock, Timeout
+
 from export.errors import ConditionsError
+from pxdbg_runtime.basf2.payloads import payload_path
 from pxdbg_runtime.errors import OutputError
+from pxdbg_runtime.formats.atomic_write import open_partial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,57 +25,55 @@ if TYPE_CHECKING:
     from export.conditions.limits import Limits
     from export.conditions.validity import PayloadEntry
 
-__all__ = ["default_cache", "stored"]
+__all__ = ["default_cache", "fetch_into_cache"]
 
 
 def default_cache() -> Path:
-    """Give the folder that basf2 uses where nothing else is set."""
+    """Return the folder that basf2 uses by default."""
     return Path(tempfile.gettempdir()) / "basf2-conditions"
 
 
-def stored(
+def fetch_into_cache(
     folder: Path, entry: PayloadEntry, download: Callable[[BinaryIO], None], limits: Limits
 ) -> tuple[Path, bool]:
-    """Give the file of a payload; download it if the cache has no sound one.
+    """Return the file of a payload; download it if the cache has no file with its MD5.
 
     Parameters
     ----------
     folder : Path
-        The cache; made if it is not there.
+        The cache; created if it does not exist.
     entry : PayloadEntry
     download : callable
-        Writes the payload into an empty file and checks its MD5; not called if the cache, or meanwhile another process, has it.
+        Writes the payload into an empty file and checks its MD5.
     limits : Limits
 
     Returns
     -------
-    Path
-        Of a file with the payload's MD5.
-    bool
-        Whether it was there already.
+    path : Path
+        A file with the MD5 of the payload.
+    was_cached : bool
+        Whether this process downloaded nothing.
 
     Raises
     ------
     OutputError
         If the cache cannot be written to.
     ConditionsError
-        If another process holds the payload's lock for too long, or whatever `download` raises.
+        If another process holds the lock of the payload for too long, or `download` raises it.
     """
     target = payload_path(folder, entry.name, entry.revision, entry.md5)
     try:
         if _has_md5(target, entry.md5):
             return target, True
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        with _locked(partial, limits) as file:
-            is_there = _has_md5(target, entry.md5)
-            if not is_there:
-                file.truncate()
+        with _lock(target, limits):
+            if _has_md5(target, entry.md5):
+                return target, True
+            if target.is_symlink():  # in a shared folder, a link could lead to any file of this user
+                target.unlink()
+            with open_partial(target) as partial, partial.open("wb") as file:
                 download(file)
-                file.flush()
-                os.fsync(file.fileno())
-                partial.replace(target)
-            return target, is_there
+            return target, False
     except OSError as error:
         message = (
             f"The cache {folder} cannot hold {target.name}: {error.strerror or error}. "
@@ -93,58 +91,22 @@ def _has_md5(path: Path, md5: str) -> bool:
 
 
 @contextmanager
-def _locked(path: Path, limits: Limits) -> Iterator[BinaryIO]:
-    """Open a file under a lock that one process at a time can have; it is removed unless the caller has renamed it."""
-    with _opened_and_locked(path, limits) as file:
-        try:
-            yield file
-        finally:
-            # After a rename, the path may be another process's new file.
-            if _is_at(path, file):
-                path.unlink()
-
-
-def _opened_and_locked(path: Path, limits: Limits) -> BinaryIO:
-    end = time.monotonic() + limits.lock_timeout_s
-    while True:
-        # No symbolic link is followed: in a shared folder, one could lead to any file of this user.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        file = os.fdopen(descriptor, "r+b")
-        try:
-            _lock(file)
-            # The process that had the lock may have renamed or removed the file since it was opened here.
-            if _is_at(path, file):
-                return file
-        except BlockingIOError:
-            if time.monotonic() > end:
-                message = (
-                    f"Another process has been downloading {path} for {limits.lock_timeout_s:g} s: wait until it is "
-                    "done, end it, or choose another folder with --cache."
-                )
-                file.close()
-                raise ConditionsError(message) from None
-            time.sleep(limits.lock_poll_s)
-        except OSError:
-            file.close()
-            raise
-        file.close()
-
-
-def _lock(file: BinaryIO) -> None:
-    """Take a file's lock, or raise BlockingIOError.
-
-    Without locks, on Windows, two processes may write one file. Its MD5 is checked before it is used, and it is then
-    downloaded again.
-    """
+def _lock(target: Path, limits: Limits) -> Iterator[None]:
+    """Take the lock of a payload, which ends with the process that holds it."""
+    lock_file = target.with_name(f".{target.name}.lock")
+    lock = FileLock(lock_file, timeout=limits.lock_timeout_s, poll_interval=limits.lock_poll_s)
     try:
-        import fcntl
-    except ImportError:
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _is_at(path: Path, file: BinaryIO) -> bool:
+        lock.acquire()
+    except Timeout:
+        message = (
+            f"Another process has been downloading {target} for {limits.lock_timeout_s:g} s: wait until it is done, "
+            "end it, or choose another folder with --cache."
+        )
+        raise ConditionsError(message) from None
     try:
-        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
+        yield
+    finally:
+        # Removed before it is released: a process that waits for it then creates a new one.
+        with suppress(OSError):
+            lock_file.unlink()
+        lock.release()

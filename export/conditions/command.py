@@ -1,4 +1,4 @@
-"""What ``python -m export --from-conditions`` does before the export: the checkpoint, with a bar while it comes."""
+"""Fetch the checkpoint of ``python -m export --from-conditions``, with a progress bar during the download."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from rich.progress import Progress as ProgressBars
 
 from export.conditions.cache import default_cache
-from export.conditions.fetching import Fetched, fetch_payload
-from export.conditions.naming import checkpoint_payload_name
-from export.conditions.servers import servers_to_ask
+from export.conditions.fetching import FetchedPayload, fetch_payload
+from export.conditions.servers import choose_servers
+from pxdbg_runtime.basf2.payloads import checkpoint_payload_name
 from pxdbg_runtime.command_line.console import stderr
 
 if TYPE_CHECKING:
@@ -32,60 +32,41 @@ def fetch_checkpoint(
     servers: Sequence[str],
     cache: Path | None,
     log: Callable[[str], None],
-) -> Fetched:
-    """Give the checkpoint of a model from the conditions database.
-
-    Parameters
-    ----------
-    global_tag : str
-    family : str
-        ``convnet`` or ``resnet``.
-    experiment, run : int
-    servers : sequence of str
-        Base URLs; basf2's if there is none.
-    cache : Path or None
-        basf2's if None.
-    log : callable
-        Called with a line as each step is done.
-
-    Raises
-    ------
-    ConditionsError, OutputError, ArgumentValueError
-        See `fetch_payload`.
-    """
-    with _shown(log) as (told, progress):
+) -> FetchedPayload:
+    """Fetch the checkpoint of a family as `fetch_payload` does; by default, servers and cache are those of basf2."""
+    with _show_progress(log) as (log_line, progress):
         return fetch_payload(
             checkpoint_payload_name(family),
             global_tag,
-            servers=servers_to_ask(servers),
+            servers=choose_servers(servers),
             cache=cache or default_cache(),
             experiment=experiment,
             run=run,
-            log=told,
+            log=log_line,
             progress=progress,
         )
 
 
 @contextmanager
-def _shown(log: Callable[[str], None]) -> Iterator[tuple[Callable[[str], None], Progress]]:
-    """Give what tells lines and what shows a bar on a terminal, such that neither writes over the other."""
+def _show_progress(log: Callable[[str], None]) -> Iterator[tuple[Callable[[str], None], Progress]]:
+    """Return a function that logs lines and one that updates a bar on a terminal, so that they do not overlap."""
     if not stderr.draws_bars:
-        yield log, lambda _came, _announced: None
+        yield log, lambda _n_received, _n_announced: None
         return
     columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     # What goes to the standard output must not be led to the bar's console.
     bar = ProgressBars(*columns, console=stderr, transient=True, redirect_stdout=False, redirect_stderr=False)
     task = bar.add_task("", total=None)
 
-    def told(line: str) -> None:
+    def log_line(line: str) -> None:
         bar.stop()
         log(line)
 
-    def progress(came: int, announced: int | None) -> None:
+    def progress(n_received: int, n_announced: int | None) -> None:
         bar.start()
-        bar.update(task, completed=came, total=announced)
+        bar.update(task, completed=n_received, total=n_announced)
 
     try:
-        yield told, progress
+        yield log_line, progress
     finally:
         bar.stop()

@@ -1,58 +1,99 @@
-"""What the conditions database says of a global tag: its state, and the payloads that it lists."""
+"""Requests to the conditions database: the state of a global tag, and the payloads that it lists."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from urllib.parse import quote, unquote
 
 import httpx
+import msgspec
 
 from export.conditions.servers import is_web_address
-from export.conditions.transport import receive, retried
-from export.conditions.validity import OPEN, Interval, PayloadEntry
+from export.conditions.transport import receive, retry
+from export.conditions.validity import Interval, PayloadEntry
 from export.errors import ServerError
 from pxdbg_runtime.errors import JsonFieldError
-from pxdbg_runtime.json_fields import Fields, NumberRange
+from pxdbg_runtime.json_records import convert_record, decode_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from export.conditions.limits import Limits
 
-__all__ = ["payload_entries", "tag_state"]
+__all__ = ["fetch_entries", "fetch_tag_state"]
 
+T = TypeVar("T")
+_Text = Annotated[str, msgspec.Meta(pattern="^[^\ud800-\udfff]+$")]
+"""Not empty, and without the halves of characters that JSON can spell and UTF-8 cannot."""
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
-_FROM_ZERO: Final = NumberRange(0)
-_OPEN_OR_MORE: Final = NumberRange(OPEN)
 
 
-def tag_state(client: httpx.Client, server: str, global_tag: str, limits: Limits) -> str:
-    """Ask for the state of a global tag, such as ``PUBLISHED``.
+# What the server answers. Its further fields are ignored.
+class _Named(msgspec.Struct, frozen=True):
+    name: _Text
+
+
+class _Tag(msgspec.Struct, frozen=True, rename="camel"):
+    global_tag_status: _Named
+
+
+class _ListedPayload(msgspec.Struct, frozen=True, rename="camel"):
+    basf2_module: _Named
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    payload: _ListedPayload
+
+
+class _Payload(msgspec.Struct, frozen=True, rename="camel"):
+    payload_url: _Text
+    base_url: _Text
+    checksum: _Text
+    revision: Annotated[int, msgspec.Meta(ge=0)]
+
+    def __post_init__(self) -> None:
+        if not _MD5.fullmatch(self.checksum.lower()):
+            message = f"payload.checksum must be an MD5 of 32 hexadecimal digits, but is {self.checksum[:60]!r}."
+            raise ValueError(message)
+        if not is_web_address(self.base_url):
+            message = f"payload.baseUrl must be an http or https URL, but is {self.base_url[:60]!r}."
+            raise ValueError(message)
+        path = unquote(self.payload_url)
+        parts = path.removeprefix("/").split("/")
+        # The file is below the base URL: no other host, and no way up, also not in escaped characters.
+        if not all(part.strip(".") for part in parts) or re.search(r"[\\?#:\x00-\x20\x7f]", path):
+            message = f"payload.payloadUrl must be a path below baseUrl, but is {self.payload_url[:60]!r}."
+            raise ValueError(message)
+
+
+class _Entry(msgspec.Struct, frozen=True, rename="camel"):
+    payload: _Payload
+    payload_iov: Interval
+
+
+def fetch_tag_state(client: httpx.Client, server: str, global_tag: str, limits: Limits) -> str:
+    """Fetch the state of a global tag, such as ``PUBLISHED``.
 
     Raises
     ------
     ServerError
-        If the server does not know the tag, cannot be read, or answers with something else.
+        If the server does not know the tag, cannot be read, or gives an invalid answer.
     """
     url = f"{server}/v2/globalTag/{quote(global_tag, safe='')}"
     try:
-        text = _answer(client, url, limits)
+        return _fetch_json(client, url, limits, _Tag).global_tag_status.name
     except ServerError as error:
         if error.status != httpx.codes.NOT_FOUND:
             raise
         message = f"{server} does not know the global tag {global_tag} (404 Not Found)."
         raise ServerError(message, status=error.status) from None
-    try:
-        return Fields.parse(text).nested("globalTagStatus").text("name")
-    except JsonFieldError as error:
-        raise _wrong_answer(url, error) from None
 
 
-def payload_entries(
+def fetch_entries(
     client: httpx.Client, server: str, global_tag: str, name: str, run: tuple[int, int], limits: Limits
 ) -> tuple[PayloadEntry, ...]:
-    """Ask for the payloads of one name that a global tag lists for a run.
+    """Fetch the payloads of one name that a global tag lists for a run.
 
     Parameters
     ----------
@@ -61,7 +102,7 @@ def payload_entries(
         Base URL.
     global_tag : str
     name : str
-        The payload's name.
+        Name of the payload.
     run : (int, int)
         Experiment and run.
     limits : Limits
@@ -69,73 +110,58 @@ def payload_entries(
     Returns
     -------
     tuple of PayloadEntry
-        In the server's order; whether they cover the run is not looked at. Entries of other names may be as they like.
+        In the order of the server, whether they cover the run or not. Entries of other names are not checked.
 
     Raises
     ------
     ServerError
-        If the server cannot be read, or an entry lacks a field or holds what it must not hold.
+        If the server cannot be read, or a field of an entry is missing or invalid.
     """
     url = f"{server}/v2/iovPayloads/"
-    text = _answer(client, url, limits, {"gtName": global_tag, "expNumber": run[0], "runNumber": run[1]})
-    try:
-        listed = ((each, each.nested("payload")) for each in Fields.parse_list(text))
-        return tuple(
-            _entry(name, payload, each.nested("payloadIov"))
-            for each, payload in listed
-            if payload.nested("basf2Module").text("name") == name
-        )
-    except JsonFieldError as error:
-        raise _wrong_answer(url, error) from None
+    params: dict[str, str | int] = {"gtName": global_tag, "expNumber": run[0], "runNumber": run[1]}
+    values = _fetch_json(client, url, limits, list[dict[str, Any]], params)
+    entries = []
+    for index, value in enumerate(values):
+        where = f"entry {index}: "
+        if _convert(url, value, _Listed, where).payload.basf2_module.name == name:
+            entries.append(_build_entry(name, _convert(url, value, _Entry, where)))
+    return tuple(entries)
 
 
-def _answer(client: httpx.Client, url: str, limits: Limits, params: Mapping[str, str | int] | None = None) -> str:
-    def asked() -> bytes:
+def _build_entry(name: str, entry: _Entry) -> PayloadEntry:
+    payload = entry.payload
+    return PayloadEntry(
+        name=name,
+        revision=payload.revision,
+        md5=payload.checksum.lower(),
+        url=f"{payload.base_url.rstrip('/')}/{payload.payload_url.removeprefix('/')}",
+        interval=entry.payload_iov,
+    )
+
+
+def _fetch_json(
+    client: httpx.Client, url: str, limits: Limits, kind: type[T], params: Mapping[str, str | int] | None = None
+) -> T:
+    def request() -> bytes:
         answer = bytearray()
         receive(client, url, answer.extend, limits, max_bytes=limits.max_answer_bytes, params=params)
         return bytes(answer)
 
-    answer = retried(asked, limits)
     try:
-        return answer.decode("utf-8")
+        return decode_record(retry(request, limits).decode("utf-8"), kind)
     except UnicodeDecodeError:
-        message = f"{url} answered with something else than JSON in UTF-8."
+        message = f"{url} must answer with JSON in UTF-8, but its answer is not UTF-8."
         raise ServerError(message) from None
+    except JsonFieldError as error:
+        raise _explain_answer(url, error) from None
 
 
-def _entry(name: str, payload: Fields, interval: Fields) -> PayloadEntry:
-    md5 = payload.text("checksum").lower()
-    if not _MD5.fullmatch(md5):
-        message = f"{payload.path('checksum')} must be an MD5 of 32 hexadecimal digits, but is {md5[:60]!r}."
-        raise JsonFieldError(payload.path("checksum"), message)
-    return PayloadEntry(
-        name=name,
-        revision=payload.integer("revision", _FROM_ZERO),
-        md5=md5,
-        url=_file_url(payload),
-        interval=Interval(
-            first_experiment=interval.integer("expStart", _OPEN_OR_MORE),
-            first_run=interval.integer("runStart", _OPEN_OR_MORE),
-            last_experiment=interval.integer("expEnd", _OPEN_OR_MORE),
-            last_run=interval.integer("runEnd", _OPEN_OR_MORE),
-        ),
-    )
+def _convert(url: str, value: object, kind: type[T], where: str) -> T:
+    try:
+        return convert_record(value, kind)
+    except JsonFieldError as error:
+        raise _explain_answer(url, error, where) from None
 
 
-def _file_url(payload: Fields) -> str:
-    base = payload.text("baseUrl")
-    if not is_web_address(base):
-        message = f"{payload.path('baseUrl')} must be an http or https URL, but is {base[:60]!r}."
-        raise JsonFieldError(payload.path("baseUrl"), message)
-    place = payload.text("payloadUrl")
-    parts = unquote(place).removeprefix("/").split("/")
-    # The file lies below the base URL: no other host, and no way up, however it is spelt.
-    if not all(part and part.strip(".") for part in parts) or re.search(r"[\\?#:\x00-\x20\x7f]", unquote(place)):
-        message = f"{payload.path('payloadUrl')} must be a path below baseUrl, but is {place[:60]!r}."
-        raise JsonFieldError(payload.path("payloadUrl"), message)
-    return f"{base.rstrip('/')}/{place.removeprefix('/')}"
-
-
-def _wrong_answer(url: str, error: JsonFieldError) -> ServerError:
-    message = f"{url} gave an answer that is not understood: {error}"
-    return ServerError(message)
+def _explain_answer(url: str, error: JsonFieldError, where: str = "") -> ServerError:
+    return ServerError(f"{url} gave an answer that is not understood: {where}{error}")

@@ -1,4 +1,4 @@
-"""The whole way: from a global tag to a verified file in the cache, and what to write on the model card about it."""
+"""Fetch a payload: from a global tag to a verified file in the cache, and its provenance for the model card."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from export.conditions.cache import stored
-from export.conditions.database import payload_entries, tag_state
+from export.conditions.cache import fetch_into_cache
+from export.conditions.database import fetch_entries, fetch_tag_state
 from export.conditions.limits import Limits
-from export.conditions.transport import opened_client, receive, retried
-from export.conditions.validity import PayloadEntry, valid_entry
+from export.conditions.transport import open_client, receive, retry
+from export.conditions.validity import PayloadEntry, find_valid_entry
 from export.errors import ConditionsError, ServerError
 from pxdbg_runtime.errors import ArgumentValueError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from export.conditions.transport import Progress
 
-__all__ = ["Fetched", "fetch_payload"]
+__all__ = ["FetchedPayload", "fetch_payload"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _INVALID: Final = "INVALID"
@@ -34,29 +34,25 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fetched:
-    """A payload in the cache, and where it comes from.
+class FetchedPayload:
+    """A payload in the cache, and its origin.
 
     Attributes
     ----------
     path : Path
-        The file; its MD5 is `md5`.
-    name : str
-    revision : int
-    md5 : str
+        The file, with the MD5 of the entry.
+    entry : PayloadEntry
     global_tag, tag_state : str
     experiment, run : int
-        For which it was chosen.
+        The payload is valid for them.
     server : str
-        That named it.
+        The server that listed the payload.
     was_cached : bool
-        Whether nothing had to be downloaded.
+        Whether nothing was downloaded.
     """
 
     path: Path
-    name: str
-    revision: int
-    md5: str
+    entry: PayloadEntry
     global_tag: str
     tag_state: str
     experiment: int
@@ -66,9 +62,10 @@ class Fetched:
 
     @property
     def provenance(self) -> str:
-        """Where the weights come from, in words, for the model card."""
+        """Origin of the weights, as a sentence for the model card."""
+        entry = self.entry
         return (
-            f"Payload {self.name} revision {self.revision}, MD5 {self.md5}, of the global tag {self.global_tag} "
+            f"Payload {entry.name} revision {entry.revision}, MD5 {entry.md5}, of the global tag {self.global_tag} "
             f"({self.tag_state}) for experiment {self.experiment}, run {self.run}; conditions database {self.server}."
         )
 
@@ -83,53 +80,50 @@ def fetch_payload(
     run: int = 0,
     limits: Limits | None = None,
     log: Callable[[str], None] = lambda _line: None,
-    progress: Progress = lambda _came, _announced: None,
-) -> Fetched:
-    """Find a payload in the conditions database and give its file, from the cache or downloaded.
+    progress: Progress = lambda _n_received, _n_announced: None,
+) -> FetchedPayload:
+    """Find a payload in the conditions database, and take its file from the cache or download it.
 
     Parameters
     ----------
     name : str
-        The payload's name.
+        Name of the payload.
     global_tag : str
     servers : sequence of str
-        Base URLs, tried in order: the next one if one fails.
+        Base URLs; each is tried if those before it fail.
     cache : Path
-        Folder of the cache, in basf2's layout.
+        Folder of the cache, in the layout of basf2.
     experiment, run : int
-        The payload that holds for them is chosen.
+        The payload is valid for them.
     limits : Limits, optional
     log : callable, optional
-        Called with a line as each step is done.
+        Called with a line after each step.
     progress : callable, optional
-        Called during the download with the bytes that came and those that were announced.
-
-    Returns
-    -------
-    Fetched
+        Called during the download; see `export.conditions.transport.Progress`.
 
     Raises
     ------
     ConditionsError
-        If the tag is not to be used, has no such payload for this run, or no server could be used.
+        If the tag is invalid or has no such payload for this run, or if all servers fail.
     OutputError
         If the cache cannot be written to.
     ArgumentValueError
-        If the name of the payload or the tag is none, or experiment or run are negative.
+        If the name of the payload or the tag has other characters than letters, digits, '_', '.', '+' and '-', or
+        experiment or run are negative.
     """
-    _check("name", "The payload's name", name)
-    _check("global_tag", "The global tag", global_tag)
+    _check_name("name", "The payload's name", name)
+    _check_name("global_tag", "The global tag", global_tag)
     for argument, number in (("experiment", experiment), ("run", run)):
         if number < 0:
             message = f"--{argument} must be 0 or more, but is {number}."
             raise ArgumentValueError(argument, message)
     limits = limits or Limits()
     failures: list[ServerError] = []
-    with opened_client(limits) as client:
+    with open_client(limits) as client:
         for server in servers:
             try:
                 request = _Request(client, server, limits, log, progress)
-                return _fetched(request, name, global_tag, (experiment, run), cache)
+                return _fetch_from_server(request, name, global_tag, (experiment, run), cache)
             except ServerError as error:
                 logger.info("the server %s failed: %s", server, error)
                 failures.append(error)
@@ -140,7 +134,7 @@ def fetch_payload(
 
 @dataclass(frozen=True)
 class _Request:
-    """What one server is asked with."""
+    """What all requests to one server have in common."""
 
     client: httpx.Client
     server: str
@@ -149,14 +143,16 @@ class _Request:
     progress: Progress
 
 
-def _fetched(request: _Request, name: str, global_tag: str, when: tuple[int, int], cache: Path) -> Fetched:
-    state = tag_state(request.client, request.server, global_tag, request.limits)
+def _fetch_from_server(
+    request: _Request, name: str, global_tag: str, when: tuple[int, int], cache: Path
+) -> FetchedPayload:
+    state = fetch_tag_state(request.client, request.server, global_tag, request.limits)
     if state == _INVALID:
-        message = f"The global tag {global_tag} is {state}: it must not be used any more. Choose another one."
+        message = f"The global tag {global_tag} is {state}: it must not be used. Choose another one."
         raise ConditionsError(message)
-    entries = payload_entries(request.client, request.server, global_tag, name, when, request.limits)
+    entries = fetch_entries(request.client, request.server, global_tag, name, when, request.limits)
     experiment, run = when
-    entry = valid_entry(entries, experiment, run)
+    entry = find_valid_entry(entries, experiment, run)
     if entry is None:
         message = (
             f"The global tag {global_tag} has no payload {name} for experiment {experiment}, run {run}: "
@@ -165,13 +161,11 @@ def _fetched(request: _Request, name: str, global_tag: str, when: tuple[int, int
         raise ConditionsError(message)
     note = "" if state == _PUBLISHED else f", not {_PUBLISHED}, so it may change"
     request.log(f"global tag {global_tag} is {state}{note}: {name} revision {entry.revision}, MD5 {entry.md5}")
-    path, was_cached = stored(cache, entry, lambda file: _download(request, entry, file), request.limits)
+    path, was_cached = fetch_into_cache(cache, entry, lambda file: _download(request, entry, file), request.limits)
     request.log(f"found in the cache: {path}" if was_cached else f"downloaded {entry.url} to {path}")
-    return Fetched(
+    return FetchedPayload(
         path=path,
-        name=name,
-        revision=entry.revision,
-        md5=entry.md5,
+        entry=entry,
         global_tag=global_tag,
         tag_state=state,
         experiment=experiment,
@@ -182,28 +176,28 @@ def _fetched(request: _Request, name: str, global_tag: str, when: tuple[int, int
 
 
 def _download(request: _Request, entry: PayloadEntry, file: BinaryIO) -> None:
-    def once() -> None:
+    def attempt() -> None:
         file.seek(0)
         file.truncate()
         digest = hashlib.md5(usedforsecurity=False)
 
-        def take(piece: bytes) -> None:
-            digest.update(piece)
-            file.write(piece)
+        def take(chunk: bytes) -> None:
+            digest.update(chunk)
+            file.write(chunk)
 
         limits = request.limits
         receive(request.client, entry.url, take, limits, max_bytes=limits.max_payload_bytes, progress=request.progress)
         if digest.hexdigest() != entry.md5:
             message = (
-                f"{entry.url} has the MD5 {digest.hexdigest()}, but the conditions database says {entry.md5}: "
+                f"{entry.url} has the MD5 {digest.hexdigest()}, but the conditions database lists {entry.md5}: "
                 "the file is damaged or another one."
             )
             raise ServerError(message, is_passing=True)
 
-    retried(once, request.limits)
+    retry(attempt, request.limits)
 
 
-def _check(argument: str, subject: str, text: str) -> None:
+def _check_name(argument: str, subject: str, text: str) -> None:
     if not _NAME.fullmatch(text):
-        message = f"{subject} must hold letters, digits, '_', '.', '+' and '-' alone, but is {text!r}."
+        message = f"{subject} may hold only letters, digits, '_', '.', '+' and '-', but is {text!r}."
         raise ArgumentValueError(argument, message)

@@ -1,4 +1,4 @@
-"""How long a server is waited for, how often it is asked, and how much it may send."""
+"""Time-outs, retries and size limits of downloads from the conditions database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What is asked of a server's patience and of ours.
+    """Time-outs, retries and size limits.
 
     Attributes
     ----------
@@ -18,19 +18,19 @@ class Limits:
     read_timeout_s : float
         For the next bytes of an answer, seconds.
     total_timeout_s : float
-        For a whole answer, seconds: a server that sends a byte a second ends here.
+        For a whole answer, seconds: it ends the download from a server that sends a byte a second.
     attempts : int
-        How often one request is made before the server counts as failed.
+        Attempts at one request before the server counts as failed.
     first_wait_s : float
-        Before the second attempt, seconds; twice as long before each further one.
+        Wait before the second attempt, seconds; it doubles before each further one.
     lock_timeout_s : float
-        For another process that downloads the same payload, seconds.
+        Wait for another process that downloads the same payload, seconds.
     lock_poll_s : float
-        Between two looks at that lock, seconds.
+        Time between two attempts to take that lock, seconds.
     max_answer_bytes : int
-        Of an answer in JSON.
+        Size of a JSON answer.
     max_payload_bytes : int
-        Of a payload; a checkpoint of 20 million weights in float32 takes 82 MB.
+        Size of a payload; a checkpoint of 20 million weights in float32 takes 82 MB.
     """
 
     connect_timeout_s: float = 10.0

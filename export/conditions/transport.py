@@ -1,4 +1,4 @@
-"""One HTTP request: bounded in time and size, made again where that may help."""
+"""HTTP requests, bounded in time and size, with retries after failures that may pass."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
     from export.conditions.limits import Limits
 
-__all__ = ["Progress", "opened_client", "receive", "retried"]
+__all__ = ["Progress", "open_client", "receive", "retry"]
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that came so far and those that were announced, None if the server does not say."""
+"""Called with the number of bytes received so far, and the number that the server announced or None."""
 Result = TypeVar("Result")
 
 _MAX_REDIRECTS: Final = 5
 _PASSING_STATUS: Final = frozenset({408, 425, 429})
-"""Answers other than 500 to 599 that say: later."""
+"""Answers other than 500 to 599 after which the same request may succeed later."""
 
 logger = logging.getLogger(__name__)
 
 
-def opened_client(limits: Limits) -> httpx.Client:
-    """Make the client for a whole download; the caller closes it."""
+def open_client(limits: Limits) -> httpx.Client:
+    """Open the client for a whole download; the caller closes it."""
     return httpx.Client(
-        verify=_certificates(),
+        verify=_load_certificates(),
         timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
         follow_redirects=True,
         max_redirects=_MAX_REDIRECTS,
@@ -43,9 +43,8 @@ def opened_client(limits: Limits) -> httpx.Client:
     )
 
 
-@functools.cache
-def _certificates() -> ssl.SSLContext:
-    # Reading all certificates takes a tenth of a second, once.
+@functools.cache  # reading all certificates takes a tenth of a second
+def _load_certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
@@ -57,19 +56,19 @@ def receive(
     *,
     max_bytes: int,
     params: Mapping[str, str | int] | None = None,
-    progress: Progress = lambda _came, _announced: None,
+    progress: Progress = lambda _n_received, _n_announced: None,
 ) -> None:
-    """Make one request and hand its answer on, piece by piece.
+    """Make one request and pass its answer on, chunk by chunk.
 
     Parameters
     ----------
     client : httpx.Client
     url : str
     take : callable
-        Called with each piece.
+        Called with each chunk.
     limits : Limits
     max_bytes : int
-        A longer answer is refused, at the latest when it has become too long.
+        A longer answer is refused: from its announced length, or when that many bytes have come.
     params : mapping, optional
         Query of the URL.
     progress : callable, optional
@@ -77,52 +76,59 @@ def receive(
     Raises
     ------
     ServerError
-        If the server cannot be reached, is too slow, answers with another status than 200, or sends too much.
+        If the server cannot be reached, is too slow, answers with a status other than 200, or sends too much.
     """
     end = time.monotonic() + limits.total_timeout_s
     try:
         with client.stream("GET", url, params=params) as response:
-            _require_ok(response, url)
-            announced = _announced_bytes(response)
-            if announced is not None and announced > max_bytes:
-                message = f"{url} holds {_size(announced)}: at most {_size(max_bytes)} are expected."
+            _check_status(response, url)
+            n_announced = _find_content_length(response)
+            if n_announced is not None and n_announced > max_bytes:
+                message = f"{url} holds {_format_size(n_announced)}: expected at most {_format_size(max_bytes)}."
                 raise ServerError(message)
-            came = 0
-            progress(came, announced)
-            for piece in response.iter_bytes():
-                came += len(piece)
-                if came > max_bytes:
-                    message = f"{url} sent more than the {_size(max_bytes)} that are expected at most."
+            n_received = 0
+            progress(n_received, n_announced)
+            for chunk in response.iter_bytes():
+                n_received += len(chunk)
+                if n_received > max_bytes:
+                    message = f"{url} sent more than {_format_size(max_bytes)}, the most that is expected."
                     raise ServerError(message)
                 if time.monotonic() > end:
-                    message = f"{url} sent {_size(came)} in {limits.total_timeout_s:g} s and was not done: too slow."
+                    sent = f"{_format_size(n_received)} in {limits.total_timeout_s:g} s"
+                    message = f"{url} sent {sent} and was not done: too slow."
                     raise ServerError(message)
-                take(piece)
-                progress(came, announced)
+                take(chunk)
+                progress(n_received, n_announced)
     except httpx.TimeoutException as error:
-        message = f"{url} did not answer in time ({_kind(error)} after {_waited(error, limits):g} s)."
+        is_connecting = isinstance(error, httpx.ConnectTimeout)
+        reason = (
+            f"no connection after {limits.connect_timeout_s:g} s"
+            if is_connecting
+            else f"no data for {limits.read_timeout_s:g} s"
+        )
+        message = f"{url} did not answer in time ({reason})."
         raise ServerError(message, is_passing=True) from None
     except httpx.TooManyRedirects:
-        message = f"{url} redirects more than {_MAX_REDIRECTS} times: expected the answer."
+        message = f"{url} redirects more than {_MAX_REDIRECTS} times: expected an answer."
         raise ServerError(message) from None
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL, OverflowError, UnicodeError):  # of a port, of a host
-        message = f"{url} leads to an address that is no http or https URL."
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL, OverflowError, UnicodeError):  # of a port or a host
+        message = f"{url} leads to an address that is not an http or https URL."
         raise ServerError(message) from None
     except httpx.TransportError as error:
-        message = f"{url} cannot be read: {_reason(error)}."
+        message = f"{url} cannot be read: {_describe(error)}."
         raise ServerError(message, is_passing=True) from None
     except httpx.HTTPError as error:
-        message = f"{url} sent what cannot be decoded: {_reason(error)}."
+        message = f"{url} sent what cannot be decoded: {_describe(error)}."
         raise ServerError(message) from None
 
 
-def retried(request: Callable[[], Result], limits: Limits) -> Result:
-    """Make a request, again after a failure that may pass, with a longer wait each time.
+def retry(request: Callable[[], Result], limits: Limits) -> Result:
+    """Make a request, and repeat it after a failure that may pass; each wait is twice the one before.
 
     Raises
     ------
     ServerError
-        Of the last attempt, or the first one that cannot pass.
+        From the last attempt, or from the first failure that cannot pass.
     """
     wait_s = limits.first_wait_s
     for attempt in range(1, limits.attempts):
@@ -137,7 +143,7 @@ def retried(request: Callable[[], Result], limits: Limits) -> Result:
     return request()
 
 
-def _require_ok(response: httpx.Response, url: str) -> None:
+def _check_status(response: httpx.Response, url: str) -> None:
     status = response.status_code
     if status == httpx.codes.OK:
         return
@@ -146,22 +152,14 @@ def _require_ok(response: httpx.Response, url: str) -> None:
     raise ServerError(message, status=status, is_passing=is_passing)
 
 
-def _announced_bytes(response: httpx.Response) -> int | None:
+def _find_content_length(response: httpx.Response) -> int | None:
     text = response.headers.get("Content-Length", "")
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _kind(error: httpx.TimeoutException) -> str:
-    return "no connection" if isinstance(error, httpx.ConnectTimeout) else "silence"
-
-
-def _waited(error: httpx.TimeoutException, limits: Limits) -> float:
-    return limits.connect_timeout_s if isinstance(error, httpx.ConnectTimeout) else limits.read_timeout_s
-
-
-def _reason(error: httpx.HTTPError) -> str:
+def _describe(error: httpx.HTTPError) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
-def _size(n_bytes: int) -> str:
+def _format_size(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes} bytes"

@@ -1,40 +1,42 @@
-"""Intervals of validity: which payload of a global tag holds for an experiment and a run."""
+"""Intervals of validity: which payload of a global tag is valid for an experiment and a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
 
 from export.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["OPEN", "Interval", "PayloadEntry", "valid_entry"]
+__all__ = ["OPEN", "Interval", "PayloadEntry", "find_valid_entry"]
 
 OPEN: Final = -1
 """As the end of an interval: no end."""
+_Number = Annotated[int, msgspec.Meta(ge=OPEN)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """An interval of validity: both ends belong to it.
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """An interval of validity, both ends included; in JSON the fields have the names of the conditions database.
 
     Attributes
     ----------
     first_experiment, first_run : int
     last_experiment, last_run : int
-        `OPEN` where there is no end. An open experiment is open in its runs; an open run is all that follow
-        within the last experiment.
+        `OPEN` for no end. If the last experiment is open, the last run is ignored; if the last run is open, all further
+        runs of the last experiment belong to the interval.
     """
 
-    first_experiment: int
-    first_run: int
-    last_experiment: int
-    last_run: int
+    first_experiment: _Number = msgspec.field(name="expStart")
+    first_run: _Number = msgspec.field(name="runStart")
+    last_experiment: _Number = msgspec.field(name="expEnd")
+    last_run: _Number = msgspec.field(name="runEnd")
 
     def covers(self, experiment: int, run: int) -> bool:
-        """Whether a run lies within.
+        """Whether a run is in the interval.
 
         Examples
         --------
@@ -51,18 +53,7 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class PayloadEntry:
-    """A payload as a global tag lists it.
-
-    Attributes
-    ----------
-    name : str
-    revision : int
-    md5 : str
-        32 hexadecimal digits in lower case.
-    url : str
-        Of the file.
-    interval : Interval
-    """
+    """A payload that a global tag lists: `md5` has 32 hexadecimal digits in lower case, `url` is that of the file."""
 
     name: str
     revision: int
@@ -71,8 +62,8 @@ class PayloadEntry:
     interval: Interval
 
 
-def valid_entry(entries: Iterable[PayloadEntry], experiment: int, run: int) -> PayloadEntry | None:
-    """Choose the entry that holds for a run: of several, the one of the highest revision.
+def find_valid_entry(entries: Iterable[PayloadEntry], experiment: int, run: int) -> PayloadEntry | None:
+    """Find the entry of the highest revision that is valid for a run; None if no interval covers the run.
 
     Parameters
     ----------
@@ -80,25 +71,18 @@ def valid_entry(entries: Iterable[PayloadEntry], experiment: int, run: int) -> P
         All of one name.
     experiment, run : int
 
-    Returns
-    -------
-    PayloadEntry or None
-        None if no interval covers the run.
-
     Raises
     ------
     ServerError
-        If two different files claim to be this revision.
+        If two different files have this revision.
     """
     covering = [entry for entry in entries if entry.interval.covers(experiment, run)]
-    if not covering:
-        return None
-    chosen = max(covering, key=lambda entry: entry.revision)
+    newest = max(covering, key=lambda entry: entry.revision, default=None)
     for entry in covering:
-        if entry.revision == chosen.revision and entry.md5 != chosen.md5:
+        if newest is not None and entry.revision == newest.revision and entry.md5 != newest.md5:
             message = (
-                f"The conditions database lists two files as revision {entry.revision} of {entry.name} for experiment {experiment}, run {run}, "
-                f"with MD5 {chosen.md5} and {entry.md5}: expected one."
+                f"The conditions database lists two files as revision {entry.revision} of {entry.name} for experiment "
+                f"{experiment}, run {run}, with MD5 {newest.md5} and {entry.md5}: expected one."
             )
             raise ServerError(message)
-    return chosen
+    return newest

@@ -1,14 +1,19 @@
-"""PyTorch modules whose state-dict keys and shapes are those of the collaboration's checkpoints."""
+"""Generator families: one module each, and the registry of them. Importing this package does not import PyTorch."""
 
 from __future__ import annotations
 
+import importlib
 from typing import Final
 
-from export.families.convnet import ConvNet
-from export.families.generator_module import LATENT_SIZE, GeneratorModule
-from export.families.resnet import ResNet
+from export.families.family import Family, Feed
 
-__all__ = ["FAMILIES", "LATENT_SIZE", "ConvNet", "GeneratorModule", "ResNet"]
+__all__ = ["FAMILIES", "Family", "Feed", "load_family"]
 
-FAMILIES: Final[dict[str, type[GeneratorModule]]] = {"convnet": ConvNet, "resnet": ResNet}
-"""The generators that can be exported, by the name of their family."""
+FAMILIES: Final[dict[str, str]] = {"convnet": "export.families.convnet", "resnet": "export.families.resnet"}
+"""The module that declares each family, as its ``FAMILY``."""
+
+
+def load_family(name: str) -> Family:
+    """Import the module of a family, and PyTorch with it, and return the description."""
+    family: Family = importlib.import_module(FAMILIES[name]).FAMILY
+    return family

@@ -1,26 +1,33 @@
 """The convolutional generator, 20,444,865 parameters.
 
-`features` is an unbroken sequence, so that the layers without parameters (ReLU, upsampling) take the
-indices that the checkpoints leave out.
+The checkpoints number the layers of `features`, those without parameters (ReLU, upsampling) included.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from export.families.generator_module import LATENT_SIZE, SEED_HEIGHT, SEED_WIDTH, GeneratorModule
+from export.families.family import Family
+from export.families.generator_module import (
+    LATENT_DRAW,
+    LATENT_INPUT,
+    LATENT_SIZE,
+    SEED_HEIGHT,
+    SEED_WIDTH,
+    GeneratorModule,
+)
+
+__all__ = ["CHANNELS", "FAMILY", "ConvNet"]
 
 CHANNELS: Final = (512, 512, 256, 128, 64, 32)
 
 
 class ConvNet(GeneratorModule):
     """Linear layer, five times (5x5 convolution, batch norm, ReLU, nearest x2), 5x5 convolution, tanh."""
-
-    family: ClassVar[str] = "convnet"
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,3 +47,8 @@ class ConvNet(GeneratorModule):
         """Compute the uncropped image, float32 (n, 1, 256, 768) in [-1, 1], from a latent (n, 96)."""
         seed = self.fc(latent).view(-1, CHANNELS[0], SEED_HEIGHT, SEED_WIDTH)
         return torch.tanh(self.features(seed))
+
+
+FAMILY: Final = Family(
+    name="convnet", module_class=ConvNet, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1
+)

@@ -1,34 +1,80 @@
-"""What the generators have in common: a latent in, a cropped image of tanh values out."""
+"""The common parts of the PyTorch modules: base class, image size, inputs."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
+import torch
 from torch import Tensor, nn
 
+from pxdbg_runtime.model.card import Draw, GraphInput
+from pxdbg_runtime.sensors import N_SENSORS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from export.families.family import Family
+
+__all__ = [
+    "LATENT_DRAW",
+    "LATENT_INPUT",
+    "LATENT_SIZE",
+    "ROWS_CROPPED_AT_EACH_END",
+    "SEED_HEIGHT",
+    "SEED_WIDTH",
+    "GeneratorModule",
+    "draw_inputs",
+]
+
 LATENT_SIZE: Final = 96
-"""Standard normal values an image."""
+"""Standard normal values of one image, in families without conditions."""
+LATENT_DRAW: Final = Draw(name="latent", shape=(N_SENSORS, LATENT_SIZE))
+LATENT_INPUT: Final = GraphInput(name="latent", role="latent", draw=LATENT_DRAW.name)
 SEED_HEIGHT: Final = 8
 SEED_WIDTH: Final = 24
-"""Size of the first feature map; five doublings make it 256 x 768."""
+"""Size of the first feature map; five upsamplings by 2 make it 256 x 768."""
 ROWS_CROPPED_AT_EACH_END: Final = 3
-"""Of the 256 generated rows, 3..252 are the 250 u cells."""
+"""Of the 256 generated rows, 3 to 252 are the 250 u cells."""
+
+
+def _raise_not_implemented(self: GeneratorModule, *_: Tensor) -> Tensor:
+    message = f"{type(self).__name__} must define full_image."
+    raise NotImplementedError(message)
 
 
 class GeneratorModule(nn.Module):
     """A generator of sensor images.
 
-    Subclasses compute the full image, shape (n, 1, 256, 768), in `full_image`.
+    Subclasses define `full_image`, which computes the uncropped image, float32 (n, 1, 256, 768) in [-1, 1], from the inputs of
+    the family.
     """
 
-    family: ClassVar[str]
+    full_image: Callable[..., Tensor] = _raise_not_implemented
 
-    def full_image(self, latent: Tensor) -> Tensor:
-        """Compute the uncropped image, float32 (n, 1, 256, 768) in [-1, 1], from a latent (n, 96)."""
-        message = f"{type(self).__name__} does not say how it makes an image."
-        raise NotImplementedError(message)
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """Compute the images, float32 (n, 250, 768) in [-1, 1], from a latent (n, 96)."""
-        full = self.full_image(latent)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Compute the images, float32 (n, 250, 768) in [-1, 1]."""
+        full = self.full_image(*inputs)
         return full[:, 0, ROWS_CROPPED_AT_EACH_END:-ROWS_CROPPED_AT_EACH_END, :]
+
+
+def draw_inputs(
+    family: Family, n_images: int = N_SENSORS, generator: torch.Generator | None = None
+) -> tuple[Tensor, ...]:
+    """Draw a module's inputs for the first images of an event as the original does: one ``torch.randn`` for each draw.
+
+    Parameters
+    ----------
+    family : Family
+    n_images : int
+        At most 40. Draws that the whole event shares keep their forty rows.
+    generator : torch.Generator, optional
+        PyTorch's default generator on the CPU if None.
+    """
+    whole = {each.draw for each in family.inputs if each.role == "event_latent"}
+    draws = {
+        each.name: torch.randn(
+            N_SENSORS if each.name in whole else n_images, each.shape[1], generator=generator
+        ).numpy()
+        for each in family.draws
+    }
+    return tuple(torch.from_numpy(each) for each in family.build_feed(draws, range(n_images)).values())

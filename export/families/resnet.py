@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.families.generator_module import LATENT_SIZE, SEED_HEIGHT, SEED_WIDTH, GeneratorModule
+from export.families.family import Family
+from export.families.generator_module import (
+    LATENT_DRAW,
+    LATENT_INPUT,
+    LATENT_SIZE,
+    SEED_HEIGHT,
+    SEED_WIDTH,
+    GeneratorModule,
+)
+
+__all__ = ["CHANNELS", "FAMILY", "ResNet", "UpsamplingBlock"]
 
 CHANNELS: Final = (256, 256, 128, 64, 32, 16)
 
@@ -27,15 +37,13 @@ class UpsamplingBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (n, in, h, w) to (n, out, 2h, 2w)."""
-        main = _doubled(functional.relu(self.norm1(features)))
+        main = _upsample(functional.relu(self.norm1(features)))
         main = functional.relu(self.norm2(self.conv1(main)))
-        return torch.add(self.conv2(main), self.conv(_doubled(features)))
+        return torch.add(self.conv2(main), self.conv(_upsample(features)))
 
 
 class ResNet(GeneratorModule):
     """Linear layer, five upsampling residual blocks, batch norm, ReLU, 3x3 convolution, tanh."""
-
-    family: ClassVar[str] = "resnet"
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,5 +59,10 @@ class ResNet(GeneratorModule):
         return torch.tanh(self.conv(functional.relu(self.norm(features))))
 
 
-def _doubled(features: Tensor) -> Tensor:
+def _upsample(features: Tensor) -> Tensor:
     return functional.interpolate(features, scale_factor=2.0, mode="nearest")
+
+
+FAMILY: Final = Family(
+    name="resnet", module_class=ResNet, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1
+)

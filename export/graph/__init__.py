@@ -1,23 +1,30 @@
-"""The graph compiler: passes that make a graph cost less and leave its function as it is, and its other precisions."""
+"""The graph compiler: passes that make a graph cheaper without changing its function, float16, and charges as output."""
 
 from __future__ import annotations
 
-from export.graph.arithmetic import Cost, multiply_accumulates
-from export.graph.charges import with_charges
-from export.graph.compiler import Pass, Stage, compiled, passes_for, simplified, stages
-from export.graph.float16 import in_half_precision
-from export.graph.phase_convolutions import Target
+from export.graph.arithmetic import Cost, count_multiply_accumulates
+from export.graph.charges import append_charges
+from export.graph.compiler import (
+    SIMPLIFYING_PASSES,
+    Pass,
+    Stage,
+    compile_graph,
+    list_passes,
+    run_passes,
+    simplify_graph,
+)
+from export.graph.float16 import convert_to_float16
 
 __all__ = [
+    "SIMPLIFYING_PASSES",
     "Cost",
     "Pass",
     "Stage",
-    "Target",
-    "compiled",
-    "in_half_precision",
-    "multiply_accumulates",
-    "passes_for",
-    "simplified",
-    "stages",
-    "with_charges",
+    "append_charges",
+    "compile_graph",
+    "convert_to_float16",
+    "count_multiply_accumulates",
+    "list_passes",
+    "run_passes",
+    "simplify_graph",
 ]

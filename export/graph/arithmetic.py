@@ -1,4 +1,4 @@
-"""What a graph costs: multiply-accumulates and bytes moved, for one image, from the shapes of its values."""
+"""The cost of a graph for one image, from the shapes of its values: multiply-accumulates and bytes moved."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
-from export.graph.nodes import sizes
+from export.graph.nodes import read_shape
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Cost", "cost", "multiply_accumulates"]
+__all__ = ["Cost", "count_cost", "count_multiply_accumulates"]
 
 _CONVOLUTIONS: Final = {"Conv": 1, "QLinearConv": 3}
-"""Operators whose output elements are each a sum over a filter, and the input that holds the filters."""
+"""Operators whose output elements are sums over a filter, and the index of the input that holds the filters."""
 _MATRIX_PRODUCTS: Final = frozenset({"Gemm", "MatMul", "MatMulInteger", "MatMulIntegerToFloat"})
 _FREE: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Constant", "Flatten"})
-"""Operators that give the same bytes another shape."""
+"""Operators that move no bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one image costs.
+    """The cost of one image.
 
     Attributes
     ----------
     multiply_accumulates : int
     bytes_moved : int
-        Read and written by all nodes, weights included; what stays in a cache counts too.
+        Bytes that all nodes read and write, weights included, as if there were no cache.
     weight_bytes : int
-        Of all constants.
+        Bytes of all constants.
     """
 
     multiply_accumulates: int
@@ -40,46 +40,46 @@ class Cost:
     weight_bytes: int
 
 
-def multiply_accumulates(model: onnx.ModelProto) -> int:
+def count_multiply_accumulates(model: onnx.ModelProto) -> int:
     """Count the multiply-accumulates of one image."""
-    return cost(ir.from_proto(model)).multiply_accumulates
+    return count_cost(ir.from_proto(model)).multiply_accumulates
 
 
-def cost(model: ir.Model) -> Cost:
-    """Count what one image costs.
+def count_cost(model: ir.Model) -> Cost:
+    """Count the cost of one image.
 
     Raises
     ------
     ValueError
-        If the shape of a value is not known, apart from the batch.
+        If a shape is unknown, apart from the batch.
     """
     products = moved = 0
     for node in model.graph:
-        products += _products(node)
+        products += _count_products(node)
         if node.op_type not in _FREE:
-            moved += sum(_bytes(value) for value in (*node.inputs, *node.outputs) if value is not None)
-    weights = sum(_bytes(value) for value in model.graph.initializers.values())
+            moved += sum(_count_bytes(value) for value in (*node.inputs, *node.outputs) if value is not None)
+    weights = sum(_count_bytes(value) for value in model.graph.initializers.values())
     return Cost(multiply_accumulates=products, bytes_moved=moved, weight_bytes=weights)
 
 
-def _products(node: ir.Node) -> int:
-    n_outputs = _elements(node.outputs[0])
+def _count_products(node: ir.Node) -> int:
+    n_outputs = _count_elements(node.outputs[0])
     if node.op_type in _CONVOLUTIONS:
-        filters = sizes(node.inputs[_CONVOLUTIONS[node.op_type]]) or ()
+        filters = read_shape(node.inputs[_CONVOLUTIONS[node.op_type]]) or ()
         return n_outputs * math.prod(axis or 1 for axis in filters[1:])
     if node.op_type in _MATRIX_PRODUCTS:
-        shape = sizes(node.inputs[0]) or ()
+        shape = read_shape(node.inputs[0]) or ()
         return n_outputs * (shape[-2 if node.attributes.get_int("transA", 0) else -1] or 1)
     return 0
 
 
-def _elements(value: ir.Value) -> int:
-    shape = sizes(value)
+def _count_elements(value: ir.Value) -> int:
+    shape = read_shape(value)
     if shape is None or any(axis is None for axis in shape[1:]):
-        message = f"the shape of {value.name} is not known"
+        message = f"the shape of {value.name} is unknown"
         raise ValueError(message)
     return math.prod(axis or 1 for axis in shape)
 
 
-def _bytes(value: ir.Value) -> int:
-    return 0 if value.dtype is None else math.ceil(_elements(value) * value.dtype.itemsize)
+def _count_bytes(value: ir.Value) -> int:
+    return 0 if value.dtype is None else math.ceil(_count_elements(value) * value.dtype.itemsize)

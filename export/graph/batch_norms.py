@@ -1,10 +1,10 @@
-"""Batch norms and what follows them fold into the layer before.
+"""Fold batch norms into the layers before them.
 
-Matches ``BatchNormalization`` (inference) of a convolution, of a linear layer seen as images, or of a sum of such. It
-becomes a change of their weights: a batch norm is y = a x + b with a number each a channel, and the layers are
-linear. Where others use x too (the shortcut of a pre-activation block), each of them must be a convolution
-whose pixels depend on one input pixel, possibly of the doubled image: it then takes (y - b) / a by weights of its own.
-That is exact but for rounding; a channel whose offset dwarfs its factor would lose digits, so then nothing is done.
+Matches ``BatchNormalization`` (inference) of a convolution, of a linear layer reshaped to images, or of a sum of these. A batch
+norm is y = a x + b for each channel and these layers are linear, so it folds into their weights. If other nodes use x too (the
+shortcut of a pre-activation block), each of them must be a pointwise convolution, possibly of the upsampled image: its weights then
+take (y - b) / a. The result is exact up to rounding. If b is large compared with a, the subtraction would cancel digits, and the
+batch norm is left as it is.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ import numpy as np
 
 from export.graph.nodes import (
     LinearLayer,
-    constant,
-    convolution,
+    find_only_user,
     have_equal_shapes,
-    is_doubling,
-    linear_layer,
-    only_use,
+    is_upsampling,
+    match_convolution,
+    match_linear_layer,
+    read_constant,
+    read_shape,
     set_weights,
-    sizes,
 )
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-__all__ = ["ChannelLines", "channel_lines", "fold_batch_norms"]
+__all__ = ["ChannelAffine", "fold_batch_norms", "match_batch_norm"]
 
 _MAX_CANCELLATION: Final = 16.0
-"""Largest offset of a channel, in standard deviations of its normalised values, that other users may take back."""
+"""Largest offset of a channel, in standard deviations of its normalised values, that other users may subtract."""
 _DEFAULT_EPSILON: Final = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelLines:
-    """What a batch norm does in inference: factor times a channel's values, plus offset.
+class ChannelAffine:
+    """A batch norm in inference: factor times the values of a channel, plus offset.
 
     Attributes
     ----------
     factor, offset : ndarray of float64, shape (channels,)
     is_invertible : bool
-        Whether what went in can be had from what came out without losing digits, in every channel.
+        Whether the input can be computed from the output without cancellation, in every channel.
     """
 
     factor: NDArray[np.float64]
@@ -55,14 +55,14 @@ class ChannelLines:
 
 def fold_batch_norms(model: ir.Model) -> int:
     """Fold batch norms into the layers before them; return how many."""
-    return sum(_folded(node) for node in list(model.graph) if node.op_type == "BatchNormalization")
+    return sum(_fold(node) for node in list(model.graph) if node.op_type == "BatchNormalization")
 
 
-def channel_lines(node: ir.Node) -> ChannelLines | None:
+def match_batch_norm(node: ir.Node) -> ChannelAffine | None:
     """Read a node as a batch norm in inference with constant parameters; None if it is none."""
     if node.op_type != "BatchNormalization" or node.domain != "" or len(node.outputs) > 1:
         return None
-    parameters = [constant(each) for each in node.inputs[1:5]]
+    parameters = [read_constant(each) for each in node.inputs[1:5]]
     if node.attributes.get_int("training_mode", 0):
         return None
     gamma, beta, mean, variance = (None if each is None else each.astype(np.float64) for each in parameters)
@@ -70,49 +70,46 @@ def channel_lines(node: ir.Node) -> ChannelLines | None:
         return None
     factor = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", _DEFAULT_EPSILON))
     is_invertible = bool(np.all(np.abs(beta) < _MAX_CANCELLATION * np.abs(gamma)))
-    return ChannelLines(factor=factor, offset=beta - factor * mean, is_invertible=is_invertible)
+    return ChannelAffine(factor=factor, offset=beta - factor * mean, is_invertible=is_invertible)
 
 
-def _folded(node: ir.Node) -> bool:
-    lines, value = channel_lines(node), node.inputs[0]
-    if lines is None or value is None:
+def _fold(node: ir.Node) -> bool:
+    affine, value = match_batch_norm(node), node.inputs[0]
+    if affine is None or value is None:
         return False
-    factor, offset = lines.factor, lines.offset
-    layers = _layers_before(value, value)
-    others = [user for user in _users_beyond_doubling(value) if user is not node]
+    factor, offset = affine.factor, affine.offset
+    layers = _find_layers(value, value)
+    others = [user for user in _find_users(value) if user is not node]
     if layers is None or value.is_graph_output():
         return False
-    if others:
-        if not all(_is_pointwise_of(user, value) for user in others):
-            return False
-        if not lines.is_invertible:
-            return False
+    if others and not (affine.is_invertible and all(_is_pointwise_of(user, value) for user in others)):
+        return False
     for index, layer in enumerate(layers):
         _scale_outputs(layer, factor, offset if index == 0 else np.zeros_like(offset))
     for user in others:
-        _take_back(user, factor, offset)
+        _invert_input(user, factor, offset)
     result = node.outputs[0]
-    is_given_out = result.is_graph_output()
+    is_output = result.is_graph_output()
     result.replace_all_uses_with(value, replace_graph_outputs=True)
     if node.graph is not None:
         node.graph.remove(node, safe=True)
-    if is_given_out:
+    if is_output:
         value.name = result.name
     return True
 
 
-def _layers_before(value: ir.Value, top: ir.Value) -> list[ir.Node] | None:
-    """Find the linear layers whose sum a value is; None if it is not such a sum, or if others use a part of it."""
+def _find_layers(value: ir.Value, top: ir.Value) -> list[ir.Node] | None:
+    """Find the linear layers whose sum a value is; None if it is no such sum, or if other nodes use a part of it."""
     node = value.producer()
-    if node is None or (value is not top and only_use(value) is None):
+    if node is None or (value is not top and find_only_user(value) is None):
         return None
-    if convolution(node) is not None:
+    if match_convolution(node) is not None:
         return [node]
     if node.op_type == "Reshape" and node.inputs[0] is not None:
-        layer = linear_layer(node.inputs[0].producer())
+        layer = match_linear_layer(node.inputs[0].producer())
         return [layer.node] if layer is not None and _fills_channels(layer, node.outputs[0]) else None
     if node.op_type == "Add" and all(each is not None for each in node.inputs):
-        parts = [_layers_before(each, top) for each in node.inputs if each is not None]
+        parts = [_find_layers(each, top) for each in node.inputs if each is not None]
         if all(have_equal_shapes(each, value) for each in node.inputs):
             first, second = parts
             return None if first is None or second is None else first + second
@@ -120,9 +117,9 @@ def _layers_before(value: ir.Value, top: ir.Value) -> list[ir.Node] | None:
 
 
 def _fills_channels(layer: LinearLayer | None, images: ir.Value) -> bool:
-    """Whether a linear layer's outputs, which nothing else uses, are seen as images, whole channels one by one."""
-    shape = sizes(images)
-    if layer is None or only_use(layer.node.outputs[0]) is None:
+    """Whether a linear layer's outputs, used only here, are reshaped to images channel by channel."""
+    shape = read_shape(images)
+    if layer is None or find_only_user(layer.node.outputs[0]) is None:
         return False
     return shape is not None and len(shape) == 4 and _product(shape[1:]) == len(layer.weight)
 
@@ -131,41 +128,42 @@ def _product(axes: tuple[int | None, ...]) -> int | None:
     return None if None in axes else int(np.prod([axis for axis in axes if axis is not None]))
 
 
-def _users_beyond_doubling(value: ir.Value) -> list[ir.Node]:
+def _find_users(value: ir.Value) -> list[ir.Node]:
+    """Find the users of a value, and of its upsampled copies."""
     users: list[ir.Node] = []
     for user in value.consumers():
-        if is_doubling(user) and not user.outputs[0].is_graph_output():
-            users += _users_beyond_doubling(user.outputs[0])
+        if is_upsampling(user) and not user.outputs[0].is_graph_output():
+            users += _find_users(user.outputs[0])
         else:
             users.append(user)
     return users
 
 
 def _is_pointwise_of(user: ir.Node, value: ir.Value) -> bool:
-    found = convolution(user)
+    found = match_convolution(user)
     image = user.inputs[0]
     if found is None or not found.is_pointwise or image is None:
         return False
-    return image is value or is_doubling(image.producer())
+    return image is value or is_upsampling(image.producer())
 
 
 def _scale_outputs(node: ir.Node, factor: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
-    """Make a layer give factor times what it gave, plus offset, channel by channel."""
-    found, layer = convolution(node), linear_layer(node)
+    """Multiply the output channels of a layer by factors, and add offsets, by its weights."""
+    found, layer = match_convolution(node), match_linear_layer(node)
     if found is not None:
         set_weights(node, found.weight * factor.reshape(-1, 1, 1, 1), found.bias * factor + offset)
     elif layer is not None:
         n_pixels = len(layer.weight) // len(factor)
-        of_rows = np.repeat(factor, n_pixels)
-        weight = layer.weight * of_rows[:, np.newaxis]
+        row_factor = np.repeat(factor, n_pixels)
+        weight = layer.weight * row_factor[:, np.newaxis]
         set_weights(
-            node, weight if layer.is_transposed else weight.T, layer.bias * of_rows + np.repeat(offset, n_pixels)
+            node, weight if layer.is_transposed else weight.T, layer.bias * row_factor + np.repeat(offset, n_pixels)
         )
 
 
-def _take_back(node: ir.Node, factor: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
-    """Make a convolution of single pixels take factor times its input plus offset in place of its input."""
-    found = convolution(node)
+def _invert_input(node: ir.Node, factor: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
+    """Let a pointwise convolution undo a factor and an offset of its input, by its weights."""
+    found = match_convolution(node)
     if found is not None:
         weight = found.weight / factor.reshape(1, -1, 1, 1)
         set_weights(node, weight, found.bias - weight[:, :, 0, 0] @ offset)

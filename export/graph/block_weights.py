@@ -1,12 +1,12 @@
-"""The weights of a convolution that computes several output pixels at once, each as a channel of its own.
+"""Weights of a convolution that computes a block of output pixels at once, each pixel as channels of its own.
 
-A convolution of stride 1 that keeps the size of its image, after a nearest upsampling by u (1: none), gives the
+A convolution of stride 1 that keeps the size of its image, after a nearest upsampling by u (1: none), computes the
 output row o = B i + r of block i as a sum over its taps a of weight[a] times input row
 
     floor((B i + r - pad + a) / u) = (B / u) i + floor((r - pad + a) / u).
 
-So for fixed r it is a convolution of stride B / u on the small image, whose taps are sums of the original ones:
-those a that fall on the same input row. Rows beyond the edge are zeros on both sides of the identity. Columns alike.
+So for fixed r it is a convolution of stride B / u of the small image, whose taps are sums of the original ones: those a with the
+same input row. Rows beyond the edge are zeros in both forms. The same holds for columns.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BlockWeights", "block_weights"]
+__all__ = ["BlockWeights", "build_block_weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockWeights:
-    """A convolution that gives blocks of output pixels.
+    """A convolution that computes blocks of output pixels.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class BlockWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class _Axis:
-    """Where the taps of each wanted output position fall along one axis."""
+    """Input offsets of the taps of each wanted output position, along one axis."""
 
     taps: tuple[tuple[int, ...], ...]
     size: int
@@ -53,7 +53,7 @@ class _Axis:
     pad_after: int
 
 
-def block_weights(
+def build_block_weights(
     weight: NDArray[np.float32],
     pads: tuple[int, int, int, int],
     *,
@@ -62,19 +62,19 @@ def block_weights(
     rows: Sequence[int],
     columns: Sequence[int],
 ) -> BlockWeights:
-    """Make the weights that give some pixels of each block of the output as channels.
+    """Build the weights that compute some pixels of each block of the output as channels.
 
     Parameters
     ----------
     weight : ndarray of float32, shape (out, in, height, width)
     pads : tuple of int
-        Top, left, bottom, right, with which the output is as large as the (upsampled) image.
+        Top, left, bottom, right; the output must be as large as the (upsampled) image.
     upsampling : int
-        By how much the image was upsampled, nearest, before the convolution; 1 for not at all.
+        Factor of the nearest upsampling before the convolution; 1 for none.
     block : tuple of int
         Height and width of a block of output pixels, multiples of `upsampling`.
     rows, columns : sequence of int
-        Which rows and columns of a block.
+        Wanted rows and columns of a block.
 
     Returns
     -------
@@ -86,28 +86,28 @@ def block_weights(
     if (top + bottom, left + right) != (height - 1, width - 1):
         message = f"a kernel of {height} x {width} with pads {pads} does not keep the size"
         raise ValueError(message)
-    vertical = _axis(height, top, upsampling, block[0], rows)
-    horizontal = _axis(width, left, upsampling, block[1], columns)
-    made = np.zeros((len(rows), len(columns), n_out, n_in, vertical.size, horizontal.size))
+    vertical = _place_taps(height, top, upsampling, block[0], rows)
+    horizontal = _place_taps(width, left, upsampling, block[1], columns)
+    summed = np.zeros((len(rows), len(columns), n_out, n_in, vertical.size, horizontal.size))
     for row, row_taps in enumerate(vertical.taps):
         for column, column_taps in enumerate(horizontal.taps):
-            for a, to_a in enumerate(row_taps):
-                for b, to_b in enumerate(column_taps):
-                    made[row, column, :, :, to_a, to_b] += weight[:, :, a, b]
+            for a, tap_row in enumerate(row_taps):
+                for b, tap_column in enumerate(column_taps):
+                    summed[row, column, :, :, tap_row, tap_column] += weight[:, :, a, b]
     return BlockWeights(
-        weight=made.reshape(-1, n_in, vertical.size, horizontal.size).astype(np.float32),
+        weight=summed.reshape(-1, n_in, vertical.size, horizontal.size).astype(np.float32),
         pads=(vertical.pad_before, horizontal.pad_before, vertical.pad_after, horizontal.pad_after),
         strides=(vertical.stride, horizontal.stride),
     )
 
 
-def _axis(n_taps: int, pad: int, upsampling: int, block: int, wanted: Sequence[int]) -> _Axis:
+def _place_taps(n_taps: int, pad: int, upsampling: int, block: int, wanted: Sequence[int]) -> _Axis:
     if block % upsampling or not wanted or not all(0 <= each < block for each in wanted):
         message = f"positions {list(wanted)} of a block of {block} after an upsampling by {upsampling}"
         raise ValueError(message)
     stride = block // upsampling
     offsets = [[(each - pad + tap) // upsampling for tap in range(n_taps)] for each in wanted]
-    # Pads cannot be negative, so the kernel reaches at least over the block itself, with zeros if need be.
+    # Pads cannot be negative, so the kernel covers at least the block itself, with zeros where it has no taps.
     first = min(0, *(min(each) for each in offsets))
     last = max(stride - 1, *(max(each) for each in offsets))
     return _Axis(

@@ -1,4 +1,4 @@
-"""The passes in their order: a plain graph in, one that costs less and computes the same function out."""
+"""The passes and their order. They make a graph cheaper, and its function stays the same."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
-from export.graph.arithmetic import Cost, cost
+from export.graph.arithmetic import Cost, count_cost
 from export.graph.batch_norms import fold_batch_norms
 from export.graph.cropping import crop_early
 from export.graph.last_layer import make_block_outputs
 from export.graph.linear_layers import compose_linear_layers
-from export.graph.phase_convolutions import Target, make_phase_convolutions
+from export.graph.phase_convolutions import make_phase_convolutions
 from export.graph.upsampling import move_before_upsampling
 
 if TYPE_CHECKING:
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 
     import onnx
 
-__all__ = ["SIMPLIFYING", "Pass", "Stage", "compiled", "passes_for", "simplified", "stages"]
+    from pxdbg_runtime.model.card import Target
+
+__all__ = ["SIMPLIFYING_PASSES", "Pass", "Stage", "compile_graph", "list_passes", "run_passes", "simplify_graph"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """One rewriting of a graph.
+    """One pass over a graph.
 
     Attributes
     ----------
     name : str
-        What it does, in a few words.
+        Short description, for cards and tables.
     apply : callable
-        Changes a model in place; returns how many places it changed.
+        Changes a model in place; returns the number of places changed.
     """
 
     name: str
@@ -47,11 +49,11 @@ class Stage:
     Attributes
     ----------
     name : str
-        Of the pass; ``plain`` for the graph as it was exported.
+        Name of the pass; ``plain`` for the graph of PyTorch's exporter.
     n_changes : int
-        Places that the pass changed.
+        Number of places that the pass changed.
     cost : Cost
-        Of one image, after the pass.
+        Cost of one image after the pass.
     model : onnx.ModelProto
     """
 
@@ -61,64 +63,64 @@ class Stage:
     model: onnx.ModelProto
 
 
-SIMPLIFYING: Final = (
+SIMPLIFYING_PASSES: Final = (
     Pass(name="fold batch norms", apply=fold_batch_norms),
     Pass(name="compose linear layers", apply=compose_linear_layers),
     Pass(name="move work before upsampling", apply=move_before_upsampling),
     Pass(name="crop early", apply=crop_early),
 )
-"""Passes that take work away, whatever the target and the precision."""
+"""Passes that remove work, for all targets and precisions."""
 
 
-def passes_for(target: Target) -> tuple[Pass, ...]:
-    """List all passes of a target in float32, in their order."""
+def list_passes(target: Target) -> tuple[Pass, ...]:
+    """List the passes of a target in float32, in their order."""
     form = (
         Pass(name="last layer in blocks", apply=make_block_outputs),
         Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target)),
     )
-    return (*SIMPLIFYING, *form)
+    return (*SIMPLIFYING_PASSES, *form)
 
 
-def stages(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | None = None) -> Iterator[Stage]:
-    """Give a graph as it is, then after each pass.
+def run_passes(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | None = None) -> Iterator[Stage]:
+    """Yield the plain graph, then the graph after each pass.
 
     Parameters
     ----------
     plain : onnx.ModelProto
         Not changed.
     target : {"cpu", "cuda"}
-        For which form of a rewriting to choose.
+        Target whose passes are run.
     passes : tuple of Pass, optional
         Those of the target if None.
     """
     model = ir.from_proto(plain)
     _infer_shapes(model)
-    yield _stage("plain", 0, model)
-    for each in passes_for(target) if passes is None else passes:
+    yield _build_stage("plain", 0, model)
+    for each in list_passes(target) if passes is None else passes:
         n_changes = each.apply(model)
         if n_changes:
             common_passes.RemoveUnusedNodesPass()(model)
             _infer_shapes(model)
-        yield _stage(each.name, n_changes, model)
+        yield _build_stage(each.name, n_changes, model)
 
 
-def compiled(plain: onnx.ModelProto, target: Target) -> onnx.ModelProto:
+def compile_graph(plain: onnx.ModelProto, target: Target) -> onnx.ModelProto:
     """Apply all passes of a target."""
-    return _last(stages(plain, target))
+    return _take_last(run_passes(plain, target))
 
 
-def simplified(plain: onnx.ModelProto) -> onnx.ModelProto:
-    """Apply the passes that take work away, and none that choose a form for a target."""
-    return _last(stages(plain, "cpu", SIMPLIFYING))
+def simplify_graph(plain: onnx.ModelProto) -> onnx.ModelProto:
+    """Apply the passes that remove work, without those that are specific to a target."""
+    return _take_last(run_passes(plain, "cpu", SIMPLIFYING_PASSES))
 
 
-def _last(made: Iterator[Stage]) -> onnx.ModelProto:
-    *_, last = made
+def _take_last(stages: Iterator[Stage]) -> onnx.ModelProto:
+    *_, last = stages
     return last.model
 
 
-def _stage(name: str, n_changes: int, model: ir.Model) -> Stage:
-    return Stage(name=name, n_changes=n_changes, cost=cost(model), model=ir.to_proto(model))
+def _build_stage(name: str, n_changes: int, model: ir.Model) -> Stage:
+    return Stage(name=name, n_changes=n_changes, cost=count_cost(model), model=ir.to_proto(model))
 
 
 def _infer_shapes(model: ir.Model) -> None:

@@ -1,7 +1,7 @@
-"""Weights and activations in half precision; what goes in and comes out stays float32.
+"""Weights and activations in float16; inputs and outputs stay float32.
 
-Every float32 constant and value becomes float16, with a cast behind the inputs and one before the last pointwise operator:
-the tanh itself is evaluated in float32, where a charge is decided. The parameters of Resize are float32 by definition.
+Every float32 constant and value becomes float16, with a cast after the inputs and one before the last pointwise operator: the tanh,
+which decides the charge, is evaluated in float32. ONNX requires float32 for the parameters of Resize.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
 from export.errors import GraphError
-from export.graph.nodes import POINTWISE, constant, initializer
+from export.graph.nodes import POINTWISE, make_initializer, read_constant
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["in_half_precision"]
+__all__ = ["convert_to_float16"]
 
 _PARAMETERS_START: Final = {"Resize": 1}
-"""Operators whose inputs from this one on are parameters, not images."""
+"""Operators whose inputs from this index on are parameters, not images."""
 
 
-def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Turn a float32 graph into one of half precision.
+def convert_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Convert a float32 graph to float16.
 
     Raises
     ------
     GraphError
         If a weight is too large for float16.
     """
-    made = ir.from_proto(model)
-    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(made)
-    graph = made.graph
+    converted_model = ir.from_proto(model)
+    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(converted_model)
+    graph = converted_model.graph
     converted: dict[str, ir.Value] = {}
     for node in list(graph):
         for index, value in enumerate(node.inputs):
@@ -42,7 +42,9 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
             if value is not None and is_image and value.dtype == ir.DataType.FLOAT and value.producer() is None:
                 name = str(value.name)
                 if name not in converted:
-                    converted[name] = _cast_input(graph, value) if value.is_graph_input() else _half(graph, value)
+                    converted[name] = (
+                        _cast_input(graph, value) if value.is_graph_input() else _convert_weights(graph, value)
+                    )
                 node.replace_input_with(index, converted[name])
         for output in node.outputs:
             if output.dtype == ir.DataType.FLOAT:
@@ -52,24 +54,24 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     for name in converted:
         if name in graph.initializers and not graph.initializers[name].uses():
             del graph.initializers[name]
-    return ir.to_proto(made)
+    return ir.to_proto(converted_model)
 
 
-def _half(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    weights = constant(value)
+def _convert_weights(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    weights = read_constant(value)
     if weights is None:
-        message = f"The value {value.name} comes from nowhere."
+        message = f"The value {value.name} has no producer and is no constant."
         raise GraphError(message)
     with np.errstate(over="ignore"):
-        halves = weights.astype(np.float16)
-    if not np.isfinite(halves).all():
+        half = weights.astype(np.float16)
+    if not np.isfinite(half).all():
         message = (
             f"float16 cannot hold the weights {value.name}, which reach {np.abs(weights).max():.3g}: export in float32."
         )
         raise GraphError(message)
-    made = initializer(f"{value.name}.half", halves)
-    graph.register_initializer(made)
-    return made
+    converted = make_initializer(f"{value.name}.half", half)
+    graph.register_initializer(converted)
+    return converted
 
 
 def _cast_input(graph: ir.Graph, value: ir.Value) -> ir.Value:
@@ -79,7 +81,7 @@ def _cast_input(graph: ir.Graph, value: ir.Value) -> ir.Value:
 
 
 def _cast_back(graph: ir.Graph, output: ir.Value) -> None:
-    """Cast to float32 before the pointwise operator that gives an output, or else behind the output."""
+    """Cast to float32 before the pointwise operator that computes an output, or else after it."""
     last = output.producer()
     if last is None or output.dtype != ir.DataType.FLOAT16:
         return
@@ -98,6 +100,6 @@ def _cast_back(graph: ir.Graph, output: ir.Value) -> None:
 
 def _cast(value: ir.Value, to: ir.DataType, name: str) -> ir.Node:
     node = ir.node("Cast", [value], {"to": int(to)})
-    made = node.outputs[0]
-    made.name, made.shape, made.dtype = name, value.shape, to
+    output = node.outputs[0]
+    output.name, output.shape, output.dtype = name, value.shape, to
     return node

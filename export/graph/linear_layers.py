@@ -1,9 +1,7 @@
-"""A convolution right after a linear layer is a linear layer: the two become one.
+"""Compose a linear layer with the convolution after it.
 
-Matches ``Conv(Reshape(Gemm(z)))`` where nothing else uses what lies between. It becomes ``Reshape(Gemm(z))`` whose
-weights are the convolution of the old ones: a convolution is linear, so column by column of the weight matrix (and
-of the bias, which alone gets the convolution's own) the two maps are one. It is done where it takes fewer
-multiply-accumulates.
+Matches ``Conv(Reshape(Gemm(z)))`` whose inner values nothing else uses. It becomes ``Reshape(Gemm(z))``: the convolution is linear,
+so it is applied to each column of the weight matrix and to the bias. The pass applies where it saves multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from export.graph.nodes import convolution, linear_layer, only_use, sizes
-from export.graph.rules import Writer, rewritten
+from export.graph.nodes import find_only_user, match_convolution, match_linear_layer, read_shape
+from export.graph.rules import Writer, apply_rules
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,18 +24,24 @@ __all__ = ["compose_linear_layers"]
 
 
 def compose_linear_layers(model: ir.Model) -> int:
-    """Compose linear layers with the convolutions after them; return how many."""
-    return rewritten(model, {"Conv": _composed})
+    """Compose linear layers with the convolutions after them; return their number."""
+    return apply_rules(model, {"Conv": _compose})
 
 
-def _composed(write: Writer, node: ir.Node) -> ir.Value | None:
-    found, images = convolution(node), node.inputs[0]
+def _compose(write: Writer, node: ir.Node) -> ir.Value | None:
+    found, images = match_convolution(node), node.inputs[0]
     reshape = None if images is None else images.producer()
-    if found is None or images is None or only_use(images) is None or reshape is None or reshape.op_type != "Reshape":
+    if (
+        found is None
+        or images is None
+        or find_only_user(images) is None
+        or reshape is None
+        or reshape.op_type != "Reshape"
+    ):
         return None
     flat = reshape.inputs[0]
-    layer = None if flat is None or only_use(flat) is None else linear_layer(flat.producer())
-    shape, after = sizes(images), sizes(node.outputs[0])
+    layer = None if flat is None or find_only_user(flat) is None else match_linear_layer(flat.producer())
+    shape, after = read_shape(images), read_shape(node.outputs[0])
     if layer is None or shape is None or after is None or len(shape) != 4 or None in (*shape[1:], *after[1:]):
         return None
     n_after = int(np.prod([axis or 1 for axis in after[1:]]))
@@ -46,19 +50,15 @@ def _composed(write: Writer, node: ir.Node) -> ir.Value | None:
         return None
     if n_latents * n_after >= n_latents * n_outputs + n_after * found.weight[0].size:
         return None
-    columns = _convolved_columns(layer, found, [axis or 1 for axis in shape[1:]])
+    columns = _convolve_columns(layer, found, [axis or 1 for axis in shape[1:]])
     flattened = columns.reshape(len(columns), -1).astype(np.float32)
-    inputs = [
-        layer.node.inputs[0],
-        write.constant(flattened[:-1].T, "weight"),
-        write.constant(flattened[-1], "bias"),
-    ]
-    made = write.node("Gemm", inputs, transB=1)
-    return write.node("Reshape", [made, write.constant(np.array([0, *columns.shape[1:]], np.int64), "shape")])
+    inputs = [layer.node.inputs[0], write.constant(flattened[:-1].T, "weight"), write.constant(flattened[-1], "bias")]
+    product = write.node("Gemm", inputs, transB=1)
+    return write.node("Reshape", [product, write.constant(np.array([0, *columns.shape[1:]], np.int64), "shape")])
 
 
-def _convolved_columns(layer: LinearLayer, found: Convolution, shape: list[int]) -> NDArray[np.float64]:
-    """Convolve each column of a linear layer's weights, and its bias as the last, seen as images, in float64."""
+def _convolve_columns(layer: LinearLayer, found: Convolution, shape: list[int]) -> NDArray[np.float64]:
+    """Convolve the columns of a linear layer's weights, and its bias as the last column, in float64."""
     columns = np.concatenate([layer.weight.T, layer.bias[np.newaxis]]).astype(np.float64).reshape(-1, *shape)
     top, left, bottom, right = found.pads
     convolved: NDArray[np.float64] = torch.nn.functional.conv2d(

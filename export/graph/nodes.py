@@ -1,4 +1,4 @@
-"""What passes ask of nodes and values: constants, shapes, attributes with their defaults, who uses what."""
+"""Queries of nodes and values: constants, shapes, layers, users; and new weights for a node."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ __all__ = [
     "POINTWISE",
     "Convolution",
     "LinearLayer",
-    "constant",
-    "convolution",
-    "doubled",
-    "fresh_name",
+    "find_before_upsampling",
+    "find_only_user",
     "have_equal_shapes",
-    "initializer",
-    "is_doubling",
-    "linear_layer",
-    "only_use",
+    "is_upsampling",
+    "make_initializer",
+    "make_unique_name",
+    "match_convolution",
+    "match_linear_layer",
+    "read_constant",
+    "read_shape",
     "set_weights",
-    "sizes",
 ]
 
 POINTWISE: Final = frozenset({"Relu", "LeakyRelu", "Tanh", "Sigmoid", "Elu", "Softplus", "Neg", "Abs"})
-"""Operators that map each element by itself and take nothing else."""
-_DOUBLING_SCALES: Final = (1.0, 1.0, 2.0, 2.0)
-_COPYING: Final = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")}
-"""Coordinate and rounding modes in which doubling copies each pixel to the four below it."""
+"""Operators of one input that map each element by itself."""
+_SCALES: Final = (1.0, 1.0, 2.0, 2.0)
+_COPYING_MODES: Final = {
+    ("asymmetric", "floor"),
+    ("half_pixel", "round_prefer_floor"),
+    ("half_pixel", "round_prefer_ceil"),
+}
+"""Coordinate and rounding modes in which nearest upsampling by 2 copies each pixel to 2 x 2 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution:
-    """A two-dimensional convolution whose weights are constants.
+    """A two-dimensional convolution with constant weights.
 
     Attributes
     ----------
@@ -63,7 +67,7 @@ class Convolution:
 
     @property
     def is_plain(self) -> bool:
-        """Whether stride and dilation are one, and there is one group."""
+        """Whether stride, dilation and groups are 1."""
         return self.strides == (1, 1) and self.dilations == (1, 1) and self.groups == 1
 
     @property
@@ -73,7 +77,7 @@ class Convolution:
 
     @property
     def keeps_size(self) -> bool:
-        """Whether it is plain, of odd size, and its output is as large as its input."""
+        """Whether it is plain, has an odd kernel, and its output is as large as its input."""
         height, width = self.weight.shape[2:]
         top, left, bottom, right = self.pads
         odd = height % 2 == 1 and width % 2 == 1
@@ -82,7 +86,7 @@ class Convolution:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearLayer:
-    """A linear layer whose weights are constants.
+    """A linear layer with constant weights.
 
     Attributes
     ----------
@@ -90,7 +94,7 @@ class LinearLayer:
     weight : ndarray of float32, shape (out, in)
     bias : ndarray of float32, shape (out,)
     is_transposed : bool
-        Whether the node holds the weights as they are here; else it holds (in, out).
+        Whether the node holds (out, in); else it holds (in, out).
     """
 
     node: ir.Node
@@ -99,36 +103,36 @@ class LinearLayer:
     is_transposed: bool
 
 
-def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
-    """Give the array of an initializer or of a constant node; None if the value is not known before a run."""
+def read_constant(value: ir.Value | None) -> NDArray[np.generic] | None:
+    """Read an initializer or a constant node; None if the value is no constant."""
     if value is None or value.is_graph_input():
         return None
     tensor = ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
 
 
-def sizes(value: ir.Value | None) -> tuple[int | None, ...] | None:
-    """Give a value's shape, None for an axis that is not fixed; None if nothing is known of it."""
+def read_shape(value: ir.Value | None) -> tuple[int | None, ...] | None:
+    """Read the shape of a value, with None for a dynamic axis; None if the shape is unknown."""
     if value is None or value.shape is None:
         return None
     return tuple(axis if isinstance(axis, int) else None for axis in value.shape)
 
 
 def have_equal_shapes(first: ir.Value | None, second: ir.Value | None) -> bool:
-    """Whether two values are known to have one shape: axes that are not fixed must have one name."""
+    """Whether two values certainly have equal shapes: dynamic axes must have the same name."""
     if first is None or second is None or first.shape is None or second.shape is None:
         return False
     named = all(isinstance(axis, int) or axis.value is not None for axis in first.shape)
     return named and first.shape == second.shape
 
 
-def convolution(node: ir.Node | None) -> Convolution | None:
-    """Read a node as a convolution of images with constant weights; None if it is none."""
+def match_convolution(node: ir.Node | None) -> Convolution | None:
+    """Match a convolution of images with constant weights; None if the node is another."""
     if node is None or node.op_type != "Conv" or node.domain != "":
         return None
-    weight = constant(node.inputs[1])
+    weight = read_constant(node.inputs[1])
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    bias = constant(node.inputs[2]) if has_bias else None
+    bias = read_constant(node.inputs[2]) if has_bias else None
     if weight is None or weight.ndim != 4 or weight.dtype != np.float32 or (has_bias and bias is None):
         return None
     if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
@@ -139,26 +143,26 @@ def convolution(node: ir.Node | None) -> Convolution | None:
         weight=weight.astype(np.float32, copy=False),
         bias=np.zeros(len(weight), np.float32) if bias is None else bias.astype(np.float32, copy=False),
         pads=(top, left, bottom, right),
-        strides=_pair(node, "strides"),
+        strides=_read_pair(node, "strides"),
         groups=node.attributes.get_int("group", 1),
-        dilations=_pair(node, "dilations"),
+        dilations=_read_pair(node, "dilations"),
     )
 
 
-def linear_layer(node: ir.Node | None) -> LinearLayer | None:
-    """Read a node as a linear layer with constant weights; None if it is none."""
+def match_linear_layer(node: ir.Node | None) -> LinearLayer | None:
+    """Match a linear layer with constant weights; None if the node is another."""
     if node is None or node.op_type != "Gemm" or node.domain != "":
         return None
     attributes = node.attributes
     if (attributes.get_float("alpha", 1.0), attributes.get_float("beta", 1.0)) != (1.0, 1.0):
         return None
-    weight = constant(node.inputs[1])
+    weight = read_constant(node.inputs[1])
     if attributes.get_int("transA", 0) or weight is None or weight.dtype != np.float32:
         return None
     is_transposed = bool(attributes.get_int("transB", 0))
     weight = weight if is_transposed else weight.T
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    bias = constant(node.inputs[2]) if has_bias else np.zeros(len(weight), np.float32)
+    bias = read_constant(node.inputs[2]) if has_bias else np.zeros(len(weight), np.float32)
     if bias is None or bias.shape != weight.shape[:1]:
         return None
     return LinearLayer(
@@ -169,36 +173,36 @@ def linear_layer(node: ir.Node | None) -> LinearLayer | None:
     )
 
 
-def is_doubling(node: ir.Node | None) -> bool:
-    """Whether a node copies each pixel of its images to two by two pixels."""
+def is_upsampling(node: ir.Node | None) -> bool:
+    """Whether a node is a nearest upsampling by 2, which copies each pixel to 2 x 2 pixels."""
     if node is None or node.op_type != "Resize" or node.domain != "" or len(node.inputs) < 3:
         return False
-    scales = constant(node.inputs[2])
-    if scales is None or tuple(float(each) for each in scales) != _DOUBLING_SCALES or "axes" in node.attributes:
+    scales = read_constant(node.inputs[2])
+    if scales is None or tuple(float(each) for each in scales) != _SCALES or "axes" in node.attributes:
         return False
     modes = (
         node.attributes.get_string("coordinate_transformation_mode", "half_pixel"),
         node.attributes.get_string("nearest_mode", "round_prefer_floor"),
     )
-    return node.attributes.get_string("mode", "nearest") == "nearest" and modes in _COPYING
+    return node.attributes.get_string("mode", "nearest") == "nearest" and modes in _COPYING_MODES
 
 
-def doubled(value: ir.Value | None) -> ir.Value | None:
-    """Give the small image that a value is the doubled copy of; None if it is none."""
+def find_before_upsampling(value: ir.Value | None) -> ir.Value | None:
+    """Find the image before the upsampling by 2; None if the value is not upsampled."""
     node = None if value is None else value.producer()
-    return node.inputs[0] if node is not None and is_doubling(node) else None
+    return node.inputs[0] if node is not None and is_upsampling(node) else None
 
 
-def only_use(value: ir.Value) -> ir.Node | None:
-    """Give the one node that uses a value; None if there are more, or the graph gives it out."""
+def find_only_user(value: ir.Value) -> ir.Node | None:
+    """Find the only user of a value; None if there are several, or the value is an output of the graph."""
     users: Sequence[ir.Node] = value.consumers()
     if value.is_graph_output() or len(value.uses()) != 1:
         return None
     return users[0]
 
 
-def fresh_name(node: ir.Node, suffix: str) -> str:
-    """Make a name for a new initializer that no other of the graph has: that of a node's output, and a suffix."""
+def make_unique_name(node: ir.Node, suffix: str) -> str:
+    """Make a unique name for a new initializer from the name of a node's output and a suffix."""
     name = f"{node.outputs[0].name}.{suffix}"
     taken = set() if node.graph is None else node.graph.initializers.keys()
     while name in taken:
@@ -207,23 +211,23 @@ def fresh_name(node: ir.Node, suffix: str) -> str:
 
 
 def set_weights(node: ir.Node, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
-    """Give a layer new weights and a new bias, rounded to float32."""
+    """Replace weights and bias of a layer, rounded to float32."""
     if node.graph is None:
-        message = "a layer outside of a graph"
+        message = "the layer is in no graph"
         raise ValueError(message)
     node.resize_inputs(3)
     for index, values, suffix in ((1, weight, "weight"), (2, bias, "bias")):
-        made = initializer(fresh_name(node, suffix), values.astype(np.float32))
-        node.graph.register_initializer(made)
-        node.replace_input_with(index, made)
+        replacement = make_initializer(make_unique_name(node, suffix), values.astype(np.float32))
+        node.graph.register_initializer(replacement)
+        node.replace_input_with(index, replacement)
 
 
-def initializer(name: str, values: NDArray[np.generic]) -> ir.Value:
-    """Make an initializer of an array, not yet in a graph."""
+def make_initializer(name: str, values: NDArray[np.generic]) -> ir.Value:
+    """Make an initializer that is not yet in a graph."""
     tensor = ir.tensor(np.asarray(values, order="C"), name=name)
     return ir.Value(name=name, const_value=tensor, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype))
 
 
-def _pair(node: ir.Node, attribute: str) -> tuple[int, int]:
+def _read_pair(node: ir.Node, attribute: str) -> tuple[int, int]:
     first, second = node.attributes.get_ints(attribute, (1, 1))
     return first, second

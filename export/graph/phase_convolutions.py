@@ -1,80 +1,81 @@
-"""A convolution of a doubled image becomes convolutions of the small one, one for each phase of the output.
+"""Replace a convolution of an upsampled image by convolutions of the small image, one for each phase of the output.
 
-Matches ``Conv(Resize(x))`` with a nearest doubling and an odd kernel with pads that keep the size, and the ``Relu`` after
-it if there is one. Of each two by two output pixels, every one sees the small image through a smaller kernel whose taps
-are sums of the original ones (`export.graph.block_weights`): 16 products in place of 36 for a 3 x 3 kernel, 36 in place
-of 100 for 5 x 5. The phases are then interleaved. Two forms of the same:
+Matches ``Conv(Resize(x))`` with a nearest upsampling by 2, an odd kernel and pads that keep the size, and the ``Relu`` after it, if
+any. Each pixel of 2 x 2 output pixels (a phase) depends on the small image by a smaller kernel, whose taps are sums of the original
+ones (`export.graph.block_weights`): 16 products instead of 36 for a 3 x 3 kernel, 36 instead of 100 for 5 x 5. The phases are then
+interleaved:
 
 - ``cuda``: one convolution with four times the channels, and DepthToSpace.
-- ``cpu``: ONNX Runtime keeps images in blocks of channels, and DepthToSpace would take them apart element by
-  element. Here the phases are interleaved with channels last, where whole rows of channels are copied; its
-  optimiser fuses the transpositions into its own reordering. One convolution for each phase where a kernel of all phases of a
-  row would waste products, except with fewer than 32 channels, which leave half of the kernel idle.
+- ``cpu``: ONNX Runtime stores images in blocks of channels, where DepthToSpace would copy element by element. The phases are
+  interleaved with channels last, which copies whole rows of channels; its optimiser fuses the transpositions into its own
+  reordering. Each phase is a convolution of its own if one kernel for all phases of a row would waste products, except below
+  32 channels, which leave half of the kernel idle.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from export.graph.block_weights import BlockWeights, block_weights
-from export.graph.nodes import Convolution, convolution, doubled, only_use, sizes
-from export.graph.rules import Writer, rewritten
+from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.nodes import Convolution, find_before_upsampling, find_only_user, match_convolution, read_shape
+from export.graph.rules import Writer, apply_rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-__all__ = ["Target", "make_phase_convolutions", "phase_weights"]
+    from pxdbg_runtime.model.card import Target
 
-Target = Literal["cpu", "cuda"]
+__all__ = ["build_phase_weights", "make_phase_convolutions"]
+
 _FEW_CHANNELS: Final = 32
 _BOTH: Final = (0, 1)
 
 
 def make_phase_convolutions(model: ir.Model, target: Target) -> int:
-    """Turn convolutions of doubled images into convolutions of the small ones; return how many."""
-    rewrite = functools.partial(_rewritten, target=target)
-    return rewritten(model, {"Conv": rewrite, "Relu": rewrite})
+    """Rewrite convolutions of upsampled images; return their number."""
+    rewrite = functools.partial(_rewrite, target=target)
+    return apply_rules(model, {"Conv": rewrite, "Relu": rewrite})
 
 
-def phase_weights(found: Convolution, rows: Sequence[int], columns: Sequence[int]) -> BlockWeights:
-    """Make the weights of some phases of a convolution of a doubled image; rows and columns of two by two pixels."""
-    return block_weights(found.weight, found.pads, upsampling=2, block=(2, 2), rows=rows, columns=columns)
+def build_phase_weights(found: Convolution, rows: Sequence[int], columns: Sequence[int]) -> BlockWeights:
+    """Build the weights of some phases, given by rows and columns of 2 x 2 pixels, of a convolution of an upsampled image."""
+    return build_block_weights(found.weight, found.pads, upsampling=2, block=(2, 2), rows=rows, columns=columns)
 
 
-def _rewritten(write: Writer, node: ir.Node, *, target: Target) -> ir.Value | None:
-    """Rewrite a convolution, or a Relu together with the convolution before it."""
+def _rewrite(write: Writer, node: ir.Node, *, target: Target) -> ir.Value | None:
+    """Rewrite a convolution, or a Relu with the convolution before it."""
     convolved = node.inputs[0] if node.op_type == "Relu" else node.outputs[0]
-    found = None if convolved is None else convolution(convolved.producer())
+    found = None if convolved is None else match_convolution(convolved.producer())
     if convolved is None or found is None or not found.keeps_size:
         return None
-    follower = only_use(convolved)
+    follower = find_only_user(convolved)
     if (follower is not None and follower.op_type == "Relu") != (node.op_type == "Relu"):
         return None
-    small = doubled(found.node.inputs[0])
-    shape = sizes(small)
+    small = find_before_upsampling(found.node.inputs[0])
+    shape = read_shape(small)
     if small is None or shape is None or None in shape[1:]:
         return None
     phases = _Phases(write, found, small, is_rectified=node.op_type == "Relu")
     if target == "cuda":
-        return write.node("DepthToSpace", [phases.of(_BOTH, _BOTH)], blocksize=2, mode="DCR")
+        return write.node("DepthToSpace", [phases.write_phases(_BOTH, _BOTH)], blocksize=2, mode="DCR")
     height, width = (axis or 0 for axis in shape[2:])
-    return phases.interleaved(height, width)
+    return phases.write_interleaved(height, width)
 
 
 class _Phases:
-    """Writes phases of a convolution of a doubled image."""
+    """Writes the phases of a convolution of an upsampled image."""
 
     def __init__(self, write: Writer, found: Convolution, small: ir.Value, *, is_rectified: bool) -> None:
         self._write, self._found, self._small, self._is_rectified = write, found, small, is_rectified
 
-    def of(self, rows: Sequence[int], columns: Sequence[int]) -> ir.Value:
-        """Write one convolution that gives some phases as channels."""
-        weights = phase_weights(self._found, rows, columns)
+    def write_phases(self, rows: Sequence[int], columns: Sequence[int]) -> ir.Value:
+        """Write one convolution that computes some phases as channels."""
+        weights = build_phase_weights(self._found, rows, columns)
         suffix = "phase" + "".join(map(str, (*rows, *columns)))
         inputs = [
             self._small,
@@ -85,28 +86,28 @@ class _Phases:
         convolved = self._write.node("Conv", inputs, pads=weights.pads, kernel_shape=size)
         return self._write.node("Relu", [convolved]) if self._is_rectified else convolved
 
-    def interleaved(self, height: int, width: int) -> ir.Value:
-        """Write all phases of a small image of this size, put in place with channels last."""
+    def write_interleaved(self, height: int, width: int) -> ir.Value:
+        """Write all phases of a small image of this size, interleaved with channels last."""
         n_channels = len(self._found.weight)
         rows = []
         for row in _BOTH:
-            if _is_one_a_row_better(self._found):
-                both = self.of((row,), _BOTH)
+            if _is_row_kernel_cheaper(self._found):
+                both = self.write_phases((row,), _BOTH)
             else:
-                both = self._write.node("Concat", [self.of((row,), (column,)) for column in _BOTH], axis=1)
+                both = self._write.node("Concat", [self.write_phases((row,), (column,)) for column in _BOTH], axis=1)
             last = self._write.node("Transpose", [both], perm=[0, 2, 3, 1])
-            rows.append(self._reshaped(last, f"row{row}", [0, height, 1, 2 * width * n_channels]))
+            rows.append(self._reshape(last, f"row{row}", [0, height, 1, 2 * width * n_channels]))
         pairs = self._write.node("Concat", rows, axis=2)
-        whole = self._reshaped(pairs, "rows", [0, 2 * height, 2 * width, n_channels])
+        whole = self._reshape(pairs, "rows", [0, 2 * height, 2 * width, n_channels])
         return self._write.node("Transpose", [whole], perm=[0, 3, 1, 2])
 
-    def _reshaped(self, value: ir.Value, suffix: str, axes: list[int]) -> ir.Value:
+    def _reshape(self, value: ir.Value, suffix: str, axes: list[int]) -> ir.Value:
         return self._write.node("Reshape", [value, self._write.constant(np.array(axes, np.int64), f"{suffix}.shape")])
 
 
-def _is_one_a_row_better(found: Convolution) -> bool:
+def _is_row_kernel_cheaper(found: Convolution) -> bool:
     if len(found.weight) < _FEW_CHANNELS:
         return True
-    n_together = sum(phase_weights(found, (row,), _BOTH).weight.size for row in _BOTH)
-    n_apart = sum(phase_weights(found, (row,), (column,)).weight.size for row in _BOTH for column in _BOTH)
+    n_together = sum(build_phase_weights(found, (row,), _BOTH).weight.size for row in _BOTH)
+    n_apart = sum(build_phase_weights(found, (row,), (column,)).weight.size for row in _BOTH for column in _BOTH)
     return n_together <= n_apart

@@ -1,8 +1,7 @@
-"""How a pass is written: a function that looks at one node and gives what stands for its result, or None.
+"""Rewrite rules: a function takes one node and writes its replacement, or returns None.
 
-The matching, the replacement and the clean-up are onnxscript's. Its patterns are written as calls; most of what a pass must
-know (constants, sizes, who else uses a value) is beyond a pattern, so here the pattern is one operator, whose node
-the function looks at. This is the one module that deals with the rewriter's dynamic types.
+onnxscript matches, replaces and cleans up. Its patterns cannot express most conditions of a pass (constants, sizes, other users of
+a value), so here a pattern is one operator and the function decides. Only this module handles the rewriter's dynamic types.
 """
 
 from __future__ import annotations
@@ -14,25 +13,25 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from export.graph.nodes import fresh_name
+from export.graph.nodes import make_unique_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Rewrite", "Writer", "rewritten", "rewritten_to_the_end"]
+__all__ = ["Rewrite", "Writer", "apply_rules", "apply_rules_to_fixpoint"]
 
 Attributes = Mapping[str, ir.Attr]
 
 
 class Writer:
-    """Writes the nodes that stand for a node's result.
+    """Writes the nodes that replace a node.
 
     Parameters
     ----------
     context : Any
         onnxscript's builder.
     node : ir.Node
-        The node; what is written is named after its output.
+        The node to replace. New constants are named after its output.
     """
 
     def __init__(self, context: Any, node: ir.Node) -> None:  # noqa: ANN401
@@ -46,7 +45,7 @@ class Writer:
         copied: Attributes | None = None,
         **attributes: float | str | Sequence[int],
     ) -> ir.Value:
-        """Write a node of one output, with attributes copied from another or given."""
+        """Write a node of one output, with attributes of another node and further ones."""
         operation = getattr(self._context, operator)
         value: ir.Value = operation(*inputs, **(copied or {}), **attributes)
         return value
@@ -54,40 +53,39 @@ class Writer:
     def constant(self, values: NDArray[np.generic], suffix: str) -> ir.Value:
         """Write an initializer."""
         tensor = ir.tensor(np.asarray(values, order="C"))
-        value: ir.Value = self._context.initializer(tensor, name=fresh_name(self._node, suffix))
+        value: ir.Value = self._context.initializer(tensor, name=make_unique_name(self._node, suffix))
         return value
 
 
 Rewrite = Callable[[Writer, ir.Node], ir.Value | None]
-"""Gives what stands for the one output of a node, written with the writer; None to leave the node alone."""
+"""Returns the replacement of a node's one output, written with the writer; None leaves the node as it is."""
 
 
-def rewritten(model: ir.Model, rules: Mapping[str, Rewrite]) -> int:
-    """Offer each node of certain operators to a function, once; return how many it replaced.
+def apply_rules(model: ir.Model, rules: Mapping[str, Rewrite]) -> int:
+    """Apply rules to each node once; return the number of replaced nodes.
 
-    The nodes that are written on the way come after the one they stand for and are offered too: what a function writes
-    must not be what it replaces, or there is no end.
+    The rewriter also visits the nodes that a rule writes. A rule must not match its own output, or the rewriting never ends.
 
     Parameters
     ----------
     model : ir.Model
-        Changed in place. Nodes that nothing uses any more are removed.
+        Changed in place. Unused nodes are removed.
     rules : mapping of str to callable
-        By operator, of ONNX's own domain.
+        Rules by operator of ONNX's own domain.
     """
-    made = [_rule(operator, rewrite) for operator, rewrite in rules.items()]
-    return int(pattern.RewriteRuleSet(made).apply_to_model(model))
+    built = [_build_rule(operator, rewrite) for operator, rewrite in rules.items()]
+    return int(pattern.RewriteRuleSet(built).apply_to_model(model))
 
 
-def rewritten_to_the_end(model: ir.Model, rules: Mapping[str, Rewrite]) -> int:
-    """Do as `rewritten` does, again and again until nothing is replaced."""
+def apply_rules_to_fixpoint(model: ir.Model, rules: Mapping[str, Rewrite]) -> int:
+    """Apply rules until nothing is replaced; return the number of replaced nodes."""
     total = 0
-    while n_replaced := rewritten(model, rules):
+    while n_replaced := apply_rules(model, rules):
         total += n_replaced
     return total
 
 
-def _rule(operator: str, rewrite: Rewrite) -> pattern.RewriteRule:
+def _build_rule(operator: str, rewrite: Rewrite) -> pattern.RewriteRule:
     def target(op: Any) -> Any:  # noqa: ANN401
         return getattr(op, operator)(_allow_other_inputs=True, _outputs=["result"])
 

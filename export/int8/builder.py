@@ -1,14 +1,15 @@
-"""Writes the nodes of a new graph one after the other, and keeps the shape of what each gives."""
+"""Builds an int8 graph node by node, with the shapes of all values."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.int8.weights import integer_weights
+from export.int8.weights import quantize_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,42 +17,64 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from export.graph.block_weights import BlockWeights
-    from export.int8.weights import Levels, WeightBits
+    from export.int8.weights import QuantParams, WeightBits
 
-__all__ = ["MICROSOFT", "GraphBuilder"]
+__all__ = ["MICROSOFT", "GraphBuilder", "QuantImage"]
 
 MICROSOFT: Final = "com.microsoft"
-"""Domain of the operators that ONNX Runtime has beyond ONNX."""
-
+"""Domain of ONNX Runtime's own operators."""
 _ELEMENT_TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
+_IR_VERSION: Final = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantImage:
+    """A value of the int8 graph: uint8 (n, height, width, channels)."""
+
+    name: str
+    params: QuantParams
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.height, self.width, self.channels
 
 
 class GraphBuilder:
-    """A graph in the making.
+    """A graph under construction.
 
     Parameters
     ----------
     inputs, outputs : sequence of onnx.ValueInfoProto
     opset : int
+    bits : {7, 8}
+        Bits of the weights, see `export.int8.weights.quantize_weights`.
     """
 
     def __init__(
-        self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto], opset: int
+        self,
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+        opset: int,
+        bits: WeightBits = 7,
     ) -> None:
-        self._inputs, self._outputs, self._opset = inputs, outputs, opset
+        self._inputs, self._outputs, self._opset, self._bits = inputs, outputs, opset, bits
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._values: list[onnx.ValueInfoProto] = []
 
-    def constant(self, values: NDArray[np.generic] | np.generic, name: str) -> str:
-        """Add a constant; one of a name that is there already must be the same."""
+    def add_constant(self, values: NDArray[np.generic] | np.generic, name: str) -> str:
+        """Add a constant, or find the equal one of this name."""
         tensor = numpy_helper.from_array(np.asarray(values), name)
         if self._constants.setdefault(name, tensor) != tensor:
             message = f"two constants are called {name}"
             raise ValueError(message)
         return name
 
-    def node(
+    def add_node(
         self,
         operator: str,
         inputs: Sequence[str],
@@ -62,79 +85,68 @@ class GraphBuilder:
         is_onnx: bool = True,
         **attributes: float | str | Sequence[int],
     ) -> str:
-        """Add a node with one output, whose shape is given but for the batch; return the output's name."""
+        """Add a node of one output, whose shape is given without the batch; return the output's name."""
         domain = "" if is_onnx else MICROSOFT
-        made = helper.make_node(operator, list(inputs), [output], name=output, domain=domain)
-        made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-        self._nodes.append(made)
+        node = helper.make_node(operator, list(inputs), [output], name=output, domain=domain)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self._nodes.append(node)
         self._values.append(helper.make_tensor_value_info(output, _ELEMENT_TYPES[element], ["n", *shape]))
         return output
 
-    def copied(self, node: onnx.NodeProto, inputs: Sequence[str]) -> None:
-        """Add a node of another graph, with other inputs."""
-        made = onnx.NodeProto()
-        made.CopyFrom(node)
-        del made.input[:]
-        made.input.extend(inputs)
-        self._nodes.append(made)
+    def copy_node(self, node: onnx.NodeProto, inputs: Sequence[str]) -> None:
+        """Add a copy of another graph's node with these inputs."""
+        copied = onnx.NodeProto()
+        copied.CopyFrom(node)
+        del copied.input[:]
+        copied.input.extend(inputs)
+        self._nodes.append(copied)
 
-    def level_constants(self, levels: Levels, name: str) -> tuple[str, str]:
+    def add_params(self, params: QuantParams, name: str) -> tuple[str, str]:
         """Add the scale and the zero point of a value."""
         return (
-            self.constant(np.float32(levels.scale), f"{name}.scale"),
-            self.constant(np.uint8(levels.zero_point), f"{name}.zero_point"),
+            self.add_constant(np.float32(params.scale), f"{name}.scale"),
+            self.add_constant(np.uint8(params.zero_point), f"{name}.zero_point"),
         )
 
-    def convolution(
+    def add_convolution(
         self,
-        image: str,
-        image_levels: Levels,
+        image: QuantImage,
         weights: BlockWeights,
         bias: NDArray[np.float64],
-        levels: Levels,
-        name: str,
-        size: tuple[int, int],
-        bits: WeightBits,
+        output: QuantImage,
+        *,
         groups: int = 1,
         input_means: NDArray[np.float64] | None = None,
     ) -> str:
-        """Add a convolution of 8-bit integers, channels last; its weights become integers here.
+        """Quantize weights and add a convolution with channels last; return the output's name.
 
         Parameters
         ----------
-        image : str
-            uint8 (n, height, width, channels).
-        image_levels : Levels
+        image : QuantImage
         weights : BlockWeights
         bias : ndarray of float64, shape (out,)
-        levels : Levels
-            Of the result.
-        name : str
-            Of the result.
-        size : tuple of int
-            Its height and width.
-        bits : {7, 8}
-            Of the weights.
+        output : QuantImage
         groups : int
-            1, or the number of channels, each of which is then convolved with itself alone.
+            1, or the number of channels for a depthwise convolution.
         input_means : ndarray of float64, shape (in,), optional
-            See `export.int8.weights.integer_weights`.
+            Means of the input's channels, see `export.int8.weights.quantize_weights`.
         """
-        integers = integer_weights(weights.weight, bias, image_levels.scale, bits, input_means)
+        name = output.name
+        integers = quantize_weights(weights.weight, bias, image.params.scale, self._bits, input_means)
         inputs = [
-            image,
-            *self.level_constants(image_levels, f"{name}.input"),
-            self.constant(integers.weight, f"{name}.weight"),
-            self.constant(integers.scale, f"{name}.weight_scale"),
-            self.constant(np.zeros(len(bias), np.int8), f"{name}.weight_zero_point"),
-            *self.level_constants(levels, name),
-            self.constant(integers.bias, f"{name}.bias"),
+            image.name,
+            *self.add_params(image.params, f"{name}.input"),
+            self.add_constant(integers.weight, f"{name}.weight"),
+            self.add_constant(integers.scale, f"{name}.weight_scale"),
+            self.add_constant(np.zeros(len(bias), np.int8), f"{name}.weight_zero_point"),
+            *self.add_params(output.params, name),
+            self.add_constant(integers.bias, f"{name}.bias"),
         ]
-        return self.node(
+        return self.add_node(
             "QLinearConv",
             inputs,
             name,
-            (*size, len(bias)),
+            (output.height, output.width, len(bias)),
             is_onnx=False,
             channels_last=1,
             group=groups,
@@ -143,24 +155,21 @@ class GraphBuilder:
             strides=weights.strides,
         )
 
-    def reshaped(self, value: str, shape: Sequence[int], output: str, element: str = "uint8") -> str:
-        """Give a value another shape, the batch in front."""
-        name = self.constant(np.array([-1, *shape], dtype=np.int64), "shape_" + "x".join(map(str, shape)))
-        return self.node("Reshape", [value, name], output, shape, element)
+    def add_reshape(self, value: str, shape: Sequence[int], output: str, element: str = "uint8") -> str:
+        """Add a Reshape to a shape, given without the batch."""
+        name = self.add_constant(np.array([-1, *shape], dtype=np.int64), "shape_" + "x".join(map(str, shape)))
+        return self.add_node("Reshape", [value, name], output, shape, element)
 
-    def model(self, name: str) -> onnx.ModelProto:
-        """Put the graph together."""
-        given = {value.name for value in self._outputs}
+    def build(self, name: str) -> onnx.ModelProto:
+        """Build the model."""
+        outputs = {value.name for value in self._outputs}
         graph = helper.make_graph(
             self._nodes,
             name,
             self._inputs,
             self._outputs,
             list(self._constants.values()),
-            value_info=[value for value in self._values if value.name not in given],
+            value_info=[value for value in self._values if value.name not in outputs],
         )
         opsets = [helper.make_opsetid("", self._opset), helper.make_opsetid(MICROSOFT, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
-
-
-_IR_VERSION: Final = 10

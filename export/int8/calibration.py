@@ -1,4 +1,4 @@
-"""The range of every value of a graph, and means of what its convolutions take, found by running it on latents of the model."""
+"""Calibration: ranges of a float32 graph's values, and means of its convolutions' inputs, over many images."""
 
 from __future__ import annotations
 
@@ -10,59 +10,58 @@ import onnx
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Means", "Ranges", "calibrated", "measured_means"]
+    from export.families import Feed
+
+__all__ = ["Means", "Ranges", "calibrate", "measure_means"]
 
 Ranges = dict[str, tuple[float, float]]
 """Smallest and largest element of a value, by its name."""
 Means = dict[str, "NDArray[np.float64]"]
-"""Means of the channels of a convolution's input, shape (in,), by the name of its result."""
+"""Means of the channels of a convolution's input, shape (in,), by the name of its output."""
 _MEASURED: Final = frozenset({"Conv", "Add", "Reshape", "BatchNormalization"})
 
 
-def calibrated(model: onnx.ModelProto, inputs: Mapping[str, NDArray[np.float32]]) -> Ranges:
-    """Run a graph on inputs and note the range of what its layers give.
+def calibrate(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Ranges:
+    """Measure the range of each layer's output.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        Simplified: values are those of convolutions, sums and reshaped linear layers.
-    inputs : mapping of str to ndarray of float32
-        Of many images, along the first axis; they are run one by one.
+        Simplified graph: its layers are convolutions, sums and reshaped linear layers.
+    feeds : sequence of Feed
+        Inputs of one image each.
     """
-    given = {value.name for value in model.graph.output}
-    names = [node.output[0] for node in model.graph.node if node.op_type in _MEASURED and node.output[0] not in given]
+    outputs = {value.name for value in model.graph.output}
+    names = [node.output[0] for node in model.graph.node if node.op_type in _MEASURED and node.output[0] not in outputs]
     ranges: Ranges = {}
-    for values in _values(model, names, inputs):
+    for values in _compute_values(model, names, feeds):
         for name, value in values.items():
             low, high = ranges.get(name, (np.inf, -np.inf))
             ranges[name] = min(low, float(value.min())), max(high, float(value.max()))
     return ranges
 
 
-def measured_means(model: onnx.ModelProto, inputs: Mapping[str, NDArray[np.float32]]) -> Means:
-    """Run a graph on inputs and note the means of what its convolutions take, with the parameters of `calibrated`."""
-    taken = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Conv"}
+def measure_means(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Means:
+    """Measure the channel means of each convolution's input; parameters as of `calibrate`."""
+    inputs = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Conv"}
     sums: Means = {}
-    n_images = len(next(iter(inputs.values())))
-    for values in _values(model, sorted(set(taken.values())), inputs):
+    for values in _compute_values(model, sorted(set(inputs.values())), feeds):
         for name, value in values.items():
             sums[name] = sums.get(name, np.float64(0.0)) + value.mean(axis=(0, 2, 3), dtype=np.float64)
-    return {result: sums[name] / n_images for result, name in taken.items()}
+    return {output: sums[name] / len(feeds) for output, name in inputs.items()}
 
 
-def _values(
-    model: onnx.ModelProto, names: Sequence[str], inputs: Mapping[str, NDArray[np.float32]]
+def _compute_values(
+    model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Give some values of a graph for one image after the other."""
+    """Compute some values of a graph, image by image."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    onnxruntime = import_onnxruntime()
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=[CPU])
-    for image in range(len(next(iter(inputs.values())))):
-        feed = {name: values[image : image + 1] for name, values in inputs.items()}
+    session = import_onnxruntime().InferenceSession(watched.SerializeToString(), providers=[CPU])
+    for feed in feeds:
         yield dict(zip(names, session.run(names, feed), strict=True))

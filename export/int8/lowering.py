@@ -1,23 +1,21 @@
-"""A simplified float32 graph in unsigned 8-bit integers with channels last, from the first image to the last layer.
+"""Lower a simplified float32 graph to unsigned 8-bit integers with channels last, from the first image to the last layer.
 
-Between layers a value is uint8 (n, height, width, channels) and never anything else: no layer takes it apart, turns it
-round or makes it float. The operators are those of ONNX Runtime that take this layout (``com.microsoft``:
-QLinearConv with channels_last, QLinearAdd), which is what its optimiser makes of quantise and dequantise nodes where it
-succeeds. So such a graph is for the CPU.
+Every value between layers is uint8 (n, height, width, channels), and no layer transposes it or converts it to float. The operators
+are ONNX Runtime's own for this layout (``com.microsoft``: QLinearConv with channels_last, QLinearAdd), which its optimiser would
+create from quantize and dequantize nodes where it succeeds. Such a graph is for the CPU.
 
-- ``Relu`` costs nothing: it is a zero point of 0 in the layer before.
-- ``Conv`` of a doubled image: phases as in `export.graph.phase_convolutions`. Two columns as channels already are, in this
-  layout, two columns beside each other, and rows are put together by copying whole ones.
-- ``Conv`` with sixteen channels or fewer gives four columns at once, for the same reason: the kernel works on 64.
-- ``Add`` with a doubled image takes the small one: columns doubled as channels, rows by broadcasting.
-- ``BatchNormalization`` that could not be folded is a convolution of each channel with itself.
-- The last convolution, whose result leaves the integers, is given as the sum of four 8-bit segments of its range, 1021
-  levels in all, which one matrix product adds up in float32 (`export.int8.head`).
+- ``Relu`` costs nothing: the layer before gets the zero point 0.
+- ``Conv`` of an upsampled image: phases as in `export.graph.phase_convolutions`. In this layout two columns as channels are two
+  adjacent columns, and rows are interleaved by copying whole rows.
+- ``Conv`` with sixteen channels or fewer computes four columns at once, since the kernel computes 64 channels at a time.
+- ``Add`` with an upsampled image takes the small one: columns doubled as channels, rows by broadcasting.
+- ``BatchNormalization`` that cannot be folded is a depthwise convolution.
+- The last convolution, whose output is float32, is the sum of four 8-bit segments of its range (`export.int8.last_layer`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -25,13 +23,21 @@ import onnx
 import onnx_ir as ir
 
 from export.errors import GraphError
-from export.graph.batch_norms import ChannelLines, channel_lines
-from export.graph.block_weights import BlockWeights, block_weights
-from export.graph.nodes import Convolution, convolution, doubled, linear_layer, only_use, sizes
-from export.graph.phase_convolutions import phase_weights
-from export.int8.builder import GraphBuilder
-from export.int8.head import HeadRange, add_head
-from export.int8.weights import Levels, levels_of
+from export.graph.batch_norms import ChannelAffine, match_batch_norm
+from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.nodes import (
+    Convolution,
+    LinearLayer,
+    find_before_upsampling,
+    find_only_user,
+    match_convolution,
+    match_linear_layer,
+    read_shape,
+)
+from export.graph.phase_convolutions import build_phase_weights
+from export.int8.builder import GraphBuilder, QuantImage
+from export.int8.last_layer import OutputRange, add_last_layer
+from export.int8.weights import QuantParams, fit_quant_params
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,299 +45,265 @@ if TYPE_CHECKING:
     from export.int8.calibration import Means, Ranges
     from export.int8.weights import WeightBits
 
-__all__ = ["HeadRange", "quantised"]
+__all__ = ["OutputRange", "quantize_graph"]
 
 _FEW_CHANNELS: Final = 16
 _COLUMNS_AT_ONCE: Final = 4
-_ENOUGH_CHANNELS: Final = 64
-"""Output channels with which the kernel is busy."""
+_FULL_KERNEL: Final = 64
+"""Output channels that use the kernel fully."""
 
 
-def quantised(
-    model: onnx.ModelProto, ranges: Ranges, head: HeadRange, bits: WeightBits = 7, means: Means | None = None
+def quantize_graph(
+    model: onnx.ModelProto, ranges: Ranges, output_range: OutputRange, bits: WeightBits = 7, means: Means | None = None
 ) -> onnx.ModelProto:
-    """Turn a simplified graph into one of 8-bit integers.
+    """Quantize a simplified graph.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        See `export.graph.compiler.simplified`.
+        See `export.graph.simplify_graph`.
     ranges : Ranges
-        Of its values, see `export.int8.calibration`.
-    head : HeadRange
-        Where the result of the last convolution matters.
+        Ranges of its values, see `export.int8.calibration`.
+    output_range : OutputRange
+        Range of the last convolution's output that matters.
     bits : {7, 8}
-        Of the weights, see `export.int8.weights.integer_weights`.
+        Bits of the weights, see `export.int8.weights.quantize_weights`.
     means : Means, optional
-        Of what its convolutions take, to correct their biases.
+        Means of its convolutions' inputs, to correct their biases.
 
     Raises
     ------
     GraphError
-        If the graph holds an operator that has no form here.
+        If the graph holds an operator that has no int8 form.
     """
-    return _Lowering(model, ranges, head, bits, means or {}).model()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Image:
-    """A value of the new graph: uint8 (n, height, width, channels)."""
-
-    name: str
-    levels: Levels
-    height: int
-    width: int
-    channels: int
+    return _Lowering(model, ranges, output_range, bits, means or {}).build()
 
 
 class _Lowering:
-    """The new graph, made from its end to its beginning."""
+    """Builds the int8 graph, from its outputs back to its inputs."""
 
-    def __init__(self, model: onnx.ModelProto, ranges: Ranges, head: HeadRange, bits: WeightBits, means: Means) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, ranges: Ranges, output_range: OutputRange, bits: WeightBits, means: Means
+    ) -> None:
         self._old = ir.from_proto(model)
         self._old_nodes = {node.output[0]: node for node in model.graph.node}
         self._old_constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._ranges, self._head, self._bits, self._means = ranges, head, bits, means
+        self._ranges, self._output_range, self._means = ranges, output_range, means
         (opset,) = (each.version for each in model.opset_import if each.domain == "")
-        self._new = GraphBuilder(model.graph.input, model.graph.output, opset)
+        self._new = GraphBuilder(model.graph.input, model.graph.output, opset, bits)
         self._floats: dict[str, str] = {value.name: value.name for value in model.graph.input}
-        self._images: dict[tuple[str, bool], _Image] = {}
-        self._wide: dict[str, _Image] = {}
+        self._images: dict[tuple[str, bool], QuantImage] = {}
+        self._wide: dict[str, QuantImage] = {}
 
-    def model(self) -> onnx.ModelProto:
+    def build(self) -> onnx.ModelProto:
         for output in self._old.graph.outputs:
-            self._as_float(output)
-        return self._new.model("generator")
+            self._add_float(output)
+        return self._new.build("generator")
 
-    def _as_float(self, value: ir.Value) -> str:
-        """Give a value in float32, in the layout that it has in the old graph."""
+    def _add_float(self, value: ir.Value) -> str:
+        """Add a value in float32, in the layout of the old graph."""
         name = str(value.name)
         if name in self._old_constants:
-            return self._new.constant(onnx.numpy_helper.to_array(self._old_constants[name]), name)
+            return self._new.add_constant(onnx.numpy_helper.to_array(self._old_constants[name]), name)
         if name not in self._floats:
             node = value.producer()
             if node is None:
-                message = f"the value {name} comes from nowhere"
+                message = f"the value {name} has no producer"
                 raise GraphError(message)
-            found = convolution(node)
+            found = match_convolution(node)
             if found is not None:
-                small = doubled(node.inputs[0])
-                image = self._image(node.inputs[0] if small is None else small)
-                upsampling = 1 if small is None else 2
-                means = self._means.get(name)
-                add_head(self._new, found, image.name, image.levels, upsampling, value, self._head, self._bits, means)
+                small = find_before_upsampling(node.inputs[0])
+                image = self._add_image(node.inputs[0] if small is None else small)
+                upsampling, means = 1 if small is None else 2, self._means.get(name)
+                add_last_layer(self._new, found, image, upsampling, value, self._output_range, means)
             elif node.op_type == "Conv":
                 message = f"int8 cannot read the convolution {name}: expected constant weights and explicit pads."
                 raise GraphError(message)
             else:
-                inputs = [self._as_float(each) if each is not None else "" for each in node.inputs]
-                self._new.copied(self._old_nodes[name], inputs)
+                inputs = [self._add_float(each) if each is not None else "" for each in node.inputs]
+                self._new.copy_node(self._old_nodes[name], inputs)
             self._floats[name] = name
         return self._floats[name]
 
-    def _image(self, value: ir.Value | None, *, rectified: bool = False) -> _Image:
-        """Give a value as 8-bit integers, channels last, negative ones as 0 if it is to be rectified."""
+    def _add_image(self, value: ir.Value | None, *, rectified: bool = False) -> QuantImage:
+        """Add a value as 8-bit integers, with negative ones as 0 if it is to be rectified."""
         if value is None or value.name is None:
-            message = "a layer without an input"
+            message = "a layer has no input"
             raise GraphError(message)
         node = value.producer()
         if node is not None and node.op_type == "Relu":
-            return self._image(node.inputs[0], rectified=True)
+            return self._add_image(node.inputs[0], rectified=True)
         key = value.name, rectified
         if key not in self._images:
-            self._images[key] = self._made(value, node, rectified=rectified)
+            self._images[key] = self._add_layer(value, node, rectified=rectified)
         return self._images[key]
 
-    def _made(self, value: ir.Value, node: ir.Node | None, *, rectified: bool) -> _Image:
-        shape = sizes(value)
-        found = convolution(node)
+    def _add_layer(self, value: ir.Value, node: ir.Node | None, *, rectified: bool) -> QuantImage:
+        shape = read_shape(value)
         if node is None or shape is None or len(shape) != 4 or None in shape[1:]:
             message = f"int8 needs images of known size, but {value.name} has the shape {value.shape}"
             raise GraphError(message)
-        is_first = node.op_type == "Reshape" and linear_layer(_producer(node.inputs[0])) is not None
-        lines = channel_lines(node)
-        if found is None and lines is None and node.op_type != "Add" and not is_first:
+        found, affine = match_convolution(node), match_batch_norm(node)
+        layer = match_linear_layer(_find_producer(node.inputs[0])) if node.op_type == "Reshape" else None
+        if found is None and affine is None and layer is None and node.op_type != "Add":
             message = (
                 f"int8 has no form for {node.op_type} ({value.name}): it knows linear layers, convolutions, batch "
-                "norms, sums, Relu and nearest doublings. Export it in float32 or float16."
+                "norms, sums, Relu and nearest upsampling by 2. Export it in float32 or float16."
             )
             raise GraphError(message)
         channels, height, width = (int(axis or 0) for axis in shape[1:])
-        name = f"{value.name}.{'rectified' if rectified else 'u8'}"
-        made = _Image(
-            name=name, levels=self._levels(value, rectified=rectified), height=height, width=width, channels=channels
+        output = QuantImage(
+            name=f"{value.name}.{'rectified' if rectified else 'u8'}",
+            params=self._fit_params(value, rectified=rectified),
+            height=height,
+            width=width,
+            channels=channels,
         )
         if found is not None and rectified and any(user.op_type != "Relu" for user in value.consumers()):
-            whole = self._image(value)
-            least = self._new.constant(np.uint8(whole.levels.zero_point), f"{name}.least")
-            self._new.node("Clip", [whole.name, least], name, (height, width, channels))
-            return _Image(name=name, levels=whole.levels, height=height, width=width, channels=channels)
+            whole = self._add_image(value)
+            zero = self._new.add_constant(np.uint8(whole.params.zero_point), f"{output.name}.least")
+            self._new.add_node("Clip", [whole.name, zero], output.name, output.shape)
+            return replace(output, params=whole.params)
         if found is not None:
-            self._add_convolution(found, made)
-        elif is_first:
-            self._add_first_image(node, made)
-        elif lines is not None:
-            self._add_lines(lines, self._image(node.inputs[0]), made)
+            self._add_convolution(found, output)
+        elif layer is not None:
+            self._add_first_image(layer, str(node.outputs[0].name), output)
+        elif affine is not None:
+            self._add_batch_norm(affine, self._add_image(node.inputs[0]), output)
         else:
-            self._add_sum(node, made)
-        return made
+            self._add_sum(node, output)
+        return output
 
-    def _levels(self, value: ir.Value, *, rectified: bool) -> Levels:
+    def _fit_params(self, value: ir.Value, *, rectified: bool) -> QuantParams:
         low, high = self._ranges[str(value.name)]
-        return levels_of(0.0 if rectified else low, high)
+        return fit_quant_params(0.0 if rectified else low, high)
 
-    def _add_first_image(self, node: ir.Node, made: _Image) -> None:
-        """Let the linear layer give channels last at once, and quantise that."""
-        layer = linear_layer(_producer(node.inputs[0]))
-        if layer is None:
-            message = "called without a linear layer"
-            raise TypeError(message)
-        name = str(node.outputs[0].name)
-        order = np.arange(len(layer.weight)).reshape(made.channels, made.height, made.width).transpose(1, 2, 0).ravel()
+    def _add_first_image(self, layer: LinearLayer, name: str, output: QuantImage) -> None:
+        """Reorder a linear layer's outputs to channels last, and quantize them."""
+        n_outputs, (height, width, channels) = len(layer.weight), output.shape
+        order = np.arange(n_outputs).reshape(channels, height, width).transpose(1, 2, 0).ravel()
         if name not in self._floats:
-            flat = self._new.node(
-                "Gemm",
-                [
-                    self._as_float(_known(layer.node.inputs[0])),
-                    self._new.constant(np.ascontiguousarray(layer.weight[order]), f"{name}.weight"),
-                    self._new.constant(layer.bias[order], f"{name}.bias"),
-                ],
-                f"{name}.flat",
-                [len(order)],
-                "float32",
-                transB=1,
-            )
-            shape = made.height, made.width, made.channels
-            self._floats[name] = self._new.reshaped(flat, shape, f"{name}.channels_last", "float32")
-        inputs = [self._floats[name], *self._new.level_constants(made.levels, made.name)]
-        self._new.node("QuantizeLinear", inputs, made.name, (made.height, made.width, made.channels))
+            inputs = [
+                self._add_float(_require(layer.node.inputs[0])),
+                self._new.add_constant(np.ascontiguousarray(layer.weight[order]), f"{name}.weight"),
+                self._new.add_constant(layer.bias[order], f"{name}.bias"),
+            ]
+            flat = self._new.add_node("Gemm", inputs, f"{name}.flat", [n_outputs], "float32", transB=1)
+            self._floats[name] = self._new.add_reshape(flat, output.shape, f"{name}.channels_last", "float32")
+        inputs = [self._floats[name], *self._new.add_params(output.params, output.name)]
+        self._new.add_node("QuantizeLinear", inputs, output.name, output.shape)
 
-    def _add_lines(self, lines: ChannelLines, image: _Image, made: _Image) -> None:
-        """Do what is left of a batch norm: each channel by itself, which ONNX Runtime knows as a convolution."""
-        weight = lines.factor.astype(np.float32).reshape(-1, 1, 1, 1)
+    def _add_batch_norm(self, affine: ChannelAffine, image: QuantImage, output: QuantImage) -> None:
+        """Add a batch norm that was not folded as a depthwise convolution."""
+        weight = affine.factor.astype(np.float32).reshape(-1, 1, 1, 1)
         weights = BlockWeights(weight=weight, pads=(0, 0, 0, 0), strides=(1, 1))
-        size = made.height, made.width
-        self._new.convolution(
-            image.name, image.levels, weights, lines.offset, made.levels, made.name, size, self._bits, made.channels
-        )
+        self._new.add_convolution(image, weights, affine.offset, output, groups=output.channels)
 
-    def _add_convolution(self, found: Convolution, made: _Image) -> None:
-        small = doubled(found.node.inputs[0])
-        image = self._image(found.node.inputs[0] if small is None else small)
+    def _add_convolution(self, found: Convolution, output: QuantImage) -> None:
+        small = find_before_upsampling(found.node.inputs[0])
+        image = self._add_image(found.node.inputs[0] if small is None else small)
         if small is not None and found.keeps_size:
-            self._add_phases(found, image, made)
-            return
-        if small is not None or found.dilations != (1, 1) or found.groups != 1:
+            self._add_phases(found, image, output)
+        elif small is not None or found.dilations != (1, 1) or found.groups != 1:
             message = (
-                f"int8 has no form for the convolution {made.name}: expected one group and no dilation, and after a "
-                "doubling stride 1 and an odd kernel that keeps the size."
+                f"int8 has no form for the convolution {output.name}: expected one group and no dilation, and after an "
+                "upsampling stride 1 and an odd kernel that keeps the size."
             )
             raise GraphError(message)
-        shape = made.height, made.width, made.channels
-        if found.keeps_size and made.channels <= _FEW_CHANNELS and made.width % _COLUMNS_AT_ONCE == 0:
+        elif found.keeps_size and output.channels <= _FEW_CHANNELS and output.width % _COLUMNS_AT_ONCE == 0:
             columns = range(_COLUMNS_AT_ONCE)
-            weights = block_weights(
+            weights = build_block_weights(
                 found.weight, found.pads, upsampling=1, block=(1, _COLUMNS_AT_ONCE), rows=(0,), columns=columns
             )
-            wide = self._convolved(
-                found, image, made, weights, f"{made.name}.columns", (made.height, made.width // _COLUMNS_AT_ONCE)
-            )
-            self._new.reshaped(wide, shape, made.name)
-            return
-        weights = BlockWeights(weight=found.weight, pads=found.pads, strides=found.strides)
-        self._convolved(found, image, made, weights, made.name, shape[:2])
+            wide = replace(output, name=f"{output.name}.columns", width=output.width // _COLUMNS_AT_ONCE)
+            self._new.add_reshape(self._convolve(found, image, weights, wide), output.shape, output.name)
+        else:
+            weights = BlockWeights(weight=found.weight, pads=found.pads, strides=found.strides)
+            self._convolve(found, image, weights, output)
 
-    def _add_phases(self, found: Convolution, image: _Image, made: _Image) -> None:
-        """Convolve the small image for each row of two, and put the rows together."""
+    def _add_phases(self, found: Convolution, image: QuantImage, output: QuantImage) -> None:
+        """Convolve the small image for each of two output rows, and interleave the rows."""
         rows = []
-        size = image.height, image.width
         for row in (0, 1):
-            apart = [phase_weights(found, (row,), (column,)) for column in (0, 1)]
-            together = phase_weights(found, (row,), (0, 1))
+            apart = [build_phase_weights(found, (row,), (column,)) for column in (0, 1)]
+            together = build_phase_weights(found, (row,), (0, 1))
             wasteful = together.weight.size > sum(each.weight.size for each in apart)
-            name = f"{made.name}.row{row}"
-            if wasteful and made.channels >= _ENOUGH_CHANNELS:
+            phase = replace(output, name=f"{output.name}.row{row}", height=image.height, width=image.width)
+            if wasteful and output.channels >= _FULL_KERNEL:
                 columns = [
-                    self._convolved(found, image, made, weights, f"{name}.column{column}", size)
+                    self._convolve(found, image, weights, replace(phase, name=f"{phase.name}.column{column}"))
                     for column, weights in enumerate(apart)
                 ]
-                both = self._new.node("Concat", columns, name, (*size, 2 * made.channels), axis=3)
+                shape = image.height, image.width, 2 * output.channels
+                both = self._new.add_node("Concat", columns, phase.name, shape, axis=3)
             else:
-                both = self._convolved(found, image, made, together, name, size)
-            rows.append(self._new.reshaped(both, (image.height, 1, made.width * made.channels), f"{name}.flat"))
-        shape = image.height, 2, made.width * made.channels
-        pairs = self._new.node("Concat", rows, f"{made.name}.rows", shape, axis=2)
-        self._new.reshaped(pairs, (made.height, made.width, made.channels), made.name)
+                both = self._convolve(found, image, together, phase)
+            flat = image.height, 1, output.width * output.channels
+            rows.append(self._new.add_reshape(both, flat, f"{phase.name}.flat"))
+        shape = image.height, 2, output.width * output.channels
+        pairs = self._new.add_node("Concat", rows, f"{output.name}.rows", shape, axis=2)
+        self._new.add_reshape(pairs, output.shape, output.name)
 
-    def _convolved(
-        self,
-        found: Convolution,
-        image: _Image,
-        made: _Image,
-        weights: BlockWeights,
-        name: str,
-        size: tuple[int, int],
-    ) -> str:
-        """Add one convolution, its bias repeated for each pixel that it gives."""
+    def _convolve(self, found: Convolution, image: QuantImage, weights: BlockWeights, output: QuantImage) -> str:
+        """Add one convolution, with the bias repeated for each pixel of a block."""
         bias = np.tile(found.bias.astype(np.float64), len(weights.weight) // len(found.bias))
         means = self._means.get(str(found.node.outputs[0].name))
-        return self._new.convolution(
-            image.name, image.levels, weights, bias, made.levels, name, size, self._bits, input_means=means
-        )
+        return self._new.add_convolution(image, weights, bias, output, input_means=means)
 
-    def _add_sum(self, node: ir.Node, made: _Image) -> None:
-        """Add two images, one of which may be a doubled one."""
-        first, second = (_known(each) for each in node.inputs)
-        if doubled(first) is not None:
+    def _add_sum(self, node: ir.Node, output: QuantImage) -> None:
+        """Add two images, one of which may be upsampled."""
+        first, second = (_require(each) for each in node.inputs)
+        if find_before_upsampling(first) is not None:
             first, second = second, first
-        left, small = self._image(first), doubled(second)
+        left, small = self._add_image(first), find_before_upsampling(second)
         if small is None:
-            right = self._image(second)
-            self._summed(left, right, made.levels, made.name, (made.height, made.width, made.channels))
+            self._add_quantized(left, self._add_image(second), output.params, output.name, output.shape)
             return
-        shape = made.height // 2, 2, made.width * made.channels
-        name = f"{made.name}.pairs"
-        rows = replace(left, name=self._new.reshaped(left.name, shape, f"{name}.left"))
+        shape = output.height // 2, 2, output.width * output.channels
+        name = f"{output.name}.pairs"
+        rows = replace(left, name=self._new.add_reshape(left.name, shape, f"{name}.left"))
         if str(small.name) not in self._wide:
-            self._wide[str(small.name)] = self._columns_doubled(small)
+            self._wide[str(small.name)] = self._double_columns(small)
         wide = self._wide[str(small.name)]
-        row = replace(wide, name=self._new.reshaped(wide.name, (shape[0], 1, shape[2]), f"{name}.right"))
-        self._summed(rows, row, made.levels, name, shape)
-        self._new.reshaped(name, (made.height, made.width, made.channels), made.name)
+        row = replace(wide, name=self._new.add_reshape(wide.name, (shape[0], 1, shape[2]), f"{name}.right"))
+        self._add_quantized(rows, row, output.params, name, shape)
+        self._new.add_reshape(name, output.shape, output.name)
 
-    def _columns_doubled(self, value: ir.Value) -> _Image:
-        """Give an image with each column twice, as channels beside each other."""
-        shape, found, name = sizes(value), convolution(value.producer()), f"{value.name}.wide"
-        if found is not None and shape is not None and only_use(value) is not None and found.is_plain:
+    def _double_columns(self, value: ir.Value) -> QuantImage:
+        """Add an image with each column twice, as adjacent channels."""
+        shape, found, name = read_shape(value), match_convolution(value.producer()), f"{value.name}.wide"
+        if found is not None and shape is not None and find_only_user(value) is not None and found.is_plain:
             channels, height, width = (int(axis or 0) for axis in shape[1:])
-            levels = self._levels(value, rectified=False)
-            made = _Image(name=name, levels=levels, height=height, width=width, channels=2 * channels)
-            if doubled(found.node.inputs[0]) is None:
-                # The convolution is quick with twice the channels, and no copy is needed then.
+            params = self._fit_params(value, rectified=False)
+            output = QuantImage(name=name, params=params, height=height, width=width, channels=2 * channels)
+            if find_before_upsampling(found.node.inputs[0]) is None:
+                # A convolution with twice the channels is cheaper than a copy.
                 twice = BlockWeights(weight=np.tile(found.weight, (2, 1, 1, 1)), pads=found.pads, strides=(1, 1))
-                self._convolved(found, self._image(found.node.inputs[0]), made, twice, name, (height, width))
-                return made
-        image = self._image(value)
-        wide = image.height, image.width, 2 * image.channels
-        self._new.node("Concat", [image.name, image.name], name, wide, axis=3)
-        return replace(image, name=name, channels=2 * image.channels)
+                self._convolve(found, self._add_image(found.node.inputs[0]), twice, output)
+                return output
+        image = self._add_image(value)
+        output = replace(image, name=name, channels=2 * image.channels)
+        self._new.add_node("Concat", [image.name, image.name], name, output.shape, axis=3)
+        return output
 
-    def _summed(self, left: _Image, right: _Image, levels: Levels, name: str, shape: Sequence[int]) -> None:
+    def _add_quantized(
+        self, left: QuantImage, right: QuantImage, params: QuantParams, name: str, shape: Sequence[int]
+    ) -> None:
         inputs = [
             left.name,
-            *self._new.level_constants(left.levels, f"{name}.left"),
+            *self._new.add_params(left.params, f"{name}.left"),
             right.name,
-            *self._new.level_constants(right.levels, f"{name}.right"),
-            *self._new.level_constants(levels, name),
+            *self._new.add_params(right.params, f"{name}.right"),
+            *self._new.add_params(params, name),
         ]
-        self._new.node("QLinearAdd", inputs, name, shape, is_onnx=False)
+        self._new.add_node("QLinearAdd", inputs, name, shape, is_onnx=False)
 
 
-def _producer(value: ir.Value | None) -> ir.Node | None:
+def _find_producer(value: ir.Value | None) -> ir.Node | None:
     return None if value is None else value.producer()
 
 
-def _known(value: ir.Value | None) -> ir.Value:
+def _require(value: ir.Value | None) -> ir.Value:
     if value is None:
         message = "a layer lacks an input"
         raise GraphError(message)

@@ -1,4 +1,4 @@
-"""Scales and integers: how a range becomes 256 levels, and weights integers of one scale a channel."""
+"""Quantization parameters of a range, and quantized weights with one scale per output channel."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["IntegerWeights", "Levels", "WeightBits", "integer_weights", "levels_of"]
+__all__ = ["IntegerWeights", "QuantParams", "WeightBits", "fit_quant_params", "quantize_weights"]
 
 WeightBits = Literal[7, 8]
-_LARGEST_LEVEL: Final = 255
-_LARGEST_BIAS: Final = 2**30
-"""Leaves as much room again for the products that are added to a bias of 32 bits."""
+_MAX_LEVEL: Final = 255
+_MAX_BIAS: Final = 2**30
+"""Half of the range of 32 bits; the other half is for the products that are added to the bias."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Levels:
-    """What the unsigned 8-bit levels of a value mean: level q is scale times (q - zero_point)."""
+class QuantParams:
+    """Meaning of an unsigned 8-bit level q: the value is scale times (q - zero_point)."""
 
     scale: float
     zero_point: int
@@ -35,7 +35,7 @@ class IntegerWeights:
     weight : ndarray of int8, shape (out, in, height, width)
     scale : ndarray of float32, shape (out,)
     bias : ndarray of int32, shape (out,)
-        In units of scale times that of the input.
+        In units of scale times the scale of the input.
     """
 
     weight: NDArray[np.int8]
@@ -43,37 +43,37 @@ class IntegerWeights:
     bias: NDArray[np.int32]
 
 
-def levels_of(low: float, high: float) -> Levels:
-    """Spread the levels over a range, widened to hold 0, which must be a level: pads are zeros."""
+def fit_quant_params(low: float, high: float) -> QuantParams:
+    """Fit the 256 levels to a range and 0, which must be a level because pads are zeros."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32((high - low) / _LARGEST_LEVEL)) or 1.0
-    return Levels(scale=scale, zero_point=round(-low / scale))
+    scale = float(np.float32((high - low) / _MAX_LEVEL)) or 1.0
+    return QuantParams(scale=scale, zero_point=round(-low / scale))
 
 
-def integer_weights(
+def quantize_weights(
     weight: NDArray[np.float32],
     bias: NDArray[np.float64],
     input_scale: float,
     bits: WeightBits,
     input_means: NDArray[np.float64] | None = None,
 ) -> IntegerWeights:
-    """Turn the weights of a convolution into integers, symmetric, with one scale for each output channel.
+    """Quantize the weights of a convolution symmetrically, with one scale for each output channel.
 
     Parameters
     ----------
     weight : ndarray of float32, shape (out, in, height, width)
     bias : ndarray of float64, shape (out,)
     input_scale : float
-        Of the levels of the input.
+        Scale of the input.
     bits : {7, 8}
-        7 keeps the weights within -64..64. CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits,
-        which saturate: 2 * 255 * 64 does not reach 2^15, so with 7 bits every CPU gives the same integers.
+        7 keeps the weights within -64 to 64. CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits,
+        which saturate. 2 * 255 * 64 is below 2^15, so with 7 bits every CPU computes the same integers.
     input_means : ndarray of float64, shape (in,), optional
-        Of the channels of the input: what rounding the weights changes in the result, on average, is taken off the bias.
+        Means of the input's channels. The bias is corrected by the mean change of the result through rounded weights.
     """
     largest = 64 if bits == 7 else 127
     flat = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
-    scale = np.maximum(flat / largest, np.abs(bias) / (input_scale * _LARGEST_BIAS)).astype(np.float32)
+    scale = np.maximum(flat / largest, np.abs(bias) / (input_scale * _MAX_BIAS)).astype(np.float32)
     scale[scale == 0] = 1.0
     steps = scale.reshape(-1, 1, 1, 1).astype(np.float64)
     integers = np.clip(np.rint(weight / steps), -largest, largest)

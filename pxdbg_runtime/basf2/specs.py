@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Final, Literal, TypedDict, get_args
 
+from pxdbg_runtime.basf2.payloads import graph_payload_name
 from pxdbg_runtime.checks import check_seed
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.generator import PrecisionChoice
@@ -22,7 +23,7 @@ MODELS: Final[tuple[ModelName, ...]] = get_args(ModelName)
 """The families that basf2's interface names."""
 GLOBALTAG: Final = "PXDBackgroundGenerator"
 """Default global tag of the payloads."""
-BUILTIN_PREFIX: Final = "shipped:"
+BUILTIN_PREFIX: Final = "builtin:"
 """Prefix of a checkpoint that is the name of a built-in model."""
 
 _PICKLE: Final = b"\x80"
@@ -54,7 +55,7 @@ class Specs:
         Family of the generator; a graph of another family is refused.
     checkpoint : str or Path, optional
         Path of a graph from ``python -m export``; environment variables in it are expanded. A built-in model must be
-        named explicitly: ``"shipped:resnet"``. If None, the payload ``PXDBackgroundGenerator_<model>_onnx`` of the
+        named explicitly: ``"builtin:resnet"``. If None, the payload ``PXDBackgroundGenerator_<model>_onnx`` of the
         global tag is used.
     seed : int, optional
         In [-2^63, 2^63 - 1]; derived from basf2's seed if None.
@@ -79,7 +80,7 @@ class Specs:
 
     Examples
     --------
-    >>> Specs(model="resnet", checkpoint="shipped:resnet", seed=7).random_stream
+    >>> Specs(model="resnet", checkpoint="builtin:resnet", seed=7).random_stream
     'philox'
     """
 
@@ -110,7 +111,7 @@ class Specs:
     @property
     def payload(self) -> str:
         """Name of the graph's payload in the conditions database."""
-        return f"PXDBackgroundGenerator_{self.model}_onnx"
+        return graph_payload_name(self.model)
 
     @property
     def given_model(self) -> str | Path | None:

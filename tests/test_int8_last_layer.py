@@ -1,4 +1,4 @@
-"""The last convolution of 8-bit integers: 1021 levels over its range, each the nearest to float32's value."""
+"""The last layer of int8 graphs: 1021 levels over its range, each the nearest to float32's value."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.int8 import HeadRange, calibrated, quantised
-from tests.int8_sketches import N_LATENTS, Sketch, images_of, latents
-from tests.test_int8_operators import require_plain_integers
+from export.int8 import OutputRange, calibrate, quantize_graph
+from tests.int8_sketches import N_LATENTS, Sketch, feeds_of, images_of, latents
+from tests.test_int8_operators import check_plain_integers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_LEVELS: Final = 1021
 ROUNDING: Final = 1e-3
-"""Of a level: the bias is an integer too, and the sum is float32."""
+"""In levels: the bias is rounded to an integer, and the sum to float32."""
 
 
-def lowered(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Give by how much of a level the grid of each pixel is lower, by its place in a block of 2 x 8."""
+def grid_shifts(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Find the shift of each pixel's levels, in levels, by its position in a block of 2 x 8."""
     sixteenths = np.array([[0, 8, 4, 12, 2, 10, 6, 14], [1, 9, 5, 13, 3, 11, 7, 15]]) / 16
     height, width = shape[-2:]
     return np.broadcast_to(np.tile(sixteenths, (height // 2, width // 8)), shape)
 
 
 class Sample:
-    """One convolution to one channel, of an image of 8-bit levels, in float32 and with the head."""
+    """One convolution to one channel, of an image of 8-bit levels, in float32 and in integers."""
 
     def __init__(
         self,
@@ -44,19 +44,19 @@ class Sample:
         weight: NDArray[np.float32] | None = None,
     ) -> None:
         sketch = Sketch(seed)
-        image = sketch.rectified(sketch.linear(n_in, 4 // upsampling, 16 // upsampling))
+        image = sketch.relu(sketch.linear(n_in, 4 // upsampling, 16 // upsampling))
         made = sketch.random.standard_normal((1, n_in, size, size)) if weight is None else weight
         self.weight = made.astype(np.float32)
         inputs = [sketch.constant(self.weight), sketch.constant(sketch.random.standard_normal(1).astype(np.float32))]
-        source = sketch.doubled(image) if upsampling == 2 else image
+        source = sketch.upsample(image) if upsampling == 2 else image
         output = sketch.node("Conv", [source, *inputs], kernel_shape=[size, size], pads=[size // 2] * 4)
         self.exact = sketch.model(output)
         exact_values = images_of(self.exact, latents(seed))
         middle, extent = float(np.median(exact_values)), width * float(np.ptp(exact_values))
-        self.head = HeadRange(low=middle - extent, high=middle + extent)
-        ranges = calibrated(self.exact, {"latent": latents(seed)})
-        self.integers = quantised(self.exact, ranges, self.head)
-        values = require_plain_integers(self.integers, {"latent": latents(seed)})
+        self.output_range = OutputRange(low=middle - extent, high=middle + extent)
+        ranges = calibrate(self.exact, feeds_of(latents(seed)))
+        self.integers = quantize_graph(self.exact, ranges, self.output_range)
+        values = check_plain_integers(self.integers, {"latent": latents(seed)})
         self.found = values[output].astype(np.float64)
         self.image, self.image_scale = self._dequantised(values)
         self.upsampling = upsampling
@@ -66,15 +66,15 @@ class Sample:
 
     @property
     def levels(self) -> NDArray[np.float64]:
-        """The images in steps from the lower end of each pixel's grid."""
-        return (self.found - self.head.low) / self.head.step + lowered(self.found.shape)
+        """The images in levels of each pixel."""
+        return (self.found - self.output_range.low) / self.output_range.step + grid_shifts(self.found.shape)
 
     def clipped(self, exact: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Clip values to the range of each pixel's grid."""
-        lower = self.head.step * lowered(exact.shape)
-        return np.clip(exact, self.head.low - lower, self.head.high - lower)
+        """Clip values to the range of each pixel's levels."""
+        lower = self.output_range.step * grid_shifts(exact.shape)
+        return np.clip(exact, self.output_range.low - lower, self.output_range.high - lower)
 
-    def convolved(self, weight: NDArray[np.float64], *, of: NDArray[np.float64]) -> NDArray[np.float64]:
+    def convolve(self, weight: NDArray[np.float64], *, of: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convolve images (n, in, height, width) in float64."""
         large = of.repeat(self.upsampling, axis=2).repeat(self.upsampling, axis=3)
         size = weight.shape[-1]
@@ -84,7 +84,7 @@ class Sample:
         return summed
 
     def _dequantised(self, values: dict[str, NDArray[np.generic]]) -> tuple[NDArray[np.float64], float]:
-        """Give the input of the convolution as its levels say, (n, channels, height, width), and their scale."""
+        """Dequantize the input of the convolution, (n, channels, height, width); return its scale too."""
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.integers.graph.initializer}
         (node,) = (each for each in self.integers.graph.node if each.op_type == "QuantizeLinear")
         scale, zero_point = (constants[name].astype(np.float64) for name in node.input[1:])
@@ -115,11 +115,11 @@ def test_every_value_is_one_of_1021_levels(sample: Sample) -> None:
 @few
 @given(sample=samples)
 def test_values_are_those_of_the_convolution_clipped_to_the_range(sample: Sample) -> None:
-    exact = sample.convolved(sample.weight.astype(np.float64), of=sample.image) + sample.bias
+    exact = sample.convolve(sample.weight.astype(np.float64), of=sample.image) + sample.bias
     expected = sample.clipped(exact)
     # Half a level, and what rounding the weights by half a step each can make at this pixel.
-    lit = sample.convolved(np.ones_like(sample.weight, dtype=np.float64), of=np.abs(sample.image))
-    allowed = (0.5 + ROUNDING) * sample.head.step + 0.5 * sample.weight_step * (lit + sample.image_scale)
+    active = sample.convolve(np.ones_like(sample.weight, dtype=np.float64), of=np.abs(sample.image))
+    allowed = (0.5 + ROUNDING) * sample.output_range.step + 0.5 * sample.weight_step * (active + sample.image_scale)
     assert np.all(np.abs(sample.found - expected) <= allowed)
 
 
@@ -137,11 +137,11 @@ def test_with_weights_that_are_integers_every_value_is_half_a_level_off_at_most(
         weight[0, :, size // 2, size // 2] = [largest, -3, 17, -largest, 40]
     weight /= 512
     sample = Sample(size, n_in=5, size=size, upsampling=upsampling, width=0.3, weight=weight)
-    exact = sample.convolved(sample.weight.astype(np.float64), of=sample.image) + sample.bias
+    exact = sample.convolve(sample.weight.astype(np.float64), of=sample.image) + sample.bias
     expected = sample.clipped(exact)
-    allowed = 0.5 * sample.head.step + 0.51 * sample.weight_step * sample.image_scale
+    allowed = 0.5 * sample.output_range.step + 0.51 * sample.weight_step * sample.image_scale
     assert np.abs(sample.found - expected).max() <= allowed
-    assert allowed < sample.head.step
+    assert allowed < sample.output_range.step
 
 
 def test_there_are_more_levels_than_eight_bits_hold() -> None:
@@ -153,8 +153,11 @@ def test_there_are_more_levels_than_eight_bits_hold() -> None:
 def test_what_lies_beyond_the_range_is_its_nearer_end(upsampling: int) -> None:
     sample = Sample(1, n_in=3, size=3, upsampling=upsampling, width=0.1)
     exact = images_of(sample.exact, latents(1)).astype(np.float64)
-    margin = 0.1 * sample.head.step * N_LEVELS
-    for beyond, level in ((exact < sample.head.low - margin, 0), (exact > sample.head.high + margin, N_LEVELS - 1)):
+    margin = 0.1 * sample.output_range.step * N_LEVELS
+    for beyond, level in (
+        (exact < sample.output_range.low - margin, 0),
+        (exact > sample.output_range.high + margin, N_LEVELS - 1),
+    ):
         assert beyond.any()
         assert np.all(np.rint(sample.levels[beyond]) == level)
 
@@ -170,9 +173,9 @@ def test_levels_climb_one_by_one_through_the_ends_of_the_segments() -> None:
     weight = sketch.constant(np.array([64, 1], np.float32).reshape(1, 2, 1, 1))
     output = sketch.node("Conv", [images, weight, sketch.constant(np.zeros(1, np.float32))], kernel_shape=[1, 1])
     model, one = sketch.model(output), latents()[:1]
-    made = quantised(model, calibrated(model, {"latent": one}), HeadRange(low=0.0, high=1020 / 16))
+    made = quantize_graph(model, calibrate(model, feeds_of(one)), OutputRange(low=0.0, high=1020 / 16))
     found = images_of(made, one)[0, 0].astype(np.float64) * 16
-    steps = found + lowered(found.shape)
+    steps = found + grid_shifts(found.shape)
     assert np.array_equal(steps, np.rint(steps))
     assert (steps.min(), steps.max()) == (0, 1020)
     inside = sums / 16 < 1019
@@ -180,14 +183,14 @@ def test_levels_climb_one_by_one_through_the_ends_of_the_segments() -> None:
 
 
 def test_the_grids_of_a_block_lie_evenly_between_two_levels() -> None:
-    assert sorted(lowered((2, 8)).ravel()) == [sixteenth / 16 for sixteenth in range(16)]
+    assert sorted(grid_shifts((2, 8)).ravel()) == [sixteenth / 16 for sixteenth in range(16)]
     sample = Sample(2, n_in=20, size=5, upsampling=1, width=0.6)
-    sixteenths = np.rint((sample.found - sample.head.low) / sample.head.step * 16) % 16
+    sixteenths = np.rint((sample.found - sample.output_range.low) / sample.output_range.step * 16) % 16
     assert len(np.unique(sixteenths)) == 16
 
 
 def test_the_step_is_that_of_1021_levels() -> None:
-    assert HeadRange(low=-1.0, high=1.04).step == pytest.approx(2.04 / 1020)
+    assert OutputRange(low=-1.0, high=1.04).step == pytest.approx(2.04 / 1020)
 
 
 def test_the_result_keeps_its_name_and_type() -> None:

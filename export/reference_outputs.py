@@ -1,4 +1,4 @@
-"""Known answers for the card: which images and pixels, their reference outputs, and how far from them a runtime may be."""
+"""Reference outputs for the card's known answers: which images and pixels, and how far from them a runtime may be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from export.fidelity import images_of
+from export.inference import compute_images
 from export.parity import REFERENCE_EVENT, REFERENCE_SEED
 from pxdbg_runtime.model.known_answers import KnownAnswers
 
@@ -19,49 +19,52 @@ if TYPE_CHECKING:
 
     Outputs = NDArray[np.float32] | NDArray[np.uint8]
 
-__all__ = ["make_known_answers"]
+__all__ = ["build_known_answers"]
 
 _N_IMAGES: Final = 3
 _N_PIXELS: Final = 4096
-"""Of each image; a quarter of them or more are empty."""
+"""Pixels of each image; a quarter of them or more are empty."""
 _MAX_HITS: Final = 3072
 _MARGIN: Final = 8.0
-"""How many times farther from float64 than at export another machine may be: it adds in another order."""
-_LEAST_TOLERANCES: Final = {"values": (1e-5, 1e-6), "charges": (1.0, 0.01)}
-"""Of the largest and the mean difference: tanh values, or charges in ADU."""
+"""Another machine adds in another order, and may be this many times as far from float64 as the export."""
+_MIN_TOLERANCES: Final = {"values": (1e-5, 1e-6), "charges": (1.0, 0.01)}
+"""For the largest and for the mean difference, in tanh values or in ADU."""
 
 
-def make_known_answers(
+def build_known_answers(
     references: ReferenceImages,
     graph: onnx.ModelProto,
     thresholds: NDArray[np.float32],
     precision: Precision,
     output_kind: OutputKind,
 ) -> KnownAnswers:
-    """Choose images and pixels, and say what a sound runtime gives for them.
+    """Choose images and pixels, and compute their outputs and tolerances.
 
-    An int8 graph is computed exactly everywhere, so its charges here are the reference, without a tolerance. The reference of
-    any other graph is PyTorch in float64. What is allowed is eight times the difference from it: of PyTorch's float32 images,
-    batch norms folded or not, for a float32 graph that gives values, and of the graph's own images for any other.
+    Every machine computes an int8 graph exactly: its own charges are the reference, without a tolerance. The reference of any
+    other graph is PyTorch in float64. The tolerance is eight times the difference from it: of PyTorch's float32 images, batch
+    norms folded or not, for a float32 graph with values as output, and of the graph's own images for any other.
 
     Parameters
     ----------
     references : ReferenceImages
     graph : onnx.ModelProto
-        As it is written.
+        The graph of the file.
     thresholds : ndarray of float32, shape (255,)
-        Of the graph's charges.
+        Charge thresholds of the graph.
     precision : {"float32", "float16", "int8"}
     output_kind : {"values", "charges"}
-        What the graph gives.
     """
     compared: OutputKind = "charges" if precision == "int8" else output_kind
     exact = references.exact.astype(np.float32)
     is_float32 = precision == "float32" and compared == "values"
-    found: list[Outputs] = [references.float32, references.folded] if is_float32 else [_run_graph(references, graph)]
+    found: list[Outputs] = (
+        [references.float32, references.folded]
+        if is_float32
+        else [np.concatenate(list(compute_images(graph, references.feeds)))]
+    )
     if compared == "charges":
-        found = [_charges(each, thresholds) for each in found]
-    charges = found[0] if precision == "int8" else _charges(exact, thresholds)
+        found = [_to_charges(each, thresholds) for each in found]
+    charges = found[0] if precision == "int8" else _to_charges(exact, thresholds)
     expected = charges if compared == "charges" else exact
     chosen = [(image, _choose_pixels(charges[image].ravel(), image)) for image in _choose_images(charges)]
     differences = [
@@ -69,13 +72,13 @@ def make_known_answers(
         for image, pixels in chosen
         for each in found
     ]
-    least_largest, least_mean = (0.0, 0.0) if precision == "int8" else _LEAST_TOLERANCES[compared]
+    min_tolerance, min_mean_tolerance = (0.0, 0.0) if precision == "int8" else _MIN_TOLERANCES[compared]
     return KnownAnswers(
         compared=compared,
         seed=REFERENCE_SEED,
         event=REFERENCE_EVENT,
-        tolerance=_round(max(least_largest, _MARGIN * max(float(each.max()) for each in differences))),
-        mean_tolerance=_round(max(least_mean, _MARGIN * max(float(each.mean()) for each in differences))),
+        tolerance=_round(max(min_tolerance, _MARGIN * max(float(each.max()) for each in differences))),
+        mean_tolerance=_round(max(min_mean_tolerance, _MARGIN * max(float(each.mean()) for each in differences))),
         images=tuple(
             KnownAnswers.encode_image(compared, references.sensors[image], pixels, expected[image].ravel()[pixels])
             for image, pixels in chosen
@@ -83,12 +86,7 @@ def make_known_answers(
     )
 
 
-def _run_graph(references: ReferenceImages, graph: onnx.ModelProto) -> Outputs:
-    """Run the graph as it is written."""
-    return np.concatenate(list(images_of(graph, references.latent, batch_size=1)))
-
-
-def _charges(outputs: Outputs, thresholds: NDArray[np.float32]) -> Outputs:
+def _to_charges(outputs: Outputs, thresholds: NDArray[np.float32]) -> Outputs:
     """Compute charges in ADU, unless the outputs are charges already."""
     if outputs.dtype == np.uint8:
         return outputs
@@ -96,7 +94,7 @@ def _charges(outputs: Outputs, thresholds: NDArray[np.float32]) -> Outputs:
 
 
 def _choose_images(charges: Outputs) -> list[int]:
-    """Choose the images that together hold the most different charges, the richest first."""
+    """Choose images that together hold many different charges, the image with the most first."""
     present = [set(np.unique(image).tolist()) for image in charges]
     chosen: list[int] = []
     covered: set[int] = set()
@@ -108,7 +106,7 @@ def _choose_images(charges: Outputs) -> list[int]:
 
 
 def _choose_pixels(charges: Outputs, seed: int) -> NDArray[np.int64]:
-    """Choose a pixel of each charge, then other hits, then empty pixels; ascending."""
+    """Choose one pixel of each charge, then other hits, then empty pixels; sort them."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(charges))
     _, firsts = np.unique(charges[order], return_index=True)
@@ -121,5 +119,5 @@ def _choose_pixels(charges: Outputs, seed: int) -> NDArray[np.int64]:
 
 
 def _round(value: float) -> float:
-    """Keep two digits: the same on every machine."""
+    """Round to two digits, which are the same on every machine."""
     return float(f"{value:.2g}")

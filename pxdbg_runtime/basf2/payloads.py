@@ -1,4 +1,4 @@
-"""Names of the payloads that hold generators, and their places in a cache."""
+"""Names of the payloads that hold generators in the conditions database, and their paths in a cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["checkpoint_payload_name", "graph_payload_name", "payload_path"]
 
 
 def checkpoint_payload_name(family: str) -> str:
-    """Name the payload that holds the checkpoint of a model.
+    """Name the payload that holds the checkpoint of a family.
 
     Examples
     --------
@@ -22,7 +22,7 @@ def checkpoint_payload_name(family: str) -> str:
 
 
 def graph_payload_name(family: str) -> str:
-    """Name the payload that holds the graph of a model, the one that the basf2 module asks for.
+    """Name the payload that holds the graph of a family, which the basf2 module reads.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def graph_payload_name(family: str) -> str:
 
 
 def payload_path(folder: Path, name: str, revision: int, md5: str) -> Path:
-    """Give the place of a payload in a cache.
+    """Build the path of a payload in a cache, in the layout of basf2.
 
     Examples
     --------

@@ -1,0 +1,80 @@
+"""What a family of generators declares about itself; export and benchmarks go by it alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from export.families.generator_module import GeneratorModule
+    from pxdbg_runtime.model.card import Draw, GraphInput
+
+__all__ = ["Family", "Feed"]
+
+Feed = dict[str, "NDArray[np.float32] | NDArray[np.int64]"]
+"""The inputs of a graph by name, for one batch of images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A family of generators.
+
+    Attributes
+    ----------
+    name : str
+        Name of the family in the model card.
+    module_class : type of GeneratorModule
+        Architecture. The keys and shapes of its state dict are those of the family's checkpoints, which are recognised by them.
+        It is called with one tensor for each input, in order.
+    draws : tuple of Draw
+        Standard normal values of an event, in the order in which the original draws them.
+    inputs : tuple of GraphInput
+        Inputs of the module and of the graph. The batch is dynamic, except for the role ``event_latent``.
+    cut : float or None
+        Outputs not greater than this are empty.
+    min_charge : int
+        Smallest charge of a hit in the original, ADU.
+    """
+
+    name: str
+    module_class: type[GeneratorModule]
+    draws: tuple[Draw, ...]
+    inputs: tuple[GraphInput, ...]
+    cut: float | None
+    min_charge: int
+
+    @property
+    def latent_size(self) -> int:
+        """Standard normal values of one image."""
+        (draw,) = (each.draw for each in self.inputs if each.role == "latent")
+        return next(each.shape[1] for each in self.draws if each.name == draw)
+
+    def build_feed(self, draws: Mapping[str, NDArray[np.float32]], sensors: range) -> Feed:
+        """Build the inputs for the images of some sensors of one event.
+
+        Parameters
+        ----------
+        draws : mapping of str to ndarray of float32, shape (40, values)
+            The event's draws by name.
+        sensors : range
+            Indices of the sensors.
+
+        Returns
+        -------
+        dict of str to ndarray
+            float32 (n, values) for a latent, int64 (n,) for sensor indices, float32 (40, values) for an event latent.
+        """
+        feed: Feed = {}
+        for each in self.inputs:
+            if each.draw is None:
+                feed[each.name] = np.array(sensors, dtype=np.int64)
+            else:
+                values = draws[each.draw]
+                feed[each.name] = values if each.role == "event_latent" else values[sensors]
+        return feed

@@ -1,0 +1,131 @@
+"""The last convolution: from 8-bit integers to a float32 image with more than 256 levels.
+
+The output range that matters is split into four segments. Each pixel has four 8-bit outputs, one for each segment, which differ only
+in their bias: an output is 0 below its segment and 255 above it, so their sum is the level of the result, 0 to 1020. One matrix
+product sums and scales them. Four outputs for each of sixteen pixels are the 64 channels that the kernel computes at a time, so the
+finer result costs almost nothing.
+
+A level is worth up to 0.7 ADU. If all pixels had the same levels, charges would have one level and two levels in turn, a comb in the
+spectrum. So the levels of the sixteen pixels of a block are shifted by sixteenths of a level, at no cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from export.errors import GraphError
+from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.nodes import read_shape
+from export.int8.builder import QuantImage
+from export.int8.weights import QuantParams
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from export.graph.nodes import Convolution
+    from export.int8.builder import GraphBuilder
+
+__all__ = ["OutputRange", "add_last_layer"]
+
+_SEGMENTS: Final = 4
+_LEVELS_PER_SEGMENT: Final = 255
+_BLOCK: Final = (2, 8)
+"""Sixteen pixels, wide rather than high: the two rows are interleaved by copying runs of eight."""
+_SHIFTS: Final = np.array([0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15])
+"""Shift of the levels of each pixel of a block, in sixteenths of a level; neighbours differ much."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputRange:
+    """The range of the last convolution's output that matters: values beyond it become its nearer end.
+
+    Attributes
+    ----------
+    low, high : float
+    """
+
+    low: float
+    high: float
+
+    @property
+    def step(self) -> float:
+        """Distance of two levels."""
+        return (self.high - self.low) / (_SEGMENTS * _LEVELS_PER_SEGMENT)
+
+
+def add_last_layer(
+    graph: GraphBuilder,
+    found: Convolution,
+    image: QuantImage,
+    upsampling: int,
+    value: ir.Value,
+    output_range: OutputRange,
+    input_means: NDArray[np.float64] | None = None,
+) -> None:
+    """Add the last convolution, with the name of its output in the float32 graph, float32 (n, 1, height, width).
+
+    Parameters
+    ----------
+    graph : GraphBuilder
+    found : Convolution
+        Convolution of one output channel.
+    image : QuantImage
+        Its input, before the upsampling.
+    upsampling : int
+        2 if the convolution is of the upsampled image, else 1.
+    value : ir.Value
+        Its output in the float32 graph.
+    output_range : OutputRange
+    input_means : ndarray of float64, shape (channels,), optional
+        See `export.int8.weights.quantize_weights`.
+
+    Raises
+    ------
+    GraphError
+        If the convolution has another form.
+    """
+    shape, (rows, columns) = read_shape(value), _BLOCK
+    if shape is None or None in shape[1:] or shape[1] != 1 or not found.keeps_size:
+        message = f"int8 needs a last convolution of one channel that keeps the size, but {value.name} is another."
+        raise GraphError(message)
+    height, width = (int(axis or 0) for axis in shape[2:])
+    if height % rows or width % columns:
+        message = (
+            f"int8 needs images of a multiple of {rows} x {columns} pixels, but {value.name} has {height} x {width}."
+        )
+        raise GraphError(message)
+    name, step = str(value.name), output_range.step
+    blocks = build_block_weights(
+        found.weight, found.pads, upsampling=upsampling, block=_BLOCK, rows=range(rows), columns=range(columns)
+    )
+    weights = BlockWeights(weight=np.repeat(blocks.weight, _SEGMENTS, axis=0), pads=blocks.pads, strides=blocks.strides)
+    n_pixels = rows * columns
+    lows = output_range.low - step * _SHIFTS / n_pixels
+    starts = lows[:, np.newaxis] + step * _LEVELS_PER_SEGMENT * np.arange(_SEGMENTS)
+    segments = QuantImage(
+        name=f"{name}.segments",
+        params=QuantParams(scale=step, zero_point=0),
+        height=height // rows,
+        width=width // columns,
+        channels=_SEGMENTS * n_pixels,
+    )
+    graph.add_convolution(image, weights, (found.bias[0] - starts).ravel(), segments, input_means=input_means)
+    flat = graph.add_reshape(segments.name, [segments.channels], f"{name}.flat")
+    inputs = [
+        flat,
+        graph.add_constant(np.repeat(np.eye(n_pixels, dtype=np.int8), _SEGMENTS, axis=0), f"{name}.adding"),
+        graph.add_constant(np.float32(step), f"{name}.step"),
+        graph.add_constant(np.float32(1.0), f"{name}.one"),
+        "",
+        "",
+        graph.add_constant(lows.astype(np.float32), f"{name}.low"),
+    ]
+    added = graph.add_node("MatMulIntegerToFloat", inputs, f"{name}.added", [n_pixels], "float32", is_onnx=False)
+    apart = graph.add_reshape(added, [segments.height, segments.width, rows, columns], f"{name}.blocks", "float32")
+    interleaved = segments.height, rows, segments.width, columns
+    in_place = graph.add_node("Transpose", [apart], f"{name}.rows", interleaved, "float32", perm=[0, 1, 3, 2, 4])
+    graph.add_reshape(in_place, [1, height, width], name, "float32")

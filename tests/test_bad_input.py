@@ -178,7 +178,7 @@ BAD: dict[str, Bad] = {
     ),
     "unknown family": Bad(program="export", arguments="IN.pt --family gan --output OUT", says="--family", exit_code=2),
     "name that is a path": Bad(
-        program="export", arguments=f"{EXPORT} --name ../../name", says="--name must hold letters", exit_code=2
+        program="export", arguments=f"{EXPORT} --name ../../name", says="--name must hold only letters", exit_code=2
     ),
     # Graphs
     "no such graph": Bad(program="pxdbg", arguments=GENERATE, says="is not a file that exists", exit_code=1),

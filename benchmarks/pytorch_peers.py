@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.events import draw_event, time_images
-from benchmarks.families import draw_original_inputs, feed_for
+from benchmarks.model_inputs import draw_original_inputs, feed_for
 from benchmarks.timing import Run
 from export.charge import compute_charges
 from pxdbg_runtime.model.card import ModelCard

@@ -178,7 +178,7 @@ def _load(checkpoint: Path, name: str, options: ExportOptions, log: Callable[[st
     if before is None or _hash_file(checkpoint) != before:
         raise CheckpointError(checkpoint, "changed while it was read: export it again when nothing writes to it.")
     family = load_family(name)
-    min_charge = family.min_charge if options.min_charge is None else options.min_charge
+    min_charge = family.min_charge if options.min_charge is None else int(options.min_charge)
     return _Loaded(checkpoint=checkpoint, sha256=before, family=family, model=model, min_charge=min_charge)
 
 

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -30,7 +31,6 @@ from tests.graphs import parity_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from export.families import Family
@@ -102,18 +102,25 @@ def test_a_graph_is_written_and_each_step_lines(checkpoint: Path, tmp_path: Path
     assert "flat, 74,496 parameters" in lines[0]
 
 
-def test_name_nature_provenance_and_state_key_are_taken(tmp_path: Path) -> None:
+def test_options_reach_the_card(tmp_path: Path) -> None:
     model = FlatNet().state_dict()
     checkpoint = save({"model": {key: value * 0 for key, value in model.items()}, "ema": model}, tmp_path / "a.pt")
     graph = export_checkpoint(
         checkpoint,
         "flat",
         tmp_path / "graphs",
-        ExportOptions(name="Flat_1.5-b", state_key="ema", nature="stand-in", provenance="Trained nowhere."),
+        ExportOptions(
+            name="Flat_1.5-b",
+            state_key="ema",
+            nature="stand-in",
+            provenance="Trained nowhere.",
+            min_charge=np.int64(7),  # type: ignore[arg-type]
+        ),
     )
     assert graph.path == tmp_path / "graphs" / "Flat_1.5-b-float32.onnx"
     assert (graph.card.name, graph.card.nature) == ("Flat_1.5-b", "stand-in")
     assert graph.card.provenance == "Trained nowhere."
+    assert (graph.card.min_charge, type(graph.card.min_charge)) == (7, int)
     weights = [onnx.numpy_helper.to_array(each) for each in onnx.load(graph.path).graph.initializer]
     assert any(weight.size == 768 * 96 and weight.any() for weight in weights)
 

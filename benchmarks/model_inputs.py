@@ -1,9 +1,9 @@
-"""All that the benchmarks know of the families of generators."""
+"""Inputs of a generator: those that the original draws for its PyTorch model, and those of a graph."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,6 @@ from pxdbg_runtime.model.card import ModelCard
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SPEED_TARGETS: Final = {
-    "resnet": (1.45, 1.3, 4.5, 3.8, 12.0, 1.6),
-    "convnet": (2.6, 2.3, 4.5, 9.5, 15.0, 1.3),
-}
-"""Targets of a family for the rows of `benchmarks.peers.RATIOS`, in their order."""
 
 
 def draw_original_inputs(family: str, n_images: int) -> tuple[Tensor, ...]:

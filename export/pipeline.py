@@ -161,7 +161,7 @@ def export_checkpoint(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Loaded:
+class _LoadedModel:
     """A checkpoint's model."""
 
     checkpoint: Path
@@ -171,7 +171,7 @@ class _Loaded:
     min_charge: int
 
 
-def _load(checkpoint: Path, name: str, options: ExportOptions, log: Callable[[str], None]) -> _Loaded:
+def _load(checkpoint: Path, name: str, options: ExportOptions, log: Callable[[str], None]) -> _LoadedModel:
     """Load a checkpoint, and refuse a file that changes meanwhile."""
     before = _hash_file(checkpoint)
     model = load_checkpoint(checkpoint, name, state_key=options.state_key, log=log)
@@ -179,7 +179,7 @@ def _load(checkpoint: Path, name: str, options: ExportOptions, log: Callable[[st
         raise CheckpointError(checkpoint, "changed while it was read: export it again when nothing writes to it.")
     family = load_family(name)
     min_charge = family.min_charge if options.min_charge is None else int(options.min_charge)
-    return _Loaded(checkpoint=checkpoint, sha256=before, family=family, model=model, min_charge=min_charge)
+    return _LoadedModel(checkpoint=checkpoint, sha256=before, family=family, model=model, min_charge=min_charge)
 
 
 def _hash_file(path: Path) -> str | None:
@@ -191,7 +191,7 @@ def _hash_file(path: Path) -> str | None:
         return None
 
 
-def _build(plain: onnx.ModelProto, loaded: _Loaded, options: ExportOptions, log: Callable[[str], None]) -> BuiltGraph:
+def _build(plain: onnx.ModelProto, loaded: _LoadedModel, options: ExportOptions, log: Callable[[str], None]) -> BuiltGraph:
     """Build the graph of the wanted precision and target."""
     thresholds = find_charge_thresholds()
     if options.explain:
@@ -226,7 +226,7 @@ def _verify(
 
 
 def _describe(
-    name: str, graph: BuiltGraph, loaded: _Loaded, references: ReferenceImages, parity: Parity, options: ExportOptions
+    name: str, graph: BuiltGraph, loaded: _LoadedModel, references: ReferenceImages, parity: Parity, options: ExportOptions
 ) -> tuple[ModelCard, onnx.ModelProto]:
     """Build the card, and the graph with the output that the card declares."""
     output_kind: OutputKind = "charges" if options.target == "cuda" else "values"

@@ -238,7 +238,9 @@ def test_the_registry_is_read_without_pytorch() -> None:
     assert (done.returncode, done.stdout.split()) == (0, list(FAMILY_NAMES)), done.stderr
 
 
-@pytest.mark.parametrize("path", sorted((CHECKOUT / "export").rglob("*.py")), ids=str)
+@pytest.mark.parametrize(
+    "path", sorted(path for folder in ("export", "benchmarks") for path in (CHECKOUT / folder).rglob("*.py")), ids=str
+)
 def test_no_module_outside_of_the_families_names_one(path: Path) -> None:
     """No identifier and no value; examples in help texts and docstrings may name a family."""
     if path.parent.name == "families":

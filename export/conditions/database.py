@@ -30,20 +30,20 @@ _MD5: Final = re.compile(r"[0-9a-f]{32}")
 
 
 # What the server answers. Its further fields are ignored.
-class _Named(msgspec.Struct, frozen=True):
+class _NameRecord(msgspec.Struct, frozen=True):
     name: _Text
 
 
 class _Tag(msgspec.Struct, frozen=True, rename="camel"):
-    global_tag_status: _Named
+    global_tag_status: _NameRecord
 
 
-class _ListedPayload(msgspec.Struct, frozen=True, rename="camel"):
-    basf2_module: _Named
+class _PayloadRecord(msgspec.Struct, frozen=True, rename="camel"):
+    basf2_module: _NameRecord
 
 
-class _Listed(msgspec.Struct, frozen=True):
-    payload: _ListedPayload
+class _EntryRecord(msgspec.Struct, frozen=True):
+    payload: _PayloadRecord
 
 
 class _Payload(msgspec.Struct, frozen=True, rename="camel"):
@@ -123,7 +123,7 @@ def fetch_entries(
     entries = []
     for index, value in enumerate(values):
         where = f"entry {index}: "
-        if _convert(url, value, _Listed, where).payload.basf2_module.name == name:
+        if _convert(url, value, _EntryRecord, where).payload.basf2_module.name == name:
             entries.append(_build_entry(name, _convert(url, value, _Entry, where)))
     return tuple(entries)
 

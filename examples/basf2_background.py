@@ -3,8 +3,8 @@
     basf2 examples/basf2_background.py -n 100
     basf2 -p 4 examples/basf2_background.py -n 100
 
-PXDBG_CHECKPOINT is the path of your graph (python -m export; docs/export.md), PXDBG_OVERLAY that of an overlay file, whose
-PXD digits are replaced and whose other detectors' background stays.
+PXDBG_CHECKPOINT is the path of your graph (python -m export; docs/export.md), PXDBG_OVERLAY that of an overlay file,
+whose PXD digits are replaced and whose other detectors' background stays.
 """
 
 from __future__ import annotations

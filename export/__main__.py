@@ -134,7 +134,7 @@ class _Conditions:
 def _find_source(
     checkpoint: Path | None, provenance: str | None, conditions: _Conditions, family: str
 ) -> tuple[Path, str | None]:
-    """Return the path of the checkpoint, downloaded if it is in the conditions database, and the origin of its weights."""
+    """Return the path of the checkpoint, downloaded if need be, and the origin of its weights."""
     if checkpoint is not None and conditions == _Conditions(None, None, None, (), None):
         return checkpoint, provenance
     if checkpoint is not None and conditions.global_tag is None:
@@ -163,7 +163,7 @@ def _print_line(line: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the export, or the command ``payload`` if that is the first argument; give a checkpoint of that name as ./payload."""
+    """Run the export, or ``payload`` if that is the first argument; give a checkpoint of that name as ./payload."""
     if arguments[:1] == ["payload"]:
         payload.app(arguments[1:], prog_name="python -m export payload")
     else:

@@ -1,7 +1,7 @@
 """The charge transform of the original, and the thresholds that replace it.
 
-The transform, in float32 and in this order: ``x = clamp(t*0.5 + 0.5, 0, 1)``; ``c = clamp(256**x - 1, 0, 255)``; the charge is
-c truncated. It is monotone in t, so the smallest value of each charge, 255 thresholds, defines it.
+The transform, in float32 and in this order: ``x = clamp(t*0.5 + 0.5, 0, 1)``; ``c = clamp(256**x - 1, 0, 255)``; the
+charge is c truncated. It is monotone in t, so the smallest value of each charge, 255 thresholds, defines it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m export.demonstration --family resnet --output resnet.safetensors``: write a checkpoint of random weights."""
+"""``python -m export.demonstration --family resnet --output x.safetensors``: write random weights."""
 
 from __future__ import annotations
 

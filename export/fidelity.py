@@ -107,6 +107,8 @@ def check_fidelity(fidelity: Fidelity, precision: str) -> None:
 def format_fidelity(fidelity: Fidelity) -> str:
     """Write a fidelity in one line."""
     return (
-        f"digits against float32, {fidelity.images} images: W1 of the charge spectrum {fidelity.charge_w1_adu:.3f} ADU, "
-        f"occupancy {100 * (fidelity.occupancy_ratio - 1):+.2f} %, identical digits {100 * fidelity.identical_digits:.1f} %"
+        f"digits against float32, {fidelity.images} images: "
+        f"W1 of the charge spectrum {fidelity.charge_w1_adu:.3f} ADU, "
+        f"occupancy {100 * (fidelity.occupancy_ratio - 1):+.2f} %, "
+        f"identical digits {100 * fidelity.identical_digits:.1f} %"
     )

@@ -55,7 +55,7 @@ def compute_images(model: onnx.ModelProto, feeds: Iterable[Feed]) -> Iterator[ND
 
 
 def measure_seconds_per_image(model: onnx.ModelProto, feeds: Sequence[Feed]) -> float:
-    """Measure the time that one image takes on this machine, in seconds, on the first batch, after a first run of it."""
+    """Measure the seconds that one image takes on this machine, on the first batch after a warm-up."""
     images = compute_images(model, [feeds[0], feeds[0]])
     next(images)
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""``python -m export.manifest FOLDER``: write the manifest of a folder, which lists its graphs with size and SHA-256."""
+"""``python -m export.manifest FOLDER``: write a folder's manifest, which lists its graphs with size and SHA-256."""
 
 from __future__ import annotations
 

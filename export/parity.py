@@ -1,7 +1,7 @@
 """Distance of ONNX Runtime's images from PyTorch's in float32 and in float64, on the same inputs in every export.
 
-PyTorch's float32 is computed twice: with the model as it is, and with batch norms folded into the convolutions before them, as in
-every graph. Folding rounds each weight, which matters for weights that cancel exactly before.
+PyTorch's float32 is computed twice: with the model as it is, and with batch norms folded into the convolutions before
+them, as in every graph. Folding rounds each weight, which matters for weights that cancel exactly before.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ REFERENCE_EVENT: Final = 0
 _SENSORS: Final = range(0, N_SENSORS, 5)
 """Sensors whose images are compared, eight of the event's forty."""
 _MAX_RATIO: Final = 2.0
-"""Both PyTorch and ONNX Runtime round, in different orders: a graph may be this many times as far from float64 as PyTorch."""
+"""PyTorch and ONNX Runtime round in different orders: a graph may be so many times as far from float64 as PyTorch."""
 _MIN_BOUND: Final = 5e-6
 """Rounding in one sum of a hundred terms can reach this, so no graph is refused for a smaller difference."""
 _MAX_BOUND: Final = 1e-3
@@ -131,9 +131,9 @@ def check_parity(parity: Parity) -> None:
     bound = min(max(_MAX_RATIO * parity.pytorch_float64_difference, _MIN_BOUND), _MAX_BOUND)
     if not parity.max_float64_difference <= bound:
         message = (
-            f"The graph's images differ from those of the model in float64 by up to {parity.max_float64_difference:.3g}, more than "
-            f"the {bound:.3g} that is allowed (twice the difference of PyTorch's float32 images, at least {_MIN_BOUND:g}, at most "
-            f"{_MAX_BOUND:g}): nothing was written. The releases of onnxruntime and torch may be at fault: try the newest ones."
+            f"The graph's images differ from those of the model in float64 by up to {parity.max_float64_difference:.3g}, "
+            f"more than the {bound:.3g} that is allowed (twice the difference of PyTorch's float32 images, at least "
+            f"{_MIN_BOUND:g}, at most {_MAX_BOUND:g}): nothing was written. The releases of onnxruntime and torch may be at fault: try the newest ones."
         )
         raise ParityError(parity.max_float64_difference, message)
 
@@ -141,8 +141,9 @@ def check_parity(parity: Parity) -> None:
 def format_parity(parity: Parity) -> str:
     """Write a parity in one line."""
     return (
-        f"ONNX Runtime against PyTorch, {parity.images} images: largest difference {parity.max_abs_difference:.2e}, from float64 "
-        f"{parity.max_float64_difference:.2e} (PyTorch's own {parity.pytorch_float64_difference:.2e}), equal charges of hits "
+        f"ONNX Runtime against PyTorch, {parity.images} images: largest difference {parity.max_abs_difference:.2e}, "
+        f"from float64 {parity.max_float64_difference:.2e} (PyTorch's own "
+        f"{parity.pytorch_float64_difference:.2e}), equal charges of hits "
         f"{100 * parity.equal_charges:.3f} %"
     )
 

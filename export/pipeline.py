@@ -191,7 +191,9 @@ def _hash_file(path: Path) -> str | None:
         return None
 
 
-def _build(plain: onnx.ModelProto, loaded: _LoadedModel, options: ExportOptions, log: Callable[[str], None]) -> BuiltGraph:
+def _build(
+    plain: onnx.ModelProto, loaded: _LoadedModel, options: ExportOptions, log: Callable[[str], None]
+) -> BuiltGraph:
     """Build the graph of the wanted precision and target."""
     thresholds = find_charge_thresholds()
     if options.explain:
@@ -226,7 +228,12 @@ def _verify(
 
 
 def _describe(
-    name: str, graph: BuiltGraph, loaded: _LoadedModel, references: ReferenceImages, parity: Parity, options: ExportOptions
+    name: str,
+    graph: BuiltGraph,
+    loaded: _LoadedModel,
+    references: ReferenceImages,
+    parity: Parity,
+    options: ExportOptions,
 ) -> tuple[ModelCard, onnx.ModelProto]:
     """Build the card, and the graph with the output that the card declares."""
     output_kind: OutputKind = "charges" if options.target == "cuda" else "values"

@@ -1,13 +1,14 @@
 """Seeded random weights of the true architectures, without any physics.
 
-Weights are random, batch-norm statistics are measured on latents, and the last layer is set to give a wanted occupancy and mean
-charge. Two choices need a reason:
+Weights are random, batch-norm statistics are measured on latents, and the last layer is set to give a wanted occupancy
+and mean charge. Two choices need a reason:
 
-- Shortcuts in blocks of many channels are weak: otherwise blocks of 16 and 32 pixels, upsampled from the first feature maps, show
-  in every image.
-- Every filter but the last has about 12 non-zero weights, multiples of a quarter of their standard deviation. A sum of 12,800 random
-  terms has a relative rounding error of a few 1e-6, which differs between PyTorch and ONNX Runtime, and the last layer would
-  scale it beyond the bound of the export. And random float32 values do not compress: these weights take a fraction of the space.
+- Shortcuts in blocks of many channels are weak: otherwise blocks of 16 and 32 pixels, upsampled from the first feature
+  maps, show in every image.
+- Every filter but the last has about 12 non-zero weights, multiples of a quarter of their standard deviation. A sum of
+  12,800 random terms has a relative rounding error of a few 1e-6, which differs between PyTorch and ONNX Runtime, and
+  the last layer would scale it beyond the bound of the export. And random float32 values do not compress: these
+  weights take a fraction of the space.
 """
 
 from __future__ import annotations
@@ -126,8 +127,8 @@ def _measure_statistics(model: GeneratorModule, family: Family, generator: torch
 def _set_last_layer(model: GeneratorModule, family: Family, target: HitStatistics, generator: torch.Generator) -> None:
     """Scale and shift the last convolution so that the upper tail of its output becomes the hits.
 
-    With y the convolution's present output, the value before the tanh becomes a y + b. For any a, b puts the quantile of the
-    wanted occupancy on the threshold of 1 ADU. The mean charge then grows with a, which is found by bisection.
+    With y the convolution's present output, the value before the tanh becomes a y + b. For any a, b puts the quantile
+    of the wanted occupancy on the threshold of 1 ADU. The mean charge then grows with a, which is found by bisection.
     """
     last = [module for module in model.modules() if isinstance(module, nn.Conv2d)][-1]
     values = _record_outputs(model, last, family, generator)

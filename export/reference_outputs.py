@@ -40,9 +40,10 @@ def build_known_answers(
 ) -> KnownAnswers:
     """Choose images and pixels, and compute their outputs and tolerances.
 
-    Every machine computes an int8 graph exactly: its own charges are the reference, without a tolerance. The reference of any
-    other graph is PyTorch in float64. The tolerance is eight times the difference from it: of PyTorch's float32 images, batch
-    norms folded or not, for a float32 graph with values as output, and of the graph's own images for any other.
+    Every machine computes an int8 graph exactly: its own charges are the reference, without a tolerance. The reference
+    of any other graph is PyTorch in float64. The tolerance is eight times the difference from it: of PyTorch's float32
+    images, batch norms folded or not, for a float32 graph with values as output, and of the graph's own images for any
+    other.
 
     Parameters
     ----------

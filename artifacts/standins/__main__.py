@@ -54,7 +54,7 @@ def simulate(
 
 
 @app.command(
-    epilog="Example: python -m artifacts.standins rebuild artifacts/standins/resnet.safetensors --output resnet.safetensors"
+    epilog="Example: python -m artifacts.standins rebuild artifacts/standins/resnet.safetensors --output x.safetensors"
 )
 def rebuild(
     standin: Annotated[Path, typer.Argument(help="Stand-in file, such as artifacts/standins/resnet.safetensors.")],

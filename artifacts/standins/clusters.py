@@ -1,7 +1,7 @@
 """Draw the charge that particles deposit in the pixels of a sensor: a numba kernel.
 
-Photons deposit their charge at a point, charged particles along a straight path. The charge diffuses, and the pixel that
-it reaches collects it. This is a crude model of a silicon sensor, with the right pitches, thickness and noise.
+Photons deposit their charge at a point, charged particles along a straight path. The charge diffuses, and the pixel
+that it reaches collects it. This is a crude model of a silicon sensor, with the right pitches, thickness and noise.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ __all__ = ["describe_simulation", "simulate_events"]
 
 _PROVENANCE: Final = (
     "Simulated clusters, tuned to the public Geant4 marginals of the PXD background by the IEA-GAN authors: charge "
-    "spectrum and occupancies are theirs, the shapes of the clusters are a caricature. Not the collaboration's simulation."
+    "spectrum and occupancies are theirs, the shapes of the clusters are crude. Not the collaboration's simulation."
 )
 
 

@@ -30,8 +30,8 @@ class Family:
     name : str
         Name of the family in the model card.
     module_class : type of GeneratorModule
-        Architecture. The keys and shapes of its state dict are those of the family's checkpoints, which are recognised by them.
-        It is called with one tensor for each input, in order.
+        Architecture. The keys and shapes of its state dict are those of the family's checkpoints, which are recognised
+        by them. It is called with one tensor for each input, in order.
     draws : tuple of Draw
         Standard normal values of an event, in the order in which the original draws them.
     inputs : tuple of GraphInput

@@ -45,8 +45,8 @@ def _raise_not_implemented(self: GeneratorModule, *_: Tensor) -> Tensor:
 class GeneratorModule(nn.Module):
     """A generator of sensor images.
 
-    Subclasses define `full_image`, which computes the uncropped image, float32 (n, 1, 256, 768) in [-1, 1], from the inputs of
-    the family.
+    Subclasses define `full_image`, which computes the uncropped image, float32 (n, 1, 256, 768) in [-1, 1], from the
+    inputs of the family.
     """
 
     full_image: Callable[..., Tensor] = _raise_not_implemented

@@ -1,4 +1,4 @@
-"""The graph compiler: passes that make a graph cheaper without changing its function, float16, and charges as output."""
+"""The graph compiler: passes that make a graph cheaper but compute the same, float16, and charges as output."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Fold batch norms into the layers before them.
 
-Matches ``BatchNormalization`` (inference) of a convolution, of a linear layer reshaped to images, or of a sum of these. A batch
-norm is y = a x + b for each channel and these layers are linear, so it folds into their weights. If other nodes use x too (the
-shortcut of a pre-activation block), each of them must be a pointwise convolution, possibly of the upsampled image: its weights then
-take (y - b) / a. The result is exact up to rounding. If b is large compared with a, the subtraction would cancel digits, and the
-batch norm is left as it is.
+Matches ``BatchNormalization`` (inference) of a convolution, of a linear layer reshaped to images, or of a sum of
+these. A batch norm is y = a x + b for each channel and these layers are linear, so it folds into their weights. If
+other nodes use x too (the shortcut of a pre-activation block), each of them must be a pointwise convolution, possibly
+of the upsampled image: its weights then take (y - b) / a. The result is exact up to rounding. If b is large compared
+with a, the subtraction would cancel digits, and the batch norm is left as it is.
 """
 
 from __future__ import annotations

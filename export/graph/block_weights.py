@@ -5,8 +5,8 @@ output row o = B i + r of block i as a sum over its taps a of weight[a] times in
 
     floor((B i + r - pad + a) / u) = (B / u) i + floor((r - pad + a) / u).
 
-So for fixed r it is a convolution of stride B / u of the small image, whose taps are sums of the original ones: those a with the
-same input row. Rows beyond the edge are zeros in both forms. The same holds for columns.
+So for fixed r it is a convolution of stride B / u of the small image, whose taps are sums of the original ones: those
+a with the same input row. Rows beyond the edge are zeros in both forms. The same holds for columns.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Charges as the output of a graph: one byte per pixel, a quarter of the transfer from a GPU.
 
-The charge of a value t is the number of thresholds that are not greater than t (`export.charge`), as in the runtime's kernel. ONNX
-has no operator that counts them. So the graph estimates the charge by the formula 256^(t/2 + 1/2) - 1, which rounding may shift by
-one, and compares t with the thresholds on both sides of the estimate. NaN becomes the charge 255.
+The charge of a value t is the number of thresholds that are not greater than t (`export.charge`), as in the runtime's
+kernel. ONNX has no operator that counts them. So the graph estimates the charge by the formula 256^(t/2 + 1/2) - 1,
+which rounding may shift by one, and compares t with the thresholds on both sides of the estimate. NaN becomes the
+charge 255.
 """
 
 from __future__ import annotations

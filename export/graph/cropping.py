@@ -1,7 +1,7 @@
 """Move crops of rows and channels before pointwise operators.
 
-Matches a ``Slice`` or ``Gather`` with constant indices of a pointwise operator's output. The operator is then applied to the
-cropped input: it computes each element by itself, so elements that are dropped need no computation.
+Matches a ``Slice`` or ``Gather`` with constant indices of a pointwise operator's output. The operator is then applied
+to the cropped input: it computes each element by itself, so elements that are dropped need no computation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Weights and activations in float16; inputs and outputs stay float32.
 
-Every float32 constant and value becomes float16, with a cast after the inputs and one before the last pointwise operator: the tanh,
-which decides the charge, is evaluated in float32. ONNX requires float32 for the parameters of Resize.
+Every float32 constant and value becomes float16, with a cast after the inputs and one before the last pointwise
+operator: the tanh, which decides the charge, is evaluated in float32. ONNX requires float32 for the parameters of
+Resize.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Let a convolution with few output channels compute blocks of pixels.
 
-Matches a convolution of stride 1 that keeps the size and has at most four output channels, of an image or of an upsampled one.
-Convolution kernels compute sixteen output channels at a time, so one channel wastes fifteen. It becomes a convolution with up to
-sixteen channels, one for each pixel of a block (`export.graph.block_weights`), with a stride of the block's size, and DepthToSpace.
+Matches a convolution of stride 1 that keeps the size and has at most four output channels, of an image or of an
+upsampled one. Convolution kernels compute sixteen output channels at a time, so one channel wastes fifteen. It becomes
+a convolution with up to sixteen channels, one for each pixel of a block (`export.graph.block_weights`), with a stride
+of the block's size, and DepthToSpace.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Compose a linear layer with the convolution after it.
 
-Matches ``Conv(Reshape(Gemm(z)))`` whose inner values nothing else uses. It becomes ``Reshape(Gemm(z))``: the convolution is linear,
-so it is applied to each column of the weight matrix and to the bias. The pass applies where it saves multiply-accumulates.
+Matches ``Conv(Reshape(Gemm(z)))`` whose inner values nothing else uses. It becomes ``Reshape(Gemm(z))``: the
+convolution is linear, so it is applied to each column of the weight matrix and to the bias. The pass applies where it
+saves multiply-accumulates.
 """
 
 from __future__ import annotations

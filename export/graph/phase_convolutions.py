@@ -1,15 +1,15 @@
 """Replace a convolution of an upsampled image by convolutions of the small image, one for each phase of the output.
 
-Matches ``Conv(Resize(x))`` with a nearest upsampling by 2, an odd kernel and pads that keep the size, and the ``Relu`` after it, if
-any. Each pixel of 2 x 2 output pixels (a phase) depends on the small image by a smaller kernel, whose taps are sums of the original
-ones (`export.graph.block_weights`): 16 products instead of 36 for a 3 x 3 kernel, 36 instead of 100 for 5 x 5. The phases are then
-interleaved:
+Matches ``Conv(Resize(x))`` with a nearest upsampling by 2, an odd kernel and pads that keep the size, and the ``Relu``
+after it, if any. Each pixel of 2 x 2 output pixels (a phase) depends on the small image by a smaller kernel, whose
+taps are sums of the original ones (`export.graph.block_weights`): 16 products instead of 36 for a 3 x 3 kernel, 36
+instead of 100 for 5 x 5. The phases are then interleaved:
 
 - ``cuda``: one convolution with four times the channels, and DepthToSpace.
-- ``cpu``: ONNX Runtime stores images in blocks of channels, where DepthToSpace would copy element by element. The phases are
-  interleaved with channels last, which copies whole rows of channels; its optimiser fuses the transpositions into its own
-  reordering. Each phase is a convolution of its own if one kernel for all phases of a row would waste products, except below
-  32 channels, which leave half of the kernel idle.
+- ``cpu``: ONNX Runtime stores images in blocks of channels, where DepthToSpace would copy element by element. The
+  phases are interleaved with channels last, which copies whole rows of channels; its optimiser fuses the
+  transpositions into its own reordering. Each phase is a convolution of its own if one kernel for all phases of a row
+  would waste products, except below 32 channels, which leave half of the kernel idle.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def make_phase_convolutions(model: ir.Model, target: Target) -> int:
 
 
 def build_phase_weights(found: Convolution, rows: Sequence[int], columns: Sequence[int]) -> BlockWeights:
-    """Build the weights of some phases, given by rows and columns of 2 x 2 pixels, of a convolution of an upsampled image."""
+    """Build the weights of some phases (rows and columns of 2 x 2 pixels) of a convolution after an upsampling."""
     return build_block_weights(found.weight, found.pads, upsampling=2, block=(2, 2), rows=rows, columns=columns)
 
 

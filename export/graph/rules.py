@@ -1,7 +1,8 @@
 """Rewrite rules: a function takes one node and writes its replacement, or returns None.
 
-onnxscript matches, replaces and cleans up. Its patterns cannot express most conditions of a pass (constants, sizes, other users of
-a value), so here a pattern is one operator and the function decides. Only this module handles the rewriter's dynamic types.
+onnxscript matches, replaces and cleans up. Its patterns cannot express most conditions of a pass (constants, sizes,
+other users of a value), so here a pattern is one operator and the function decides. Only this module handles the
+rewriter's dynamic types.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ Rewrite = Callable[[Writer, ir.Node], ir.Value | None]
 def apply_rules(model: ir.Model, rules: Mapping[str, Rewrite]) -> int:
     """Apply rules to each node once; return the number of replaced nodes.
 
-    The rewriter also visits the nodes that a rule writes. A rule must not match its own output, or the rewriting never ends.
+    The rewriter also visits the nodes that a rule writes. A rule must not match its own output, or the rewriting never
+    ends.
 
     Parameters
     ----------

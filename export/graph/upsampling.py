@@ -1,8 +1,8 @@
 """Move work before a nearest upsampling, where it costs a quarter.
 
-Matches a pointwise operator, a pointwise convolution, or a sum, of images that are upsampled by 2. It becomes the upsampling of the
-operator's result on the small images. Upsampling copies pixels, and these operators treat each pixel by itself, so the numbers are
-the same.
+Matches a pointwise operator, a pointwise convolution, or a sum, of images that are upsampled by 2. It becomes the
+upsampling of the operator's result on the small images. Upsampling copies pixels, and these operators treat each pixel
+by itself, so the numbers are the same.
 """
 
 from __future__ import annotations

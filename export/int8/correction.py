@@ -1,8 +1,9 @@
 """Correct the last layer and the charge thresholds so that the int8 charge spectrum matches float32's.
 
-Rounding at each layer adds noise, and at a threshold that few pixels reach, noise moves more pixels up than down. A straight line from
-the values of the int8 graph to those of the float32 graph, fitted rank by rank to the largest values (the hits and half as many
-below), corrects most of that. It is folded into the weights and the bias of the last convolution.
+Rounding at each layer adds noise, and at a threshold that few pixels reach, noise moves more pixels up than down. A
+straight line from the values of the int8 graph to those of the float32 graph, fitted rank by rank to the largest
+values (the hits and half as many below), corrects most of that. It is folded into the weights and the bias of the last
+convolution.
 
 The thresholds correct the rest: each moves to where as many int8 values reach it as float32 values reach its own.
 """
@@ -101,8 +102,8 @@ def match_thresholds(
     Returns
     -------
     ndarray of float32, shape (255,)
-        Strictly ascending. Thresholds that fewer than a hundred values reach keep their distance, before the tanh, from the
-        last one that is matched; if none is matched, all are returned as they are.
+        Strictly ascending. Thresholds that fewer than a hundred values reach keep their distance, before the tanh,
+        from the last one that is matched; if none is matched, all are returned as they are.
     """
     exact_counts = np.array([np.count_nonzero(exact >= threshold) for threshold in thresholds])
     found = np.arctanh(np.clip(thresholds.astype(np.float64), -_LIMIT, _LIMIT))

@@ -1,12 +1,12 @@
 """The last convolution: from 8-bit integers to a float32 image with more than 256 levels.
 
-The output range that matters is split into four segments. Each pixel has four 8-bit outputs, one for each segment, which differ only
-in their bias: an output is 0 below its segment and 255 above it, so their sum is the level of the result, 0 to 1020. One matrix
-product sums and scales them. Four outputs for each of sixteen pixels are the 64 channels that the kernel computes at a time, so the
-finer result costs almost nothing.
+The output range that matters is split into four segments. Each pixel has four 8-bit outputs, one for each segment,
+which differ only in their bias: an output is 0 below its segment and 255 above it, so their sum is the level of the
+result, 0 to 1020. One matrix product sums and scales them. Four outputs for each of sixteen pixels are the 64 channels
+that the kernel computes at a time, so the finer result costs almost nothing.
 
-A level is worth up to 0.7 ADU. If all pixels had the same levels, charges would have one level and two levels in turn, a comb in the
-spectrum. So the levels of the sixteen pixels of a block are shifted by sixteenths of a level, at no cost.
+A level is worth up to 0.7 ADU. If all pixels had the same levels, charges would have one level and two levels in turn,
+a comb in the spectrum. So the levels of the sixteen pixels of a block are shifted by sixteenths of a level, at no cost.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""Lower a simplified float32 graph to unsigned 8-bit integers with channels last, from the first image to the last layer.
+"""Lower a simplified float32 graph to uint8 with channels last, from the first image to the last layer.
 
-Every value between layers is uint8 (n, height, width, channels), and no layer transposes it or converts it to float. The operators
-are ONNX Runtime's own for this layout (``com.microsoft``: QLinearConv with channels_last, QLinearAdd), which its optimiser would
-create from quantize and dequantize nodes where it succeeds. Such a graph is for the CPU.
+Every value between layers is uint8 (n, height, width, channels), and no layer transposes it or converts it to float.
+The operators are ONNX Runtime's own for this layout (``com.microsoft``: QLinearConv with channels_last, QLinearAdd),
+which its optimiser would create from quantize and dequantize nodes where it succeeds. Such a graph is for the CPU.
 
 - ``Relu`` costs nothing: the layer before gets the zero point 0.
-- ``Conv`` of an upsampled image: phases as in `export.graph.phase_convolutions`. In this layout two columns as channels are two
-  adjacent columns, and rows are interleaved by copying whole rows.
-- ``Conv`` with sixteen channels or fewer computes four columns at once, since the kernel computes 64 channels at a time.
+- ``Conv`` of an upsampled image: phases as in `export.graph.phase_convolutions`. In this layout two columns as
+  channels are two adjacent columns, and rows are interleaved by copying whole rows.
+- ``Conv`` with sixteen channels or fewer computes four columns at once, since the kernel computes 64 channels at a
+  time.
 - ``Add`` with an upsampled image takes the small one: columns doubled as channels, rows by broadcasting.
 - ``BatchNormalization`` that cannot be folded is a depthwise convolution.
-- The last convolution, whose output is float32, is the sum of four 8-bit segments of its range (`export.int8.last_layer`).
+- The last convolution, whose output is float32, is the sum of four 8-bit segments of its range
+  (`export.int8.last_layer`).
 """
 
 from __future__ import annotations

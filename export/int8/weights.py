@@ -66,8 +66,8 @@ def quantize_weights(
     input_scale : float
         Scale of the input.
     bits : {7, 8}
-        7 keeps the weights within -64 to 64. CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits,
-        which saturate. 2 * 255 * 64 is below 2^15, so with 7 bits every CPU computes the same integers.
+        7 keeps the weights within -64 to 64. CPUs without VNNI add two products of an unsigned and a signed byte in 16
+        bits, which saturate. 2 * 255 * 64 is below 2^15, so with 7 bits every CPU computes the same integers.
     input_means : ndarray of float64, shape (in,), optional
         Means of the input's channels. The bias is corrected by the mean change of the result through rounded weights.
     """

@@ -72,7 +72,7 @@ def check(
 
 
 def _find_graphs(model: str | None) -> Iterator[GraphFile]:
-    """Read the graph of a path, the graphs of a built-in model, or all built-in graphs; one at a time, as they are large."""
+    """Read the graph of a path, those of a built-in model, or all built-in graphs; one at a time, as they are large."""
     listed = [each for each in read_manifest() if model in (None, each.name)]
     if model is not None and not listed:
         yield find_graph(model, None)

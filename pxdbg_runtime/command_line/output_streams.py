@@ -85,8 +85,8 @@ class _SafeStream(io.TextIOWrapper):
 def protect_standard_streams() -> None:
     """Replace the standard streams by ones that drop what cannot be written and replace what cannot be encoded.
 
-    A closed pipe, a full disk or a poor encoding then raises nothing, neither now nor when the interpreter ends. Streams
-    that a test or a notebook has replaced already stay.
+    A closed pipe, a full disk or a poor encoding then raises nothing, neither now nor when the interpreter ends.
+    Streams that a test or a notebook has replaced already stay.
     """
     _occupy_standard_descriptors()
     if _is_original(sys.stdout, sys.__stdout__):

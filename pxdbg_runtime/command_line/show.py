@@ -23,7 +23,7 @@ def show(
     file: Annotated[
         list[str],
         typer.Argument(
-            help="Name of a built-in model, graph (.onnx) or digit file (.parquet, .npz); several digit files are one sample."
+            help="Name of a built-in model, graph (.onnx) or digit file (.parquet, .npz); several files are one sample."
         ),
     ],
 ) -> None:
@@ -37,7 +37,8 @@ def show(
             _show_graph(find_graph(file[0], None))
         else:
             message = (
-                f"Several files are shown as one sample if all are digit files, {' or '.join(SUFFIXES)}, but {others[0]} "
+                f"Several files are shown as one sample if all are digit files, {' or '.join(SUFFIXES)}, "
+                f"but {others[0]} "
                 "is none: show it alone."
             )
             raise ArgumentValueError("file", message)

@@ -46,8 +46,8 @@ def validate(
 ) -> None:
     """Compare samples of digits with references, and each with itself.
 
-    The page shows the charge spectrum, occupancies, clusters, seams, correlations and repeated patterns, with the scores
-    of published generators beside them. It needs no network and no other file.
+    The page shows the charge spectrum, occupancies, clusters, seams, correlations and repeated patterns, with the
+    scores of published generators beside them. It needs no network and no other file.
     """
     with report_failures():
         listed = reference or []

@@ -34,7 +34,7 @@ _FIRST_EVENT_BYTES: Final = 1_000_000
 _OTHER_MACHINE_S: Final = 7 * 24 * 3600
 """Age at which a temporary file of another machine, whose locks may not reach this one, counts as abandoned."""
 _STEM_BYTES: Final = 80
-"""Longest name of a target that its temporary files repeat: some disks, such as encrypted ones, allow less than 255 bytes."""
+"""Longest name of a target that its temporary files repeat: some disks allow less than 255 bytes."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _writes: ContextVar[list[PartialFile] | None] = ContextVar("_writes", default=None)
 

@@ -38,8 +38,8 @@ _DAMAGED: Final = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What NumPy, zipfile and pyarrow raise where the bytes are not what they should be. Not MemoryError, whose usual cause is
-the limits of a job, whatever the file holds."""
+"""What NumPy, zipfile and pyarrow raise where the bytes are not what they should be. Not MemoryError, whose usual
+cause is the limits of a job, whatever the file holds."""
 
 
 @contextlib.contextmanager
@@ -64,7 +64,10 @@ def report_damage(path: Path) -> Iterator[None]:
     except ContentError as error:
         raise DigitFileError(path, f"{path} {error}.") from None
     except _DAMAGED as error:
-        message = f"{path} is not a digit file written by pxdbg-runtime, or is damaged ({one_line(error)}): generate it again."
+        message = (
+            f"{path} is not a digit file written by pxdbg-runtime, or is damaged ({one_line(error)}): "
+            "generate it again."
+        )
         raise DigitFileError(path, message) from None
 
 

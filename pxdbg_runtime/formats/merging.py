@@ -1,8 +1,8 @@
 """Read several digit files as one sample.
 
-Seed, random stream and event number identify an event. Jobs of different seeds have different events even if the numbers
-are equal: the sample has both, and a number may come more than once. The same event in two files is an error. Where the
-provenance is unknown, the number alone identifies an event.
+Seed, random stream and event number identify an event. Jobs of different seeds have different events even if the
+numbers are equal: the sample has both, and a number may come more than once. The same event in two files is an error.
+Where the provenance is unknown, the number alone identifies an event.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def _check_common_fields(one: EventReader, other: EventReader) -> None:
     if one.provenance is None or other.provenance is None:
         unknown = one if one.provenance is None else other
         message = (
-            f"{one.path} and {other.path} are not one sample: how the digits of {unknown.path} were generated is unknown "
-            f"({unknown.remark}). Give them one by one."
+            f"{one.path} and {other.path} are not one sample: how the digits of {unknown.path} were generated "
+            f"is unknown ({unknown.remark}). Give them one by one."
         )
         raise DigitFileError(unknown.path, message)
     for name in _COMMON_FIELDS:

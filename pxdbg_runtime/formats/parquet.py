@@ -30,8 +30,8 @@ __all__ = ["ParquetReader", "write_parquet"]
 
 _MARK: Final = b"pxdbg_digest\n"
 """Bytes that our writer puts between the rows and the footer; no other tool writes there. They say that the footer must
-hold a digest. Parquet has no checksum of the footer, and a damaged byte in it can hide the metadata with the digest: without
-this mark, such a file would pass as one of another tool."""
+hold a digest. Parquet has no checksum of the footer, and a damaged byte in it can hide the metadata with the digest:
+without this mark, such a file would pass as one of another tool."""
 _GROUP_ROWS: Final = 1_000_000
 _GROUP_WRITES: Final = 128
 """A row group is written when it has this many rows (15 MB) or this many events."""
@@ -119,7 +119,8 @@ class ParquetReader:
         with self._open() as (file, has_mark):
             _check_schema(file.schema_arrow)
             stored = file.metadata.metadata or {}
-            # Without the mark it is another tool's file: some copy the digest of the file that they read, with other rows.
+            # Without the mark it is another tool's file: some copy the digest of the file that they read, with other
+            # rows.
             digest = _decode_text(stored, DIGEST_KEY) if has_mark else None
             texts = StoredTexts(metadata=_decode_text(stored, METADATA_KEY), digest=digest)
         if has_mark and digest is None:
@@ -143,8 +144,9 @@ class ParquetReader:
             footer_start = _find_footer(content)  # before pyarrow reads all of the footer
             content.seek(max(0, footer_start - len(_MARK)))
             has_mark = content.read(len(_MARK)) == _MARK
-            # A file, not a path: some readers take a path such as event=5/bg.parquet for a column, and pyarrow wants paths
-            # in UTF-8. No buffer_size, because with one pyarrow 17 fails on valid files ("Cannot shrink read buffer").
+            # A file, not a path: some readers take a path such as event=5/bg.parquet for a column, and pyarrow wants
+            # paths in UTF-8. No buffer_size, because with one pyarrow 17 fails on valid files ("Cannot shrink read
+            # buffer").
             with pyarrow.parquet.ParquetFile(
                 content,
                 page_checksum_verification=True,

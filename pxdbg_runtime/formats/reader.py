@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["DigitFile", "DigitReader", "EventReader", "open_events", "read_digits"]
 
 _MIN_DIGITS_WITHOUT_EMPTY_EVENTS: Final = 1000
-"""If events have this many digits on average, none is empty. Metadata that count more events than have digits then belong
-to other rows: rows were removed."""
+"""If events have this many digits on average, none is empty. Metadata that count more events than have digits then
+belong to other rows: rows were removed."""
 _MAX_EVENTS_PER_ROW: Final = 1000
 """Metadata may count this many events for each row, plus one time more. A larger count is ignored: each event takes
 memory, also one without digits, and a damaged or forged count is cheap to write."""
@@ -144,7 +144,7 @@ class EventReader:
             yield number, Digits.empty()
 
     def read_blocks(self) -> Iterator[Digits]:
-        """Read the file from its beginning in blocks of rows, which may end within an event; raises as `read_digits`."""
+        """Read the file in blocks of rows, which may end within an event; raises as `read_digits`."""
         checker = RowChecker(self.provenance)
         hasher = RowHasher()
         if self._passes:
@@ -216,8 +216,9 @@ def read_digits(path: Path) -> DigitFile:
     ArgumentValueError, MissingPackageError
         If it ends in neither, or is Parquet and pyarrow is not installed.
     DigitFileError
-        If the file cannot be read, lacks a column, is damaged or was changed after it was written; if it holds what is no
-        digit, a digit twice, a charge below its own threshold, or more unsorted rows than are sorted here, fifty million.
+        If the file cannot be read, lacks a column, is damaged or was changed after it was written; if it holds what is
+        no digit, a digit twice, a charge below its own threshold, or more unsorted rows than are sorted here, fifty
+        million.
     """
     reader = open_events(path)
     digits = Digits.concatenate(reader.read_blocks())

@@ -29,8 +29,8 @@ def compute_batches(
 ) -> Generator[tuple[range, Images], None, None]:
     """Compute images in batches, each while the caller uses the one before.
 
-    If the caller closes the iterator, or an exception such as KeyboardInterrupt is raised, the running batch is terminated:
-    no graph runs after the iterator has ended. A caller that may not use all batches must close it.
+    If the caller closes the iterator, or an exception such as KeyboardInterrupt is raised, the running batch is
+    terminated: no graph runs after the iterator has ended. A caller that may not use all batches must close it.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def compute_batches(
 
 
 def _wait_for_end(pending: Future[Images] | None) -> None:
-    """Wait until no graph runs, even if another signal arrives: a thread inside ONNX Runtime would abort the process."""
+    """Wait until no graph runs, even if a signal arrives: a thread inside ONNX Runtime would abort the process."""
     interruption: BaseException | None = None
     while pending and not pending.done():
         try:

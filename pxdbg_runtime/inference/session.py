@@ -121,7 +121,8 @@ class ImageSession:
     def worker(self) -> ThreadPoolExecutor | None:
         """Thread that runs the graph for as long as the session lives; None on a CPU, where any thread does.
 
-        ONNX Runtime's CUDA provider creates its cuBLAS and cuDNN handles anew in each thread. Raises `InferenceError` in a fork.
+        ONNX Runtime's CUDA provider creates its cuBLAS and cuDNN handles anew in each thread. Raises `InferenceError`
+        in a fork.
         """
         if self._worker is not None:
             self._forks.check()
@@ -274,8 +275,8 @@ def _add_default_options(provider: str, precision: Precision, given: ProviderOpt
     if precision == "float32":
         defaults["use_tf32"] = "0"
     elif "prefer_nhwc" not in given:
-        # Measured on an H200: the same digits, 6.9 ms an event instead of 9.0 (ResNet) and 1.7 instead of 2.4 (ConvNet).
-        # Without channels last cuDNN cannot fuse biases into float16 convolutions.
+        # Measured on an H200: the same digits, 6.9 ms an event instead of 9.0 (ResNet) and 1.7 instead of 2.4
+        # (ConvNet). Without channels last cuDNN cannot fuse biases into float16 convolutions.
         defaults |= {"prefer_nhwc": "1", "fuse_conv_bias": "1"}
     return {**defaults, **given}
 

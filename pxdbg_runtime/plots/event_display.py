@@ -67,8 +67,8 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
 def draw_event(digits: Digits, *, title: str) -> Figure:
     """Draw one event.
 
-    Each layer is unrolled: its ladders one above the other, the two sensors of a ladder side by side. Every hit is drawn at
-    its cell, coloured by its charge. Positions are cell numbers, not lengths.
+    Each layer is unrolled: its ladders one above the other, the two sensors of a ladder side by side. Every hit is
+    drawn at its cell, coloured by its charge. Positions are cell numbers, not lengths.
 
     Parameters
     ----------

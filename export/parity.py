@@ -131,9 +131,10 @@ def check_parity(parity: Parity) -> None:
     bound = min(max(_MAX_RATIO * parity.pytorch_float64_difference, _MIN_BOUND), _MAX_BOUND)
     if not parity.max_float64_difference <= bound:
         message = (
-            f"The graph's images differ from those of the model in float64 by up to {parity.max_float64_difference:.3g}, "
-            f"more than the {bound:.3g} that is allowed (twice the difference of PyTorch's float32 images, at least "
-            f"{_MIN_BOUND:g}, at most {_MAX_BOUND:g}): nothing was written. The releases of onnxruntime and torch may be at fault: try the newest ones."
+            f"The graph's images differ from those of the model in float64 by up to "
+            f"{parity.max_float64_difference:.3g}, more than the {bound:.3g} that is allowed (twice the difference of "
+            f"PyTorch's float32 images, at least {_MIN_BOUND:g}, at most {_MAX_BOUND:g}): nothing was written. "
+            "The releases of onnxruntime and torch may be at fault: try the newest ones."
         )
         raise ParityError(parity.max_float64_difference, message)
 
@@ -143,8 +144,7 @@ def format_parity(parity: Parity) -> str:
     return (
         f"ONNX Runtime against PyTorch, {parity.images} images: largest difference {parity.max_abs_difference:.2e}, "
         f"from float64 {parity.max_float64_difference:.2e} (PyTorch's own "
-        f"{parity.pytorch_float64_difference:.2e}), equal charges of hits "
-        f"{100 * parity.equal_charges:.3f} %"
+        f"{parity.pytorch_float64_difference:.2e}), equal charges of hits {100 * parity.equal_charges:.3f} %"
     )
 
 

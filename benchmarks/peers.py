@@ -15,9 +15,9 @@ from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import check_installed, use_one_core
 from benchmarks.events import PEER_BATCH_SIZE, draw_event, time_generator, time_graph, time_images
 from benchmarks.graphs import Workspace
-from benchmarks.model_inputs import feed_for
 from benchmarks.report import Bound, Claim, combine_rounds
 from benchmarks.timing import Case, Measurement, Run, build_cases, find_measurement, time_run
+from pxdbg_runtime.model.card import build_feed
 from pxdbg_runtime.model.graph_file import GraphFile
 from pxdbg_runtime.sensors import N_SENSORS
 
@@ -125,10 +125,10 @@ def _prepare_openvino(graph: GraphFile) -> Run:
     core = importlib.import_module("openvino").Core()
     model = core.read_model(str(graph.path))
     draws = draw_event(graph.card)
-    first = feed_for(graph.card, draws, range(PEER_BATCH_SIZE))
+    first = build_feed(graph.card.inputs, draws, range(PEER_BATCH_SIZE))
     model.reshape({name: list(values.shape) for name, values in first.items()})
     request = core.compile_model(model, "CPU", _OPENVINO_OPTIONS).create_infer_request()
-    return time_images(lambda sensors: request.infer(feed_for(graph.card, draws, sensors)))
+    return time_images(lambda sensors: request.infer(build_feed(graph.card.inputs, draws, sensors)))
 
 
 def _prepare_floor(graph: GraphFile) -> Run:

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.events import draw_event, time_images
-from benchmarks.model_inputs import draw_original_inputs, feed_for
 from benchmarks.timing import Run
 from export.charge import compute_charges
-from pxdbg_runtime.model.card import ModelCard
+from export.families import load_family
+from export.families.generator_module import draw_inputs
+from pxdbg_runtime.model.card import ModelCard, build_feed
 from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def use_one_thread() -> Iterator[None]:
 @use_one_thread()
 def generate_original_event(model: GeneratorModule, family: str, n_images: int = N_SENSORS) -> Hits:
     """Generate an event as the original does: latents, all images at once, charges, digits."""
-    inputs = draw_original_inputs(family, n_images)
+    inputs = draw_inputs(load_family(family), n_images)
     with torch.inference_mode():
         images = model(*inputs)
     return find_hits(images)
@@ -62,7 +63,7 @@ def time_model(model: Callable[..., torch.Tensor], card: ModelCard) -> Run:
 
     def images(sensors: range) -> None:
         with use_one_thread(), torch.inference_mode():
-            model(*map(torch.from_numpy, feed_for(card, draws, sensors).values()))
+            model(*map(torch.from_numpy, build_feed(card.inputs, draws, sensors).values()))
 
     return time_images(images)
 

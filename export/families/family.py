@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
+from pxdbg_runtime.model.card import Feed, build_feed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from export.families.generator_module import GeneratorModule
     from pxdbg_runtime.model.card import Draw, GraphInput
 
 __all__ = ["Family", "Feed"]
-
-Feed = dict[str, "NDArray[np.float32] | NDArray[np.int64]"]
-"""The inputs of a graph by name, for one batch of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,25 +54,5 @@ class Family:
         return next(each.shape[1] for each in self.draws if each.name == draw)
 
     def build_feed(self, draws: Mapping[str, NDArray[np.float32]], sensors: range) -> Feed:
-        """Build the inputs for the images of some sensors of one event.
-
-        Parameters
-        ----------
-        draws : mapping of str to ndarray of float32, shape (40, values)
-            The event's draws by name.
-        sensors : range
-            Indices of the sensors.
-
-        Returns
-        -------
-        dict of str to ndarray
-            float32 (n, values) for a latent, int64 (n,) for sensor indices, float32 (40, values) for an event latent.
-        """
-        feed: Feed = {}
-        for each in self.inputs:
-            if each.draw is None:
-                feed[each.name] = np.array(sensors, dtype=np.int64)
-            else:
-                values = draws[each.draw]
-                feed[each.name] = values if each.role == "event_latent" else values[sensors]
-        return feed
+        """Build the inputs for some sensors of one event, as `pxdbg_runtime.model.card.build_feed` does."""
+        return build_feed(self.inputs, draws, sensors)

@@ -28,7 +28,7 @@ from pxdbg_runtime.inference.providers import (
 )
 from pxdbg_runtime.limits.address_space import explain_memory_failure
 from pxdbg_runtime.limits.threads import check_thread_count, prepare_threads
-from pxdbg_runtime.model.card import FULL_WEIGHT_BITS
+from pxdbg_runtime.model.card import FULL_WEIGHT_BITS, build_feed
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ class ImageSession:
         with self._forks.call():
             try:
                 binding = self._session.io_binding()
-                for each in self.card.inputs:
-                    binding.bind_cpu_input(each.name, np.ascontiguousarray(_select_input(each, sensors, draws)))
+                for name, values in build_feed(self.card.inputs, draws, sensors).items():
+                    binding.bind_cpu_input(name, np.ascontiguousarray(values))
                 binding.bind_output(self.card.output, "cpu", 0, images.dtype.type, images.shape, images.ctypes.data)
                 self._session.run_with_iobinding(binding, run)
             except _list_session_errors() as error:
@@ -295,15 +295,6 @@ def _check_int8_weights(graph: GraphFile) -> None:
             f"{found}: use precision='float32', or export it with --weight-bits 7."
         )
         raise ProviderError("cpu", message)
-
-
-def _select_input(
-    graph_input: GraphInput, sensors: range, draws: Mapping[str, NDArray[np.float32]]
-) -> NDArray[np.float32] | NDArray[np.int64]:
-    if graph_input.draw is None:
-        return np.arange(sensors.start, sensors.stop, dtype=np.int64)
-    values = draws[graph_input.draw]
-    return values if graph_input.role == "event_latent" else values[sensors.start : sensors.stop]
 
 
 def _parse_provider(provider: object) -> str:

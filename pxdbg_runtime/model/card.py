@@ -28,6 +28,8 @@ from pxdbg_runtime.model.known_answers import KnownAnswers, OutputKind
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from numpy.typing import NDArray
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "N_THRESHOLDS",
     "SCHEMA",
     "Draw",
+    "Feed",
     "Fidelity",
     "GraphInput",
     "InputRole",
@@ -47,6 +50,7 @@ __all__ = [
     "Parity",
     "Precision",
     "Target",
+    "build_feed",
 ]
 
 SCHEMA: Final = 3
@@ -57,6 +61,8 @@ N_THRESHOLDS: Final = MAX_CHARGE_ADU
 FULL_WEIGHT_BITS: Final = 8
 """With this many bits, weights of an int8 graph give correct sums only on a CPU that adds products in 32 bits."""
 
+Feed = dict[str, "NDArray[np.float32] | NDArray[np.int64]"]
+"""The inputs of a graph by name, for one batch of images."""
 InputRole = Literal["latent", "sensor", "event_latent"]
 Precision = Literal["float32", "float16", "int8"]
 Nature = Literal["checkpoint", "stand-in", "demonstration"]
@@ -98,6 +104,32 @@ class GraphInput(Record, frozen=True, kw_only=True):
     name: Text
     role: InputRole
     draw: Text | None
+
+
+def build_feed(inputs: Iterable[GraphInput], draws: Mapping[str, NDArray[np.float32]], sensors: range) -> Feed:
+    """Build the inputs of a graph for some sensors of one event.
+
+    Parameters
+    ----------
+    inputs : iterable of GraphInput
+    draws : mapping of str to ndarray of float32, shape (40, values)
+        The event's draws by name.
+    sensors : range
+        Indices of the sensors.
+
+    Returns
+    -------
+    dict of str to ndarray
+        By the input's name, as its role says.
+    """
+    feed: Feed = {}
+    for each in inputs:
+        if each.draw is None:
+            feed[each.name] = np.array(sensors, dtype=np.int64)
+        else:
+            values = draws[each.draw]
+            feed[each.name] = values if each.role == "event_latent" else values[sensors.start : sensors.stop]
+    return feed
 
 
 class PackageVersion(Record, frozen=True, kw_only=True):

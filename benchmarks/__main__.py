@@ -74,8 +74,7 @@ def _make_command(benchmark: Benchmark) -> Callable[..., None]:
             families = tuple(dict.fromkeys(family or FAMILIES))
             for name in families:
                 if name not in FAMILIES:
-                    message = f"--family must be {' or '.join(FAMILIES)}, but is {name!r}."
-                    raise ArgumentValueError("family", message)
+                    raise ArgumentValueError("family", f"--family must be {' or '.join(FAMILIES)}, but is {name!r}.")
             checkpoints = _parse_checkpoints(checkpoint or ())
             for target in filter(None, (json, plot)):
                 check_target(target)
@@ -114,8 +113,7 @@ def _parse_checkpoints(texts: Sequence[str]) -> dict[str, Path]:
             message = f"--checkpoint must be {' or '.join(f'{name}=FILE' for name in FAMILIES)}, but is {text!r}."
             raise ArgumentValueError("checkpoint", message)
         if not os.path.isfile(file):  # noqa: PTH113  # Path.is_file raises for a name that is too long
-            message = f"--checkpoint {text}: there is no such file."
-            raise ArgumentValueError("checkpoint", message)
+            raise ArgumentValueError("checkpoint", f"--checkpoint {text}: there is no such file.")
         checkpoints[family] = Path(file)
     return checkpoints
 

@@ -102,8 +102,7 @@ def _import_root() -> ModuleType:
     if not (hasattr(root, "Belle2") and hasattr(root.Belle2, "PXDDigit")):
         root.gInterpreter.Declare(_CLASSES)
     if not compile_bulk_fill(root):
-        message = "ROOT's interpreter did not compile the bulk fill"
-        raise MissingReleaseError("ROOT", message)
+        raise MissingReleaseError("ROOT", "ROOT's interpreter did not compile the bulk fill")
     return root
 
 

@@ -71,8 +71,7 @@ def use_one_core() -> Iterator[None]:
 def check_installed(package: str) -> None:
     """Raise `MissingPackageError` if a package is not installed, without importing it."""
     if importlib.util.find_spec(package) is None:
-        message = f"{NOT_INSTALLED}: pip install {package}"
-        raise MissingPackageError(package, "bench", message)
+        raise MissingPackageError(package, "bench", f"{NOT_INSTALLED}: pip install {package}")
 
 
 def _find_version(package: str) -> str:

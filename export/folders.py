@@ -23,5 +23,4 @@ def create_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"The folder {folder} cannot be made: {error.strerror or error}."
-        raise OutputError(folder, message) from None
+        raise OutputError(folder, f"The folder {folder} cannot be made: {error.strerror or error}.") from None

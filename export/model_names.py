@@ -26,8 +26,7 @@ def check_name(name: str) -> str:
         If it holds anything but letters, digits, '.', '_' and '-'.
     """
     if not _NAME.fullmatch(name):
-        message = f"--name must hold only letters, digits, '.', '_' and '-', but is {name!r}."
-        raise ArgumentValueError("name", message)
+        raise ArgumentValueError("name", f"--name must hold only letters, digits, '.', '_' and '-', but is {name!r}.")
     return name
 
 

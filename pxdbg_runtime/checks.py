@@ -54,12 +54,10 @@ def check_integer(argument: str, value: object, low: int, high: int, *, unit: st
     except TypeError:  # arrays and tensors that hold anything but one integer
         integer = None
     if integer is None:
-        message = f"{argument} must be an integer, but is {value!r} ({type(value).__name__})."
-        raise ArgumentTypeError(argument, message)
+        raise ArgumentTypeError(argument, f"{argument} must be an integer, but is {value!r} ({type(value).__name__}).")
     if not low <= integer <= high:
         text = f"lie in {limits}" if limits else f"lie between {low} and {high}{unit and ' ' + unit}"
-        message = f"{argument} must {text}, but is {integer}."
-        raise ArgumentValueError(argument, message)
+        raise ArgumentValueError(argument, f"{argument} must {text}, but is {integer}.")
     return integer
 
 

@@ -68,8 +68,7 @@ class Digits:
             column = getattr(self, name)
             if not isinstance(column, np.ndarray) or column.dtype != dtype:
                 came = column.dtype if isinstance(column, np.ndarray) else type(column).__name__
-                message = f"Digits: {name} must be an array of {dtype}, but is {came}."
-                raise ArgumentTypeError(name, message)
+                raise ArgumentTypeError(name, f"Digits: {name} must be an array of {dtype}, but is {came}.")
             if column.shape != self.event.shape or column.ndim != 1:
                 message = (
                     f"Digits: all columns must be one-dimensional and of equal length, but {name} has the "

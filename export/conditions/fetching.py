@@ -115,8 +115,7 @@ def fetch_payload(
     _check_name("global_tag", "The global tag", global_tag)
     for argument, number in (("experiment", experiment), ("run", run)):
         if number < 0:
-            message = f"--{argument} must be 0 or more, but is {number}."
-            raise ArgumentValueError(argument, message)
+            raise ArgumentValueError(argument, f"--{argument} must be 0 or more, but is {number}.")
     limits = limits or Limits()
     failures: list[ServerError] = []
     with open_client(limits) as client:

@@ -124,17 +124,14 @@ class Specs:
 def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
     _check_text(argument, value)
     if value not in choices:
-        message = f"{argument} must be one of {', '.join(choices)}, but is {value!r}."
-        raise ArgumentValueError(argument, message)
+        raise ArgumentValueError(argument, f"{argument} must be one of {', '.join(choices)}, but is {value!r}.")
 
 
 def _check_text(argument: str, value: object) -> None:
     if not isinstance(value, str):
-        message = f"{argument} must be text, but is {value!r} ({type(value).__name__})."
-        raise ArgumentTypeError(argument, message)
+        raise ArgumentTypeError(argument, f"{argument} must be text, but is {value!r} ({type(value).__name__}).")
     if not value:
-        message = f"{argument} must not be empty."
-        raise ArgumentValueError(argument, message)
+        raise ArgumentValueError(argument, f"{argument} must not be empty.")
 
 
 def _parse_checkpoint(checkpoint: object, model: str) -> str | Path:
@@ -168,6 +165,5 @@ def _is_pytorch_checkpoint(path: Path) -> bool:
         with path.open("rb") as file:
             start = file.read(len(_ZIP))
     except OSError as error:
-        message = f"checkpoint {path} cannot be read: {error.strerror}."
-        raise ArgumentValueError("checkpoint", message) from None
+        raise ArgumentValueError("checkpoint", f"checkpoint {path} cannot be read: {error.strerror}.") from None
     return start == _ZIP or start.startswith(_PICKLE) or path.suffix == _SAFETENSORS

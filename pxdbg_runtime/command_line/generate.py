@@ -123,7 +123,6 @@ def _parse_provider_options(options: list[str]) -> dict[str, str]:
     for option in options:
         key, separator, value = option.partition("=")
         if not separator or not key:
-            message = f"--provider-option must be KEY=VALUE, but is {option!r}."
-            raise ArgumentValueError("provider_option", message)
+            raise ArgumentValueError("provider_option", f"--provider-option must be KEY=VALUE, but is {option!r}.")
         parsed[key] = value
     return parsed

@@ -88,8 +88,7 @@ def validate(
 def _check_report(report: Path) -> None:
     """Check before the work that its result can be written."""
     if report.suffix != ".html":
-        message = f"--report must end in .html, but is {report}."
-        raise ArgumentValueError("report", message)
+        raise ArgumentValueError("report", f"--report must end in .html, but is {report}.")
     check_target(report, room_bytes=100_000)
     check_target(report.with_suffix(".json"), room_bytes=100_000)
 
@@ -98,8 +97,7 @@ def _check_paths(digits: list[Path], references: list[Path]) -> None:
     for argument, paths in (("digits", digits), ("reference", references)):
         for path in paths:
             if paths.count(path) > 1:
-                message = f"{path} is given twice."
-                raise ArgumentValueError(argument, message)
+                raise ArgumentValueError(argument, f"{path} is given twice.")
     for path in references:
         if path.suffix not in SUFFIXES:
             message = f"--reference must end in .json, {' or '.join(SUFFIXES)}, but is {path}."

@@ -148,8 +148,7 @@ def report_file_errors(target: Path) -> Iterator[None]:
     except PxdbgError:
         raise
     except OSError as error:
-        message = f"{target} cannot be written: {error.strerror or error}."
-        raise OutputError(target, message) from error
+        raise OutputError(target, f"{target} cannot be written: {error.strerror or error}.") from error
 
 
 def check_target(target: Path, *, room_bytes: int = _FIRST_EVENT_BYTES) -> None:

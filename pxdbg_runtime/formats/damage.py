@@ -59,8 +59,7 @@ def report_damage(path: Path) -> Iterator[None]:
     except PxdbgError:
         raise
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror or one_line(error)}."
-        raise DigitFileError(path, message) from None
+        raise DigitFileError(path, f"{path} cannot be read: {error.strerror or one_line(error)}.") from None
     except ContentError as error:
         raise DigitFileError(path, f"{path} {error}.") from None
     except _DAMAGED as error:

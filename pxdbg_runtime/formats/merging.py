@@ -88,8 +88,7 @@ def merge_files(paths: Sequence[Path]) -> MergedReader:
         As `open_events`; also if there is no file, if two differ in how they were generated, or if both hold an event.
     """
     if not paths:
-        message = "A sample needs at least one digit file, but none was given."
-        raise ArgumentValueError("paths", message)
+        raise ArgumentValueError("paths", "A sample needs at least one digit file, but none was given.")
     readers = tuple(open_events(path) for path in paths)
     for reader in readers[1:]:
         _check_common_fields(readers[0], reader)

@@ -39,16 +39,14 @@ def resolve_output(target: Path) -> Path:
         with suppress(FileNotFoundError):
             os.stat(f"{place.parent}{os.sep}")  # noqa: PTH116  # raises any other reason
         folder = place.parent if target.is_symlink() else target.parent
-        message = f"{target} cannot be written: the folder {folder} does not exist."
-        raise OutputError(target, message)
+        raise OutputError(target, f"{target} cannot be written: the folder {folder} does not exist.")
     try:
         status = os.stat(target)  # noqa: PTH116  # raises for links that form a loop
     except FileNotFoundError:
         return place
     kind = _NOT_A_FILE.get(stat.S_IFMT(status.st_mode))
     if kind is not None:
-        message = f"{target} is {kind}: expected the name of a file to write."
-        raise OutputError(target, message)
+        raise OutputError(target, f"{target} is {kind}: expected the name of a file to write.")
     return place
 
 
@@ -67,8 +65,7 @@ def check_replaceable(target: Path, place: Path) -> None:
     except FileNotFoundError:
         return
     if _is_mount_point(place):
-        message = f"{target} cannot be replaced: it is a mount point. Write to another file."
-        raise OutputError(target, message)
+        raise OutputError(target, f"{target} cannot be replaced: it is a mount point. Write to another file.")
     folder = place.parent.stat()
     may_replace = not hasattr(os, "geteuid") or os.geteuid() in {0, status.st_uid, folder.st_uid}
     if folder.st_mode & stat.S_ISVTX and not may_replace:

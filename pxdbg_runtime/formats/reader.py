@@ -189,8 +189,7 @@ def open_events(path: Path) -> EventReader:
     else:
         events = np.empty(0, dtype=np.int64) if scan is None else scan.events
     if not len(events):
-        message = f"{path} holds no digits, and no metadata that name its events: generate it again."
-        raise DigitFileError(path, message)
+        raise DigitFileError(path, f"{path} holds no digits, and no metadata that name its events: generate it again.")
     return EventReader(
         path=path,
         provenance=provenance,
@@ -266,8 +265,7 @@ def _parse_provenance(path: Path, text: str) -> Provenance:
     try:
         return Provenance.from_json(text)
     except JsonFieldError as error:
-        message = f"{path} does not say how its digits were generated: {error}"
-        raise DigitFileError(path, message) from None
+        raise DigitFileError(path, f"{path} does not say how its digits were generated: {error}") from None
 
 
 def _parse_digest(path: Path, texts: StoredTexts) -> FileDigest | None:
@@ -276,8 +274,7 @@ def _parse_digest(path: Path, texts: StoredTexts) -> FileDigest | None:
     try:
         digest = FileDigest.from_json(texts.digest)
     except JsonFieldError:
-        message = f"{path} has a digest that cannot be read: {CHANGED}."
-        raise DigitFileError(path, message) from None
+        raise DigitFileError(path, f"{path} has a digest that cannot be read: {CHANGED}.") from None
     if texts.metadata is None or hash_metadata(texts.metadata) != digest.metadata_sha256:
         message = f"{path} has other metadata than those that its digest was computed from: {CHANGED}."
         raise DigitFileError(path, message)

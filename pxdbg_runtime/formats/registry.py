@@ -62,8 +62,7 @@ def find_format(path: Path) -> FileFormat:
         If the format needs a package that is not installed.
     """
     if path.suffix not in FORMATS:
-        message = f"{path} must end in {' or '.join(SUFFIXES)}, the formats of digit files."
-        raise ArgumentValueError("path", message)
+        raise ArgumentValueError("path", f"{path} must end in {' or '.join(SUFFIXES)}, the formats of digit files.")
     found = FORMATS[path.suffix]
     if found.package is not None and found.extra is not None:
         require(found.package, extra=found.extra, purpose=found.name)

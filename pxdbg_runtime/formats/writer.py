@@ -53,8 +53,7 @@ class _CheckedWriter:
         try:
             self._checker.check(digits)
         except RowError as error:
-            message = f"{self._path} was given {error}."
-            raise ArgumentValueError("digits", message) from None
+            raise ArgumentValueError("digits", f"{self._path} was given {error}.") from None
         with report_file_errors(self._path):
             self._writer.write(digits)
 

@@ -208,8 +208,7 @@ class ImageSession:
         onnxruntime = import_onnxruntime()
         reason = explain_unusable(provider)
         if reason is not None:
-            message = f"{provider} cannot run here: {reason}."
-            raise ProviderError(provider, message)
+            raise ProviderError(provider, f"{provider} cannot run here: {reason}.")
         if provider == CPU and self._given_options:
             _log.warning("%s takes no options and ignores provider_options: %s", CPU, self._given_options)
         self.provider_options = _add_default_options(provider, self.card.precision, self._given_options)
@@ -299,8 +298,7 @@ def _check_int8_weights(graph: GraphFile) -> None:
 
 def _parse_provider(provider: object) -> str:
     if not isinstance(provider, str):
-        message = f"provider must be the name of an execution provider, but is {provider!r}."
-        raise ArgumentTypeError("provider", message)
+        raise ArgumentTypeError("provider", f"provider must be the name of an execution provider, but is {provider!r}.")
     return provider.lower()
 
 

@@ -71,8 +71,7 @@ class BuiltinGraph(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.file == ".." or Path(self.file).name != self.file:
-            message = f"file must be the name of a file beside the manifest, but is {self.file!r}."
-            raise JsonFieldError("file", message)
+            raise JsonFieldError("file", f"file must be the name of a file beside the manifest, but is {self.file!r}.")
 
 
 class _Manifest(Record, frozen=True, kw_only=True):
@@ -174,8 +173,7 @@ def is_path(model: str | Path) -> bool:
 
 def _check_model(model: object) -> None:
     if not isinstance(model, str | Path):
-        message = f"model must be the name of a model or the path of a graph, but is {model!r}."
-        raise ArgumentTypeError("model", message)
+        raise ArgumentTypeError("model", f"model must be the name of a model or the path of a graph, but is {model!r}.")
 
 
 def _is_as_good_as_float32(card: ModelCard) -> bool:

@@ -274,11 +274,9 @@ class ModelCard(Record, frozen=True, kw_only=True):
         _check_inputs(self.draws, self.inputs, self.latent_size)
         expected = tuple(sensor.vxd_id for sensor in SENSORS)
         if (self.weight_bits is None) == (self.precision == "int8"):
-            message = "weight_bits must be a number for int8 and null for any other precision."
-            raise CardError("weight_bits", message)
+            raise CardError("weight_bits", "weight_bits must be a number for int8 and null for any other precision.")
         if (self.fidelity is None) != (self.precision == "float32"):
-            message = "fidelity must be null for float32 and given for any other precision."
-            raise CardError("fidelity", message)
+            raise CardError("fidelity", "fidelity must be null for float32 and given for any other precision.")
         if self.sensors != expected:
             message = f"sensors must be the {N_SENSORS} VxdIDs of the PXD in the order of pxdbg_runtime.SENSORS."
             raise CardError("sensors", message)
@@ -333,27 +331,22 @@ class _SchemaHeader(msgspec.Struct):
 
 def _check_thresholds(thresholds: tuple[float, ...]) -> None:
     if len(thresholds) != N_THRESHOLDS:
-        message = f"thresholds must be {N_THRESHOLDS} numbers, but are {len(thresholds)}."
-        raise CardError("thresholds", message)
+        raise CardError("thresholds", f"thresholds must be {N_THRESHOLDS} numbers, but are {len(thresholds)}.")
     given = np.array(thresholds, dtype=np.float64)
     with np.errstate(over="ignore"):
         exact = given.astype(np.float32)
     if not np.array_equal(exact.astype(np.float64), given):
-        message = "thresholds must be float32 values, but rounding to float32 changes some."
-        raise CardError("thresholds", message)
+        raise CardError("thresholds", "thresholds must be float32 values, but rounding to float32 changes some.")
     if not np.all(np.diff(exact) > 0) or not (exact[0] > -1 and exact[-1] <= 1):
-        message = "thresholds must ascend strictly within (-1, 1]."
-        raise CardError("thresholds", message)
+        raise CardError("thresholds", "thresholds must ascend strictly within (-1, 1].")
 
 
 def _check_inputs(draws: tuple[Draw, ...], inputs: tuple[GraphInput, ...], latent_size: int) -> None:
     shapes = {draw.name: draw.shape for draw in draws}
     if len(shapes) != len(draws):
-        message = "draws must have different names."
-        raise CardError("draws", message)
+        raise CardError("draws", "draws must have different names.")
     if len({each.name for each in inputs}) != len(inputs):
-        message = "inputs must have different names."
-        raise CardError("inputs", message)
+        raise CardError("inputs", "inputs must have different names.")
     for each in inputs:
         if (each.role == "sensor") != (each.draw is None) or (each.draw is not None and each.draw not in shapes):
             message = f"input {each.name!r} with role {each.role!r} names the draw {each.draw!r}, but expected " + (
@@ -362,5 +355,4 @@ def _check_inputs(draws: tuple[Draw, ...], inputs: tuple[GraphInput, ...], laten
             raise CardError("inputs", message)
     latents = [each for each in inputs if each.role == "latent"]
     if len(latents) != 1 or shapes[latents[0].draw or ""][1] != latent_size:
-        message = f"inputs must hold one latent, fed by a draw of {latent_size} values a sensor."
-        raise CardError("inputs", message)
+        raise CardError("inputs", f"inputs must hold one latent, fed by a draw of {latent_size} values a sensor.")

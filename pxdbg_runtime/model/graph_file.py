@@ -154,8 +154,7 @@ def _read_content(path: Path) -> bytes:
         with open_regular(path) as file:
             found = os.fstat(file.fileno())
             if not found.st_size:
-                message = f"The graph {path} is empty."
-                raise GraphFileError(path, message)
+                raise GraphFileError(path, f"The graph {path} is empty.")
             if found.st_size > _MAX_FILE_BYTES:
                 message = (
                     f"{path} has {found.st_size / 1e9:.1f} GB, but an ONNX file has at most 2 GiB: expected a graph "
@@ -164,8 +163,7 @@ def _read_content(path: Path) -> bytes:
                 raise GraphFileError(path, message)
             return file.read(found.st_size)
     except OSError as error:
-        message = f"The graph {path} cannot be read: {error.strerror or error}."
-        raise GraphFileError(path, message) from None
+        raise GraphFileError(path, f"The graph {path} cannot be read: {error.strerror or error}.") from None
     except MemoryError:
         message = (
             f"The graph {path} cannot be read: its {found.st_size / 1e6:.0f} MB do not fit into this job's memory."

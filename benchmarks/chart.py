@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.report import Report
 from benchmarks.timing import Measurement
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.optional_imports import require
+from pxdbg_runtime.plots.event_display import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +19,6 @@ _FORMATS: Final = (".pdf", ".png", ".svg")
 _WIDTH_INCHES: Final = 10.0
 _BAR_INCHES: Final = 0.25
 _FRAME_INCHES: Final = 1.0
-_DPI: Final = 110
 
 
 def check_format(path: Path) -> None:
@@ -33,10 +31,7 @@ def check_format(path: Path) -> None:
 
 def save_chart(report: Report, path: Path) -> None:
     """Draw a report and save the chart, after `check_format`; raises `OutputError` if it cannot be written."""
-    image = io.BytesIO()
-    draw_chart(report).savefig(image, format=path.suffix.removeprefix(".").lower(), dpi=_DPI)
-    with atomic_write(path) as partial:
-        partial.write_bytes(image.getbuffer())
+    save_figure(draw_chart(report), path)
 
 
 def draw_chart(report: Report) -> Figure:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.environment import check_installed
-from export.folders import create_folder
 from pxdbg_runtime.formats.atomic_write import atomic_write
+from pxdbg_runtime.formats.output_path import create_folder
 from pxdbg_runtime.model.card import Precision, Target
 from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file
 from pxdbg_runtime.version import __version__

@@ -10,12 +10,12 @@ from typing import Annotated, Final
 
 import typer
 
-from export.folders import create_folder
 from pxdbg_runtime.basf2.payloads import graph_payload_name, payload_path
 from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
 from pxdbg_runtime.formats.atomic_write import atomic_write
+from pxdbg_runtime.formats.output_path import create_folder
 from pxdbg_runtime.model.card import Precision, Target
 from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file
 

@@ -13,7 +13,6 @@ from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, GraphError
 from export.families import load_family
 from export.fidelity import check_fidelity, format_fidelity
-from export.folders import create_folder
 from export.graph import append_charges
 from export.model_names import check_name, derive_name
 from export.parity import check_parity, compute_references, format_parity, measure_parity
@@ -24,6 +23,7 @@ from pxdbg_runtime import __version__
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
+from pxdbg_runtime.formats.output_path import create_folder
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.inference.verification import check_known_answers, describe_failure
 from pxdbg_runtime.model.card import N_THRESHOLDS, ModelCard, Nature, PackageVersion

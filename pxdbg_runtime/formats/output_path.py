@@ -12,7 +12,7 @@ from typing import Final
 
 from pxdbg_runtime.errors import OutputError
 
-__all__ = ["check_replaceable", "choose_mode", "copy_mode", "resolve_output"]
+__all__ = ["check_replaceable", "choose_mode", "copy_mode", "create_folder", "resolve_output"]
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _NOT_A_FILE: Final = {
@@ -22,6 +22,14 @@ _NOT_A_FILE: Final = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+
+
+def create_folder(folder: Path) -> None:
+    """Create a folder and those above it, unless they exist; raises `OutputError` if that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(folder, f"The folder {folder} cannot be made: {error.strerror or error}.") from None
 
 
 def resolve_output(target: Path) -> Path:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.digits import Digits
 
-__all__ = ["draw_event", "save_event"]
+__all__ = ["draw_event", "save_event", "save_figure"]
 
 _SIZE_INCHES: Final = (12.0, 8.0)
 _DPI: Final = 110
@@ -51,7 +51,11 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
     OutputError
         If the file cannot be written.
     """
-    figure = draw_event(digits, title=title)
+    save_figure(draw_event(digits, title=title), path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save a figure in the format of the suffix, as a whole or not at all; raises as `save_event`."""
     formats = figure.canvas.get_supported_filetypes().keys() - _EXCLUDED_FORMATS
     file_format = path.suffix.removeprefix(".").lower()
     if file_format not in formats:

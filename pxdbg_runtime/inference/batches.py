@@ -69,12 +69,10 @@ def compute_batches(
             yield batches[-1], pending.result()
     finally:
         run.terminate = True
-        _wait_for_end(pending)
-        if kept_worker is None:
-            worker.shutdown()
+        _wait_for_end(pending, None if kept_worker else worker)
 
 
-def _wait_for_end(pending: Future[Images] | None) -> None:
+def _wait_for_end(pending: Future[Images] | None, worker: ThreadPoolExecutor | None) -> None:
     """Wait until no graph runs, even if a signal arrives: a thread inside ONNX Runtime would abort the process."""
     interruption: BaseException | None = None
     while pending and not pending.done():
@@ -83,5 +81,7 @@ def _wait_for_end(pending: Future[Images] | None) -> None:
             wait([pending])
         except BaseException as error:  # noqa: BLE001  # from a signal handler; raised again below
             interruption = error
+    if worker is not None:
+        worker.shutdown()
     if interruption is not None:
         raise interruption

@@ -24,14 +24,7 @@ from pxdbg_runtime.formats.atomic_write import check_target
 _CACHE: Final = Path("build/benchmarks")
 _MODULES: Final = (peers, providers, kernels, memory, startup, scaling, basf2, passes)
 
-app = Program(
-    name="python -m benchmarks",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = Program("python -m benchmarks", no_args_is_help=True)
 
 
 @app.callback(epilog="Example: python -m benchmarks peers --quick --json peers.json --plot peers.png")

@@ -21,7 +21,7 @@ from pxdbg_runtime.optional_imports import require
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = Program(name="python -m export", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app = Program("python -m export")
 
 
 @app.command(

@@ -34,6 +34,6 @@ def main(
 
 
 if __name__ == "__main__":
-    app = Program(name="python -m export.demonstration", add_completion=False, pretty_exceptions_enable=False)
+    app = Program("python -m export.demonstration")
     app.command()(main)
     app()

@@ -51,6 +51,6 @@ def main(folder: Annotated[Path, typer.Argument(help="Folder of graphs.")]) -> N
 
 
 if __name__ == "__main__":
-    app = Program(name="python -m export.manifest", add_completion=False, pretty_exceptions_enable=False)
+    app = Program("python -m export.manifest")
     app.command()(main)
     app()

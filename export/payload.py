@@ -21,9 +21,7 @@ from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file
 
 __all__ = ["Payload", "app", "write_payloads"]
 
-app = Program(
-    name="python -m export payload", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False
-)
+app = Program("python -m export payload")
 
 _FAMILY: Final = re.compile(r"[a-z0-9]+")
 

@@ -53,7 +53,7 @@ from pathlib import Path
 from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.command_line.program import Program
 
-app = Program(name="tool", add_completion=False)
+app = Program("tool")
 
 def work(path: Path, phase: str) -> None:
     if phase == "shutdown":
@@ -122,7 +122,7 @@ def defaults() -> Iterator[None]:
 
 
 def program(command: Callable[[], None]) -> Program:
-    app = Program(name="tool", add_completion=False, pretty_exceptions_enable=False)
+    app = Program("tool")
     app.command()(command)
     return app
 

@@ -19,11 +19,8 @@ from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.limits.threads import count_job_cpus
 
 app = Program(
-    name="python -m artifacts.standins",
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    help="Simulate background tuned to public marginals of the PXD, and rebuild the checkpoints of the stand-ins.",
+    "python -m artifacts.standins",
+    summary="Simulate background tuned to public marginals of the PXD, and rebuild the checkpoints of the stand-ins.",
 )
 
 

@@ -19,14 +19,7 @@ from pxdbg_runtime.version import __version__
 
 __all__ = ["app"]
 
-app = Program(
-    name="pxdbg",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = Program("pxdbg", no_args_is_help=True)
 
 app.command(epilog="Example: pxdbg generate --model resnet --events 100 --seed 7 --output bg.parquet")(generate)
 app.command(epilog="Example: pxdbg models")(models)

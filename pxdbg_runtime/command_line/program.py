@@ -28,6 +28,17 @@ class Program(typer.Typer):
     ``name`` is the command that users type.
     """
 
+    def __init__(self, name: str, *, summary: str | None = None, no_args_is_help: bool = False) -> None:
+        super().__init__(
+            name=name,
+            help=summary,
+            no_args_is_help=no_args_is_help,
+            add_completion=False,
+            pretty_exceptions_enable=False,
+            rich_markup_mode="rich",
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as typer's
         """Run the command that the arguments name, by default those of the process."""
         protect_standard_streams()

@@ -13,13 +13,14 @@ import typer
 
 from benchmarks import basf2, kernels, memory, passes, peers, providers, scaling, startup
 from benchmarks.benchmark import QUICK_ROUNDS, ROUNDS, Benchmark, Plan, run_benchmark
-from benchmarks.chart import check_format, save_chart
+from benchmarks.chart import check_format, draw_chart
 from benchmarks.graphs import Workspace
 from export.families import FAMILIES
 from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import check_target
+from pxdbg_runtime.plots.event_display import save_figure
 
 _CACHE: Final = Path("build/benchmarks")
 _MODULES: Final = (peers, providers, kernels, memory, startup, scaling, basf2, passes)
@@ -85,7 +86,7 @@ def _make_command(benchmark: Benchmark) -> Callable[..., None]:
             if json is not None:
                 report.save_json(json)
             if plot is not None:
-                save_chart(report, plot)
+                save_figure(draw_chart(report), plot)
 
     return command
 

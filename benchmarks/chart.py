@@ -9,7 +9,6 @@ from benchmarks.report import Report
 from benchmarks.timing import Measurement
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.optional_imports import require
-from pxdbg_runtime.plots.event_display import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,11 +26,6 @@ def check_format(path: Path) -> None:
         message = f"{path} must end in the name of an image format: expected one of {', '.join(_FORMATS)}."
         raise ArgumentValueError("plot", message)
     require("matplotlib", extra="plot", purpose="A chart")
-
-
-def save_chart(report: Report, path: Path) -> None:
-    """Draw a report and save the chart, after `check_format`; raises `OutputError` if it cannot be written."""
-    save_figure(draw_chart(report), path)
 
 
 def draw_chart(report: Report) -> Figure:

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
-from benchmarks.chart import check_format, draw_chart, save_chart
+from benchmarks.chart import check_format, draw_chart
 from benchmarks.environment import Environment, check_installed, count_cores, describe_environment
 from benchmarks.report import (
     Claim,
@@ -27,6 +27,7 @@ from benchmarks.report import (
 from benchmarks.timing import Measurement
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.model.card import PackageVersion
+from pxdbg_runtime.plots.event_display import save_figure
 from tests.isolation import file_size_limited
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def test_the_chart_has_a_bar_for_each_measurement_and_a_panel_for_each_unit() ->
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
 def test_the_chart_appears_whole(tmp_path: Path, suffix: str, start: bytes) -> None:
     path = tmp_path / f"peers{suffix}"
-    save_chart(REPORT, path)
+    save_figure(draw_chart(REPORT), path)
     assert path.read_bytes().startswith(start)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
@@ -170,7 +171,7 @@ def test_a_chart_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
     path = tmp_path / "peers.png"
     path.write_bytes(b"older")
     with file_size_limited(1_000), pytest.raises(OutputError, match=r"peers\.png cannot be written: File too large\."):
-        save_chart(REPORT, path)
+        save_figure(draw_chart(REPORT), path)
     assert path.read_bytes() == b"older"
     assert [each.name for each in tmp_path.iterdir()] == ["peers.png"]
 
@@ -179,7 +180,7 @@ def test_a_chart_of_nothing_is_a_chart(tmp_path: Path) -> None:
     report = Report(
         command="peers", environment=ENVIRONMENT, remarks=(), columns=COLUMNS, measurements=MEASUREMENTS[1:2]
     )
-    save_chart(report, tmp_path / "empty.png")
+    save_figure(draw_chart(report), tmp_path / "empty.png")
     assert draw_chart(report).axes == []
     assert (tmp_path / "empty.png").stat().st_size > 0
 

@@ -115,15 +115,12 @@ class ImageSession:
             self._session = self._create_session(self.provider, graph.content)
         _check_against_card(self._session, graph)
         self._forks = ForkGuard(self._session, self._find_fork_obstacle())
+        # ONNX Runtime's CUDA provider creates its cuBLAS and cuDNN handles anew in each thread.
         self._worker = None if self.provider == CPU else ThreadPoolExecutor(max_workers=1)
 
     @property
     def worker(self) -> ThreadPoolExecutor | None:
-        """Thread that runs the graph for as long as the session lives; None on a CPU, where any thread does.
-
-        ONNX Runtime's CUDA provider creates its cuBLAS and cuDNN handles anew in each thread. Raises `InferenceError`
-        in a fork.
-        """
+        """Thread that runs the graph as long as the session lives, None on a CPU; raises `InferenceError` in a fork."""
         if self._worker is not None:
             self._forks.check()
         return self._worker

@@ -12,7 +12,7 @@ from pxdbg_runtime.command_line.console import format_event_count, report_failur
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats import describe_generation, find_format, open_writer
+from pxdbg_runtime.formats import SUFFIX_LIST, describe_generation, find_format, open_writer
 from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.generator import Generator, PrecisionChoice
@@ -24,7 +24,7 @@ __all__ = ["build_event_range", "check_output", "generate"]
 
 
 def generate(
-    output: Annotated[Path, typer.Option(help="File to write: .parquet or .npz.")],
+    output: Annotated[Path, typer.Option(help=f"File to write, {SUFFIX_LIST}.")],
     model: Annotated[str, typer.Option(help="Name of a built-in model, or path of a graph (.onnx).")] = "resnet",
     events: Annotated[int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Number of events.")] = 1,
     first_event: Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")] = 0,

@@ -11,7 +11,7 @@ from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats import EventReader, open_events
+from pxdbg_runtime.formats import SUFFIX_LIST, EventReader, open_events
 from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.plots.event_display import save_event
 
@@ -19,7 +19,7 @@ __all__ = ["plot"]
 
 
 def plot(
-    file: Annotated[Path, typer.Argument(help="Digit file: .parquet or .npz.")],
+    file: Annotated[Path, typer.Argument(help=f"Digit file, {SUFFIX_LIST}.")],
     output: Annotated[Path, typer.Option(help="Picture to write: .png, .pdf or .svg.")],
     event: Annotated[
         int | None, typer.Option(min=0, show_default="the first of the file", help="Number of the event to draw.")

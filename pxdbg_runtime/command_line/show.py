@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stdout
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats import SUFFIXES, DigitReader, merge_files, open_events
+from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_files, open_events
 from pxdbg_runtime.model.builtin_models import find_graph
 from pxdbg_runtime.model.card import Fidelity, ModelCard
 from pxdbg_runtime.model.graph_file import GraphFile
@@ -23,7 +23,7 @@ def show(
     file: Annotated[
         list[str],
         typer.Argument(
-            help="Name of a built-in model, graph (.onnx) or digit file (.parquet, .npz); several files are one sample."
+            help=f"Built-in model, graph (.onnx) or digit file ({SUFFIX_LIST}); several files are one sample."
         ),
     ],
 ) -> None:
@@ -37,9 +37,8 @@ def show(
             _show_graph(find_graph(file[0], None))
         else:
             message = (
-                f"Several files are shown as one sample if all are digit files, {' or '.join(SUFFIXES)}, "
-                f"but {others[0]} "
-                "is none: show it alone."
+                f"Several files are shown as one sample if all are digit files, {SUFFIX_LIST}, but {others[0]} is none: "
+                "show it alone."
             )
             raise ArgumentValueError("file", message)
 

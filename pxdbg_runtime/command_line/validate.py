@@ -16,7 +16,7 @@ from pxdbg_runtime.command_line.progress import show_progress
 from pxdbg_runtime.command_line.safe_text import make_safe
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats import SUFFIXES, DigitReader, merge_files, open_events
+from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_files, open_events
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.limits.address_space import check_room_for_validation
 from pxdbg_runtime.optional_imports import require
@@ -33,11 +33,11 @@ _MARK_STYLES = {"": "", "pass": "green", "fail": "bold red", "undecided": "yello
 
 
 def validate(
-    digits: Annotated[list[Path], typer.Argument(help="Samples to validate: .parquet or .npz, one or more.")],
+    digits: Annotated[list[Path], typer.Argument(help=f"Samples to validate, {SUFFIX_LIST}, one or more.")],
     report: Annotated[Path, typer.Option(help="Page to write, .html; the numbers are written beside it, to .json.")],
     reference: Annotated[
         list[Path] | None,
-        typer.Option(help="Published marginals (.json) or digits (.parquet, .npz) to compare with; may be repeated."),
+        typer.Option(help=f"Published marginals (.json) or digits ({SUFFIX_LIST}) to compare with; may be repeated."),
     ] = None,
     min_charge: Annotated[
         int, typer.Option(min=1, max=MAX_CHARGE_ADU, help="Cut in ADU: drop hits below it first.")
@@ -100,8 +100,7 @@ def _check_paths(digits: list[Path], references: list[Path]) -> None:
                 raise ArgumentValueError(argument, f"{path} is given twice.")
     for path in references:
         if path.suffix not in SUFFIXES:
-            message = f"--reference must end in .json, {' or '.join(SUFFIXES)}, but is {path}."
-            raise ArgumentValueError("reference", message)
+            raise ArgumentValueError("reference", f"--reference must end in .json, {SUFFIX_LIST}, but is {path}.")
 
 
 def _open_sources(digits: list[Path], references: list[Path], *, merge: bool) -> list[tuple[DigitReader, str]]:

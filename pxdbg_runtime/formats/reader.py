@@ -208,7 +208,7 @@ def read_digits(path: Path) -> DigitFile:
     Parameters
     ----------
     path : Path
-        Ends in .parquet or .npz. Other tools may have written it, if it holds the columns of `Digits` as integers.
+        Ends in one of `SUFFIXES`. Other tools may have written it, if it holds the columns of `Digits` as integers.
 
     Raises
     ------

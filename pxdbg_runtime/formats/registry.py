@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.formats.interface import DigitWriter, FormatReader
 
-__all__ = ["FORMATS", "SUFFIXES", "FileFormat", "find_format"]
+__all__ = ["FORMATS", "SUFFIXES", "SUFFIX_LIST", "FileFormat", "find_format"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,7 @@ FORMATS: Final = {
     ".npz": FileFormat(name="NPZ", reader=NpzReader, open_writer=write_npz),
 }
 SUFFIXES: Final = tuple(FORMATS)
+SUFFIX_LIST: Final = " or ".join(SUFFIXES)
 
 
 def find_format(path: Path) -> FileFormat:
@@ -62,7 +63,7 @@ def find_format(path: Path) -> FileFormat:
         If the format needs a package that is not installed.
     """
     if path.suffix not in FORMATS:
-        raise ArgumentValueError("path", f"{path} must end in {' or '.join(SUFFIXES)}, the formats of digit files.")
+        raise ArgumentValueError("path", f"{path} must end in {SUFFIX_LIST}, the formats of digit files.")
     found = FORMATS[path.suffix]
     if found.package is not None and found.extra is not None:
         require(found.package, extra=found.extra, purpose=found.name)

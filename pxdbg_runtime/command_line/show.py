@@ -37,7 +37,7 @@ def show(
             _show_graph(find_graph(file[0], None))
         else:
             message = (
-                f"Several files are shown as one sample if all are digit files, {SUFFIX_LIST}, but {others[0]} is none: "
+                f"Several files are one sample if all are digit files, {SUFFIX_LIST}, but {others[0]} is none: "
                 "show it alone."
             )
             raise ArgumentValueError("file", message)

@@ -6,13 +6,16 @@ ONNX Runtime differ from the plain versions beside them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
+from msgspec import structs
 from onnx import TensorProto, helper, numpy_helper
 
-from pxdbg_runtime.model.card import Draw, GraphInput, ModelCard, PackageVersion, Parity
+from pxdbg_runtime.model.builtin_models import BuiltinGraph
+from pxdbg_runtime.model.card import Draw, Fidelity, GraphInput, ModelCard, PackageVersion, Parity
 from pxdbg_runtime.model.graph_file import GraphFile, append_card, read_graph_file
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
 
@@ -24,9 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENT_WIDE_CARD",
+    "FIDELITY",
     "LATENT_CARD",
     "THRESHOLDS",
+    "append_text_card",
     "compute_plain_charges",
+    "describe_graph",
     "event_wide_images",
     "event_wide_model",
     "latent_images",
@@ -83,35 +89,24 @@ LATENT_CARD: Final = ModelCard(
     known_answers=None,
 )
 
-EVENT_WIDE_CARD: Final = ModelCard(
+EVENT_WIDE_CARD: Final = structs.replace(
+    LATENT_CARD,
     name="tiny-event",
     family="tilted planes",
-    nature="checkpoint",
-    provenance="Made for a test.",
-    latent_size=2,
-    draws=(Draw(name="latent", shape=(N_SENSORS, 2)), Draw(name="mood", shape=(N_SENSORS, 3))),
+    draws=(*LATENT_CARD.draws, Draw(name="mood", shape=(N_SENSORS, 3))),
     inputs=(
         GraphInput(name="number", role="sensor", draw=None),
-        GraphInput(name="z", role="latent", draw="latent"),
+        *LATENT_CARD.inputs,
         GraphInput(name="e", role="event_latent", draw="mood"),
     ),
     output="pictures",
-    output_kind="values",
-    sensors=LATENT_CARD.sensors,
-    precision="float32",
-    target="cpu",
-    weight_bits=None,
-    passes=("fold batch norms",),
-    opset=OPSET,
-    thresholds=THRESHOLDS,
     cut=-0.26,
     min_charge=7,
     checkpoint_sha256="fedcba9876543210" * 4,
-    made_with=LATENT_CARD.made_with,
-    parity=LATENT_CARD.parity,
-    fidelity=None,
-    known_answers=None,
 )
+
+FIDELITY: Final = Fidelity(images=800, charge_w1_adu=0.125, occupancy_ratio=0.9921875, identical_digits=0.75)
+"""What the card of any precision but float32 holds; within the bounds."""
 
 _U_SLOPE: Final = np.linspace(0, 0.3, N_U_CELLS, dtype=np.float32).reshape(N_U_CELLS, 1)
 _V_SLOPE: Final = np.linspace(-0.3, 0.3, N_V_CELLS, dtype=np.float32).reshape(1, N_V_CELLS)
@@ -233,3 +228,17 @@ def written(path: Path, model: onnx.ModelProto, card: ModelCard) -> GraphFile:
     """Write a graph file and read it again."""
     path.write_bytes(append_card(model.SerializeToString(), card))
     return read_graph_file(path)
+
+
+def append_text_card(text: str, model: bytes | None = None) -> bytes:
+    """Append any text in the place of a card."""
+    card: Any = SimpleNamespace(to_json=lambda: text)
+    return append_card(latent_model().SerializeToString() if model is None else model, card)
+
+
+def describe_graph(graph: GraphFile) -> BuiltinGraph:
+    """Build the manifest's entry for a graph file."""
+    card, file = graph.card, graph.path.name
+    return BuiltinGraph(
+        name=card.name, precision=card.precision, target=card.target, file=file, size=graph.size, sha256=graph.sha256
+    )

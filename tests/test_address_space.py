@@ -40,16 +40,8 @@ def run_limited(limit_mb: int, folder: Path, *arguments: str) -> subprocess.Comp
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONFAULTHANDLER": ""}
     for name in ("OPENBLAS_NUM_THREADS", "ARROW_DEFAULT_MEMORY_POOL", "MALLOC_ARENA_MAX"):
         environment.pop(name, None)
-    command = [
-        "bash",
-        "-c",
-        f'ulimit -v {limit_mb * 1000}; exec "$@"',
-        "bash",
-        sys.executable,
-        "-c",
-        PROGRAM,
-        *arguments,
-    ]
+    limit = ["bash", "-c", f'ulimit -v {limit_mb * 1000}; exec "$@"', "bash"]
+    command = [*limit, sys.executable, "-c", PROGRAM, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 

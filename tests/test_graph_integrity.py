@@ -32,22 +32,20 @@ N_READINGS: Final = 60
 MAX_REFUSALS: Final = 10_000
 """Readings of files that were half written: about one in two."""
 
-REPLACE: Final = """
-import os, sys
+READY: Final = """
+import os, sys, time
 first, second, target = sys.argv[1:]
 contents = [open(name, "rb").read() for name in (first, second)]
 print("ready", flush=True)
+"""
+REPLACE: Final = f"""{READY}
 while True:
     for content in contents:
         with open(target + ".new", "wb") as file:
             file.write(content)
         os.replace(target + ".new", target)
 """
-REWRITE: Final = """
-import sys, time
-first, second, target = sys.argv[1:]
-contents = [open(name, "rb").read() for name in (first, second)]
-print("ready", flush=True)
+REWRITE: Final = f"""{READY}
 while True:
     for content in contents:
         with open(target, "r+b", buffering=0) as file:

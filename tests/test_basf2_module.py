@@ -336,12 +336,6 @@ def test_a_damaged_graph_is_refused_before_any_event(
         process_events(double, Specs(model="resnet", checkpoint=damaged), {(0, 0): 1})
 
 
-def test_a_module_can_be_made_of_the_arguments(double: ModuleType, resnet_graph: GraphFile) -> None:
-    module = PXDBackgroundGenerator(model="resnet", checkpoint=resnet_graph.path, seed=2)
-    assert isinstance(module, double.Module)
-    assert module.name() == "PXDBackgroundGenerator"
-
-
 def test_without_initialize_there_is_no_event(double: ModuleType, resnet_graph: GraphFile) -> None:
     module = PXDBackgroundGenerator(model="resnet", checkpoint=resnet_graph.path)
     with pytest.raises(ModuleStateError, match="was asked for an event without a successful initialize"):

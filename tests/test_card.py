@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pytest
@@ -14,6 +14,9 @@ from msgspec import structs
 from pxdbg_runtime.errors import CardError
 from pxdbg_runtime.model.card import N_THRESHOLDS, SCHEMA, Draw, Fidelity, GraphInput, InputRole, ModelCard, Precision
 from tests.graphs import EVENT_WIDE_CARD, FIDELITY, LATENT_CARD, THRESHOLDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LATENT_INPUT: Final = LATENT_CARD.inputs[0]
 SENSOR_INPUT: Final = GraphInput(name="number", role="sensor", draw=None)
@@ -133,7 +136,7 @@ WRONG_DRAWS: Final[list[tuple[InputRole, str | None, str]]] = [
     ("sensor", "latent", "none"),
     ("sensor", "mood", "none"),
 ]
-CONTRADICTIONS: Final[list[tuple[dict[str, object], str, str]]] = [
+CONTRADICTIONS: Final[list[tuple[Mapping[str, object], str, str]]] = [
     *(
         (
             {"thresholds": tuple(np.linspace(-0.5, 0.5, n, dtype=np.float32).tolist())},
@@ -185,7 +188,7 @@ CONTRADICTIONS: Final[list[tuple[dict[str, object], str, str]]] = [
 
 
 @pytest.mark.parametrize(("changes", "field", "message"), CONTRADICTIONS)
-def test_fields_that_contradict_each_other_are_refused(changes: dict[str, object], field: str, message: str) -> None:
+def test_fields_that_contradict_each_other_are_refused(changes: Mapping[str, object], field: str, message: str) -> None:
     with pytest.raises(CardError, match=f"^The model card is not valid: .*{message}") as caught:
         structs.replace(LATENT_CARD, **changes)
     assert caught.value.field == field

@@ -172,8 +172,8 @@ def test_without_a_seed_one_is_drawn_and_reported(latent_graph: GraphFile, caplo
     assert Generator(latent_graph.path, seed=first.seed).generate(1) == first.generate(1)
 
 
-@pytest.mark.parametrize("nature", ["demonstration", "stand-in"])
-def test_weights_without_physics_are_warned_of_once(
+@pytest.mark.parametrize("nature", ["demonstration", "stand-in", "checkpoint"])
+def test_weights_without_physics_are_warned_of_once_and_others_are_not(
     nature: Nature, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     card = structs.replace(LATENT_CARD, nature=nature, provenance="Its weights are random.")
@@ -181,13 +181,8 @@ def test_weights_without_physics_are_warned_of_once(
     generator = Generator(graph.path, seed=1, provider="cpu")
     generator.generate(0)
     generator.generate_images(1)
-    (record,) = (each for each in caplog.records if each.levelno >= logging.WARNING)
-    assert record.getMessage() == f"The model tiny is a {nature}. Its weights are random."
-
-
-def test_weights_of_a_checkpoint_are_not_warned_of(latent_graph: GraphFile, caplog: pytest.LogCaptureFixture) -> None:
-    Generator(latent_graph.path, seed=1, provider="cpu")
-    assert all(record.levelno < logging.WARNING for record in caplog.records)
+    warned = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert warned == [f"The model tiny is a {nature}. Its weights are random."] * (nature != "checkpoint")
 
 
 def test_a_graph_that_makes_no_numbers_is_an_error(tmp_path: Path) -> None:

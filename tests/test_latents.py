@@ -117,7 +117,8 @@ def test_philox_stream_follows_its_definition(seed: int, event: int) -> None:
         expected = (
             np.array(compute_defined_normals(seed, event, number, n_values)).astype(np.float32).reshape(draw.shape)
         )
-        assert (values.shape, values.dtype) == (draw.shape, np.float32)
+        assert values.shape == draw.shape
+        assert values.dtype == np.float32
         # The machine's logarithm and cosine may differ in the last bit, which may show in a float32's last.
         np.testing.assert_array_max_ulp(values, expected, maxulp=1)
         assert np.count_nonzero(values != expected) <= 1

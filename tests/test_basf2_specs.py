@@ -95,13 +95,13 @@ WRONG: Final[list[tuple[type[ArgumentTypeError | ArgumentValueError], str, objec
     (ArgumentTypeError, "random_stream", None, "random_stream must be text, but is None"),
     (ArgumentValueError, "model", "vae", "model must be one of convnet, resnet, ieagan, but is 'vae'"),
     (ArgumentValueError, "model", "", "model must not be empty"),
-    (ArgumentValueError, "checkpoint", "$GONE/a.onnx", r"no file \$GONE/a\.onnx \(given as '\$GONE/a\.onnx'\)"),
+    (ArgumentValueError, "checkpoint", "$NO/a", r"there is no file \$NO/a \(given as '\$NO/a'\)"),
     (ArgumentValueError, "checkpoint", "/tmp", "there is no file /tmp"),
     (ArgumentValueError, "seed", 2**63, r"seed must lie in \[-2\^63, 2\^63 - 1\]"),
     (ArgumentValueError, "nintra", 0, "nintra must lie between 1 and 4096 threads, but is 0"),
     (ArgumentValueError, "ninter", -1, "ninter must lie between 1 and 4096 threads, but is -1"),
     (ArgumentValueError, "globaltag", "", "globaltag must not be empty"),
-    (ArgumentValueError, "precision", "float8", "precision must be one of auto, float32, float16, int8, but is 'flo"),
+    (ArgumentValueError, "precision", "half", "precision must be one of auto, float32, float16, int8, but is 'half'"),
     (ArgumentValueError, "random_stream", "numpy", "random_stream must be one of philox, torch, but is 'numpy'"),
 ]
 

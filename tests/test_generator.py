@@ -220,7 +220,7 @@ WRONG_ARGUMENTS: Final[list[tuple[str, object, type[ArgumentTypeError | Argument
     ("min_charge", "7", ArgumentTypeError, "min_charge must be an integer, but is '7'"),
     ("nintra", 1.5, ArgumentTypeError, r"nintra must be an integer, but is 1\.5"),
     ("ninter", None, ArgumentTypeError, "ninter must be an integer, but is None"),
-    ("precision", "float8", ArgumentValueError, "precision must be one of auto, float32, float16, int8, but is 'float"),
+    ("precision", "half", ArgumentValueError, "precision must be one of auto, float32, float16, int8, but is 'half'"),
     ("precision", 3, ArgumentValueError, "precision must be one of .*, but is 3"),
     ("precision", "int8", ArgumentValueError, "has no int8 graph: it comes as float32"),
     ("random_stream", "x", ArgumentValueError, "random_stream must be one of philox, torch, but is 'x'"),

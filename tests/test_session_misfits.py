@@ -99,7 +99,5 @@ def test_an_output_of_another_shape_or_type_is_refused(
 
 def test_an_output_of_another_name_is_refused(tmp_path: Path) -> None:
     graph = written(tmp_path / "graph.onnx", latent_model(), structs.replace(LATENT_CARD, output="pictures"))
-    with pytest.raises(
-        InferenceError, match=r"does not fit its card: its outputs are \{'images': .*\}, expected 'pict"
-    ):
+    with pytest.raises(InferenceError, match=r"its outputs are \{'images': .*\}, expected 'pictures'"):
         ImageSession(graph)

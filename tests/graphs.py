@@ -31,15 +31,15 @@ __all__ = [
     "LATENT_CARD",
     "THRESHOLDS",
     "append_text_card",
+    "build_model",
+    "build_parity",
     "compute_plain_charges",
     "describe_graph",
     "event_wide_images",
     "event_wide_model",
     "latent_images",
     "latent_model",
-    "model_of",
-    "parity_of",
-    "written",
+    "write_graph",
 ]
 
 OPSET: Final = 17
@@ -49,7 +49,7 @@ THRESHOLDS: Final = tuple(float(each) for each in (2 * np.log(np.arange(2, 257))
 """Where 256**(t/2 + 1/2) - 1 reaches 1 to 255, rounded: close to a real card's, and good enough for any test."""
 
 
-def parity_of(difference: float, pytorch: float = 0.0) -> Parity:
+def build_parity(difference: float, pytorch: float = 0.0) -> Parity:
     """Make what an export measures of a graph that differs by so much, and PyTorch's own float32 by so much."""
     return Parity(
         images=8,
@@ -84,7 +84,7 @@ LATENT_CARD: Final = ModelCard(
         PackageVersion(package="onnx", version=onnx.__version__),
         PackageVersion(package="numpy", version=np.__version__),
     ),
-    parity=parity_of(1.5e-6),
+    parity=build_parity(1.5e-6),
     fidelity=None,
     known_answers=None,
 )
@@ -153,7 +153,7 @@ def latent_model() -> onnx.ModelProto:
         *_plane_nodes(),
         helper.make_node("Clip", ["sloping", "minus_one", "one"], ["images"]),
     ]
-    return model_of(nodes, {"z": ("n", 2)}, "images")
+    return build_model(nodes, {"z": ("n", 2)}, "images")
 
 
 def event_wide_model() -> onnx.ModelProto:
@@ -173,7 +173,7 @@ def event_wide_model() -> onnx.ModelProto:
         helper.make_node("Add", ["sloping", "level"], ["lifted"]),
         helper.make_node("Clip", ["lifted", "minus_one", "one"], ["pictures"]),
     ]
-    return model_of(nodes, {"e": (N_SENSORS, 3), "z": ("n", 2), "number": ("n",)}, "pictures")
+    return build_model(nodes, {"e": (N_SENSORS, 3), "z": ("n", 2), "number": ("n",)}, "pictures")
 
 
 def _plane_nodes() -> list[onnx.NodeProto]:
@@ -189,7 +189,7 @@ def _plane_nodes() -> list[onnx.NodeProto]:
     ]
 
 
-def model_of(
+def build_model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, tuple[int | str, ...]],
     output: str,
@@ -224,7 +224,7 @@ def model_of(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-def written(path: Path, model: onnx.ModelProto, card: ModelCard) -> GraphFile:
+def write_graph(path: Path, model: onnx.ModelProto, card: ModelCard) -> GraphFile:
     """Write a graph file and read it again."""
     path.write_bytes(append_card(model.SerializeToString(), card))
     return read_graph_file(path)

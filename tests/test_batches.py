@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pxdbg_runtime.errors import InferenceError, ThreadLimitError
 from pxdbg_runtime.inference.batches import compute_batches
 from pxdbg_runtime.inference.session import ImageSession
-from tests.graphs import EVENT_WIDE_CARD, event_wide_images, event_wide_model, written
+from tests.graphs import EVENT_WIDE_CARD, event_wide_images, event_wide_model, write_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -104,7 +104,7 @@ def endless_model() -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def endless_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
-    return written(tmp_path_factory.mktemp("endless") / "endless.onnx", endless_model(), EVENT_WIDE_CARD)
+    return write_graph(tmp_path_factory.mktemp("endless") / "endless.onnx", endless_model(), EVENT_WIDE_CARD)
 
 
 def draw_latents(seed: int) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:

@@ -38,7 +38,7 @@ from tests.graphs import (
     append_text_card,
     describe_graph,
     latent_model,
-    written,
+    write_graph,
 )
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def add_graph(
         weight_bits=weight_bits if precision == "int8" else None,
         fidelity=None if precision == "float32" else fidelity,
     )
-    graph = written(folder / f"tiny-{precision}-{target}.onnx", latent_model(), card)
+    graph = write_graph(folder / f"tiny-{precision}-{target}.onnx", latent_model(), card)
     (folder / MANIFEST_NAME).write_text(format_manifest((*read_manifest(), describe_graph(graph))))
     read_manifest.cache_clear()
     return graph.path.name

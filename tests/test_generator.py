@@ -35,7 +35,7 @@ from tests.graphs import (
     event_wide_model,
     latent_images,
     latent_model,
-    written,
+    write_graph,
 )
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def test_weights_without_physics_are_warned_of_once_and_others_are_not(
     nature: Nature, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     card = structs.replace(LATENT_CARD, nature=nature, provenance="Its weights are random.")
-    graph = written(tmp_path / "tiny.onnx", latent_model(), card)
+    graph = write_graph(tmp_path / "tiny.onnx", latent_model(), card)
     generator = Generator(graph.path, seed=1, provider="cpu")
     generator.generate(0)
     generator.generate_images(1)
@@ -190,7 +190,7 @@ def test_a_graph_that_makes_no_numbers_is_an_error(tmp_path: Path) -> None:
     # Infinite moods of either sign: where a sensor's own is negative, the sum with the best is not a number.
     (scale,) = (each for each in model.graph.initializer if each.name == "per_mood")
     scale.raw_data = np.float32(np.inf).tobytes()
-    graph = written(tmp_path / "graph.onnx", model, EVENT_WIDE_CARD)
+    graph = write_graph(tmp_path / "graph.onnx", model, EVENT_WIDE_CARD)
     generator = Generator(graph.path, seed=1)
     for make in (generator.generate, generator.generate_images):
         with pytest.raises(ImageError, match="An image holds a NaN"):
@@ -203,7 +203,7 @@ def test_a_graph_whose_values_no_tanh_gives_is_an_error(factor: float, found: st
     (clip,) = (node for node in model.graph.node if node.op_type == "Clip")
     clip.CopyFrom(onnx.helper.make_node("Mul", ["sloping", "factor"], ["images"]))
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(np.float32(factor)), "factor"))
-    generator = Generator(written(tmp_path / "graph.onnx", model, LATENT_CARD).path, seed=1)
+    generator = Generator(write_graph(tmp_path / "graph.onnx", model, LATENT_CARD).path, seed=1)
     for make in (generator.generate, generator.generate_images):
         with pytest.raises(
             ImageError, match=rf"An image holds the value .*{re.escape(found)}.* where a value in \[-1, 1\]"
@@ -330,7 +330,7 @@ def test_graphs_that_give_charges_give_the_digits_of_those_that_give_values(
 ) -> None:
     model = append_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
     card = structs.replace(LATENT_CARD, output_kind="charges")
-    of_charges = Generator(written(tmp_path / "charges.onnx", model, card).path, seed=2, batch_size=batch_size)
+    of_charges = Generator(write_graph(tmp_path / "charges.onnx", model, card).path, seed=2, batch_size=batch_size)
     of_values = Generator(latent_graph.path, seed=2)
     assert of_charges.generate(0) == of_values.generate(0)
     assert np.array_equal(of_charges.generate_images(1), of_values.generate_images(1))
@@ -342,7 +342,7 @@ def test_a_graph_for_cuda_gives_way_where_cuda_does_not_come_up(
 ) -> None:
     cuda_card = structs.replace(LATENT_CARD, precision="float16", target="cuda", fidelity=FIDELITY)
     listed = [
-        describe_graph(written(tmp_path / f"tiny-{card.precision}.onnx", latent_model(), card))
+        describe_graph(write_graph(tmp_path / f"tiny-{card.precision}.onnx", latent_model(), card))
         for card in (LATENT_CARD, cuda_card)
     ]
     (tmp_path / MANIFEST_NAME).write_text(format_manifest(tuple(listed)))
@@ -380,7 +380,7 @@ def test_a_graph_that_stays_the_same_on_the_cpu_is_read_once(tmp_path: Path, mon
         return read_graph_file(path)
 
     int8 = structs.replace(LATENT_CARD, precision="int8", weight_bits=7, fidelity=FIDELITY)
-    path = written(tmp_path / "tiny-int8.onnx", latent_model(), int8).path
+    path = write_graph(tmp_path / "tiny-int8.onnx", latent_model(), int8).path
     monkeypatch.setattr("pxdbg_runtime.model.builtin_models.read_graph_file", read_and_note)
     monkeypatch.setattr("pxdbg_runtime.inference.providers.guess_target", lambda _: "cuda")
     for precision in ("auto", "int8"):

@@ -23,7 +23,7 @@ from pxdbg_runtime.errors import (
 from pxdbg_runtime.inference.cpu import Cpu
 from pxdbg_runtime.inference.providers import CPU, CUDA
 from pxdbg_runtime.inference.session import ImageSession
-from tests.graphs import FIDELITY, LATENT_CARD, THRESHOLDS, event_wide_images, latent_images, latent_model, written
+from tests.graphs import FIDELITY, LATENT_CARD, THRESHOLDS, event_wide_images, latent_images, latent_model, write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -244,7 +244,7 @@ def test_cuda_is_told_to_compute_the_same_each_time(
 ) -> None:
     fidelity = None if precision == "float32" else FIDELITY
     card = structs.replace(LATENT_CARD, precision=precision, target="cuda", fidelity=fidelity)
-    graph = written(tmp_path / "tiny.onnx", latent_model(), card)
+    graph = write_graph(tmp_path / "tiny.onnx", latent_model(), card)
     session = ImageSession(graph, provider="cuda", provider_options=given)
     assert cuda_providers == [(CUDA, expected or given)]
     assert session.provider_options == (expected or given)
@@ -313,7 +313,7 @@ def test_images_of_another_number_than_sensors_are_refused(
     for name, value in (("start", [0]), ("end", [1])):
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.int64), name))
     model.graph.node.append(onnx.helper.make_node("Slice", ["all", "start", "end"], ["images"]))
-    session = ImageSession(written(tmp_path / "first.onnx", model, LATENT_CARD))
+    session = ImageSession(write_graph(tmp_path / "first.onnx", model, LATENT_CARD))
     assert session.compute_images(range(1), draws).shape == (1, 250, 768)
     with pytest.raises(InferenceError, match=r"ONNX Runtime failed to run .*first\.onnx on CPU"):
         session.compute_images(range(2), draws)
@@ -335,18 +335,18 @@ def test_images_are_written_into_the_buffer(latent_graph: GraphFile, draws: dict
 def test_a_graph_that_gives_charges(tmp_path: Path, draws: dict[str, NDArray[np.float32]]) -> None:
     model = append_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
     card = structs.replace(LATENT_CARD, output_kind="charges")
-    session = ImageSession(written(tmp_path / "charges.onnx", model, card))
+    session = ImageSession(write_graph(tmp_path / "charges.onnx", model, card))
     images = session.compute_images(range(2), draws)
     expected = np.searchsorted(np.array(THRESHOLDS, np.float32), latent_images(draws["latent"][:2]), side="right")
     assert images.dtype == np.uint8
     assert np.array_equal(images, expected)
     with pytest.raises(InferenceError, match=r"expected 'images', uint8 of shape"):
-        ImageSession(written(tmp_path / "values.onnx", latent_model(), card))
+        ImageSession(write_graph(tmp_path / "values.onnx", latent_model(), card))
 
 
 def write_int8_graph(path: Path, weight_bits: int) -> GraphFile:
     card = structs.replace(LATENT_CARD, precision="int8", weight_bits=weight_bits, fidelity=FIDELITY)
-    return written(path, latent_model(), card)
+    return write_graph(path, latent_model(), card)
 
 
 def test_weights_of_eight_bits_need_a_cpu_that_does_not_saturate(

@@ -12,7 +12,7 @@ from pxdbg_runtime.errors import InferenceError
 from pxdbg_runtime.inference.providers import CPU
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.model.card import GraphInput
-from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, model_of, written
+from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, build_model, event_wide_model, latent_model, write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ OTHER_CARDS: Final[dict[str, ModelCard]] = {
 
 
 def build_graph_with_unknown_operator() -> ModelProto:
-    return model_of([helper.make_node("NoSuchOperator", ["z"], ["images"])], {"z": ("n", 2)}, "images")
+    return build_model([helper.make_node("NoSuchOperator", ["z"], ["images"])], {"z": ("n", 2)}, "images")
 
 
 def build_graph_of_future_opset() -> ModelProto:
@@ -56,7 +56,7 @@ def build_graph_of_future_opset() -> ModelProto:
 
 @pytest.mark.parametrize("make", [build_graph_with_unknown_operator, build_graph_of_future_opset])
 def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(make: Callable[[], ModelProto], tmp_path: Path) -> None:
-    graph = written(tmp_path / "graph.onnx", make(), LATENT_CARD)
+    graph = write_graph(tmp_path / "graph.onnx", make(), LATENT_CARD)
     with pytest.raises(
         InferenceError, match=rf"^ONNX Runtime created no session for .*graph\.onnx on {CPU}: "
     ) as caught:
@@ -67,7 +67,7 @@ def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(make: Callable[[], Mo
 @pytest.mark.parametrize("card", list(OTHER_CARDS.values()), ids=list(OTHER_CARDS))
 def test_inputs_that_do_not_fit_the_card_are_refused(card: ModelCard, tmp_path: Path) -> None:
     model = event_wide_model() if card.name == EVENT_WIDE_CARD.name else latent_model()
-    graph = written(tmp_path / "graph.onnx", model, card)
+    graph = write_graph(tmp_path / "graph.onnx", model, card)
     with pytest.raises(InferenceError, match=r"graph\.onnx does not fit its card: its inputs are .*, but the card has"):
         ImageSession(graph)
 
@@ -91,13 +91,13 @@ def test_an_output_of_another_shape_or_type_is_refused(
     model.graph.node[-1].output[0] = "clipped"
     model.graph.node.append(helper.make_node("Cast", ["clipped"], ["images"], to=element_type))
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info(name, element_type, shape))
-    graph = written(tmp_path / "graph.onnx", model, structs.replace(LATENT_CARD, output=name))
+    graph = write_graph(tmp_path / "graph.onnx", model, structs.replace(LATENT_CARD, output=name))
     message = rf"does not fit its card: its outputs are \{{'{name}': .*\}}, expected '{name}'.* shape \(n, 250, 768\)"
     with pytest.raises(InferenceError, match=message):
         ImageSession(graph)
 
 
 def test_an_output_of_another_name_is_refused(tmp_path: Path) -> None:
-    graph = written(tmp_path / "graph.onnx", latent_model(), structs.replace(LATENT_CARD, output="pictures"))
+    graph = write_graph(tmp_path / "graph.onnx", latent_model(), structs.replace(LATENT_CARD, output="pictures"))
     with pytest.raises(InferenceError, match=r"its outputs are \{'images': .*\}, expected 'pictures'"):
         ImageSession(graph)

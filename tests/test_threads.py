@@ -15,7 +15,7 @@ import pytest
 from pxdbg_runtime.errors import ThreadLimitError
 from pxdbg_runtime.limits import threads
 from pxdbg_runtime.limits.threads import JobCpus, count_job_cpus, prepare_threads, report_thread_limit
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +133,7 @@ def limit_processes(n_processes: int, *command: str) -> list[str]:
 def test_a_job_that_may_start_no_threads_ends_with_a_sentence(
     tmp_path: Path, arguments: list[str], n_processes: int
 ) -> None:
-    written(tmp_path / "tiny.onnx", latent_model(), LATENT_CARD)
+    write_graph(tmp_path / "tiny.onnx", latent_model(), LATENT_CARD)
     tmp_path.chmod(0o777)
     n_allowed = n_processes if os.geteuid() == 0 else 1  # a user who has other processes has no exact number
     program = "from pxdbg_runtime.command_line import app; app()"

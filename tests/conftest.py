@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from pxdbg_runtime.model.builtin_models import read_manifest
 from tests.conditions_server import ConditionsServer, serving
-from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
+from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,13 +37,13 @@ settings.load_profile("tests")
 @pytest.fixture(scope="session")
 def latent_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a tiny graph that takes latents alone."""
-    return written(tmp_path_factory.mktemp("latent") / "tiny.onnx", latent_model(), LATENT_CARD)
+    return write_graph(tmp_path_factory.mktemp("latent") / "tiny.onnx", latent_model(), LATENT_CARD)
 
 
 @pytest.fixture(scope="session")
 def event_wide_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a tiny graph that takes latents, sensor indices, and values of the whole event."""
-    return written(tmp_path_factory.mktemp("event") / "tiny-event.onnx", event_wide_model(), EVENT_WIDE_CARD)
+    return write_graph(tmp_path_factory.mktemp("event") / "tiny-event.onnx", event_wide_model(), EVENT_WIDE_CARD)
 
 
 @pytest.fixture

@@ -6,13 +6,16 @@ ONNX Runtime differ from the plain versions beside them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
+from msgspec import structs
 from onnx import TensorProto, helper, numpy_helper
 
-from pxdbg_runtime.model.card import Draw, GraphInput, ModelCard, PackageVersion, Parity
+from pxdbg_runtime.model.builtin_models import BuiltinGraph
+from pxdbg_runtime.model.card import Draw, Fidelity, GraphInput, ModelCard, PackageVersion, Parity
 from pxdbg_runtime.model.graph_file import GraphFile, append_card, read_graph_file
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
 
@@ -24,16 +27,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENT_WIDE_CARD",
+    "FIDELITY",
     "LATENT_CARD",
     "THRESHOLDS",
+    "append_text_card",
+    "build_model",
+    "build_parity",
     "compute_plain_charges",
+    "describe_graph",
     "event_wide_images",
     "event_wide_model",
     "latent_images",
     "latent_model",
-    "model_of",
-    "parity_of",
-    "written",
+    "write_graph",
 ]
 
 OPSET: Final = 17
@@ -43,7 +49,7 @@ THRESHOLDS: Final = tuple(float(each) for each in (2 * np.log(np.arange(2, 257))
 """Where 256**(t/2 + 1/2) - 1 reaches 1 to 255, rounded: close to a real card's, and good enough for any test."""
 
 
-def parity_of(difference: float, pytorch: float = 0.0) -> Parity:
+def build_parity(difference: float, pytorch: float = 0.0) -> Parity:
     """Make what an export measures of a graph that differs by so much, and PyTorch's own float32 by so much."""
     return Parity(
         images=8,
@@ -78,40 +84,29 @@ LATENT_CARD: Final = ModelCard(
         PackageVersion(package="onnx", version=onnx.__version__),
         PackageVersion(package="numpy", version=np.__version__),
     ),
-    parity=parity_of(1.5e-6),
+    parity=build_parity(1.5e-6),
     fidelity=None,
     known_answers=None,
 )
 
-EVENT_WIDE_CARD: Final = ModelCard(
+EVENT_WIDE_CARD: Final = structs.replace(
+    LATENT_CARD,
     name="tiny-event",
     family="tilted planes",
-    nature="checkpoint",
-    provenance="Made for a test.",
-    latent_size=2,
-    draws=(Draw(name="latent", shape=(N_SENSORS, 2)), Draw(name="mood", shape=(N_SENSORS, 3))),
+    draws=(*LATENT_CARD.draws, Draw(name="mood", shape=(N_SENSORS, 3))),
     inputs=(
         GraphInput(name="number", role="sensor", draw=None),
-        GraphInput(name="z", role="latent", draw="latent"),
+        *LATENT_CARD.inputs,
         GraphInput(name="e", role="event_latent", draw="mood"),
     ),
     output="pictures",
-    output_kind="values",
-    sensors=LATENT_CARD.sensors,
-    precision="float32",
-    target="cpu",
-    weight_bits=None,
-    passes=("fold batch norms",),
-    opset=OPSET,
-    thresholds=THRESHOLDS,
     cut=-0.26,
     min_charge=7,
     checkpoint_sha256="fedcba9876543210" * 4,
-    made_with=LATENT_CARD.made_with,
-    parity=LATENT_CARD.parity,
-    fidelity=None,
-    known_answers=None,
 )
+
+FIDELITY: Final = Fidelity(images=800, charge_w1_adu=0.125, occupancy_ratio=0.9921875, identical_digits=0.75)
+"""What the card of any precision but float32 holds; within the bounds."""
 
 _U_SLOPE: Final = np.linspace(0, 0.3, N_U_CELLS, dtype=np.float32).reshape(N_U_CELLS, 1)
 _V_SLOPE: Final = np.linspace(-0.3, 0.3, N_V_CELLS, dtype=np.float32).reshape(1, N_V_CELLS)
@@ -158,7 +153,7 @@ def latent_model() -> onnx.ModelProto:
         *_plane_nodes(),
         helper.make_node("Clip", ["sloping", "minus_one", "one"], ["images"]),
     ]
-    return model_of(nodes, {"z": ("n", 2)}, "images")
+    return build_model(nodes, {"z": ("n", 2)}, "images")
 
 
 def event_wide_model() -> onnx.ModelProto:
@@ -178,7 +173,7 @@ def event_wide_model() -> onnx.ModelProto:
         helper.make_node("Add", ["sloping", "level"], ["lifted"]),
         helper.make_node("Clip", ["lifted", "minus_one", "one"], ["pictures"]),
     ]
-    return model_of(nodes, {"e": (N_SENSORS, 3), "z": ("n", 2), "number": ("n",)}, "pictures")
+    return build_model(nodes, {"e": (N_SENSORS, 3), "z": ("n", 2), "number": ("n",)}, "pictures")
 
 
 def _plane_nodes() -> list[onnx.NodeProto]:
@@ -194,7 +189,7 @@ def _plane_nodes() -> list[onnx.NodeProto]:
     ]
 
 
-def model_of(
+def build_model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, tuple[int | str, ...]],
     output: str,
@@ -229,7 +224,21 @@ def model_of(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-def written(path: Path, model: onnx.ModelProto, card: ModelCard) -> GraphFile:
+def write_graph(path: Path, model: onnx.ModelProto, card: ModelCard) -> GraphFile:
     """Write a graph file and read it again."""
     path.write_bytes(append_card(model.SerializeToString(), card))
     return read_graph_file(path)
+
+
+def append_text_card(text: str, model: bytes | None = None) -> bytes:
+    """Append any text in the place of a card."""
+    card: Any = SimpleNamespace(to_json=lambda: text)
+    return append_card(latent_model().SerializeToString() if model is None else model, card)
+
+
+def describe_graph(graph: GraphFile) -> BuiltinGraph:
+    """Build the manifest's entry for a graph file."""
+    card, file = graph.card, graph.path.name
+    return BuiltinGraph(
+        name=card.name, precision=card.precision, target=card.target, file=file, size=graph.size, sha256=graph.sha256
+    )

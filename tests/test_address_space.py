@@ -21,7 +21,7 @@ from pxdbg_runtime.limits.address_space import (
     report_memory_errors,
 )
 from pxdbg_runtime.optional_imports import require
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,16 +40,8 @@ def run_limited(limit_mb: int, folder: Path, *arguments: str) -> subprocess.Comp
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONFAULTHANDLER": ""}
     for name in ("OPENBLAS_NUM_THREADS", "ARROW_DEFAULT_MEMORY_POOL", "MALLOC_ARENA_MAX"):
         environment.pop(name, None)
-    command = [
-        "bash",
-        "-c",
-        f'ulimit -v {limit_mb * 1000}; exec "$@"',
-        "bash",
-        sys.executable,
-        "-c",
-        PROGRAM,
-        *arguments,
-    ]
+    limit = ["bash", "-c", f'ulimit -v {limit_mb * 1000}; exec "$@"', "bash"]
+    command = [*limit, sys.executable, "-c", PROGRAM, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
@@ -73,7 +65,7 @@ def check_outcome(done: subprocess.CompletedProcess[str], folder: Path, *, wante
 def test_a_command_works_in_its_limit_or_says_what_it_needs(
     tmp_path: Path, limit_mb: int, output: str, fits: bool | None
 ) -> None:
-    written(tmp_path / "tiny.onnx", latent_model(), LATENT_CARD)
+    write_graph(tmp_path / "tiny.onnx", latent_model(), LATENT_CARD)
     done = run_limited(limit_mb, tmp_path, "generate", "--model", "tiny.onnx", "--output", output)
     works = check_outcome(done, tmp_path, wanted={output}, given={"tiny.onnx"})
     assert fits is None or works is fits

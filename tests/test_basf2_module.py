@@ -25,7 +25,7 @@ from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModuleState
 from tests.basf2_store import read_store, reader
 from tests.checkpoints import FlatNet, first_export, flat_checkpoint, register_family
 from tests.conftest import BASF2_DOUBLE
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 from tests.test_exactness import charges_of_digits, keys_of_charges, keys_of_digits, pytorch_events
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class FlatResNet(FlatNet):
 def resnet_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a tiny graph that calls itself a ResNet."""
     card = structs.replace(LATENT_CARD, family="resnet")
-    return written(tmp_path_factory.mktemp("graph") / "tiny.onnx", latent_model(), card)
+    return write_graph(tmp_path_factory.mktemp("graph") / "tiny.onnx", latent_model(), card)
 
 
 def build_path(basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]) -> object:
@@ -296,7 +296,7 @@ def test_another_payload_in_another_run_is_used_from_there_on(
 ) -> None:
     first, second = tmp_path / "first.root", tmp_path / "second.root"
     first.write_bytes(resnet_graph.path.read_bytes())
-    written(second, latent_model(), structs.replace(LATENT_CARD, family="resnet", min_charge=4))
+    write_graph(second, latent_model(), structs.replace(LATENT_CARD, family="resnet", min_charge=4))
     name = "PXDBackgroundGenerator_resnet_onnx"
     double.conditions.payloads["PXDBackgroundGenerator", name] = str(first)
     found: list[Digits] = []
@@ -334,12 +334,6 @@ def test_a_damaged_graph_is_refused_before_any_event(
     damaged.write_bytes(content)
     with pytest.raises(GraphFileError, match=r"damaged\.onnx is damaged"):
         process_events(double, Specs(model="resnet", checkpoint=damaged), {(0, 0): 1})
-
-
-def test_a_module_can_be_made_of_the_arguments(double: ModuleType, resnet_graph: GraphFile) -> None:
-    module = PXDBackgroundGenerator(model="resnet", checkpoint=resnet_graph.path, seed=2)
-    assert isinstance(module, double.Module)
-    assert module.name() == "PXDBackgroundGenerator"
 
 
 def test_without_initialize_there_is_no_event(double: ModuleType, resnet_graph: GraphFile) -> None:

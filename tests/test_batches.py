@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pxdbg_runtime.errors import InferenceError, ThreadLimitError
 from pxdbg_runtime.inference.batches import compute_batches
 from pxdbg_runtime.inference.session import ImageSession
-from tests.graphs import EVENT_WIDE_CARD, event_wide_images, event_wide_model, written
+from tests.graphs import EVENT_WIDE_CARD, event_wide_images, event_wide_model, write_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -77,27 +77,23 @@ generator.generate(0)
 def endless_model() -> onnx.ModelProto:
     """Make a graph that never ends but for sensor 0."""
     model = event_wide_model()
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["goes_on"], ["still_goes_on"]),
-            helper.make_node("Mul", ["value", "one"], ["next_value"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("iteration", TensorProto.INT64, []),
-            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("value", TensorProto.FLOAT, [None]),
-        ],
-        [
-            helper.make_tensor_value_info("still_goes_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next_value", TensorProto.FLOAT, [None]),
-        ],
+    iteration = helper.make_tensor_value_info("iteration", TensorProto.INT64, [])
+    goes_on, still_goes_on = (
+        helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("goes_on", "still_goes_on")
     )
+    value, next_value = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]) for name in ("value", "next_value")
+    )
+    nodes = [
+        helper.make_node("Identity", ["goes_on"], ["still_goes_on"]),
+        helper.make_node("Mul", ["value", "one"], ["next_value"]),
+    ]
+    body = helper.make_graph(nodes, "body", [iteration, goes_on, value], [still_goes_on, next_value])
     (level,) = (node for node in model.graph.node if "level" in node.output)
     place = list(model.graph.node).index(level)
     level.input[0] = "late_level"
-    for name, value in (("many", np.int64(N_ITERATIONS)), ("yes", np.bool_(True))):
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    for name, constant in (("many", np.int64(N_ITERATIONS)), ("yes", np.bool_(True))):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(constant), name))
     model.graph.node.insert(
         place, helper.make_node("Loop", ["n_iterations", "yes", "flat_level"], ["late_level"], body=body)
     )
@@ -108,7 +104,7 @@ def endless_model() -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def endless_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
-    return written(tmp_path_factory.mktemp("endless") / "endless.onnx", endless_model(), EVENT_WIDE_CARD)
+    return write_graph(tmp_path_factory.mktemp("endless") / "endless.onnx", endless_model(), EVENT_WIDE_CARD)
 
 
 def draw_latents(seed: int) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:

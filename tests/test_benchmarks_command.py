@@ -17,7 +17,7 @@ from benchmarks import graphs as graphs_module
 from benchmarks.__main__ import app
 from benchmarks.graphs import Workspace
 from pxdbg_runtime.errors import MissingPackageError, OutputError
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
     from typer.testing import Result
@@ -187,7 +187,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> Exports:
         calls.append((options.name, options.precision, options.target, options.rewrite))
         output.mkdir(parents=True, exist_ok=True)
         suffix = "-cuda" if options.target == "cuda" else ""
-        return written(output / f"{options.name}-{options.precision}{suffix}.onnx", latent_model(), LATENT_CARD)
+        return write_graph(output / f"{options.name}-{options.precision}{suffix}.onnx", latent_model(), LATENT_CARD)
 
     monkeypatch.setattr("export.pipeline.export_checkpoint", export_checkpoint)
     return calls

@@ -21,7 +21,7 @@ from export.families import load_family
 from export.torch_graph import OPSET, OUTPUT_NAME, export_to_onnx
 from pxdbg_runtime.model.card import Draw, GraphInput
 from tests.checkpoints import FlatNet, flat_checkpoint, register_family
-from tests.graphs import LATENT_CARD, written
+from tests.graphs import LATENT_CARD, write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ def flat_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
         opset=OPSET,
         thresholds=tuple(find_charge_thresholds().tolist()),
     )
-    graph = written(
+    graph = write_graph(
         tmp_path / "flat.onnx", export_to_onnx(load_checkpoint(path, "resnet"), load_family("resnet")), card
     )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import os
 import re
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from typing import TYPE_CHECKING, Final
 
 import onnxruntime
@@ -51,6 +51,7 @@ app()
 """
 )
 AGAIN: Final = "Install it again: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'pxdbg-runtime[cpu]'."
+INIT: Final = "onnxruntime/__init__.py"
 WHOLE: Final = "\n".join(f"{name} = object()" for name in ("InferenceSession", "RunOptions", "SessionOptions"))
 
 
@@ -62,48 +63,38 @@ def write_fake(folder: Path, files: dict[str, str | bytes]) -> Path:
     return folder
 
 
-def describe_release(version: str) -> dict[str, str | bytes]:
-    code = f"__version__ = {version!r}\n{WHOLE}\ndef get_available_providers(): ..."
-    return {"onnxruntime/__init__.py": code}
-
-
 FAKES: Final[dict[str, tuple[dict[str, str | bytes], str]]] = {
     "left behind": (
         {"onnxruntime/capi/__pycache__/_state.pyc": b""},
         r"left behind.onnxruntime lacks InferenceSession, Run",
     ),
     "script of the same name": ({"onnxruntime.py": "x = 1"}, r"onnxruntime\.py lacks InferenceSession, RunOptions"),
-    "no version": (
-        {"onnxruntime/__init__.py": WHOLE},
-        r"__init__\.py lacks __version__, get_available_providers\. Found",
-    ),
+    "no version": ({INIT: WHOLE}, r"__init__\.py lacks __version__, get_available_providers\. Found"),
     "partly initialised": (
-        {"onnxruntime/__init__.py": "from onnxruntime import InferenceSession"},
+        {INIT: "from onnxruntime import InferenceSession"},
         "cannot import name 'InferenceSession' from partially initialized module",
     ),
     "executable stack": (
-        {"onnxruntime/__init__.py": "raise ImportError('cannot enable executable stack as shared object requires')"},
+        {INIT: "raise ImportError('cannot enable executable stack as shared object requires')"},
         "cannot enable executable stack",
     ),
     "libstdc++": (
-        {"onnxruntime/__init__.py": 'raise OSError("/lib64/libstdc++.so.6: version `GLIBCXX_3.4.32\' not found")'},
+        {INIT: 'raise OSError("/lib64/libstdc++.so.6: version `GLIBCXX_3.4.32\' not found")'},
         r"version `GLIBCXX_3\.4\.32' not found",
     ),
     "another platform": (
-        {
-            "onnxruntime/__init__.py": "from onnxruntime import core",
-            f"onnxruntime/core{importlib.machinery.EXTENSION_SUFFIXES[0]}": b"MZ not for this system",
-        },
+        {INIT: "from onnxruntime import core", f"onnxruntime/core{EXTENSION_SUFFIXES[0]}": b"MZ not for this system"},
         r"it does not import \(.*core.*\)",
     ),
     "interrupted installation": (
-        {"onnxruntime/__init__.py": "from onnxruntime.capi import onnxruntime_pybind11_state"},
+        {INIT: "from onnxruntime.capi import onnxruntime_pybind11_state"},
         r"No module named 'onnxruntime\.capi'",
     ),
-    "another NumPy": (
-        {"onnxruntime/__init__.py": "raise AttributeError('_ARRAY_API not found')"},
-        "_ARRAY_API not found",
-    ),
+    "another NumPy": ({INIT: "raise AttributeError('_ARRAY_API not found')"}, "_ARRAY_API not found"),
+}
+RELEASES: Final[dict[str, dict[str, str | bytes]]] = {
+    version: {INIT: f"__version__ = {version!r}\n{WHOLE}\ndef get_available_providers(): ..."}
+    for version in ("1.17.0", "1.20.1", "1.21.0", "1.30.0.dev20260101", "2.0.0+cu12")
 }
 
 
@@ -111,11 +102,7 @@ FAKES: Final[dict[str, tuple[dict[str, str | bytes], str]]] = {
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Import each of the fakes in one process, and collect what is said."""
     folder = tmp_path_factory.mktemp("fakes")
-    fakes = {name: files for name, (files, _) in FAKES.items()}
-    fakes |= {
-        version: describe_release(version)
-        for version in ("1.17.0", "1.20.1", "1.21.0", "1.30.0.dev20260101", "2.0.0+cu12")
-    }
+    fakes = {name: files for name, (files, _) in FAKES.items()} | RELEASES
     folders = [str(write_fake(folder / name, files)) for name, files in fakes.items()]
     command = [sys.executable, "-c", TRY_EACH, *folders]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pytest
@@ -13,11 +13,13 @@ from msgspec import structs
 
 from pxdbg_runtime.errors import CardError
 from pxdbg_runtime.model.card import N_THRESHOLDS, SCHEMA, Draw, Fidelity, GraphInput, InputRole, ModelCard, Precision
-from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, THRESHOLDS
+from tests.graphs import EVENT_WIDE_CARD, FIDELITY, LATENT_CARD, THRESHOLDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LATENT_INPUT: Final = LATENT_CARD.inputs[0]
 SENSOR_INPUT: Final = GraphInput(name="number", role="sensor", draw=None)
-FIDELITY: Final = Fidelity(images=800, charge_w1_adu=0.125, occupancy_ratio=0.9921875, identical_digits=0.75)
 INT8_CARD: Final = structs.replace(
     LATENT_CARD, name="tiny-int8", precision="int8", weight_bits=7, passes=(), fidelity=FIDELITY
 )
@@ -26,7 +28,12 @@ CUDA_CARD: Final = structs.replace(
 )
 
 
-@pytest.mark.parametrize("card", [LATENT_CARD, EVENT_WIDE_CARD, INT8_CARD, CUDA_CARD], ids=lambda card: card.name)
+UNICODE_CARD: Final = structs.replace(LATENT_CARD, name="é", provenance='Prüfung π \N{SNOWMAN} \x00 \\ "quoted"')
+
+
+@pytest.mark.parametrize(
+    "card", [LATENT_CARD, EVENT_WIDE_CARD, INT8_CARD, CUDA_CARD, UNICODE_CARD], ids=lambda card: card.name
+)
 def test_json_round_trip(card: ModelCard) -> None:
     text = card.to_json()
     again = ModelCard.from_json(text)
@@ -44,27 +51,8 @@ def test_json_holds_the_schema_and_every_field() -> None:
     assert values["cut"] == -0.26
     assert (values["output_kind"], values["target"], values["weight_bits"]) == ("values", "cpu", None)
     assert (values["passes"], values["fidelity"]) == (["fold batch norms"], None)
-
-
-def test_json_holds_what_a_graph_of_another_precision_is_worth() -> None:
     values = json.loads(INT8_CARD.to_json())
-    assert values["weight_bits"] == 7
-    assert values["fidelity"] == {
-        "images": 800,
-        "charge_w1_adu": 0.125,
-        "occupancy_ratio": 0.9921875,
-        "identical_digits": 0.75,
-    }
-
-
-def test_fields_may_stand_in_any_order() -> None:
-    values = json.loads(LATENT_CARD.to_json())
-    assert ModelCard.from_json(json.dumps(dict(reversed(values.items())), indent=4)) == LATENT_CARD
-
-
-def test_text_beyond_ascii_survives() -> None:
-    card = structs.replace(LATENT_CARD, provenance='Prüfung π \N{SNOWMAN} \x00 \\ "quoted"')
-    assert ModelCard.from_json(card.to_json()) == card
+    assert (values["weight_bits"], values["fidelity"]) == (7, structs.asdict(FIDELITY))
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -78,15 +66,12 @@ def test_a_card_with_a_number_that_json_lacks_is_not_written(part: str, field: s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "it is not JSON"),
         ("{", "it is not JSON"),
         ("[" * 100_000, "it is not JSON"),
         ('{"schema": ' + "1" * 5000 + "}", "it is not JSON"),
         ("null", "it must be an object, but is null"),
-        ("[1, 2]", r"it must be an object, but is \[1, 2\]"),
-        ('"card"', 'it must be an object, but is "card"'),
     ],
-    ids=["empty", "half", "nested", "digits", "null", "list", "text"],
+    ids=["half", "nested", "digits", "null"],
 )
 def test_what_is_no_json_object_is_refused(text: str, message: str) -> None:
     with pytest.raises(CardError, match=f"^The model card is not valid: {message}") as caught:
@@ -134,40 +119,47 @@ def replace_threshold(place: int, value: float) -> dict[str, object]:
     return {"thresholds": (*THRESHOLDS[:place], value, *THRESHOLDS[place + 1 :])}
 
 
-def space_thresholds(n_thresholds: int) -> dict[str, object]:
-    return {"thresholds": tuple(np.linspace(-0.5, 0.5, n_thresholds).astype(np.float32).tolist())}
-
-
 def replace_precision(precision: Precision, weight_bits: int | None, fidelity: Fidelity | None) -> dict[str, object]:
     return {"precision": precision, "weight_bits": weight_bits, "fidelity": fidelity}
 
 
 NOT_FLOAT32: Final = "thresholds must be float32 values, but rounding"
 NOT_ASCENDING: Final = r"thresholds must ascend strictly within \(-1, 1\]"
+VXD_IDS: Final = LATENT_CARD.sensors
 NOT_THE_PXD: Final = "sensors must be the 40 VxdIDs of the PXD in the order of"
 NOT_ONE_LATENT: Final = "inputs must hold one latent, fed by a draw of {} values a sensor"
 WRONG_BITS: Final = "weight_bits must be a number for int8 and null for any other precision"
 WRONG_FIDELITY: Final = "fidelity must be null for float32 and given for any other precision"
-CONTRADICTIONS: Final[list[tuple[dict[str, object], str, str]]] = [
-    *((space_thresholds(n), "thresholds", f"must be 255 numbers, but are {n}") for n in (0, 1, 254, 256)),
+WRONG_DRAWS: Final[list[tuple[InputRole, str | None, str]]] = [
+    ("event_latent", "mood", r"one of \['latent'\]"),
+    ("event_latent", None, "one of"),
+    ("sensor", "latent", "none"),
+    ("sensor", "mood", "none"),
+]
+CONTRADICTIONS: Final[list[tuple[Mapping[str, object], str, str]]] = [
+    *(
+        (
+            {"thresholds": tuple(np.linspace(-0.5, 0.5, n, dtype=np.float32).tolist())},
+            "thresholds",
+            f"must be 255 numbers, but are {n}",
+        )
+        for n in (0, 1, 254, 256)
+    ),
     *(
         (replace_threshold(place, THRESHOLDS[place] + offset), "thresholds", NOT_FLOAT32)
         for place in (0, 100, 254)
         for offset in (1e-12, -1e-12)
     ),
     (replace_threshold(254, 1e300), "thresholds", NOT_FLOAT32),
-    (replace_threshold(0, -1.0), "thresholds", NOT_ASCENDING),
-    (replace_threshold(0, -2.0), "thresholds", NOT_ASCENDING),
-    (replace_threshold(0, THRESHOLDS[1]), "thresholds", NOT_ASCENDING),
-    (replace_threshold(3, THRESHOLDS[2]), "thresholds", NOT_ASCENDING),
-    (replace_threshold(3, THRESHOLDS[4]), "thresholds", NOT_ASCENDING),
-    (replace_threshold(200, 0.0), "thresholds", NOT_ASCENDING),
-    (replace_threshold(254, 1.5), "thresholds", NOT_ASCENDING),
-    ({"sensors": ()}, "sensors", NOT_THE_PXD),
-    ({"sensors": LATENT_CARD.sensors[:39]}, "sensors", NOT_THE_PXD),
-    ({"sensors": LATENT_CARD.sensors[::-1]}, "sensors", NOT_THE_PXD),
-    ({"sensors": tuple(range(40))}, "sensors", NOT_THE_PXD),
-    ({"sensors": (*LATENT_CARD.sensors, 8480)}, "sensors", NOT_THE_PXD),
+    *(
+        (replace_threshold(place, value), "thresholds", NOT_ASCENDING)
+        for place, values in {0: (-1, -2, THRESHOLDS[1]), 3: THRESHOLDS[2:5:2], 200: (0,), 254: (1.5,)}.items()
+        for value in values
+    ),
+    *(
+        ({"sensors": tuple(sensors)}, "sensors", NOT_THE_PXD)
+        for sensors in ((), VXD_IDS[:39], VXD_IDS[::-1], range(40), (*VXD_IDS, 8480))
+    ),
     ({"inputs": ()}, "inputs", NOT_ONE_LATENT.format(2)),
     ({"inputs": (SENSOR_INPUT,)}, "inputs", NOT_ONE_LATENT.format(2)),
     ({"inputs": (LATENT_INPUT, structs.replace(LATENT_INPUT, name="z2"))}, "inputs", NOT_ONE_LATENT.format(2)),
@@ -178,6 +170,14 @@ CONTRADICTIONS: Final[list[tuple[dict[str, object], str, str]]] = [
         "inputs must have different names",
     ),
     ({"draws": (*LATENT_CARD.draws, Draw(name="latent", shape=(40, 3)))}, "draws", "draws must have different names"),
+    *(
+        (
+            {"inputs": (LATENT_INPUT, GraphInput(name="e", role=role, draw=draw))},
+            "inputs",
+            rf"input 'e' with role '{role}' names the draw {draw!r}, but expected {expected}",
+        )
+        for role, draw, expected in WRONG_DRAWS
+    ),
     (replace_precision("int8", None, FIDELITY), "weight_bits", WRONG_BITS),
     (replace_precision("float32", 7, None), "weight_bits", WRONG_BITS),
     (replace_precision("float16", 8, FIDELITY), "weight_bits", WRONG_BITS),
@@ -188,26 +188,10 @@ CONTRADICTIONS: Final[list[tuple[dict[str, object], str, str]]] = [
 
 
 @pytest.mark.parametrize(("changes", "field", "message"), CONTRADICTIONS)
-def test_fields_that_contradict_each_other_are_refused(changes: dict[str, object], field: str, message: str) -> None:
+def test_fields_that_contradict_each_other_are_refused(changes: Mapping[str, object], field: str, message: str) -> None:
     with pytest.raises(CardError, match=f"^The model card is not valid: .*{message}") as caught:
         structs.replace(LATENT_CARD, **changes)
     assert caught.value.field == field
-
-
-@pytest.mark.parametrize(
-    ("role", "draw", "message"),
-    [
-        ("event_latent", "mood", r"names the draw 'mood', but expected one of \['latent'\]"),
-        ("event_latent", None, "names the draw None, but expected one of"),
-        ("sensor", "latent", "names the draw 'latent', but expected none"),
-        ("sensor", "mood", "names the draw 'mood', but expected none"),
-    ],
-)
-def test_inputs_must_name_the_draws_of_their_role(role: InputRole, draw: str | None, message: str) -> None:
-    wrong = GraphInput(name="e", role=role, draw=draw)
-    with pytest.raises(CardError, match=f"input 'e' with role '{role}' {message}") as caught:
-        structs.replace(LATENT_CARD, inputs=(LATENT_INPUT, wrong))
-    assert caught.value.field == "inputs"
 
 
 @pytest.mark.parametrize(
@@ -227,12 +211,8 @@ def test_bounds_are_on_the_spectrum_and_on_the_occupancy(
     charge_w1_adu: float, occupancy_ratio: float, is_within: bool
 ) -> None:
     for identical_digits in (0.0, 1.0):
-        fidelity = Fidelity(
-            images=1,
-            charge_w1_adu=charge_w1_adu,
-            occupancy_ratio=occupancy_ratio,
-            identical_digits=identical_digits,
-        )
+        of_spectra = {"charge_w1_adu": charge_w1_adu, "occupancy_ratio": occupancy_ratio}
+        fidelity = structs.replace(FIDELITY, **of_spectra, identical_digits=identical_digits)
         assert fidelity.is_within_bounds == is_within
 
 

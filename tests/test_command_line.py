@@ -20,7 +20,7 @@ from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line import app
 from pxdbg_runtime.formats import describe_generation, read_digits
 from tests.digit_files import each_suffix, names_in, read_provenance
-from tests.graphs import LATENT_CARD, event_wide_model, latent_model, written
+from tests.graphs import LATENT_CARD, event_wide_model, latent_model, write_graph
 
 if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
@@ -53,14 +53,14 @@ def require_failure(result: Result, exit_code: int, expected: str) -> None:
 def sparse_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a graph that generates some ten thousand digits per event."""
     card = replace(LATENT_CARD, name="sparse", min_charge=7)
-    return written(tmp_path_factory.mktemp("sparse") / "sparse.onnx", latent_model(), card)
+    return write_graph(tmp_path_factory.mktemp("sparse") / "sparse.onnx", latent_model(), card)
 
 
 @pytest.fixture(scope="module")
 def demonstration_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a graph whose card says that its weights are a demonstration."""
     card = replace(LATENT_CARD, name="toy", min_charge=7, nature="demonstration", provenance=TOY_PROVENANCE)
-    return written(tmp_path_factory.mktemp("toy") / "toy.onnx", latent_model(), card)
+    return write_graph(tmp_path_factory.mktemp("toy") / "toy.onnx", latent_model(), card)
 
 
 @each_suffix
@@ -163,7 +163,7 @@ def test_a_demonstration_is_called_one_exactly_once(tmp_path: Path, demonstratio
 def test_the_name_of_a_model_is_printed_as_it_is(tmp_path: Path, name: str) -> None:
     """Text that looks like markup is printed unchanged."""
     card = replace(LATENT_CARD, name=name, min_charge=20)
-    graph = written(tmp_path / "odd.onnx", latent_model(), card)
+    graph = write_graph(tmp_path / "odd.onnx", latent_model(), card)
     result = invoke("generate", "--model", graph.path, "--output", tmp_path / "bg.parquet")
     assert result.exit_code == 0, result.output
     assert f"{name} float32 on CPUExecutionProvider" in result.stderr
@@ -268,7 +268,7 @@ def test_a_missing_package_is_named(
 
 
 def test_a_graph_that_does_not_fit_its_card(tmp_path: Path) -> None:
-    graph = written(tmp_path / "other.onnx", event_wide_model(), LATENT_CARD)
+    graph = write_graph(tmp_path / "other.onnx", event_wide_model(), LATENT_CARD)
     result = invoke("generate", "--model", graph.path, "--output", tmp_path / "bg.npz")
     require_failure(result, 1, "does not fit its card")
     assert names_in(tmp_path) == ["other.onnx"]

@@ -15,7 +15,7 @@ from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 from pxdbg_runtime.plots import event_display
 from pxdbg_runtime.plots.summary import summarise
 from tests.digit_files import PROVENANCE, SAMPLE, each_suffix, names_in, random_digits, write
-from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
+from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, write_graph
 from tests.test_command_line import invoke, require_failure, words
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def test_show_a_shipped_model() -> None:
 )
 def test_a_card_is_shown_as_it_is(tmp_path: Path, provenance: str) -> None:
     """Text that looks like markup is printed unchanged."""
-    graph = written(tmp_path / "odd.onnx", latent_model(), structs.replace(LATENT_CARD, provenance=provenance))
+    graph = write_graph(tmp_path / "odd.onnx", latent_model(), structs.replace(LATENT_CARD, provenance=provenance))
     result = invoke("show", graph.path)
     assert result.exit_code == 0
     assert row_of(result.stdout, "provenance")[1] == provenance
@@ -132,7 +132,7 @@ def test_a_card_is_shown_as_it_is(tmp_path: Path, provenance: str) -> None:
 
 def test_a_path_is_shown_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "run [red]").mkdir()
-    graph = written(tmp_path / "run [red]" / "[b].onnx", event_wide_model(), EVENT_WIDE_CARD)
+    graph = write_graph(tmp_path / "run [red]" / "[b].onnx", event_wide_model(), EVENT_WIDE_CARD)
     result = invoke("show", graph.path)
     assert result.exit_code == 0
     assert "run [red]/[b].onnx" in "".join(re.sub(r"[│\n]| {2,}", "", result.stdout))

@@ -22,7 +22,7 @@ from pxdbg_runtime.command_line.console import log_to_terminal, stderr, stdout
 from pxdbg_runtime.command_line.safe_text import keep_colours, make_safe
 from pxdbg_runtime.formats import open_writer, read_digits
 from tests.digit_files import PROVENANCE
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 from tests.test_command_line import invoke
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ posix_alone = pytest.mark.skipif(sys.platform == "win32", reason="there is no su
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     card = replace(LATENT_CARD, min_charge=7, nature="demonstration", provenance=f"Of a test… {EVIL}.")
-    return written(tmp_path_factory.mktemp("output") / "tiny.onnx", latent_model(), card)
+    return write_graph(tmp_path_factory.mktemp("output") / "tiny.onnx", latent_model(), card)
 
 
 def run_at_once(commands: dict[str, str], folder: Path) -> dict[str, subprocess.CompletedProcess[bytes]]:

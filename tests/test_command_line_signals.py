@@ -26,7 +26,7 @@ from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import InferenceError
 from pxdbg_runtime.formats.atomic_write import atomic_write
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,7 +136,7 @@ def exit_code(command: Callable[[], None]) -> int:
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
-    return written(
+    return write_graph(
         tmp_path_factory.mktemp("signals") / "tiny.onnx", latent_model(), replace(LATENT_CARD, min_charge=20)
     )
 

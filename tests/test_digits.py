@@ -84,19 +84,13 @@ def test_concatenation_keeps_the_order_given() -> None:
 
 
 def test_arrays_are_locked_but_not_the_callers_own() -> None:
-    event = np.zeros(2, dtype=np.int64)
-    digits = Digits(
-        event=event,
-        sensor_id=np.full(2, 8480, dtype=np.uint16),
-        u_cell=np.zeros(2, dtype=np.uint16),
-        v_cell=np.arange(2, dtype=np.uint16),
-        charge=np.ones(2, dtype=np.uint8),
-    )
-    for name in COLUMN_DTYPES:
+    columns = {name: np.zeros(2, dtype) for name, dtype in COLUMN_DTYPES.items()}
+    digits = Digits(**columns)
+    for name, column in columns.items():
         with pytest.raises(ValueError, match="read-only"):
             getattr(digits, name)[0] = 1
-    event[0] = 1
-    assert event.tolist() == [1, 0]
+        column[0] = 1
+        assert column.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -169,11 +163,10 @@ def test_to_images_refuses_a_pixel_that_comes_twice() -> None:
 def test_columns_of_another_type_are_refused(name: str, came: str) -> None:
     columns = {each: np.zeros(2, dtype) for each, dtype in COLUMN_DTYPES.items()}
     wrong = np.zeros(2) if came == "float64" else [0, 0]
-    with pytest.raises(
-        ArgumentTypeError, match=rf"{name} must be an array of {COLUMN_DTYPES[name]}, but is {came}"
-    ) as c:
+    message = rf"{name} must be an array of {COLUMN_DTYPES[name]}, but is {came}"
+    with pytest.raises(ArgumentTypeError, match=message) as caught:
         Digits(**{**columns, name: wrong})  # type: ignore[arg-type]  # the point of the test
-    assert c.value.argument == name
+    assert caught.value.argument == name
 
 
 @pytest.mark.parametrize("name", ["sensor_id", "charge"])

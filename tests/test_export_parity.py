@@ -22,7 +22,7 @@ from export.torch_graph import export_to_onnx
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.inference.verification import check_known_answers
 from tests.checkpoints import FlatNet
-from tests.graphs import parity_of
+from tests.graphs import build_parity
 from tests.tiny_models import TinyConvNet, few_images, tiny_of
 
 if TYPE_CHECKING:
@@ -139,12 +139,12 @@ def test_a_single_nan_is_an_infinite_difference(references: ReferenceImages, gra
 )
 def test_more_than_twice_the_rounding_of_pytorch_is_refused(difference: float, pytorch: float) -> None:
     with pytest.raises(ParityError, match=r"nothing was written\. The releases of onnxruntime and torch"):
-        check_parity(parity_of(difference, pytorch))
+        check_parity(build_parity(difference, pytorch))
 
 
 @pytest.mark.parametrize(("difference", "pytorch"), [(5e-6, 1e-8), (2e-5, 1e-5), (1e-3, 0.5), (0.0, 0.0)])
 def test_up_to_twice_the_rounding_of_pytorch_passes(difference: float, pytorch: float) -> None:
-    check_parity(parity_of(difference, pytorch))
+    check_parity(build_parity(difference, pytorch))
 
 
 def test_a_model_that_float32_computes_coarsely_is_judged_by_its_rounding(model: FlatNet) -> None:

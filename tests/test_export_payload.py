@@ -17,7 +17,7 @@ from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, OutputError
 from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.conditions_server import TAG, ConditionsServer, answer_json, files
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ NAME = "PXDBackgroundGenerator_resnet_onnx"
 
 
 def graph(path: Path, card: ModelCard) -> GraphFile:
-    return written(path, latent_model(), card)
+    return write_graph(path, latent_model(), card)
 
 
 def md5_of(path: Path) -> str:

@@ -26,7 +26,7 @@ from export.torch_graph import export_to_onnx
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, OutputError
 from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FlatNet, flat_checkpoint, light_state, register_family, save
-from tests.graphs import parity_of
+from tests.graphs import build_parity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,7 +185,7 @@ def test_parity_beyond_the_limit_is_refused_and_the_older_graph_stays(
 ) -> None:
     folder = tmp_path / "graphs"
     older = export_checkpoint(checkpoint, "flat", folder)
-    monkeypatch.setattr(export.pipeline, "measure_parity", lambda *_: parity_of(difference))
+    monkeypatch.setattr(export.pipeline, "measure_parity", lambda *_: build_parity(difference))
     with pytest.raises(ParityError, match="nothing was written"):
         export_checkpoint(checkpoint, "flat", folder)
     assert files_in(folder) == ["flat-0-float32.onnx"]

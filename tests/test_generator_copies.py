@@ -18,7 +18,7 @@ from msgspec import structs
 
 from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import GraphFileError, ModelNotFoundError
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,9 +147,9 @@ def test_a_spawned_process_makes_the_same_digits(
 
 def test_a_process_with_another_graph_refuses(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
-    written(path, latent_model(), LATENT_CARD)
+    write_graph(path, latent_model(), LATENT_CARD)
     pickled = pickle.dumps(Generator(path, seed=1, provider="cpu"))
-    other = written(path, latent_model(), structs.replace(LATENT_CARD, min_charge=2))
+    other = write_graph(path, latent_model(), structs.replace(LATENT_CARD, min_charge=2))
     with pytest.raises(
         GraphFileError, match=rf"has the SHA-256 {other.sha256} here, but .* where the generator was created"
     ):

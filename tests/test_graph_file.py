@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from typing import TYPE_CHECKING, Final
 
 import onnx
@@ -15,7 +16,7 @@ from msgspec import structs
 from pxdbg_runtime.errors import CardError, GraphFileError
 from pxdbg_runtime.model.card import ModelCard
 from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, GraphFile, append_card, read_graph_file
-from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, written
+from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,14 +73,6 @@ def test_the_digest_is_that_of_every_byte_before_its_entry(latent_graph: GraphFi
     assert hashlib.sha256(content[:entry]).hexdigest() == content[-DIGEST_LENGTH:].decode()
 
 
-def test_other_metadata_stays(tmp_path: Path) -> None:
-    model = latent_model()
-    onnx.helper.set_model_props(model, {"author": "Wörterbuch", "empty": ""})
-    graph = written(tmp_path / "graph.onnx", model, LATENT_CARD)
-    assert graph.card == LATENT_CARD
-    assert {entry.key: entry.value for entry in onnx.load(graph.path).metadata_props}["author"] == "Wörterbuch"
-
-
 @file_per_example
 @given(place=st.integers(0, len(SEALED) - 1), change=st.integers(1, 255))
 @example(place=0, change=1)
@@ -117,13 +110,12 @@ def test_a_truncated_file_is_refused(length: int, tmp_path: Path) -> None:
 @file_per_example
 @given(more=st.binary(min_size=1, max_size=300))
 @example(more=b"\n")
-@example(more=SEALED)
 def test_a_file_with_something_behind_its_end_is_refused(more: bytes, tmp_path: Path) -> None:
-    content = SEALED + more
-    if content != SEALED + SEALED:
-        refuse_file(tmp_path / "graph.onnx", content)
-    else:
-        assert "digest" in str(refuse_file(tmp_path / "graph.onnx", content))
+    refuse_file(tmp_path / "graph.onnx", SEALED + more)
+
+
+def test_a_file_twice_is_refused(tmp_path: Path) -> None:
+    assert "digest" in str(refuse_file(tmp_path / "graph.onnx", SEALED + SEALED))
 
 
 @file_per_example
@@ -139,32 +131,36 @@ def test_any_bytes_are_refused(content: bytes, tmp_path: Path) -> None:
     refuse_file(tmp_path / "graph.onnx", content)
 
 
-def test_random_bytes_are_no_onnx_file(tmp_path: Path) -> None:
-    error = refuse_file(tmp_path / "graph.onnx", random.Random(1).randbytes(100_000))
-    assert "not an ONNX file" in str(error)
+def build_file(source: bytes, *, producer: str = "", **metadata: str) -> bytes:
+    """Change an ONNX file as another tool would."""
+    model = onnx.load_from_string(source)
+    model.producer_name = producer
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    content: bytes = model.SerializeToString()
+    return content
 
 
-def test_an_onnx_file_of_another_maker_is_told_what_it_lacks(tmp_path: Path) -> None:
-    error = refuse_file(tmp_path / "foreign.onnx", MODEL)
-    assert "foreign.onnx is an ONNX file without a model card" in str(error)
-    assert "python -m export" in str(error)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (random.Random(1).randbytes(100_000), "not an ONNX file"),
+        (append_card(b"\x08\x08", LATENT_CARD), "not an ONNX file"),
+        (MODEL, r"graph\.onnx is an ONNX file without a model card.*python -m export"),
+        (build_file(MODEL, **{CARD_KEY: LATENT_CARD.to_json()}), "does not match its digest"),
+        (build_file(SEALED, producer="another tool"), "was changed after it was exported"),
+    ],
+    ids=["random bytes", "card without a graph", "graph without a card", "card without a digest", "saved anew"],
+)
+def test_a_file_that_is_not_whole_is_told_what_it_lacks(content: bytes, message: str, tmp_path: Path) -> None:
+    assert re.search(message, str(refuse_file(tmp_path / "graph.onnx", content)))
 
 
-def test_a_card_without_a_graph_is_refused(tmp_path: Path) -> None:
-    assert "not an ONNX file" in str(refuse_file(tmp_path / "graph.onnx", append_card(b"\x08\x08", LATENT_CARD)))
-
-
-def test_a_card_without_a_digest_is_refused(tmp_path: Path) -> None:
-    model = latent_model()
-    onnx.helper.set_model_props(model, {CARD_KEY: LATENT_CARD.to_json()})
-    assert "does not match its digest" in str(refuse_file(tmp_path / "graph.onnx", model.SerializeToString()))
-
-
-def test_a_graph_that_another_tool_saved_anew_is_refused(latent_graph: GraphFile, tmp_path: Path) -> None:
-    model = onnx.load(latent_graph.path)
-    model.producer_name = "another tool"
-    error = refuse_file(tmp_path / "graph.onnx", model.SerializeToString())
-    assert "was changed after it was exported" in str(error)
+def test_other_metadata_stays(tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(append_card(build_file(MODEL, author="Wörterbuch", empty=""), LATENT_CARD))
+    assert read_graph_file(path).card == LATENT_CARD
+    assert {entry.key: entry.value for entry in onnx.load(path).metadata_props}["author"] == "Wörterbuch"
 
 
 def test_a_sealed_card_that_is_not_valid_names_the_file_and_the_field(tmp_path: Path) -> None:
@@ -176,16 +172,13 @@ def test_a_sealed_card_that_is_not_valid_names_the_file_and_the_field(tmp_path: 
     assert caught.value.field == "min_charge"
 
 
-def test_an_empty_file(tmp_path: Path) -> None:
-    path = tmp_path / "graph.onnx"
-    path.touch()
-    with pytest.raises(GraphFileError, match=r"The graph .*graph\.onnx is empty\.") as caught:
-        read_graph_file(path)
-    assert caught.value.path == path
-
-
-def test_a_folder_and_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(GraphFileError, match=r"cannot be read: Is a directory\."):
-        read_graph_file(tmp_path)
-    with pytest.raises(GraphFileError, match=r"gone\.onnx cannot be read: No such file or directory\."):
-        read_graph_file(tmp_path / "gone.onnx")
+def test_what_cannot_be_read_and_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.onnx").touch()
+    for path, message in (
+        (tmp_path / "empty.onnx", r"The graph .*empty\.onnx is empty\."),
+        (tmp_path, r"cannot be read: Is a directory\."),
+        (tmp_path / "gone.onnx", r"gone\.onnx cannot be read: No such file or directory\."),
+    ):
+        with pytest.raises(GraphFileError, match=message) as caught:
+            read_graph_file(path)
+        assert caught.value.path == path

@@ -18,7 +18,7 @@ from pxdbg_runtime.errors import CardError, GraphFileError
 from pxdbg_runtime.model.builtin_models import find_graph
 from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, MAX_CARD_BYTES, append_card, read_graph_file
 from pxdbg_runtime.model.protobuf import MalformedError, encode_delimited, walk_fields
-from tests.graphs import LATENT_CARD, latent_model
+from tests.graphs import LATENT_CARD, append_text_card, latent_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,22 +27,9 @@ QUICK_S: Final = 30.0
 """Much more than any refusal takes on a busy machine, and less than a thousandth of what a bomb could."""
 
 
-class LongCard:
-    """A card whose text is given."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def to_json(self) -> str:
-        return self._text
-
-
-def append_text_card(text: str, model: bytes | None = None) -> bytes:
-    """Seal a model with any text in the place of the card."""
-    return append_card(latent_model().SerializeToString() if model is None else model, LongCard(text))  # type: ignore[arg-type]
-
-
-def refuse_file(path: Path) -> str:
+def refuse_file(path: Path, content: bytes | None = None) -> str:
+    if content is not None:
+        path.write_bytes(content)
     start = time.monotonic()
     with pytest.raises((GraphFileError, CardError), match=r"\.$") as caught:
         read_graph_file(path)
@@ -54,107 +41,74 @@ def refuse_file(path: Path) -> str:
 # External data
 
 
-def build_external_tensor(name: str = "weights") -> TensorProto:
+def build_external_tensor(*, without: str = "nothing") -> TensorProto:
     """Make a tensor whose values are in another file."""
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value="weights.bin")
+    tensor = TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[4])
+    if without != "data_location":
+        tensor.data_location = TensorProto.EXTERNAL
+    if without != "external_data":
+        tensor.external_data.add(key="location", value="weights.bin")
     return tensor
 
 
-def in_an_initializer(model: onnx.ModelProto) -> None:
-    model.graph.initializer.append(build_external_tensor())
+def build_sparse_tensor(*, is_index_external: bool) -> onnx.SparseTensorProto:
+    inside = np.zeros(4, np.float32) if is_index_external else np.arange(4, dtype=np.int64)
+    tensors = [numpy_helper.from_array(inside, "inside"), build_external_tensor()]
+    values, indices = tensors if is_index_external else reversed(tensors)
+    return helper.make_sparse_tensor(values, indices, [8])
 
 
-def in_a_location_alone(model: onnx.ModelProto) -> None:
-    tensor = build_external_tensor()
-    tensor.ClearField("external_data")
-    model.graph.initializer.append(tensor)
-
-
-def in_a_place_alone(model: onnx.ModelProto) -> None:
-    tensor = build_external_tensor()
-    tensor.ClearField("data_location")
-    model.graph.initializer.append(tensor)
-
-
-def in_a_sparse_initializer(model: onnx.ModelProto) -> None:
-    indices = numpy_helper.from_array(np.arange(4, dtype=np.int64), "indices")
-    model.graph.sparse_initializer.append(helper.make_sparse_tensor(build_external_tensor(), indices, [8]))
-
-
-def in_sparse_indices(model: onnx.ModelProto) -> None:
-    values = numpy_helper.from_array(np.zeros(4, np.float32), "values")
-    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, build_external_tensor(), [8]))
-
-
-def in_an_attribute(model: onnx.ModelProto) -> None:
-    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=build_external_tensor()))
-
-
-def in_a_list_of_an_attribute(model: onnx.ModelProto) -> None:
+def build_list_attribute() -> onnx.NodeProto:
     node = helper.make_node("Constant", [], ["unused"])
-    attribute = onnx.AttributeProto(name="values", type=onnx.AttributeProto.TENSORS, f=0.5, floats=[1.0, 2.0])
+    attribute = node.attribute.add(name="values", type=onnx.AttributeProto.TENSORS, f=0.5, floats=[1.0, 2.0])
     attribute.tensors.append(build_external_tensor())
-    node.attribute.append(attribute)
-    model.graph.node.append(node)
+    return node
 
 
-def in_a_subgraph(model: onnx.ModelProto) -> None:
+def build_subgraph() -> onnx.NodeProto:
     inner = helper.make_graph([], "inner", [], [], [build_external_tensor()])
     outer = helper.make_graph([helper.make_node("If", ["a"], ["b"], then_branch=inner)], "outer", [], [])
-    model.graph.node.append(helper.make_node("If", ["c"], ["d"], else_branch=outer))
+    return helper.make_node("If", ["c"], ["d"], else_branch=outer)
 
 
-def in_a_function(model: onnx.ModelProto) -> None:
-    nodes = [helper.make_node("Constant", [], ["y"], value=build_external_tensor())]
-    model.functions.append(helper.make_function("ours", "f", [], ["y"], nodes, [helper.make_opsetid("", 17)]))
+def build_function(*nodes: onnx.NodeProto) -> onnx.FunctionProto:
+    """Make a function of nodes, or one whose attribute has an external default."""
+    function = helper.make_function("ours", "f", [], ["y"], nodes, [helper.make_opsetid("", 17)])
+    if not nodes:
+        attribute = function.attribute_proto.add(name="w", type=onnx.AttributeProto.TENSOR)
+        attribute.t.CopyFrom(build_external_tensor())
+    return function
 
 
-def in_a_default_of_a_function(model: onnx.ModelProto) -> None:
-    function = helper.make_function("ours", "f", [], ["y"], [], [helper.make_opsetid("", 17)])
-    attribute = onnx.AttributeProto(name="w", type=onnx.AttributeProto.TENSOR)
-    attribute.t.CopyFrom(build_external_tensor())
-    function.attribute_proto.append(attribute)
-    model.functions.append(function)
+def build_constant() -> onnx.NodeProto:
+    return helper.make_node("Constant", [], ["y"], value=build_external_tensor())
 
 
-def in_training_information(model: onnx.ModelProto) -> None:
-    model.training_info.add().initialization.initializer.append(build_external_tensor())
+PLACES: Final[dict[str, Callable[[onnx.ModelProto], None]]] = {
+    "initializer": lambda model: model.graph.initializer.append(build_external_tensor()),
+    "location alone": lambda model: model.graph.initializer.append(build_external_tensor(without="external_data")),
+    "place alone": lambda model: model.graph.initializer.append(build_external_tensor(without="data_location")),
+    "sparse values": lambda model: model.graph.sparse_initializer.append(build_sparse_tensor(is_index_external=False)),
+    "sparse indices": lambda model: model.graph.sparse_initializer.append(build_sparse_tensor(is_index_external=True)),
+    "attribute": lambda model: model.graph.node.append(build_constant()),
+    "list of an attribute": lambda model: model.graph.node.append(build_list_attribute()),
+    "subgraph": lambda model: model.graph.node.append(build_subgraph()),
+    "function": lambda model: model.functions.append(build_function(build_constant())),
+    "default of a function": lambda model: model.functions.append(build_function()),
+    "training": lambda m: m.training_info.add().initialization.initializer.append(build_external_tensor()),
+    "compiled part": lambda model: model.graph.node.append(
+        helper.make_node("EPContext", ["z"], ["y"], "com.microsoft", ep_cache_context="part.bin", embed_mode=0)
+    ),
+}
 
 
-def in_a_compiled_part(model: onnx.ModelProto) -> None:
-    node = helper.make_node(
-        "EPContext", ["z"], ["y"], domain="com.microsoft", ep_cache_context="part.bin", embed_mode=0
-    )
-    model.graph.node.append(node)
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        in_an_initializer,
-        in_a_location_alone,
-        in_a_place_alone,
-        in_a_sparse_initializer,
-        in_sparse_indices,
-        in_an_attribute,
-        in_a_list_of_an_attribute,
-        in_a_subgraph,
-        in_a_function,
-        in_a_default_of_a_function,
-        in_training_information,
-        in_a_compiled_part,
-    ],
-)
-def test_a_graph_that_keeps_weights_in_other_files_is_refused(
-    place: Callable[[onnx.ModelProto], None], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("place", PLACES)
+def test_a_graph_that_keeps_weights_in_other_files_is_refused(place: str, tmp_path: Path) -> None:
     model = latent_model()
-    place(model)
-    path = tmp_path / "graph.onnx"
-    path.write_bytes(append_card(model.SerializeToString(), LATENT_CARD))
-    assert "keeps weights in other files" in refuse_file(path)
-    assert "python -m export" in refuse_file(path)
+    PLACES[place](model)
+    message = refuse_file(tmp_path / "graph.onnx", append_card(model.SerializeToString(), LATENT_CARD))
+    assert "keeps weights in other files" in message
+    assert "python -m export" in message
 
 
 # Second entries
@@ -165,9 +119,8 @@ def test_a_graph_that_keeps_weights_in_other_files_is_refused(
 def test_a_second_entry_of_ours_is_refused(key: str, first: bool, tmp_path: Path) -> None:
     model = latent_model()
     onnx.helper.set_model_props(model, {key: LATENT_CARD.to_json().replace("tiny", "other") if first else ""})
-    path = tmp_path / "graph.onnx"
-    path.write_bytes(append_card(model.SerializeToString(), LATENT_CARD))
-    assert f"has 2 metadata entries {key}, of which there must be one" in refuse_file(path)
+    message = refuse_file(tmp_path / "graph.onnx", append_card(model.SerializeToString(), LATENT_CARD))
+    assert f"has 2 metadata entries {key}, of which there must be one" in message
 
 
 # Bombs
@@ -175,8 +128,8 @@ def test_a_second_entry_of_ours_is_refused(key: str, first: bool, tmp_path: Path
 
 def test_a_card_that_is_too_long_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
-    path.write_bytes(append_text_card(f'{{"schema": 1, "name": "{"x" * MAX_CARD_BYTES}"}}'))
-    assert "has a model card of 4.2 MB, but a card has at most 4.2 MB" in refuse_file(path)
+    content = append_text_card(f'{{"schema": 1, "name": "{"x" * MAX_CARD_BYTES}"}}')
+    assert "has a model card of 4.2 MB, but a card has at most 4.2 MB" in refuse_file(path, content)
     path.write_bytes(append_text_card(" " * (MAX_CARD_BYTES - len(LATENT_CARD.to_json())) + LATENT_CARD.to_json()))
     assert read_graph_file(path).card == LATENT_CARD
 
@@ -184,75 +137,57 @@ def test_a_card_that_is_too_long_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[" * 2_000_000, '{"a":' * 700_000, '{"schema": ' + "[" * 900 + "]" * 900 + "}"])
 def test_a_card_that_is_deeply_nested_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
-    path.write_bytes(append_text_card(text))
-    assert "The model card is not valid: " in refuse_file(path)
-    assert len(refuse_file(path)) < 500 + len(str(path))
+    message = refuse_file(path, append_text_card(text))
+    assert "The model card is not valid: " in message
+    assert len(message) < 500 + len(str(path))
 
 
-@pytest.mark.parametrize("where", ["the file", "one entry", "a graph"])
-def test_a_file_of_a_million_entries_is_refused(where: str, tmp_path: Path) -> None:
-    entry = encode_delimited(14, encode_delimited(1, b"k"))
-    more = {
-        "the file": entry * 1_000_000,
-        "one entry": encode_delimited(14, encode_delimited(1, b"k") * 1_000_000),
-        "a graph": encode_delimited(7, encode_delimited(1, b"") * 1_000_000),
-    }[where]
-    path = tmp_path / "graph.onnx"
-    path.write_bytes(append_card(latent_model().SerializeToString() + more, LATENT_CARD))
-    assert "has more than 200000 fields" in refuse_file(path)
+@pytest.mark.parametrize(
+    "more",
+    [
+        encode_delimited(14, encode_delimited(1, b"k")) * 1_000_000,
+        encode_delimited(14, encode_delimited(1, b"k") * 1_000_000),
+        encode_delimited(7, encode_delimited(1, b"") * 1_000_000),
+    ],
+    ids=["the file", "one entry", "a graph"],
+)
+def test_a_file_of_a_million_entries_is_refused(more: bytes, tmp_path: Path) -> None:
+    content = append_card(latent_model().SerializeToString() + more, LATENT_CARD)
+    assert "has more than 200000 fields" in refuse_file(tmp_path / "graph.onnx", content)
 
 
-def sparse_file(folder: Path) -> Path:
-    path = folder / "sparse.onnx"
+def write_zeros(path: Path, n_bytes: int) -> Path:
     with path.open("wb") as file:
-        file.truncate(100 * 10**9)
+        file.truncate(n_bytes)
     return path
 
 
-def just_too_long(folder: Path) -> Path:
-    path = folder / "long.onnx"
-    with path.open("wb") as file:
-        file.truncate(2**31)
-    return path
-
-
-@pytest.mark.parametrize(("make", "size"), [(sparse_file, "100.0 GB"), (just_too_long, "2.1 GB")])
-def test_a_file_beyond_the_limit_of_protocol_buffers_is_refused(
-    make: Callable[[Path], Path], size: str, tmp_path: Path
-) -> None:
-    assert f"has {size}, but an ONNX file has at most 2 GiB" in refuse_file(make(tmp_path))
-
-
-def test_a_file_of_zeros_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "zeros.onnx"
-    with path.open("wb") as file:
-        file.truncate(50_000_000)
-    assert "is not an ONNX file" in refuse_file(path)
+@pytest.mark.parametrize(
+    ("n_bytes", "message"),
+    [
+        (100 * 10**9, "has 100.0 GB, but an ONNX file has at most 2 GiB"),
+        (2**31, "has 2.1 GB, but an ONNX file has at most 2 GiB"),
+        (50_000_000, "is not an ONNX file"),
+    ],
+)
+def test_a_long_file_of_zeros_is_refused(n_bytes: int, message: str, tmp_path: Path) -> None:
+    assert message in refuse_file(write_zeros(tmp_path / "zeros.onnx", n_bytes))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.onnx")
-    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refuse_file(
-        tmp_path / "pipe.onnx"
-    )
-    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refuse_file(
-        Path("/dev/zero")
-    )
-    assert "cannot be read: it is a pipe, a device or a socket, expected a regular file" in refuse_file(
-        Path("/dev/null")
-    )
-    with pytest.raises(
-        GraphFileError, match="cannot be read: it is a pipe, a device or a socket, expected a regular file"
-    ):
-        find_graph(tmp_path / "pipe.onnx", None)
+    message = "cannot be read: it is a pipe, a device or a socket, expected a regular file"
+    pipe = tmp_path / "pipe.onnx"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero"), Path("/dev/null")):
+        assert message in refuse_file(path)
+    with pytest.raises(GraphFileError, match=message):
+        find_graph(pipe, None)
 
 
 def test_a_file_that_does_not_fit_into_memory(tmp_path: Path) -> None:
     pytest.importorskip("resource", reason="this system has no address-space limit")
-    path = tmp_path / "large.onnx"
-    with path.open("wb") as file:
-        file.truncate(1_900_000_000)
+    path = write_zeros(tmp_path / "large.onnx", 1_900_000_000)
     script = (
         "import resource, sys\nfrom pathlib import Path\nfrom pxdbg_runtime.model.graph_file import read_graph_file\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000, 1_500_000_000))\n"

@@ -17,7 +17,7 @@ from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import GraphFileError
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.model.graph_file import read_graph_file
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,22 +32,20 @@ N_READINGS: Final = 60
 MAX_REFUSALS: Final = 10_000
 """Readings of files that were half written: about one in two."""
 
-REPLACE: Final = """
-import os, sys
+READY: Final = """
+import os, sys, time
 first, second, target = sys.argv[1:]
 contents = [open(name, "rb").read() for name in (first, second)]
 print("ready", flush=True)
+"""
+REPLACE: Final = f"""{READY}
 while True:
     for content in contents:
         with open(target + ".new", "wb") as file:
             file.write(content)
         os.replace(target + ".new", target)
 """
-REWRITE: Final = """
-import sys, time
-first, second, target = sys.argv[1:]
-contents = [open(name, "rb").read() for name in (first, second)]
-print("ready", flush=True)
+REWRITE: Final = f"""{READY}
 while True:
     for content in contents:
         with open(target, "r+b", buffering=0) as file:
@@ -66,8 +64,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[GraphFile, GraphFi
     (slope,) = (each for each in other.graph.initializer if each.name == "v_slope")
     slope.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(slope) * np.float32(0.5), "v_slope"))
     return (
-        written(folder / "one.onnx", latent_model(), LATENT_CARD),
-        written(folder / "other.onnx", other, LATENT_CARD),
+        write_graph(folder / "one.onnx", latent_model(), LATENT_CARD),
+        write_graph(folder / "other.onnx", other, LATENT_CARD),
     )
 
 

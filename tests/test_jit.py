@@ -39,8 +39,9 @@ def read_stats(function: Callable[..., object]) -> Any:  # noqa: ANN401  # numba
     return cast("Any", function).stats
 
 
-def import_function(source_file: Path) -> Callable[[float], float]:
-    """Import a function from a file, as each process does."""
+def import_function(folder: Path) -> Callable[[float], float]:
+    """Import a function from a file in a folder, as each process does."""
+    source_file = folder / "doubling.py"
     if not source_file.exists():
         source_file.write_text(SOURCE)
     spec = importlib.util.spec_from_file_location(source_file.stem, source_file)
@@ -52,6 +53,13 @@ def import_function(source_file: Path) -> Callable[[float], float]:
     return double
 
 
+def run_kernel(folder: Path) -> Callable[[float], float]:
+    """Compile the function, or load it from its cache, and call it."""
+    double = kernel(import_function(folder))
+    assert double(21) == 42
+    return double
+
+
 def define_function() -> Callable[[float], float]:
     """Make a function that numba finds no cache for, because it is in no file."""
     namespace: dict[str, Callable[[float], float]] = {}
@@ -60,8 +68,7 @@ def define_function() -> Callable[[float], float]:
 
 
 def test_a_kernel_is_cached_beside_its_source(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    double = kernel(import_function(tmp_path / "doubling.py"))
-    assert double(21) == 42
+    run_kernel(tmp_path)
     assert {path.suffix for path in (tmp_path / "__pycache__").iterdir()} >= {".nbi", ".nbc"}
     assert log.records == []
 
@@ -110,18 +117,15 @@ def replace_by_a_folder(path: Path) -> None:
 def test_a_damaged_cache_costs_a_compilation_and_is_repaired(
     tmp_path: Path, log: pytest.LogCaptureFixture, suffix: str, damage: Callable[[Path], None], is_repaired: bool
 ) -> None:
-    source = tmp_path / "doubling.py"
-    assert kernel(import_function(source))(21) == 42
+    run_kernel(tmp_path)
     (file,) = (tmp_path / "__pycache__").glob(f"*{suffix}")
     damage(file)
     assert log.records == []
-    assert kernel(import_function(source))(21) == 42
+    run_kernel(tmp_path)
     (record,) = log.records
     assert record.getMessage().startswith("numba's cache does not work, so kernels are compiled in memory: ")
     log.clear()
-    again = kernel(import_function(source))
-    assert again(21) == 42
-    assert sum(read_stats(again).cache_hits.values()) == int(is_repaired)
+    assert sum(read_stats(run_kernel(tmp_path)).cache_hits.values()) == int(is_repaired)
     assert log.records == []
 
 
@@ -129,7 +133,7 @@ def test_a_damaged_cache_costs_a_compilation_and_is_repaired(
 def test_the_folder_of_the_cache_may_vanish_before_the_first_call(
     tmp_path: Path, log: pytest.LogCaptureFixture, is_replaced: bool
 ) -> None:
-    double = kernel(import_function(tmp_path / "doubling.py"))
+    double = kernel(import_function(tmp_path))
     shutil.rmtree(tmp_path / "__pycache__")
     if is_replaced:
         (tmp_path / "__pycache__").write_text("a file")
@@ -139,7 +143,7 @@ def test_the_folder_of_the_cache_may_vanish_before_the_first_call(
 
 def test_a_full_disk_keeps_nothing_and_fails_nothing(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     resource = pytest.importorskip("resource")
-    double = kernel(import_function(tmp_path / "doubling.py"))
+    double = kernel(import_function(tmp_path))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # each write fails, as on a full disk, with another number
     try:
@@ -164,24 +168,19 @@ def test_a_cache_of_another_release_or_cpu_is_not_used(
     name: str,
     value: object,
 ) -> None:
-    source = tmp_path / "doubling.py"
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, value)
-        assert kernel(import_function(source))(21) == 42
+        run_kernel(tmp_path)
     for hits in (0, 1):
-        double = kernel(import_function(source))
-        assert double(21) == 42
-        assert sum(read_stats(double).cache_hits.values()) == hits
+        assert sum(read_stats(run_kernel(tmp_path)).cache_hits.values()) == hits
     assert log.records == []
 
 
 def test_code_for_other_types_is_not_run(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    source = tmp_path / "doubling.py"
-    double = kernel(import_function(source))
-    assert (double(21), double(1.5)) == (42, 3.0)
+    assert run_kernel(tmp_path)(1.5) == 3.0
     first, second = sorted((tmp_path / "__pycache__").glob("*.nbc"))
     first.write_bytes(second.read_bytes())  # as two processes that begin with an empty cache at once may leave it
-    assert kernel(import_function(source))(21) == 42
+    run_kernel(tmp_path)
     (record,) = log.records
     assert "ValueError: a file holds the code for (float64,) instead of (int64,)" in record.getMessage()
 
@@ -196,14 +195,13 @@ def test_no_folder_is_named_after_a_home_that_nobody_knows(
         message = f"getpwuid(): uid not found: {user_id}"
         raise KeyError(message)
 
-    source = tmp_path / "doubling.py"
     (tmp_path / "__pycache__").write_text("a file, so that there is no place beside the source")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", find_nobody)
     monkeypatch.setattr(numba.config, "CACHE_DIR", folder or "")
-    assert kernel(import_function(source))(21) == 42
+    run_kernel(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"doubling.py", "__pycache__"}
     assert len(log.records) == 1
 

@@ -70,6 +70,7 @@ def test_a_record_is_decoded() -> None:
         ('{"name": null}', "name", "name must be text, but is null."),
         ('{"digest": "0a"}', "digest", 'digest must be a SHA-256 of 64 hexadecimal digits, but is "0a".'),
         ('{"number": 1e400}', "number", "number must be a number, but is Infinity."),
+        ('{"number": -1e400}', "number", "number must be a number, but is -Infinity."),
         ('{"number": "1"}', "number", 'number must be a number, but is "1".'),
         ('{"inner": 1}', "inner", "inner must be an object or null, but is 1."),
         ('{"inner": {}}', "inner.count", "the field inner.count is missing."),
@@ -83,7 +84,10 @@ def test_a_record_is_decoded() -> None:
         ('{"choices": ["x", "z"]}', "choices[1]", 'choices[1] must be one of x, y, but is "z".'),
         ("[1]", "", "it must be an object, but is [1]."),
         ("", "", "it is not JSON: Expecting value: line 1 column 1 (char 0)."),
-        ('{"number": NaN}', "", "it is not JSON: NaN is not a number."),
+        *(
+            (f'{{"number": {text}}}', "", f"it is not JSON: {text} is not a number.")
+            for text in ("NaN", "Infinity", "-Infinity")
+        ),
     ],
 )
 def test_what_is_not_valid_is_named_with_what_was_expected(text: str, field: str, message: str) -> None:
@@ -97,7 +101,9 @@ def test_a_sha256_is_64_hexadecimal_digits(digest: str) -> None:
 
 
 def test_a_long_value_is_shown_in_part() -> None:
-    assert len(str(refuse(f'{{"kind": "{"x" * 10_000}"}}'))) < 100
+    message = str(refuse(f'{{"kind": "{"x" * 10_000}"}}'))
+    assert message.endswith("….")
+    assert len(message) < 100
 
 
 @pytest.mark.parametrize(

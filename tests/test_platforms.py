@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ print(sorted(path for path in os.listdir() if path.startswith("a.")), len(Genera
 
 
 def test_the_runtime_needs_nothing_that_linux_alone_has(tmp_path: Path) -> None:
-    written(tmp_path / "tiny.onnx", latent_model(), LATENT_CARD)
+    write_graph(tmp_path / "tiny.onnx", latent_model(), LATENT_CARD)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MPLBACKEND": "agg"}
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)

@@ -27,7 +27,7 @@ from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
 from pxdbg_runtime.sensors import N_SENSORS
 from tests.checkpoints import FlatNet, flat_checkpoint, register_family
-from tests.graphs import parity_of
+from tests.graphs import build_parity
 from tests.tiny_models import N_IMAGES, THRESHOLDS, Tiny, TinyConvNet, TinyResNet, build_once, few_images, tiny_of
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def test_a_rewritten_graph_must_still_be_pytorchs(
 def test_images_that_are_no_numbers_are_never_accepted(
     convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, target: Target
 ) -> None:
-    parity = parity_of(math.inf)
+    parity = build_parity(math.inf)
     monkeypatch.setattr(export.pipeline, "measure_parity", lambda *_: parity)
     with pytest.raises(ParityError, match=r"in float64 by up to inf, .* nothing was written"):
         convnet.export(tmp_path / "graphs", precision, target, accept_beyond_bounds=True)

@@ -13,7 +13,7 @@ from pxdbg_runtime.errors import MissingPackageError
 from pxdbg_runtime.inference import providers, session
 from pxdbg_runtime.inference.provider_report import ProviderStatus, list_provider_statuses
 from pxdbg_runtime.inference.providers import CPU, CUDA
-from tests.graphs import LATENT_CARD, model_of, written
+from tests.graphs import LATENT_CARD, build_model, write_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,8 +96,8 @@ def test_a_provider_without_its_libraries_is_reported_without_source_paths(
 
 
 def test_a_graph_that_is_refused(tmp_path: Path) -> None:
-    model = model_of([helper.make_node("NoSuchOperator", ["z"], ["images"])], {"z": ("n", 2)}, "images")
-    graph = written(tmp_path / "refused.onnx", model, LATENT_CARD)
+    model = build_model([helper.make_node("NoSuchOperator", ["z"], ["images"])], {"z": ("n", 2)}, "images")
+    graph = write_graph(tmp_path / "refused.onnx", model, LATENT_CARD)
     status = report(graph)[CPU]
     assert status.state == "does not run"
     assert "created no session for" in status.remark

@@ -12,7 +12,7 @@ from typing import Final
 import onnxruntime
 import pytest
 
-from pxdbg_runtime.errors import MissingPackageError, ProviderError
+from pxdbg_runtime.errors import ProviderError
 from pxdbg_runtime.inference import providers
 from pxdbg_runtime.inference.providers import (
     CPU,
@@ -41,7 +41,9 @@ except MissingPackageError as error:
     print(error)
 """
 
-CUDA_LIBRARY = "libonnxruntime_providers_cuda.so"
+TENSORRT: Final = "TensorrtExecutionProvider"
+CUDA_LIBRARY: Final = "libonnxruntime_providers_cuda.so"
+TENSORRT_LIBRARY: Final = "libonnxruntime_providers_tensorrt.so"
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -63,15 +65,6 @@ def test_without_onnx_runtime_both_extras_are_named() -> None:
     )
 
 
-def test_a_blocked_onnx_runtime_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(
-        MissingPackageError, match=r"pxdbg-runtime\[cpu\]' for a CPU, or .*pxdbg-runtime\[gpu\]'"
-    ) as caught:
-        providers.import_onnxruntime()
-    assert (caught.value.package, caught.value.extra) == ("onnxruntime", "cpu")
-
-
 @pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
 def test_telemetry_is_off_unless_the_environment_decides(given: dict[str, str], expected: str) -> None:
     script = (
@@ -89,15 +82,19 @@ def test_the_installed_wheels_are_found() -> None:
     assert set(find_onnxruntime_wheels()) <= {"onnxruntime", "onnxruntime-gpu"}
 
 
-@pytest.mark.parametrize("name", ["cpu", "CPU", "CPUExecutionProvider", "cpuexecutionprovider"])
-def test_a_provider_is_found_by_either_name_in_any_case(name: str) -> None:
-    assert resolve_provider(name) == CPU
-
-
-@pytest.mark.parametrize(("offered", "asked"), [(CUDA, "cuda"), ("TensorrtExecutionProvider", "tensorrt")])
-def test_so_is_any_other_that_is_offered(offered: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    offer(monkeypatch, offered, CPU)
-    assert resolve_provider(asked) == offered
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *((name, CPU) for name in ("cpu", "CPU", "CPUExecutionProvider", "cpuexecutionprovider")),
+        ("cuda", CUDA),
+        ("tensorrt", TENSORRT),
+    ],
+)
+def test_an_offered_provider_is_found_by_either_name_in_any_case(
+    name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, CUDA, TENSORRT, CPU)
+    assert resolve_provider(name) == expected
 
 
 @pytest.mark.parametrize("name", ["", "c", "gpu", "CPUExecution", "auto", "cpu ", "ExecutionProvider"])
@@ -148,19 +145,16 @@ def test_a_build_without_a_wheel_is_called_own_build(monkeypatch: pytest.MonkeyP
     assert "installed ONNX Runtime (own build) offers: expected auto, cpu." in explain_not_offered("rocm", (CPU,))
 
 
-def test_nothing_is_known_against_other_providers() -> None:
-    assert explain_unusable(CPU) is None
-    assert explain_unusable("AzureExecutionProvider") is None
-
-
 @pytest.fixture
-def gpu_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the installed ONNX Runtime look like that of the GPU wheel."""
-    library = tmp_path / "capi" / CUDA_LIBRARY
-    library.parent.mkdir()
-    library.touch()
+def gpu_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the installed ONNX Runtime look like that of the GPU wheel; return the folder of its libraries."""
+    folder = tmp_path / "capi"
+    folder.mkdir()
+    for name in (CUDA_LIBRARY, TENSORRT_LIBRARY):
+        (folder / name).touch()
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load"), raising=False)  # noqa: T201
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+    return folder
 
 
 def load_all_but(broken: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -199,42 +193,41 @@ def test_nothing_is_found_out_where_everything_loads(monkeypatch: pytest.MonkeyP
     assert asked == [CUDA_LIBRARY]
 
 
-def test_nothing_is_found_out_of_other_providers() -> None:
-    assert explain_load_failure(CPU) is None
-    assert explain_load_failure(CUDA) is None  # the CPU wheel has no library for it
+def test_nothing_is_known_where_there_is_no_library(gpu_wheel: Path) -> None:
+    for name in (CUDA_LIBRARY, TENSORRT_LIBRARY):
+        (gpu_wheel / name).unlink()
+    for provider in (CPU, "AzureExecutionProvider", CUDA):
+        assert explain_unusable(provider) is None
+        assert explain_load_failure(provider) is None
 
 
-def test_missing_libraries_of_another_provider_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = tmp_path / "capi" / "libonnxruntime_providers_tensorrt.so"
-    library.parent.mkdir()
-    library.touch()
-    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
-    load_all_but(library.name, monkeypatch)
-    assert explain_load_failure("TensorrtExecutionProvider") == (
-        "its libraries do not load (no such library): install them, or use another provider"
-    )
+@pytest.mark.usefixtures("gpu_wheel")
+def test_missing_libraries_of_another_provider_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_all_but(TENSORRT_LIBRARY, monkeypatch)
+    expected = "its libraries do not load (no such library): install them, or use another provider"
+    assert explain_load_failure(TENSORRT) == expected
 
 
 PLEASE_INSTALL: Final = (
     "Please install TensorRT libraries as mentioned in the GPU requirements page, make sure they're in the PATH or "
     "LD_LIBRARY_PATH, and that your GPU is supported."
 )
-TENSORRT: Final = (
+TENSORRT_SOURCE: Final = (
     "/onnxruntime_src/onnxruntime/python/onnxruntime_pybind_state.cc:729 void onnxruntime::python::"
     "RegisterTensorRTPluginsAsCustomOps(PySessionOptions&, const onnxruntime::ProviderOptions&) "
 )
 
 
 def test_a_message_about_missing_libraries_explains_a_load_failure() -> None:
-    error = RuntimeError(f"{TENSORRT}{PLEASE_INSTALL}")
-    assert explain_load_failure("TensorrtExecutionProvider", error) == PLEASE_INSTALL.removesuffix(".")
-    assert explain_load_failure("TensorrtExecutionProvider", RuntimeError("another error")) is None
+    error = RuntimeError(f"{TENSORRT_SOURCE}{PLEASE_INSTALL}")
+    assert explain_load_failure(TENSORRT, error) == PLEASE_INSTALL.removesuffix(".")
+    assert explain_load_failure(TENSORRT, RuntimeError("another error")) is None
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (f"{TENSORRT}{PLEASE_INSTALL}\n", PLEASE_INSTALL),
+        (f"{TENSORRT_SOURCE}{PLEASE_INSTALL}\n", PLEASE_INSTALL),
         (
             (
                 "[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 "
@@ -255,12 +248,6 @@ def test_a_message_about_missing_libraries_explains_a_load_failure() -> None:
 )
 def test_a_message_of_onnx_runtime_loses_its_source_locations(text: str, expected: str) -> None:
     assert describe_onnxruntime_error(RuntimeError(text)) == expected
-
-
-def test_nothing_is_known_where_libraries_have_other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
-    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
-    assert explain_unusable(CUDA) is None
 
 
 @pytest.mark.parametrize(

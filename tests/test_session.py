@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import onnx
@@ -13,19 +13,17 @@ from msgspec import structs
 
 import pxdbg_runtime.inference.session as session_module
 from export.graph import append_charges
-from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, InferenceError, MemoryLimitError, ProviderError
+from pxdbg_runtime.errors import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    InferenceError,
+    MemoryLimitError,
+    ProviderError,
+)
 from pxdbg_runtime.inference.cpu import Cpu
 from pxdbg_runtime.inference.providers import CPU, CUDA
 from pxdbg_runtime.inference.session import ImageSession
-from pxdbg_runtime.model.card import Fidelity
-from tests.graphs import (
-    LATENT_CARD,
-    THRESHOLDS,
-    event_wide_images,
-    latent_images,
-    latent_model,
-    written,
-)
+from tests.graphs import FIDELITY, LATENT_CARD, THRESHOLDS, event_wide_images, latent_images, latent_model, write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,9 +44,27 @@ def draws() -> dict[str, NDArray[np.float32]]:
     return {name: rng.normal(size=(40, n)).astype(np.float32) for name, n in (("latent", 2), ("mood", 3))}
 
 
-def offer_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+def offer_cuda(monkeypatch: pytest.MonkeyPatch, obstacle: str | None = None) -> None:
     """Let ONNX Runtime say that it offers CUDA, as the GPU wheel does on any machine."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(session_module, "explain_unusable", lambda name: obstacle if name == CUDA else None)
+
+
+@pytest.fixture
+def cuda_providers(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Create sessions that ask for CUDA on the CPU, and collect the providers that they ask for."""
+    offer_cuda(monkeypatch)
+    providers_asked: list[object] = []
+    real = onnxruntime.InferenceSession
+
+    def watch(content: bytes, options: onnxruntime.SessionOptions, *, providers: list[object], **_: object) -> object:
+        assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+        providers_asked.extend(providers)
+        return real(content, onnxruntime.SessionOptions(), providers=[CPU])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", watch)
+    monkeypatch.setattr(real, "get_providers", lambda _: [CUDA, CPU])
+    return providers_asked
 
 
 def raise_always(error: Exception) -> Callable[..., None]:
@@ -70,21 +86,16 @@ def test_images_are_those_of_the_sensors_asked_for(
     assert np.array_equal(images, latent_images(draws["latent"])[sensors.start : sensors.stop])
 
 
-@pytest.mark.parametrize("sensors", [range(40), range(1), range(11, 29)], ids=str)
-def test_inputs_of_all_roles_are_fed_by_the_card(
-    sensors: range, event_wide_graph: GraphFile, draws: dict[str, NDArray[np.float32]]
+@pytest.mark.parametrize(
+    ("sensors", "nintra", "ninter"),
+    [(range(40), 1, 1), (range(1), 1, 1), (range(11, 29), 1, 1), (range(5), 2, 1), (range(5), 1, 2), (range(5), 2, 2)],
+)
+def test_inputs_of_all_roles_are_fed_by_the_card_with_any_number_of_threads(
+    sensors: range, nintra: int, ninter: int, event_wide_graph: GraphFile, draws: dict[str, NDArray[np.float32]]
 ) -> None:
-    images = ImageSession(event_wide_graph).compute_images(sensors, draws)
+    images = ImageSession(event_wide_graph, nintra=nintra, ninter=ninter).compute_images(sensors, draws)
     expected = event_wide_images(draws["latent"], draws["mood"])
     assert np.array_equal(images, expected[sensors.start : sensors.stop])
-
-
-@pytest.mark.parametrize(("nintra", "ninter"), [(2, 1), (1, 2), (2, 2)])
-def test_numbers_of_threads_do_not_change_images(
-    nintra: int, ninter: int, event_wide_graph: GraphFile, draws: dict[str, NDArray[np.float32]]
-) -> None:
-    images = ImageSession(event_wide_graph, nintra=nintra, ninter=ninter).compute_images(range(5), draws)
-    assert np.array_equal(images, event_wide_images(draws["latent"], draws["mood"])[:5])
 
 
 @pytest.mark.parametrize("provider", ["azure", AZURE])
@@ -122,30 +133,21 @@ def test_what_does_not_load_is_named_after_onnx_runtime_tried(
         return "libcublas does not load"
 
     offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.inference.session.explain_unusable", lambda _: None)
-    monkeypatch.setattr("pxdbg_runtime.inference.session.explain_load_failure", diagnose)
+    monkeypatch.setattr(session_module, "explain_load_failure", diagnose)
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
     with pytest.raises(ProviderError, match=rf"^{CUDA} cannot run here: libcublas does not load\.$"):
         ImageSession(latent_graph, provider="cuda")
     assert tried == ["session", "diagnosis"]
 
 
-def test_cuda_with_the_cpu_wheel_is_an_error_that_says_what_to_install(latent_graph: GraphFile) -> None:
-    message = r"needs onnxruntime-gpu, but onnxruntime [\d.]+ is installed: .* pip install 'pxdbg-runtime\[gpu\]'"
-    with pytest.raises(ProviderError, match=message) as caught:
-        ImageSession(latent_graph, provider="cuda")
-    assert caught.value.provider == "cuda"
-
-
 def test_cuda_that_does_not_load_is_an_error(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.inference.session.explain_unusable", lambda _: "there is no driver")
+    offer_cuda(monkeypatch, "there is no driver")
     with pytest.raises(ProviderError, match=r"CUDAExecutionProvider cannot run here: there is no driver\.") as caught:
         ImageSession(latent_graph, provider="cuda")
     assert caught.value.provider == CUDA
 
 
-@pytest.mark.parametrize("provider", ["tpu", "", "x" * 100])
+@pytest.mark.parametrize("provider", ["tpu", "x" * 100])
 def test_an_unknown_provider_is_told_which_there_are(provider: str, latent_graph: GraphFile) -> None:
     with pytest.raises(ProviderError, match=rf"provider='{provider}' is not one of .* expected auto, .*cpu"):
         ImageSession(latent_graph, provider=provider)
@@ -170,52 +172,35 @@ def test_auto_says_that_it_chose_the_cpu_and_why(latent_graph: GraphFile, caplog
 def test_auto_warns_if_cuda_is_offered_and_does_not_load(
     latent_graph: GraphFile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    offer_cuda(monkeypatch)
-    monkeypatch.setattr(
-        "pxdbg_runtime.inference.session.explain_unusable", lambda name: "there is no driver" if name == CUDA else None
-    )
+    offer_cuda(monkeypatch, "there is no driver")
     assert ImageSession(latent_graph, provider="auto").provider == CPU
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == f"provider='auto' chose {CPU}: {CUDA} cannot run here: there is no driver."
 
 
-def test_auto_says_that_it_chose_cuda(
-    latent_graph: GraphFile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.inference.session.explain_unusable", lambda _: None)
-    real = onnxruntime.InferenceSession
-    monkeypatch.setattr(
-        onnxruntime,
-        "InferenceSession",
-        lambda path, options, **_: real(path, onnxruntime_options_without_a_gpu(options), providers=[CPU]),
-    )
-    monkeypatch.setattr(real, "get_providers", lambda _: [CUDA, CPU])
+@pytest.mark.usefixtures("cuda_providers")
+def test_auto_says_that_it_chose_cuda(latent_graph: GraphFile, caplog: pytest.LogCaptureFixture) -> None:
     assert ImageSession(latent_graph, provider="auto").provider == CUDA
-    assert [record.getMessage() for record in caplog.records] == [f"provider='auto' chose {CUDA}"]
-
-
-def onnxruntime_options_without_a_gpu(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
-    """Check that the CPU was not allowed to help out, then allow it."""
-    assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
-    return onnxruntime.SessionOptions()
+    assert caplog.messages == [f"provider='auto' chose {CUDA}"]
 
 
 @pytest.mark.parametrize("argument", ["nintra", "ninter"])
-@pytest.mark.parametrize("count", [0, -1, 2**31, 2**40])
-def test_a_number_of_threads_that_cannot_be_is_refused(argument: str, count: int, latent_graph: GraphFile) -> None:
-    with pytest.raises(ArgumentValueError, match=rf"{argument} must .*, but is {count}\.") as caught:
-        ImageSession(latent_graph, **{argument: count})  # type: ignore[arg-type]  # one of two integers
-    assert caught.value.argument == argument
-
-
-@pytest.mark.parametrize("argument", ["nintra", "ninter"])
-@pytest.mark.parametrize("count", [True, 1.0, "2", None])
-def test_a_number_of_threads_that_is_no_integer_is_refused(
-    argument: str, count: object, latent_graph: GraphFile
+@pytest.mark.parametrize(
+    ("count", "error", "message"),
+    [
+        *((n, ArgumentValueError, f"between 1 and 4096 threads, but is {n}") for n in (0, -1, 4097, 2**31, 2**40)),
+        (1.5, ArgumentTypeError, r"an integer, but is 1\.5 \(float\)"),
+    ],
+)
+def test_a_wrong_number_of_threads_is_refused(
+    argument: str,
+    count: float,
+    error: type[ArgumentTypeError | ArgumentValueError],
+    message: str,
+    latent_graph: GraphFile,
 ) -> None:
-    with pytest.raises(ArgumentTypeError, match=f"{argument} must be an integer, but is") as caught:
+    with pytest.raises(error, match=rf"^{argument} must (lie |be ){message}\.$") as caught:
         ImageSession(latent_graph, **{argument: count})  # type: ignore[arg-type]  # the point of the test
     assert caught.value.argument == argument
 
@@ -252,39 +237,29 @@ def test_provider_options_reach_onnx_runtime(latent_graph: GraphFile, monkeypatc
 )
 def test_cuda_is_told_to_compute_the_same_each_time(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cuda_providers: list[object],
     precision: Precision,
     given: dict[str, str],
     expected: dict[str, str] | None,
 ) -> None:
-    fidelity = (
-        None
-        if precision == "float32"
-        else Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.5)
-    )
+    fidelity = None if precision == "float32" else FIDELITY
     card = structs.replace(LATENT_CARD, precision=precision, target="cuda", fidelity=fidelity)
-    graph = written(tmp_path / "tiny.onnx", latent_model(), card)
-    offer_cuda(monkeypatch)
-    monkeypatch.setattr("pxdbg_runtime.inference.session.explain_unusable", lambda _: None)
-    told: list[object] = []
-    real = onnxruntime.InferenceSession
-
-    def watch(content: bytes, options: onnxruntime.SessionOptions, *, providers: list[object], **_: object) -> object:
-        told.extend(providers)
-        return real(content, onnxruntime_options_without_a_gpu(options), providers=[CPU])
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", watch)
-    monkeypatch.setattr(real, "get_providers", lambda _: [CUDA, CPU])
+    graph = write_graph(tmp_path / "tiny.onnx", latent_model(), card)
     session = ImageSession(graph, provider="cuda", provider_options=given)
-    assert told == [(CUDA, expected or given)]
+    assert cuda_providers == [(CUDA, expected or given)]
     assert session.provider_options == (expected or given)
 
 
-@pytest.mark.parametrize(("ninter", "mode"), [(1, "ORT_SEQUENTIAL"), (3, "ORT_PARALLEL")])
-def test_numbers_of_threads_reach_onnx_runtime(ninter: int, mode: str, latent_graph: GraphFile) -> None:
-    options = ImageSession(latent_graph, nintra=2, ninter=ninter)._session.get_session_options()
+@pytest.mark.parametrize(("ninter", "mode"), [(1, "ORT_SEQUENTIAL"), (np.int64(3), "ORT_PARALLEL")])
+def test_numbers_of_threads_reach_onnx_runtime_and_threads_do_not_spin(
+    ninter: int, mode: str, latent_graph: GraphFile
+) -> None:
+    nintra = cast("int", np.int64(2))
+    options = ImageSession(latent_graph, nintra=nintra, ninter=ninter)._session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, ninter)
     assert options.execution_mode.name == mode
+    for pool in ("intra_op", "inter_op"):
+        assert options.get_session_config_entry(f"session.{pool}.allow_spinning") == "0"
 
 
 def test_provider_options_that_onnx_runtime_refuses_are_named(
@@ -298,27 +273,33 @@ def test_provider_options_that_onnx_runtime_refuses_are_named(
     assert caught.value.__cause__ is refusal
 
 
-def test_a_graph_that_fails_while_it_runs_is_an_inference_error(
-    latent_graph: GraphFile, draws: dict[str, NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = ImageSession(latent_graph)
-    failure = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException("A kernel\n failed")
-    monkeypatch.setattr(session._session, "run_with_iobinding", raise_always(failure))
-    message = rf"ONNX Runtime failed to run .*tiny\.onnx on {CPU}: A kernel failed"
-    with pytest.raises(InferenceError, match=message) as caught:
-        session.compute_images(range(2), draws)
-    assert caught.value.__cause__ is failure
+NO_MEMORY: Final = r"^There is not enough memory: ONNX Runtime could not allocate more: {}\. "
 
 
-@pytest.mark.parametrize("text", ["Failed to allocate\n memory for 7 bytes", "Exception: std::bad_alloc"])
-def test_too_little_memory_for_a_run_is_a_memory_error(
-    latent_graph: GraphFile, draws: dict[str, NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch, text: str
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("A kernel\n failed", InferenceError, rf"ONNX Runtime failed to run .*tiny\.onnx on {CPU}: A kernel failed"),
+        (
+            "Failed to allocate\n memory for 7 bytes",
+            MemoryLimitError,
+            NO_MEMORY.format("Failed to allocate memory for 7 bytes"),
+        ),
+        ("Exception: std::bad_alloc", MemoryLimitError, NO_MEMORY.format("Exception: std::bad_alloc")),
+    ],
+)
+def test_a_run_that_fails_is_an_error_of_ours(
+    latent_graph: GraphFile,
+    draws: dict[str, NDArray[np.float32]],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    error: type[Exception],
+    message: str,
 ) -> None:
     session = ImageSession(latent_graph)
     failure = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException(text)
     monkeypatch.setattr(session._session, "run_with_iobinding", raise_always(failure))
-    message = rf"^There is not enough memory: ONNX Runtime could not allocate more: {' '.join(text.split())}\. "
-    with pytest.raises(MemoryLimitError, match=message) as caught:
+    with pytest.raises(error, match=message) as caught:
         session.compute_images(range(2), draws)
     assert caught.value.__cause__ is failure
 
@@ -332,7 +313,7 @@ def test_images_of_another_number_than_sensors_are_refused(
     for name, value in (("start", [0]), ("end", [1])):
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.int64), name))
     model.graph.node.append(onnx.helper.make_node("Slice", ["all", "start", "end"], ["images"]))
-    session = ImageSession(written(tmp_path / "first.onnx", model, LATENT_CARD))
+    session = ImageSession(write_graph(tmp_path / "first.onnx", model, LATENT_CARD))
     assert session.compute_images(range(1), draws).shape == (1, 250, 768)
     with pytest.raises(InferenceError, match=r"ONNX Runtime failed to run .*first\.onnx on CPU"):
         session.compute_images(range(2), draws)
@@ -354,50 +335,42 @@ def test_images_are_written_into_the_buffer(latent_graph: GraphFile, draws: dict
 def test_a_graph_that_gives_charges(tmp_path: Path, draws: dict[str, NDArray[np.float32]]) -> None:
     model = append_charges(latent_model(), np.array(THRESHOLDS, dtype=np.float32))
     card = structs.replace(LATENT_CARD, output_kind="charges")
-    session = ImageSession(written(tmp_path / "charges.onnx", model, card))
+    session = ImageSession(write_graph(tmp_path / "charges.onnx", model, card))
     images = session.compute_images(range(2), draws)
     expected = np.searchsorted(np.array(THRESHOLDS, np.float32), latent_images(draws["latent"][:2]), side="right")
     assert images.dtype == np.uint8
     assert np.array_equal(images, expected)
     with pytest.raises(InferenceError, match=r"expected 'images', uint8 of shape"):
-        ImageSession(written(tmp_path / "values.onnx", latent_model(), card))
+        ImageSession(write_graph(tmp_path / "values.onnx", latent_model(), card))
 
 
 def write_int8_graph(path: Path, weight_bits: int) -> GraphFile:
-    fidelity = Fidelity(images=800, charge_w1_adu=0.1, occupancy_ratio=1.0, identical_digits=0.5)
-    card = structs.replace(LATENT_CARD, precision="int8", weight_bits=weight_bits, fidelity=fidelity)
-    return written(path, latent_model(), card)
+    card = structs.replace(LATENT_CARD, precision="int8", weight_bits=weight_bits, fidelity=FIDELITY)
+    return write_graph(path, latent_model(), card)
 
 
 def test_weights_of_eight_bits_need_a_cpu_that_does_not_saturate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seven, eight = (write_int8_graph(tmp_path / f"{bits}.onnx", bits) for bits in (7, 8))
-    monkeypatch.setattr(
-        session_module, "detect_cpu", lambda: Cpu(name="Old One", dot_products=(), features=frozenset())
-    )
-    assert ImageSession(seven).provider == CPU
-    saturate = r"8 bits, whose products saturate on a CPU without VNNI\. "
-    with pytest.raises(ProviderError, match=rf"{saturate}This CPU \(Old One\) has no VNNI: .*--weight-bits 7"):
-        ImageSession(eight)
-    monkeypatch.setattr(
-        session_module, "detect_cpu", lambda: Cpu(name="A Mac", dot_products=None, features=frozenset())
-    )
-    assert ImageSession(seven).provider == CPU
-    with pytest.raises(
-        ProviderError, match=rf"{saturate}Whether this CPU \(A Mac\) has VNNI is not known on this system"
+    for name, dot_products, obstacle in (
+        ("Old One", (), r"This CPU \(Old One\) has no VNNI: .*--weight-bits 7"),
+        ("A Mac", None, r"Whether this CPU \(A Mac\) has VNNI is not known on this system"),
     ):
-        ImageSession(eight)
-    monkeypatch.setattr(
-        session_module, "detect_cpu", lambda: Cpu(name="New One", dot_products=("avx512_vnni",), features=frozenset())
-    )
+        cpu = Cpu(name=name, dot_products=dot_products, features=frozenset())
+        monkeypatch.setattr(session_module, "detect_cpu", lambda cpu=cpu: cpu)
+        assert ImageSession(seven).provider == CPU
+        with pytest.raises(ProviderError, match=rf"8 bits, whose products saturate on a CPU without VNNI\. {obstacle}"):
+            ImageSession(eight)
+    cpu = Cpu(name="New One", dot_products=("avx512_vnni",), features=frozenset())
+    monkeypatch.setattr(session_module, "detect_cpu", lambda: cpu)
     assert ImageSession(eight).provider == CPU
 
 
 def test_auto_leaves_int8_graphs_to_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    offer_cuda(monkeypatch)
     with caplog.at_level(logging.INFO, logger="pxdbg_runtime"):
         assert ImageSession(write_int8_graph(tmp_path / "int8.onnx", 7)).provider == CPU
     assert caplog.messages == [f"provider='auto' chose {CPU}: int8 graphs are for the CPU"]

@@ -13,7 +13,7 @@ from pxdbg_runtime.errors import InferenceError
 from pxdbg_runtime.inference.providers import CPU
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.model.card import PackageVersion
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,9 +46,9 @@ def test_a_graph_that_is_newer_than_onnx_runtime_says_to_upgrade(
         r"it was exported with 99\.9\.1; upgrade: pip install -U onnxruntime\.$"
     )
     with pytest.raises(InferenceError, match=message):
-        ImageSession(written(tmp_path / "new.onnx", model, card), provider="cpu")
+        ImageSession(write_graph(tmp_path / "new.onnx", model, card), provider="cpu")
     with pytest.raises(InferenceError, match=rf"\({found}\): upgrade: pip install -U onnxruntime\.$"):
-        ImageSession(written(tmp_path / "unknown.onnx", model, LATENT_CARD), provider="cpu")
+        ImageSession(write_graph(tmp_path / "unknown.onnx", model, LATENT_CARD), provider="cpu")
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_an_operator_that_is_not_known_is_newer_if_the_graph_is(
     model.graph.node[0].op_type = "NoSuchOperator"
     card = structs.replace(LATENT_CARD, made_with=(PackageVersion(package="onnxruntime", version=exported_with),))
     with pytest.raises(InferenceError, match=message):
-        ImageSession(written(tmp_path / "new.onnx", model, card), provider="cpu")
+        ImageSession(write_graph(tmp_path / "new.onnx", model, card), provider="cpu")

@@ -8,22 +8,18 @@ import shutil
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
-from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ThreadLimitError
-from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.errors import ThreadLimitError
 from pxdbg_runtime.limits import threads
 from pxdbg_runtime.limits.threads import JobCpus, count_job_cpus, prepare_threads, report_thread_limit
-from tests.graphs import LATENT_CARD, latent_model, written
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    import onnxruntime
 
 
 def set_cpus(patched: pytest.MonkeyPatch, machine: int | None, affinity: int, quota: float | None) -> None:
@@ -76,37 +72,6 @@ def test_more_threads_than_cpus_are_a_warning_with_the_numbers(
     )
 
 
-def test_a_session_takes_numpys_integers_and_does_not_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import onnxruntime as real
-
-    seen: list[onnxruntime.SessionOptions] = []
-    make = real.InferenceSession
-
-    def make_and_see(path: object, options: onnxruntime.SessionOptions, **arguments: object) -> object:
-        seen.append(options)
-        return make(path, options, **arguments)
-
-    monkeypatch.setattr(real, "InferenceSession", make_and_see)
-    two = cast("int", np.int64(2))
-    ImageSession(written(tmp_path / "tiny.onnx", latent_model(), LATENT_CARD), nintra=two, ninter=two)
-    (options,) = seen
-    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 2)
-    for pool in ("intra_op", "inter_op"):
-        assert options.get_session_config_entry(f"session.{pool}.allow_spinning") == "0"
-
-
-@pytest.mark.parametrize("argument", ["nintra", "ninter"])
-def test_numbers_of_threads_that_make_no_sense_are_refused(tmp_path: Path, argument: str) -> None:
-    graph = written(tmp_path / "tiny.onnx", latent_model(), LATENT_CARD)
-    for wrong in (0, 4097):
-        with pytest.raises(
-            ArgumentValueError, match=rf"^{argument} must lie between 1 and 4096 threads, but is {wrong}"
-        ):
-            ImageSession(graph, **{argument: wrong})  # type: ignore[arg-type]
-    with pytest.raises(ArgumentTypeError, match=rf"^{argument} must be an integer, but is 1\.5 \(float\)"):
-        ImageSession(graph, **{argument: 1.5})  # type: ignore[arg-type]
-
-
 def refuse_from(number: int, patched: pytest.MonkeyPatch) -> None:
     """Let the system refuse threads from one on."""
     start: Callable[[threading.Thread], None] = threading.Thread.start
@@ -154,17 +119,8 @@ def limit_processes(n_processes: int, *command: str) -> list[str]:
     if os.geteuid() != 0:
         return ["prlimit", f"--nproc={n_processes}", *command]
     kept = "-all,+dac_override,+dac_read_search"  # else another user cannot read an interpreter in root's home
-    as_nobody = [
-        "--reuid",
-        "54321",
-        "--clear-groups",
-        "--inh-caps",
-        kept,
-        "--ambient-caps",
-        kept,
-        "--bounding-set",
-        kept,
-    ]
+    rights = [word for option in ("--inh-caps", "--ambient-caps", "--bounding-set") for word in (option, kept)]
+    as_nobody = ["--reuid", "54321", "--clear-groups", *rights]
     return ["setpriv", *as_nobody, "prlimit", f"--nproc={n_processes}", *command]
 
 
@@ -177,7 +133,7 @@ def limit_processes(n_processes: int, *command: str) -> list[str]:
 def test_a_job_that_may_start_no_threads_ends_with_a_sentence(
     tmp_path: Path, arguments: list[str], n_processes: int
 ) -> None:
-    written(tmp_path / "tiny.onnx", latent_model(), LATENT_CARD)
+    write_graph(tmp_path / "tiny.onnx", latent_model(), LATENT_CARD)
     tmp_path.chmod(0o777)
     n_allowed = n_processes if os.geteuid() == 0 else 1  # a user who has other processes has no exact number
     program = "from pxdbg_runtime.command_line import app; app()"

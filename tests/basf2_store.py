@@ -17,7 +17,8 @@ namespace pxdbg_tests {
   void read_digits(const TClonesArray& digits, unsigned short* values) {
     for (int i = 0; i < digits.GetEntriesFast(); ++i) {
       const auto& digit = static_cast<const Belle2::PXDDigit&>(*digits.At(i));
-      for (unsigned short value : {digit.getSensorID().getID(), digit.getUCellID(), digit.getVCellID(), digit.getCharge()})
+      for (unsigned short value :
+           {digit.getSensorID().getID(), digit.getUCellID(), digit.getVCellID(), digit.getCharge()})
         *values++ = value;
     }
   }

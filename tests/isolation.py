@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["file_size_limited", "run_isolated"]
+__all__ = ["limit_file_size", "run_isolated"]
 
 
 @contextmanager
-def file_size_limited(n_bytes: int) -> Iterator[None]:
+def limit_file_size(n_bytes: int) -> Iterator[None]:
     """Limit the size of files: writing more fails as on a full disk."""
     resource = pytest.importorskip("resource", reason="this platform has no such limits")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""``python -m tests.release_digits``: compare the digits of the built-in graphs in one release of ONNX Runtime with another's.
+"""``python -m tests.release_digits``: compare the built-in graphs' digits of two releases of ONNX Runtime.
 
 `make runtime-matrix` runs it in an environment of each release, the newest first.
 """

@@ -154,7 +154,7 @@ class SmallGraph:
         pads: Pads | None = None,
         **attributes: Attribute,
     ) -> str:
-        """Add a convolution that keeps the size of the image unless pads are given; `n_in` counts the channels of one group."""
+        """Add a convolution that keeps the image's size unless pads are given; `n_in` is that of a group."""
         constants = [self.constant(self.filters(n_out, n_in, *kernel))]
         if bias:
             constants.append(self.constant(self.values(n_out)))

@@ -116,7 +116,8 @@ def test_the_message_tells_what_is_needed_in_all(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(address_space, "read_address_space_limit", lambda: 10**9)
     monkeypatch.setattr(address_space, "_read_bytes_in_use", lambda: 2 * 10**8)
     message = (
-        r"^A test needs about 1,152,921,504,607 MB of address space more than the 200 MB in use, 1,152,921,504,807 MB in "
+        r"^A test needs about 1,152,921,504,607 MB of address space more than the 200 MB in use, "
+        r"1,152,921,504,807 MB in "
         r"all, but the limit is 1,000 MB: raise it with ulimit -v 1152921504806847 or more, or lift it with "
         r"ulimit -v unlimited\.$"
     )
@@ -128,7 +129,10 @@ def test_the_message_tells_what_is_needed_in_all(monkeypatch: pytest.MonkeyPatch
 
 def test_the_message_says_less_where_less_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address_space, "read_address_space_limit", lambda: None)
-    message = r"^A test needs about .* MB of address space more than this system grants: free memory, or raise its limits \(ulimit -d, ulimit -v\)\.$"
+    message = (
+        r"^A test needs about .* MB of address space more than this system grants: free memory, or raise its limits "
+        r"\(ulimit -d, ulimit -v\)\.$"
+    )
     with pytest.raises(MemoryLimitError, match=message):
         check_room(2**80, "A test")
     check_room(10**6, "A test")
@@ -182,7 +186,8 @@ def test_memory_errors_become_ours_with_the_limits_of_the_job(
     monkeypatch.setattr(address_space, "read_address_space_limit", lambda: 2 * 10**9)
     monkeypatch.setattr(address_space, "read_memory_limit", lambda: 3 * 10**9)
     message = (
-        rf"^There is not enough memory: {reason}\. The limits of this job are: address space \(ulimit -v\) 2,000 MB and "
+        rf"^There is not enough memory: {reason}\. The limits of this job are: address space \(ulimit -v\) 2,000 "
+        rf"MB and "
         r"cgroup's memory 3,000 MB\. Take more memory, or a smaller batch_size\.$"
     )
     with pytest.raises(MemoryLimitError, match=message):

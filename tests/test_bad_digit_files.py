@@ -34,7 +34,7 @@ from tests.digit_files import (
     write,
     write_plainly,
 )
-from tests.isolation import file_size_limited
+from tests.isolation import limit_file_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -308,10 +308,10 @@ def test_an_error_between_events_is_not_blamed_on_the_file(tmp_path: Path, suffi
 
 def test_an_interrupt_counts_and_not_that_the_file_cannot_be_closed(tmp_path: Path) -> None:
     path = tmp_path / "digits.parquet"
-    with file_size_limited(10), pytest.raises(KeyboardInterrupt, match="enough"):
+    with limit_file_size(10), pytest.raises(KeyboardInterrupt, match="enough"):
         write_half(path, KeyboardInterrupt("enough"))
     with (
-        file_size_limited(10),
+        limit_file_size(10),
         pytest.raises(OutputError, match=r"digits\.parquet cannot be written: .*File too large"),
         open_writer(path, PROVENANCE),
     ):

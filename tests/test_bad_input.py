@@ -1,7 +1,7 @@
 """Bad checkpoints and graphs: each ends in one clear sentence, the right exit code, and no file left behind.
 
-Bad arguments are in test_command_line, bad digit files in test_command_line_inspection and test_bad_digit_files; a full disk
-is in test_wheel, which has a disk to fill.
+Bad arguments are in test_command_line, bad digit files in test_command_line_inspection and test_bad_digit_files; a
+full disk is in test_wheel, which has a disk to fill.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ EXPORT_ST: Final = "IN.safetensors --family resnet --output OUT"
 GENERATE: Final = "generate --model IN.onnx --output OUT.npz"
 OTHER_LATENT: Final = {"latent_size": 32, "draws": [{"name": "latent", "shape": [40, 32]}]}
 
-# Words of the command line, where IN stands for the bad file and OUT for a file that must not appear; what the message must
-# say; the exit code; and the function that writes the bad file.
+# Words of the command line, where IN stands for the bad file and OUT for a file that must not appear; what the message
+# must say; the exit code; and the function that writes the bad file.
 BAD_EXPORTS: Final[dict[str, tuple[Any, ...]]] = {
     "no such checkpoint": (EXPORT, "No such file", 1),
     "checkpoint is a folder": (EXPORT, "is a folder: expected a file", 1, Path.mkdir),

@@ -124,12 +124,16 @@ def test_the_time_beside_an_event_is_compared_with_two_seconds() -> None:
 
 
 def test_the_table_of_passes_compares_each_with_the_one_before() -> None:
-    def measured(name: str, *samples: float, unit: str = "s") -> Measurement:
+    def build_measurement(name: str, *samples: float, unit: str = "s") -> Measurement:
         return Measurement(labels=("resnet", name), unit=unit, samples=samples, reason="" if samples else "refused")
 
-    seconds = (measured("plain", 4.0, 5.0, 6.0), measured("fold"), measured("phases", 2.0, 2.0, 4.0))
+    seconds = (
+        build_measurement("plain", 4.0, 5.0, 6.0),
+        build_measurement("fold"),
+        build_measurement("phases", 2.0, 2.0, 4.0),
+    )
     counted = tuple(
-        measured(name, n, unit="multiply-accumulates")
+        build_measurement(name, n, unit="multiply-accumulates")
         for name, n in (("plain", 6.4e9), ("fold", 6.4e9), ("phases", 4.1e9))
     )
     assert build_gain_table("resnet", (*seconds, *counted)).rows == (

@@ -28,7 +28,7 @@ from benchmarks.timing import Measurement
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.model.card import PackageVersion
 from pxdbg_runtime.plots.event_display import save_figure
-from tests.isolation import file_size_limited
+from tests.isolation import limit_file_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ REPORT: Final = Report(
 )
 
 
-def printed(report: Report) -> str:
+def print_report(report: Report) -> str:
     output = io.StringIO()
     report.print_to(Console(file=output, width=200, highlight=False))
     return output.getvalue()
@@ -81,19 +81,19 @@ def printed(report: Report) -> str:
     ],
 )
 def test_the_tables_have_all_measurements_and_claims(key: str, expected: list[str]) -> None:
-    (line,) = (line for line in printed(REPORT).splitlines() if key in line and "│" in line)
+    (line,) = (line for line in print_report(REPORT).splitlines() if key in line and "│" in line)
     assert [cell.strip() for cell in line.strip("│ ").split("│")] == expected
 
 
 def test_the_reasons_of_missing_measurements_are_printed() -> None:
-    assert printed(REPORT).splitlines()[-2:] == [
+    assert print_report(REPORT).splitlines()[-2:] == [
         "resnet, OpenVINO: not installed: pip install openvino",
         "resnet, a [peer]: not measured: it [bold]fails[/bold]",
     ]
 
 
 def test_the_machine_the_versions_and_the_weights_are_named() -> None:
-    lines = printed(REPORT).splitlines()
+    lines = print_report(REPORT).splitlines()
     assert lines[:3] == [
         "2026-01-02T03:04:05+00:00, A [processor], 2 cores",
         "python 3.11.7, torch 2.13.0",
@@ -170,7 +170,7 @@ def test_the_chart_appears_whole(tmp_path: Path, suffix: str, start: bytes) -> N
 def test_a_chart_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
     path = tmp_path / "peers.png"
     path.write_bytes(b"older")
-    with file_size_limited(1_000), pytest.raises(OutputError, match=r"peers\.png cannot be written: File too large\."):
+    with limit_file_size(1_000), pytest.raises(OutputError, match=r"peers\.png cannot be written: File too large\."):
         save_figure(draw_chart(REPORT), path)
     assert path.read_bytes() == b"older"
     assert [each.name for each in tmp_path.iterdir()] == ["peers.png"]

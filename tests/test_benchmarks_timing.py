@@ -43,7 +43,7 @@ class FakeClock:
         return Case(rows=((name,),), prepare=lambda: time_run(self.work(name, *seconds), clock=self))
 
 
-def refused(error: Exception) -> Case:
+def build_refused_case(error: Exception) -> Case:
     def prepare() -> Run:
         raise error
 
@@ -63,7 +63,7 @@ def breaking(good_runs: int) -> Case:
     return Case(rows=(("breaking",),), prepare=lambda: run)
 
 
-def measured(label: str, *samples: float) -> Measurement:
+def build_measurement(label: str, *samples: float) -> Measurement:
     return Measurement(labels=(label,), unit="s", samples=samples)
 
 
@@ -108,7 +108,7 @@ def test_a_run_may_give_a_value_for_each_of_several_rows() -> None:
 )
 def test_a_case_that_cannot_be_prepared_is_kept_with_its_reason(error: Exception, reason: str) -> None:
     clock = FakeClock()
-    first, second, other = measure_interleaved((refused(error), clock.case("a", 0, 1, 2)), 2, lambda _: None)
+    first, second, other = measure_interleaved((build_refused_case(error), clock.case("a", 0, 1, 2)), 2, lambda _: None)
     for each in (first, second):
         assert each.samples == ()
         assert each.reason.startswith(reason)
@@ -125,7 +125,7 @@ def test_a_case_that_fails_in_a_later_round_has_no_samples_and_the_others_go_on(
 
 def test_an_unexpected_error_is_raised() -> None:
     with pytest.raises(KeyError, match="typo"):
-        measure_interleaved((refused(KeyError("typo")),), 1, lambda _: None)
+        measure_interleaved((build_refused_case(KeyError("typo")),), 1, lambda _: None)
 
 
 def test_each_step_is_logged() -> None:
@@ -142,19 +142,19 @@ def test_each_step_is_logged() -> None:
 
 
 def test_a_measurement_is_found_by_all_its_labels() -> None:
-    measurements = (measured("a", 1), measured("b", 2))
+    measurements = (build_measurement("a", 1), build_measurement("b", 2))
     assert find_measurement(measurements, "b") is measurements[1]
     with pytest.raises(LookupError, match=r"nothing was measured under \('a', 'b'\)"):
         find_measurement(measurements, "a", "b")
 
 
 def test_measurements_are_combined_round_by_round() -> None:
-    slow, fast = measured("slow", 10, 40, 30), measured("fast", 5, 10, 10)
+    slow, fast = build_measurement("slow", 10, 40, 30), build_measurement("fast", 5, 10, 10)
     assert combine_rounds(operator.truediv, slow, fast) == (2.0, 4.0, 3.0)
     assert combine_rounds(operator.sub, slow, fast) == (5.0, 30.0, 20.0)
     assert (
-        combine_rounds(operator.sub, slow, measured("none"))
-        == combine_rounds(operator.sub, measured("none"), slow)
+        combine_rounds(operator.sub, slow, build_measurement("none"))
+        == combine_rounds(operator.sub, build_measurement("none"), slow)
         == ()
     )
 

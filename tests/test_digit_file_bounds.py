@@ -1,4 +1,4 @@
-"""Digit files that claim or hold too much are refused or read in bounded memory, which does not grow with the events."""
+"""Digit files that claim or hold too much are refused, or read in memory that does not grow with the events."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from tests.digit_files import (
     renumber,
     write,
 )
-from tests.isolation import file_size_limited
+from tests.isolation import limit_file_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +114,7 @@ def test_parquet_as_pyarrow_sees_it(tmp_path: Path) -> None:
 
 
 def test_parquet_has_no_row_group_without_rows_and_no_column_with_gaps(tmp_path: Path) -> None:
-    """Spark 3.3 refuses empty row groups ("Illegal row group of 0 rows"); awkward reads nullable columns as another type."""
+    """Spark 3.3 refuses empty row groups; awkward gives nullable columns another type."""
     events = [digits_of([(event, 8480, 0, 0, 9)]) if event % 3 else Digits.empty() for event in range(3, 1003)]
     path = write(tmp_path / "many.parquet", events, replace(PROVENANCE, events=1000))
     metadata = pyarrow.parquet.read_metadata(path)
@@ -272,7 +272,7 @@ def test_the_system_refuses_to_write_on(tmp_path: Path, suffix: str, n_bytes: in
     path = write(tmp_path / f"digits{suffix}", [SAMPLE])
     digits = [random_digits(np.random.default_rng(event), 100_000, event) for event in (3, 4)]
     with (
-        file_size_limited(n_bytes),
+        limit_file_size(n_bytes),
         pytest.raises(OutputError, match=rf"digits{suffix} cannot be written: .*[Ff]ile too large"),
     ):
         write(path, digits)

@@ -16,7 +16,7 @@ from pxdbg_runtime import N_U_CELLS, N_V_CELLS, Digits
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.plots.event_display import draw_event, save_event
 from tests.digit_files import digits_of, names_in, random_digits
-from tests.isolation import file_size_limited
+from tests.isolation import limit_file_size
 
 if TYPE_CHECKING:
     import io
@@ -193,7 +193,7 @@ def test_no_place_for_the_picture(tmp_path: Path) -> None:
 def test_a_file_that_may_not_grow_leaves_the_old_picture(tmp_path: Path) -> None:
     path = tmp_path / "event.png"
     path.write_bytes(b"the old picture")
-    with file_size_limited(1_000), pytest.raises(OutputError, match=r"event\.png cannot be written: File too large\."):
+    with limit_file_size(1_000), pytest.raises(OutputError, match=r"event\.png cannot be written: File too large\."):
         save_event(event_of(10), path, title="event 4")
     assert names_in(tmp_path) == ["event.png"]
     assert path.read_bytes() == b"the old picture"

@@ -112,14 +112,14 @@ def pytorch_events(
 def keys_of_charges(charges: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Pack (sensor, u, v, charge) of each hit in one integer; they ascend in the order of sensor, u, v."""
     sensor, u_cell, v_cell = np.nonzero(charges)
-    return packed(sensor, u_cell, v_cell, charges[sensor, u_cell, v_cell])
+    return pack_keys(sensor, u_cell, v_cell, charges[sensor, u_cell, v_cell])
 
 
 def keys_of_digits(digits: Digits) -> NDArray[np.int64]:
-    return packed(sensors_of(digits), digits.u_cell, digits.v_cell, digits.charge)
+    return pack_keys(sensors_of(digits), digits.u_cell, digits.v_cell, digits.charge)
 
 
-def packed(
+def pack_keys(
     sensor: NDArray[np.int64],
     u_cell: NDArray[np.unsignedinteger] | NDArray[np.int64],
     v_cell: NDArray[np.unsignedinteger] | NDArray[np.int64],

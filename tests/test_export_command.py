@@ -106,13 +106,13 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
 # Precisions and targets
 
 
-def exported(checkpoint: Path, *options: str) -> Result:
+def run_export(checkpoint: Path, *options: str) -> Result:
     return invoke(checkpoint, "--family", "convnet", "--output", checkpoint.parent / "graphs", *options)
 
 
 def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
     graphs = tiny_checkpoint.parent / "graphs"
-    done = exported(tiny_checkpoint, "--precision", "int8", "--explain")
+    done = run_export(tiny_checkpoint, "--precision", "int8", "--explain")
     assert (done.exit_code, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert [line[:30].rstrip() for line in lines[3:-7]] == ["plain", *(each.name for each in list_passes("cpu"))]
@@ -147,7 +147,7 @@ def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
 def test_float16_is_for_cuda_and_all_else_for_the_cpu_unless_told_otherwise(
     tiny_checkpoint: Path, options: tuple[str, ...], name: str, expected: tuple[str | int | None, ...]
 ) -> None:
-    result = exported(tiny_checkpoint, *options)
+    result = run_export(tiny_checkpoint, *options)
     assert (result.exit_code, result.stderr) == (0, "")
     (path,) = (tiny_checkpoint.parent / "graphs").iterdir()
     card = read_graph_file(path).card
@@ -156,7 +156,7 @@ def test_float16_is_for_cuda_and_all_else_for_the_cpu_unless_told_otherwise(
 
 
 def test_int8_for_cuda_is_one_sentence_and_exit_code_2(tiny_checkpoint: Path) -> None:
-    result = exported(tiny_checkpoint, "--precision", "int8", "--target", "cuda")
+    result = run_export(tiny_checkpoint, "--precision", "int8", "--target", "cuda")
     assert result.exit_code == 2
     assert result.stderr == (
         "Error: int8 graphs consist of operators that ONNX Runtime has only for the CPU: use --target cpu.\n"
@@ -170,15 +170,17 @@ def test_a_graph_beyond_the_bounds_is_refused_unless_that_is_accepted(
 ) -> None:
     beyond = Fidelity(images=4, charge_w1_adu=0.5, occupancy_ratio=0.9, identical_digits=0.25)
     monkeypatch.setattr(precisions, "measure_fidelity", lambda *_: beyond)
-    refused = exported(tiny_checkpoint, "--precision", "int8")
+    refused = run_export(tiny_checkpoint, "--precision", "int8")
     assert refused.exit_code == 1
     assert refused.stderr == (
-        "Error: The digits of the int8 graph are too far from float32's: W1 of the charge spectrum 0.500 ADU (below 0.3 "
-        "is allowed), occupancy -10.00 % (within 1 %). Nothing was written; --accept-beyond-bounds writes the graph all "
+        "Error: The digits of the int8 graph are too far from float32's: W1 of the charge spectrum 0.500 ADU "
+        "(below 0.3 "
+        "is allowed), occupancy -10.00 % (within 1 %). Nothing was written; --accept-beyond-bounds writes the "
+        "graph all "
         "the same.\n"
     )
     assert not (tiny_checkpoint.parent / "graphs").exists()
-    accepted = exported(tiny_checkpoint, "--precision", "int8", "--accept-beyond-bounds")
+    accepted = run_export(tiny_checkpoint, "--precision", "int8", "--accept-beyond-bounds")
     assert (accepted.exit_code, accepted.stderr) == (0, "")
     assert read_graph_file(tiny_checkpoint.parent / "graphs" / "tiny-int8.onnx").card.fidelity == beyond
 
@@ -226,7 +228,9 @@ def whole_module(folder: Path) -> Path:
         (with_brackets, r"The checkpoint \S+/\[bold\]gone\[/bold\]\.pt cannot be read: No such file or directory\."),
         (
             whole_module,
-            r"The checkpoint \S+ contains code \(torch\.nn\S+\), which is never run: it holds a whole model; save the .*",
+            r"The checkpoint \S+ contains code \(torch\.nn\S+\), which is never run: it holds "
+            r"a whole model; "
+            r"save the .*",
         ),
     ],
 )

@@ -74,7 +74,7 @@ def exported_before(monkeypatch: pytest.MonkeyPatch, graph_of_flat_0: onnx.Model
     monkeypatch.setattr(export.pipeline, "export_to_onnx", lambda *_: graph_of_flat_0)
 
 
-def shifted(model: GeneratorModule, family: Family) -> onnx.ModelProto:
+def shift_weights(model: GeneratorModule, family: Family) -> onnx.ModelProto:
     """Export a model with a shifted bias."""
     graph = export_to_onnx(model, family)
     (bias,) = (each for each in graph.graph.initializer if tuple(each.dims) == (768,))
@@ -138,7 +138,7 @@ def test_an_older_graph_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_a_graph_that_differs_is_not_written(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.pipeline, "export_to_onnx", shifted)
+    monkeypatch.setattr(export.pipeline, "export_to_onnx", shift_weights)
     lines: list[str] = []
     with pytest.raises(ParityError, match=r"in float64 by up to .* nothing was written"):
         export_checkpoint(checkpoint, "flat", tmp_path / "graphs", log=lines.append)

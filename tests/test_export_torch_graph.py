@@ -35,13 +35,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=FAMILY_NAMES)
-def exported(request: pytest.FixtureRequest) -> Export:
+def example(request: pytest.FixtureRequest) -> Export:
     return first_export(str(request.param))
 
 
 @pytest.fixture(scope="module")
-def model(exported: Export) -> ModelProto:
-    return onnx.load(exported.graph.path)
+def model(example: Export) -> ModelProto:
+    return onnx.load(example.graph.path)
 
 
 def type_and_shape(value: ValueInfoProto) -> tuple[int, tuple[int | None, ...]]:
@@ -50,8 +50,8 @@ def type_and_shape(value: ValueInfoProto) -> tuple[int, tuple[int | None, ...]]:
     return tensor.elem_type, axes
 
 
-def test_written_file_is_valid_onnx(exported: Export) -> None:
-    onnx.checker.check_model(exported.graph.path, full_check=True)
+def test_written_file_is_valid_onnx(example: Export) -> None:
+    onnx.checker.check_model(example.graph.path, full_check=True)
 
 
 def test_inputs_outputs_and_opset(model: ModelProto) -> None:
@@ -66,16 +66,16 @@ def test_inputs_outputs_and_opset(model: ModelProto) -> None:
     assert type_and_shape(model.graph.output[0]) == (onnx.TensorProto.FLOAT, (DYNAMIC, 250, 768))
 
 
-def test_weights_lie_in_the_file(exported: Export, model: ModelProto) -> None:
+def test_weights_lie_in_the_file(example: Export, model: ModelProto) -> None:
     assert all(weight.data_location == onnx.TensorProto.DEFAULT for weight in model.graph.initializer)
     assert all(
         weight.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64) for weight in model.graph.initializer
     )
-    assert [path.name for path in exported.graph.path.parent.iterdir()] == [exported.graph.path.name]
+    assert [path.name for path in example.graph.path.parent.iterdir()] == [example.graph.path.name]
 
 
-def test_nothing_of_this_machine_is_inside(exported: Export, model: ModelProto) -> None:
-    content = exported.graph.path.read_bytes()
+def test_nothing_of_this_machine_is_inside(example: Export, model: ModelProto) -> None:
+    content = example.graph.path.read_bytes()
     for place in (str(CHECKOUT), str(Path.home()) + "/", tempfile.gettempdir() + "/", torch.__path__[0]):
         assert place.encode() not in content, place
     # Weights are left out here: somewhere in so many bytes any three of them stand side by side.
@@ -90,20 +90,20 @@ def test_nothing_of_this_machine_is_inside(exported: Export, model: ModelProto) 
 
 
 @pytest.mark.parametrize("n_images", [1, 2, 5])
-def test_graph_gives_the_images_of_its_model_for_any_batch(exported: Export, n_images: int) -> None:
+def test_graph_gives_the_images_of_its_model_for_any_batch(example: Export, n_images: int) -> None:
     latent = torch.randn(n_images, 96, generator=torch.Generator().manual_seed(n_images))
-    session = onnxruntime.InferenceSession(exported.graph.path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(example.graph.path, providers=["CPUExecutionProvider"])
     (images,) = session.run(["images"], {"latent": latent.numpy()})
     with torch.inference_mode():
-        expected = exported.model(latent).numpy()
+        expected = example.model(latent).numpy()
     assert images.shape == (n_images, 250, 768)
     assert np.abs(images - expected).max() <= 1e-5
 
 
-def test_card_says_what_was_exported(exported: Export) -> None:
-    card = exported.graph.card
-    assert card.name == exported.checkpoint.stem
-    assert card.family == exported.family
+def test_card_says_what_was_exported(example: Export) -> None:
+    card = example.graph.card
+    assert card.name == example.checkpoint.stem
+    assert card.family == example.family
     assert card.nature == "demonstration"
     assert card.provenance == "Random weights."
     assert (card.precision, card.opset, card.latent_size, card.output) == ("float32", 18, 96, "images")
@@ -113,36 +113,36 @@ def test_card_says_what_was_exported(exported: Export) -> None:
     assert (card.cut, card.min_charge) == (None, 1)
     assert (card.output_kind, card.target, card.weight_bits, card.fidelity) == ("values", "cpu", None, None)
     assert card.passes == tuple(each.name for each in list_passes("cpu"))
-    assert card.checkpoint_sha256 == hashlib.sha256(exported.checkpoint.read_bytes()).hexdigest()
+    assert card.checkpoint_sha256 == hashlib.sha256(example.checkpoint.read_bytes()).hexdigest()
 
 
-def test_card_holds_the_thresholds_bit_for_bit(exported: Export) -> None:
-    assert np.array_equal(np.array(exported.graph.card.thresholds), find_charge_thresholds().astype(np.float64))
+def test_card_holds_the_thresholds_bit_for_bit(example: Export) -> None:
+    assert np.array_equal(np.array(example.graph.card.thresholds), find_charge_thresholds().astype(np.float64))
 
 
-def test_card_names_what_made_the_graph(exported: Export) -> None:
-    made_with = {made.package: made.version for made in exported.graph.card.made_with}
+def test_card_names_what_made_the_graph(example: Export) -> None:
+    made_with = {made.package: made.version for made in example.graph.card.made_with}
     packages = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
     assert made_with == {"pxdbg-runtime": __version__} | {name: importlib.metadata.version(name) for name in packages}
 
 
-def test_card_holds_the_parity_that_was_told(exported: Export) -> None:
-    parity = exported.graph.card.parity
+def test_card_holds_the_parity_that_was_told(example: Export) -> None:
+    parity = example.graph.card.parity
     assert parity.images == 4
     assert 0 < parity.max_abs_difference <= 1e-5
     assert 0 < parity.max_float64_difference <= max(2 * parity.pytorch_float64_difference, 5e-6)
     assert 0.9995 <= parity.equal_charges <= 1
-    told = "\n".join(exported.told)
+    told = "\n".join(example.told)
     assert f"largest difference {parity.max_abs_difference:.2e}" in told
     assert f"equal charges of hits {100 * parity.equal_charges:.3f} %" in told
 
 
-def test_what_was_returned_is_what_lies_on_disk(exported: Export) -> None:
-    content = exported.graph.path.read_bytes()
-    assert exported.graph.path.name == f"{exported.checkpoint.stem}-float32.onnx"
-    assert exported.graph.size == len(content)
-    assert exported.graph.sha256 == hashlib.sha256(content).hexdigest()
-    assert read_graph_file(exported.graph.path) == exported.graph
+def test_what_was_returned_is_what_lies_on_disk(example: Export) -> None:
+    content = example.graph.path.read_bytes()
+    assert example.graph.path.name == f"{example.checkpoint.stem}-float32.onnx"
+    assert example.graph.size == len(content)
+    assert example.graph.sha256 == hashlib.sha256(content).hexdigest()
+    assert read_graph_file(example.graph.path) == example.graph
 
 
 def test_an_invalid_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

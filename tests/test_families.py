@@ -1,4 +1,4 @@
-"""The families: their registry and declarations, and the architectures against tables and an independent forward pass."""
+"""The families: registry, declarations, and the architectures against tables and an independent forward pass."""
 
 from __future__ import annotations
 

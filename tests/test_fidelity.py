@@ -214,7 +214,8 @@ def test_beyond_a_bound_it_is(beyond: Fidelity) -> None:
 def test_the_refusal_says_what_was_measured_and_what_is_allowed() -> None:
     expected = (
         r"^The digits of the float16 graph are too far from float32's: W1 of the charge spectrum 0\.412 ADU \(below "
-        r"0\.3 is allowed\), occupancy -2\.35 % \(within 1 %\)\. Nothing was written; --accept-beyond-bounds writes the "
+        r"0\.3 is allowed\), occupancy -2\.35 % \(within 1 %\)\. Nothing was written; --accept-beyond-bounds "
+        r"writes the "
         r"graph all the same\.$"
     )
     with pytest.raises(FidelityError, match=expected) as caught:

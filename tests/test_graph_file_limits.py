@@ -1,4 +1,4 @@
-"""Graph files that are too much, or that leave something to other files: refused in a sentence, without reading them all."""
+"""Graph files that are too large, or refer to other files: refused in a sentence, without reading them all."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def types_of(model: onnx.ModelProto) -> dict[str, np.dtype[Any]]:
     return types | {name: values.dtype for name, values in read_initializers(model).items()}
 
 
-def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+def halve(model: onnx.ModelProto) -> onnx.ModelProto:
     """Convert a model to float16, and check its types with ONNX."""
     made = convert_to_float16(model)
     onnx.checker.check_model(made, full_check=True)
@@ -85,7 +85,7 @@ def test_a_pointwise_operator_at_the_end_stays_in_float32(
     model = graph.model()
     if not whole:
         made_positive(model)
-    made = halved(model)
+    made = halve(model)
     assert list_operators(made) == ["Cast", "Relu", "Conv", "Cast", last]
     types = types_of(made)
     *before, _, end = made.graph.node
@@ -101,7 +101,7 @@ def test_a_pointwise_operator_at_the_end_stays_in_float32(
 def test_other_operators_at_the_end_are_cast_behind(seed: int, batch: int, size: tuple[int, int]) -> None:
     graph = SmallGraph(seed)
     model = graph.model(graph.conv(graph.input(2, *size), 2, 3))
-    made = halved(model)
+    made = halve(model)
     assert list_operators(made) == ["Cast", "Conv", "Cast"]
     assert [each.name for each in made.graph.output] == ["val_0"]
     check_close(made, model, graph.feeds(batch))
@@ -120,7 +120,7 @@ def test_compiled_generators(
 ) -> None:
     graph = SmallGraph(seed, whole=False)
     model = compile_graph(write(graph, 3, channels), target)
-    made = halved(model)
+    made = halve(model)
     feeds = graph.feeds(batch)
     for results in (evaluate(made, feeds), run_by_onnxruntime(made, feeds)):
         for found, expected in zip(results, evaluate(model, feeds), strict=True):
@@ -132,7 +132,7 @@ def test_the_parameters_of_resize_stay_float32() -> None:
     graph = SmallGraph(whole=False)
     graph.upsample(graph.input(2, 2, 3))
     model = graph.model()
-    made = halved(model)
+    made = halve(model)
     assert list_operators(made) == ["Cast", "Resize", "Cast"]
     assert [values.dtype for values in read_initializers(made).values()] == [np.float32]
     check_close(made, model, graph.feeds(2))
@@ -142,7 +142,7 @@ def test_integers_stay() -> None:
     graph = SmallGraph(whole=False)
     graph.slice(graph.node("Abs", graph.reshape(graph.input(12), 0, 2, 6)), 0, 4, 2)
     model = graph.model()
-    made = halved(model)
+    made = halve(model)
     assert all(values.dtype == np.int64 for values in read_initializers(made).values())
     check_close(made, model, graph.feeds(2))
 
@@ -152,7 +152,7 @@ def test_a_result_of_integers_stays() -> None:
     place = graph.node("ArgMax", graph.input(5), axis=1)
     model = graph.model(place)
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info(place, TensorProto.INT64, ("n", 1)))
-    made = halved(model)
+    made = halve(model)
     feeds = {"z": np.arange(10, dtype=np.float32).reshape(2, 5)}
     assert list_operators(made) == ["Cast", "ArgMax"]
     assert evaluate(made, feeds)[0].tolist() == evaluate(model, feeds)[0].tolist()
@@ -163,7 +163,7 @@ def test_a_result_that_is_used_within_too() -> None:
     first = graph.node("Tanh", graph.conv(graph.input(2, 3, 4), 2, 2))
     second = graph.node("Tanh", graph.conv(first, 2, 2))
     model = graph.model(first, second)
-    made = halved(model)
+    made = halve(model)
     assert [each.name for each in made.graph.output] == [first, second]
     check_close(made, model, graph.feeds(2))
 
@@ -174,7 +174,7 @@ def test_constants_that_are_nodes_become_halves_too() -> None:
     number = graph.node("Constant", value=numpy_helper.from_array(np.array([0.5], np.float32), "half"))
     graph.node("Abs", graph.node("Add", image, number))
     model = graph.model()
-    made = halved(model)
+    made = halve(model)
     assert list_operators(made) == ["Cast", "Add", "Cast", "Abs"]
     check_close(made, model, graph.feeds(2))
 
@@ -184,7 +184,7 @@ def test_weights_of_two_layers_are_kept_once() -> None:
     image, weight = graph.input(2, 3, 4), graph.constant(graph.values(2, 2, 1, 1))
     graph.node("Abs", graph.node("Conv", graph.node("Conv", image, weight), weight))
     model = graph.model()
-    made = halved(model)
+    made = halve(model)
     assert [values.dtype for values in read_initializers(made).values()] == [np.float16]
     check_close(made, model, graph.feeds(2))
 

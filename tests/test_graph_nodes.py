@@ -199,7 +199,15 @@ def test_a_convolution_is_read_with_its_defaults() -> None:
 def test_a_convolution_is_read_with_its_attributes() -> None:
     graph = SmallGraph()
     graph.conv(
-        graph.input(4, 6, 9), 2, 6, (3, 2), pads=(0, 1, 2, 3), strides=[2, 3], dilations=[1, 2], group=2, auto_pad="NOTSET"
+        graph.input(4, 6, 9),
+        2,
+        6,
+        (3, 2),
+        pads=(0, 1, 2, 3),
+        strides=[2, 3],
+        dilations=[1, 2],
+        group=2,
+        auto_pad="NOTSET",
     )  # fmt: skip
     found = found_convolution(graph)
     assert (found.pads, found.strides, found.dilations, found.groups) == ((0, 1, 2, 3), (2, 3), (1, 2), 2)

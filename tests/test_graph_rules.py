@@ -71,7 +71,7 @@ def test_what_is_written_is_offered_in_turn() -> None:
 
 
 def test_all_are_offered_again_until_nothing_is_replaced() -> None:
-    def joined(write: Writer, node: ir.Node) -> ir.Value | None:
+    def join(write: Writer, node: ir.Node) -> ir.Value | None:
         user = find_only_user(node.outputs[0])
         return write.node("Abs", [node.inputs[0]]) if user is not None and user.op_type == "Abs" else None
 
@@ -80,9 +80,9 @@ def test_all_are_offered_again_until_nothing_is_replaced() -> None:
     for operator in ("Relu", "Relu", "Relu", "Abs"):
         value = graph.node(operator, value)
     # From the first to the last, only the last Relu finds an Abs behind it.
-    once = apply_pass(lambda model: apply_rules(model, {"Relu": joined}), graph.model())
+    once = apply_pass(lambda model: apply_rules(model, {"Relu": join}), graph.model())
     assert (once.n_changes, list_operators(once.after)) == (1, ["Relu", "Relu", "Abs", "Abs"])
-    to_the_end = apply_pass(lambda model: apply_rules_to_fixpoint(model, {"Relu": joined}), graph.model())
+    to_the_end = apply_pass(lambda model: apply_rules_to_fixpoint(model, {"Relu": join}), graph.model())
     assert (to_the_end.n_changes, list_operators(to_the_end.after)) == (3, ["Abs"] * 4)
 
 

@@ -22,7 +22,7 @@ few = settings(max_examples=15)
 
 
 def sum_of_two(seed: int = 0) -> tuple[Sketch, onnx.ModelProto]:
-    """Make a linear layer reshaped to images, plus a pointwise convolution of them, then a convolution to one channel."""
+    """Build a linear layer reshaped to images, plus their pointwise convolution, then a convolution to one channel."""
     sketch = Sketch(seed)
     image = sketch.linear(*SIZE)
     summed = sketch.node("Add", [image, sketch.convolve(sketch.relu(image), SIZE[0], SIZE[0], 1)])

@@ -33,7 +33,7 @@ def tanh_of(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.tanh(values).astype(np.float32).reshape(2, -1)
 
 
-def clipped(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def clip_values(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.clip(values, HEAD.low, HEAD.high)
 
 
@@ -51,7 +51,7 @@ def test_a_known_line_is_found(seed: int, slope: float, offset: float) -> None:
 def test_what_lies_at_the_ends_of_the_range_is_left_out(seed: int, slope: float, offset: float) -> None:
     values = before_tanh(seed)
     assert (values > HEAD.high).any()
-    line = fit_line(tanh_of(clipped(values)), tanh_of(slope * values + offset), HEAD, THRESHOLD)
+    line = fit_line(tanh_of(clip_values(values)), tanh_of(slope * values + offset), HEAD, THRESHOLD)
     assert line.slope == pytest.approx(slope, abs=1e-3)
     assert line.offset == pytest.approx(offset, abs=1e-3)
 
@@ -92,7 +92,7 @@ def test_enough_hits_give_a_line() -> None:
 
 def test_hits_that_all_lie_at_the_end_of_the_range_give_the_identity() -> None:
     values = np.where(np.arange(4000) < 1000, 3.0, -3.0)
-    assert fit_line(tanh_of(clipped(values)), tanh_of(values), HEAD, THRESHOLD) == IDENTITY
+    assert fit_line(tanh_of(clip_values(values)), tanh_of(values), HEAD, THRESHOLD) == IDENTITY
 
 
 def test_hits_of_one_value_give_the_identity() -> None:

@@ -58,7 +58,7 @@ class Sample:
         self.integers = quantize_graph(self.exact, ranges, self.output_range)
         values = check_plain_integers(self.integers, {"latent": latents(seed)})
         self.found = values[output].astype(np.float64)
-        self.image, self.image_scale = self._dequantised(values)
+        self.image, self.image_scale = self._dequantise(values)
         self.upsampling = upsampling
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.integers.graph.initializer}
         self.weight_step = float(constants[f"{output}.segments.weight_scale"].max())
@@ -69,7 +69,7 @@ class Sample:
         """The images in levels of each pixel."""
         return (self.found - self.output_range.low) / self.output_range.step + grid_shifts(self.found.shape)
 
-    def clipped(self, exact: NDArray[np.float64]) -> NDArray[np.float64]:
+    def clip_values(self, exact: NDArray[np.float64]) -> NDArray[np.float64]:
         """Clip values to the range of each pixel's levels."""
         lower = self.output_range.step * grid_shifts(exact.shape)
         return np.clip(exact, self.output_range.low - lower, self.output_range.high - lower)
@@ -83,7 +83,7 @@ class Sample:
         summed: NDArray[np.float64] = np.einsum("ncyxab,ocab->noyx", windows, weight)
         return summed
 
-    def _dequantised(self, values: dict[str, NDArray[np.generic]]) -> tuple[NDArray[np.float64], float]:
+    def _dequantise(self, values: dict[str, NDArray[np.generic]]) -> tuple[NDArray[np.float64], float]:
         """Dequantize the input of the convolution, (n, channels, height, width); return its scale too."""
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.integers.graph.initializer}
         (node,) = (each for each in self.integers.graph.node if each.op_type == "QuantizeLinear")
@@ -116,7 +116,7 @@ def test_every_value_is_one_of_1021_levels(sample: Sample) -> None:
 @given(sample=samples)
 def test_values_are_those_of_the_convolution_clipped_to_the_range(sample: Sample) -> None:
     exact = sample.convolve(sample.weight.astype(np.float64), of=sample.image) + sample.bias
-    expected = sample.clipped(exact)
+    expected = sample.clip_values(exact)
     # Half a level, and what rounding the weights by half a step each can make at this pixel.
     active = sample.convolve(np.ones_like(sample.weight, dtype=np.float64), of=np.abs(sample.image))
     allowed = (0.5 + ROUNDING) * sample.output_range.step + 0.5 * sample.weight_step * (active + sample.image_scale)
@@ -138,7 +138,7 @@ def test_with_weights_that_are_integers_every_value_is_half_a_level_off_at_most(
     weight /= 512
     sample = Sample(size, n_in=5, size=size, upsampling=upsampling, width=0.3, weight=weight)
     exact = sample.convolve(sample.weight.astype(np.float64), of=sample.image) + sample.bias
-    expected = sample.clipped(exact)
+    expected = sample.clip_values(exact)
     allowed = 0.5 * sample.output_range.step + 0.51 * sample.weight_step * sample.image_scale
     assert np.abs(sample.found - expected).max() <= allowed
     assert allowed < sample.output_range.step

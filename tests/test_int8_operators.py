@@ -110,7 +110,7 @@ OPERATORS: Final[list[type[OpRun]]] = [QLinearConv, QLinearAdd, MatMulIntegerToF
 
 
 def without_groups(weight: NDArray[np.int8], n_in: int) -> NDArray[np.int64]:
-    """Write the weights of a grouped convolution, (out, in / groups, height, width), with zeros for all other inputs."""
+    """Write the weights of a grouped convolution (out, in / groups, height, width) with zeros for all other inputs."""
     n_out, n_each = weight.shape[:2]
     n_groups = n_in // n_each
     dense = np.zeros((n_out, n_in, *weight.shape[2:]), np.int64)

@@ -17,7 +17,7 @@ Writer = Callable[[Sketch], str]
 """Writes a graph; returns the name of its output."""
 
 
-def grouped(sketch: Sketch, image: str) -> str:
+def group_channels(sketch: Sketch, image: str) -> str:
     weight = sketch.constant(np.ones((4, 2, 3, 3), np.float32))
     return sketch.node("Conv", [image, weight], kernel_shape=[3, 3], pads=[1] * 4, group=2)
 
@@ -36,11 +36,11 @@ BEFORE_THE_LAST_LAYER: Final[dict[str, tuple[Writer, str]]] = {
         r"int8 has no form for LeakyRelu \(LeakyRelu_\d+\): .* Export it in float32 or",
     ),
     "groups": (
-        lambda s: grouped(s, s.linear(4, 2, 8)),
+        lambda s: group_channels(s, s.linear(4, 2, 8)),
         r"no form for the convolution Conv_\d+\.u8: expected one group and no dilation",
     ),
     "groups of an upsampled image": (
-        lambda s: grouped(s, s.upsample(s.linear(4, 2, 4))),
+        lambda s: group_channels(s, s.upsample(s.linear(4, 2, 4))),
         r"no form for the convolution Conv_\d+\.u8: expected one group",
     ),
     "dilation": (

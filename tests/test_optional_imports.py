@@ -123,6 +123,7 @@ def test_a_numba_that_does_not_fit_numpy_is_said_before_the_first_event(folder: 
     command = [sys.executable, "-c", script, str(folder), str(latent_graph.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == (
-        "The digitisation needs numba, which is installed but does not import (Numba needs NumPy 2.2 or less. Got NumPy "
+        "The digitisation needs numba, which is installed but does not import (Numba needs NumPy 2.2 or less. "
+        "Got NumPy "
         "2.4.): install it again: pip install --upgrade --force-reinstall numba.\n"
     )

@@ -18,7 +18,7 @@ from pxdbg_runtime.errors import OutputError
 from pxdbg_runtime.formats import output_path
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from tests.digit_files import names_in
-from tests.isolation import file_size_limited, run_isolated
+from tests.isolation import limit_file_size, run_isolated
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 IS_ROOT: Final = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -97,7 +97,7 @@ def test_what_is_no_file_is_refused_before_the_work(tmp_path: Path) -> None:
 
 def test_too_little_room_is_found_out_before_the_work(tmp_path: Path) -> None:
     target = tmp_path / "bg.npz"
-    with file_size_limited(500_000), pytest.raises(OutputError, match=r"bg\.npz cannot be written: File too large"):
+    with limit_file_size(500_000), pytest.raises(OutputError, match=r"bg\.npz cannot be written: File too large"):
         check_target(target)
     check_target(target)
     assert names_in(tmp_path) == []

@@ -12,7 +12,8 @@ from tests.graphs import LATENT_CARD, latent_model, write_graph
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Other packages are imported before: they may take what this Python was built with. The standard library's modules may too.
+# Other packages are imported before: they may take what this Python was built with. The standard library's modules may
+# too.
 SCRIPT = r"""
 import asyncio, concurrent.futures, ctypes, logging, mmap, multiprocessing, os, platform, signal, subprocess, sys, tempfile
 import matplotlib.backends.backend_agg, matplotlib.pyplot, numba, numpy, onnxruntime, platformdirs, pyarrow.parquet

@@ -272,14 +272,14 @@ def test_a_refused_graph_leaves_the_older_one(convnet: Tiny, tmp_path: Path, mon
 def test_a_rewritten_graph_must_still_be_pytorchs(
     convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
 ) -> None:
-    def shifted(plain: onnx.ModelProto, target: Target) -> onnx.ModelProto:
+    def shift_weights(plain: onnx.ModelProto, target: Target) -> onnx.ModelProto:
         graph = compile_graph(plain, target)
         for tensor in graph.graph.initializer:
             if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 4:
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
         return graph
 
-    monkeypatch.setattr(precisions, "compile_graph", shifted)
+    monkeypatch.setattr(precisions, "compile_graph", shift_weights)
     with pytest.raises(ParityError, match="nothing was written"):
         convnet.export(tmp_path / "graphs", "float32", target, accept_beyond_bounds=True)
     assert files_in(tmp_path / "graphs") == []

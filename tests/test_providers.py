@@ -123,7 +123,8 @@ INSTALL: Final = r"&& pip install 'pxdbg-runtime\[gpu\]'\.$"
         (
             {"onnxruntime": "1.99.0", "onnxruntime_gpu": "1.98.0"},
             (
-                r"is hidden: both onnxruntime 1\.99\.0, onnxruntime-gpu 1\.98\.0 are installed in one place, and the CPU "
+                r"is hidden: both onnxruntime 1\.99\.0, onnxruntime-gpu 1\.98\.0 are installed in one place, "
+                r"and the CPU "
                 rf"wheel's files overwrite the GPU wheel's\. .* pip uninstall -y onnxruntime onnxruntime-gpu {INSTALL}"
             ),
         ),
@@ -231,9 +232,12 @@ def test_a_message_about_missing_libraries_explains_a_load_failure() -> None:
         (
             (
                 "[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 "
-                "std::conditional_t<THRW, void, onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, int) "
-                "[with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = cudaError] CUDA failure 100: no CUDA-capable device is "
-                "detected ; GPU=-1 ; file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_allocator.cc ; line=20 ; "
+                "std::conditional_t<THRW, void, onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, "
+                "const char*, int) "
+                "[with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = cudaError] CUDA failure 100: no "
+                "CUDA-capable device is "
+                "detected ; GPU=-1 ; file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_allocator.cc ; "
+                "line=20 ; "
                 "expr=cudaSetDevice(0); "
             ),
             "[ONNXRuntimeError] : 1 : FAIL : CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ;",

@@ -1,4 +1,4 @@
-"""Small graphs, one for each compiler pass and each int8 operator form, against float64: `make runtime-matrix` runs them in old releases.
+"""Small graphs for each pass and int8 operator, against float64; `make runtime-matrix` runs them in old releases.
 
 Their channels fill the blocks of ONNX Runtime's own layout for images, in which most errors of its releases were.
 """

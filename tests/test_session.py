@@ -267,7 +267,10 @@ def test_provider_options_that_onnx_runtime_refuses_are_named(
 ) -> None:
     refusal = RuntimeError("Unknown provider option:\n  'colour'.")
     monkeypatch.setattr(onnxruntime, "InferenceSession", raise_always(refusal))
-    message = rf"created no session for .* on {CPU}: Unknown provider option: 'colour'\. \(provider_options: {{'colour': 'red'}}\)"
+    message = (
+        rf"created no session for .* on {CPU}: Unknown provider option: 'colour'\. "
+        r"\(provider_options: {'colour': 'red'}\)"
+    )
     with pytest.raises(InferenceError, match=message) as caught:
         ImageSession(latent_graph, provider_options={"colour": "red"})
     assert caught.value.__cause__ is refusal

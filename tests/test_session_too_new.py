@@ -42,7 +42,8 @@ def test_a_graph_that_is_newer_than_onnx_runtime_says_to_upgrade(
     card = structs.replace(LATENT_CARD, made_with=made_with)
     release = re.escape(onnxruntime.__version__)
     message = (
-        rf"created no session for .*new\.onnx on {CPU}: it needs a newer ONNX Runtime than the installed {release} \({found}\): "
+        rf"created no session for .*new\.onnx on {CPU}: it needs a newer ONNX Runtime than the installed "
+        rf"{release} \({found}\): "
         r"it was exported with 99\.9\.1; upgrade: pip install -U onnxruntime\.$"
     )
     with pytest.raises(InferenceError, match=message):

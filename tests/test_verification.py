@@ -100,7 +100,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def computations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the known images that are computed."""
     numbers: list[int] = []
     original = ImageSession.compute_images
@@ -169,14 +169,14 @@ def test_an_image_that_is_no_number_fails(right: GraphFile, monkeypatch: pytest.
 
 
 def test_one_image_is_computed_once_for_all_processes_of_a_machine(
-    right: GraphFile, cache: Path, computed: list[int]
+    right: GraphFile, cache: Path, computations: list[int]
 ) -> None:
     Generator(right.path, seed=1)
-    assert computed == [SENSORS[0]]
+    assert computations == [SENSORS[0]]
     (record,) = cache.iterdir()
     assert json.loads(record.read_text())["graph_sha256"] == right.sha256
     Generator(right.path, seed=2)
-    assert computed == [SENSORS[0]]
+    assert computations == [SENSORS[0]]
 
 
 @pytest.mark.parametrize("change", ["graph", "release", "device", "options", "record"])
@@ -184,7 +184,7 @@ def test_what_passed_elsewhere_is_computed_again(
     tmp_path: Path,
     right: GraphFile,
     cache: Path,
-    computed: list[int],
+    computations: list[int],
     monkeypatch: pytest.MonkeyPatch,
     change: str,
 ) -> None:
@@ -203,16 +203,16 @@ def test_what_passed_elsewhere_is_computed_again(
         (record,) = cache.iterdir()
         record.write_text("{")
     require_known_answer(session)
-    assert computed == [SENSORS[0]] * 2
+    assert computations == [SENSORS[0]] * 2
 
 
 def test_a_device_that_is_not_known_is_checked_each_time(
-    right: GraphFile, cache: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
+    right: GraphFile, cache: Path, computations: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verification, "name_device", lambda *_: None)
     for _ in range(2):
         require_known_answer(ImageSession(right))
-    assert computed == [SENSORS[0]] * 2
+    assert computations == [SENSORS[0]] * 2
     assert not cache.exists()
 
 
@@ -223,7 +223,7 @@ def refuse(*_: object, **_options: object) -> str:
 
 @pytest.mark.parametrize("place", ["a file", "no home", "a relative path"])
 def test_without_a_cache_folder_it_is_checked_each_time(
-    right: GraphFile, tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch, place: str
+    right: GraphFile, tmp_path: Path, computations: list[int], monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     if place == "a file":
         (tmp_path / "file").touch()
@@ -234,7 +234,7 @@ def test_without_a_cache_folder_it_is_checked_each_time(
         monkeypatch.chdir(tmp_path)
     for _ in range(2):
         require_known_answer(ImageSession(right))
-    assert computed == [SENSORS[0]] * 2
+    assert computations == [SENSORS[0]] * 2
     assert not (tmp_path / "~").exists()
 
 

@@ -58,7 +58,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Python of an environment that holds the wheel and its extra for the CPU."""
     environment = tmp_path_factory.mktemp("site") / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
@@ -93,20 +93,20 @@ def test_the_core_needs_neither_pytorch_nor_onnx_nor_a_wheel_of_onnx_runtime(whe
     }
 
 
-def test_without_onnx_runtime_the_message_names_both_extras(installed: Path) -> None:
+def test_without_onnx_runtime_the_message_names_both_extras(installation: Path) -> None:
     blocked = "import sys; sys.modules['onnxruntime'] = None\nfrom pxdbg_runtime import Generator\nGenerator('resnet')"
-    done = subprocess.run([str(installed), "-I", "-c", blocked], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(installation), "-I", "-c", blocked], capture_output=True, text=True, check=False)
     assert "pxdbg-runtime[cpu]" in done.stderr
     assert "pxdbg-runtime[gpu]" in done.stderr
 
 
-def test_an_event_in_a_job_slot_without_a_writable_disk_or_a_network(installed: Path, tmp_path: Path) -> None:
+def test_an_event_in_a_job_slot_without_a_writable_disk_or_a_network(installation: Path, tmp_path: Path) -> None:
     job = tmp_path / "job.py"
     job.write_text(JOB)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     # The scratch disk goes with its namespace, so the event leaves through the standard output.
-    run = f"ulimit -v {2 << 20}; taskset -c 0 '{installed}' -I '{job}'; cat event.npz | base64 -w0"
+    run = f"ulimit -v {2 << 20}; taskset -c 0 '{installation}' -I '{job}'; cat event.npz | base64 -w0"
     done = run_isolated(run, scratch, scratch_mib=16)
     assert done.returncode == 0, done.stderr
     said, encoded = done.stdout.rsplit("\n", 1)
@@ -117,11 +117,11 @@ def test_an_event_in_a_job_slot_without_a_writable_disk_or_a_network(installed: 
     assert read_digits(event).digits == Generator("resnet", seed=7).generate(0)
 
 
-def test_a_full_disk_leaves_nothing_behind(installed: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_behind(installation: Path, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     fill = "head -c 980000 /dev/zero > filler"
-    pxdbg = installed.with_name("pxdbg")
+    pxdbg = installation.with_name("pxdbg")
     run = f"{fill}; '{pxdbg}' generate --events 1 --seed 7 --output event.npz || echo exit=$?; ls -A"
     done = run_isolated(run, scratch, scratch_mib=1)
     assert "exit=1" in done.stdout

@@ -52,7 +52,7 @@ def require_weights_of(expected: GeneratorModule, found: GeneratorModule) -> Non
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 def test_sound_files_load(model: GeneratorModule, tmp_path: Path, kind: str) -> None:
-    state, path = dict(model.state_dict()), tmp_path / "generator"
+    state, path = model.state_dict(), tmp_path / "generator"
     if kind == "safetensors":
         save_safetensors(state, path)
     else:

@@ -119,7 +119,7 @@ def test_a_redirect_is_followed(server: ConditionsServer, tmp_path: Path, kind: 
         ("tag", answer_json({"globalTagStatus": {"name": 3}}), r"\S+: globalTagStatus\.name must be text, but is 3\.", 1),
         ("tag", answer_json({"globalTagStatus": {"name": "half \ud800"}}), r"\S+: globalTagStatus\.name must be text .*", 1),
         ("list", answer_json({"message": "no"}), r"\S+: it must be a list, but is {{.message.: .no.}}\.", 2),
-        ("list", answer_json([3]), r"\S+: \[0\] must be object, but is 3\.", 2),
+        ("list", answer_json([3]), r"\S+: \[0\] must be an object, but is 3\.", 2),
         ("list", answer_json([{}]), r"\S+: entry 0: the field payload is missing\.", 2),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,13 +17,11 @@ from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, OutputError
 from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.conditions_server import TAG, ConditionsServer, answer_json, files
-from tests.digit_files import names_in
 from tests.graphs import LATENT_CARD, latent_model, written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pxdbg_runtime.errors import PxdbgError
     from pxdbg_runtime.model.card import ModelCard
     from pxdbg_runtime.model.graph_file import GraphFile
 
@@ -105,6 +104,15 @@ def test_the_layout_is_that_of_a_cache(server: ConditionsServer, tmp_path: Path)
     assert server.n_files() == 0
 
 
+def test_two_graphs_of_a_family_are_one_too_many(tmp_path: Path) -> None:
+    graph(tmp_path / "a.onnx", RESNET)
+    graph(tmp_path / "b.onnx", RESNET)
+    expected = rf"two resnet graphs in float32 for cpu, a\.onnx and b\.onnx: expected one, .* the payload {NAME}\.$"
+    with pytest.raises(ArgumentValueError, match=expected):
+        write_payloads(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("folder", [".", "gone"])
 def test_a_folder_without_such_a_graph_is_refused(tmp_path: Path, folder: str) -> None:
     graph(tmp_path / "mine.onnx", INT8)
@@ -114,33 +122,22 @@ def test_a_folder_without_such_a_graph_is_refused(tmp_path: Path, folder: str) -
     assert re.fullmatch(expected, result.stderr)
 
 
-CLIMBING = structs.replace(RESNET, family="../../x")
-
-
-@pytest.mark.parametrize(
-    ("cards", "n_cut", "error", "expected"),
-    [
-        (
-            (RESNET, RESNET),
-            0,
-            ArgumentValueError,
-            rf"two resnet graphs in float32 for cpu, a\.onnx and b\.onnx: expected one, .* the payload {NAME}\.$",
-        ),
-        ((CLIMBING,), 0, GraphFileError, r"a\.onnx is of the family '\.\./\.\./x': expected a name of small letters"),
-        ((RESNET, RESNET), 1, GraphFileError, r"a\.onnx"),
-    ],
-    ids=["two of a family", "a family that climbs out of the folder", "damaged"],
-)
-def test_graphs_that_are_refused(
-    tmp_path: Path, cards: tuple[ModelCard, ...], n_cut: int, error: type[PxdbgError], expected: str
-) -> None:
-    for name, card in zip(("a.onnx", "b.onnx"), cards, strict=False):
-        graph(tmp_path / name, card)
-    content = (tmp_path / "a.onnx").read_bytes()
-    (tmp_path / "a.onnx").write_bytes(content[: len(content) - n_cut])
-    with pytest.raises(error, match=expected):
+def test_a_family_that_climbs_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    graph(tmp_path / "mine.onnx", structs.replace(RESNET, family="../../x"))
+    with pytest.raises(
+        GraphFileError, match=r"mine\.onnx is of the family '\.\./\.\./x': expected a name of small letters"
+    ):
         write_payloads(tmp_path, tmp_path / "out")
-    assert names_in(tmp_path) == ["a.onnx", "b.onnx"][: len(cards)]
+    assert files(tmp_path) == ["mine.onnx"]
+
+
+def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
+    whole = graph(tmp_path / "a.onnx", RESNET).path
+    shutil.copy(whole, tmp_path / "b.onnx")
+    whole.write_bytes(whole.read_bytes()[:-1])
+    with pytest.raises(GraphFileError, match=r"a\.onnx"):
+        write_payloads(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -146,12 +146,7 @@ def without(entry: dict[str, dict[str, object]], part: str, field: str) -> dict[
 
 
 def fetch(
-    cache: Path,
-    *servers: ConditionsServer,
-    tag: str = TAG,
-    experiment: int = 0,
-    run: int = 0,
-    limits: Limits = QUICK,
+    cache: Path, *servers: ConditionsServer, tag: str = TAG, experiment: int = 0, run: int = 0, limits: Limits = QUICK
 ) -> FetchedPayload:
     """Fetch the payload from the first server that gives it."""
     urls = tuple(each.url for each in servers)

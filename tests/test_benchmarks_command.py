@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +18,7 @@ from benchmarks.__main__ import app
 from benchmarks.graphs import Workspace
 from pxdbg_runtime.errors import MissingPackageError, OutputError
 from tests.graphs import LATENT_CARD, latent_model, write_graph
+from tests.test_command_line import words
 
 if TYPE_CHECKING:
     from typer.testing import Result
@@ -34,9 +35,11 @@ def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def words(text: str) -> str:
-    """Drop the frames and line breaks that depend on the width of the terminal."""
-    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+def measure(tmp_path: Path, *arguments: str | Path) -> tuple[Result, dict[str, Any]]:
+    """Run a benchmark; give its result and the content of its JSON file."""
+    result = invoke(*arguments, "--json", tmp_path / "measured.json")
+    assert result.exit_code == 0, result.stderr
+    return result, json.loads((tmp_path / "measured.json").read_text())
 
 
 @pytest.fixture
@@ -64,26 +67,21 @@ def test_every_command_has_the_same_options(command: str) -> None:
 
 @pytest.mark.usefixtures("_tiny")
 def test_kernels_are_measured_printed_and_written(tmp_path: Path) -> None:
-    files = ("--json", tmp_path / "kernels.json", "--plot", tmp_path / "kernels.png")
-    result = invoke("kernels", "--family", "resnet", "--rounds", "2", *files)
-    assert result.exit_code == 0, result.stderr
-    content = json.loads((tmp_path / "kernels.json").read_text())
+    chart = tmp_path / "kernels.png"
+    result, content = measure(tmp_path, "kernels", "--family", "resnet", "--rounds", "2", "--plot", chart)
     assert any("random demonstration weights" in remark for remark in content["remarks"])
     by_what = {each["labels"]["what"]: each for each in content["measurements"] if each["unit"] == "s"}
-    assert {"a plain read (np.max)", "a copy (np.copyto)", "Digitiser.find_digits", "NumPy", "PyTorch's chain"} <= set(
-        by_what
-    )
+    ours = {"a plain read (np.max)", "a copy (np.copyto)", "Digitiser.find_digits", "NumPy", "PyTorch's chain"}
+    assert ours <= by_what.keys()
     assert all(len(each["samples"]) == 2 and min(each["samples"]) > 0 for each in by_what.values())
-    assert (tmp_path / "kernels.png").read_bytes().startswith(b"\x89PNG")
+    assert chart.read_bytes().startswith(b"\x89PNG")
     assert "Digitiser.find_digits" in result.stdout
     assert "resnet, NumPy, round 2 of 2" in words(result.stderr)
 
 
 @pytest.mark.usefixtures("_tiny")
 def test_every_provider_is_measured_or_listed_with_its_reason(tmp_path: Path) -> None:
-    result = invoke("providers", "--family", "convnet", "--quick", "--json", tmp_path / "providers.json")
-    assert result.exit_code == 0, result.stderr
-    measurements = json.loads((tmp_path / "providers.json").read_text())["measurements"]
+    measurements = measure(tmp_path, "providers", "--family", "convnet", "--quick")[1]["measurements"]
     cpu = [each for each in measurements if each["labels"]["provider"] == "CPU"]
     one_thread = {each["labels"]["what"] for each in cpu if each["labels"]["threads"] == "1"}
     parts = {"latents", "inference", "digits", "a copy of the images"}
@@ -100,9 +98,7 @@ def test_a_peer_that_is_not_installed_is_listed(tmp_path: Path, monkeypatch: pyt
     find_spec = importlib.util.find_spec
     missing = {"torch", "openvino"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find_spec(name))
-    result = invoke("peers", "--family", "resnet", "--rounds", "2", "--json", tmp_path / "peers.json")
-    assert result.exit_code == 0, result.stderr
-    content = json.loads((tmp_path / "peers.json").read_text())
+    result, content = measure(tmp_path, "peers", "--family", "resnet", "--rounds", "2")
     reasons = {each["labels"]["what"]: each["reason"] for each in content["measurements"]}
     absent = {what for what, reason in reasons.items() if reason.startswith("not installed: pip install")}
     measured = {"ours, float32", "ours, int8", "plain export, ONNX Runtime, batches of 4"}
@@ -120,9 +116,7 @@ def test_a_peer_that_is_not_installed_is_listed(tmp_path: Path, monkeypatch: pyt
 
 def test_without_root_both_ways_to_fill_are_listed_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    result = invoke("basf2", "--quick", "--json", tmp_path / "basf2.json")
-    assert result.exit_code == 0, result.stderr
-    content = json.loads((tmp_path / "basf2.json").read_text())
+    result, content = measure(tmp_path, "basf2", "--quick")
     assert {each["reason"] for each in content["measurements"]} == {"not installed: pip install ROOT"}
     assert [claim["verdict"] for claim in content["claims"]] == ["not measured"]
     assert "in bulk: not installed: pip install ROOT" in words(result.stdout)
@@ -131,13 +125,8 @@ def test_without_root_both_ways_to_fill_are_listed_as_missing(tmp_path: Path, mo
 @pytest.mark.slow
 @pytest.mark.usefixtures("double")
 def test_both_ways_to_fill_are_measured(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "basf2", "--quick", "--json", str(tmp_path / "basf2.json")],
-        cwd=CHECKOUT,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-m", "benchmarks", "basf2", "--quick", "--json", str(tmp_path / "basf2.json")]
+    done = subprocess.run(command, cwd=CHECKOUT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "basf2.json").read_text())
     bulk, loop = (each["median"] for each in content["measurements"])

@@ -16,18 +16,12 @@ from rich.console import Console
 
 from benchmarks.chart import check_format, draw_chart
 from benchmarks.environment import Environment, check_installed, count_cores, describe_environment
-from benchmarks.report import (
-    Claim,
-    Report,
-    build_claim_table,
-    build_measurement_table,
-    format_figures,
-    format_spread,
-)
+from benchmarks.report import Claim, Report, build_claim_table, build_measurement_table, format_figures, format_spread
 from benchmarks.timing import Measurement
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.model.card import PackageVersion
 from pxdbg_runtime.plots.event_display import save_figure
+from tests.digit_files import names_in
 from tests.isolation import limit_file_size
 
 if TYPE_CHECKING:
@@ -85,26 +79,21 @@ def test_the_tables_have_all_measurements_and_claims(key: str, expected: list[st
     assert [cell.strip() for cell in line.strip("│ ").split("│")] == expected
 
 
-def test_the_reasons_of_missing_measurements_are_printed() -> None:
-    assert print_report(REPORT).splitlines()[-2:] == [
-        "resnet, OpenVINO: not installed: pip install openvino",
-        "resnet, a [peer]: not measured: it [bold]fails[/bold]",
-    ]
-
-
-def test_the_machine_the_versions_and_the_weights_are_named() -> None:
+def test_the_machine_the_versions_the_weights_and_the_reasons_are_printed() -> None:
     lines = print_report(REPORT).splitlines()
-    assert lines[:3] == [
+    assert [*lines[:3], *lines[-2:]] == [
         "2026-01-02T03:04:05+00:00, A [processor], 2 cores",
         "python 3.11.7, torch 2.13.0",
         "resnet: seeded random demonstration weights",
+        "resnet, OpenVINO: not installed: pip install openvino",
+        "resnet, a [peer]: not measured: it [bold]fails[/bold]",
     ]
 
 
 def test_the_json_file_holds_every_sample(tmp_path: Path) -> None:
     path = tmp_path / "peers.json"
     REPORT.save_json(path)
-    assert [each.name for each in tmp_path.iterdir()] == ["peers.json"]
+    assert names_in(tmp_path) == ["peers.json"]
     content = json.loads(path.read_text())
     assert (content["schema"], content["command"], content["remarks"]) == (1, "peers", list(REPORT.remarks))
     assert content["environment"] == {
@@ -164,7 +153,7 @@ def test_the_chart_appears_whole(tmp_path: Path, suffix: str, start: bytes) -> N
     path = tmp_path / f"peers{suffix}"
     save_figure(draw_chart(REPORT), path)
     assert path.read_bytes().startswith(start)
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert names_in(tmp_path) == [path.name]
 
 
 def test_a_chart_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
@@ -173,7 +162,7 @@ def test_a_chart_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
     with limit_file_size(1_000), pytest.raises(OutputError, match=r"peers\.png cannot be written: File too large\."):
         save_figure(draw_chart(REPORT), path)
     assert path.read_bytes() == b"older"
-    assert [each.name for each in tmp_path.iterdir()] == ["peers.png"]
+    assert names_in(tmp_path) == ["peers.png"]
 
 
 def test_a_chart_of_nothing_is_a_chart(tmp_path: Path) -> None:

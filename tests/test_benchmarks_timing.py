@@ -77,13 +77,10 @@ def test_every_case_warms_up_once_and_then_all_run_once_a_round() -> None:
     assert (a.labels, a.unit, a.reason) == (("a",), "s", "")
 
 
-def test_repeats_are_averaged() -> None:
+def test_repeats_are_averaged_and_another_warm_up_takes_the_place_of_the_work() -> None:
     clock = FakeClock()
     assert time_run(clock.work("work", 9, 1, 2, 6), repeats=3, clock=clock)() == (3.0,)
-
-
-def test_another_warm_up_takes_the_place_of_the_work() -> None:
-    clock = FakeClock()
+    clock.done.clear()
     run = time_run(clock.work("work", 2.5), warm_up=clock.work("warm-up", 40), clock=clock)
     assert clock.done == ["warm-up"]
     assert run() == (2.5,)
@@ -149,14 +146,14 @@ def test_a_measurement_is_found_by_all_its_labels() -> None:
 
 
 def test_measurements_are_combined_round_by_round() -> None:
-    slow, fast = build_measurement("slow", 10, 40, 30), build_measurement("fast", 5, 10, 10)
+    slow, fast, none = (
+        build_measurement("slow", 10, 40, 30),
+        build_measurement("fast", 5, 10, 10),
+        build_measurement("none"),
+    )
     assert combine_rounds(operator.truediv, slow, fast) == (2.0, 4.0, 3.0)
     assert combine_rounds(operator.sub, slow, fast) == (5.0, 30.0, 20.0)
-    assert (
-        combine_rounds(operator.sub, slow, build_measurement("none"))
-        == combine_rounds(operator.sub, build_measurement("none"), slow)
-        == ()
-    )
+    assert combine_rounds(operator.sub, slow, none) == combine_rounds(operator.sub, none, slow) == ()
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,10 @@ def spectral_state(**changes: Tensor) -> dict[str, Tensor]:
     [
         (
             spectral_state(weight_u=torch.ones(11)),
-            r"holds fc\.weight with a spectral norm whose vectors, u \(11,\), v \(96,\), do not fit "
-            r"a weight .* "
-            r"\(12, 96\)\.$",
+            (
+                r"holds fc\.weight with a spectral norm whose vectors, u \(11,\), v \(96,\), do not fit "
+                r"a weight .* \(12, 96\)\.$"
+            ),
         ),
         (
             spectral_state(weight_u=torch.zeros(12)),

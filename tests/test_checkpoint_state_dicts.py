@@ -64,6 +64,12 @@ def require_found(
     assert lines == ([] if path is None else [f"took the state dict at {path}"])
 
 
+def require_refused(content: object, folder: Path, expected: str, *, state_key: str | None = None) -> None:
+    path = save(content, folder / "refused.pt")
+    with pytest.raises(CheckpointError, match=expected):
+        load_checkpoint(path, "small", state_key=state_key)
+
+
 # Prefixes
 
 
@@ -91,22 +97,11 @@ def test_the_state_dict_of_an_averaged_model_is_found(model: GeneratorModule, tm
     require_found(averaged.state_dict(), tmp_path, model, "module")
 
 
-def test_a_compiled_layer_within_the_model_is_found(model: GeneratorModule, tmp_path: Path) -> None:
-    state = {key.replace("conv.", "conv._orig_mod."): value for key, value in model.state_dict().items()}
-    require_found(state, tmp_path, model, None)
-
-
-def test_a_counter_of_averages_may_stand_beside_the_weights(model: GeneratorModule, tmp_path: Path) -> None:
-    require_found({"n_averaged": torch.tensor(3), **model.state_dict()}, tmp_path, model, None)
-
-
 def test_a_key_with_and_without_a_wrapper_is_two_weights(model: GeneratorModule, tmp_path: Path) -> None:
     content = {"_orig_mod.fc.bias": torch.ones(12), **model.state_dict()}
-    with pytest.raises(CheckpointError, match=r"it holds _orig_mod\.fc\.bias, which is unknown\.$"):
-        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
+    require_refused(content, tmp_path, r"it holds _orig_mod\.fc\.bias, which is unknown\.$")
     twice = {"fc.bias": torch.ones(12), "fc": {"bias": torch.zeros(12)}}
-    with pytest.raises(CheckpointError, match=r"holds two tensors under 'fc\.bias': save the state dict alone"):
-        load_checkpoint(save(twice, tmp_path / "twice.pt"), "small")
+    require_refused(twice, tmp_path, r"holds two tensors under 'fc\.bias': save the state dict alone")
 
 
 # Containers
@@ -116,6 +111,18 @@ def beside_a_discriminator(state: State) -> object:
     both = under("generator.", state) | under("discriminator.", discriminator_state())
     optimizer = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-4}]}
     return {"epoch": 12, "state_dict": both, "optimizer_states": [optimizer, optimizer], "lr_schedulers": []}
+
+
+def by_layer(state: State) -> dict[str, State]:
+    layers: dict[str, State] = {}
+    for key, value in state.items():
+        layer, _, name = key.partition(".")
+        layers.setdefault(layer, {})[name] = value
+    return layers
+
+
+def double(value: Tensor) -> Tensor:
+    return torch.cat([value, value]) if value.ndim else value
 
 
 @pytest.mark.parametrize(
@@ -130,23 +137,21 @@ def beside_a_discriminator(state: State) -> object:
         (beside_a_discriminator, "state_dict.generator"),
         (lambda state: {"epoch": 3, "lr": 1e-4, **state}, None),
         (lambda state: {key: state[key] for key in reversed(state)}, None),
+        (lambda state: {key.replace("conv.", "conv._orig_mod."): value for key, value in state.items()}, None),
+        (lambda state: {"n_averaged": torch.tensor(3), **state}, None),
+        (lambda state: {"G": by_layer(state)}, "G"),
+        (lambda state: {"D": {key: double(value) for key, value in other_state().items()}, "G": state}, "G"),
+        (lambda state: {"run": argparse.Namespace(step=3, generator=state)}, "run.generator"),
     ],
-    ids=["model_state_dict", "G", "nested", "ema", "ema-pytorch", "lists", "lightning", "beside", "other-order"],
+    ids=[
+        *("model_state_dict", "G", "nested", "ema", "ema-pytorch", "lists", "lightning", "beside", "other-order"),
+        *("a compiled layer", "a counter of averages", "each layer for itself", "other shapes", "an object"),
+    ],
 )
 def test_the_one_state_dict_that_fits_is_found(
     model: GeneratorModule, tmp_path: Path, pack: Callable[[State], object], path: str | None
 ) -> None:
     require_found(pack(dict(model.state_dict())), tmp_path, model, path)
-
-
-def test_layers_saved_each_for_itself_are_found(model: GeneratorModule, tmp_path: Path) -> None:
-    content = {"G": {name: layer.state_dict() for name, layer in model.named_children()}}
-    require_found(content, tmp_path, model, "G")
-
-
-def test_of_two_that_have_the_keys_that_of_the_right_shapes_is_taken(model: GeneratorModule, tmp_path: Path) -> None:
-    wide = {key: torch.cat([value, value]) if value.ndim else value for key, value in other_state().items()}
-    require_found({"D": wide, "G": dict(model.state_dict())}, tmp_path, model, "G")
 
 
 # What lies beside the weights
@@ -180,15 +185,8 @@ class Slotted:
 
 
 HARMLESS = {
-    "numpy": [
-        np.float64(0.5),
-        np.int64(3),
-        np.bool_(True),
-        np.arange(3),
-        np.dtype("f4"),
-        np.float32,
-        np.random.default_rng(),
-    ],
+    "scalars": [np.float64(0.5), np.int64(3), np.bool_(True)],
+    "numpy": [np.arange(3), np.dtype("f4"), np.float32, np.random.default_rng()],
     "paths": [Path("runs/1"), dt.datetime(2026, 1, 2, tzinfo=dt.UTC), dt.timedelta(1)],
     "options": argparse.Namespace(width=3, folder=Path("a")),
     "plain": [types.SimpleNamespace(a=1), OrderedDict(a=1), defaultdict(list, a=[1]), deque([1, 2]), frozenset({1})],
@@ -207,16 +205,9 @@ def test_what_is_no_tensor_is_left_aside(model: GeneratorModule, tmp_path: Path,
     assert torch.equal(found.state_dict()["fc.weight"], model.state_dict()["fc.weight"])
 
 
-def test_a_state_dict_within_an_object_is_found(model: GeneratorModule, tmp_path: Path) -> None:
-    content = {"run": argparse.Namespace(step=3, generator=dict(model.state_dict()))}
-    require_found(content, tmp_path, model, "run.generator")
-
-
 def test_an_object_that_cannot_be_left_aside_is_named(tmp_path: Path) -> None:
-    path = save({"model": light_state("small"), "settings": Slotted()}, tmp_path / "generator.pt")
     expected = r"holds objects that cannot be ignored \(tests\.\S+\.Slotted\): save the state dict alone, torch\.save"
-    with pytest.raises(CheckpointError, match=expected):
-        load_checkpoint(path, "small")
+    require_refused({"model": light_state("small"), "settings": Slotted()}, tmp_path, expected)
 
 
 def test_a_file_that_holds_itself_twice_is_refused(
@@ -225,8 +216,7 @@ def test_a_file_that_holds_itself_twice_is_refused(
     monkeypatch.setattr(state_dicts, "_MAX_NODES", 5000)
     content: dict[str, object] = {"G": dict(model.state_dict())}
     content["again"] = [content, content]
-    with pytest.raises(CheckpointError, match=r"holds more than 5,000 entries, or contains itself"):
-        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
+    require_refused(content, tmp_path, r"holds more than 5,000 entries, or contains itself")
 
 
 # Several, and none
@@ -236,53 +226,38 @@ def test_of_several_the_paths_are_listed_and_each_can_be_named(model: GeneratorM
     state = dict(model.state_dict())
     content = {"G": other_state(), "g_ema": under("module.", state), "ema": {"shadow": other_state()}, "D": {}}
     expected = r"holds several state dicts, G, g_ema\.module and ema\.shadow: choose with --state-key\.$"
-    with pytest.raises(CheckpointError, match=expected):
-        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
+    require_refused(content, tmp_path, expected)
     require_found(content, tmp_path, model, "g_ema.module", state_key="g_ema")
     require_found(content, tmp_path, model, "g_ema.module", state_key="g_ema.module")
     content = {"ema": {"shadow": state, "backup": other_state()}, **under("net.", other_state())}
     require_found(content, tmp_path, model, "ema.shadow", state_key="ema.shadow")
-    with pytest.raises(CheckpointError, match=r"several state dicts, ema\.shadow and ema\.backup: choose"):
-        load_checkpoint(tmp_path / "generator.pt", "small", state_key="ema")
+    expected = r"several state dicts, ema\.shadow and ema\.backup: choose"
+    require_refused(content, tmp_path, expected, state_key="ema")
 
 
 def test_the_top_of_a_file_can_be_named(model: GeneratorModule, tmp_path: Path) -> None:
     content = {**model.state_dict(), "ema": other_state()}
-    with pytest.raises(CheckpointError, match=r"several state dicts, \. \(the top of the file\) and ema: choose"):
-        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
+    require_refused(content, tmp_path, r"several state dicts, \. \(the top of the file\) and ema: choose")
     require_found(content, tmp_path, model, None, state_key=".")
 
 
 def test_a_path_where_none_lies_is_refused_with_those_that_fit(tmp_path: Path) -> None:
     content = {"G": light_state("small"), "ema": {"decay": 0.5}}
-    path = save(content, tmp_path / "generator.pt")
     for state_key in ("ema", "g_ema", "G.fc", "state_dict"):
-        with pytest.raises(CheckpointError, match=rf"holds no state dict under '{state_key}' \(found: G\)\.$"):
-            load_checkpoint(path, "small", state_key=state_key)
-    bare = save(light_state("small"), tmp_path / "bare.pt")
-    with pytest.raises(
-        CheckpointError, match=r"holds no state dict under 'ema' \(found: \. \(the top of the file\)\)\.$"
-    ):
-        load_checkpoint(bare, "small", state_key="ema")
+        expected = rf"holds no state dict under '{state_key}' \(found: G\)\.$"
+        require_refused(content, tmp_path, expected, state_key=state_key)
+    expected = r"holds no state dict under 'ema' \(found: \. \(the top of the file\)\)\.$"
+    require_refused(light_state("small"), tmp_path, expected, state_key="ema")
 
 
 def test_the_nearest_candidate_is_named_with_what_it_lacks(tmp_path: Path) -> None:
     state = light_state("small")
-    lacking = {key: value for key, value in state.items() if key != "conv.weight"}
-    content = {
-        "D": discriminator_state(),
-        "nets": {"G": {**lacking, "conv.wieght": torch.zeros(1)}, "H": {"fc.bias": state["fc.bias"]}},
-    }
-    expected = (
-        r"is not that of a small: under 'nets\.G' it lacks conv\.weight and holds conv\.wieght, which is unknown\.$"
-    )
-    with pytest.raises(CheckpointError, match=expected):
-        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
-    with pytest.raises(
-        CheckpointError,
-        match=r"under 'nets\.H' it lacks conv\.bias, conv\.weight, fc\.weight, last\.bias and 5 more\.$",
-    ):
-        load_checkpoint(tmp_path / "generator.pt", "small", state_key="nets.H")
+    nearest = {key: value for key, value in state.items() if key != "conv.weight"} | {"conv.wieght": torch.zeros(1)}
+    content = {"D": discriminator_state(), "nets": {"G": nearest, "H": {"fc.bias": state["fc.bias"]}}}
+    expected = r"under 'nets\.G' it lacks conv\.weight and holds conv\.wieght, which is unknown\.$"
+    require_refused(content, tmp_path, rf"is not that of a small: {expected}")
+    expected = r"under 'nets\.H' it lacks conv\.bias, conv\.weight, fc\.weight, last\.bias and 5 more\.$"
+    require_refused(content, tmp_path, expected, state_key="nets.H")
 
 
 @pytest.mark.parametrize(("family", "other"), [("convnet", "resnet"), ("small", "convnet")])
@@ -306,5 +281,4 @@ def test_a_nested_state_dict_of_another_family_is_recognised(tmp_path: Path, fam
     ],
 )
 def test_what_holds_no_state_dict_is_refused(tmp_path: Path, content: object, expected: str) -> None:
-    with pytest.raises(CheckpointError, match=expected):
-        load_checkpoint(save(content, tmp_path / "generator.pt"), "small")
+    require_refused(content, tmp_path, expected)

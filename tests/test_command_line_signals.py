@@ -86,13 +86,8 @@ def start() -> Iterator[Start]:
 
     def start_script(script: str, *arguments: str | Path, folder: Path) -> subprocess.Popen[str]:
         code = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r})\n{script}"
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command, pipe = [sys.executable, "-c", code, *map(str, arguments)], subprocess.PIPE
+        process = subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True)
         processes.append(process)
         return process
 
@@ -121,15 +116,11 @@ def defaults() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def program(command: Callable[[], None]) -> Program:
+def exit_code(command: Callable[[], None]) -> int:
     app = Program("tool")
     app.command()(command)
-    return app
-
-
-def exit_code(command: Callable[[], None]) -> int:
     with pytest.raises(SystemExit) as ended:
-        program(command)([])
+        app([])
     assert isinstance(ended.value.code, int)
     return ended.value.code
 
@@ -268,33 +259,25 @@ def test_a_signal_whose_exception_was_dropped_ends_the_command(capsys: pytest.Ca
 
 
 @pytest.mark.usefixtures("defaults")
-def test_handlers_are_there_while_a_command_runs_and_gone_after_it() -> None:
-    seen: list[object] = []
+def test_handlers_are_there_while_a_command_runs_but_for_those_of_others_and_other_threads() -> None:
+    seen: dict[str, object] = {}
 
     def command() -> None:
-        seen.extend(signal.getsignal(getattr(signal, name)) for name in NAMES)
+        seen.update((name, signal.getsignal(getattr(signal, name))) for name in NAMES)
 
-    assert exit_code(command) == 0
-    assert len(seen) == len(NAMES)
-    assert all(getattr(each, "__name__", "") == "_handle" for each in seen)
-    assert all(signal.getsignal(getattr(signal, name)) is signal.SIG_DFL for name in NAMES)
-
-
-@pytest.mark.usefixtures("defaults")
-def test_handlers_of_others_and_other_threads_are_left_alone() -> None:
     def handle(_number: int, _frame: object) -> None: ...
 
-    signal.signal(signal.SIGUSR1, handle)
-    seen: list[object] = []
-
-    def command() -> None:
-        seen.append(signal.getsignal(signal.SIGUSR1))
-
     assert exit_code(command) == 0
-    thread = threading.Thread(target=lambda: seen.append(exit_code(command)))
+    assert [getattr(seen[name], "__name__", "") for name in NAMES] == ["_handle"] * len(NAMES)
+    assert all(signal.getsignal(getattr(signal, name)) is signal.SIG_DFL for name in NAMES)
+    signal.signal(signal.SIGUSR1, handle)
+    assert exit_code(command) == 0
+    assert seen["SIGUSR1"] is handle
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(exit_code(command)))
     thread.start()
     thread.join()
-    assert seen == [handle, handle, 0]
+    assert (codes, seen["SIGUSR1"], seen["SIGUSR2"]) == ([0], handle, signal.SIG_DFL)
 
 
 @pytest.mark.usefixtures("defaults")

@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -96,9 +97,8 @@ def test_a_download_that_fails_leaves_nothing(tmp_path: Path, failure: BaseExcep
 
 def test_the_wait_for_a_lock_ends(tmp_path: Path) -> None:
     with FileLock(lock_of(tmp_path)):
-        expected = (
-            rf"^Another process has been downloading {re.escape(str(tmp_path / PLACE))} for 0\.02 s: wait until .*"
-        )
+        place = re.escape(str(tmp_path / PLACE))
+        expected = rf"^Another process has been downloading {place} for 0\.02 s: wait until .*"
         with pytest.raises(ConditionsError, match=expected):
             fetch_into_cache(tmp_path, ENTRY, no_download, replace(QUICK, lock_timeout_s=0.02))
     assert not (tmp_path / PLACE).exists()
@@ -134,23 +134,20 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
 
 
 def test_many_at_once_download_once(tmp_path: Path) -> None:
-    n_downloads = 0
-    results: list[tuple[Path, bool]] = []
+    downloads: list[BinaryIO] = []
 
     def count(file: BinaryIO) -> None:
-        nonlocal n_downloads
-        n_downloads += 1
+        downloads.append(file)
         download(file)
 
-    def one() -> None:
-        results.append(fetch_into_cache(tmp_path, ENTRY, count, QUICK))
+    def fetch_with_the_others(_number: int) -> tuple[Path, bool]:
+        all_at_once.wait(timeout=60)
+        return fetch_into_cache(tmp_path, ENTRY, count, QUICK)
 
-    threads = [threading.Thread(target=one) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert n_downloads == 1
+    all_at_once = threading.Barrier(16)
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(fetch_with_the_others, range(16)))
+    assert len(downloads) == 1
     assert sorted(results) == [(tmp_path / PLACE, False)] + [(tmp_path / PLACE, True)] * 15
     assert files(tmp_path) == [PLACE]
 

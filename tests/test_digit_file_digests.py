@@ -46,11 +46,6 @@ def test_the_digest_as_it_is_documented(tmp_path: Path, suffix: str) -> None:
         "rows_sha256": hashlib.sha256(b"".join(columns)).hexdigest(),
         "metadata_sha256": hashlib.sha256(PROVENANCE.to_json().encode()).hexdigest(),
     }
-
-
-@each_suffix
-def test_a_file_is_checked_when_it_is_read(tmp_path: Path, suffix: str) -> None:
-    path = write(tmp_path / f"bg{suffix}", [SAMPLE])
     assert read_digits(path).is_checked
     assert open_events(path).is_checked
     assert "digest: checked" in words(invoke("show", path).stdout)
@@ -109,14 +104,15 @@ def test_metadata_of_another_npz(tmp_path: Path) -> None:
         arrays = {**content, "pxdbg": np.array(replace(PROVENANCE, seed=9).to_json())}
     np.savez(path, **arrays)
     assert not read_digits(path).is_checked
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = digest.encode()
-    require_refusal(path, f"has other metadata than those that its digest was computed from: {CHANGED}")
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = digest.replace("schema", "scheme").encode()
-    require_refusal(path, f"has a digest that cannot be read: {CHANGED}")
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.comment = b"Written by another tool, in Latin-1: \xe4."
+    for comment, expected in (
+        (digest.encode(), "has other metadata than those that its digest was computed from"),
+        (digest.replace("schema", "scheme").encode(), "has a digest that cannot be read"),
+        (b"Written by another tool, in Latin-1: \xe4.", None),
+    ):
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.comment = comment
+        if expected:
+            require_refusal(path, f"{expected}: {CHANGED}")
     assert not read_digits(path).is_checked
 
 

@@ -228,9 +228,10 @@ def whole_module(folder: Path) -> Path:
         (with_brackets, r"The checkpoint \S+/\[bold\]gone\[/bold\]\.pt cannot be read: No such file or directory\."),
         (
             whole_module,
-            r"The checkpoint \S+ contains code \(torch\.nn\S+\), which is never run: it holds "
-            r"a whole model; "
-            r"save the .*",
+            (
+                r"The checkpoint \S+ contains code \(torch\.nn\S+\), which is never run: it holds "
+                r"a whole model; save the .*"
+            ),
         ),
     ],
 )

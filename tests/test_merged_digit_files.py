@@ -10,11 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from pxdbg_runtime import Digits
-from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.formats import Provenance, merge_files
 from pxdbg_runtime.plots.summary import summarise
-from tests.digit_files import PROVENANCE, each_suffix, random_digits, write, write_plainly
+from tests.digit_files import PROVENANCE, each_suffix, list_columns, random_digits, write, write_plainly
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_command_line_inspection import row_of
 
@@ -91,9 +90,12 @@ def test_files_that_are_not_one_sample(tmp_path: Path, change: dict[str, object]
     require_failure(invoke("validate", *paths, "--merge", "--report", tmp_path / "out.html"), 1, expected)
 
 
-def test_the_same_file_twice_and_no_file(tmp_path: Path) -> None:
-    write_job(tmp_path / "a.parquet", PROVENANCE)
-    require_failure(invoke("show", tmp_path / "a.parquet", tmp_path / "a.parquet"), 1, "both hold event 3 of seed -7")
+def test_several_files_that_cannot_be_merged(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_job(path, PROVENANCE)
+    require_failure(invoke("show", path, path), 1, "both hold event 3 of seed -7")
+    expected = r"shown as one sample if all are digit files, \.parquet or \.npz, but resnet is none"
+    require_failure(invoke("show", path, "resnet"), 2, expected)
     with pytest.raises(ArgumentValueError, match="needs at least one digit file"):
         merge_files([])
 
@@ -101,51 +103,37 @@ def test_the_same_file_twice_and_no_file(tmp_path: Path) -> None:
 def test_files_of_which_nothing_is_known(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a.parquet", "b.npz", "c.parquet", "known.npz")]
     rng = np.random.default_rng(1)
-    events = [random_digits(rng, 100, event) for event in (3, 5, 4, 5)]
-    for path, digits in zip(paths[:2], (Digits.concatenate(events[:2]), events[2]), strict=True):
-        write_plainly(path, {name: getattr(digits, name) for name in COLUMN_DTYPES}, None)
+    first, second, third, again = (random_digits(rng, 100, event) for event in (3, 5, 4, 5))
+    for path, digits in zip(paths, (Digits.concatenate([first, second]), third, again), strict=False):
+        write_plainly(path, list_columns(digits), None)
     merged = merge_files(paths[:2])
     assert [number for number, _digits in merged.read_events()] == [3, 5, 4]
     assert (merged.jobs, merged.is_checked) == ((), False)
     assert merged.remark == f"{paths[0]}: it has no metadata"
     assert "3 events, 300 digits" in words(invoke("show", *paths[:2]).stdout)
-    write_plainly(paths[2], {name: getattr(events[3], name) for name in COLUMN_DTYPES}, None)
     with pytest.raises(DigitFileError, match="both hold event 5, and 1 events in all"):
         merge_files(paths[:3])
     write_job(paths[3], replace(PROVENANCE, first_event=90))
-    with pytest.raises(
-        DigitFileError, match=r"how the digits of .*a\.parquet were generated is unknown \(it has no metadata\)"
-    ):
+    expected = r"how the digits of .*a\.parquet were generated is unknown \(it has no metadata\)"
+    with pytest.raises(DigitFileError, match=expected):
         merge_files([paths[0], paths[3]])
-
-
-def test_show_takes_several_files_of_digits_only(tmp_path: Path) -> None:
-    write_job(tmp_path / "a.parquet", PROVENANCE)
-    result = invoke("show", tmp_path / "a.parquet", "resnet")
-    require_failure(result, 2, r"shown as one sample if all are digit files, \.parquet or \.npz, but resnet is none")
 
 
 def test_validate_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures equal those of one file with all events."""
     monkeypatch.setattr("pxdbg_runtime.validation.page.draw_pictures", lambda *_arguments: ())
     paths = [tmp_path / "a.parquet", tmp_path / "b.npz"]
-    events = [
-        *write_job(paths[0], PROVENANCE, 2000),
-        *write_job(paths[1], replace(PROVENANCE, first_event=7, events=3), 2000),
-    ]
+    jobs = (PROVENANCE, replace(PROVENANCE, first_event=7, events=3))
+    events = [each for path, job in zip(paths, jobs, strict=True) for each in write_job(path, job, 2000)]
     whole = write(tmp_path / "whole.parquet", events, replace(PROVENANCE, events=7))
-    result = invoke("validate", *paths, "--merge", "--report", tmp_path / "merged.html", "--min-charge", 9)
-    assert result.exit_code == 0, result.output
-    result = invoke("validate", whole, "--report", tmp_path / "whole.html", "--min-charge", 9)
-    assert result.exit_code == 0, result.output
-    merged, expected = (
-        json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["samples"] for name in ("merged", "whole")
-    )
-    assert len(merged) == 1
-    assert merged[0].pop("name") == "a and 1 more"
-    assert [job["first_event"] for job in merged[0].pop("jobs")] == [3, 7]
-    for key in ("name", "jobs"):
-        expected[0].pop(key)
-    merged[0]["marginals"].pop("name")
-    expected[0]["marginals"].pop("name")
-    assert merged == expected
+    samples = []
+    for files, options in ((paths, ("--merge",)), ([whole], ())):
+        result = invoke("validate", *files, *options, "--report", tmp_path / "out.html", "--min-charge", 9)
+        assert result.exit_code == 0, result.output
+        (sample,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["samples"]
+        sample["marginals"].pop("name")
+        samples.append(sample)
+    names, numbers = zip(*((each.pop("name"), each.pop("jobs")) for each in samples), strict=True)
+    assert names[0] == "a and 1 more"
+    assert [job["first_event"] for job in numbers[0]] == [3, 7]
+    assert samples[0] == samples[1]

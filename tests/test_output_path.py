@@ -19,8 +19,8 @@ from pxdbg_runtime.formats import output_path
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from tests.digit_files import names_in
 from tests.isolation import limit_file_size, run_isolated
+from tests.test_atomic_write import CHECKOUT, write
 
-CHECKOUT: Final = Path(__file__).resolve().parent.parent
 IS_ROOT: Final = hasattr(os, "geteuid") and os.geteuid() == 0
 NOBODY: Final = 65534
 CHECKER: Final = """
@@ -37,11 +37,6 @@ for path in sys.argv[1:]:
     except OutputError as error:
         print(error)
 """
-
-
-def write(target: Path, content: str = "whole") -> None:
-    with atomic_write(target) as partial:
-        partial.write_text(content)
 
 
 def mode_of(path: Path) -> int:
@@ -68,18 +63,15 @@ def test_links_are_written_through(tmp_path: Path) -> None:
 
 
 def test_links_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "loop.npz").symlink_to("pool.npz")
-    (tmp_path / "pool.npz").symlink_to("loop.npz")
-    (tmp_path / "lost.npz").symlink_to("gone/lost.npz")
-    for link, reason in (
-        ("loop.npz", "Too many levels of symbolic links"),
-        ("pool.npz", "Too many levels of symbolic links"),
-        ("lost.npz", "the folder .*gone does not exist"),
-    ):
+    targets = {"loop.npz": "pool.npz", "pool.npz": "loop.npz", "lost.npz": "gone/lost.npz"}
+    for link, target in targets.items():
+        (tmp_path / link).symlink_to(target)
+    for link in targets:
+        reason = "the folder .*gone does not exist" if link == "lost.npz" else "Too many levels of symbolic links"
         for attempt in (check_target, write):
             with pytest.raises(OutputError, match=f"{link} cannot be written: {reason}"):
                 attempt(tmp_path / link)
-    assert names_in(tmp_path) == ["loop.npz", "lost.npz", "pool.npz"]
+    assert names_in(tmp_path) == sorted(targets)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no modes, devices or pipes with names")

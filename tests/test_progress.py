@@ -63,26 +63,15 @@ def test_a_long_job_has_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_job_of_minutes_has_a_line_a_minute(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
-    lines = lines_of(capsys, clock, 300, 1)
-    assert [line.split(",")[0] for line in lines] == [
-        "events: 0/300",
-        "events: 60/300",
-        "events: 120/300",
-        "events: 180/300",
-        "events: 240/300",
-        "events: 300/300 in 0:05:00",
-    ]
+    lines = [line.split(",")[0] for line in lines_of(capsys, clock, 300, 1)]
+    assert lines == [*(f"events: {n}/300" for n in (0, 60, 120, 180, 240)), "events: 300/300 in 0:05:00"]
 
 
 def test_a_failure_ends_without_a_last_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def count_up() -> None:
-        with show_progress(total=3, description="events") as advance:
-            advance()
-            message = "broken"
-            raise ValueError(message)
-
-    with pytest.raises(ValueError, match="broken"):
-        count_up()
+    with pytest.raises(ValueError, match="broken"), show_progress(total=3, description="events") as advance:  # noqa: PT012
+        advance()
+        message = "broken"
+        raise ValueError(message)
     assert capsys.readouterr().err == "events: 0/3\n"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +20,7 @@ from tests.digit_files import (
     SAMPLE,
     each_suffix,
     in_first,
+    list_columns,
     random_digits,
     require_refusal,
     write,
@@ -85,16 +85,16 @@ def test_parquet_of_other_tools(
 
 
 def test_npz_of_other_tools(tmp_path: Path) -> None:
-    with np.load(write(tmp_path / "bg.npz", [SAMPLE])) as content:
+    path = write(tmp_path / "bg.npz", [SAMPLE])
+    with np.load(path) as content:
         arrays = dict(content)
-    other = tmp_path / "other.npz"
-    np.savez(other, **arrays)
-    content_of = read_digits(other)
-    assert (content_of.digits, content_of.provenance, content_of.is_checked) == (SAMPLE, PROVENANCE, False)
+    np.savez(path, **arrays)
+    found = read_digits(path)
+    assert (found.digits, found.provenance, found.is_checked) == (SAMPLE, PROVENANCE, False)
     wide: dict[str, Any] = {name: arrays[name].astype(">i8" if name == "event" else np.int64) for name in NAMES[::-1]}
-    np.savez_compressed(other, **wide, more=np.zeros((2, 2)))
-    content_of = read_digits(other)
-    assert (content_of.digits, content_of.provenance, content_of.n_events) == (SAMPLE, None, 2)
+    np.savez_compressed(path, **wide, more=np.zeros((2, 2)))
+    found = read_digits(path)
+    assert (found.digits, found.provenance, found.n_events) == (SAMPLE, None, 2)
 
 
 def read_whole(path: Path) -> pa.Table:
@@ -225,7 +225,7 @@ def test_validate_what_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("pxdbg_runtime.validation.page.draw_pictures", lambda *_arguments: ())
     rng = np.random.default_rng(4)
     digits = Digits.concatenate(random_digits(rng, 2000, event) for event in (3, 9))
-    columns = {name: getattr(digits, name) for name in NAMES}
+    columns = list_columns(digits)
     path = write_plainly(tmp_path / "bg.parquet", columns, None)
     result = invoke("validate", path, "--report", tmp_path / "out.html")
     assert result.exit_code == 0, result.output
@@ -234,19 +234,6 @@ def test_validate_what_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     high = {name: column[columns["charge"] >= 9] for name, column in columns.items()}
     write_plainly(path, high, None)
     require_failure(invoke("validate", path, "--report", tmp_path / "out.html"), 2, "ask for --min-charge 9")
-
-
-def test_every_event_of_a_file_may_be_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    """Hive partitions a table this way; the columns are kept, and each file is one event."""
-    for event in (3, 5):
-        (tmp_path / f"event={event}").mkdir()
-        path = write(
-            tmp_path / "bg.parquet", [SAMPLE.of_event(event)], replace(PROVENANCE, first_event=event, events=1)
-        )
-        shutil.move(path, tmp_path / f"event={event}" / "0.parquet")
-    assert read_digits(tmp_path / "event=5" / "0.parquet").digits == SAMPLE.of_event(5)
-    result = invoke("show", tmp_path / "event=3" / "0.parquet", tmp_path / "event=5" / "0.parquet")
-    assert "2 events, 5 digits" in words(result.stdout)
 
 
 def test_a_column_that_is_there_twice(tmp_path: Path) -> None:

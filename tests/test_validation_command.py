@@ -16,7 +16,7 @@ import pytest
 
 from pxdbg_runtime import Digits
 from tests.digit_files import names_in, random_digits
-from tests.test_command_line import invoke, require_failure, words
+from tests.test_command_line import invoke, require_failure
 from tests.validation_samples import build_marginals_content, write_events, write_marginals
 
 if TYPE_CHECKING:
@@ -160,9 +160,7 @@ def test_what_fails_leaves_no_page(folder: Path, options: str, exit_code: int, e
     write_events(folder / "high.npz", [Digits.empty()], min_charge=9)
     write_events(folder / "empty.npz", [Digits.empty()])
     before = set(names_in(folder))
-    result = invoke("validate", *options.split())
-    assert result.exit_code == exit_code, result.output
-    assert re.search(expected, words(result.stderr)), result.stderr
+    require_failure(invoke("validate", *options.split()), exit_code, expected)
     assert set(names_in(folder)) == before
 
 

@@ -9,11 +9,10 @@ import pytest
 import scipy.ndimage
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, Digits
-from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.sensors import PIXELS_PER_SENSOR
 from pxdbg_runtime.validation.sample import MAX_CLUSTER_SIZE, Sample
-from tests.digit_files import each_suffix
+from tests.digit_files import each_suffix, list_columns, write_plainly
 from tests.validation_samples import build_digits, count_file, create_images, write_events
 
 if TYPE_CHECKING:
@@ -117,18 +116,13 @@ def test_hits_below_the_cut_may_not_be_in_the_file(tmp_path: Path, threshold: in
     assert count_file(path, "cut", CUT).below_cut_share == (None if threshold == CUT else 0.0)
 
 
-def test_a_threshold_above_the_cut_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_lacks_charges_from_the_cut_on_is_refused(tmp_path: Path) -> None:
     path = write_events(tmp_path / "digits.npz", [Digits.empty()], min_charge=9)
-    with pytest.raises(
-        ArgumentValueError, match=r"was made with a threshold of 9 ADU, .* cut at 7 ADU: ask for --min-charge 9"
-    ):
+    expected = r"was made with a threshold of 9 ADU, .* cut at 7 ADU: ask for --min-charge 9"
+    with pytest.raises(ArgumentValueError, match=expected):
         count_file(path, "high", CUT)
-
-
-def test_a_file_of_unknown_provenance_is_refused_by_its_smallest_charge(tmp_path: Path) -> None:
     digits = build_digits(create_images((0, 0, 0, 12)), 3)
-    path = tmp_path / "digits.npz"
-    np.savez(path, **{name: getattr(digits, name) for name in COLUMN_DTYPES})
+    write_plainly(path, list_columns(digits), None)
     expected = r"digits\.npz holds no charge below 12 ADU, so it cannot be cut at 7 ADU: ask for --min-charge 12\.$"
     with pytest.raises(ArgumentValueError, match=expected):
         count_file(path, "foreign", CUT)
@@ -137,7 +131,6 @@ def test_a_file_of_unknown_provenance_is_refused_by_its_smallest_charge(tmp_path
 
 @each_suffix
 def test_a_sample_without_hits_is_refused(tmp_path: Path, suffix: str) -> None:
-    events = [build_digits(create_images((0, 0, 0, 6)), 3), Digits.empty()]
-    path = write_events(tmp_path / f"digits{suffix}", events)
+    path = write_events(tmp_path / f"digits{suffix}", [build_digits(create_images((0, 0, 0, 6)), 3), Digits.empty()])
     with pytest.raises(DigitFileError, match="holds no digit of 7 ADU or more: there is nothing to compare"):
         count_file(path, "empty", CUT)

@@ -82,6 +82,8 @@ def convert_record(value: object, kind: type[T]) -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise _explain(error, value, kind) from error.__cause__
+    except UnicodeEncodeError:
+        raise JsonFieldError("", "it has text that is not valid Unicode.") from None
 
 
 def parse_json(text: str) -> object:
@@ -116,9 +118,7 @@ def _explain(error: msgspec.ValidationError, value: object, kind: type) -> JsonF
     location = _LOCATION.search(message)
     reason, path = (message[: location.start()], location[1]) if location else (message, "")
     field = path.lstrip(".")
-    if isinstance(
-        error.__cause__, JsonFieldError
-    ):  # raised by a __post_init__; its message begins with the field's name
+    if isinstance(error.__cause__, JsonFieldError):  # of a __post_init__; its message begins with the field's name
         return JsonFieldError(f"{field}.{error.__cause__.field}".lstrip("."), f"{field}.{reason}".lstrip("."))
     for pattern, sentence in ((_MISSING, "is missing"), (_UNKNOWN, "is unknown")):
         found = pattern.match(reason)
@@ -170,7 +170,7 @@ def _describe_choices(path: str, kind: type) -> str | None:
 
 def _show(value: object) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
     except RecursionError:
         return "a value that is nested too deeply"
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"

@@ -82,6 +82,8 @@ def test_a_record_is_decoded() -> None:
         ('{"listed": [{"count": 1}, {}]}', "listed[1].count", "the field listed[1].count is missing."),
         ('{"listed": [{"count": 13}]}', "listed[0].count", "listed[0].count must not be 13."),
         ('{"choices": ["x", "z"]}', "choices[1]", 'choices[1] must be one of x, y, but is "z".'),
+        (r'{"kind": "\ud800"}', "", "it has text that is not valid Unicode."),
+        (r'{"digest": "\ud800"}', "digest", r'digest must be a SHA-256 of 64 hexadecimal digits, but is "\ud800".'),
         ("[1]", "", "it must be an object, but is [1]."),
         ("", "", "it is not JSON: Expecting value: line 1 column 1 (char 0)."),
         *(

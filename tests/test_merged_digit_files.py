@@ -94,7 +94,7 @@ def test_several_files_that_cannot_be_merged(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_job(path, PROVENANCE)
     require_failure(invoke("show", path, path), 1, "both hold event 3 of seed -7")
-    expected = r"shown as one sample if all are digit files, \.parquet or \.npz, but resnet is none"
+    expected = r"one sample if all are digit files, \.parquet or \.npz, but resnet is none"
     require_failure(invoke("show", path, "resnet"), 2, expected)
     with pytest.raises(ArgumentValueError, match="needs at least one digit file"):
         merge_files([])

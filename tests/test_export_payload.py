@@ -99,8 +99,8 @@ def test_the_layout_is_that_of_a_cache(server: ConditionsServer, tmp_path: Path)
     graph(tmp_path / "mine.onnx", RESNET)
     (made,) = write_payloads(tmp_path, tmp_path / "cache")
     server.steps["list"] = [answer_json([server.entry(name=NAME, revision=1, checksum=made.md5)])]
-    found = fetch_payload(NAME, TAG, servers=(server.url,), cache=tmp_path / "cache")
-    assert (found.path, found.was_cached) == (made.path, True)
+    found = fetch_payload(NAME, TAG, sources=(server.url,), cache=tmp_path / "cache")
+    assert (found.path, found.url) == (made.path, None)
     assert server.n_files() == 0
 
 

@@ -67,7 +67,7 @@ class Conversation(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         kinds = self.server.kinds.items()
         kind: Kind = next((kind for part, kind in kinds if part in self.path), "file")
-        asked = self.server.asked_first if kind in {"interface", "base"} else self.server.asked
+        asked = self.server.asked_of_hsf if kind in {"interface", "base"} else self.server.asked
         asked.append(self.path)
         self.server.headers.append((kind, dict(self.headers)))
         self.server.next_step(kind)(self)
@@ -105,7 +105,7 @@ class ConditionsServer(ThreadingHTTPServer):
         self.files_url = f"http://127.0.0.1:{self.server_port}/files/"
         self.asked: list[str] = []
         """For tags, lists and files."""
-        self.asked_first: list[str] = []
+        self.asked_of_hsf: list[str] = []
         """For what only the HSF interface has."""
         self.headers: list[tuple[Kind, dict[str, str]]] = []
         self.ended = threading.Event()

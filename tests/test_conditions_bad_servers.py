@@ -79,7 +79,7 @@ def test_a_failure_that_passes_is_tried_again(
     with serving(interface) as server:
         server.steps[kind].insert(0, bad)
         assert fetch(tmp_path, server, limits=limits_for(bad)).path.read_bytes() == CONTENT
-    assert len(server.asked) + len(server.asked_first) == (6 if interface == "hsf" else 5)
+    assert len(server.asked) + len(server.asked_of_hsf) == (6 if interface == "hsf" else 5)
     assert "failed, waiting 0.001 s" in caplog.text
     assert files(tmp_path) == [PLACE]
 
@@ -273,14 +273,14 @@ def test_a_server_that_does_not_list_states_has_the_interface_v2(tmp_path: Path,
     with serving("v2") as server:
         server.steps["interface"] = [other]
         assert fetch(tmp_path, server).path.read_bytes() == CONTENT
-        assert server.asked_first == ["/rest/gtstatus"]
+        assert server.asked_of_hsf == ["/rest/gtstatus"]
 
 
 def test_a_server_that_does_not_say_its_interface_fails(server: ConditionsServer, tmp_path: Path) -> None:
     server.steps["interface"] = [answer_status(503)]
     with pytest.raises(ConditionsError, match=r"/rest/gtstatus answered 503 Service Unavailable\.$"):
         fetch(tmp_path, server)
-    assert (server.asked, len(server.asked_first)) == ([], 3)
+    assert (server.asked, len(server.asked_of_hsf)) == ([], 3)
 
 
 # Tags

@@ -62,11 +62,11 @@ def test_a_payload_is_found_downloaded_and_described(server: ConditionsServer, t
     assert server.asked[1].startswith(f"/rest{server.list_path}?")
     if server.interface == "v2":
         assert query(server.asked[1]) == {"gtName": [TAG], "expNumber": ["1003"], "runNumber": ["2"]}
-        assert server.asked_first == ["/rest/gtstatus"]
+        assert server.asked_of_hsf == ["/rest/gtstatus"]
     else:
         asked = {"gtName": [TAG], "majorIOV": ["1003"], "minorIOV": ["2"], "shape": ["dict"]}
         assert query(server.asked[1]) == asked
-        assert server.asked_first == ["/rest/gtstatus", "/rest/user_settings/CDB_PAYLOAD_BASE_URL"]
+        assert server.asked_of_hsf == ["/rest/gtstatus", "/rest/user_settings/CDB_PAYLOAD_BASE_URL"]
     for kind, headers in server.headers:
         assert headers["Accept"] == ("*/*" if kind == "file" else "application/json")
     assert files(tmp_path) == [f"new/cache/{PLACE}"]

@@ -85,7 +85,7 @@ def test_all_requests_go_through_the_proxy(tmp_path: Path) -> None:
             limits=QUICK,
         )
     assert found.path.read_bytes() == CONTENT
-    assert proxy.asked_first[0] == "http://conditions.invalid/rest/gtstatus"
+    assert proxy.asked_of_hsf[0] == "http://conditions.invalid/rest/gtstatus"
     assert proxy.asked[-1] == f"http://files.invalid/files/dbstore/{NAME}/rev_3.root"
 
 

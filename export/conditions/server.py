@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from export.conditions.limits import Limits
-    from export.conditions.validity import PayloadEntry
 
 __all__ = ["Server", "convert_fields"]
 
@@ -32,7 +31,7 @@ class _NamedRecord(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A server of the conditions database.
+    """A server of the conditions database; its interface adds what `export.conditions.sources.Source` asks for.
 
     Attributes
     ----------
@@ -47,28 +46,6 @@ class Server:
     limits: Limits
     payload_folder: ClassVar[Path | None] = None
     """A server has no folder of files on this machine."""
-
-    def fetch_tag_state(self, global_tag: str) -> str:
-        """Fetch the state of a global tag, such as ``PUBLISHED``.
-
-        Raises
-        ------
-        ServerError
-            If the server does not know the tag, cannot be read, or gives an invalid answer.
-        """
-        raise NotImplementedError
-
-    def fetch_entries(self, global_tag: str, name: str, run: tuple[int, int]) -> tuple[PayloadEntry, ...]:
-        """Fetch the payloads of one name that a global tag lists for an experiment and a run.
-
-        They come in the order of the server, whether they cover the run or not. Entries of other names are not checked.
-
-        Raises
-        ------
-        ServerError
-            If the server cannot be read, or a field of an entry is missing or invalid.
-        """
-        raise NotImplementedError
 
     def fetch_json(self, path: str, kind: type[T], params: Mapping[str, str | int] | None = None) -> T:
         """Fetch a JSON answer as a type that msgspec knows; raises `ServerError`."""

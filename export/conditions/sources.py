@@ -21,7 +21,10 @@ __all__ = ["Source", "open_source"]
 
 
 class Source(Protocol):
-    """What lists the payloads of global tags; each method raises `ServerError` if it fails."""
+    """A server or an sqlite file that lists the payloads of global tags.
+
+    Each method raises `ServerError` if the source does not know the tag, cannot be read, or gives an invalid answer.
+    """
 
     @property
     def address(self) -> str:
@@ -35,7 +38,10 @@ class Source(Protocol):
         """Fetch the state of a global tag, such as ``PUBLISHED``."""
 
     def fetch_entries(self, global_tag: str, name: str, run: tuple[int, int], /) -> tuple[PayloadEntry, ...]:
-        """Fetch the payloads of one name that a global tag lists, at least those for an experiment and a run."""
+        """Fetch the payloads of one name that a global tag lists, at least those for an experiment and a run.
+
+        They come in the order of the source, whether they cover the run or not. Entries of other names are not checked.
+        """
 
 
 def open_source(address: str, client: httpx.Client, limits: Limits) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,7 @@ from pxdbg_runtime.model.card import N_THRESHOLDS, Nature, Precision, Target
 from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 app = Program("python -m export")
 
@@ -74,14 +75,17 @@ def export(
     server: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="URL",
-            show_default="those of BELLE2_CONDB_METADATA",
-            help="Server of the conditions database. Repeat the option for servers to try next.",
+            metavar="SOURCE",
+            show_default="those of basf2",
+            help="Conditions database: URL of a server, or sqlite file. Repeat the option for others to try next.",
         ),
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", show_default="basf2's", help="Folder of downloaded payloads.")
     ] = None,
+    allow_open_tag: Annotated[
+        bool, typer.Option("--allow-open-tag", help="Accept a global tag in the state OPEN, which may still change.")
+    ] = False,
     accept_beyond_bounds: Annotated[
         bool,
         typer.Option("--accept-beyond-bounds", help="Write the graph even if its digits are too far from float32's."),
@@ -102,21 +106,21 @@ def export(
         require_packages("python -m export")
         from export.pipeline import ExportOptions, export_checkpoint
 
-        conditions = _Conditions(from_conditions, experiment, run, tuple(server or ()), cache)
-        path, origin = _find_source(checkpoint, provenance, conditions, family)
-        options = ExportOptions(
-            name=name,
-            state_key=state_key,
-            nature=nature,
-            provenance=origin,
-            precision=precision,
-            target=target or ("cuda" if precision == "float16" else "cpu"),
-            weight_bits=8 if weight_bits == 8 else 7,
-            min_charge=min_charge,
-            accept_beyond_bounds=accept_beyond_bounds,
-            explain=explain,
-        )
-        graph = export_checkpoint(path, family, output, options, log=_print_line)
+        conditions = _Conditions(from_conditions, experiment, run, tuple(server or ()), cache, allow_open_tag)
+        with _find_source(checkpoint, provenance, conditions, family) as (path, origin):
+            options = ExportOptions(
+                name=name,
+                state_key=state_key,
+                nature=nature,
+                provenance=origin,
+                precision=precision,
+                target=target or ("cuda" if precision == "float16" else "cpu"),
+                weight_bits=8 if weight_bits == 8 else 7,
+                min_charge=min_charge,
+                accept_beyond_bounds=accept_beyond_bounds,
+                explain=explain,
+            )
+            graph = export_checkpoint(path, family, output, options, log=_print_line)
         _print_line(f"wrote {graph.path}: {graph.size / 1e6:.1f} MB, SHA-256 {graph.sha256}")
 
 
@@ -127,35 +131,44 @@ class _Conditions:
     global_tag: str | None
     experiment: int | None
     run: int | None
-    servers: tuple[str, ...]
+    sources: tuple[str, ...]
     cache: Path | None
+    allow_open_tag: bool
 
 
+@contextmanager
 def _find_source(
     checkpoint: Path | None, provenance: str | None, conditions: _Conditions, family: str
-) -> tuple[Path, str | None]:
-    """Return the path of the checkpoint, downloaded if need be, and the origin of its weights."""
-    if checkpoint is not None and conditions == _Conditions(None, None, None, (), None):
-        return checkpoint, provenance
+) -> Iterator[tuple[Path, str | None]]:
+    """Yield the path of the checkpoint, downloaded if need be, and the origin of its weights."""
+    if checkpoint is not None and conditions == _Conditions(None, None, None, (), None, False):
+        yield checkpoint, provenance
+        return
     if checkpoint is not None and conditions.global_tag is None:
-        message = "--experiment, --run, --server and --cache are for --from-conditions, not for a checkpoint file."
+        message = (
+            "--experiment, --run, --server, --cache and --allow-open-tag are for --from-conditions, not for a "
+            "checkpoint file."
+        )
         raise ArgumentValueError("from_conditions", message)
     if checkpoint is not None or conditions.global_tag is None:
         message = "Give a checkpoint file or --from-conditions GLOBALTAG: exactly one of the two."
         raise ArgumentValueError("checkpoint", message)
     require("httpx", extra="export", purpose="--from-conditions")
     from export.conditions.command import fetch_checkpoint
+    from export.conditions.files import copy_privately
 
     fetched = fetch_checkpoint(
         conditions.global_tag,
         family,
         experiment=conditions.experiment or 0,
         run=conditions.run or 0,
-        servers=conditions.servers,
+        sources=conditions.sources,
         cache=conditions.cache,
+        allow_open_tag=conditions.allow_open_tag,
         log=_print_line,
     )
-    return fetched.path, " ".join(filter(None, (provenance, fetched.provenance)))
+    with copy_privately(fetched.path, fetched.entry) as copy:
+        yield copy, " ".join(filter(None, (provenance, fetched.provenance)))
 
 
 def _print_line(line: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from export.conditions.files import flat_path
 from pxdbg_runtime.basf2.payloads import graph_payload_name, payload_path
 from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.program import Program
@@ -19,10 +21,12 @@ from pxdbg_runtime.formats.output_path import create_folder
 from pxdbg_runtime.model.card import Precision, Target
 from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file
 
-__all__ = ["Payload", "app", "write_payloads"]
+__all__ = ["Payload", "app", "write_payloads", "write_testing_payloads"]
 
 app = Program("python -m export payload")
 
+_ALL_RUNS: Final = "0,0,-1,-1"
+"""First experiment, first run, last experiment, last run; -1 is no end."""
 _FAMILY: Final = re.compile(r"[a-z0-9]+")
 
 
@@ -32,6 +36,7 @@ class Payload:
 
     graph: GraphFile
     name: str
+    revision: int
     md5: str
     path: Path
 
@@ -98,7 +103,41 @@ def _write_payload(graph: GraphFile, output: Path, revision: int) -> Payload:
     create_folder(path.parent)
     with atomic_write(path) as partial:
         partial.write_bytes(graph.content)
-    return Payload(graph=graph, name=name, md5=md5, path=path)
+    return Payload(graph=graph, name=name, revision=revision, md5=md5, path=path)
+
+
+def write_testing_payloads(payloads: Sequence[Payload], folder: Path) -> Path:
+    """Write a folder of testing payloads, which basf2's tools for tests and uploads read.
+
+    Parameters
+    ----------
+    payloads : sequence of Payload
+        Each is written to ``dbstore_<name>_rev_<revision>.root``, valid for all runs.
+    folder : Path
+        The lines of other payloads in its ``database.txt`` stay.
+
+    Returns
+    -------
+    Path
+        The file ``database.txt``.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written to, or its ``database.txt`` cannot be read.
+    """
+    create_folder(folder)
+    for each in payloads:
+        with atomic_write(flat_path(folder, each.name, each.revision)) as partial:
+            partial.write_bytes(each.graph.content)
+    index = folder / "database.txt"
+    with atomic_write(index) as partial:
+        names = {f"dbstore/{each.name}".encode() for each in payloads}
+        listed = index.read_bytes().splitlines() if index.exists() else []
+        lines = [line for line in listed if names.isdisjoint(line.split()[:1])]
+        lines += [f"dbstore/{each.name} {each.revision} {_ALL_RUNS}".encode() for each in payloads]
+        partial.write_bytes(b"".join(line + b"\n" for line in lines))
+    return index
 
 
 @app.command(epilog="Example: python -m export payload graphs")
@@ -106,6 +145,10 @@ def main(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of graphs, as python -m export writes them.")],
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", show_default="DIR/payloads", help="Folder for the payloads.")
+    ] = None,
+    testing_output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="DIR/testing-payloads", help="Folder for the testing payloads."),
     ] = None,
     precision: Annotated[Precision, typer.Option(help="Precision of the graphs.")] = "float32",
     target: Annotated[
@@ -117,11 +160,18 @@ def main(
 
     A payload PXDBackgroundGenerator_<family>_onnx is the graph, byte for byte. It is written to
     <first two digits of its MD5>/<name>_r<revision>.root, as in the cache of basf2.
+
+    The testing payloads are the same graphs as dbstore_<name>_rev_<revision>.root
+    beside a database.txt that lists them for all runs, for basf2's testing and
+    upload tools.
     """
     with report_failures():
         target = target or ("cuda" if precision == "float16" else "cpu")
         output = output or folder / "payloads"
-        for each in write_payloads(folder, output, precision=precision, target=target, revision=revision):
+        payloads = write_payloads(folder, output, precision=precision, target=target, revision=revision)
+        for each in payloads:
             name = f"payload {each.name} revision {revision}"
             line = f"wrote {each.path}: {name}, MD5 {each.md5}, from {each.graph.path.name}"
             stdout.print(line, markup=False, soft_wrap=True)
+        index = write_testing_payloads(payloads, testing_output or folder / "testing-payloads")
+        stdout.print(f"wrote {index}: testing payloads for all runs", markup=False, soft_wrap=True)

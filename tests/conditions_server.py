@@ -18,7 +18,7 @@ from export.conditions.fetching import FetchedPayload, fetch_payload
 from export.conditions.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 TAG: Final = "PXDBackgroundGenerator"
@@ -42,7 +42,20 @@ QUICK: Final = Limits(
 IMPATIENT: Final = replace(QUICK, read_timeout_s=0.3, attempts=2)
 """For servers that fall silent."""
 
-Kind = Literal["tag", "list", "file"]
+Interface = Literal["v2", "hsf"]
+Kind = Literal["interface", "tag", "list", "base", "file"]
+HSF_FIELDS: Final = {
+    "payloadUrl": "payload_url",
+    "checksum": "checksum",
+    "revision": "revision",
+    "expStart": "major_iov",
+    "runStart": "minor_iov",
+    "expEnd": "major_iov_end",
+    "runEnd": "minor_iov_end",
+    "name": "payload_type_name",
+}
+"""Names of the fields in the HSF interface, by those in v2."""
+HSF_OPEN: Final = 9223372036854775807
 Step = Callable[["Conversation"], None]
 
 
@@ -52,13 +65,12 @@ class Conversation(BaseHTTPRequestHandler):
     server: ConditionsServer
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        self.server.next_step(self.kind())(self)
-
-    def kind(self) -> Kind:
-        if "/v2/globalTag/" in self.path:
-            return "tag"
-        return "list" if "/v2/iovPayloads/" in self.path else "file"
+        kinds = self.server.kinds.items()
+        kind: Kind = next((kind for part, kind in kinds if part in self.path), "file")
+        asked = self.server.asked_of_hsf if kind in {"interface", "base"} else self.server.asked
+        asked.append(self.path)
+        self.server.headers.append((kind, dict(self.headers)))
+        self.server.next_step(kind)(self)
 
     def start(self, length: int | None, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
@@ -77,15 +89,32 @@ class ConditionsServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, interface: Interface) -> None:
         super().__init__(("127.0.0.1", 0), Conversation)
+        self.interface = interface
+        is_v2 = interface == "v2"
+        self.tag_path = "/v2/globalTag/" if is_v2 else "/globalTag/"
+        self.list_path = "/v2/iovPayloads/" if is_v2 else "/payloadiovs/"
+        self.kinds: dict[str, Kind] = {
+            "/gtstatus": "interface",
+            "/user_settings/": "base",
+            self.tag_path: "tag",
+            self.list_path: "list",
+        }
         self.url = f"http://127.0.0.1:{self.server_port}/rest"
+        self.files_url = f"http://127.0.0.1:{self.server_port}/files/"
         self.asked: list[str] = []
+        """For tags, lists and files."""
+        self.asked_of_hsf: list[str] = []
+        """For what only the HSF interface has."""
+        self.headers: list[tuple[Kind, dict[str, str]]] = []
         self.ended = threading.Event()
         self.is_stalled = threading.Event()
         self.steps: dict[Kind, list[Step]] = {
-            "tag": [answer_json({"globalTagStatus": {"name": "PUBLISHED"}})],
+            "interface": [answer_status(404) if is_v2 else answer_json([{"name": "PUBLISHED"}, {"name": "OPEN"}])],
+            "tag": [self.answer_state("PUBLISHED")],
             "list": [answer_json([self.entry()])],
+            "base": [answer_json({"CDB_PAYLOAD_BASE_URL": self.files_url})],
             "file": [answer(CONTENT)],
         }
 
@@ -96,28 +125,41 @@ class ConditionsServer(ThreadingHTTPServer):
     def n_files(self) -> int:
         return sum(path.startswith("/files/") for path in self.asked)
 
-    def entry(self, **changes: object) -> dict[str, dict[str, object]]:
-        """Describe the payload as the database does; a change goes wherever its field is."""
+    def answer_state(self, state: object) -> Step:
+        """Answer with the state of a global tag."""
+        return answer_json({"globalTagStatus" if self.interface == "v2" else "status": {"name": state}})
+
+    def entry(self, **changes: object) -> dict[str, object]:
+        """Describe the payload as the database does; changes have the names of v2 and go wherever their field is."""
         payload: dict[str, object] = {
             "payloadId": 12,
             "basf2Module": {"name": changes.pop("name", NAME), "basf2ModuleId": 7},
             "payloadUrl": "dbstore/PXDBackgroundGenerator_resnet/rev_3.root",
-            "baseUrl": f"http://127.0.0.1:{self.server_port}/files/",
+            "baseUrl": self.files_url,
             "checksum": MD5,
             "revision": 3,
         }
         interval: dict[str, object] = {"expStart": 0, "runStart": 0, "expEnd": -1, "runEnd": -1}
         for field, value in changes.items():
             (interval if field in interval else payload)[field] = value
-        return {"payload": payload, "payloadIov": interval}
+        if self.interface == "v2":
+            return {"payload": payload, "payloadIov": interval}
+        name = payload["basf2Module"]
+        assert isinstance(name, dict)
+        flat = {**payload, **interval, "name": name["name"]}
+        if type(flat["revision"]) is int:
+            flat["revision"] = str(flat["revision"])
+        for field in ("expEnd", "runEnd"):
+            flat[field] = HSF_OPEN if flat[field] == -1 else flat[field]
+        return {hsf: flat[field] for field, hsf in HSF_FIELDS.items()}
 
     def handle_error(self, *_arguments: object) -> None:
         """Say nothing: clients that hang up are what is tested."""
 
 
 @contextmanager
-def serving() -> Iterator[ConditionsServer]:
-    server = ConditionsServer()
+def serving(interface: Interface = "v2") -> Iterator[ConditionsServer]:
+    server = ConditionsServer(interface)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
     thread.start()
     try:
@@ -135,22 +177,28 @@ def query(path: str) -> dict[str, list[str]]:
     return parse_qs(urlsplit(path).query)
 
 
-def without(entry: dict[str, dict[str, object]], part: str, field: str) -> dict[str, dict[str, object]]:
-    return {
-        name: {key: value for key, value in each.items() if (name, key) != (part, field)}
-        for name, each in entry.items()
-    }
-
-
 # Asking it
 
 
 def fetch(
-    cache: Path, *servers: ConditionsServer, tag: str = TAG, experiment: int = 0, run: int = 0, limits: Limits = QUICK
+    cache: Path,
+    *sources: ConditionsServer | Path,
+    tag: str = TAG,
+    experiment: int = 0,
+    run: int = 0,
+    limits: Limits = QUICK,
+    payload_locations: Sequence[str] = (),
 ) -> FetchedPayload:
-    """Fetch the payload from the first server that gives it."""
-    urls = tuple(each.url for each in servers)
-    return fetch_payload(NAME, tag, servers=urls, cache=cache, experiment=experiment, run=run, limits=limits)
+    """Fetch the payload from the first source that gives it."""
+    return fetch_payload(
+        *(NAME, tag),
+        sources=[each.url if isinstance(each, ConditionsServer) else str(each) for each in sources],
+        cache=cache,
+        experiment=experiment,
+        run=run,
+        limits=limits,
+        payload_locations=payload_locations,
+    )
 
 
 def files(folder: Path) -> list[str]:

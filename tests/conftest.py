@@ -46,10 +46,10 @@ def event_wide_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     return write_graph(tmp_path_factory.mktemp("event") / "tiny-event.onnx", event_wide_model(), EVENT_WIDE_CARD)
 
 
-@pytest.fixture
-def server() -> Iterator[ConditionsServer]:
-    """Run a conditions database without faults; a test may add them."""
-    with serving() as running:
+@pytest.fixture(params=["v2", "hsf"])
+def server(request: pytest.FixtureRequest) -> Iterator[ConditionsServer]:
+    """Run a conditions database without faults, with either interface; a test may add faults."""
+    with serving(request.param) as running:
         yield running
 
 

@@ -37,7 +37,7 @@ def test_a_payload_is_found_downloaded_and_described(server: ConditionsServer, t
     came: list[tuple[int, int | None]] = []
     found = fetch_payload(
         *(NAME, TAG),
-        servers=(server.url,),
+        sources=(server.url,),
         cache=tmp_path / "new" / "cache",
         experiment=1003,
         run=2,
@@ -58,14 +58,23 @@ def test_a_payload_is_found_downloaded_and_described(server: ConditionsServer, t
     assert came[0] == (0, len(CONTENT))
     assert came[-1] == (len(CONTENT), len(CONTENT))
     assert came == sorted(came)
-    assert server.asked[0] == f"/rest/v2/globalTag/{TAG}"
-    assert query(server.asked[1]) == {"gtName": [TAG], "expNumber": ["1003"], "runNumber": ["2"]}
+    assert server.asked[0] == f"/rest{server.tag_path}{TAG}"
+    assert server.asked[1].startswith(f"/rest{server.list_path}?")
+    if server.interface == "v2":
+        assert query(server.asked[1]) == {"gtName": [TAG], "expNumber": ["1003"], "runNumber": ["2"]}
+        assert server.asked_of_hsf == ["/rest/gtstatus"]
+    else:
+        asked = {"gtName": [TAG], "majorIOV": ["1003"], "minorIOV": ["2"], "shape": ["dict"]}
+        assert query(server.asked[1]) == asked
+        assert server.asked_of_hsf == ["/rest/gtstatus", "/rest/user_settings/CDB_PAYLOAD_BASE_URL"]
+    for kind, headers in server.headers:
+        assert headers["Accept"] == ("*/*" if kind == "file" else "application/json")
     assert files(tmp_path) == [f"new/cache/{PLACE}"]
 
 
 def test_a_payload_in_the_cache_is_not_downloaded(server: ConditionsServer, tmp_path: Path) -> None:
     first, again = fetch(tmp_path, server), fetch(tmp_path, server)
-    assert (first.was_cached, again.was_cached, again.path) == (False, True, first.path)
+    assert (again.url, again.path) == (None, first.path)
     assert server.n_files() == 1
 
 
@@ -74,7 +83,7 @@ def test_a_cache_that_cannot_be_written_to_is_still_read(server: ConditionsServe
     place.parent.mkdir()
     place.write_bytes(CONTENT)
     place.parent.chmod(0o500)
-    assert fetch(tmp_path, server).was_cached
+    assert fetch(tmp_path, server).url is None
     assert files(tmp_path) == [PLACE]
     place.parent.chmod(0o700)
 
@@ -83,7 +92,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(server: ConditionsServer, tmp_p
     place = tmp_path / PLACE
     place.parent.mkdir()
     place.write_bytes(CONTENT[:-1])
-    assert not fetch(tmp_path, server).was_cached
+    assert fetch(tmp_path, server).url is not None
     assert place.read_bytes() == CONTENT
     assert files(tmp_path) == [PLACE]
 
@@ -92,7 +101,7 @@ def test_other_payloads_of_the_cache_and_the_tag_are_left_alone(server: Conditio
     other = tmp_path / MD5[:2] / f"{NAME}_r2.root"
     other.parent.mkdir()
     other.write_bytes(b"older")
-    climbing = {"payload": {"basf2Module": {"name": "../../etc/passwd"}, "payloadUrl": "../x"}}
+    climbing = server.entry(name="../../etc/passwd", payloadUrl="../x")
     server.steps["list"] = [
         answer_json([climbing, server.entry(), server.entry(name="BeamParameters", checksum="none")])
     ]
@@ -101,12 +110,20 @@ def test_other_payloads_of_the_cache_and_the_tag_are_left_alone(server: Conditio
     assert other.read_bytes() == b"older"
 
 
-def test_a_state_other_than_published_is_said(server: ConditionsServer, tmp_path: Path) -> None:
-    server.steps["tag"] = [answer_json({"globalTagStatus": {"name": "OPEN"}})]
+@pytest.mark.parametrize("state", ["TESTING", "VALIDATED", "RUNNING", "OPEN"])
+def test_a_state_other_than_published_is_said(server: ConditionsServer, tmp_path: Path, state: str) -> None:
+    server.steps["tag"] = [server.answer_state(state)]
     told: list[str] = []
-    found = fetch_payload(NAME, TAG, servers=(server.url,), cache=tmp_path, limits=QUICK, log=told.append)
-    assert told[0].startswith(f"global tag {TAG} is OPEN, not PUBLISHED, so it may change: ")
-    assert f"of the global tag {TAG} (OPEN)" in found.provenance
+    found = fetch_payload(
+        *(NAME, TAG),
+        sources=(server.url,),
+        cache=tmp_path,
+        allow_open_tag=state == "OPEN",
+        limits=QUICK,
+        log=told.append,
+    )
+    assert told[0].startswith(f"global tag {TAG} is {state}, not PUBLISHED, so it may change: ")
+    assert f"of the global tag {TAG} ({state})" in found.provenance
 
 
 def test_the_valid_payload_of_the_highest_revision_is_chosen(server: ConditionsServer, tmp_path: Path) -> None:
@@ -123,6 +140,7 @@ def test_the_file_may_be_on_another_host_than_the_database(server: ConditionsSer
     with serving() as store:
         base = f"http://localhost:{store.server_port}/files"
         server.steps["list"] = [answer_json([server.entry(baseUrl=base)])]
+        server.steps["base"] = [answer_json({"CDB_PAYLOAD_BASE_URL": base})]
         assert fetch(tmp_path, server).path.read_bytes() == CONTENT
         assert (server.n_files(), store.n_files()) == (0, 1)
 
@@ -133,7 +151,7 @@ def test_the_next_server_is_asked_if_one_fails(server: ConditionsServer, tmp_pat
     with serving() as worse:
         worse.steps[kind] = [bad]
         found = fetch(tmp_path, worse, server)
-    assert found.server == server.url
+    assert found.source == server.url
     assert found.path.read_bytes() == CONTENT
     assert files(tmp_path) == [PLACE]
 
@@ -142,9 +160,7 @@ def test_a_server_that_is_not_there_is_passed_over(server: ConditionsServer, tmp
     with serving() as gone:
         pass
     assert fetch(tmp_path, gone, server).path.read_bytes() == CONTENT
-    with pytest.raises(
-        ConditionsError, match=rf"{gone.url}/v2/globalTag/{TAG} cannot be read: \[Errno 111\] .*refused\.$"
-    ):
+    with pytest.raises(ConditionsError, match=rf"{gone.url}/gtstatus cannot be read: \[Errno 111\] .*refused\.$"):
         fetch(tmp_path, gone)
 
 
@@ -168,7 +184,7 @@ def test_tags_and_payloads_must_have_names(tmp_path: Path, bad: str) -> None:
     with pytest.raises(ArgumentValueError, match=r"^The global tag may hold only letters, digits, .*, but is '"):
         fetch(tmp_path, tag=bad)
     with pytest.raises(ArgumentValueError, match=r"^The payload's name may hold only letters, digits, .*, but is '"):
-        fetch_payload(bad, TAG, servers=("http://localhost",), cache=tmp_path)
+        fetch_payload(bad, TAG, sources=("http://localhost",), cache=tmp_path)
 
 
 @pytest.mark.parametrize(("argument", "when"), [("experiment", (-1, 0)), ("run", (0, -1))])

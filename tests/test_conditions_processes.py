@@ -36,8 +36,8 @@ from export.conditions.fetching import fetch_payload
 from export.conditions.limits import Limits
 
 cache, limits = Path(sys.argv[2]), Limits(lock_poll_s=0.01)
-found = fetch_payload({NAME!r}, {TAG!r}, servers=sys.argv[1:2], cache=cache, limits=limits)
-print(found.was_cached)
+found = fetch_payload({NAME!r}, {TAG!r}, sources=sys.argv[1:2], cache=cache, limits=limits)
+print(found.url is None)
 """
 
 
@@ -102,7 +102,7 @@ def test_a_process_that_waits_takes_over_when_the_other_is_killed(
     first = downloads.begin()
     wait_for_content(tmp_path)
     second = downloads.begin()
-    while sum("iovPayloads" in path for path in server.asked) < 2:
+    while sum(server.list_path in path for path in server.asked) < 2:
         assert second.poll() is None
         time.sleep(0.005)
     first.kill()

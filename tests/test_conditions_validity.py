@@ -18,7 +18,7 @@ def interval(*ends: int) -> Interval:
 
 
 def entry(revision: int, *ends: int, md5: str = 32 * "0") -> PayloadEntry:
-    return PayloadEntry(name="P", revision=revision, md5=md5, url=f"http://h/{revision}", interval=interval(*ends))
+    return PayloadEntry(name="P", revision=revision, md5=md5, payload_url="p", base_url=None, interval=interval(*ends))
 
 
 @pytest.mark.parametrize(

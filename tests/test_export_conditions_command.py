@@ -17,12 +17,14 @@ from export.conditions import command
 from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FlatNet, flat_checkpoint, register_family
 from tests.conditions_server import NAME, TAG, ConditionsServer, answer, answer_json, answer_status, files, serving
+from tests.conditions_sqlite import FLAT, write_database, write_payload
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 EXACTLY_ONE: Final = r"Give a checkpoint file or --from-conditions GLOBALTAG: exactly one of the two\."
+FOR_CONDITIONS: Final = r"--experiment, --run, --server, --cache and --allow-open-tag are for --from-conditions, .*"
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -50,7 +52,7 @@ def test_one_command_turns_a_payload_into_a_graph(
     path = cache / md5[:2] / f"{NAME}_r3.root"
     assert lines[0] == f"global tag {TAG} is PUBLISHED: {NAME} revision 3, MD5 {md5}"
     assert re.fullmatch(rf"downloaded http://\S+/rev_3\.root to {path}", lines[1])
-    assert lines[2].startswith(f"read {path}: resnet, ")
+    assert re.match(rf"read \S+/pxdbg-payload-\w+/{md5[:2]}/{NAME}_r3\.root: resnet, ", lines[2])
     card = read_graph_file(graphs / f"{NAME}_r3-float32.onnx").card
     assert card.provenance == (
         f"Of 2026. Payload {NAME} revision 3, MD5 {md5}, of the global tag {TAG} (PUBLISHED) for experiment 1003, "
@@ -58,6 +60,27 @@ def test_one_command_turns_a_payload_into_a_graph(
     )
     assert card.checkpoint_sha256 == hashlib.sha256(content).hexdigest()
     assert card.nature == "checkpoint"
+
+
+def test_an_sqlite_file_of_the_environment_needs_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register_family(monkeypatch, "resnet", FlatNet)
+    content = flat_checkpoint(tmp_path).read_bytes()
+    md5 = hashlib.md5(content).hexdigest()
+    database = write_database(tmp_path / "data", {"checksum": md5}, state="OPEN")
+    write_payload(tmp_path / "files", content, FLAT)
+    monkeypatch.setenv("BELLE2_CONDB_METADATA", f"/none/database.sqlite {database}")
+    monkeypatch.setenv("BELLE2_CONDB_PAYLOADS", str(tmp_path / "files"))
+    monkeypatch.setenv("BELLE2_CONDB_PROXY", "http://127.0.0.1:9")
+    output = ("--output", tmp_path / "graphs", "--cache", tmp_path / "cache")
+    refused = invoke(*output)
+    assert refused.exit_code == 1
+    assert f"The global tag {TAG} is OPEN: " in refused.stderr
+    result = invoke(*output, "--allow-open-tag")
+    assert (result.exit_code, result.stderr) == (0, ""), result.stderr
+    assert f"found on this machine: {tmp_path / 'files' / FLAT}\n" in result.stdout
+    card = read_graph_file(tmp_path / "graphs" / f"{NAME}_r3-float32.onnx").card
+    assert f"(OPEN) for experiment 0, run 0; conditions database {database}." in str(card.provenance)
+    assert not (tmp_path / "cache").exists()
 
 
 class Terminal(Console):
@@ -72,8 +95,15 @@ def test_a_terminal_shows_a_bar_that_goes_away(
         command, "stderr", Terminal(file=terminal, force_terminal=True, width=100, legacy_windows=False)
     )
     told: list[str] = []
-    asked = {"experiment": 0, "run": 0}
-    command.fetch_checkpoint(TAG, "resnet", servers=(server.url,), cache=tmp_path, log=told.append, **asked)
+    command.fetch_checkpoint(
+        *(TAG, "resnet"),
+        sources=(server.url,),
+        cache=tmp_path,
+        experiment=0,
+        run=0,
+        allow_open_tag=False,
+        log=told.append,
+    )
     assert len(told) == 2
     assert "downloading" in terminal.getvalue()
     assert terminal.getvalue().endswith("\x1b[2K")  # the line is erased
@@ -90,7 +120,7 @@ def test_a_payload_that_is_no_checkpoint_is_one_sentence(server: ConditionsServe
 def test_a_failing_server_is_one_sentence_and_exit_code_1(server: ConditionsServer, tmp_path: Path) -> None:
     server.steps["tag"] = [answer_status(404)]
     result = invoke("--server", server.url, "--cache", tmp_path / "cache", "--output", tmp_path / "graphs")
-    start = f"Error: No server of the conditions database gave {NAME} of the global tag {TAG}: "
+    start = f"Error: No source of the conditions database gave {NAME} of the global tag {TAG}: "
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"{start}{server.url} does not know the global tag {TAG} (404 Not Found).\n"
     assert files(tmp_path) == []
@@ -102,10 +132,22 @@ def test_a_failing_server_is_one_sentence_and_exit_code_1(server: ConditionsServ
         ((), EXACTLY_ONE),
         (("a.pt", "--from-conditions", TAG), EXACTLY_ONE),
         *(
-            (("a.pt", *option), "--experiment, --run, --server and --cache are for --from-conditions, not for a .*")
-            for option in (("--experiment", "0"), ("--run", "3"), ("--server", "http://a"), ("--cache", "c"))
+            (
+                ("a.pt", *option),
+                "--experiment, --run, --server, --cache and --allow-open-tag are for --from-conditions, not .*",
+            )
+            for option in (
+                ("--experiment", "0"),
+                ("--run", "3"),
+                ("--server", "http://a"),
+                ("--cache", "c"),
+                ("--allow-open-tag",),
+            )
         ),
-        (("--from-conditions", TAG, "--server", "a"), r"--server must be an http or https URL .*, but is 'a'\."),
+        (
+            ("--from-conditions", TAG, "--server", "ftp://a"),
+            r"--server must be an http or https URL .*, but is 'ftp://a'\.",
+        ),
         (("--from-conditions", "../a", "--server", "http://a"), r"The global tag may hold only .*, but is '\.\./a'\."),
         (("--from-conditions", TAG, "--server", "http://a", "--run", "-1"), r"--run must be 0 or more, but is -1\."),
     ],

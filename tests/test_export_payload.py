@@ -12,7 +12,7 @@ from msgspec import structs
 from typer.testing import CliRunner
 
 from export.conditions.fetching import fetch_payload
-from export.payload import app, write_payloads
+from export.payload import app, write_payloads, write_testing_payloads
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, OutputError
 from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
@@ -80,8 +80,14 @@ def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
     md5 = md5_of(path)
     place = tmp_path / "payloads" / md5[:2] / f"{NAME}_r1.root"
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"wrote {place}: payload {NAME} revision 1, MD5 {md5}, from mine-int8.onnx\n"
+    index = tmp_path / "testing-payloads" / "database.txt"
+    assert result.stdout == (
+        f"wrote {place}: payload {NAME} revision 1, MD5 {md5}, from mine-int8.onnx\n"
+        f"wrote {index}: testing payloads for all runs\n"
+    )
     assert place.exists()
+    assert index.read_text() == f"dbstore/{NAME} 1 0,0,-1,-1\n"
+    assert md5_of(index.with_name(f"dbstore_{NAME}_rev_1.root")) == md5
 
 
 def test_float16_graphs_are_those_for_cuda_unless_told_otherwise(tmp_path: Path) -> None:
@@ -89,7 +95,7 @@ def test_float16_graphs_are_those_for_cuda_unless_told_otherwise(tmp_path: Path)
         card = structs.replace(RESNET, precision="float16", fidelity=FIDELITY, target=target)
         graph(tmp_path / f"{target}.onnx", card)
     results = [
-        CliRunner().invoke(app, [str(tmp_path), "--precision", "float16", *options]).stdout.split()[-1]
+        CliRunner().invoke(app, [str(tmp_path), "--precision", "float16", *options]).stdout.splitlines()[0].split()[-1]
         for options in ((), ("--target", "cpu"))
     ]
     assert results == ["cuda.onnx", "cpu.onnx"]
@@ -99,9 +105,46 @@ def test_the_layout_is_that_of_a_cache(server: ConditionsServer, tmp_path: Path)
     graph(tmp_path / "mine.onnx", RESNET)
     (made,) = write_payloads(tmp_path, tmp_path / "cache")
     server.steps["list"] = [answer_json([server.entry(name=NAME, revision=1, checksum=made.md5)])]
-    found = fetch_payload(NAME, TAG, servers=(server.url,), cache=tmp_path / "cache")
-    assert (found.path, found.was_cached) == (made.path, True)
+    found = fetch_payload(NAME, TAG, sources=(server.url,), cache=tmp_path / "cache")
+    assert (found.path, found.url) == (made.path, None)
     assert server.n_files() == 0
+
+
+def test_testing_payloads_are_read_in_the_layout_of_basf2(server: ConditionsServer, tmp_path: Path) -> None:
+    graph(tmp_path / "mine.onnx", RESNET)
+    (made,) = write_payloads(tmp_path, tmp_path / "out", revision=7)
+    index = write_testing_payloads((made,), tmp_path / "new" / "testing")
+    flat = tmp_path / "new" / "testing" / f"dbstore_{NAME}_rev_7.root"
+    assert files(index.parent) == ["database.txt", flat.name]
+    server.steps["list"] = [answer_json([server.entry(name=NAME, revision=7, checksum=made.md5)])]
+    locations = (str(index.parent),)
+    found = fetch_payload(NAME, TAG, sources=(server.url,), cache=tmp_path / "cache", payload_locations=locations)
+    assert found.path == flat
+    assert read_graph_file(flat).card.family == "resnet"
+
+
+def test_the_lines_of_other_testing_payloads_stay(tmp_path: Path) -> None:
+    for family, card in (("resnet", RESNET), ("convnet", CONVNET)):
+        graph(tmp_path / f"{family}.onnx", card)
+    convnet, resnet = write_payloads(tmp_path, tmp_path / "out", revision=2)
+    index = tmp_path / "database.txt"
+    other = b"# dbstore/BeamParameters\r\n\ndbstore/BeamParameters 3 7,0,7,-1\ndbstore/caf\xe9 1 0,0,-1,-1"
+    index.write_bytes(other + f"\ndbstore/{NAME} 1 0,0,5,-1".encode())
+    assert write_testing_payloads((resnet,), tmp_path) == index
+    assert write_testing_payloads((convnet, resnet), tmp_path) == index
+    assert index.read_bytes().splitlines() == [
+        *other.splitlines(),
+        b"dbstore/PXDBackgroundGenerator_convnet_onnx 2 0,0,-1,-1",
+        f"dbstore/{NAME} 2 0,0,-1,-1".encode(),
+    ]
+
+
+def test_a_folder_for_testing_payloads_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    graph(tmp_path / "mine.onnx", RESNET)
+    (tmp_path / "testing").write_text("a file")
+    result = CliRunner().invoke(app, [str(tmp_path), "--testing-output", str(tmp_path / "testing")])
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: The folder {tmp_path / 'testing'} cannot be made: File exists.\n"
 
 
 def test_two_graphs_of_a_family_are_one_too_many(tmp_path: Path) -> None:

@@ -1,19 +1,20 @@
 """The local cache of payloads, in the layout of basf2, so that each program uses what the other has downloaded.
 
-A payload is at ``<folder>/<first two hexadecimal digits of its MD5>/<name>_r<revision>.root``. One process at a time
-downloads it, under a lock; the file appears under its name when it is complete.
+One process at a time downloads a payload, under a lock; the file appears under its name when it is complete. All users
+share the cache, so its folders and files are writable to all, and the MD5 of a file is checked whenever it is used.
 """
 
 from __future__ import annotations
 
-import hashlib
+import os
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from filelock import FileLock, Timeout
 
+from export.conditions.files import find_payload_file
 from export.errors import ConditionsError
 from pxdbg_runtime.basf2.payloads import payload_path
 from pxdbg_runtime.errors import OutputError
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["default_cache", "fetch_into_cache"]
 
+_FOLDER_MODE: Final = 0o777
+_FILE_MODE: Final = 0o666
+
 
 def default_cache() -> Path:
     """Return the folder that basf2 uses by default."""
@@ -34,8 +38,8 @@ def default_cache() -> Path:
 
 
 def fetch_into_cache(
-    folder: Path, entry: PayloadEntry, download: Callable[[BinaryIO], None], limits: Limits
-) -> tuple[Path, bool]:
+    folder: Path, entry: PayloadEntry, download: Callable[[BinaryIO], str], limits: Limits
+) -> tuple[Path, str | None]:
     """Return the file of a payload; download it if the cache has no file with its MD5.
 
     Parameters
@@ -44,15 +48,15 @@ def fetch_into_cache(
         The cache; created if it does not exist.
     entry : PayloadEntry
     download : callable
-        Writes the payload into an empty file and checks its MD5.
+        Writes the payload into an empty file, checks its MD5 and returns the URL that it came from.
     limits : Limits
 
     Returns
     -------
     path : Path
         A file with the MD5 of the payload.
-    was_cached : bool
-        Whether this process downloaded nothing.
+    url : str or None
+        URL that this process downloaded it from; None if it was in the cache.
 
     Raises
     ------
@@ -62,18 +66,20 @@ def fetch_into_cache(
         If another process holds the lock of the payload for too long, or `download` raises it.
     """
     target = payload_path(folder, entry.name, entry.revision, entry.md5)
+    if found := find_payload_file(folder, entry):
+        return found, None
     try:
-        if _has_md5(target, entry.md5):
-            return target, True
-        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _create_shared_folder(folder)
+        _create_shared_folder(target.parent)
         with _lock(target, limits):
-            if _has_md5(target, entry.md5):
-                return target, True
-            if target.is_symlink():  # in a shared folder, a link could lead to any file of this user
-                target.unlink()
-            with open_partial(target) as partial, partial.open("wb") as file:
-                download(file)
-            return target, False
+            if found := find_payload_file(folder, entry):
+                return found, None
+            target.unlink(missing_ok=True)  # a damaged file, whose mode would be kept, or a link to any file
+            with open_partial(target) as partial, _open_unlinked(partial) as file:
+                url = download(file)
+                os.fchmod(file.fileno(), _FILE_MODE)
+            return target, url
     except OSError as error:
         message = (
             f"The cache {folder} cannot hold {target.name}: {error.strerror or error}. "
@@ -82,19 +88,29 @@ def fetch_into_cache(
         raise OutputError(target, message) from None
 
 
-def _has_md5(path: Path, md5: str) -> bool:
+def _create_shared_folder(folder: Path) -> None:
+    """Create a folder that all users may write to, whatever the umask; leave one that exists."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == md5
-    except FileNotFoundError:
-        return False
+        folder.mkdir()
+    except FileExistsError:
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)  # not what another user may have put in its place
+    try:
+        os.fchmod(descriptor, _FOLDER_MODE)
+    finally:
+        os.close(descriptor)
+
+
+def _open_unlinked(partial: Path) -> BinaryIO:
+    """Open a file for writing, but no link that another user may have put in its place."""
+    return os.fdopen(os.open(partial, os.O_WRONLY | os.O_NOFOLLOW), "wb")
 
 
 @contextmanager
 def _lock(target: Path, limits: Limits) -> Iterator[None]:
     """Take the lock of a payload, which ends with the process that holds it."""
     lock_file = target.with_name(f".{target.name}.lock")
-    lock = FileLock(lock_file, timeout=limits.lock_timeout_s, poll_interval=limits.lock_poll_s)
+    lock = FileLock(lock_file, timeout=limits.lock_timeout_s, poll_interval=limits.lock_poll_s, mode=_FILE_MODE)
     try:
         lock.acquire()
     except Timeout:

@@ -9,8 +9,8 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from rich.progress import Progress as ProgressBars
 
 from export.conditions.cache import default_cache
+from export.conditions.environment import choose_sources, find_proxy, list_payload_locations
 from export.conditions.fetching import FetchedPayload, fetch_payload
-from export.conditions.servers import choose_servers
 from pxdbg_runtime.basf2.payloads import checkpoint_payload_name
 from pxdbg_runtime.command_line.console import stderr
 
@@ -29,19 +29,23 @@ def fetch_checkpoint(
     *,
     experiment: int,
     run: int,
-    servers: Sequence[str],
+    sources: Sequence[str],
     cache: Path | None,
+    allow_open_tag: bool,
     log: Callable[[str], None],
 ) -> FetchedPayload:
-    """Fetch the checkpoint of a family as `fetch_payload` does; by default, servers and cache are those of basf2."""
+    """Fetch the checkpoint of a family as `fetch_payload` does; by default, sources and cache are those of basf2."""
     with _show_progress(log) as (log_line, progress):
         return fetch_payload(
             checkpoint_payload_name(family),
             global_tag,
-            servers=choose_servers(servers),
+            sources=choose_sources(sources),
             cache=cache or default_cache(),
+            payload_locations=list_payload_locations(),
+            proxy=find_proxy(),
             experiment=experiment,
             run=run,
+            allow_open_tag=allow_open_tag,
             log=log_line,
             progress=progress,
         )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
-from export.conditions.cache import fetch_into_cache
-from export.conditions.database import fetch_entries, fetch_tag_state
 from export.conditions.limits import Limits
-from export.conditions.transport import open_client, receive, retry
+from export.conditions.payload_files import PayloadFiles
+from export.conditions.sources import open_source
+from export.conditions.transport import open_client
 from export.conditions.validity import PayloadEntry, find_valid_entry
 from export.errors import ConditionsError, ServerError
 from pxdbg_runtime.errors import ArgumentValueError
@@ -20,22 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import httpx
-
+    from export.conditions.sources import Source
     from export.conditions.transport import Progress
 
 __all__ = ["FetchedPayload", "fetch_payload"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-_INVALID: Final = "INVALID"
 _PUBLISHED: Final = "PUBLISHED"
+_OPEN: Final = "OPEN"
+_USABLE: Final = ("TESTING", "VALIDATED", _PUBLISHED, "RUNNING")
+"""States of the global tags that basf2 uses."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedPayload:
-    """A payload in the cache, and its origin.
+    """The file of a payload, and its origin.
 
     Attributes
     ----------
@@ -45,10 +45,10 @@ class FetchedPayload:
     global_tag, tag_state : str
     experiment, run : int
         The payload is valid for them.
-    server : str
-        The server that listed the payload.
-    was_cached : bool
-        Whether nothing was downloaded.
+    source : str
+        The server or sqlite file that listed the payload.
+    url : str or None
+        URL that the file was downloaded from; None if it was on this machine.
     """
 
     path: Path
@@ -57,8 +57,8 @@ class FetchedPayload:
     tag_state: str
     experiment: int
     run: int
-    server: str
-    was_cached: bool
+    source: str
+    url: str | None
 
     @property
     def provenance(self) -> str:
@@ -66,7 +66,7 @@ class FetchedPayload:
         entry = self.entry
         return (
             f"Payload {entry.name} revision {entry.revision}, MD5 {entry.md5}, of the global tag {self.global_tag} "
-            f"({self.tag_state}) for experiment {self.experiment}, run {self.run}; conditions database {self.server}."
+            f"({self.tag_state}) for experiment {self.experiment}, run {self.run}; conditions database {self.source}."
         )
 
 
@@ -74,27 +74,36 @@ def fetch_payload(
     name: str,
     global_tag: str,
     *,
-    servers: Sequence[str],
+    sources: Sequence[str],
     cache: Path,
+    payload_locations: Sequence[str] = (),
+    proxy: str | None = None,
     experiment: int = 0,
     run: int = 0,
+    allow_open_tag: bool = False,
     limits: Limits | None = None,
     log: Callable[[str], None] = lambda _line: None,
     progress: Progress = lambda _n_received, _n_announced: None,
 ) -> FetchedPayload:
-    """Find a payload in the conditions database, and take its file from the cache or download it.
+    """Find a payload in the conditions database, and take its file from this machine or download it.
 
     Parameters
     ----------
     name : str
         Name of the payload.
     global_tag : str
-    servers : sequence of str
-        Base URLs; each is tried if those before it fail.
+    sources : sequence of str
+        Base URLs of servers and paths of sqlite files; each is tried if those before it fail.
     cache : Path
         Folder of the cache, in the layout of basf2.
+    payload_locations : sequence of str, optional
+        Folders and base URLs in which the file is looked for before the source's own.
+    proxy : str, optional
+        URL of a proxy for all requests.
     experiment, run : int
         The payload is valid for them.
+    allow_open_tag : bool
+        Whether a global tag in the state ``OPEN``, which can change at any time, is accepted.
     limits : Limits, optional
     log : callable, optional
         Called with a line after each step.
@@ -104,7 +113,7 @@ def fetch_payload(
     Raises
     ------
     ConditionsError
-        If the tag is invalid or has no such payload for this run, or if all servers fail.
+        If the tag must not be used or has no such payload for this run, or if all sources fail.
     OutputError
         If the cache cannot be written to.
     ArgumentValueError
@@ -117,83 +126,59 @@ def fetch_payload(
         if number < 0:
             raise ArgumentValueError(argument, f"--{argument} must be 0 or more, but is {number}.")
     limits = limits or Limits()
+    states = (*_USABLE, _OPEN) if allow_open_tag else _USABLE
     failures: list[ServerError] = []
-    with open_client(limits) as client:
-        for server in servers:
+    with open_client(limits, proxy) as client:
+        files = PayloadFiles(
+            client=client, locations=tuple(payload_locations), cache=cache, limits=limits, progress=progress
+        )
+        for address in sources:
             try:
-                request = _Request(client, server, limits, log, progress)
-                return _fetch_from_server(request, name, global_tag, (experiment, run), cache)
+                source = open_source(address, client, limits)
+                state = _fetch_usable_state(source, global_tag, states)
+                entry = _find_entry(source, name, global_tag, (experiment, run))
+                note = "" if state == _PUBLISHED else f", not {_PUBLISHED}, so it may change"
+                log(f"global tag {global_tag} is {state}{note}: {name} revision {entry.revision}, MD5 {entry.md5}")
+                path, url = files.fetch(entry, source.payload_folder)
             except ServerError as error:
-                logger.info("the server %s failed: %s", server, error)
+                logger.info("the source %s failed: %s", address, error)
                 failures.append(error)
+            else:
+                log(f"downloaded {url} to {path}" if url else f"found on this machine: {path}")
+                return FetchedPayload(
+                    path=path,
+                    entry=entry,
+                    global_tag=global_tag,
+                    tag_state=state,
+                    experiment=experiment,
+                    run=run,
+                    source=address,
+                    url=url,
+                )
     reasons = " ".join(str(error) for error in failures)
-    message = f"No server of the conditions database gave {name} of the global tag {global_tag}: {reasons}"
+    message = f"No source of the conditions database gave {name} of the global tag {global_tag}: {reasons}"
     raise ConditionsError(message)
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What all requests to one server have in common."""
-
-    client: httpx.Client
-    server: str
-    limits: Limits
-    log: Callable[[str], None]
-    progress: Progress
+def _fetch_usable_state(source: Source, global_tag: str, states: Sequence[str]) -> str:
+    state = source.fetch_tag_state(global_tag)
+    if state in states:
+        return state
+    hint = "or accept it with --allow-open-tag" if state == _OPEN else "as basf2 does not use it either"
+    message = f"The global tag {global_tag} is {state}: expected {', '.join(states)}. Choose another one, {hint}."
+    raise ConditionsError(message)
 
 
-def _fetch_from_server(
-    request: _Request, name: str, global_tag: str, when: tuple[int, int], cache: Path
-) -> FetchedPayload:
-    state = fetch_tag_state(request.client, request.server, global_tag, request.limits)
-    if state == _INVALID:
-        message = f"The global tag {global_tag} is {state}: it must not be used. Choose another one."
-        raise ConditionsError(message)
-    entries = fetch_entries(request.client, request.server, global_tag, name, when, request.limits)
+def _find_entry(source: Source, name: str, global_tag: str, when: tuple[int, int]) -> PayloadEntry:
     experiment, run = when
-    entry = find_valid_entry(entries, experiment, run)
+    entry = find_valid_entry(source.fetch_entries(global_tag, name, when), experiment, run)
     if entry is None:
         message = (
             f"The global tag {global_tag} has no payload {name} for experiment {experiment}, run {run}: "
             "choose another tag, or a run that it covers with --experiment and --run."
         )
         raise ConditionsError(message)
-    note = "" if state == _PUBLISHED else f", not {_PUBLISHED}, so it may change"
-    request.log(f"global tag {global_tag} is {state}{note}: {name} revision {entry.revision}, MD5 {entry.md5}")
-    path, was_cached = fetch_into_cache(cache, entry, lambda file: _download(request, entry, file), request.limits)
-    request.log(f"found in the cache: {path}" if was_cached else f"downloaded {entry.url} to {path}")
-    return FetchedPayload(
-        path=path,
-        entry=entry,
-        global_tag=global_tag,
-        tag_state=state,
-        experiment=experiment,
-        run=run,
-        server=request.server,
-        was_cached=was_cached,
-    )
-
-
-def _download(request: _Request, entry: PayloadEntry, file: BinaryIO) -> None:
-    def attempt() -> None:
-        file.seek(0)
-        file.truncate()
-        digest = hashlib.md5(usedforsecurity=False)
-
-        def take(chunk: bytes) -> None:
-            digest.update(chunk)
-            file.write(chunk)
-
-        limits = request.limits
-        receive(request.client, entry.url, take, limits, max_bytes=limits.max_payload_bytes, progress=request.progress)
-        if digest.hexdigest() != entry.md5:
-            message = (
-                f"{entry.url} has the MD5 {digest.hexdigest()}, but the conditions database lists {entry.md5}: "
-                "the file is damaged or another one."
-            )
-            raise ServerError(message, is_passing=True)
-
-    retry(attempt, request.limits)
+    return entry
 
 
 def _check_name(argument: str, subject: str, text: str) -> None:

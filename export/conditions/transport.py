@@ -32,10 +32,11 @@ _PASSING_STATUS: Final = frozenset({408, 425, 429})
 logger = logging.getLogger(__name__)
 
 
-def open_client(limits: Limits) -> httpx.Client:
-    """Open the client for a whole download; the caller closes it."""
+def open_client(limits: Limits, proxy: str | None = None) -> httpx.Client:
+    """Open the client for a whole download; the caller closes it. Without `proxy`, httpx reads ``HTTPS_PROXY`` etc."""
     return httpx.Client(
         verify=_load_certificates(),
+        proxy=proxy,
         timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
         follow_redirects=True,
         max_redirects=_MAX_REDIRECTS,
@@ -56,6 +57,7 @@ def receive(
     *,
     max_bytes: int,
     params: Mapping[str, str | int] | None = None,
+    headers: Mapping[str, str] | None = None,
     progress: Progress = lambda _n_received, _n_announced: None,
 ) -> None:
     """Make one request and pass its answer on, chunk by chunk.
@@ -71,6 +73,7 @@ def receive(
         A longer answer is refused: from its announced length, or when that many bytes have come.
     params : mapping, optional
         Query of the URL.
+    headers : mapping, optional
     progress : callable, optional
 
     Raises
@@ -80,7 +83,7 @@ def receive(
     """
     end = time.monotonic() + limits.total_timeout_s
     try:
-        with client.stream("GET", url, params=params) as response:
+        with client.stream("GET", url, params=params, headers=headers) as response:
             _check_status(response, url)
             n_announced = _find_content_length(response)
             if n_announced is not None and n_announced > max_bytes:

@@ -12,11 +12,12 @@ from export.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["OPEN", "Interval", "PayloadEntry", "find_valid_entry"]
+__all__ = ["OPEN", "BoundNumber", "Interval", "PayloadEntry", "find_valid_entry"]
 
 OPEN: Final = -1
 """As the end of an interval: no end."""
-_Number = Annotated[int, msgspec.Meta(ge=OPEN)]
+BoundNumber = Annotated[int, msgspec.Meta(ge=OPEN)]
+"""Experiment or run at an end of an interval."""
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,10 +31,10 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
         runs of the last experiment belong to the interval.
     """
 
-    first_experiment: _Number = msgspec.field(name="expStart")
-    first_run: _Number = msgspec.field(name="runStart")
-    last_experiment: _Number = msgspec.field(name="expEnd")
-    last_run: _Number = msgspec.field(name="runEnd")
+    first_experiment: BoundNumber = msgspec.field(name="expStart")
+    first_run: BoundNumber = msgspec.field(name="runStart")
+    last_experiment: BoundNumber = msgspec.field(name="expEnd")
+    last_run: BoundNumber = msgspec.field(name="runEnd")
 
     def covers(self, experiment: int, run: int) -> bool:
         """Whether a run is in the interval.
@@ -53,12 +54,26 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class PayloadEntry:
-    """A payload that a global tag lists: `md5` has 32 hexadecimal digits in lower case, `url` is that of the file."""
+    """A payload that a global tag lists.
+
+    Attributes
+    ----------
+    name : str
+    revision : int
+    md5 : str
+        32 hexadecimal digits in lower case.
+    payload_url : str
+        Path of the file below a base URL.
+    base_url : str or None
+        Base URL of the files of its source, if there is one.
+    interval : Interval
+    """
 
     name: str
     revision: int
     md5: str
-    url: str
+    payload_url: str
+    base_url: str | None
     interval: Interval
 
 

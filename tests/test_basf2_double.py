@@ -155,7 +155,7 @@ def test_the_flag_as_durability_makes_another_array(double: ModuleType) -> None:
 def test_fill_array_takes_columns_of_unsigned_shorts(
     double: ModuleType, columns: dict[str, type], message: str
 ) -> None:
-    arrays = {name: np.ones(2, dtype=dtype) for name, dtype in columns.items()}
+    arrays: dict[str, np.ndarray] = {name: np.ones(2, dtype=dtype) for name, dtype in columns.items()}
     with pytest.raises((ValueError, TypeError), match=message):
         digits(double).fillArray(**arrays)  # type: ignore[attr-defined]
 

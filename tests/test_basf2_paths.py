@@ -123,7 +123,7 @@ def test_the_module_is_an_instance_of_both_classes(double: ModuleType) -> None:
     assert isinstance(module, double.Module)
     assert isinstance(module, PXDBackgroundGenerator)
     assert not isinstance(double.register_module("Progress"), PXDBackgroundGenerator)
-    assert module.name() == "PXDBackgroundGenerator"
+    assert module.name() == "PXDBackgroundGenerator"  # type: ignore[attr-defined]  # of basf2.Module
 
 
 def test_the_module_takes_the_arguments_of_the_original(double: ModuleType) -> None:

@@ -16,24 +16,25 @@ if TYPE_CHECKING:
 
     Fill = Callable[[ModuleType, StoreArray, Digits], None]
 
-__all__ = ["choose_fill", "compile_bulk_fill", "fill_by_release", "fill_in_bulk", "fill_one_by_one"]
+__all__ = ["HEADER", "choose_fill", "compile_bulk_fill", "fill_by_release", "fill_in_bulk", "fill_one_by_one"]
 
-# The header serves releases whose dictionary does not name it; other releases know the classes without it.
-_SOURCE: Final = """
+HEADER: Final = "pxd/dataobjects/PXDDigit.h"
+"""Serves releases whose dictionary does not name it; other releases know the classes without it."""
+_SOURCE: Final = f"""
 #include <TClonesArray.h>
-#if __has_include(<pxd/dataobjects/PXDDigit.h>)
-#include <pxd/dataobjects/PXDDigit.h>
+#if __has_include(<{HEADER}>)
+#include <{HEADER}>
 #endif
-namespace pxdbg_runtime {
+namespace pxdbg_runtime {{
   void fill_digits(TClonesArray& digits, const unsigned short* sensor_id, const unsigned short* u_cell,
                    const unsigned short* v_cell, const unsigned char* charge, int n_digits)
-  {
+  {{
     digits.Delete();
     if (n_digits > digits.GetSize()) digits.Expand(n_digits);
     for (int i = 0; i < n_digits; ++i)
       new (digits[i]) Belle2::PXDDigit(Belle2::VxdID(sensor_id[i]), u_cell[i], v_cell[i], charge[i]);
-  }
-}
+  }}
+}}
 """
 
 _log = logging.getLogger(__name__)

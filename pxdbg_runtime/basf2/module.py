@@ -49,7 +49,7 @@ class PXDBackgroundGenerator(ABC):  # noqa: B024  # abstract only to register th
         if len(arguments) == 1 and isinstance(arguments[0], Specs) and not options:
             specs = arguments[0]
         else:
-            specs = Specs(*arguments, **options)  # type: ignore[arg-type,misc]  # Specs checks them
+            specs = Specs(*arguments, **options)  # type: ignore[arg-type]  # Specs checks them
         basf2 = import_release_module("basf2")
         if specs.checkpoint is None:
             basf2.conditions.append_globaltag(specs.globaltag)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -99,14 +100,74 @@ def test_payloads_are_asked_for_in_initialize_and_known_in_a_run(double: ModuleT
 
     with pytest.raises(Exception, match="a payload is asked for outside of initialize: mine"):
         run(double, event=accessor)
-    with pytest.raises(Exception, match="no run yet, for which a payload would hold: mine"):
-        run(double, initialize=lambda: accessor().getFilename())  # type: ignore[attr-defined]
+    found: list[str] = []
+    for known in ({}, {("tag", "mine"): "mine.root"}):
+        double.conditions.payloads = known
+        double.conditions.globaltags = ["tag"]
+        run(double, initialize=lambda: found.append(str(accessor().getFilename())))  # type: ignore[attr-defined]
+    assert found == ["", "mine.root"]
 
 
-def test_only_certified_modules_run_in_workers(double: ModuleType) -> None:
-    double.set_nprocesses(2)
-    with pytest.raises(RuntimeError, match="Doing is not certified for parallel processing"):
-        run(double)
+def test_no_payload_is_known_before_the_numbers_of_the_first_event(double: ModuleType) -> None:
+    double.conditions.payloads = {("tag", "mine"): "mine.root"}
+    double.conditions.globaltags = ["tag"]
+    belle2, found = double.ROOT.Belle2, []
+
+    class Early(double.Module):  # type: ignore[name-defined,misc]  # known at run time alone
+        def initialize(self) -> None:
+            payload = belle2.DBAccessorBase(belle2.DBStoreEntry.c_RawFile, "mine", False)
+            found.append(str(payload.getFilename()))
+
+    path = double.create_path()
+    path.add_module(Early())
+    path.add_module("EventInfoSetter")
+    double.process(path)
+    assert found == [""]
+
+
+def test_the_flag_as_durability_makes_another_array(double: ModuleType) -> None:
+    belle2 = double.ROOT.Belle2
+    sizes = []
+
+    def array(*durability: int) -> object:
+        made: object = belle2.PyStoreArray(belle2.PXDDigit.Class(), "PXDDigits", *durability)
+        return made
+
+    def initialize() -> None:
+        for each in (array(), array(belle2.DataStore.c_DontWriteOut)):
+            each.registerInDataStore(belle2.DataStore.c_ErrorIfAlreadyRegistered)  # type: ignore[attr-defined]
+
+    def event() -> None:
+        array(belle2.DataStore.c_DontWriteOut).appendNew()  # type: ignore[attr-defined]
+        sizes.append([each.getEntries() for each in (array(), array(belle2.DataStore.c_Persistent))])  # type: ignore[attr-defined]
+
+    run(double, initialize=initialize, event=event)
+    assert sizes == [[0, 1], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"sensorID": np.uint16}, r"takes the arguments of PXDDigit, but got \['sensorID'\]"),
+        (dict.fromkeys(("sensorID", "uCellID", "vCellID", "charge"), np.uint8), "takes arrays of unsigned shorts"),
+    ],
+)
+def test_fill_array_takes_columns_of_unsigned_shorts(
+    double: ModuleType, columns: dict[str, type], message: str
+) -> None:
+    arrays: dict[str, np.ndarray] = {name: np.ones(2, dtype=dtype) for name, dtype in columns.items()}
+    with pytest.raises((ValueError, TypeError), match=message):
+        digits(double).fillArray(**arrays)  # type: ignore[attr-defined]
+
+
+def test_a_path_is_split_at_the_first_certified_module_and_the_next_that_is_not(double: ModuleType) -> None:
+    path = double.create_path()
+    for name in ("EventInfoSetter", "Gearbox", "Geometry", "BGOverlayInput", "FullSim"):
+        path.add_module(name)
+    stages = [[module.name() for module in stage] for stage in double.split_path(path.modules())]
+    assert stages == [["EventInfoSetter"], ["Gearbox", "Geometry"], ["BGOverlayInput", "FullSim"]]
+    assert double.split_path(path.modules()[:1]) == (path.modules()[:1], [], [])
+    assert not double.Module().has_properties(double.ModulePropFlags.PARALLELPROCESSINGCERTIFIED)
 
 
 def test_only_modules_go_on_a_path(double: ModuleType) -> None:

@@ -18,10 +18,17 @@ from msgspec import structs
 
 from export.pipeline import ExportOptions, export_checkpoint
 from pxdbg_runtime import Digits, Generator
-from pxdbg_runtime.basf2 import PXDBackgroundGenerator, Specs, add_pxd_background_generator, add_simulation, filling
+from pxdbg_runtime.basf2 import (
+    PXDBackgroundGenerator,
+    Specs,
+    add_pxd_background_generator,
+    add_simulation,
+    filling,
+    inject_simulation,
+)
 from pxdbg_runtime.basf2.numbering import derive_seed, pack_event_number
 from pxdbg_runtime.digits import COLUMN_DTYPES
-from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModuleStateError
+from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModelNotFoundError, ModuleStateError
 from tests.basf2_store import read_store, reader
 from tests.checkpoints import FlatNet, first_export, flat_checkpoint, register_family
 from tests.conftest import BASF2_DOUBLE
@@ -70,6 +77,10 @@ def process_events(
     path.add_module(reader(basf2, found.__setitem__))  # type: ignore[attr-defined]  # of the double
     basf2.process(path)
     return found
+
+
+def find_messages(basf2: ModuleType, level: str) -> list[str]:
+    return [text.removeprefix("PXDBackgroundGenerator: ") for each, text in basf2.logged if each == level]
 
 
 def compare_with_pytorch(basf2: ModuleType, model: GeneratorModule, graph: GraphFile) -> None:
@@ -145,24 +156,28 @@ def process_one_event(graph: GraphFile, seed: int, event: int) -> Digits:
     return dataclasses.replace(digits, event=np.zeros(len(digits), dtype=np.int64))
 
 
-WORKERS: Final = """
+PARALLEL: Final = """
 import sys
 from pathlib import Path
 import numpy as np
 import basf2
 import pxdbg_runtime.digitisation.digitiser  # loads numba before the fork, once for all workers
-from pxdbg_runtime.basf2 import Specs, add_simulation
+from pxdbg_runtime.basf2 import Specs, add_pxd_background_generator, add_simulation
 from tests.basf2_store import reader
 
-for stream, n_workers in (("philox", 4), ("torch", 2)):
-    basf2.set_nprocesses(n_workers)
-    path = basf2.create_path()
-    path.add_module("EventInfoSetter", expList=[1003], runList=[5], evtNumList=[8])
-    specs = Specs(model="resnet", checkpoint=sys.argv[2], seed=7, random_stream=stream)
+folder, graph, kind, stream = sys.argv[1:]
+basf2.set_nprocesses(2)
+path = basf2.create_path()
+path.add_module("EventInfoSetter", expList=[1003], runList=[5], evtNumList=[4])
+specs = Specs(model="resnet", checkpoint=graph, seed=7, random_stream=stream)
+if kind == "simulation":
     add_simulation(path, bkgfiles=["overlay.root"], pxd_background_generator=specs)
-    place = Path(sys.argv[1], stream)
-    path.add_module(reader(basf2, lambda at, digits: np.save(f"{place}-{at[2]}.npy", digits.to_structured())))
-    basf2.process(path)
+else:
+    path.add_module("BGOverlayInput", inputFileNames=["overlay.root"])
+    add_pxd_background_generator(path, specs)
+path.add_module(reader(basf2, lambda at, digits: np.save(f"{folder}/{at[2]}.npy", digits.to_structured())))
+print(*([module.name() for module in stage] for stage in basf2.split_path(path.modules())), sep="\\n")
+basf2.process(path)
 print(*(text for level, text in basf2.logged if level == "WARNING"), sep="\\n")
 """
 
@@ -176,20 +191,47 @@ def run_script(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def run_parallel(folder: Path, graph: GraphFile, kind: str, stream: str) -> tuple[list[bytes], list[str]]:
+    """Run four events with two parallel processes; return their digits and the lines that the job printed."""
+    lines = run_script(["-c", PARALLEL, str(folder), str(graph.path), kind, stream]).stdout.splitlines()
+    return [np.load(folder / f"{event}.npy").tobytes() for event in range(1, 5)], lines
+
+
 @pytest.mark.slow
-def test_four_workers_make_the_events_of_one(double: ModuleType, tmp_path: Path, resnet_graph: GraphFile) -> None:
-    warned = run_script(["-c", WORKERS, str(tmp_path), str(resnet_graph.path)]).stdout.splitlines()
-    four, repeated = (
-        [np.load(tmp_path / f"{stream}-{event}.npy") for event in range(1, 9)] for stream in ("philox", "torch")
+@pytest.mark.parametrize("kind", ["simulation", "path"])
+def test_events_are_the_same_in_parallel_processes(
+    double: ModuleType, tmp_path: Path, resnet_graph: GraphFile, kind: str
+) -> None:
+    parallel, (before, workers, after, *warnings) = run_parallel(tmp_path, resnet_graph, kind, "philox")
+    one = process_events(double, Specs(model="resnet", checkpoint=resnet_graph.path, seed=7), {(1003, 5): 4})
+    assert parallel == [digits.to_structured().tobytes() for digits in one.values()]
+    assert len(set(parallel)) == 4
+    assert warnings == [""]
+    # add_simulation leaves everything from BGOverlayInput on to the output process.
+    assert ("BGOverlayInput" in after, "BGOverlayInput" in before) == (kind == "simulation", kind == "path")
+    assert ("PXDBackgroundGenerator" in after, "PXDBackgroundGenerator" in workers) == (
+        kind == "simulation",
+        kind == "path",
     )
-    one = process_events(double, Specs(model="resnet", checkpoint=resnet_graph.path, seed=7), {(1003, 5): 8})
-    assert [each.tobytes() for each in four] == [digits.to_structured().tobytes() for digits in one.values()]
-    assert len({each.tobytes() for each in four}) == 8
-    # The original's sequence: each of two workers begins it, and makes four events.
-    assert len({each.tobytes() for each in repeated}) == 4
-    assert warned == [
-        "PXDBackgroundGenerator: with random_stream='torch' each of the parallel processes generates the same events."
-    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["simulation", "path"])
+def test_the_torch_stream_is_that_of_one_process_and_of_the_order_of_arrival(
+    double: ModuleType, tmp_path: Path, resnet_graph: GraphFile, kind: str
+) -> None:
+    parallel, (*_, workers, after, warning) = run_parallel(tmp_path, resnet_graph, kind, "torch")
+    specs = Specs(model="resnet", checkpoint=resnet_graph.path, seed=7, random_stream="torch")
+    one = [digits.to_structured().tobytes() for digits in process_events(double, specs, {(1003, 5): 4}).values()]
+    # Events 1 and 3 arrive from one worker of the double, then 2 and 4 from the other.
+    arrival = [0, 2, 1, 3] if kind == "simulation" else range(4)
+    assert [parallel[event] for event in arrival] == one
+    assert "PXDBackgroundGenerator" not in workers
+    assert ("PXDBackgroundGenerator" in after) == (kind == "simulation")
+    assert warning == (
+        "PXDBackgroundGenerator: with random_stream='torch' the background of an event depends on the order in which "
+        "events arrive, and with -p that order can differ from run to run: use random_stream='philox', or no -p."
+    )
 
 
 def random_digits(n_digits: int) -> Digits:
@@ -199,7 +241,15 @@ def random_digits(n_digits: int) -> Digits:
     return Digits(event=np.zeros(n_digits, dtype=np.int64), **columns)
 
 
-def test_the_loop_fills_what_the_bulk_fill_does(double: ModuleType) -> None:
+FILLS: Final = {
+    "fill_by_release": "with PyStoreArray.fillArray",
+    "fill_in_bulk": "with a compiled function",
+    "fill_one_by_one": "one by one",
+}
+
+
+@pytest.mark.parametrize("name", FILLS)
+def test_each_fill_replaces_the_digits(double: ModuleType, name: str) -> None:
     root = double.ROOT
     store = root.Belle2.DataStore.Instance()
     store.reset()
@@ -208,33 +258,32 @@ def test_the_loop_fills_what_the_bulk_fill_does(double: ModuleType) -> None:
     array.registerInDataStore(store.c_DontWriteOut)
     store.phase = store.c_Processing
     digits = random_digits(1000)
-    none = Digits.empty()
     assert filling.compile_bulk_fill(root)
-    for fill in (filling.fill_in_bulk, filling.fill_one_by_one):
-        for each in (digits, none, digits):
-            fill(root, array, each)
-            assert read_store(root, array.getPtr()) == each
+    for each in (digits, Digits.empty(), digits, random_digits(3000), digits):
+        getattr(filling, name)(root, array, each)
+        assert read_store(root, array.getPtr()) == each
     last = array[len(digits) - 1]
     assert last.getCharge() == digits.charge[-1]
     assert last.getSensorID().getID() == digits.sensor_id[-1]
     store.phase = store.c_Building
 
 
-def test_what_does_not_compile_is_filled_one_by_one(
-    double: ModuleType, resnet_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "description"), FILLS.items())
+def test_the_fastest_fill_of_the_release_is_used_and_logged(
+    double: ModuleType, resnet_graph: GraphFile, monkeypatch: pytest.MonkeyPatch, name: str, description: str
 ) -> None:
     specs = Specs(model="resnet", checkpoint=resnet_graph.path, seed=3)
-    in_bulk = process_events(double, specs, {(0, 0): 1})
-    calls: list[int] = []
-
-    def fill_and_count(root: ModuleType, array: object, digits: Digits) -> None:
-        calls.append(len(digits))
-        filling.fill_in_bulk(root, array, digits)  # type: ignore[arg-type]  # of ROOT; the loop has a test of its own
-
-    monkeypatch.setattr("pxdbg_runtime.basf2.background.compile_bulk_fill", lambda _: False)
-    monkeypatch.setattr("pxdbg_runtime.basf2.background.fill_one_by_one", fill_and_count)
-    assert process_events(double, specs, {(0, 0): 1}) == in_bulk
-    assert calls == [len(in_bulk[0, 0, 1])]
+    expected = process_events(double, specs, {(0, 0): 2})
+    if name != "fill_by_release":
+        monkeypatch.delattr(double.ROOT.Belle2.PyStoreArray, "fillArray")
+    if name == "fill_one_by_one":
+        monkeypatch.setattr(filling, "compile_bulk_fill", lambda _: False)
+    fill_in_bulk = filling.fill_in_bulk
+    for each in FILLS:  # the slow loop has a test of its own
+        monkeypatch.setattr(filling, each, fill_in_bulk if each == name else None)
+    double.logged.clear()
+    assert process_events(double, specs, {(0, 0): 2}) == expected
+    assert f"digits are written {description}." in find_messages(double, "INFO")
 
 
 def test_an_interpreter_that_does_not_compile_is_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -271,11 +320,11 @@ def test_the_seed_is_basf2s_and_logged(double: ModuleType, resnet_graph: GraphFi
     found = process_events(double, Specs(model="resnet", checkpoint=resnet_graph.path), {(0, 0): 1})
     seed = derive_seed("something important")
     assert seed == 844476566302984293
-    level, text = double.logged[0]
-    assert (level, text) == ("INFO", f"PXDBackgroundGenerator: the seed is {seed}, the random stream philox.")
+    messages = find_messages(double, "INFO")
+    assert messages[0] == f"the seed is {seed}, the random stream philox."
     expected = Generator(resnet_graph.path, seed=seed).generate(1)
     assert np.array_equal(charges_of_digits(found[0, 0, 1]), charges_of_digits(expected))
-    assert f"CPUExecutionProvider, graph with SHA-256 {resnet_graph.sha256}" in double.logged[1][1]
+    assert f"CPUExecutionProvider, graph with SHA-256 {resnet_graph.sha256}" in messages[-1]
 
 
 @pytest.mark.parametrize("tag", ["PXDBackgroundGenerator", "mine"])
@@ -312,9 +361,45 @@ def test_another_payload_in_another_run_is_used_from_there_on(
     assert found[1].charge.min() >= 4
 
 
-def test_nothing_is_taken_in_place_of_a_missing_payload(double: ModuleType) -> None:
-    with pytest.raises(Exception, match="no global tag has the payload PXDBackgroundGenerator_resnet_onnx"):
-        process_events(double, Specs(model="resnet", seed=3), {(0, 0): 1})
+MISSING: Final = (
+    r"No checkpoint was given, and no global tag has the payload PXDBackgroundGenerator_{0}_onnx for this run: .* "
+    r"`python -m export --from-conditions {1} --family {0} --output graphs` once, and pass the path of the graph that "
+    r"it writes as checkpoint=\."
+)
+
+
+def test_of_a_missing_payload_the_remedy_is_given_before_any_event(double: ModuleType) -> None:
+    events: list[object] = []
+    path = build_path(double, Specs("resnet", globaltag="my tag"), {(0, 0): 1})
+    path.add_module(reader(double, lambda *event: events.append(event)))  # type: ignore[attr-defined]
+    standin = r' checkpoint="builtin:resnet" runs without that, but is a stand-in, not the collaboration\'s weights\.$'
+    with pytest.raises(ModelNotFoundError, match=MISSING.format("resnet", "'my tag'") + standin) as caught:
+        double.process(path)
+    assert caught.value.model == "PXDBackgroundGenerator_resnet_onnx"
+    with pytest.raises(ModelNotFoundError, match=MISSING.format("ieagan", "PXDBackgroundGenerator") + "$"):
+        process_events(double, Specs("ieagan"), {(0, 0): 1})
+    assert events == []
+    assert find_messages(double, "FATAL") == []
+
+
+def test_a_payload_that_a_later_run_lacks_ends_the_job_there(
+    double: ModuleType, resnet_graph: GraphFile, tmp_path: Path
+) -> None:
+    payload = tmp_path / "payload.root"
+    payload.write_bytes(resnet_graph.path.read_bytes())
+    name = "PXDBackgroundGenerator_resnet_onnx"
+    double.conditions.payloads["PXDBackgroundGenerator", name] = str(payload)
+    path = build_path(double, Specs(model="resnet", seed=3), {(0, 1): 1, (0, 2): 1})
+    found: list[Digits] = []
+
+    def take(_numbers: tuple[int, int, int], digits: Digits) -> None:
+        found.append(digits)
+        double.ROOT.Belle2.DBAccessorBase.files().clear()
+
+    path.add_module(reader(double, take))  # type: ignore[attr-defined]
+    with pytest.raises(ModelNotFoundError, match=MISSING.format("resnet", "PXDBackgroundGenerator")):
+        double.process(path)
+    assert len(found) == 1
 
 
 def test_a_graph_of_another_family_is_refused_before_any_event(double: ModuleType, resnet_graph: GraphFile) -> None:
@@ -343,25 +428,43 @@ def test_without_initialize_there_is_no_event(double: ModuleType, resnet_graph: 
     assert double.logged == []
 
 
-def test_the_example_runs_up_to_the_release(
-    double: ModuleType, resnet_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("example", ["basf2_background", "basf2_specs"])
+def test_the_examples_run_to_the_end(
+    double: ModuleType, resnet_graph: GraphFile, monkeypatch: pytest.MonkeyPatch, example: str
 ) -> None:
     monkeypatch.setenv("PXDBG_CHECKPOINT", str(resnet_graph.path))
     monkeypatch.setenv("PXDBG_OVERLAY", "overlay.root")
-    ran = runpy.run_path(str(CHECKOUT / "examples" / "basf2_background.py"))
+    ran = runpy.run_path(str(CHECKOUT / "examples" / f"{example}.py"))
     names = [module.name() for module in ran["path"].modules()]
     assert names == [
         "EventInfoSetter",
         "EvtGenInput",
-        "Gearbox",
-        "Geometry",
+        "StatisticsSummary",
         "BGOverlayInput",
         "PXDBackgroundGenerator",
+        "Gearbox",
+        "Geometry",
         "FullSim",
         "PXDDigitizer",
         "BGOverlayExecutor",
+        "PXDDigitSorter",
         "PXDClusterizer",
         "RootOutput",
     ]
-    assert [level for level, _ in double.logged] == ["INFO", "INFO"]
-    assert f"graph with SHA-256 {resnet_graph.sha256}" in double.logged[1][1]
+    assert [level for level, _ in double.logged] == ["INFO", "INFO", "INFO"]
+    assert f"graph with SHA-256 {resnet_graph.sha256}" in double.logged[2][1]
+
+
+def test_the_form_of_releases_runs_without_a_checkpoint(
+    double: ModuleType, resnet_graph: GraphFile, tmp_path: Path
+) -> None:
+    payload = tmp_path / "payload.root"
+    payload.write_bytes(resnet_graph.path.read_bytes())
+    double.conditions.payloads["PXDBackgroundGenerator", "PXDBackgroundGenerator_resnet_onnx"] = str(payload)
+    path = double.create_path()
+    path.add_module("EventInfoSetter")
+    inject_simulation(PXDBackgroundGenerator("resnet", seed=3))(path, bkgfiles=["overlay.root"])
+    found: list[Digits] = []
+    path.add_module(reader(double, lambda _, digits: found.append(digits)))
+    double.process(path)
+    assert found == list(process_events(double, Specs("resnet", resnet_graph.path, 3), {(0, 0): 1}).values())

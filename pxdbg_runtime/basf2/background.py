@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pxdbg_runtime.basf2.filling import compile_bulk_fill, fill_in_bulk, fill_one_by_one
+from pxdbg_runtime.basf2.filling import choose_fill
 from pxdbg_runtime.basf2.numbering import derive_seed, pack_event_number
 from pxdbg_runtime.basf2.release import import_release_module
-from pxdbg_runtime.errors import ArgumentValueError, ModuleStateError
+from pxdbg_runtime.basf2.specs import BUILTIN_PREFIX
+from pxdbg_runtime.errors import ArgumentValueError, ModelNotFoundError, ModuleStateError
 from pxdbg_runtime.generator import Generator
-from pxdbg_runtime.model.builtin_models import find_graph
+from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+    from pxdbg_runtime.basf2.filling import Fill
     from pxdbg_runtime.basf2.release import StoreArray, StoreObject
     from pxdbg_runtime.basf2.specs import Specs
     from pxdbg_runtime.model.card import ModelCard
@@ -34,7 +37,7 @@ class _Store:
     array: StoreArray
     event_meta_data: StoreObject
     find_model: Callable[[], str | Path]
-    fills_in_bulk: bool
+    fill: Fill
     seed: int
 
 
@@ -57,18 +60,18 @@ class Background:
         self._n_events = 0
 
     def initialize(self) -> None:
-        """Find the extension name, register the array, determine the seed, and compile the bulk fill.
+        """Find the extension name, the array, the seed and the graph, and choose how the array is filled.
 
         Raises
         ------
+        ModelNotFoundError
+            If no checkpoint was given and the global tags have no payload for the model.
         ArgumentValueError, GraphFileError, CardError
-            If the checkpoint of the specs is not a graph, or of another family than the specs' model.
+            If the checkpoint or payload is not a graph, or of another family than the specs' model.
         """
         basf2, root = import_release_module("basf2"), import_release_module("ROOT")
         belle2 = root.Belle2
         self.terminate()
-        if self._specs.given_model is not None:
-            _check_family(find_graph(self._specs.given_model, None).card, self._specs)
         background_info = belle2.PyStoreObj("BackgroundInfo", belle2.DataStore.c_Persistent)
         if not background_info.isValid():
             basf2.B2ERROR(f"{NAME}: there is no BackgroundInfo; the path must contain BGOverlayInput before {NAME}.")
@@ -79,18 +82,19 @@ class Background:
         array.registerInDataStore(belle2.DataStore.c_DontWriteOut)
         event_meta_data = belle2.PyStoreObj("EventMetaData")
         event_meta_data.isRequired()
+        find_model = _build_model_finder(belle2, self._specs)
+        _check_family(find_graph(find_model(), None).card, self._specs)
+        fill, description = choose_fill(root, array)
+        seed = derive_seed(str(basf2.get_random_seed())) if self._specs.seed is None else self._specs.seed
         self._store = _Store(
-            root=root,
-            array=array,
-            event_meta_data=event_meta_data,
-            find_model=_build_model_finder(belle2, self._specs),
-            fills_in_bulk=compile_bulk_fill(root),
-            seed=derive_seed(str(basf2.get_random_seed())) if self._specs.seed is None else self._specs.seed,
+            root=root, array=array, event_meta_data=event_meta_data, find_model=find_model, fill=fill, seed=seed
         )
-        basf2.B2INFO(f"{NAME}: the seed is {self._store.seed}, the random stream {self._specs.random_stream}.")
+        basf2.B2INFO(f"{NAME}: the seed is {seed}, the random stream {self._specs.random_stream}.")
+        basf2.B2INFO(f"{NAME}: digits are written {description}.")
         if self._specs.random_stream == "torch" and basf2.get_nprocesses() > 0:
             basf2.B2WARNING(
-                f"{NAME}: with random_stream='torch' each of the parallel processes generates the same events."
+                f"{NAME}: with random_stream='torch' the background of an event depends on the order in which events "
+                "arrive, and with -p that order can differ from run to run: use random_stream='philox', or no -p."
             )
 
     def event(self) -> None:
@@ -108,7 +112,7 @@ class Background:
             message = f"{NAME} was asked for an event without a successful initialize: let basf2 call its functions."
             raise ModuleStateError(message)
         digits = self._get_generator(store).generate(self._number_event(store))
-        (fill_in_bulk if store.fills_in_bulk else fill_one_by_one)(store.root, store.array, digits)
+        store.fill(store.root, store.array, digits)
         self._n_events += 1
 
     def terminate(self) -> None:
@@ -154,8 +158,28 @@ def _build_model_finder(belle2: ModuleType, specs: Specs) -> Callable[[], str | 
     given = specs.given_model
     if given is not None:
         return lambda: given
-    payload = belle2.DBAccessorBase(belle2.DBStoreEntry.c_RawFile, specs.payload, True)
-    return lambda: Path(str(payload.getFilename()))
+    # A required payload that is missing would end the job before this module could say what to do.
+    payload = belle2.DBAccessorBase(belle2.DBStoreEntry.c_RawFile, specs.payload, False)
+    return lambda: _find_payload(str(payload.getFilename()), specs)
+
+
+def _find_payload(filename: str, specs: Specs) -> Path:
+    """Return the path of a payload's file, whose name is empty if no global tag has the payload for the run."""
+    if filename:
+        return Path(filename)
+    names = sorted({graph.name for graph in read_manifest()})
+    message = (
+        f"No checkpoint was given, and no global tag has the payload {specs.payload} for this run: in a checkout of "
+        f"pxdbg_runtime where PyTorch is installed, run `python -m export --from-conditions "
+        f"{shlex.quote(specs.globaltag)} --family {specs.model} --output graphs` once, and pass the path of the graph "
+        "that it writes as checkpoint=."
+    )
+    if specs.model in names:
+        message += (
+            f' checkpoint="{BUILTIN_PREFIX}{specs.model}" runs without that, but is a stand-in, not the '
+            "collaboration's weights."
+        )
+    raise ModelNotFoundError(specs.payload, names, message)
 
 
 def _check_family(card: ModelCard, specs: Specs) -> None:

@@ -1,4 +1,4 @@
-"""Write digits to the data store: in one call of compiled code, or one by one if that does not compile."""
+"""Write digits to the data store: with basf2's own bulk fill, with a compiled one, or one by one."""
 
 from __future__ import annotations
 
@@ -8,32 +8,61 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from pxdbg_runtime.basf2.release import StoreArray
     from pxdbg_runtime.digits import Digits
 
-__all__ = ["compile_bulk_fill", "fill_in_bulk", "fill_one_by_one"]
+    Fill = Callable[[ModuleType, StoreArray, Digits], None]
 
-# The header serves releases whose dictionary does not name it; other releases know the classes without it.
-_SOURCE: Final = """
+__all__ = ["HEADER", "choose_fill", "compile_bulk_fill", "fill_by_release", "fill_in_bulk", "fill_one_by_one"]
+
+HEADER: Final = "pxd/dataobjects/PXDDigit.h"
+"""Serves releases whose dictionary does not name it; other releases know the classes without it."""
+_SOURCE: Final = f"""
 #include <TClonesArray.h>
-#if __has_include(<pxd/dataobjects/PXDDigit.h>)
-#include <pxd/dataobjects/PXDDigit.h>
+#if __has_include(<{HEADER}>)
+#include <{HEADER}>
 #endif
-namespace pxdbg_runtime {
+namespace pxdbg_runtime {{
   void fill_digits(TClonesArray& digits, const unsigned short* sensor_id, const unsigned short* u_cell,
                    const unsigned short* v_cell, const unsigned char* charge, int n_digits)
-  {
+  {{
     digits.Delete();
     if (n_digits > digits.GetSize()) digits.Expand(n_digits);
     for (int i = 0; i < n_digits; ++i)
       new (digits[i]) Belle2::PXDDigit(Belle2::VxdID(sensor_id[i]), u_cell[i], v_cell[i], charge[i]);
-  }
-}
+  }}
+}}
 """
 
 _log = logging.getLogger(__name__)
+
+
+def choose_fill(root: ModuleType, array: StoreArray) -> tuple[Fill, str]:
+    """Choose the fastest function that works here.
+
+    Parameters
+    ----------
+    root : module
+        As for `compile_bulk_fill`.
+    array : StoreArray
+        Of PXDDigit.
+
+    Returns
+    -------
+    fill : callable
+        `fill_by_release` where basf2 has ``PyStoreArray.fillArray``, else `fill_in_bulk` if it compiles, else
+        `fill_one_by_one`; its arguments are root, array and digits.
+    description : str
+        How it writes digits.
+    """
+    if hasattr(array, "fillArray"):
+        return fill_by_release, "with PyStoreArray.fillArray"
+    if compile_bulk_fill(root):
+        return fill_in_bulk, "with a compiled function"
+    return fill_one_by_one, "one by one"
 
 
 def compile_bulk_fill(root: ModuleType) -> bool:
@@ -55,6 +84,22 @@ def compile_bulk_fill(root: ModuleType) -> bool:
         return True
     _log.warning("ROOT's interpreter did not compile the bulk fill: digits are written to the data store one by one.")
     return False
+
+
+def fill_by_release(root: ModuleType, array: StoreArray, digits: Digits) -> None:  # noqa: ARG001  # as the others
+    """Do the same as `fill_in_bulk` with ``PyStoreArray.fillArray``, which appends and exists since 2024-07."""
+    array.getPtr().Delete()
+    if len(digits) == 0:
+        return
+    columns = {
+        "sensorID": digits.sensor_id,
+        "uCellID": digits.u_cell,
+        "vCellID": digits.v_cell,
+        "charge": digits.charge,
+    }
+    # PXDDigit holds unsigned shorts.
+    converted = {name: np.ascontiguousarray(column, dtype=np.uint16) for name, column in columns.items()}
+    array.fillArray(**converted)  # type: ignore[attr-defined]  # not in every release
 
 
 def fill_in_bulk(root: ModuleType, array: StoreArray, digits: Digits) -> None:

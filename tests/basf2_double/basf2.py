@@ -1,17 +1,20 @@
 """The part of basf2's Python interface that steering files and modules use here, as strict as basf2 is.
 
-Modules are initialised in the order of the path before any event; what logs an error then ends the job before the first
-event; workers are forked after that. The data store and the conditions database are C++ (classes.hpp) in a real ROOT.
+Modules are initialised in the order of the path before any event. The numbers of the first event, and so the payloads,
+are known from the module on that sets them. What logs an error then ends the job before the first event. After that a
+job with parallel processes is split into three stages: see `split_path`. The data store and the conditions database are
+C++ (classes.hpp) in a real ROOT.
 """
 
 from __future__ import annotations
 
 import enum
-import os
-import traceback
+import multiprocessing
 import warnings
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the wheel says on import that it is young
@@ -27,6 +30,24 @@ if not hasattr(ROOT, "Belle2") and not ROOT.gInterpreter.Declare(
     raise RuntimeError(message)
 
 _Store = ROOT.Belle2.DataStore
+_COLUMNS = ("sensorID", "uCellID", "vCellID", "charge")
+_Event = tuple[tuple[int, int, int], dict[str, np.ndarray]]
+"""Numbers of an event, and its digits by the names of their arrays, as one process streams them to the next."""
+
+
+def _fill_array(array: object, **columns: np.ndarray) -> None:
+    """Append a digit for each row: PyStoreArray.fillArray, which releases since 2024-07 have."""
+    if tuple(sorted(columns)) != tuple(sorted(_COLUMNS)):
+        message = f"fillArray takes the arguments of PXDDigit, but got {sorted(columns)}"
+        raise ValueError(message)
+    if {column.dtype for column in columns.values()} != {np.dtype(np.uint16)}:
+        message = "fillArray takes arrays of unsigned shorts"
+        raise TypeError(message)
+    (size,) = {len(column) for column in columns.values()}
+    array.append(*(columns[name] for name in _COLUMNS), size)  # type: ignore[attr-defined]  # of ROOT
+
+
+ROOT.Belle2.PyStoreArray.fillArray = _fill_array
 logged: list[tuple[str, str]] = []
 """Level and text of everything that was logged."""
 
@@ -63,12 +84,16 @@ class Module:
     def terminate(self) -> None: ...
 
 
+_UNCERTIFIED = {"EventInfoSetter", "EvtGenInput", "BGOverlayInput", "RootOutput"}
+
+
 class _Registered(Module):
     """A module of the release that does nothing here."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.set_property_flags(ModulePropFlags.PARALLELPROCESSINGCERTIFIED)
+        if kind not in _UNCERTIFIED:
+            self.set_property_flags(ModulePropFlags.PARALLELPROCESSINGCERTIFIED)
         self._kind = kind
 
     def type(self) -> str:
@@ -212,49 +237,65 @@ def process(path: Path) -> None:
         n_before = len(logged)
         for module in modules:
             module.initialize()
+            if isinstance(module, _EventInfoSetter):
+                module.set_event(module.numbers()[0])
         errors = [text for level, text in logged[n_before:] if level == "ERROR"]
         if errors:
             B2FATAL(f"{len(errors)} error(s) in initialize: {errors}")
         store.phase = _Store.c_Processing
+        (master,) = (module for module in modules if isinstance(module, _EventInfoSetter))
+        events: list[_Event] = [(numbers, {}) for numbers in master.numbers()]
         n_workers = get_nprocesses()
         if n_workers == 0:
-            _process_events(modules, 0, 1)
+            _run_stage(master, modules, events)
         else:
-            _fork_workers(modules, n_workers)
+            before, parallel, after = split_path(modules)
+            events = _run_in_process(master, before, events)
+            shares = [_run_in_process(master, parallel, events[first::n_workers]) for first in range(n_workers)]
+            _run_in_process(master, after, [event for share in shares for event in share])
     finally:
         store.phase = _Store.c_Building
 
 
-def _process_events(modules: list[Module], first: int, step: int) -> None:
-    (master,) = (module for module in modules if isinstance(module, _EventInfoSetter))
-    for numbers in master.numbers()[first::step]:
-        _Store.Instance().invalidateEvent()
+def split_path(modules: list[Module]) -> tuple[list[Module], list[Module], list[Module]]:
+    """Split a path into what the input process, the parallel processes and the output process run.
+
+    Parallel is the first run of certified modules. All that follows is the output process's, certified or not.
+    """
+    certified = [module.has_properties(ModulePropFlags.PARALLELPROCESSINGCERTIFIED) for module in modules]
+    first = certified.index(True) if True in certified else len(modules)
+    last = certified.index(False, first) if False in certified[first:] else len(modules)
+    return modules[:first], modules[first:last], modules[last:]
+
+
+def _run_stage(master: _EventInfoSetter, modules: list[Module], events: list[_Event]) -> list[_Event]:
+    """Run modules for events as a process receives them, and return the events as it passes them on."""
+    store = _Store.Instance()
+    passed_on: list[_Event] = []
+    for numbers, arrays in events:
+        store.invalidateEvent()
         master.set_event(numbers)
+        for name, values in arrays.items():
+            if len(values):  # PyROOT makes no pointer of an empty array
+                store.unpackDigits(name, values, len(values))
         for module in modules:
             module.event()
+        passed_on.append((numbers, {str(name): np.array(store.packDigits(name)) for name in store.listArrays()}))
     for module in modules:
         module.terminate()
+    return passed_on
 
 
-def _fork_workers(modules: list[Module], n_workers: int) -> None:
-    """Deal the events out to processes; a module that is not certified would run in a process of its own."""
-    for module in modules:
-        if not module.has_properties(ModulePropFlags.PARALLELPROCESSINGCERTIFIED):
-            message = f"{module.name()} is not certified for parallel processing"
-            raise RuntimeError(message)
-    workers = []
-    for number in range(n_workers):
-        worker = os.fork()
-        if worker == 0:
-            status = 1
-            try:
-                _process_events(modules, number, n_workers)
-                status = 0
-            except Exception:  # noqa: BLE001  # a worker must not come back
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        workers.append(worker)
-    failed = [worker for worker in workers if os.waitpid(worker, 0)[1] != 0]
-    if failed:
-        B2FATAL(f"{len(failed)} of {n_workers} workers failed")
+def _run_in_process(master: _EventInfoSetter, modules: list[Module], events: list[_Event]) -> list[_Event]:
+    """Run a stage in a forked process; one after the other, so a worker's events arrive before those of the next."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(_run_stage(master, modules, events)))
+    process.start()
+    sender.close()
+    try:
+        received: list[_Event] = receiver.recv()
+    except EOFError:
+        B2FATAL("a process failed")
+    process.join()
+    return received

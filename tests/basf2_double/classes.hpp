@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace Belle2 {
 
@@ -93,6 +94,34 @@ public:
     phase = c_Building;
   }
 
+  // The digits of an event, as one process streams them to the next: four numbers each.
+  std::vector<std::string> listArrays() const {
+    std::vector<std::string> names;
+    for (const auto& each : m_entries)
+      if (each.second.isArray && each.first.second == c_Event) names.push_back(each.first.first);
+    return names;
+  }
+
+  std::vector<unsigned short> packDigits(const std::string& name) {
+    std::vector<unsigned short> values;
+    const auto& array = *static_cast<TClonesArray*>(usable(name, c_Event).object);
+    for (int i = 0; i < array.GetEntriesFast(); ++i) {
+      const auto& digit = static_cast<const PXDDigit&>(*array.At(i));
+      for (unsigned short value :
+           {digit.getSensorID().getID(), digit.getUCellID(), digit.getVCellID(), digit.getCharge()})
+        values.push_back(value);
+    }
+    return values;
+  }
+
+  void unpackDigits(const std::string& name, const unsigned short* values, int n) {
+    Entry& entry = usable(name, c_Event);
+    entry.isValid = true;
+    auto& array = *static_cast<TClonesArray*>(entry.object);
+    for (int i = 0; i < n; i += 4)
+      new (array[i / 4]) PXDDigit(VxdID(values[i]), values[i + 1], values[i + 2], values[i + 3]);
+  }
+
   void invalidateEvent() {
     for (auto& each : m_entries) {
       if (each.first.second != c_Event) continue;
@@ -107,12 +136,13 @@ public:
     auto found = m_entries.find({name, durability});
     if (found != m_entries.end()) {
       const Entry& entry = found->second;
-      if (entry.objectClass != objectClass || entry.isArray != isArray || entry.flags != flags)
+      if (flags & c_ErrorIfAlreadyRegistered) throw std::runtime_error("registered before: " + name);
+      if (entry.objectClass != objectClass || entry.isArray != isArray || entry.flags != (flags & c_DontWriteOut))
         throw std::runtime_error("registered before in another way: " + name);
       return true;
     }
     TObject* object = isArray ? new TClonesArray(objectClass) : static_cast<TObject*>(objectClass->New());
-    m_entries[{name, durability}] = Entry{objectClass, isArray, flags, object, false};
+    m_entries[{name, durability}] = Entry{objectClass, isArray, flags & c_DontWriteOut, object, false};
     return true;
   }
 
@@ -124,7 +154,8 @@ public:
   Entry& usable(const std::string& name, int durability) {
     Entry* entry = find(name, durability);
     if (!entry) throw std::runtime_error("not registered: " + name);
-    if (durability == c_Event && phase != c_Processing) throw std::runtime_error("used outside of events: " + name);
+    if (durability == c_Event && phase != c_Processing && name != "EventMetaData")
+      throw std::runtime_error("used outside of events: " + name);
     return *entry;
   }
 
@@ -134,7 +165,7 @@ private:
 
 class PyStoreArray {
 public:
-  PyStoreArray(TClass* objectClass, const std::string& name, int durability = DataStore::c_Event)
+  PyStoreArray(TClass* objectClass, const std::string& name, DataStore::EDurability durability = DataStore::c_Event)
     : m_class(objectClass), m_name(name), m_durability(durability) {}
   bool registerInDataStore(DataStore::EStoreFlags flags = DataStore::c_WriteOut) {
     return DataStore::Instance().registerEntry(m_name, m_durability, m_class, true, flags);
@@ -153,6 +184,13 @@ public:
     TClonesArray* array = getPtr();
     return array->ConstructedAt(array->GetEntriesFast());
   }
+  // What fillArray of newer releases, which is Python, calls.
+  void append(const unsigned short* sensorID, const unsigned short* uCellID, const unsigned short* vCellID,
+              const unsigned short* charge, int n) {
+    TClonesArray& array = *getPtr();
+    for (int i = 0; i < n; ++i)
+      new (array[array.GetEntriesFast()]) PXDDigit(VxdID(sensorID[i]), uCellID[i], vCellID[i], charge[i]);
+  }
   int getEntries() { return getPtr()->GetEntriesFast(); }
   TObject* operator[](int i) { return getPtr()->At(i); }
 
@@ -166,12 +204,12 @@ public:
 private:
   TClass* m_class;
   std::string m_name;
-  int m_durability;
+  DataStore::EDurability m_durability;
 };
 
 class PyStoreObj {
 public:
-  PyStoreObj(const std::string& name, int durability = DataStore::c_Event)
+  PyStoreObj(const std::string& name, DataStore::EDurability durability = DataStore::c_Event)
     : m_class(TClass::GetClass(("Belle2::" + name).c_str())), m_name(name), m_durability(durability) {}
   bool registerInDataStore(DataStore::EStoreFlags flags = DataStore::c_WriteOut) {
     return DataStore::Instance().registerEntry(m_name, m_durability, m_class, false, flags);
@@ -191,7 +229,7 @@ public:
 private:
   TClass* m_class;
   std::string m_name;
-  int m_durability;
+  DataStore::EDurability m_durability;
 };
 
 class DBStoreEntry {
@@ -207,10 +245,11 @@ public:
     if (type != DBStoreEntry::c_RawFile) throw std::runtime_error("the payload is a raw file: " + name);
     if (isRequired && !files().count(name)) throw std::runtime_error("no global tag has the payload " + name);
   }
+  // Empty for a payload that no global tag has, and before the module that sets the event's numbers was initialised.
   std::string getFilename() const {
-    if (DataStore::Instance().phase != DataStore::c_Processing)
-      throw std::runtime_error("no run yet, for which a payload would hold: " + m_name);
-    return files().at(m_name);
+    DataStore::Entry* event = DataStore::Instance().find("EventMetaData", DataStore::c_Event);
+    auto found = files().find(m_name);
+    return event && event->isValid && found != files().end() ? found->second : "";
   }
   static std::map<std::string, std::string>& files() { static std::map<std::string, std::string> known; return known; }
 

@@ -16,13 +16,16 @@ def add_simulation(
     bkgOverlay: bool = True,  # noqa: N803
 ) -> None:
     """Add the simulation; modules that are there already are left out."""
+    path.add_module("StatisticsSummary")  # certified, since 2023-12
+    if bkgfiles is not None and bkgOverlay:
+        path.add_module("BGOverlayInput", inputFileNames=bkgfiles)
     for name in ("Gearbox", "Geometry"):
         if name not in path:
             path.add_module(name)
-    if bkgfiles is not None and bkgOverlay:
-        path.add_module("BGOverlayInput", inputFileNames=bkgfiles)
     path.add_module("FullSim")
     if components is None or "PXD" in components:
         path.add_module("PXDDigitizer")
     if bkgfiles is not None and bkgOverlay:
         path.add_module("BGOverlayExecutor", PXDDigitsName="")
+    if components is None or "PXD" in components:
+        path.add_module("PXDDigitSorter")

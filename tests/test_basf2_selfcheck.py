@@ -1,0 +1,85 @@
+"""The check of a release: on the double, on a double that lacks something, and without basf2."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pxdbg_runtime.basf2 import selfcheck
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def read_rows(output: str) -> dict[str, tuple[str, str]]:
+    """Read result and remark of each row of the tables by its first column; no cell may be wrapped."""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if line.startswith("│")]
+    return {what: (result, remark) for what, result, remark in rows}
+
+
+@pytest.fixture
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+@pytest.mark.usefixtures("_wide")
+def test_all_is_right_on_the_double(double: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
+    selfcheck.main()
+    rows = read_rows(capfd.readouterr().out)
+    assert {result for result, _ in rows.values()} == {"right"}
+    assert len(rows) > 30
+    assert "EStoreFlags" in rows["ROOT.Belle2.PyStoreArray.registerInDataStore"][1]
+    simulation = "StatisticsSummary → BGOverlayInput → PXDBackgroundGenerator → Gearbox"
+    assert rows["add_simulation with BGOverlayInput"][1] == simulation
+    assert rows["fastest way to write digits"][1] == "with PyStoreArray.fillArray"
+    assert rows["compiled function that writes digits"][1] == "without the header pxd/dataobjects/PXDDigit.h"
+    remark = rows["job of one event"][1]
+    assert remark.endswith(" digits in the data store; there is no payload PXDBackgroundGenerator_resnet_onnx")
+    assert int(remark.partition(" ")[0]) > 50_000
+    assert [level for level, _ in double.logged] == ["INFO", "INFO", "INFO"]
+
+
+def find_wrong_rows(capfd: pytest.CaptureFixture[str]) -> dict[str, str]:
+    with pytest.raises(SystemExit, match=r"^1$"):
+        selfcheck.main()
+    rows = read_rows(capfd.readouterr().out)
+    return {what: remark for what, (result, remark) in rows.items() if result == "wrong"}
+
+
+@pytest.mark.usefixtures("_wide")
+def test_what_a_release_lacks_is_wrong(
+    double: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    simulation = importlib.import_module("simulation")
+    monkeypatch.delattr(type(double.conditions), "append_globaltag")
+    monkeypatch.setattr(simulation, "add_simulation", lambda path, **_: path.add_module("FullSim"))
+    monkeypatch.setattr(selfcheck, "compile_bulk_fill", lambda _: False)
+    monkeypatch.setattr(double, "process", lambda _: double.B2FATAL("no conditions database"))
+    assert find_wrong_rows(capfd) == {
+        "basf2.conditions.append_globaltag": "'_Conditions' object has no attribute 'append_globaltag'",
+        "add_simulation with BGOverlayInput": "The simulation has no BGOverlayInput: its modules are FullSim.",
+        "compiled function that writes digits": "ROOT's interpreter does not compile it.",
+        "job of one event": "no conditions database",
+    }
+
+
+@pytest.mark.usefixtures("_wide")
+def test_digits_that_do_not_arrive_are_wrong(
+    double: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(double.ROOT.Belle2.PyStoreArray, "fillArray", lambda *_, **__: None)
+    ((what, remark),) = find_wrong_rows(capfd).items()
+    assert what == "job of one event"
+    assert remark.startswith("The data store does not hold the ")
+
+
+def test_without_basf2_one_sentence_says_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pxdbg_runtime.basf2.selfcheck"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "There is nothing to check without the Python module basf2: set up a release (b2setup).\n"

@@ -1,4 +1,4 @@
-"""Looks at the digits that ROOT holds, as a module at the end of a path."""
+"""Runs paths on the double of basf2, and reads the digits that ROOT holds at their end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime import Digits
+from pxdbg_runtime.basf2 import Specs, add_simulation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,3 +67,27 @@ def reader(
             take((of.getExperiment(), of.getRun(), of.getEvent()), read_store(root, self.array.getPtr()))
 
     return Reader()
+
+
+def build_path(basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]) -> object:
+    """Make a path with so many events in each (experiment, run)."""
+    path = basf2.create_path()
+    experiments, run_numbers = zip(*runs, strict=True)
+    path.add_module("EventInfoSetter", expList=experiments, runList=run_numbers, evtNumList=list(runs.values()))
+    add_simulation(path, bkgfiles=["overlay.root"], pxd_background_generator=specs)
+    return path
+
+
+def process_events(
+    basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]
+) -> dict[tuple[int, int, int], Digits]:
+    """Run a path, and return the digits of each event."""
+    found: dict[tuple[int, int, int], Digits] = {}
+    path = build_path(basf2, specs, runs)
+    path.add_module(reader(basf2, found.__setitem__))  # type: ignore[attr-defined]  # of the double
+    basf2.process(path)
+    return found
+
+
+def find_messages(basf2: ModuleType, level: str) -> list[str]:
+    return [text.removeprefix("PXDBackgroundGenerator: ") for each, text in basf2.logged if each == level]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
+from msgspec import structs
 
 from pxdbg_runtime.model.builtin_models import read_manifest
 from tests.conditions_server import ConditionsServer, serving
@@ -76,3 +77,10 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield importlib.import_module("basf2")
     for name in names & sys.modules.keys():
         del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def resnet_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
+    """Make a tiny graph that calls itself a ResNet."""
+    card = structs.replace(LATENT_CARD, family="resnet")
+    return write_graph(tmp_path_factory.mktemp("graph") / "tiny.onnx", latent_model(), card)

@@ -8,7 +8,6 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -22,14 +21,11 @@ from pxdbg_runtime.basf2 import (
     PXDBackgroundGenerator,
     Specs,
     add_pxd_background_generator,
-    add_simulation,
-    filling,
     inject_simulation,
 )
 from pxdbg_runtime.basf2.numbering import derive_seed, pack_event_number
-from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModelNotFoundError, ModuleStateError
-from tests.basf2_store import read_store, reader
+from tests.basf2_store import build_path, find_messages, process_events, reader
 from tests.checkpoints import FlatNet, first_export, flat_checkpoint, register_family
 from tests.conftest import BASF2_DOUBLE
 from tests.graphs import LATENT_CARD, latent_model, write_graph
@@ -50,37 +46,6 @@ RARE: Final = -3.5
 
 class FlatResNet(FlatNet):
     """The smallest generator, under the name of a family that the module knows."""
-
-
-@pytest.fixture(scope="module")
-def resnet_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
-    """Make a tiny graph that calls itself a ResNet."""
-    card = structs.replace(LATENT_CARD, family="resnet")
-    return write_graph(tmp_path_factory.mktemp("graph") / "tiny.onnx", latent_model(), card)
-
-
-def build_path(basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]) -> object:
-    """Make a path with so many events in each (experiment, run)."""
-    path = basf2.create_path()
-    experiments, run_numbers = zip(*runs, strict=True)
-    path.add_module("EventInfoSetter", expList=experiments, runList=run_numbers, evtNumList=list(runs.values()))
-    add_simulation(path, bkgfiles=["overlay.root"], pxd_background_generator=specs)
-    return path
-
-
-def process_events(
-    basf2: ModuleType, specs: Specs, runs: dict[tuple[int, int], int]
-) -> dict[tuple[int, int, int], Digits]:
-    """Run a path, and return the digits of each event."""
-    found: dict[tuple[int, int, int], Digits] = {}
-    path = build_path(basf2, specs, runs)
-    path.add_module(reader(basf2, found.__setitem__))  # type: ignore[attr-defined]  # of the double
-    basf2.process(path)
-    return found
-
-
-def find_messages(basf2: ModuleType, level: str) -> list[str]:
-    return [text.removeprefix("PXDBackgroundGenerator: ") for each, text in basf2.logged if each == level]
 
 
 def compare_with_pytorch(basf2: ModuleType, model: GeneratorModule, graph: GraphFile) -> None:
@@ -232,64 +197,6 @@ def test_the_torch_stream_is_that_of_one_process_and_of_the_order_of_arrival(
         "PXDBackgroundGenerator: with random_stream='torch' the background of an event depends on the order in which "
         "events arrive, and with -p that order can differ from run to run: use random_stream='philox', or no -p."
     )
-
-
-def random_digits(n_digits: int) -> Digits:
-    random = np.random.default_rng(1)
-    limits = {"sensor_id": 2**16, "u_cell": 250, "v_cell": 768, "charge": 256}
-    columns = {name: random.integers(0, high, n_digits).astype(COLUMN_DTYPES[name]) for name, high in limits.items()}
-    return Digits(event=np.zeros(n_digits, dtype=np.int64), **columns)
-
-
-FILLS: Final = {
-    "fill_by_release": "with PyStoreArray.fillArray",
-    "fill_in_bulk": "with a compiled function",
-    "fill_one_by_one": "one by one",
-}
-
-
-@pytest.mark.parametrize("name", FILLS)
-def test_each_fill_replaces_the_digits(double: ModuleType, name: str) -> None:
-    root = double.ROOT
-    store = root.Belle2.DataStore.Instance()
-    store.reset()
-    store.phase = store.c_Initialize
-    array = root.Belle2.PyStoreArray(root.Belle2.PXDDigit.Class(), "PXDDigits")
-    array.registerInDataStore(store.c_DontWriteOut)
-    store.phase = store.c_Processing
-    digits = random_digits(1000)
-    assert filling.compile_bulk_fill(root)
-    for each in (digits, Digits.empty(), digits, random_digits(3000), digits):
-        getattr(filling, name)(root, array, each)
-        assert read_store(root, array.getPtr()) == each
-    last = array[len(digits) - 1]
-    assert last.getCharge() == digits.charge[-1]
-    assert last.getSensorID().getID() == digits.sensor_id[-1]
-    store.phase = store.c_Building
-
-
-@pytest.mark.parametrize(("name", "description"), FILLS.items())
-def test_the_fastest_fill_of_the_release_is_used_and_logged(
-    double: ModuleType, resnet_graph: GraphFile, monkeypatch: pytest.MonkeyPatch, name: str, description: str
-) -> None:
-    specs = Specs(model="resnet", checkpoint=resnet_graph.path, seed=3)
-    expected = process_events(double, specs, {(0, 0): 2})
-    if name != "fill_by_release":
-        monkeypatch.delattr(double.ROOT.Belle2.PyStoreArray, "fillArray")
-    if name == "fill_one_by_one":
-        monkeypatch.setattr(filling, "compile_bulk_fill", lambda _: False)
-    fill_in_bulk = filling.fill_in_bulk
-    for each in FILLS:  # the slow loop has a test of its own
-        monkeypatch.setattr(filling, each, fill_in_bulk if each == name else None)
-    double.logged.clear()
-    assert process_events(double, specs, {(0, 0): 2}) == expected
-    assert f"digits are written {description}." in find_messages(double, "INFO")
-
-
-def test_an_interpreter_that_does_not_compile_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    root = SimpleNamespace(gInterpreter=SimpleNamespace(Declare=lambda _: False))
-    assert not filling.compile_bulk_fill(root)  # type: ignore[arg-type]  # all that is looked at
-    assert "did not compile the bulk fill" in caplog.text
 
 
 def test_the_extension_is_that_of_the_overlay(double: ModuleType, resnet_graph: GraphFile) -> None:

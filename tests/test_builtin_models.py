@@ -29,6 +29,7 @@ from pxdbg_runtime.model.builtin_models import (
     find_artifacts_folder,
     find_graph,
     format_manifest,
+    is_best_for_cpu,
     read_manifest,
 )
 from tests.graphs import (
@@ -330,3 +331,19 @@ def test_the_manifest_is_read_once(folder: Path) -> None:
     first = read_manifest()
     (folder / MANIFEST_NAME).unlink()
     assert read_manifest() is first
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "target", "is_best"),
+    [
+        ("tiny.onnx", None, "cuda", True),
+        ("tiny", "int8", "cpu", True),
+        ("tiny", "float32", "cuda", False),
+        ("tiny", None, "cpu", False),
+    ],
+)
+def test_another_graph_is_looked_for_only_where_there_may_be_one(
+    model: str, precision: Precision | None, target: Target, is_best: bool
+) -> None:
+    card = structs.replace(LATENT_CARD, target=target)
+    assert is_best_for_cpu(model, precision, card) is is_best

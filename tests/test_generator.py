@@ -22,7 +22,7 @@ from pxdbg_runtime.checks import MAX_SEED, MIN_SEED
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError, InferenceError
 from pxdbg_runtime.inference.latents import make_stream
 from pxdbg_runtime.inference.session import ImageSession
-from pxdbg_runtime.model.builtin_models import MANIFEST_NAME, format_manifest, is_best_for_cpu
+from pxdbg_runtime.model.builtin_models import MANIFEST_NAME, format_manifest
 from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.graphs import (
     EVENT_WIDE_CARD,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pxdbg_runtime.inference.latents import RandomStreamName
-    from pxdbg_runtime.model.card import ModelCard, Nature, Precision, Target
+    from pxdbg_runtime.model.card import ModelCard, Nature
     from pxdbg_runtime.model.graph_file import GraphFile
 
 
@@ -386,19 +386,3 @@ def test_a_graph_that_stays_the_same_on_the_cpu_is_read_once(tmp_path: Path, mon
     for precision in ("auto", "int8"):
         assert Generator(path, seed=1, precision=precision).provider == "CPUExecutionProvider"
     assert read == [path, path]
-
-
-@pytest.mark.parametrize(
-    ("model", "precision", "target", "is_best"),
-    [
-        ("tiny.onnx", None, "cuda", True),
-        ("tiny", "int8", "cpu", True),
-        ("tiny", "float32", "cuda", False),
-        ("tiny", None, "cpu", False),
-    ],
-)
-def test_another_graph_is_looked_for_only_where_there_may_be_one(
-    model: str, precision: Precision | None, target: Target, is_best: bool
-) -> None:
-    card = structs.replace(LATENT_CARD, target=target)
-    assert is_best_for_cpu(model, precision, card) is is_best

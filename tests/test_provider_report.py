@@ -1,4 +1,4 @@
-"""What is said of each execution provider; a tiny graph is tried on it."""
+"""The status of each execution provider, found by running a tiny graph on it."""
 
 from __future__ import annotations
 

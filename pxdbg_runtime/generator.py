@@ -17,7 +17,7 @@ from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
 from pxdbg_runtime.inference.batches import compute_batches
 from pxdbg_runtime.inference.latents import RandomStreamName, make_stream
 from pxdbg_runtime.limits.address_space import check_room_for_events, check_room_for_libraries
-from pxdbg_runtime.model.builtin_models import find_graph, is_best_for_cpu, is_path
+from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, find_graph, is_best_for_cpu, is_path
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS
 
@@ -118,7 +118,7 @@ class Generator:
 
     def __init__(
         self,
-        model: str | Path = "resnet",
+        model: str | Path = DEFAULT_MODEL,
         *,
         precision: PrecisionChoice = "auto",
         provider: str = "auto",

@@ -17,7 +17,7 @@ from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.generator import Generator, PrecisionChoice
 from pxdbg_runtime.inference.latents import RandomStreamName
-from pxdbg_runtime.model.builtin_models import is_path
+from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, is_path
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS
 
 __all__ = ["build_event_range", "check_output", "generate"]
@@ -25,7 +25,7 @@ __all__ = ["build_event_range", "check_output", "generate"]
 
 def generate(
     output: Annotated[Path, typer.Option(help=f"File to write, {SUFFIX_LIST}.")],
-    model: Annotated[str, typer.Option(help="Name of a built-in model, or path of a graph (.onnx).")] = "resnet",
+    model: Annotated[str, typer.Option(help="Name of a built-in model, or path of a graph (.onnx).")] = DEFAULT_MODEL,
     events: Annotated[int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Number of events.")] = 1,
     first_event: Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")] = 0,
     seed: Annotated[

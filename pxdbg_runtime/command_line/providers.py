@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -11,17 +9,15 @@ from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.inference.cpu import Cpu, detect_cpu
 from pxdbg_runtime.inference.provider_report import list_provider_statuses
 from pxdbg_runtime.inference.providers import find_onnxruntime_wheels
-from pxdbg_runtime.model.builtin_models import find_graph
+from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, find_graph
 
 __all__ = ["providers"]
-
-_TEST_MODEL: Final = "resnet"
 
 
 def providers() -> None:
     """Show the execution providers: whether each is installed and runs a graph, and how to install it."""
     with report_failures():
-        statuses = list_provider_statuses(find_graph(_TEST_MODEL, "float32"))
+        statuses = list_provider_statuses(find_graph(DEFAULT_MODEL, "float32"))
         wheels = ", ".join(f"{wheel} {version}" for wheel, version in find_onnxruntime_wheels().items())
         stdout.print(f"installed: {wheels or 'an ONNX Runtime of another build'}", soft_wrap=True)
         cpu = detect_cpu()

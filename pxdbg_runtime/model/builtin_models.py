@@ -23,6 +23,7 @@ from pxdbg_runtime.model.card import FULL_WEIGHT_BITS, ModelCard, Precision, Tar
 from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file
 
 __all__ = [
+    "DEFAULT_MODEL",
     "MANIFEST_NAME",
     "MANIFEST_SCHEMA",
     "PRECISIONS",
@@ -35,6 +36,7 @@ __all__ = [
     "read_manifest",
 ]
 
+DEFAULT_MODEL: Final = "resnet"
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_SCHEMA: Final = 1
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)

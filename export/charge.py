@@ -1,7 +1,8 @@
 """The charge transform of the original, and the thresholds that replace it.
 
 The transform, in float32 and in this order: ``x = clamp(t*0.5 + 0.5, 0, 1)``; ``c = clamp(256**x - 1, 0, 255)``; the
-charge is c truncated. It is monotone in t, so the smallest value of each charge, 255 thresholds, defines it.
+charge is c truncated. It is monotone in t, so the smallest value of each charge, 255 thresholds, defines it. A family
+with a cut sets each t that is not greater to -1 first.
 """
 
 from __future__ import annotations
@@ -17,25 +18,29 @@ from pxdbg_runtime.model.card import N_THRESHOLDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["compute_charges", "compute_hit_charges", "find_charge_thresholds"]
+__all__ = ["compute_charges", "compute_hit_charges", "cut_thresholds", "find_charge_thresholds"]
 
 _LANES: Final = 4096
 """PyTorch computes a power of a few values by another path, which differs by one ulp at charges 93 and 187."""
 
 
-def compute_charges(values: Tensor) -> Tensor:
+def compute_charges(values: Tensor, cut: float | None = None) -> Tensor:
     """Compute charges.
 
     Parameters
     ----------
     values : Tensor of float32, any shape
         Tanh values, thousands of them: on a few, PyTorch takes another path.
+    cut : float, optional
+        Values that are not greater become -1.
 
     Returns
     -------
     Tensor of uint8, same shape
         ADU.
     """
+    if cut is not None:
+        values = torch.where(values > cut, values, -1.0)
     fraction = torch.clamp(values * 0.5 + 0.5, 0, 1)
     return torch.clamp(256**fraction - 1, 0, 255).to(torch.uint8)
 
@@ -57,6 +62,13 @@ def find_charge_thresholds() -> NDArray[np.float32]:
         reaching = np.where(reached, middle, reaching)
         below = np.where(reached, below, middle)
     return _value_at(reaching)
+
+
+def cut_thresholds(thresholds: NDArray[np.float32], cut: float | None) -> NDArray[np.float32]:
+    """Raise thresholds, float32 of shape (255,), that are not above a cut to the smallest float32 above it."""
+    if cut is None:
+        return thresholds
+    return np.maximum(thresholds, np.nextafter(np.float32(cut), np.float32(np.inf)))
 
 
 def compute_hit_charges(

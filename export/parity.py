@@ -1,7 +1,7 @@
 """Distance of ONNX Runtime's images from PyTorch's in float32 and in float64, on the same inputs in every export.
 
-PyTorch's float32 is computed twice: with the model as it is, and with batch norms folded into the convolutions before
-them, as in every graph. Folding rounds each weight, which matters for weights that cancel exactly before.
+PyTorch's float32 is computed twice: with the model as it is, and folded: norms of weights, and batch norms that follow
+a convolution, as in every graph. Folding rounds each weight, which matters for weights that cancel exactly before.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from export.charge import compute_charges, compute_hit_charges
+from export.charge import compute_charges, compute_hit_charges, cut_thresholds
 from export.errors import ParityError
 from export.inference import compute_images, draw_event
 from pxdbg_runtime.model.card import Parity
@@ -66,7 +66,7 @@ class ReferenceImages:
     float32 : ndarray of float32, shape (images, 250, 768)
         Tanh values computed in float32.
     folded : ndarray of float32, shape (images, 250, 768)
-        Tanh values computed in float32 with batch norms folded into the convolutions before them.
+        Tanh values computed in float32 with the folded model.
     """
 
     sensors: tuple[int, ...]
@@ -85,12 +85,16 @@ def compute_references(model: GeneratorModule, family: Family) -> ReferenceImage
         feeds=feeds,
         exact=_compute_pytorch_images(copy.deepcopy(model).double(), feeds, torch.float64),
         float32=_compute_pytorch_images(model, feeds, torch.float32),
-        folded=_compute_pytorch_images(_fold_batch_norms(model), feeds, torch.float32),
+        folded=_compute_pytorch_images(_fold(model), feeds, torch.float32),
     )
 
 
 def measure_parity(
-    references: ReferenceImages, graph: onnx.ModelProto, thresholds: NDArray[np.float32], min_charge: int
+    references: ReferenceImages,
+    graph: onnx.ModelProto,
+    thresholds: NDArray[np.float32],
+    min_charge: int,
+    cut: float | None = None,
 ) -> Parity:
     """Compare the images of a graph with those of its model.
 
@@ -103,10 +107,12 @@ def measure_parity(
         Charge thresholds of the graph.
     min_charge : int
         Smallest charge of a hit, ADU. Pixels with less are empty in both.
+    cut : float, optional
+        Values that are not greater are empty in both.
     """
     found = np.concatenate(list(compute_images(graph, references.feeds)))
-    charges = compute_hit_charges(found, thresholds, min_charge)
-    expected = compute_charges(torch.from_numpy(references.float32)).numpy()
+    charges = compute_hit_charges(found, cut_thresholds(thresholds, cut), min_charge)
+    expected = compute_charges(torch.from_numpy(references.float32), cut).numpy()
     expected = np.where(expected < min_charge, 0, expected)
     is_hit = (charges > 0) | (expected > 0)
     return Parity(
@@ -158,9 +164,9 @@ def _compute_pytorch_images(model: nn.Module, feeds: tuple[Feed, ...], dtype: to
     return found
 
 
-def _fold_batch_norms(model: GeneratorModule) -> GeneratorModule:
-    """Copy a model with each batch norm that follows a convolution in a sequence folded into it."""
-    folded = copy.deepcopy(model)
+def _fold(model: GeneratorModule) -> GeneratorModule:
+    """Copy a model, folded, with each batch norm that follows a convolution in a sequence folded into it too."""
+    folded = copy.deepcopy(model).fold()
     for sequence in folded.modules():
         if isinstance(sequence, nn.Sequential):
             for number, (layer, following) in enumerate(pairwise(sequence)):

@@ -151,10 +151,10 @@ def export_checkpoint(
         log(f"named the model {name}, after its file; --name gives it another name")
     n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     log(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
-    plain = export_to_onnx(loaded.model, loaded.family)
+    references = compute_references(loaded.model, loaded.family)
+    plain = export_to_onnx(loaded.model.fold(), loaded.family)
     log(f"exported to ONNX, opset {OPSET}, {len(plain.graph.node)} nodes")
     graph = _build(plain, loaded, options, log)
-    references = compute_references(loaded.model, loaded.family)
     parity = _verify(graph, references, loaded.min_charge, options, log)
     card, final = _describe(name, graph, loaded, references, parity, options)
     return _write(path, final.SerializeToString(), card)
@@ -177,7 +177,7 @@ def _load(checkpoint: Path, name: str, options: ExportOptions, log: Callable[[st
     model = load_checkpoint(checkpoint, name, state_key=options.state_key, log=log)
     if before is None or _hash_file(checkpoint) != before:
         raise CheckpointError(checkpoint, "changed while it was read: export it again when nothing writes to it.")
-    family = load_family(name)
+    family = load_family(name).find_variant(model)
     min_charge = family.min_charge if options.min_charge is None else int(options.min_charge)
     return _LoadedModel(checkpoint=checkpoint, sha256=before, family=family, model=model, min_charge=min_charge)
 
@@ -199,7 +199,7 @@ def _build(
     if options.explain:
         print_pass_costs(plain, options.target, log)
     if not options.rewrite:
-        return BuiltGraph(model=plain, passes=(), thresholds=thresholds, fidelity=None)
+        return BuiltGraph(model=plain, passes=(), thresholds=thresholds, cut=loaded.family.cut, fidelity=None)
     return build_graph(
         plain,
         loaded.family,
@@ -216,7 +216,7 @@ def _verify(
     graph: BuiltGraph, references: ReferenceImages, min_charge: int, options: ExportOptions, log: Callable[[str], None]
 ) -> Parity:
     """Compare the graph with PyTorch and with float32; refuse it beyond the bounds."""
-    parity = measure_parity(references, graph.model, graph.thresholds, min_charge)
+    parity = measure_parity(references, graph.model, graph.thresholds, min_charge, graph.cut)
     log(format_parity(parity))
     if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
         check_parity(parity)
@@ -237,7 +237,7 @@ def _describe(
 ) -> tuple[ModelCard, onnx.ModelProto]:
     """Build the card, and the graph with the output that the card declares."""
     output_kind: OutputKind = "charges" if options.target == "cuda" else "values"
-    final = append_charges(graph.model, graph.thresholds) if output_kind == "charges" else graph.model
+    final = append_charges(graph.model, graph.thresholds, graph.cut) if output_kind == "charges" else graph.model
     card = ModelCard(
         name=name,
         family=loaded.family.name,
@@ -255,7 +255,7 @@ def _describe(
         passes=graph.passes,
         opset=OPSET,
         thresholds=tuple(graph.thresholds.tolist()),
-        cut=loaded.family.cut,
+        cut=graph.cut,
         min_charge=loaded.min_charge,
         checkpoint_sha256=loaded.sha256,
         made_with=(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from export.charge import cut_thresholds
 from export.errors import GraphError
 from export.fidelity import measure_fidelity
 from export.graph import SIMPLIFYING_PASSES, compile_graph, convert_to_float16, list_passes, run_passes, simplify_graph
@@ -52,6 +53,8 @@ class BuiltGraph:
         Names of the passes over the plain graph, in order.
     thresholds : ndarray of float32, shape (255,)
         Charge thresholds of this graph.
+    cut : float or None
+        Outputs not greater than this are empty. It is part of an int8 graph's own thresholds, and None.
     fidelity : Fidelity or None
         None for float32.
     """
@@ -59,6 +62,7 @@ class BuiltGraph:
     model: onnx.ModelProto
     passes: tuple[str, ...]
     thresholds: NDArray[np.float32]
+    cut: float | None
     fidelity: Fidelity | None
 
 
@@ -100,24 +104,27 @@ def build_graph(
     exact = compile_graph(plain, target)
     names = tuple(each.name for each in list_passes(target))
     if precision == "float32":
-        return BuiltGraph(model=exact, passes=names, thresholds=thresholds, fidelity=None)
+        return BuiltGraph(model=exact, passes=names, thresholds=thresholds, cut=family.cut, fidelity=None)
     feeds = draw_feeds(family, _FIDELITY_SEED, _FIDELITY_IMAGES)
     n_runs = 2 * _FIDELITY_IMAGES + (_CALIBRATION_RUNS * _CALIBRATION_IMAGES if precision == "int8" else 0)
     time = _format_time(n_runs * measure_seconds_per_image(exact, feeds))
     log(f"making {precision} and comparing {_FIDELITY_IMAGES} images with float32: about {time}")
-    own_thresholds = thresholds
+    cut, table = family.cut, cut_thresholds(thresholds, family.cut)
+    own_thresholds, own_table = thresholds, table
     if precision == "float16":
         model, names = convert_to_float16(exact), (*names, "half precision")
     else:
-        model, own_thresholds = _build_int8(plain, family, thresholds, min_charge, weight_bits)
+        cut = None
+        model, own_thresholds = _build_int8(plain, family, table, min_charge, weight_bits)
+        own_table = own_thresholds
         names = (
             *(each.name for each in SIMPLIFYING_PASSES),
             "8-bit integers, channels last",
             "last layer and thresholds corrected",
         )
         log(f"calibrated on {_CALIBRATION_IMAGES} images, weights of {weight_bits} bits")
-    fidelity = measure_fidelity(exact, model, thresholds, feeds, min_charge, own_thresholds, log)
-    return BuiltGraph(model=model, passes=names, thresholds=own_thresholds, fidelity=fidelity)
+    fidelity = measure_fidelity(exact, model, table, feeds, min_charge, own_table, log)
+    return BuiltGraph(model=model, passes=names, thresholds=own_thresholds, cut=cut, fidelity=fidelity)
 
 
 def _format_time(seconds: float) -> str:

@@ -140,10 +140,7 @@ def _set_last_layer(model: GeneratorModule, family: Family, target: HitStatistic
         scale = (low + high) / 2
         mean_charge = compute_charges(torch.tanh(tail * scale + edge)).double().mean().item()
         low, high = (low, scale) if mean_charge > target.mean_charge else (scale, high)
-    last.weight *= scale
-    if last.bias is not None:
-        last.bias *= scale
-        last.bias += edge - scale * float(quantile)
+    model.scale_output(scale, edge - scale * float(quantile))
 
 
 def _record_outputs(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_checkpoint"]
 
+_VARIANCES: Final = ("running_var", "stored_var")
 _FLOATS: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -51,12 +52,12 @@ def load_checkpoint(
     CheckpointError
         If the file cannot be read, or does not contain exactly one valid state dict of this family.
     """
-    model = load_family(family).module_class()
     archive = read_archive(path)
-    layout = _describe_layout(model, family)
-    others = (_describe_layout(_create_outline(name), name) for name in FAMILIES if name != family)
-    found = find_state_dict(path, archive, layout, others, state_key=state_key)
-    ready = {key: _check_weight(path, key, found.weights[key], shape) for key, shape in layout.shapes.items()}
+    layouts = _list_layouts(family)
+    others = (layout for name in FAMILIES if name != family for layout in _list_layouts(name))
+    found = find_state_dict(path, archive, layouts, others, state_key=state_key)
+    ready = {key: _check_weight(path, key, found.weights[key], shape) for key, shape in found.layout.shapes.items()}
+    model = load_family(family).list_variants()[layouts.index(found.layout)].module_class()
     if found.path != TOP:
         log(f"took the state dict at {found.path}")
     n_folded = sum(weight.is_normed for weight in found.weights.values())
@@ -67,15 +68,15 @@ def load_checkpoint(
     return model.eval()
 
 
-def _create_outline(family: str) -> GeneratorModule:
-    """Create a model without values, which takes no time."""
-    with torch.device("meta"):
-        return load_family(family).module_class()
-
-
-def _describe_layout(model: GeneratorModule, family: str) -> Layout:
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.endswith(COUNTERS)}
-    return Layout(family=family, shapes=shapes)
+def _list_layouts(family: str) -> list[Layout]:
+    """List the layouts of a family's variants."""
+    layouts = []
+    for variant in load_family(family).list_variants():
+        with torch.device("meta"):  # a model without values takes no time
+            state = variant.module_class().state_dict()
+        shapes = {key: tuple(value.shape) for key, value in state.items() if not key.endswith(COUNTERS)}
+        layouts.append(Layout(family=family, shapes=shapes))
+    return layouts
 
 
 def _check_weight(path: Path, key: str, weight: Weight, shape: tuple[int, ...]) -> Tensor:
@@ -95,7 +96,7 @@ def _check_weight(path: Path, key: str, weight: Weight, shape: tuple[int, ...]) 
         first = value[bad].flatten()[0].item()
         folded = " once its norm is folded" if weight.is_normed else ""
         raise CheckpointError(path, f"holds {first} in {key}{folded}: every value must be finite in float32.")
-    if key.endswith("running_var") and (plain < 0).any():
+    if key.endswith(_VARIANCES) and (plain < 0).any():
         raise CheckpointError(path, f"holds a negative running variance, {plain.min().item()}, in {key}.")
     return plain
 

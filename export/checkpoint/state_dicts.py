@@ -19,7 +19,7 @@ from export.checkpoint.pickles import explain_whole_model
 from export.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from export.checkpoint.norms import Key, Weight
@@ -52,6 +52,7 @@ class StateDict:
     """The weights of a family by their keys, and their path in the checkpoint, joined by dots or `TOP`."""
 
     path: str
+    layout: Layout
     weights: Mapping[str, Weight]
 
 
@@ -70,6 +71,7 @@ class _Contents:
 class _Candidate:
     """A prefix under which there are weights of a family."""
 
+    layout: Layout
     prefix: Key
     weights: Mapping[str, Weight]
     missing: frozenset[str]
@@ -87,7 +89,12 @@ class _Candidate:
 
 
 def find_state_dict(
-    path: Path, archive: PickledContent, layout: Layout, others: Iterable[Layout] = (), *, state_key: str | None = None
+    path: Path,
+    archive: PickledContent,
+    layouts: Sequence[Layout],
+    others: Iterable[Layout] = (),
+    *,
+    state_key: str | None = None,
 ) -> StateDict:
     """Find the one state dict of a family in a checkpoint.
 
@@ -97,8 +104,8 @@ def find_state_dict(
         Path of the checkpoint, for messages.
     archive : PickledContent
         Its content.
-    layout : Layout
-        Layout of the family.
+    layouts : sequence of Layout
+        Layouts of the variants of the family.
     others : iterable of Layout
         Layouts of other families, to recognise their state dicts.
     state_key : str, optional
@@ -112,7 +119,7 @@ def find_state_dict(
     if not isinstance(archive.content, dict | list | tuple):
         raise CheckpointError(path, f"holds a {type(archive.content).__name__}: expected a state dict.")
     contents = _list_contents(path, archive.content)
-    candidates = list(_list_candidates(contents, layout))
+    candidates = [candidate for layout in layouts for candidate in _list_candidates(contents, layout)]
     fitting = [candidate for candidate in candidates if candidate.fits]
     if state_key is not None:
         candidates = _within(candidates, state_key)
@@ -126,8 +133,9 @@ def find_state_dict(
         paths = _join_with_and(_format_path(candidate) for candidate in fitting)
         raise CheckpointError(path, f"holds several state dicts, {paths}: choose with --state-key.")
     if not fitting:
-        raise CheckpointError(path, _explain_misfit(archive, contents, candidates, layout, others))
-    return StateDict(path=fitting[0].path, weights=fitting[0].weights)
+        raise CheckpointError(path, _explain_misfit(archive, contents, candidates, layouts[0], others))
+    found = fitting[0]
+    return StateDict(path=found.path, layout=found.layout, weights=found.weights)
 
 
 def _within(candidates: list[_Candidate], state_key: str) -> list[_Candidate]:
@@ -145,6 +153,7 @@ def _list_candidates(contents: _Contents, layout: Layout) -> Iterator[_Candidate
         dicts = {contents.dicts[source] for weight in weights.values() for source in weight.sources}
         below = {".".join(full[n:]): full for full in contents.weights if full[:n] == prefix}
         yield _Candidate(
+            layout=layout,
             prefix=prefix,
             weights=weights,
             missing=frozenset(layout.shapes.keys() - weights.keys()),
@@ -223,7 +232,9 @@ def _explain_misfit(
         tensors = _list_some(".".join(key) for key in contents.weights)
         found = f"its tensors are {tensors}" if tensors else "it holds no tensors"
         return f"holds no weights of a {layout.family}, such as {example}: {found}."
-    nearest = max(candidates, key=lambda candidate: len(candidate.weights) + len(candidate.others))
+    nearest = max(
+        candidates, key=lambda candidate: len(candidate.weights) + len(candidate.others) - len(candidate.unknown)
+    )
     where = "" if nearest.path == TOP else f" under {nearest.path!r}"
     for key, kind in nearest.others.items():
         return f"holds {kind} under {'.'.join((*nearest.prefix, key))!r}: expected a tensor."

@@ -9,7 +9,11 @@ from export.families.family import Family, Feed
 
 __all__ = ["FAMILIES", "Family", "Feed", "load_family"]
 
-FAMILIES: Final[dict[str, str]] = {"convnet": "export.families.convnet", "resnet": "export.families.resnet"}
+FAMILIES: Final[dict[str, str]] = {
+    "convnet": "export.families.convnet",
+    "resnet": "export.families.resnet",
+    "ieagan": "export.families.ieagan",
+}
 """The module that declares each family, as its ``FAMILY``."""
 
 

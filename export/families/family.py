@@ -38,6 +38,8 @@ class Family:
         Outputs not greater than this are empty.
     min_charge : int
         Smallest charge of a hit in the original, ADU.
+    variants : tuple of Family
+        Other variants of the architecture, of the same name. Their checkpoints have other keys.
     """
 
     name: str
@@ -46,12 +48,21 @@ class Family:
     inputs: tuple[GraphInput, ...]
     cut: float | None
     min_charge: int
+    variants: tuple[Family, ...] = ()
 
     @property
     def latent_size(self) -> int:
         """Standard normal values of one image."""
         (draw,) = (each.draw for each in self.inputs if each.role == "latent")
         return next(each.shape[1] for each in self.draws if each.name == draw)
+
+    def list_variants(self) -> tuple[Family, ...]:
+        """List the family itself and its other variants."""
+        return (self, *self.variants)
+
+    def find_variant(self, model: GeneratorModule) -> Family:
+        """Find the variant of a model."""
+        return next(each for each in self.list_variants() if type(model) is each.module_class)
 
     def build_feed(self, draws: Mapping[str, NDArray[np.float32]], sensors: range) -> Feed:
         """Build the inputs for some sensors of one event, as `pxdbg_runtime.model.card.build_feed` does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,19 @@ class GeneratorModule(nn.Module):
     """
 
     full_image: Callable[..., Tensor] = _raise_not_implemented
+
+    def fold(self) -> Self:
+        """Fold what is constant in inference into the weights, in place, for the export; return the module itself."""
+        return self
+
+    @torch.no_grad()
+    def scale_output(self, factor: float, offset: float) -> None:
+        """Multiply the values before the tanh by a factor and add an offset, by the weights of the last convolution."""
+        last = [module for module in self.modules() if isinstance(module, nn.Conv2d)][-1]
+        last.weight *= factor
+        if last.bias is not None:
+            last.bias *= factor
+            last.bias += offset
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Compute the images, float32 (n, 250, 768) in [-1, 1]."""

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["append_charges"]
 
 
-def append_charges(model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np.dtype[np.float32]]) -> onnx.ModelProto:
+def append_charges(
+    model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np.dtype[np.float32]], cut: float | None = None
+) -> onnx.ModelProto:
     """Replace the output of a graph, tanh values, by charges.
 
     Parameters
@@ -31,6 +33,8 @@ def append_charges(model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np
         Its one output is float32, tanh values.
     thresholds : ndarray of float32, shape (255,)
         Ascending: the smallest value of each charge from 1 on.
+    cut : float, optional
+        Values that are not greater have charge 0.
 
     Returns
     -------
@@ -40,7 +44,7 @@ def append_charges(model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np
     extended = ir.from_proto(model)
     graph = extended.graph
     (values,) = graph.outputs
-    name = str(values.name)
+    name, shape = str(values.name), values.shape
     values.name = f"{name}.values"
     # NaN after the last threshold is reached by no value, not even infinity; -infinity before the first by all.
     table = np.concatenate([[-np.inf], thresholds, [np.nan]]).astype(np.float32)
@@ -55,9 +59,15 @@ def append_charges(model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np
             "next": np.int32(1),
         }.items()
     }
+    if cut is not None:
+        constants["cut"] = make_initializer(f"{name}.cut", np.asarray(np.float32(cut)))
+        constants["empty"] = make_initializer(f"{name}.empty", np.asarray(np.float32(-1.0)))
     for each in constants.values():
         graph.register_initializer(each)
     tape = ir.tape.Tape(graph)
+    if cut is not None:
+        is_empty = tape.op("LessOrEqual", [values, constants["cut"]])
+        values = tape.op("Where", [is_empty, constants["empty"], values])
     # NaN is estimated as the largest charge, and comparisons with NaN do not correct that.
     numbers = tape.op("Where", [tape.op("IsNaN", [values]), constants["one"], values])
     exponent = tape.op("Mul", [tape.op("Add", [numbers, constants["one"]]), constants["slope"]])
@@ -71,7 +81,7 @@ def append_charges(model: onnx.ModelProto, thresholds: np.ndarray[tuple[int], np
     is_above = tape.op("Cast", [tape.op("GreaterOrEqual", [values, above])], {"to": int(ir.DataType.INT32)})
     exact = tape.op("Add", [tape.op("Sub", [nearest, is_below]), is_above])
     result = tape.op("Cast", [exact], {"to": int(ir.DataType.UINT8)})
-    result.name, result.shape, result.dtype = name, values.shape, ir.DataType.UINT8
+    result.name, result.shape, result.dtype = name, shape, ir.DataType.UINT8
     graph.outputs[0] = result
     common_passes.ShapeInferencePass()(extended)
     return ir.to_proto(extended)

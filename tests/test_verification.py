@@ -36,6 +36,7 @@ from tests.graphs import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import onnx
@@ -105,8 +106,8 @@ def computations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     numbers: list[int] = []
     original = ImageSession.compute_images
 
-    def count(self: ImageSession, sensors: range, *arguments: object) -> object:
-        numbers.append(sensors.start)
+    def count(self: ImageSession, sensors: Sequence[int], *arguments: object) -> object:
+        numbers.append(sensors[0])
         return original(self, sensors, *arguments)  # type: ignore[arg-type]  # passed on
 
     monkeypatch.setattr(ImageSession, "compute_images", count)

@@ -45,8 +45,9 @@ _LIBRARIES_MB: Final = 420
 """ONNX Runtime, numba with LLVM and parts of SciPy, the smallest session with images: measured 390 MB."""
 _KERNELS_MB: Final = 130
 """SciPy modules that numba imports when it first compiles (78 MB), the kernels, and the stack of a second thread."""
-_IMAGE_MB: Final = {"int8": 40, "float16": 90, "float32": 90}
-"""Activations of one image: measured 13 (ConvNet) to 37 (ResNet) in int8, 28 to 85 in float32."""
+_IMAGE_MB: Final = {"int8": 40, "float16": 140, "float32": 140}
+"""Activations of one image: measured 13 (ConvNet) to 37 (ResNet) in int8, 28 to 134 (IEA-GAN) in float32. If they are
+more than that, a batch may fit but nothing after it, and OpenBLAS tries to allocate without end."""
 _VALIDATION_MB: Final = 750
 """Pyarrow, numba, matplotlib, SciPy, and the figures of a sample: measured 710 MB."""
 _DRAWN_VALUE_BYTES: Final = 64

@@ -86,9 +86,17 @@ class SummaryCounter:
         ]
         return (*parts, _summarise_part("both layers", self._charge_counts, n_events))
 
-    def summarise_sensors(self, n_events: int) -> tuple[PartSummary, ...]:
-        """Summarise the digits of each sensor so far, by sensor index; the argument as for `summarise`."""
-        counts = self._charge_counts[:, None]
+    def summarise_sensors(self, n_events: int, *, min_charge: int = 1) -> tuple[PartSummary, ...]:
+        """Summarise the digits of each sensor so far, by sensor index.
+
+        Parameters
+        ----------
+        n_events : int
+            As for `summarise`.
+        min_charge : int
+            Cut in ADU: digits below it are left out.
+        """
+        counts = (self._charge_counts * (np.arange(_CHARGES) >= min_charge))[:, None]
         return tuple(_summarise_part(str(sensor), counts[sensor.index], n_events) for sensor in SENSORS)
 
 

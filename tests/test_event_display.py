@@ -175,13 +175,15 @@ def test_the_occupancy_of_each_sensor_is_written_and_drawn() -> None:
 
 
 def test_a_selection_of_sensors() -> None:
-    """The others are hatched, and the mean is that of the sensors that have digits."""
+    """Others are hatched; one without a digit is not. The mean is that of the generated sensors."""
     hits = [(0, 8480, 0, v_cell, 9) for v_cell in range(192)] + [(0, 8512, 0, v_cell, 9) for v_cell in range(576)]
-    first, second = find_panels(draw_event(digits_of(hits), title="two sensors")).layers
-    assert texts_of(first)[:6] == ["1.1.1", "0.10 %", "1.1.2", "0.30 %", "1.2.1", "no digits"]
-    assert texts_of(first)[-1] == "layer 1, 2 of 16 sensors: 768 digits, occupancy 0.20 %"
-    assert texts_of(second)[-1] == "layer 2, 0 of 24 sensors: 0 digits"
-    assert [bool(frame.get_hatch()) for frame in first.patches] == [False] * 2 + [True] * 14
+    figure = draw_event(digits_of(hits), title="three sensors", sensors=SENSORS[:2] + SENSORS[3:4])
+    first, second = find_panels(figure).layers
+    labels = ["1.1.1", "0.10 %", "1.1.2", "0.30 %", "1.2.1", "not generated", "1.2.2", "0.00 %"]
+    assert texts_of(first)[:8] == labels
+    assert texts_of(first)[-1] == "layer 1: 3 of 16 sensors, 768 digits, occupancy 0.13 %"
+    assert texts_of(second)[-1] == "layer 2: not generated"
+    assert [bool(frame.get_hatch()) for frame in first.patches] == [False, False, True, False] + [True] * 12
     assert all(frame.get_hatch() for frame in second.patches)
 
 
@@ -215,8 +217,8 @@ def test_the_spectrum_counts_charges() -> None:
 
 def test_an_event_without_hits() -> None:
     (first, second), spectrum, _occupancies, _bar = find_panels(draw_event(Digits.empty(), title="nothing"))
-    assert texts_of(first)[-1] == "layer 1, 0 of 16 sensors: 0 digits"
-    assert texts_of(second)[-1] == "layer 2, 0 of 24 sensors: 0 digits"
+    assert texts_of(first)[-1] == "layer 1: 0 digits, occupancy 0.00 %"
+    assert texts_of(second)[-1] == "layer 2: 0 digits, occupancy 0.00 %"
     assert (spectrum.get_title(), spectrum.get_yscale()) == ("charge spectrum", "linear")
 
 

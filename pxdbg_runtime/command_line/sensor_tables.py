@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from rich.table import Table
 
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, SENSORS, SENSORS_PER_LADDER
+from pxdbg_runtime.sensors import SENSORS
 from pxdbg_runtime.validation.sensor_scores import SensorScores, score_sensors
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pxdbg_runtime.plots.summary import PartSummary
+    from pxdbg_runtime.sensors import Sensor
 
 __all__ = ["SensorMeans", "build_comparison_table", "build_ladder_table", "list_means"]
 
@@ -23,7 +25,7 @@ _UNKNOWN: Final = "–"  # noqa: RUF001  # a dash, as printed
 
 
 class SensorMeans(NamedTuple):
-    """Means of the forty sensors, by sensor index.
+    """Means of the forty sensors, by sensor index; NaN for a sensor that was not generated.
 
     Attributes
     ----------
@@ -37,30 +39,36 @@ class SensorMeans(NamedTuple):
     charge_adu: NDArray[np.float64]
 
 
-def list_means(parts: Sequence[PartSummary]) -> SensorMeans:
-    """List the means of the forty sensors."""
-    charges = [np.nan if part.mean_charge is None else part.mean_charge for part in parts]
-    return SensorMeans(np.array([part.occupancy for part in parts]), np.array(charges))
+def list_means(parts: Sequence[PartSummary], sensors: Sequence[Sensor]) -> SensorMeans:
+    """List the means of the forty sensors, of which some were generated."""
+    occupancy, charge_adu = np.full((2, len(SENSORS)), np.nan)
+    for sensor in sensors:
+        part = parts[sensor.index]
+        occupancy[sensor.index] = part.occupancy
+        charge_adu[sensor.index] = np.nan if part.mean_charge is None else part.mean_charge
+    return SensorMeans(occupancy, charge_adu)
 
 
 def build_ladder_table(means: SensorMeans) -> Table:
-    """Build a table with a row for each ladder number, and a column for each sensor of both layers' ladders."""
-    columns = [(layer, 1 + sensor) for layer in LADDERS_OF_LAYER for sensor in range(SENSORS_PER_LADDER)]
+    """Build a table with a row for each ladder number, and a column for each sensor number of each layer.
+
+    Rows and columns without a generated sensor are left out.
+    """
+    cells = {
+        (sensor.ladder, sensor.layer, sensor.sensor): f"{100 * occupancy:.2f} %, {_format_charge(charge_adu)}"
+        for sensor, occupancy, charge_adu in zip(SENSORS, *means, strict=True)
+        if not np.isnan(occupancy)
+    }
+    columns = sorted({key[1:] for key in cells})
     table = Table("ladder", *(f"layer {layer}, sensor {sensor}" for layer, sensor in columns))
     table.title, table.title_justify = "occupancy and mean charge (ADU) of each sensor", "left"
-    index = {(each.layer, each.ladder, each.sensor): each.index for each in SENSORS}
-    for ladder in range(1, 1 + max(LADDERS_OF_LAYER.values())):
-        places = [index.get((layer, ladder, sensor)) for layer, sensor in columns]
-        table.add_row(str(ladder), *("" if place is None else _format_sensor(means, place) for place in places))
+    for ladder in sorted({ladder for ladder, _layer, _sensor in cells}):
+        table.add_row(str(ladder), *(cells.get((ladder, *column), "") for column in columns))
     return table
 
 
-def _format_sensor(means: SensorMeans, place: int) -> str:
-    return f"{100 * means.occupancy[place]:.2f} %, {_format_charge(means.charge_adu[place])}"
-
-
 def build_comparison_table(ours: SensorMeans, reference: SensorMeans, name: str, min_charge: int) -> Table:
-    """Build a table with a row for each sensor: occupancy and mean charge, the reference's, and the deviations.
+    """Build a table with a row for each generated sensor: its means, the reference's, and the deviations.
 
     Parameters
     ----------
@@ -74,17 +82,18 @@ def build_comparison_table(ours: SensorMeans, reference: SensorMeans, name: str,
     charge = score_sensors(ours.charge_adu, reference.charge_adu)
     table = Table("sensor", "occupancy", name, "deviation", "charge", name, "deviation")
     table.title, table.title_justify = f"mean charges in ADU, hits of {min_charge} ADU or more", "left"
-    for sensor in SENSORS:
+    generated = [sensor for sensor in SENSORS if not np.isnan(ours.occupancy[sensor.index])]
+    for sensor, following in itertools.zip_longest(generated, generated[1:]):
         place = sensor.index
         table.add_row(
             str(sensor),
-            f"{100 * ours.occupancy[place]:.3f} %",
-            f"{100 * reference.occupancy[place]:.3f} %",
+            _format_occupancy(ours.occupancy[place]),
+            _format_occupancy(reference.occupancy[place]),
             _format_deviation(occupancy, place),
             _format_charge(ours.charge_adu[place]),
             _format_charge(reference.charge_adu[place]),
             _format_deviation(charge, place),
-            end_section=sensor is SENSORS[-1] or SENSORS[place + 1].layer != sensor.layer,
+            end_section=following is None or following.layer != sensor.layer,
         )
     of_scores = [("", "") if each is None else _format_scores(each) for each in (occupancy, charge)]
     for label, (of_occupancy, of_charge) in zip(("mean", "largest"), zip(*of_scores, strict=True), strict=True):
@@ -95,6 +104,10 @@ def build_comparison_table(ours: SensorMeans, reference: SensorMeans, name: str,
 def _format_scores(scores: SensorScores) -> tuple[str, str]:
     """Format the mean of the deviations without their signs, and the largest."""
     return f"{scores.mean_percent:.1f} %", f"{scores.largest_percent:+.1f} %"
+
+
+def _format_occupancy(occupancy: float) -> str:
+    return _UNKNOWN if np.isnan(occupancy) else f"{100 * occupancy:.3f} %"
 
 
 def _format_charge(charge_adu: float) -> str:

@@ -21,6 +21,7 @@ from pxdbg_runtime.model.builtin_models import find_graph
 from pxdbg_runtime.model.card import Fidelity, ModelCard
 from pxdbg_runtime.model.graph_file import GraphFile
 from pxdbg_runtime.plots.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE, SummaryCounter
+from pxdbg_runtime.sensors import SENSORS, Sensor
 from pxdbg_runtime.validation.marginals import read_marginals
 
 __all__ = ["show"]
@@ -114,25 +115,28 @@ def _format_fidelity(fidelity: Fidelity) -> str:
 
 def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     counter, threshold = _count_digits(reader)
-    sensors = (
-        build_ladder_table(list_means(counter.summarise_sensors(reader.n_events)))
+    of_sensors = (
+        build_ladder_table(_average_sensors(reader, counter))
         if reference is None
         else _compare_sensors(reader, counter, threshold, reference)
     )
     cut = f" of {threshold} ADU or more" if counter.n_digits or reader.jobs else ""
     stdout.print(f"{_format_events(reader)}, {counter.n_digits:,} digits{cut}", soft_wrap=True)
     table = Table("", "digits per event", "occupancy", "real", "mean charge", "real")
-    for part in counter.summarise(reader.n_events):
+    sensors = _list_sensors(reader)
+    for part in counter.summarise(reader.n_events, sensors):
+        # A mean over some sensors of both layers has no real counterpart.
+        is_comparable = part.part != "both layers" or sensors == SENSORS
         table.add_row(
             part.part,
             f"{part.digits_per_event:,.0f}",
             f"{100 * part.occupancy:.2f} %",
-            f"{100 * REAL_BACKGROUND[part.part]:.2f} %",
+            f"{100 * REAL_BACKGROUND[part.part]:.2f} %" if is_comparable else "",
             "–" if part.mean_charge is None else f"{part.mean_charge:.1f} ADU",  # noqa: RUF001  # a dash, as printed
-            f"{REAL_MEAN_CHARGE:.0f} ADU" if part.part == "both layers" else "",
+            f"{REAL_MEAN_CHARGE:.0f} ADU" if part.part == "both layers" and is_comparable else "",
         )
     stdout.print(table)
-    stdout.print(sensors)
+    stdout.print(of_sensors)
     stdout.print(
         "\n".join([*_format_provenance(reader), "real: means of the public Geant4 statistics of the IEA-GAN authors"]),
         markup=False,
@@ -146,6 +150,14 @@ def _count_digits(reader: DigitReader) -> tuple[SummaryCounter, int]:
     for digits in reader.read_blocks():
         counter.add(digits)
     return counter, reader.jobs[0].min_charge if reader.jobs else counter.smallest_charge or 1
+
+
+def _list_sensors(reader: DigitReader) -> tuple[Sensor, ...]:
+    return reader.jobs[0].generated_sensors if reader.jobs else SENSORS
+
+
+def _average_sensors(reader: DigitReader, counter: SummaryCounter, min_charge: int = 1) -> SensorMeans:
+    return list_means(counter.summarise_sensors(reader.n_events, min_charge=min_charge), _list_sensors(reader))
 
 
 def _compare_sensors(reader: DigitReader, counter: SummaryCounter, threshold: int, reference: Path) -> Table:
@@ -164,9 +176,8 @@ def _compare_sensors(reader: DigitReader, counter: SummaryCounter, threshold: in
         other = open_events(reference)
         of_other, other_threshold = _count_digits(other)
         cut, name = max(threshold, other_threshold), reference.stem
-        theirs = list_means(of_other.summarise_sensors(other.n_events, min_charge=cut))
-    ours = list_means(counter.summarise_sensors(reader.n_events, min_charge=cut))
-    return build_comparison_table(ours, theirs, name, cut)
+        theirs = _average_sensors(other, of_other, cut)
+    return build_comparison_table(_average_sensors(reader, counter, cut), theirs, name, cut)
 
 
 def _format_events(reader: DigitReader) -> str:

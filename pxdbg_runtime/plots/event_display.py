@@ -18,10 +18,10 @@ from pxdbg_runtime.sensors import (
     N_V_CELLS,
     SENSORS,
     SENSORS_PER_LADDER,
-    Sensor,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pxdbg_runtime.digits import Digits
+    from pxdbg_runtime.sensors import Sensor
 
 __all__ = ["draw_event", "save_event", "save_figure"]
 
@@ -52,7 +53,7 @@ _EXCLUDED_FORMATS: Final = {"pgf", "raw", "rgba"}
 """Formats of matplotlib that need LaTeX, or are bare pixel values."""
 
 
-def save_event(digits: Digits, path: Path, *, title: str) -> None:
+def save_event(digits: Digits, path: Path, *, title: str, sensors: Sequence[Sensor] = SENSORS) -> None:
     """Draw one event and save the picture.
 
     Parameters
@@ -62,6 +63,8 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
     path : Path
         Ends in .png, .pdf, .svg or another format of matplotlib.
     title : str
+    sensors : sequence of Sensor
+        The sensors of the event: another one was not generated, which is not the same as empty.
 
     Raises
     ------
@@ -72,7 +75,7 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
     OutputError
         If the file cannot be written.
     """
-    save_figure(draw_event(digits, title=title), path)
+    save_figure(draw_event(digits, title=title, sensors=sensors), path)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -89,7 +92,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         partial.write_bytes(picture.getbuffer())
 
 
-def draw_event(digits: Digits, *, title: str) -> Figure:
+def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSORS) -> Figure:
     """Draw one event.
 
     Each layer is unrolled: its ladders one above the other, the two sensors of a ladder side by side, in the same scale
@@ -99,8 +102,10 @@ def draw_event(digits: Digits, *, title: str) -> Figure:
     Parameters
     ----------
     digits : Digits
-        Of one event. A sensor without a digit is hatched: it may not have been generated.
+        Of one event.
     title : str
+    sensors : sequence of Sensor
+        As of `save_event`; the others are hatched.
 
     Raises
     ------
@@ -112,7 +117,10 @@ def draw_event(digits: Digits, *, title: str) -> Figure:
 
     counter = SummaryCounter()
     counter.add(digits)
-    occupancies = np.array([part.occupancy for part in counter.summarise_sensors(1)])
+    parts = counter.summarise_sensors(1)
+    occupancies = np.array(
+        [part.occupancy if each in sensors else np.nan for each, part in zip(SENSORS, parts, strict=True)]
+    )
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
     figure.suptitle(title, parse_math=False)
     *layers, bars = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 0.55))
@@ -150,23 +158,28 @@ def _draw_layer(axes: Axes, digits: Digits, layer: int, occupancies: NDArray[np.
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="sensor 1: v cell                sensor 2: v cell", ylabel=f"ladder ({N_U_CELLS} u cells each)")
-    filled = [occupancies[sensor.index] for sensor in sensors if occupancies[sensor.index]]
-    of_sensors = "" if len(filled) == len(sensors) else f", {len(filled)} of {len(sensors)} sensors"
-    mean = f", occupancy {100 * np.mean(filled):.2f} %" if filled else ""
-    name = f"layer {layer}{of_sensors}: {chosen.sum():,} digits{mean}"
+    name = f"layer {layer}: {_describe_layer(int(chosen.sum()), occupancies[[sensor.index for sensor in sensors]])}"
     middle, top = axes.get_xlim()[1] / 2, len(ladders) * _LADDER_PITCH
     axes.text(middle, top, name, ha="center", va="bottom", color=_LAYER_COLOURS[layer], fontweight="bold")
     return points
 
 
+def _describe_layer(n_digits: int, occupancies: NDArray[np.float64]) -> str:
+    generated = occupancies[~np.isnan(occupancies)]
+    if not len(generated):
+        return "not generated"
+    some = "" if len(generated) == len(occupancies) else f"{len(generated)} of {len(occupancies)} sensors, "
+    return f"{some}{n_digits:,} digits, occupancy {100 * generated.mean():.2f} %"
+
+
 def _draw_frame(axes: Axes, sensor: Sensor, occupancy: float) -> None:
-    """Draw the edges of a sensor, its name and its occupancy."""
+    """Draw the edges of a sensor, its name and its occupancy; NaN if it was not generated."""
     from matplotlib.patches import Rectangle
 
     left, bottom = _FIRST_COLUMNS[sensor.index], _FIRST_ROWS[sensor.index]
-    hatch = None if occupancy else "////"
+    hatch = "////" if np.isnan(occupancy) else None
     axes.add_patch(Rectangle((left, bottom), N_V_CELLS, N_U_CELLS, hatch=hatch, facecolor="none", edgecolor="0.7"))
-    text = f"{100 * occupancy:.2f} %" if occupancy else "no digits"
+    text = "not generated" if np.isnan(occupancy) else f"{100 * occupancy:.2f} %"
     axes.text(left, bottom + N_U_CELLS, str(sensor), fontsize=_LABEL_SIZE, va="bottom")
     axes.text(left + N_V_CELLS, bottom + N_U_CELLS, text, fontsize=_LABEL_SIZE, va="bottom", ha="right")
 
@@ -185,7 +198,7 @@ def _draw_occupancies(axes: Axes, occupancies: NDArray[np.float64]) -> None:
     places = np.array([sensor.index + 2 * (sensor.layer - 1) for sensor in SENSORS])  # a gap separates the layers
     for layer, colour in _LAYER_COLOURS.items():
         of_layer = np.array([sensor.layer == layer for sensor in SENSORS])
-        axes.barh(places[of_layer], 100 * occupancies[of_layer], color=colour)
+        axes.barh(places[of_layer], 100 * np.nan_to_num(occupancies[of_layer]), color=colour)
         ends = places[of_layer][[0, -1]] + (-0.5, 0.5)
         axes.vlines(100 * REAL_BACKGROUND[f"layer {layer}"], *ends, color="black", linestyle="--")
     axes.set_yticks(places, [*map(str, SENSORS)])

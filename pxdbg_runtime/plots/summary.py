@@ -10,9 +10,12 @@ import numpy as np
 from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, N_SENSORS, PIXELS_PER_SENSOR, SENSORS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pxdbg_runtime.digits import Digits
+    from pxdbg_runtime.sensors import Sensor
 
 __all__ = ["INDEX_BY_VXD_ID", "REAL_BACKGROUND", "REAL_MEAN_CHARGE", "PartSummary", "SummaryCounter", "summarise"]
 
@@ -72,19 +75,26 @@ class SummaryCounter:
         counts = np.bincount(bins, minlength=(N_SENSORS + 1) * _CHARGES).reshape(N_SENSORS + 1, _CHARGES)
         self._charge_counts += counts[:N_SENSORS]
 
-    def summarise(self, n_events: int) -> tuple[PartSummary, ...]:
+    def summarise(self, n_events: int, sensors: Sequence[Sensor] = SENSORS) -> tuple[PartSummary, ...]:
         """Summarise all digits so far: each layer, then both together.
 
         Parameters
         ----------
         n_events : int
             Number of events, those without digits included; 1 or more.
+        sensors : sequence of Sensor
+            The sensors that the events have, those without digits included. A layer without any has no summary.
         """
-        layer = np.array([sensor.layer for sensor in SENSORS])
+        chosen = {layer: [each.index for each in sensors if each.layer == layer] for layer in LADDERS_OF_LAYER}
         parts = [
-            _summarise_part(f"layer {each}", self._charge_counts[layer == each], n_events) for each in LADDERS_OF_LAYER
+            _summarise_part(f"layer {layer}", self._charge_counts[index], n_events)
+            for layer, index in chosen.items()
+            if index
         ]
-        return (*parts, _summarise_part("both layers", self._charge_counts, n_events))
+        if len(parts) > 1:
+            index = [sensor.index for sensor in sensors]
+            parts.append(_summarise_part("both layers", self._charge_counts[index], n_events))
+        return tuple(parts)
 
     def summarise_sensors(self, n_events: int, *, min_charge: int = 1) -> tuple[PartSummary, ...]:
         """Summarise the digits of each sensor so far, by sensor index.
@@ -100,7 +110,7 @@ class SummaryCounter:
         return tuple(_summarise_part(str(sensor), counts[sensor.index], n_events) for sensor in SENSORS)
 
 
-def summarise(digits: Digits, n_events: int) -> tuple[PartSummary, ...]:
+def summarise(digits: Digits, n_events: int, sensors: Sequence[Sensor] = SENSORS) -> tuple[PartSummary, ...]:
     """Summarise digits by layer.
 
     Parameters
@@ -109,15 +119,17 @@ def summarise(digits: Digits, n_events: int) -> tuple[PartSummary, ...]:
         Of all events.
     n_events : int
         Number of events, those without digits included.
+    sensors : sequence of Sensor
+        The sensors that the events have, those without digits included.
 
     Returns
     -------
     tuple of PartSummary
-        Each layer, then both together.
+        Each layer, then both together, as `SummaryCounter.summarise`.
     """
     counter = SummaryCounter()
     counter.add(digits)
-    return counter.summarise(n_events)
+    return counter.summarise(n_events, sensors)
 
 
 def _summarise_part(name: str, charge_counts: NDArray[np.int64], n_events: int) -> PartSummary:

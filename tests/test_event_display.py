@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pxdbg_runtime import N_U_CELLS, N_V_CELLS, Digits
+from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.plots.event_display import draw_event, save_event
 from tests.digit_files import digits_of, names_in, random_digits
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     import io
     from pathlib import Path
 
-    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
 
@@ -48,15 +49,25 @@ def pixels_of(digits: Digits, path: Path) -> NDArray[np.float32]:
     return np.asarray(pixels, dtype=np.float32)
 
 
-def panels(figure: Figure) -> tuple[Axes, Axes, Axes, Axes]:
-    """Find layer 1, layer 2, the spectrum and the colour bar."""
+class Panels(NamedTuple):
+    """The parts of a picture."""
 
-    def find_axes(beginning: str) -> Axes:
-        (found,) = (axes for axes in figure.axes if axes.get_title().startswith(beginning))
-        return found
+    layers: tuple[Axes, Axes]
+    spectrum: Axes
+    occupancies: Axes
+    bar: Axes
 
-    (bar,) = (axes for axes in figure.axes if not axes.get_title())
-    return find_axes("layer 1"), find_axes("layer 2"), find_axes("charge spectrum"), bar
+
+def find_panels(figure: Figure) -> Panels:
+    first, second, occupancies, bar = figure.axes
+    (spectrum,) = first.child_axes
+    assert isinstance(spectrum, Axes)
+    return Panels((first, second), spectrum, occupancies, bar)
+
+
+def texts_of(axes: Axes) -> list[str]:
+    """Names and occupancies of the sensors, then the title of the layer."""
+    return [text.get_text() for text in axes.texts]
 
 
 def test_hits_change_pixels(tmp_path: Path) -> None:
@@ -94,8 +105,7 @@ def test_formats(tmp_path: Path, suffix: str, beginning: bytes, n_hits: int) -> 
 
 def test_every_hit_is_drawn() -> None:
     digits = event_of(5_000)
-    first, second, _spectrum, _bar = panels(draw_event(digits, title="event 4"))
-    for axes, layer in ((first, 1), (second, 2)):
+    for layer, axes in enumerate(find_panels(draw_event(digits, title="event 4")).layers, 1):
         chosen = digits.sensor_id >> 13 == layer
         (points,) = axes.collections
         colours = points.get_array()
@@ -103,7 +113,7 @@ def test_every_hit_is_drawn() -> None:
         assert chosen.sum() > 1_000
         assert len(np.asarray(points.get_offsets())) == chosen.sum()
         assert np.array_equal(np.asarray(colours), digits.charge[chosen])
-        assert axes.get_title().startswith(f"layer {layer}: {chosen.sum():,} digits, occupancy 0.0")
+        assert texts_of(axes)[-1].startswith(f"layer {layer}: {chosen.sum():,} digits, occupancy 0.0")
 
 
 def test_hits_are_at_their_cells() -> None:
@@ -114,30 +124,86 @@ def test_hits_are_at_their_cells() -> None:
         (0, 16_672, 0, 0, 4),  # 2.1.1
         (0, 19_520, 249, 767, 5),  # 2.12.2
     ]
-    first, second, _spectrum, _bar = panels(draw_event(digits_of(hits), title="five hits"))
-    on_first = [[5, 3], [N_V_CELLS + 5, 3], [767, 7 * N_U_CELLS + 249]]
-    on_second = [[0, 0], [N_V_CELLS + 767, 11 * N_U_CELLS + 249]]
-    for axes, places, n_ladders in ((first, on_first, 8), (second, on_second, 12)):
-        assert np.asarray(axes.collections[0].get_offsets()).tolist() == places
-        assert axes.get_xlim() == (0, 2 * N_V_CELLS)
-        assert axes.get_ylim() == (0, n_ladders * N_U_CELLS)
+    cells = {(1, 1, 1): (5, 3), (1, 1, 2): (5, 3), (1, 8, 1): (767, 249), (2, 1, 1): (0, 0), (2, 12, 2): (767, 249)}
+    first, second = find_panels(draw_event(digits_of(hits), title="five hits")).layers
+    for layer, axes in enumerate((first, second), 1):
+        frames = {
+            (layer, ladder, sensor): axes.patches[2 * (ladder - 1) + sensor - 1]
+            for ladder in range(1, 1 + len(axes.patches) // 2)
+            for sensor in (1, 2)
+        }
+        drawn = np.asarray(axes.collections[0].get_offsets()).tolist()
+        assert drawn == [
+            [frames[sensor].get_x() + v_cell, frames[sensor].get_y() + u_cell]  # type: ignore[attr-defined]
+            for sensor, (v_cell, u_cell) in cells.items()
+            if sensor[0] == layer
+        ]
+    # One scale, so that the eye can compare the densities.
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_position().height == pytest.approx(second.get_position().height)
+
+
+def test_sensors_do_not_overlap_and_are_named() -> None:
+    for layer, axes in enumerate(find_panels(draw_event(event_of(40_000), title="event 4")).layers, 1):
+        sensors = [sensor for sensor in SENSORS if sensor.layer == layer]
+        boxes = [frame.get_bbox() for frame in axes.patches]  # type: ignore[attr-defined]  # rectangles
+        assert len(boxes) == len(sensors)
+        assert all((box.width, box.height) == (N_V_CELLS, N_U_CELLS) for box in boxes)
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+        names = [text for text in axes.texts if text.get_text() in map(str, sensors)]
+        assert [text.get_text() for text in names] == [str(sensor) for sensor in sensors]
+        for name, box in zip(names, boxes, strict=True):
+            assert name.get_position() == (box.x0, box.y1)
+
+
+def test_the_occupancy_of_each_sensor_is_written_and_drawn() -> None:
+    n_hits = {sensor: 500 + 100 * sensor.index for sensor in SENSORS}
+    digits = digits_of(
+        (0, sensor.vxd_id, *divmod(pixel, N_V_CELLS), 20) for sensor, n in n_hits.items() for pixel in range(n)
+    )
+    panels = find_panels(draw_event(digits, title="forty sensors"))
+    percent = [100 * n / (N_U_CELLS * N_V_CELLS) for n in n_hits.values()]
+    written = [text for axes in panels.layers for text in texts_of(axes) if text.endswith(" %") and "layer" not in text]
+    assert written == [f"{each:.2f} %" for each in percent]
+    bars = [bar for container in panels.occupancies.containers for bar in container]
+    assert [bar.get_width() for bar in bars] == pytest.approx(percent)
+    assert [bar.get_y() + bar.get_height() / 2 for bar in bars] == pytest.approx(panels.occupancies.get_yticks())
+    assert [label.get_text() for label in panels.occupancies.get_yticklabels()] == [str(sensor) for sensor in SENSORS]
+    colours = [bar.get_facecolor() for bar in bars]
+    assert (len(set(colours[:16])), len(set(colours[16:])), len(set(colours))) == (1, 1, 2)
+
+
+def test_a_selection_of_sensors() -> None:
+    """Others are hatched; one without a digit is not. The mean is that of the generated sensors."""
+    hits = [(0, 8480, 0, v_cell, 9) for v_cell in range(192)] + [(0, 8512, 0, v_cell, 9) for v_cell in range(576)]
+    figure = draw_event(digits_of(hits), title="three sensors", sensors=SENSORS[:2] + SENSORS[3:4])
+    first, second = find_panels(figure).layers
+    labels = ["1.1.1", "0.10 %", "1.1.2", "0.30 %", "1.2.1", "not generated", "1.2.2", "0.00 %"]
+    assert texts_of(first)[:8] == labels
+    assert texts_of(first)[-1] == "layer 1: 3 of 16 sensors, 768 digits, occupancy 0.13 %"
+    assert texts_of(second)[-1] == "layer 2: not generated"
+    assert [bool(frame.get_hatch()) for frame in first.patches] == [False, False, True, False] + [True] * 12
+    assert all(frame.get_hatch() for frame in second.patches)
 
 
 def test_the_axes_say_what_they_show() -> None:
     figure = draw_event(event_of(100), title="PXD background, event 4")
-    first, second, spectrum, bar = panels(figure)
+    layers, spectrum, occupancies, bar = find_panels(figure)
     assert figure.get_suptitle() == "PXD background, event 4"
-    for axes, n_ladders in ((first, 8), (second, 12)):
+    for axes, n_ladders in zip(layers, (8, 12), strict=True):
         assert "v cell" in axes.get_xlabel()
         assert axes.get_ylabel() == "ladder (250 u cells each)"
         assert [label.get_text() for label in axes.get_yticklabels()] == [str(1 + each) for each in range(n_ladders)]
     assert (spectrum.get_xlabel(), spectrum.get_ylabel()) == ("charge (ADU)", "digits / ADU")
     assert bar.get_xlabel() == "charge (ADU)"
+    assert occupancies.get_title() == "occupancy of each sensor"
+    assert occupancies.get_xlabel() == "occupancy (%)\ndashed: real, mean of the layer"
 
 
 def test_the_spectrum_counts_charges() -> None:
     digits = digits_of([(0, 8480, 0, v_cell, charge) for v_cell, charge in enumerate([1, 7, 7, 7, 255])])
-    *_layers, spectrum, _bar = panels(draw_event(digits, title="five hits"))
+    spectrum = find_panels(draw_event(digits, title="five hits")).spectrum
     (steps,) = spectrum.patches
     values, edges, _baseline = steps.get_data()  # type: ignore[attr-defined]  # a StepPatch
     assert {int(edge + 0.5): int(value) for edge, value in zip(edges, values, strict=False) if value} == {
@@ -150,9 +216,9 @@ def test_the_spectrum_counts_charges() -> None:
 
 
 def test_an_event_without_hits() -> None:
-    first, second, spectrum, _bar = panels(draw_event(Digits.empty(), title="nothing"))
-    assert first.get_title() == "layer 1: 0 digits, occupancy 0.00 %"
-    assert second.get_title() == "layer 2: 0 digits, occupancy 0.00 %"
+    (first, second), spectrum, _occupancies, _bar = find_panels(draw_event(Digits.empty(), title="nothing"))
+    assert texts_of(first)[-1] == "layer 1: 0 digits, occupancy 0.00 %"
+    assert texts_of(second)[-1] == "layer 2: 0 digits, occupancy 0.00 %"
     assert (spectrum.get_title(), spectrum.get_yscale()) == ("charge spectrum", "linear")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits
-from pxdbg_runtime.plots.summary import REAL_BACKGROUND, PartSummary, summarise
+from pxdbg_runtime.plots.summary import REAL_BACKGROUND, PartSummary, SummaryCounter, summarise
 from tests.digit_files import digits_of, random_digits
 
 
@@ -46,6 +46,26 @@ def test_against_images(hits_of_event: list[int]) -> None:
     parts = [random_digits(rng, n_hits, event) for event, n_hits in enumerate(hits_of_event, 7)]
     found = summarise(Digits.concatenate(parts), len(parts))
     require_same(found, plain_summary([part.to_images() for part in parts]))
+
+
+@pytest.mark.parametrize("hits_of_event", [[40_000], [1], [5_000, 0, 20_000], [0]])
+def test_sensors_against_images(hits_of_event: list[int]) -> None:
+    rng = np.random.default_rng(len(hits_of_event))
+    parts = [random_digits(rng, n_hits, event) for event, n_hits in enumerate(hits_of_event, 7)]
+    counter = SummaryCounter()
+    for part in parts:  # block by block
+        counter.add(part)
+    images = np.stack([part.to_images() for part in parts])
+    expected = tuple(
+        PartSummary(
+            part=str(sensor),
+            digits_per_event=np.count_nonzero(image) / len(parts),
+            occupancy=float((image > 0).mean()),
+            mean_charge=float(image[image > 0].mean()) if image.any() else None,
+        )
+        for sensor, image in zip(SENSORS, images.swapaxes(0, 1), strict=True)
+    )
+    require_same(counter.summarise_sensors(len(parts)), expected)
 
 
 def test_by_hand() -> None:

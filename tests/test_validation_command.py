@@ -65,7 +65,7 @@ def test_a_page_and_its_json(folder: Path) -> None:
     content = json.loads((folder / "out.json").read_text(encoding="utf-8"))
 
     images = list(page.iter("img"))
-    assert len(images) == 8
+    assert len(images) == 9
     for image in images:
         head, _comma, body = image.attrib["src"].partition(",")
         assert head == "data:image/png;base64"
@@ -90,7 +90,7 @@ def test_a_page_and_its_json(folder: Path) -> None:
     assert "ours, _cost$5$, simulation: Made for a test: größer." in notes
     assert "geant4 and published generators: Made for a test: <nobody> & nothing." in notes
     headings = [heading.text for heading in page.iter("h2")]
-    for expected in ("Charge spectrum", "Profiles", "Seams", "Clusters", "Correlation of sensors", "One image"):
+    for expected in ("Charge spectrum", "Occupancy of each sensor", "Mean charge of each sensor", "Seams", "One image"):
         assert expected in headings
     assert [sample["name"] for sample in content["samples"]] == ["ours", "_cost$5$"]
 

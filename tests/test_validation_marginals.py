@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pytest
 
 from pxdbg_runtime.errors import MarginalsError
@@ -30,7 +29,10 @@ def public() -> PublicMarginals:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("ieagan", (2.80, 0.075, 0.093, 0.203, -10.2)), ("pegan", (4.75, 0.148, 0.208, 0.375, -23.1))],
+    [
+        ("ieagan", (2.80, 0.075, 0.093, 0.203, -10.2, 11.7, 11.0)),
+        ("pegan", (4.75, 0.148, 0.208, 0.375, -23.1, 24.6, 20.5)),
+    ],
 )
 def test_the_published_generators_score_as_they_did(
     public: PublicMarginals, name: str, expected: tuple[float, ...]
@@ -39,18 +41,25 @@ def test_the_published_generators_score_as_they_did(
     scores = score_marginals(generator, public.reference)
     assert scores.charge is not None
     assert scores.occupancy is not None
-    w1_adu, ks_charge, w1_points, ks_occupancy, total_percent = expected
+    assert scores.sensor_occupancy is not None
+    assert scores.sensor_charge is not None
+    w1_adu, ks_charge, w1_points, ks_occupancy, total_percent, sensors_percent, sensor_charge_percent = expected
     assert scores.charge.w1 == pytest.approx(w1_adu, abs=0.005)
     assert scores.charge.ks == pytest.approx(ks_charge, abs=0.0006)
     assert scores.occupancy.w1 == pytest.approx(w1_points, abs=0.0005)
     assert scores.occupancy.ks == pytest.approx(ks_occupancy, abs=0.0005)
     assert scores.total_occupancy_percent == pytest.approx(total_percent, abs=0.05)
+    assert scores.sensor_occupancy.mean_percent == pytest.approx(sensors_percent, abs=0.05)
+    assert scores.sensor_charge.mean_percent == pytest.approx(sensor_charge_percent, abs=0.05)
 
 
 def test_the_simulation_is_at_no_distance_from_itself(public: PublicMarginals) -> None:
     scores = score_marginals(public.reference, public.reference)
     assert scores.charge is not None
-    assert (scores.charge.w1, scores.charge.ks, scores.total_occupancy_percent, scores.sensor_charge_adu) == (0,) * 4
+    assert (scores.charge.w1, scores.charge.ks, scores.total_occupancy_percent) == (0,) * 3
+    for of_sensors in (scores.sensor_occupancy, scores.sensor_charge):
+        assert of_sensors is not None
+        assert set(of_sensors.deviations_percent) == {0.0}
     assert public.reference.mean_occupancy == pytest.approx(0.0090, abs=0.0001)
     assert public.reference.average_layer(1).mean_occupancy == pytest.approx(0.0149, abs=0.0001)
     assert public.reference.average_layer(2).mean_occupancy == pytest.approx(0.0051, abs=0.0001)
@@ -83,8 +92,11 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert (scores.charge.w1, scores.charge.ks) == (3.0, 1.0)
     assert scores.occupancy.w1 == pytest.approx(0.06)
     assert scores.total_occupancy_percent == pytest.approx(10)
-    assert scores.sensor_occupancy_percent == pytest.approx(10)
-    assert scores.sensor_charge_adu == pytest.approx(3 / np.sqrt(2))
+    assert scores.sensor_occupancy is not None
+    assert scores.sensor_charge is not None
+    assert scores.sensor_occupancy.mean_percent == pytest.approx(10)
+    assert scores.sensor_charge.mean_percent == pytest.approx(0.5 * 100 * 3 / 22)
+    assert scores.sensor_charge.largest_sensor == "1.1.1"
     assert read.reference.mean_hit_charge == 17
     layer = read.published[0].average_layer(1)
     assert (layer.mean_occupancy, layer.mean_charge_adu) == pytest.approx((0.0099, 25.0))

@@ -9,13 +9,20 @@ import typer
 from rich.table import Column, Table
 
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stdout
+from pxdbg_runtime.command_line.sensor_tables import (
+    SensorMeans,
+    build_comparison_table,
+    build_ladder_table,
+    list_means,
+)
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_files, open_events
 from pxdbg_runtime.model.builtin_models import find_graph
 from pxdbg_runtime.model.card import Fidelity, ModelCard
 from pxdbg_runtime.model.graph_file import GraphFile
 from pxdbg_runtime.plots.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE, SummaryCounter
-from pxdbg_runtime.sensors import SENSORS
+from pxdbg_runtime.sensors import SENSORS, Sensor
+from pxdbg_runtime.validation.marginals import read_marginals
 
 __all__ = ["show"]
 
@@ -27,13 +34,20 @@ def show(
             help=f"Built-in model, graph (.onnx) or digit file ({SUFFIX_LIST}); several files are one sample."
         ),
     ],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help=f"Published marginals (.json) or digits ({SUFFIX_LIST}) to compare each sensor with."),
+    ] = None,
 ) -> None:
-    """Show the card of a graph, or a summary of digits."""
+    """Show the card of a graph, or a summary of digits: occupancy and mean charge by layer and by sensor."""
     with report_failures():
         paths = [Path(each) for each in file]
         others = [each for each in paths if each.suffix not in SUFFIXES]
         if not others:
-            _show_digits(open_events(paths[0]) if len(paths) == 1 else merge_files(paths))
+            _show_digits(open_events(paths[0]) if len(paths) == 1 else merge_files(paths), reference)
+        elif reference is not None:
+            message = f"--reference is compared with digit files, {SUFFIX_LIST}, but {others[0]} is none: omit it."
+            raise ArgumentValueError("reference", message)
         elif len(paths) == 1:
             _show_graph(find_graph(file[0], None))
         else:
@@ -99,15 +113,17 @@ def _format_fidelity(fidelity: Fidelity) -> str:
     )
 
 
-def _show_digits(reader: DigitReader) -> None:
-    counter = SummaryCounter()
-    for digits in reader.read_blocks():
-        counter.add(digits)
-    threshold = reader.jobs[0].min_charge if reader.jobs else counter.smallest_charge
-    cut = "" if threshold is None else f" of {threshold} ADU or more"
+def _show_digits(reader: DigitReader, reference: Path | None) -> None:
+    counter, threshold = _count_digits(reader)
+    of_sensors = (
+        build_ladder_table(_average_sensors(reader, counter))
+        if reference is None
+        else _compare_sensors(reader, counter, threshold, reference)
+    )
+    cut = f" of {threshold} ADU or more" if counter.n_digits or reader.jobs else ""
     stdout.print(f"{_format_events(reader)}, {counter.n_digits:,} digits{cut}", soft_wrap=True)
     table = Table("", "digits per event", "occupancy", "real", "mean charge", "real")
-    sensors = reader.jobs[0].generated_sensors if reader.jobs else SENSORS
+    sensors = _list_sensors(reader)
     for part in counter.summarise(reader.n_events, sensors):
         # A mean over some sensors of both layers has no real counterpart.
         is_comparable = part.part != "both layers" or sensors == SENSORS
@@ -120,11 +136,48 @@ def _show_digits(reader: DigitReader) -> None:
             f"{REAL_MEAN_CHARGE:.0f} ADU" if part.part == "both layers" and is_comparable else "",
         )
     stdout.print(table)
+    stdout.print(of_sensors)
     stdout.print(
         "\n".join([*_format_provenance(reader), "real: means of the public Geant4 statistics of the IEA-GAN authors"]),
         markup=False,
         soft_wrap=True,
     )
+
+
+def _count_digits(reader: DigitReader) -> tuple[SummaryCounter, int]:
+    """Count the digits of a sample; return them with its threshold: the smallest charge if the file does not say."""
+    counter = SummaryCounter()
+    for digits in reader.read_blocks():
+        counter.add(digits)
+    return counter, reader.jobs[0].min_charge if reader.jobs else counter.smallest_charge or 1
+
+
+def _list_sensors(reader: DigitReader) -> tuple[Sensor, ...]:
+    return reader.jobs[0].generated_sensors if reader.jobs else SENSORS
+
+
+def _average_sensors(reader: DigitReader, counter: SummaryCounter, min_charge: int = 1) -> SensorMeans:
+    return list_means(counter.summarise_sensors(reader.n_events, min_charge=min_charge), _list_sensors(reader))
+
+
+def _compare_sensors(reader: DigitReader, counter: SummaryCounter, threshold: int, reference: Path) -> Table:
+    """Compare each sensor with a reference, both with the larger of their thresholds."""
+    if reference.suffix == ".json":
+        marginals = read_marginals(reference).reference
+        if threshold > marginals.min_charge:
+            message = (
+                f"The digits have a threshold of {threshold} ADU, but published marginals are cut at "
+                f"{marginals.min_charge} ADU: compare with digits of that threshold."
+            )
+            raise ArgumentValueError("reference", message)
+        cut, name = marginals.min_charge, marginals.name
+        theirs = SensorMeans(marginals.sensor_mean_occupancy, marginals.sensor_mean_charge)
+    else:
+        other = open_events(reference)
+        of_other, other_threshold = _count_digits(other)
+        cut, name = max(threshold, other_threshold), reference.stem
+        theirs = _average_sensors(other, of_other, cut)
+    return build_comparison_table(_average_sensors(reader, counter, cut), theirs, name, cut)
 
 
 def _format_events(reader: DigitReader) -> str:

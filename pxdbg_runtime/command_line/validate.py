@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -145,8 +146,15 @@ def _print_summary(report: Report) -> None:
     against = "" if report.primary is None else f"against {report.primary}, "
     title = f"{against}hits of {report.min_charge} ADU or more"
     rows = [row for row in build_rows(report) if row.short_label]
+    # Narrow, so that all columns fit into 80 characters.
     table = Table(
-        Column(overflow="fold", min_width=18), *(row.short_label for row in rows), title=title, title_justify="left"
+        Column(overflow="fold"),
+        *(Column(row.short_label.replace(" ", "\n"), max_width=9) for row in rows),
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     for number, column in enumerate(build_columns(report)):
         cells = [row.cells[number] for row in rows]

@@ -1,4 +1,4 @@
-"""Draw one event: both layers unrolled, ladder by ladder, and the charge spectrum."""
+"""Draw one event: both layers unrolled, ladder by ladder, the charge spectrum and the occupancies of the sensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.optional_imports import require
-from pxdbg_runtime.plots.summary import LAYER_BY_VXD_ID, summarise
+from pxdbg_runtime.plots.summary import INDEX_BY_VXD_ID, REAL_BACKGROUND, SummaryCounter
 from pxdbg_runtime.sensors import (
     LADDERS_OF_LAYER,
     MAX_CHARGE_ADU,
@@ -18,7 +18,6 @@ from pxdbg_runtime.sensors import (
     N_V_CELLS,
     SENSORS,
     SENSORS_PER_LADDER,
-    select_layer,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from pxdbg_runtime.digits import Digits
     from pxdbg_runtime.sensors import Sensor
@@ -36,7 +36,19 @@ __all__ = ["draw_event", "save_event", "save_figure"]
 
 _SIZE_INCHES: Final = (12.0, 8.0)
 _DPI: Final = 110
-_POINT_AREA: Final = 1.2
+_POINT_AREA: Final = 0.5
+_LABEL_SIZE: Final = 7
+_SENSOR_PITCH: Final = N_V_CELLS + 40
+"""From one sensor of a ladder to the other, in cells."""
+_LADDER_PITCH: Final = N_U_CELLS + 90
+"""From one ladder to the next, in cells; the labels are between them."""
+_FIRST_COLUMNS: Final = np.array([(sensor.sensor - 1) * _SENSOR_PITCH for sensor in SENSORS])
+_FIRST_ROWS: Final = np.array([(sensor.ladder - 1) * _LADDER_PITCH for sensor in SENSORS])
+"""Where the cells 0, 0 of each sensor are drawn."""
+_V_TICKS: Final = np.array([0, N_V_CELLS // 2])
+_LAYER_COLOURS: Final = {1: "#d55e00", 2: "#0072b2"}
+_SPECTRUM_PLACE: Final = (0.06, 0.77, 0.9, 0.2)
+"""Above the ladders of layer 1, which are fewer: left, bottom, width and height in shares of the axes."""
 _EXCLUDED_FORMATS: Final = {"pgf", "raw", "rgba"}
 """Formats of matplotlib that need LaTeX, or are bare pixel values."""
 
@@ -83,8 +95,9 @@ def save_figure(figure: Figure, path: Path) -> None:
 def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSORS) -> Figure:
     """Draw one event.
 
-    Each layer is unrolled: its ladders one above the other, the two sensors of a ladder side by side. Every hit is
-    drawn at its cell, coloured by its charge. Positions are cell numbers, not lengths.
+    Each layer is unrolled: its ladders one above the other, the two sensors of a ladder side by side, in the same scale
+    for both layers. Every hit is drawn at its cell, coloured by its charge. Positions are cell numbers, not lengths.
+    Beside them the charge spectrum, and the occupancy of each sensor with the mean of its layer in the real sample.
 
     Parameters
     ----------
@@ -92,7 +105,7 @@ def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSOR
         Of one event.
     title : str
     sensors : sequence of Sensor
-        As of `save_event`.
+        As of `save_event`; the others are hatched.
 
     Raises
     ------
@@ -102,30 +115,32 @@ def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSOR
     require("matplotlib", extra="plot", purpose="A picture")
     from matplotlib.figure import Figure
 
+    counter = SummaryCounter()
+    counter.add(digits)
+    parts = counter.summarise_sensors(1)
+    occupancies = np.array(
+        [part.occupancy if each in sensors else np.nan for each, part in zip(SENSORS, parts, strict=True)]
+    )
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
     figure.suptitle(title, parse_math=False)
-    grid = figure.add_gridspec(1, 3, width_ratios=(1.0, 1.0, 0.75))
-    for column, layer in enumerate(LADDERS_OF_LAYER):
-        axes = figure.add_subplot(grid[0, column])
-        points = _draw_layer(axes, digits, layer, sensors)
-    figure.colorbar(points, ax=figure.axes, location="bottom", label="charge (ADU)", fraction=0.03, pad=0.01)
-    _draw_spectrum(figure.add_subplot(grid[0, 2]), digits)
+    *layers, bars = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 0.55))
+    for axes, layer in zip(layers, LADDERS_OF_LAYER, strict=True):
+        points = _draw_layer(axes, digits, layer, occupancies)
+    figure.colorbar(points, ax=layers, location="bottom", label="charge (ADU)", fraction=0.03, pad=0.01)
+    _draw_spectrum(layers[0].inset_axes(_SPECTRUM_PLACE), digits)
+    _draw_occupancies(bars, occupancies)
     return figure
 
 
-def _draw_layer(axes: Axes, digits: Digits, layer: int, sensors: Sequence[Sensor]) -> PathCollection:
+def _draw_layer(axes: Axes, digits: Digits, layer: int, occupancies: NDArray[np.float64]) -> PathCollection:
     from matplotlib.colors import LogNorm
 
-    n_ladders = LADDERS_OF_LAYER[layer]
-    first_column, first_row = np.zeros((2, len(LAYER_BY_VXD_ID)), dtype=np.int64)
-    for sensor in SENSORS:
-        first_column[sensor.vxd_id] = (sensor.sensor - 1) * N_V_CELLS
-        first_row[sensor.vxd_id] = (sensor.ladder - 1) * N_U_CELLS
-    chosen = LAYER_BY_VXD_ID[digits.sensor_id] == layer
-    sensor_id = digits.sensor_id[chosen]
+    sensors = [sensor for sensor in SENSORS if sensor.layer == layer]
+    index = INDEX_BY_VXD_ID[digits.sensor_id]
+    chosen = np.isin(index, [sensor.index for sensor in sensors])
     points = axes.scatter(
-        first_column[sensor_id] + digits.v_cell[chosen],
-        first_row[sensor_id] + digits.u_cell[chosen],
+        _FIRST_COLUMNS[index[chosen]] + digits.v_cell[chosen],
+        _FIRST_ROWS[index[chosen]] + digits.u_cell[chosen],
         c=digits.charge[chosen],
         norm=LogNorm(1, MAX_CHARGE_ADU),
         s=_POINT_AREA,
@@ -133,33 +148,40 @@ def _draw_layer(axes: Axes, digits: Digits, layer: int, sensors: Sequence[Sensor
         linewidths=0,
         rasterized=True,
     )
-    axes.set(xlim=(0, SENSORS_PER_LADDER * N_V_CELLS), ylim=(0, n_ladders * N_U_CELLS))
-    for ladder in range(1, n_ladders):
-        axes.axhline(ladder * N_U_CELLS, color="0.8", linewidth=0.5, zorder=0)
-    axes.axvline(N_V_CELLS, color="0.8", linewidth=0.5, zorder=0)
-    axes.set_yticks(
-        [(ladder + 0.5) * N_U_CELLS for ladder in range(n_ladders)],
-        [str(ladder) for ladder in range(1, n_ladders + 1)],
-    )
-    axes.set_xticks(
-        [0, N_V_CELLS // 2, N_V_CELLS, N_V_CELLS + N_V_CELLS // 2],
-        ["0", str(N_V_CELLS // 2), "0", str(N_V_CELLS // 2)],
-    )
+    for sensor in sensors:
+        _draw_frame(axes, sensor, occupancies[sensor.index])
+    # The same limits for both layers: the densities of their points can be compared.
+    axes.set(xlim=(0, _FIRST_COLUMNS.max() + N_V_CELLS), ylim=(0, _FIRST_ROWS.max() + _LADDER_PITCH))
+    axes.set_xticks([*_V_TICKS, *(_SENSOR_PITCH + _V_TICKS)], [*map(str, _V_TICKS)] * SENSORS_PER_LADDER)
+    ladders = np.arange(LADDERS_OF_LAYER[layer])
+    axes.set_yticks(ladders * _LADDER_PITCH + N_U_CELLS / 2, [str(1 + ladder) for ladder in ladders])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("sensor 1: v cell                sensor 2: v cell")
-    axes.set_ylabel(f"ladder ({N_U_CELLS} u cells each)")
-    axes.set_title(f"layer {layer}: {_describe_layer(digits, layer, sensors)}", fontsize="medium")
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="sensor 1: v cell                sensor 2: v cell", ylabel=f"ladder ({N_U_CELLS} u cells each)")
+    name = f"layer {layer}: {_describe_layer(int(chosen.sum()), occupancies[[sensor.index for sensor in sensors]])}"
+    middle, top = axes.get_xlim()[1] / 2, len(ladders) * _LADDER_PITCH
+    axes.text(middle, top, name, ha="center", va="bottom", color=_LAYER_COLOURS[layer], fontweight="bold")
     return points
 
 
-def _describe_layer(digits: Digits, layer: int, sensors: Sequence[Sensor]) -> str:
-    of_layer = [sensor for sensor in sensors if sensor.layer == layer]
-    if not of_layer:
+def _describe_layer(n_digits: int, occupancies: NDArray[np.float64]) -> str:
+    generated = occupancies[~np.isnan(occupancies)]
+    if not len(generated):
         return "not generated"
-    n_sensors = len(select_layer(layer))
-    some = "" if len(of_layer) == n_sensors else f"{len(of_layer)} of {n_sensors} sensors, "
-    (part,) = summarise(digits.select_rows(LAYER_BY_VXD_ID[digits.sensor_id] == layer), 1, of_layer)
-    return f"{some}{part.digits_per_event:,.0f} digits, occupancy {100 * part.occupancy:.2f} %"
+    some = "" if len(generated) == len(occupancies) else f"{len(generated)} of {len(occupancies)} sensors, "
+    return f"{some}{n_digits:,} digits, occupancy {100 * generated.mean():.2f} %"
+
+
+def _draw_frame(axes: Axes, sensor: Sensor, occupancy: float) -> None:
+    """Draw the edges of a sensor, its name and its occupancy; NaN if it was not generated."""
+    from matplotlib.patches import Rectangle
+
+    left, bottom = _FIRST_COLUMNS[sensor.index], _FIRST_ROWS[sensor.index]
+    hatch = "////" if np.isnan(occupancy) else None
+    axes.add_patch(Rectangle((left, bottom), N_V_CELLS, N_U_CELLS, hatch=hatch, facecolor="none", edgecolor="0.7"))
+    text = "not generated" if np.isnan(occupancy) else f"{100 * occupancy:.2f} %"
+    axes.text(left, bottom + N_U_CELLS, str(sensor), fontsize=_LABEL_SIZE, va="bottom")
+    axes.text(left + N_V_CELLS, bottom + N_U_CELLS, text, fontsize=_LABEL_SIZE, va="bottom", ha="right")
 
 
 def _draw_spectrum(axes: Axes, digits: Digits) -> None:
@@ -170,3 +192,17 @@ def _draw_spectrum(axes: Axes, digits: Digits) -> None:
         axes.set_yscale("log")
     mean = f", mean {digits.charge.mean():.1f} ADU" if len(digits) else ""
     axes.set_title(f"charge spectrum{mean}", fontsize="medium")
+
+
+def _draw_occupancies(axes: Axes, occupancies: NDArray[np.float64]) -> None:
+    places = np.array([sensor.index + 2 * (sensor.layer - 1) for sensor in SENSORS])  # a gap separates the layers
+    for layer, colour in _LAYER_COLOURS.items():
+        of_layer = np.array([sensor.layer == layer for sensor in SENSORS])
+        axes.barh(places[of_layer], 100 * np.nan_to_num(occupancies[of_layer]), color=colour)
+        ends = places[of_layer][[0, -1]] + (-0.5, 0.5)
+        axes.vlines(100 * REAL_BACKGROUND[f"layer {layer}"], *ends, color="black", linestyle="--")
+    axes.set_yticks(places, [*map(str, SENSORS)])
+    axes.tick_params(axis="y", length=0, labelsize=_LABEL_SIZE)
+    axes.margins(y=0.01)
+    axes.set(xlabel="occupancy (%)\ndashed: real, mean of the layer", ylabel="sensor")
+    axes.set_title("occupancy of each sensor", fontsize="medium")

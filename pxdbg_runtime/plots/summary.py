@@ -1,14 +1,13 @@
-"""Summary figures of background: occupancy and mean charge by layer."""
+"""Summary figures of background: occupancy and mean charge by layer and by sensor."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, PIXELS_PER_SENSOR, SENSORS
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, N_SENSORS, PIXELS_PER_SENSOR, SENSORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.digits import Digits
     from pxdbg_runtime.sensors import Sensor
 
-__all__ = ["LAYER_BY_VXD_ID", "REAL_BACKGROUND", "REAL_MEAN_CHARGE", "PartSummary", "SummaryCounter", "summarise"]
+__all__ = ["INDEX_BY_VXD_ID", "REAL_BACKGROUND", "REAL_MEAN_CHARGE", "PartSummary", "SummaryCounter", "summarise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ class PartSummary:
     Attributes
     ----------
     part : str
-        ``layer 1``, ``layer 2`` or ``both layers``.
+        ``layer 1``, ``layer 2``, ``both layers``, or a sensor such as ``1.3.2``.
     digits_per_event : float
     occupancy : float
         Share of the pixels with a hit, mean over sensors and events, 0 to 1.
@@ -48,34 +47,33 @@ REAL_MEAN_CHARGE: Final = 22.0
 """Mean charge of a hit in the real sample, ADU; the same source."""
 _CHARGES: Final = MAX_CHARGE_ADU + 1
 """Values of a charge, 0 to 255 ADU."""
-LAYER_BY_VXD_ID: Final = np.zeros(1 << 16, dtype=np.uint8)
-"""Layer of each VxdID; 0 if it is no sensor of the PXD."""
-LAYER_BY_VXD_ID[[sensor.vxd_id for sensor in SENSORS]] = [sensor.layer for sensor in SENSORS]
+INDEX_BY_VXD_ID: Final = np.full(1 << 16, N_SENSORS, dtype=np.int64)
+"""Index of the sensor of each VxdID; 40 if it is no sensor of the PXD."""
+INDEX_BY_VXD_ID[[sensor.vxd_id for sensor in SENSORS]] = [sensor.index for sensor in SENSORS]
 
 
 class SummaryCounter:
-    """Counts the charges of digits, block by block, for `PartSummary`."""
+    """Counts the charges of the digits of each sensor, block by block, for `PartSummary`."""
 
     def __init__(self) -> None:
-        self._charge_counts = dict.fromkeys(LADDERS_OF_LAYER, np.zeros(_CHARGES, dtype=np.int64))
+        self._charge_counts = np.zeros((N_SENSORS, _CHARGES), dtype=np.int64)
 
     @property
     def n_digits(self) -> int:
         """Number of digits so far."""
-        return int(self._sum_counts().sum())
+        return int(self._charge_counts.sum())
 
     @property
     def smallest_charge(self) -> int | None:
         """Smallest charge so far, ADU; None before the first digit."""
-        charges = np.flatnonzero(self._sum_counts())
+        charges = np.flatnonzero(self._charge_counts.sum(axis=0))
         return int(charges[0]) if len(charges) else None
 
     def add(self, digits: Digits) -> None:
-        """Add digits of sensors of the PXD, in any order."""
-        layer_of_hit = LAYER_BY_VXD_ID[digits.sensor_id]
-        for layer, counts in self._charge_counts.items():
-            of_layer = digits.charge[layer_of_hit == layer]
-            self._charge_counts[layer] = counts + np.bincount(of_layer, minlength=_CHARGES)
+        """Add digits of sensors of the PXD, in any order; others are not counted."""
+        bins = INDEX_BY_VXD_ID[digits.sensor_id] * _CHARGES + digits.charge
+        counts = np.bincount(bins, minlength=(N_SENSORS + 1) * _CHARGES).reshape(N_SENSORS + 1, _CHARGES)
+        self._charge_counts += counts[:N_SENSORS]
 
     def summarise(self, n_events: int, sensors: Sequence[Sensor] = SENSORS) -> tuple[PartSummary, ...]:
         """Summarise all digits so far: each layer, then both together.
@@ -87,18 +85,29 @@ class SummaryCounter:
         sensors : sequence of Sensor
             The sensors that the events have, those without digits included. A layer without any has no summary.
         """
-        n_sensors = Counter(sensor.layer for sensor in sensors)
+        chosen = {layer: [each.index for each in sensors if each.layer == layer] for layer in LADDERS_OF_LAYER}
         parts = [
-            _summarise_part(f"layer {layer}", counts, n_sensors[layer], n_events)
-            for layer, counts in self._charge_counts.items()
-            if n_sensors[layer]
+            _summarise_part(f"layer {layer}", self._charge_counts[index], n_events)
+            for layer, index in chosen.items()
+            if index
         ]
-        both = _summarise_part("both layers", self._sum_counts(), len(sensors), n_events)
-        return (*parts, both) if len(parts) > 1 else (*parts,)
+        if len(parts) > 1:
+            index = [sensor.index for sensor in sensors]
+            parts.append(_summarise_part("both layers", self._charge_counts[index], n_events))
+        return tuple(parts)
 
-    def _sum_counts(self) -> NDArray[np.int64]:
-        counts: NDArray[np.int64] = np.stack(list(self._charge_counts.values())).sum(axis=0)
-        return counts
+    def summarise_sensors(self, n_events: int, *, min_charge: int = 1) -> tuple[PartSummary, ...]:
+        """Summarise the digits of each sensor so far, by sensor index.
+
+        Parameters
+        ----------
+        n_events : int
+            As for `summarise`.
+        min_charge : int
+            Cut in ADU: digits below it are left out.
+        """
+        counts = (self._charge_counts * (np.arange(_CHARGES) >= min_charge))[:, None]
+        return tuple(_summarise_part(str(sensor), counts[sensor.index], n_events) for sensor in SENSORS)
 
 
 def summarise(digits: Digits, n_events: int, sensors: Sequence[Sensor] = SENSORS) -> tuple[PartSummary, ...]:
@@ -123,11 +132,12 @@ def summarise(digits: Digits, n_events: int, sensors: Sequence[Sensor] = SENSORS
     return counter.summarise(n_events, sensors)
 
 
-def _summarise_part(name: str, charge_counts: NDArray[np.int64], n_sensors: int, n_events: int) -> PartSummary:
+def _summarise_part(name: str, charge_counts: NDArray[np.int64], n_events: int) -> PartSummary:
+    """Summarise sensors; the counts have the shape (sensors, 256)."""
     n_digits = int(charge_counts.sum())
     return PartSummary(
         part=name,
         digits_per_event=n_digits / n_events,
-        occupancy=n_digits / (n_events * n_sensors * PIXELS_PER_SENSOR),
-        mean_charge=float(charge_counts @ np.arange(_CHARGES)) / n_digits if n_digits else None,
+        occupancy=n_digits / (n_events * len(charge_counts) * PIXELS_PER_SENSOR),
+        mean_charge=float(charge_counts.sum(axis=0) @ np.arange(_CHARGES)) / n_digits if n_digits else None,
     )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, SENSORS
+from pxdbg_runtime.validation.correlations import MIN_EVENTS_TO_CORRELATE, correlate_sensors
+from pxdbg_runtime.validation.figure_style import Style, create_figure, escape_name
 from pxdbg_runtime.validation.marginals import OCCUPANCY_BINS, OCCUPANCY_RANGE
-from pxdbg_runtime.validation.report import correlate_sensors
 from pxdbg_runtime.validation.scores import compute_pulls
 from pxdbg_runtime.validation.seams import PERIODS, SEAM_BOUND_PERCENT, Axis, fold
+from pxdbg_runtime.validation.sensor_figures import SensorSeries, draw_sensors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,12 @@ _AXES: Final[tuple[Axis, ...]] = ("u", "v")
 _CAPTIONS: Final = {
     "Charge spectrum": "Hits per bin of 1 ADU, normalised. Below: pulls against {reference}.",
     "Occupancy of an image": f"All sensors and events, without images above {100 * OCCUPANCY_RANGE:g} %.",
-    "Sensors": "Mean over the images of a sensor; the mean charge is the mean of the images' means.",
+    "Occupancy of each sensor": (
+        "Mean over the images of a sensor. Below: ratio to {reference}. Bars are standard errors of samples of digits."
+    ),
+    "Mean charge of each sensor": (
+        "Mean over the images of a sensor of their mean charges. Below: ratio to {reference}. Bars as above."
+    ),
     "Profiles": "Hits of each u cell and v cell over all sensors and events, relative to their mean.",
     "Seams": (
         "Profiles divided by their trend and folded at each period; a boundary is before phase 0. "
@@ -63,15 +69,8 @@ class Picture(NamedTuple):
     png_base64: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Style:
-    color: str
-    linestyle: str = "-"
-    linewidth: float = 1.4
-
-
-_Samples = tuple[tuple["Sample", _Style], ...]
-_Spectra = tuple[tuple["Marginals", _Style], ...]
+_Samples = tuple[tuple["Sample", Style], ...]
+_Spectra = tuple[tuple["Marginals", Style], ...]
 
 
 def draw_pictures(
@@ -79,14 +78,16 @@ def draw_pictures(
 ) -> tuple[Picture, ...]:
     """Draw all pictures; requires matplotlib."""
     digits = (
-        *((sample, _Style(color="0.35")) for sample in references),
-        *((sample, _Style(color=_COLOURS[number % len(_COLOURS)])) for number, sample in enumerate(samples)),
+        *((sample, Style(color="0.35")) for sample in references),
+        *((sample, Style(color=_COLOURS[number % len(_COLOURS)])) for number, sample in enumerate(samples)),
     )
     marginals = (*_style_public(public), *((sample.bin_marginals(), style) for sample, style in digits))
+    occupancies, charges = _list_sensor_series(marginals, digits)
     figures = {
         "Charge spectrum": _draw_charges(digits, marginals),
         "Occupancy of an image": _draw_occupancies(marginals),
-        "Sensors": _draw_sensors(marginals),
+        "Occupancy of each sensor": draw_sensors("occupancy (%)", occupancies),
+        "Mean charge of each sensor": draw_sensors("mean charge (ADU)", charges),
         "Profiles": _draw_profiles(digits),
         "Seams": _draw_folds(digits),
         "Clusters": _draw_clusters(digits),
@@ -101,11 +102,11 @@ def draw_pictures(
 
 
 def _style_public(public: Sequence[PublicMarginals]) -> _Spectra:
-    styled: list[tuple[Marginals, _Style]] = []
+    styled: list[tuple[Marginals, Style]] = []
     for number, file in enumerate(public):
-        styled.append((file.reference, _Style(color="black", linestyle=":" if number else "-", linewidth=1.8)))
+        styled.append((file.reference, Style(color="black", linestyle=":" if number else "-", linewidth=1.8)))
         styled += [
-            (each, _Style(color=_COLOURS[-1 - place % len(_COLOURS)], linestyle="--", linewidth=0.9))
+            (each, Style(color=_COLOURS[-1 - place % len(_COLOURS)], linestyle="--", linewidth=0.9))
             for place, each in enumerate(file.published)
         ]
     return tuple(styled)
@@ -117,33 +118,19 @@ def _encode_png(figure: Figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _create_figure(height_inches: float, width_inches: float = 8) -> Figure:
-    from matplotlib.figure import Figure as NewFigure
-
-    return NewFigure(figsize=(width_inches, height_inches), layout="constrained")
-
-
-def _escape(name: str) -> str:
-    """Escape what matplotlib reads as mathematics, omits from a legend (a leading underscore) or cannot encode."""
-    text = name.encode(errors="backslashreplace").decode().replace("$", r"\$")
-    return f"\N{ZERO WIDTH SPACE}{text}" if name.startswith("_") else text
-
-
 def _add_legend(axes: Axes) -> None:
     axes.legend(frameon=False, fontsize="small")
 
 
-def _draw_histogram(
-    axes: Axes, counts: NDArray[np.int64], edges: tuple[float, float], name: str, style: _Style
-) -> None:
+def _draw_histogram(axes: Axes, counts: NDArray[np.int64], edges: tuple[float, float], name: str, style: Style) -> None:
     """Draw a histogram of equal bins, normalised to an area of 1."""
     if counts.any():
         density = counts / counts.sum() * len(counts) / (edges[1] - edges[0])
-        axes.stairs(density, np.linspace(*edges, len(counts) + 1), label=_escape(name), **vars(style))
+        axes.stairs(density, np.linspace(*edges, len(counts) + 1), label=escape_name(name), **vars(style))
 
 
 def _draw_charges(digits: _Samples, marginals: _Spectra) -> Figure:
-    figure = _create_figure(6)
+    figure = create_figure(6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     reference, _style = marginals[0]
     edges = (reference.min_charge - 0.5, MAX_CHARGE_ADU + 0.5)
@@ -163,7 +150,7 @@ def _draw_charges(digits: _Samples, marginals: _Spectra) -> Figure:
 
 
 def _draw_occupancies(marginals: _Spectra) -> Figure:
-    figure = _create_figure(4.5)
+    figure = create_figure(4.5)
     axes = figure.subplots()
     for each, style in marginals:
         # Few images need coarser bins.
@@ -175,41 +162,33 @@ def _draw_occupancies(marginals: _Spectra) -> Figure:
     return figure
 
 
-def _draw_sensors(marginals: _Spectra) -> Figure:
-    figure = _create_figure(6)
-    above, below = figure.subplots(2, 1, sharex=True)
-    for each, style in marginals:
-        look: dict[str, Any] = {
-            **vars(style),
-            "linewidth": style.linewidth / 2,
-            "marker": "o" if style.linestyle == "-" else ".",
-            "markersize": 3.0,
-        }
-        above.plot(range(N_SENSORS), 100 * each.sensor_mean_occupancy, label=_escape(each.name), **look)
-        below.plot(range(N_SENSORS), each.sensor_mean_charge, **look)
-    for axes in (above, below):
-        axes.axvline(_LAYER_2 - 0.5, color="0.8", linewidth=0.8)
-    above.set(ylabel="mean occupancy (%)")
-    below.set(ylabel="mean charge (ADU)", xlabel="sensor index (layer 1 | layer 2)")
-    # Outside the axes, as the curves fill them.
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize="small")
-    return figure
+def _list_sensor_series(marginals: _Spectra, digits: _Samples) -> tuple[list[SensorSeries], list[SensorSeries]]:
+    """List the occupancies, in percent, and the mean charges, in ADU."""
+    n_public = len(marginals) - len(digits)
+    errors = [None] * n_public + [sample.sensor_errors for sample, _style in digits]
+    occupancies, charges = [], []
+    for (each, style), error in zip(marginals, errors, strict=True):
+        percent, percent_error = 100 * each.sensor_mean_occupancy, None if error is None else 100 * error.occupancy
+        occupancies.append(SensorSeries(each.name, percent, percent_error, style))
+        charge_error = None if error is None else error.charge_adu
+        charges.append(SensorSeries(each.name, each.sensor_mean_charge, charge_error, style))
+    return occupancies, charges
 
 
 def _draw_profiles(digits: _Samples) -> Figure:
-    figure = _create_figure(6)
+    figure = create_figure(6)
     for number, (axes, axis) in enumerate(zip(figure.subplots(2, 1), _AXES, strict=True)):
         for sample, style in digits:
             profile = sample.profiles[number]
             edges = np.arange(len(profile) + 1) - 0.5
-            axes.stairs(profile / profile.mean(), edges, color=style.color, label=_escape(sample.name))
+            axes.stairs(profile / profile.mean(), edges, color=style.color, label=escape_name(sample.name))
         axes.set(xlabel=f"{axis} cell", ylabel="hits / mean", ylim=(0, None))
         _add_legend(axes)
     return figure
 
 
 def _draw_folds(digits: _Samples) -> Figure:
-    figure = _create_figure(6)
+    figure = create_figure(6)
     grid = figure.subplots(2, len(PERIODS), sharey=True)
     for row, axis in enumerate(_AXES):
         for column, period in enumerate(PERIODS):
@@ -231,7 +210,7 @@ def _draw_folds(digits: _Samples) -> Figure:
 
 
 def _draw_clusters(digits: _Samples) -> Figure:
-    figure = _create_figure(4)
+    figure = create_figure(4)
     left, right = figure.subplots(1, 2)
     for sample, style in digits:
         sizes, charges = sample.all_clusters.sizes, sample.all_clusters.charges
@@ -247,13 +226,14 @@ def _draw_clusters(digits: _Samples) -> Figure:
 
 def _draw_correlations(digits: _Samples) -> Figure:
     n_rows = (len(digits) + 1) // 2
-    figure = _create_figure(3.9 * n_rows)
+    figure = create_figure(3.9 * n_rows)
     for place, (sample, _style) in enumerate(digits):
         axes = figure.add_subplot(n_rows, 2, place + 1)
-        axes.set_title(_escape(sample.name), fontsize="medium")
-        correlations = correlate_sensors(sample)
+        axes.set_title(escape_name(sample.name), fontsize="medium")
+        correlations = correlate_sensors(sample.hits)
         if correlations is None:
-            axes.text(0.5, 0.5, "fewer than three events", ha="center", va="center", transform=axes.transAxes)
+            text = f"fewer than {MIN_EVENTS_TO_CORRELATE} events"
+            axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
             axes.set_axis_off()
             continue
         image = axes.imshow(correlations, vmin=-1, vmax=1, cmap="RdBu_r", origin="lower")
@@ -265,7 +245,7 @@ def _draw_correlations(digits: _Samples) -> Figure:
 def _draw_images(digits: _Samples) -> Figure:
     from matplotlib.colors import LogNorm
 
-    figure = _create_figure(6.4 * len(digits), 11)
+    figure = create_figure(6.4 * len(digits), 11)
     for place, (sample, _style) in enumerate(digits):
         axes = figure.add_subplot(len(digits), 1, place + 1)
         charges = sample.shown_images[_SHOWN_SENSOR, :, :_SHOWN_V_CELLS]
@@ -274,6 +254,6 @@ def _draw_images(digits: _Samples) -> Figure:
             np.ma.masked_equal(charges, 0), norm=norm, cmap="viridis_r", origin="lower", interpolation="nearest"
         )
         axes.set(xlabel="v cell", ylabel="u cell")
-        axes.set_title(_escape(sample.name), fontsize="medium")
+        axes.set_title(escape_name(sample.name), fontsize="medium")
         figure.colorbar(image, ax=axes, label="charge (ADU)", fraction=0.03, pad=0.01)
     return figure

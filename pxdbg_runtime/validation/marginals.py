@@ -14,6 +14,7 @@ from pxdbg_runtime.json_records import Fraction, Record, Text, convert_record, d
 from pxdbg_runtime.regular_file import open_regular
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
+from pxdbg_runtime.validation.sensor_scores import SensorScores, score_sensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,38 +120,28 @@ class MarginalScores:
         points. None if all images are above.
     total_occupancy_percent : float
         Relative difference of the mean occupancies.
-    sensor_occupancy_percent : float
-        Root mean square over the sensors of the relative difference of their mean occupancies.
-    sensor_charge_adu : float
-        Root mean square over the sensors of the difference of their mean charges.
+    sensor_occupancy, sensor_charge : SensorScores or None
+        Of the mean occupancies and the mean charges of the sensors; None if no sensor can be compared.
     """
 
     charge: HistogramScores | None
     occupancy: HistogramScores | None
     total_occupancy_percent: float
-    sensor_occupancy_percent: float
-    sensor_charge_adu: float
+    sensor_occupancy: SensorScores | None
+    sensor_charge: SensorScores | None
 
 
 def score_marginals(ours: Marginals, reference: Marginals) -> MarginalScores:
     """Compare marginals that have the same cut."""
-    filled = reference.sensor_mean_occupancy > 0
-    occupancy_ratio = ours.sensor_mean_occupancy[filled] / reference.sensor_mean_occupancy[filled] - 1
-    charge_difference = ours.sensor_mean_charge - reference.sensor_mean_charge
-    known = charge_difference[~np.isnan(charge_difference)]
     return MarginalScores(
         charge=score_histograms(ours.charge_counts, reference.charge_counts, 1.0),
         occupancy=score_histograms(
             ours.occupancy_counts, reference.occupancy_counts, 100 * OCCUPANCY_RANGE / OCCUPANCY_BINS
         ),
         total_occupancy_percent=100 * (ours.mean_occupancy / reference.mean_occupancy - 1),
-        sensor_occupancy_percent=100 * _compute_rms(occupancy_ratio),
-        sensor_charge_adu=_compute_rms(known),
+        sensor_occupancy=score_sensors(ours.sensor_mean_occupancy, reference.sensor_mean_occupancy),
+        sensor_charge=score_sensors(ours.sensor_mean_charge, reference.sensor_mean_charge),
     )
-
-
-def _compute_rms(values: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(values**2))) if len(values) else float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)

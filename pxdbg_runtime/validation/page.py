@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pxdbg_runtime.validation import marginals, repeats, seams
+from pxdbg_runtime.validation import correlations, marginals, repeats, seams
 from pxdbg_runtime.validation.figures import draw_pictures
 from pxdbg_runtime.validation.summary_table import build_columns, build_rows
 from pxdbg_runtime.version import __version__
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.validation.report import Report
     from pxdbg_runtime.validation.sample import Sample
     from pxdbg_runtime.validation.scores import HistogramScores
+    from pxdbg_runtime.validation.sensor_scores import SensorScores
 
 __all__ = ["render_page"]
 
@@ -39,7 +40,11 @@ def render_page(report: Report, samples: Sequence[Sample], references: Sequence[
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"list_scores": _list_scores, "set_breaks": _set_breaks}
+    environment.filters |= {
+        "list_scores": _list_scores,
+        "list_sensor_scores": _list_sensor_scores,
+        "set_breaks": _set_breaks,
+    }
     published = [each for file in report.public for each in (file.reference, *file.published)]
     return environment.get_template("page.html.jinja").render(
         report=report,
@@ -48,6 +53,7 @@ def render_page(report: Report, samples: Sequence[Sample], references: Sequence[
         pictures=draw_pictures(samples, references, report.public),
         all_marginals=[each.marginals for each in report.digits] + published,
         unknown="unknown; events without digits are not counted.",
+        correlations=correlations,
         marginals=marginals,
         repeats=repeats,
         seams=seams,
@@ -65,6 +71,12 @@ def _list_scores(scores: HistogramScores | None) -> list[str]:
         f"{scores.separation:.5f}",
         f"{scores.pull_rms:.2f}",
     ]
+
+
+def _list_sensor_scores(scores: SensorScores | None) -> list[str]:
+    if scores is None:
+        return ["-"] * 3
+    return [f"{scores.mean_percent:.2f} %", f"{scores.largest_percent:+.2f} %", scores.largest_sensor]
 
 
 def _set_breaks(value: object) -> Markup:

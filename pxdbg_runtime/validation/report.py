@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 import numpy as np
 
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, N_SENSORS, PIXELS_PER_SENSOR
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, PIXELS_PER_SENSOR
+from pxdbg_runtime.validation.correlations import Correlation, measure_correlation
 from pxdbg_runtime.validation.marginals import LayerMeans, Marginals, MarginalScores, PublicMarginals, score_marginals
 from pxdbg_runtime.validation.repeats import PixelSpread, Repeats, expect_busiest, measure_pixel_spread
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
@@ -31,14 +32,12 @@ __all__ = [
     "Report",
     "Role",
     "build_report",
-    "correlate_sensors",
 ]
 
 Role = Literal["sample", "half against half", "reference", "published"]
-_SCHEMA: Final = 2
-"""Schema 1 had one `how_made` instead of `jobs`."""
+_SCHEMA: Final = 3
+"""Schema 2 had root mean squares over the sensors instead of `SensorScores`, and a correlation without an error."""
 _SEVERITY: Final[dict[Verdict, int]] = {"pass": 0, "too few hits": 1, "fail": 2}
-_MIN_EVENTS_TO_CORRELATE: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +85,8 @@ class DigitReport:
     expected_busiest : float
         Expected value of `repeats.busiest_pixel` if hits were independent and all pixels had the same rate.
     spread : PixelSpread
-    mean_correlation : float or None
-        Mean over all pairs of sensors of the correlation of their occupancies; None for fewer than three events.
+    correlation : Correlation or None
+        Of the occupancies of sensors, mean over all pairs; None for fewer than ten events.
     """
 
     name: str
@@ -103,7 +102,7 @@ class DigitReport:
     repeats: Repeats
     expected_busiest: float
     spread: PixelSpread
-    mean_correlation: float | None
+    correlation: Correlation | None
 
     @property
     def worst_seam(self) -> Seam | None:
@@ -212,22 +211,6 @@ def build_report(
     )
 
 
-def correlate_sensors(sample: Sample) -> NDArray[np.float64] | None:
-    """Correlate the occupancies of sensors over events.
-
-    Returns
-    -------
-    ndarray of float64, shape (40, 40), or None
-        Pearson's coefficients, NaN for a sensor with constant occupancy; None for fewer than three events.
-    """
-    if len(sample.hits) < _MIN_EVENTS_TO_CORRELATE:
-        return None
-    centred = sample.hits - sample.hits.mean(axis=0)
-    norm = np.sqrt((centred**2).sum(axis=0))
-    norm[norm == 0] = np.nan
-    return np.asarray(centred.T @ centred / np.outer(norm, norm))
-
-
 def _describe_digits(sample: Sample) -> DigitReport:
     marginals = sample.bin_marginals()
     u_profile, v_profile = sample.profiles
@@ -245,7 +228,7 @@ def _describe_digits(sample: Sample) -> DigitReport:
         repeats=sample.repeats,
         expected_busiest=expect_busiest(sample.repeats.compared_hits / PIXELS_PER_SENSOR, PIXELS_PER_SENSOR),
         spread=measure_pixel_spread(sample.hit_map.sum(axis=0)),
-        mean_correlation=_average_pairs(correlate_sensors(sample)),
+        correlation=measure_correlation(sample.hits),
     )
 
 
@@ -293,11 +276,3 @@ def _replace_nan(value: Any) -> Any:  # noqa: ANN401  # JSON of any shape
     if isinstance(value, (list, tuple)):
         return [_replace_nan(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _average_pairs(correlations: NDArray[np.float64] | None) -> float | None:
-    if correlations is None:
-        return None
-    of_pairs = correlations[~np.eye(N_SENSORS, dtype=bool)]
-    known = of_pairs[~np.isnan(of_pairs)]
-    return float(known.mean()) if len(known) else None

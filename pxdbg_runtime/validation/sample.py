@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.formats import DigitReader
     from pxdbg_runtime.formats.provenance import Provenance
 
-__all__ = ["MAX_CLUSTER_SIZE", "ClusterCounts", "Sample", "count_events"]
+__all__ = ["MAX_CLUSTER_SIZE", "ClusterCounts", "Sample", "SensorErrors", "count_events"]
 
 MAX_CLUSTER_SIZE: Final = 500
 _MAX_CLUSTER_CHARGE: Final = 8000
@@ -57,6 +57,20 @@ class ClusterCounts:
 
     sizes: NDArray[np.int64]
     charges: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SensorErrors:
+    """Standard errors of the mean occupancy and the mean charge of each sensor; NaN where fewer than two images count.
+
+    Attributes
+    ----------
+    occupancy : ndarray of float64, shape (40,)
+    charge_adu : ndarray of float64, shape (40,)
+    """
+
+    occupancy: NDArray[np.float64]
+    charge_adu: NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,6 +138,14 @@ class Sample:
         even, odd = self.clusters
         return ClusterCounts(sizes=even.sizes + odd.sizes, charges=even.charges + odd.charges)
 
+    @property
+    def sensor_errors(self) -> SensorErrors:
+        """Estimate the standard errors of the sensors' means from the spread over events."""
+        return SensorErrors(
+            occupancy=_average_events(self.hits / PIXELS_PER_SENSOR)[1],
+            charge_adu=_average_events(_divide(self.charge_sums, self.hits))[1],
+        )
+
     def bin_marginals(self) -> Marginals:
         """Compute the marginals of all events, in the bins of the published ones."""
         return self._bin_events(self.charge_counts.sum(axis=0), np.ones(len(self.hits), dtype=bool))
@@ -140,10 +162,7 @@ class Sample:
         hits, sums = self.hits[chosen], self.charge_sums[chosen]
         occupancy = hits / PIXELS_PER_SENSOR
         counts, _edges = np.histogram(occupancy, bins=OCCUPANCY_BINS, range=(0.0, OCCUPANCY_RANGE))
-        filled = hits > 0
-        means = np.divide(sums, hits, out=np.zeros(hits.shape), where=filled)
-        n_filled = filled.sum(axis=0)
-        mean_charge = np.divide(means.sum(axis=0), n_filled, out=np.full(N_SENSORS, np.nan), where=n_filled > 0)
+        mean_charge, _errors = _average_events(_divide(sums, hits))
         return Marginals(
             name=self.name,
             min_charge=self.min_charge,
@@ -262,6 +281,20 @@ class _Counter:
             repeats=self._repeats.find_repeats(),
             shown_images=self._shown.reshape(_SHAPE),
         )
+
+
+def _average_events(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Average over the events, without NaN; return means and standard errors, NaN for no value or fewer than two."""
+    known = ~np.isnan(values)
+    n_known = known.sum(axis=0)
+    mean = _divide(np.where(known, values, 0).sum(axis=0), n_known)
+    squares = np.where(known, values - mean, 0) ** 2
+    return mean, np.sqrt(_divide(squares.sum(axis=0), n_known * (n_known - 1)))
+
+
+def _divide(dividend: NDArray[Any], divisor: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Divide; NaN where the divisor is 0."""
+    return np.asarray(np.divide(dividend, divisor, out=np.full(divisor.shape, np.nan), where=divisor != 0))
 
 
 def _check_threshold(fact: str, threshold: int, min_charge: int) -> None:

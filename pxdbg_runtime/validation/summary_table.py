@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.validation.report import ClusterDifference, Comparison, DigitReport, Report, Role
     from pxdbg_runtime.validation.seams import Seam, Verdict
+    from pxdbg_runtime.validation.sensor_scores import SensorScores
 
 __all__ = ["Cell", "Column", "Row", "build_columns", "build_rows"]
 
@@ -95,24 +96,35 @@ def build_rows(report: Report) -> tuple[Row, ...]:
     differences = [each.clusters for each in columns]
     digits = [each.digits for each in columns]
     clusters = [each.clusters if each else None for each in digits]
-    correlations = [each.mean_correlation if each else None for each in digits]
+    sensor_occupancy = [each.sensor_occupancy if each else None for each in scores]
+    sensor_charge = [each.sensor_charge if each else None for each in scores]
+    correlations = [each.correlation if each else None for each in digits]
     seams = [each.worst_seam if each else None for each in digits]
     return (
         _build_row("charge spectrum: W1 (ADU)", charge, lambda of: f"{of.w1:.2f}", short="charge W1"),
-        _build_row("charge spectrum: KS", charge, lambda of: f"{of.ks:.3f}", short="KS"),
-        _build_row(
-            "occupancy of an image: W1 (percentage points)",
-            occupancy,
-            lambda of: f"{of.w1:.3f}",
-            short="occupancy W1",
-        ),
-        _build_row("occupancy of an image: KS", occupancy, lambda of: f"{of.ks:.3f}", short="KS"),
+        _build_row("charge spectrum: KS", charge, lambda of: f"{of.ks:.3f}"),
+        _build_row("occupancy of an image: W1 (percentage points)", occupancy, lambda of: f"{of.w1:.3f}"),
+        _build_row("occupancy of an image: KS", occupancy, lambda of: f"{of.ks:.3f}", short="image KS"),
         _build_row(
             "total occupancy, difference",
             scores,
             lambda of: f"{of.total_occupancy_percent:+.1f} %",
             short="total",
         ),
+        _build_row(
+            "mean over sensors of the relative deviation of occupancy",
+            sensor_occupancy,
+            lambda of: f"{of.mean_percent:.1f} %",
+            short="occupancy by sensor",
+        ),
+        _build_row("largest deviation of a sensor's occupancy", sensor_occupancy, _format_largest),
+        _build_row(
+            "mean over sensors of the deviation of the mean charge",
+            sensor_charge,
+            lambda of: f"{of.mean_percent:.1f} %",
+            short="charge by sensor",
+        ),
+        _build_row("largest deviation of a sensor's mean charge", sensor_charge, _format_largest),
         _build_row("mean occupancy", digits, lambda of: f"{100 * of.marginals.mean_occupancy:.3f} %"),
         _build_row("largest seam", seams, _format_seam, short="seam"),
         _build_row(f"1 to {report.min_charge - 1} ADU, share of all pixels", digits, _format_below_cut),
@@ -132,7 +144,7 @@ def build_rows(report: Report) -> tuple[Row, ...]:
             differences,
             lambda of: f"{of.mean_charge_percent:+.1f} % / {of.median_charge_percent:+.1f} %",
         ),
-        _build_row("correlation of sensors, mean", correlations, lambda mean: f"{mean:.3f}"),
+        _build_row("correlation of sensors, mean", correlations, lambda of: f"{of.mean:.3f} ± {of.error:.3f}"),
         _build_row("repeated images / tiles", digits, _format_repeats, short="repeated"),
         _build_row("images with the busiest pixel (expected)", digits, _format_busiest),
     )
@@ -146,6 +158,10 @@ def _build_row(label: str, values: Iterable[T | None], write: Callable[[T], str 
 def _format_seam(seam: Seam) -> Cell:
     size = f"{seam.deviation_percent:+.1f} ± {seam.deviation_error_percent:.1f} %"
     return Cell(f"{size}, {seam.axis} {seam.period}: {seam.verdict}", _SEAM_MARKS[seam.verdict])
+
+
+def _format_largest(scores: SensorScores) -> str:
+    return f"{scores.largest_percent:+.1f} %, {scores.largest_sensor}"
 
 
 def _format_below_cut(digits: DigitReport) -> str:

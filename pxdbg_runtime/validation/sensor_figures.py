@@ -1,0 +1,67 @@
+"""The picture of a quantity of the forty sensors: samples beside a reference, and their ratio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, SENSORS
+from pxdbg_runtime.validation.figure_style import create_figure, escape_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from pxdbg_runtime.validation.figure_style import Style
+
+__all__ = ["SensorSeries", "draw_sensors"]
+
+_PLACES: Final = np.array([sensor.index + 1.5 * (sensor.layer - 1) for sensor in SENSORS])
+"""Of the sensors along an axis; a gap separates the layers."""
+
+
+class SensorSeries(NamedTuple):
+    """A quantity of the forty sensors of one sample; its errors are known for digits only."""
+
+    name: str
+    values: NDArray[np.float64]
+    errors: NDArray[np.float64] | None
+    style: Style
+
+
+def draw_sensors(label: str, series: list[SensorSeries]) -> Figure:
+    """Draw a quantity of each sensor, and below it the ratio to the first series.
+
+    Parameters
+    ----------
+    label : str
+        Of the quantity, with its unit.
+    series : list of SensorSeries
+        The first is drawn as a line at each sensor, the others as points with error bars.
+    """
+    figure = create_figure(6.5, 11)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    reference, *others = series
+    known = np.where(reference.values > 0, reference.values, np.nan)
+    ends = (_PLACES - 0.45, _PLACES + 0.45)
+    above.hlines(reference.values, *ends, color=reference.style.color, label=escape_name(reference.name))
+    below.hlines(known / known, *ends, color=reference.style.color)
+    for number, each in enumerate(others):
+        # Side by side, so that equal values do not hide each other.
+        places = _PLACES + 0.8 * ((number + 0.5) / len(others) - 0.5)
+        marker = "o" if each.errors is not None else "x"
+        look: dict[str, Any] = {"fmt": marker, "color": each.style.color, "markersize": 3.5, "linewidth": 1.0}
+        above.errorbar(places, each.values, each.errors, label=escape_name(each.name), **look)
+        below.errorbar(places, each.values / known, None if each.errors is None else each.errors / known, **look)
+    for layer in LADDERS_OF_LAYER:
+        of_layer = _PLACES[[sensor.layer == layer for sensor in SENSORS]]
+        for axes in (above, below):
+            axes.axvspan(of_layer[0] - 0.7, of_layer[-1] + 0.7, color="0.95", zorder=0)
+        above.text(of_layer.mean(), 1.02, f"layer {layer}", ha="center", transform=above.get_xaxis_transform())
+    below.set_xticks(_PLACES, map(str, SENSORS), rotation=90, fontsize="small")
+    above.set(ylabel=label, xlim=(_PLACES[0] - 0.9, _PLACES[-1] + 0.9))
+    below.set(ylabel="ratio", xlabel="sensor: layer.ladder.sensor")
+    # Outside the axes, as the points fill them.
+    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+    return figure

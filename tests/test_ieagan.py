@@ -299,12 +299,13 @@ def make_odd(model: GeneratorModule, inputs: Inputs) -> None:
         for key, value in (*model.named_buffers(), *model.named_parameters()):
             factor = 10.0 ** float(torch.randn(1, generator=generator))
             if key.endswith("output_layer.0.gain"):
-                value[::2] *= -1.0
+                value[::2].neg_()
             elif key.endswith(("gain.weight", ".bias.weight", "u0", "linear_f.weight")):
-                value *= factor
-            elif "conv" in key and len(value) > 1:
-                value[::3] *= 0.01 if key.endswith("weight") else 1.0
-                value[1::3] += 0.0 if key.endswith("weight") else 5.0
+                value.mul_(factor)
+            elif "conv" in key and key.endswith("weight"):
+                value[::3].mul_(0.01)
+            elif "conv" in key and key.endswith("bias"):
+                value[1::3].add_(5.0)
         model.train()
         model(*inputs)
         model.eval()

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
 
 from export.families.ieagan import FAMILY, IeaGan, IeaGanWithEventNoise
-from export.random_weights import build_random_model
-from tests.checkpoints import BUSY, Export, export_model, register_family
+from export.random_weights import HitStatistics, build_random_model
+from tests.checkpoints import Export, export_model, register_family
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from export.families import Family
     from export.families.generator_module import GeneratorModule
 
 TINY_STAGES: Final = ((32, 32), (32, 16), (16, 16), (16, 8), (8, 8), (8, 4))
+_BUSY_BEYOND_CUT: Final = HitStatistics(occupancy=0.1, mean_charge=20)
+"""Many hits, of which enough are beyond the cut."""
 
 
 class TinyIeaGan(IeaGan):
@@ -45,11 +49,14 @@ TINY_VARIANTS: Final = TINY.list_variants()
 @functools.cache
 def tiny_ieagan(variant: int, seed: int) -> GeneratorModule:
     """Make a tiny random model of a variant, once: do not change it."""
-    return build_random_model(TINY_VARIANTS[variant], seed, BUSY)
+    return build_random_model(TINY_VARIANTS[variant], seed, _BUSY_BEYOND_CUT)
 
 
-def export_tiny_ieagan(folder: Path, variant: int, seed: int) -> Export:
-    """Export a tiny random model of a variant in float32."""
+@functools.cache
+def export_tiny_ieagan(variant: int, seed: int) -> Export:
+    """Export a tiny random model of a variant in float32, once: do not change it."""
+    folder = Path(tempfile.mkdtemp(prefix="pxdbg-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with pytest.MonkeyPatch.context() as patched:
         register_family(patched, TINY.name, TINY)
         return export_model(folder, TINY.name, tiny_ieagan(variant, seed), f"tiny-{variant}-{seed}")

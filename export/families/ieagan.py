@@ -73,7 +73,7 @@ class SpectralNorm(nn.Module):
 
     @torch.no_grad()
     def fold_norm(self) -> None:
-        """Store the weight that takes effect, bit for bit: a graph is then nearer to PyTorch than PyTorch to float64."""
+        """Store the weight that takes effect, bit for bit as PyTorch computes it in each forward pass."""
         self.weight.copy_(self.compute_weight())
         self.is_folded = True
 

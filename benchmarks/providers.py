@@ -104,7 +104,7 @@ class _Event:
 
         def work() -> None:
             for sensors in split_sensors(DEFAULT_BATCH_SIZE):
-                digitiser.find_digits(images[sensors.start : sensors.stop], first_sensor=sensors.start)
+                digitiser.find_digits(images[sensors.start : sensors.stop], sensors=sensors)
 
         return time_run(work)
 

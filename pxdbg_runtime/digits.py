@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
-from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Sensor, sensor_of
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, SensorLike, sensor_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,21 +112,20 @@ class Digits:
             return cls.empty()
         return cls(**{name: np.concatenate([getattr(p, name) for p in listed]) for name in COLUMN_DTYPES})
 
-    def of_sensor(self, sensor: Sensor | int) -> Digits:
+    def of_sensor(self, sensor: SensorLike) -> Digits:
         """Select the digits of one sensor.
 
         Parameters
         ----------
-        sensor : Sensor or int
-            The sensor or its VxdID.
+        sensor : Sensor, str or int
+            The sensor, its name, such as "1.1.1", or its VxdID.
 
         Raises
         ------
-        ValueError
-            If no PXD sensor has this VxdID.
+        ArgumentTypeError, ArgumentValueError
+            If there is no such sensor.
         """
-        wanted = sensor if isinstance(sensor, Sensor) else sensor_of(sensor)
-        return self.select_rows(self.sensor_id == wanted.vxd_id)
+        return self.select_rows(self.sensor_id == sensor_of(sensor).vxd_id)
 
     def of_event(self, event: int) -> Digits:
         """Select the digits of one event, which may have none."""

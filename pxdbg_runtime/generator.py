@@ -19,11 +19,11 @@ from pxdbg_runtime.inference.latents import RandomStreamName, make_stream
 from pxdbg_runtime.limits.address_space import check_room_for_events, check_room_for_libraries
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, find_graph, is_best_for_cpu, is_path
 from pxdbg_runtime.optional_imports import require
-from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS
+from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, select_sensors
 
 if TYPE_CHECKING:
     import collections.abc
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.inference.session import ImageSession
     from pxdbg_runtime.model.card import Precision, Target
     from pxdbg_runtime.model.graph_file import GraphFile
+    from pxdbg_runtime.sensors import Sensor, SensorLike
 
 __all__ = ["DEFAULT_BATCH_SIZE", "Generator", "PrecisionChoice"]
 
@@ -114,6 +115,8 @@ class Generator:
     >>> digits = generator.generate(event=0)
     >>> digits.charge.dtype.name, int(digits.event[0])
     ('uint8', 0)
+    >>> generator.generate(event=0, sensors=["1.1.1"]) == digits.of_sensor("1.1.1")
+    True
     """
 
     def __init__(
@@ -185,67 +188,83 @@ class Generator:
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_generator, (self._recreate, self.graph_sha256)
 
-    def generate(self, event: int) -> Digits:
-        """Generate one event.
+    def generate(self, event: int, sensors: Iterable[SensorLike] | None = None) -> Digits:
+        """Generate one event, or some sensors of it.
 
         Parameters
         ----------
         event : int
             Event number, 0 or more.
+        sensors : iterable of Sensor, str or int, optional
+            Different sensors in any order: a `pxdbg_runtime.Sensor`, a name such as "1.1.1", or a VxdID. Only their
+            images are computed, and their digits are those of the whole event (on CUDA in float32 but for a few, as
+            with another `batch_size`). All forty if None.
 
         Returns
         -------
         Digits
+            Ordered by the index of the sensor, whatever the order of `sensors`.
 
         Raises
         ------
         ArgumentTypeError, ArgumentValueError
-            If `event` is not an integer in [0, 2^63 - 1].
+            If `event` is not an integer in [0, 2^63 - 1], or `sensors` are not different sensors of the PXD, at least
+            one.
         InferenceError, ImageError
             If ONNX Runtime fails, or an image holds NaN or values beyond [-1, 1].
         """
-        with closing(self._compute_batches(event)) as batches:
+        with closing(self._compute_batches(event, select_sensors(sensors))) as batches:
             return Digits.concatenate(
-                self._digitiser.find_digits(images, event=event, first_sensor=sensors.start)
-                for sensors, images in batches
+                self._digitiser.find_digits(images, event=event, sensors=indices) for indices, images in batches
             )
 
-    def generate_images(self, event: int) -> NDArray[np.uint8]:
-        """Generate the charges of one event's forty sensors.
+    def generate_images(self, event: int, sensors: Iterable[SensorLike] | None = None) -> NDArray[np.uint8]:
+        """Generate the charges of all pixels of one event, or of some sensors of it.
 
         Parameters
         ----------
         event : int
             Event number, 0 or more.
+        sensors : iterable of Sensor, str or int, optional
+            As of `generate`.
 
         Returns
         -------
-        ndarray of uint8, shape (40, 250, 768)
-            ADU; 0 where there is no hit. Raises the errors of `generate`.
+        ndarray of uint8, shape (sensors, 250, 768)
+            ADU; 0 where there is no hit. One image for each of the sensors, all forty if None, ordered by their
+            index, whatever the order of `sensors`. Raises the errors of `generate`.
         """
-        charges = np.empty((N_SENSORS, N_U_CELLS, N_V_CELLS), dtype=np.uint8)
-        with closing(self._compute_batches(event)) as batches:
-            for sensors, images in batches:
-                charges[sensors.start : sensors.stop] = self._digitiser.compute_charges(images)
+        chosen = select_sensors(sensors)
+        charges = np.empty((len(chosen), N_U_CELLS, N_V_CELLS), dtype=np.uint8)
+        start = 0
+        with closing(self._compute_batches(event, chosen)) as batches:
+            for indices, images in batches:
+                charges[start : start + len(indices)] = self._digitiser.compute_charges(images)
+                start += len(indices)
         return charges
 
-    def stream(self, events: Iterable[int]) -> Iterator[Digits]:
+    def stream(self, events: Iterable[int], sensors: Iterable[SensorLike] | None = None) -> Iterator[Digits]:
         """Generate events one after the other, each on request.
 
         Parameters
         ----------
         events : iterable of int
-            Event numbers, in any order. Raises the errors of `generate`.
+            Event numbers, in any order.
+        sensors : iterable of Sensor, str or int, optional
+            As of `generate`, whose errors it raises.
         """
+        chosen = select_sensors(sensors)
         for event in events:
-            yield self.generate(event)
+            yield self.generate(event, chosen)
 
-    def _compute_batches(self, event: int) -> collections.abc.Generator[tuple[range, Images], None, None]:
+    def _compute_batches(
+        self, event: int, sensors: Sequence[Sensor] = SENSORS
+    ) -> collections.abc.Generator[tuple[Sequence[int], Images], None, None]:
         """Yield sensor indices and images of an event in batches; close it unless all are used."""
-        values = self._stream.draw(check_event(event))
+        values = self._stream.draw(check_event(event))  # of the whole event, whatever the sensors
         draws = {draw.name: drawn for draw, drawn in zip(self.card.draws, values, strict=True)}
-        starts = range(0, N_SENSORS, self.batch_size)
-        batches = [range(start, min(start + self.batch_size, N_SENSORS)) for start in starts]
+        indices = [sensor.index for sensor in sensors]
+        batches = [indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
         yield from compute_batches(self._session, batches, draws)
 
 

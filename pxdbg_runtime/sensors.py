@@ -6,8 +6,12 @@ ascending; a VxdID packs them in sixteen bits.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, SupportsIndex
+
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 
 __all__ = [
     "LADDERS_OF_LAYER",
@@ -19,7 +23,11 @@ __all__ = [
     "SENSORS",
     "SENSORS_PER_LADDER",
     "Sensor",
+    "SensorLike",
+    "describe_sensors",
     "pack_vxd_id",
+    "select_layer",
+    "select_sensors",
     "sensor_of",
 ]
 
@@ -91,27 +99,100 @@ SENSORS: Final[tuple[Sensor, ...]] = _build_sensors()
 """All sensors, ordered by index."""
 N_SENSORS: Final = len(SENSORS)
 
-_BY_VXD_ID = {sensor.vxd_id: sensor for sensor in SENSORS}
+SensorLike = Sensor | str | SupportsIndex
+"""Wherever a sensor is asked for: a `Sensor`, its name, such as "1.1.1", or its VxdID."""
+
+_BY_VXD_ID: Final = {sensor.vxd_id: sensor for sensor in SENSORS}
+_BY_NAME: Final = {str(sensor): sensor for sensor in SENSORS}
 
 
-def sensor_of(vxd_id: int) -> Sensor:
-    """Find the sensor with a VxdID.
+def sensor_of(sensor: SensorLike) -> Sensor:
+    """Find a sensor by its name or VxdID; a `Sensor` is found by itself.
 
     Raises
     ------
-    ValueError
-        If no PXD sensor has this VxdID.
+    ArgumentTypeError, ArgumentValueError
+        If the argument is of another type, or no PXD sensor has this name or VxdID.
 
     Examples
     --------
     >>> str(sensor_of(8480))
     '1.1.1'
+    >>> sensor_of("2.12.2").index
+    39
     """
-    try:
-        return _BY_VXD_ID[int(vxd_id)]
-    except KeyError:
+    if isinstance(sensor, Sensor):
+        return sensor_of(str(sensor))
+    if isinstance(sensor, str):
+        found, what = _BY_NAME.get(sensor), f"name {sensor!r}"
+    else:
+        try:
+            vxd_id = operator.index(sensor)
+        except TypeError:
+            message = (
+                f"A sensor must be a Sensor, a name such as {str(SENSORS[0])!r}, or a VxdID, but is {sensor!r} "
+                f"({type(sensor).__name__})."
+            )
+            raise ArgumentTypeError("sensor", message) from None
+        found, what = _BY_VXD_ID.get(vxd_id), f"VxdID {vxd_id}"
+    if found is None:
         message = (
-            f"No PXD sensor has the VxdID {vxd_id}: expected one of the {N_SENSORS} in "
-            f"pxdbg_runtime.SENSORS, from {SENSORS[0].vxd_id} ({SENSORS[0]}) to {SENSORS[-1].vxd_id} ({SENSORS[-1]})."
+            f"No PXD sensor has the {what}: expected one of the {N_SENSORS} in pxdbg_runtime.SENSORS, from "
+            f"{SENSORS[0]} (VxdID {SENSORS[0].vxd_id}) to {SENSORS[-1]} (VxdID {SENSORS[-1].vxd_id})."
         )
-        raise ValueError(message) from None
+        raise ArgumentValueError("sensor", message)
+    return found
+
+
+def select_sensors(sensors: Iterable[SensorLike] | None) -> tuple[Sensor, ...]:
+    """Find several sensors, in the order of their indices.
+
+    Parameters
+    ----------
+    sensors : iterable of Sensor, str or int, optional
+        Different sensors, at least one, in any order, each as `sensor_of` takes it; all forty if None.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If it is no such iterable, or holds no sensor, an unknown one, or one twice.
+
+    Examples
+    --------
+    >>> [sensor.index for sensor in select_sensors(["2.12.2", "1.1.1"])]
+    [0, 39]
+    """
+    if sensors is None:
+        return SENSORS
+    if isinstance(sensors, str) or not isinstance(sensors, Iterable):
+        message = f"sensors must be a list of sensors, such as ['1.1.1', '2.12.2'], but is {sensors!r}."
+        raise ArgumentTypeError("sensors", message)
+    listed = [sensor_of(each) for each in sensors]
+    if not listed:
+        raise ArgumentValueError("sensors", "sensors must hold at least one sensor, but is empty.")
+    chosen = tuple(sorted(set(listed), key=operator.attrgetter("index")))
+    if len(chosen) < len(listed):
+        twice = next(sensor for sensor in chosen if listed.count(sensor) > 1)
+        raise ArgumentValueError("sensors", f"sensors must hold each sensor once, but has {twice} more than once.")
+    return chosen
+
+
+def select_layer(layer: int) -> tuple[Sensor, ...]:
+    """Find the sensors of layer 1 or 2, in the order of their indices."""
+    return tuple(sensor for sensor in SENSORS if sensor.layer == layer)
+
+
+def describe_sensors(sensors: tuple[Sensor, ...]) -> str:
+    """Describe sensors, ordered by index, in a few words if they are all of a layer or of the detector.
+
+    Examples
+    --------
+    >>> describe_sensors(SENSORS), describe_sensors(SENSORS[:16]), describe_sensors(SENSORS[:2])
+    ('all 40 sensors', 'layer 1', 'sensors 1.1.1, 1.1.2')
+    """
+    if sensors == SENSORS:
+        return f"all {N_SENSORS} sensors"
+    for layer in LADDERS_OF_LAYER:
+        if sensors == select_layer(layer):
+            return f"layer {layer}"
+    return f"sensor{'s' if len(sensors) > 1 else ''} {', '.join(map(str, sensors))}"

@@ -28,13 +28,14 @@ from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModelNotFou
 from tests.basf2_store import build_path, find_messages, process_events, reader
 from tests.checkpoints import FlatNet, first_export, flat_checkpoint, register_family
 from tests.conftest import BASF2_DOUBLE
-from tests.graphs import LATENT_CARD, latent_model, write_graph
+from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, write_graph
 from tests.test_exactness import charges_of_digits, keys_of_charges, keys_of_digits, pytorch_events
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from export.families.generator_module import GeneratorModule
+    from pxdbg_runtime.inference.latents import RandomStreamName
     from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -95,6 +96,21 @@ def test_an_event_holds_its_digits_alone(double: ModuleType, resnet_graph: Graph
         assert np.array_equal(charges_of_digits(digits), charges_of_digits(expected))
     array = double.ROOT.TClonesArray(double.ROOT.Belle2.PXDDigit.Class())
     assert array.GetEntriesFast() == 0
+
+
+@pytest.mark.parametrize("stream", ["philox", "torch"])
+def test_a_conditional_generator_fills_the_event_too(
+    double: ModuleType, tmp_path: Path, stream: RandomStreamName
+) -> None:
+    card = structs.replace(EVENT_WIDE_CARD, family="ieagan")
+    payload = write_graph(tmp_path / "PXDBackgroundGenerator_ieagan_onnx_r1.root", event_wide_model(), card)
+    double.conditions.payloads["PXDBackgroundGenerator", "PXDBackgroundGenerator_ieagan_onnx"] = str(payload.path)
+    found = process_events(double, Specs(model="ieagan", seed=3, random_stream=stream), {(0, 1): 3})
+    generator = Generator(payload.path, seed=3, random_stream=stream)
+    for number, (numbers, digits) in enumerate(found.items()):
+        event = number if stream == "torch" else pack_event_number(*numbers)
+        assert np.array_equal(charges_of_digits(digits), charges_of_digits(generator.generate(event)))
+        assert len(digits) > 10_000
 
 
 def test_the_same_event_is_the_same_in_any_job(double: ModuleType, resnet_graph: GraphFile) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pxdbg_runtime.basf2 import Specs
 from pxdbg_runtime.basf2.numbering import derive_seed, pack_event_number
+from pxdbg_runtime.basf2.specs import MODELS, ModelName
 from pxdbg_runtime.checks import check_event, check_seed
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from tests.checkpoints import light_state, save, save_safetensors
@@ -48,6 +49,12 @@ def test_environment_variables_in_paths_are_replaced(latent_graph: GraphFile, mo
     monkeypatch.setenv("PXDBG_FOLDER", str(latent_graph.path.parent))
     for path in ("$PXDBG_FOLDER/tiny.onnx", Path("${PXDBG_FOLDER}/tiny.onnx")):
         assert Specs(checkpoint=path).checkpoint == latent_graph.path
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_payload_bears_the_name_of_the_model(model: ModelName) -> None:
+    assert Specs(model).payload == f"PXDBackgroundGenerator_{model}_onnx"
+    assert "ieagan" in MODELS
 
 
 def test_a_built_in_model_is_used_only_if_it_is_named() -> None:

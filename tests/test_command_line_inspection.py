@@ -19,11 +19,12 @@ from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, latent_model, write_graph
 from tests.test_command_line import invoke, require_failure, words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.figure import Figure
 
-    from pxdbg_runtime import Digits
+    from pxdbg_runtime import Digits, Sensor
     from pxdbg_runtime.model.graph_file import GraphFile
 
 
@@ -201,9 +202,9 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str]]:
     calls = []
     draw_event = event_display.draw_event
 
-    def draw_and_record(digits: Digits, *, title: str) -> Figure:
+    def draw_and_record(digits: Digits, *, title: str, sensors: Sequence[Sensor]) -> Figure:
         calls.append((digits, title))
-        return draw_event(digits, title=title)
+        return draw_event(digits, title=title, sensors=sensors)
 
     monkeypatch.setattr(event_display, "draw_event", draw_and_record)
     return calls

@@ -16,6 +16,8 @@ from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
 from tests.graphs import LATENT_CARD, THRESHOLDS, compute_plain_charges
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 CUT_CARD: Final = structs.replace(LATENT_CARD, cut=-0.26, min_charge=7)
@@ -42,20 +44,17 @@ def pack_pixels(*columns: NDArray[np.generic]) -> NDArray[np.int64]:
 
 @settings(max_examples=25)
 @given(
-    n_images=st.integers(1, 6),
-    first_sensor=st.integers(0, 34),
+    sensors=st.lists(st.integers(0, N_SENSORS - 1), min_size=1, max_size=6, unique=True).map(sorted),
     min_charge=st.integers(1, 255),
     event=st.integers(0, 2**63 - 1),
     seed=st.integers(0, 2**32),
 )
-def test_digits_equal_the_plain_version(
-    n_images: int, first_sensor: int, min_charge: int, event: int, seed: int
-) -> None:
-    images = draw_sparse_images(n_images, seed)
-    digits = Digitiser(LATENT_CARD, min_charge).find_digits(images, event=event, first_sensor=first_sensor)
+def test_digits_equal_the_plain_version(sensors: list[int], min_charge: int, event: int, seed: int) -> None:
+    images = draw_sparse_images(len(sensors), seed)
+    digits = Digitiser(LATENT_CARD, min_charge).find_digits(images, event=event, sensors=sensors)
     expected = compute_plain_charges(images, min_charge)
     image, u_cell, v_cell = np.nonzero(expected)
-    assert np.array_equal(digits.sensor_id, VXD_IDS[first_sensor + image])
+    assert np.array_equal(digits.sensor_id, VXD_IDS[np.array(sensors)[image]])
     assert np.array_equal(digits.u_cell, u_cell)
     assert np.array_equal(digits.v_cell, v_cell)
     assert np.array_equal(digits.charge, expected[image, u_cell, v_cell])
@@ -70,7 +69,8 @@ def test_images_and_digits_are_two_views_of_the_same(n_images: int) -> None:
     charges = digitiser.compute_charges(images)
     assert np.array_equal(charges, compute_plain_charges(images, 1))
     for first_sensor in {0, N_SENSORS - n_images}:
-        made = digitiser.find_digits(images, first_sensor=first_sensor).to_images()
+        sensors = range(first_sensor, first_sensor + n_images)
+        made = digitiser.find_digits(images, sensors=sensors).to_images()
         assert np.array_equal(made[first_sensor : first_sensor + n_images], charges)
         assert np.count_nonzero(made) == np.count_nonzero(charges)
 
@@ -78,7 +78,7 @@ def test_images_and_digits_are_two_views_of_the_same(n_images: int) -> None:
 def test_a_batch_of_images_gives_what_each_gives_alone() -> None:
     images = draw_sparse_images(4, 11)
     digitiser = Digitiser(LATENT_CARD)
-    alone = [digitiser.find_digits(images[k : k + 1], first_sensor=k) for k in range(4)]
+    alone = [digitiser.find_digits(images[k : k + 1], sensors=[k]) for k in range(4)]
     together = digitiser.find_digits(images)
     assert [together.of_sensor(SENSORS[k]) for k in range(4)] == alone
 
@@ -95,7 +95,7 @@ def test_empty_and_full_images(value: float, n_digits: int) -> None:
 def test_a_single_pixel(place: tuple[int, int, int]) -> None:
     images = np.full((3, *SHAPE), -1, dtype=np.float32)
     images[place] = THRESHOLDS[41]
-    digits = Digitiser(LATENT_CARD).find_digits(images, event=8, first_sensor=16)
+    digits = Digitiser(LATENT_CARD).find_digits(images, event=8, sensors=range(16, 19))
     assert digits.to_structured().tolist() == [(8, SENSORS[16 + place[0]].vxd_id, place[1], place[2], 42)]
 
 
@@ -219,12 +219,15 @@ def test_images_of_another_shape_or_type_are_refused(shape: tuple[int, ...], dty
             make(images)
 
 
-@pytest.mark.parametrize(("n_images", "first_sensor"), [(41, 0), (1, 40), (2, 39), (1, -1)])
-def test_more_images_than_sensors_are_refused(n_images: int, first_sensor: int) -> None:
+@pytest.mark.parametrize(
+    ("n_images", "sensors"),
+    [(41, None), (41, range(41)), (1, [40]), (1, [-1]), (2, [0]), (1, [0, 1]), (2, [3, 3]), (2, [3, 2]), (1, [])],
+)
+def test_images_that_do_not_fit_the_sensors_are_refused(n_images: int, sensors: Sequence[int] | None) -> None:
     images = np.full((n_images, *SHAPE), -1, dtype=np.float32)
     images[:, 0, 0] = 1
-    with pytest.raises(ImageError, match="An event has 40 sensors, but"):
-        Digitiser(LATENT_CARD).find_digits(images, first_sensor=first_sensor)
+    with pytest.raises(ImageError, match=rf"^{n_images} images need the indices of as many sensors, ascending from 0"):
+        Digitiser(LATENT_CARD).find_digits(images, sensors=sensors)
 
 
 @pytest.mark.parametrize("min_charge", [None, 1, 7, 255])
@@ -234,7 +237,7 @@ def test_images_of_charges_are_digits_as_they_stand(min_charge: int | None) -> N
     charges[np.random.default_rng(4).random(charges.shape) < 0.9] = 0
     expected = np.where(charges >= (min_charge or 1), charges, 0)
     assert np.array_equal(digitiser.compute_charges(charges), expected)
-    digits = digitiser.find_digits(charges, first_sensor=2)
+    digits = digitiser.find_digits(charges, sensors=range(2, 5))
     sensor, u_cell, v_cell = np.nonzero(expected)
     assert np.array_equal(digits.sensor_id, VXD_IDS[sensor + 2])
     assert np.array_equal(digits.u_cell, u_cell)

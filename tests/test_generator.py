@@ -294,9 +294,9 @@ def test_the_next_batch_is_computed_while_one_is_in_use(
     second_done = threading.Event()
     compute = generator._session.compute_images
 
-    def compute_and_note(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
+    def compute_and_note(sensors: list[int], *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
         images = compute(sensors, *rest)
-        if sensors.start == 20:
+        if sensors[0] == 20:
             second_done.set()
         return images
 
@@ -304,7 +304,7 @@ def test_the_next_batch_is_computed_while_one_is_in_use(
     batches = generator._compute_batches(0)
     sensors, images = next(batches)
     assert second_done.wait(timeout=60), "the second batch waits for the first one's consumer"
-    assert (sensors, next(batches)[0]) == (range(20), range(20, 40))
+    assert (sensors, next(batches)[0]) == (list(range(20)), list(range(20, 40)))
     assert np.array_equal(images, expected[:20])
     assert list(batches) == []
 
@@ -313,8 +313,8 @@ def test_a_failure_in_a_later_batch_is_raised(latent_graph: GraphFile, monkeypat
     generator = Generator(latent_graph.path, seed=1, batch_size=8)
     compute = generator._session.compute_images
 
-    def compute_and_fail(sensors: range, *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
-        if sensors.start == 16:
+    def compute_and_fail(sensors: list[int], *rest: Any) -> NDArray[np.float32] | NDArray[np.uint8]:  # noqa: ANN401
+        if sensors[0] == 16:
             message = "the third batch"
             raise InferenceError(message)
         return compute(sensors, *rest)

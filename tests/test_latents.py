@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LATENT: Final = Draw(name="latent", shape=(40, 96))
 MOOD: Final = Draw(name="mood", shape=(40, 4))
+CONDITIONAL_LATENT: Final = Draw(name="latent", shape=(40, 128))
 ODD: Final = Draw(name="odd", shape=(40, 3))
 """120 values: not a multiple of the sixteen that PyTorch fills at a time."""
 SEEDS: Final = st.integers(MIN_SEED, MAX_SEED)
@@ -212,6 +213,26 @@ def test_torch_stream_gives_the_values_of_pytorch(seed: int) -> None:
 @example(seed=3, draws=[Draw(name="sixteen", shape=(16, 1)), Draw(name="seventeen", shape=(17, 1))])
 def test_torch_stream_does_for_any_draws(seed: int, draws: list[Draw]) -> None:
     check_against_torch(seed, draws, 3)
+
+
+@settings(max_examples=30)
+@given(seed=SEEDS)
+@example(seed=0)
+@example(seed=-5)
+@example(seed=MIN_SEED)
+@example(seed=MAX_SEED)
+@example(seed=2**40 + 17)
+def test_torch_stream_draws_conditional_latents_and_event_noise_by_turns(seed: int) -> None:
+    check_against_torch(seed, [CONDITIONAL_LATENT, MOOD], 3)
+
+
+def test_the_values_of_a_philox_draw_do_not_depend_on_the_other_draws() -> None:
+    (alone,) = PhiloxStream(7, [CONDITIONAL_LATENT]).draw(5)
+    first, second = PhiloxStream(7, [CONDITIONAL_LATENT, MOOD]).draw(5)
+    assert np.array_equal(first, alone)
+    swapped = PhiloxStream(7, [MOOD, CONDITIONAL_LATENT]).draw(5)
+    assert np.array_equal(second.ravel()[:100], swapped[1].ravel()[:100]), "the number of a draw counts, not its shape"
+    assert np.array_equal(first.ravel()[:160], swapped[0].ravel())
 
 
 @pytest.mark.parametrize("draws", [[LATENT], [LATENT, MOOD], [LATENT, ODD]])

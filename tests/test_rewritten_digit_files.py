@@ -204,7 +204,7 @@ def test_show_and_plot_what_is_unknown(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         sys.modules["pxdbg_runtime.command_line.plot"],
         "save_event",
-        lambda _digits, _path, *, title: titles.append(title),
+        lambda _digits, _path, *, title, **_sensors: titles.append(title),
     )
     path = write_plainly(tmp_path / "bg.npz", COLUMNS, None)
     result = invoke("show", path)

@@ -18,7 +18,7 @@ from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.generator import Generator, PrecisionChoice
 from pxdbg_runtime.inference.latents import RandomStreamName
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, is_path
-from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, N_SENSORS, Sensor, select_layer, select_sensors
 
 __all__ = ["build_event_range", "check_output", "generate"]
 
@@ -28,6 +28,21 @@ def generate(
     model: Annotated[str, typer.Option(help="Name of a built-in model, or path of a graph (.onnx).")] = DEFAULT_MODEL,
     events: Annotated[int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Number of events.")] = 1,
     first_event: Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")] = 0,
+    sensors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            show_default="all",
+            help="Sensors to generate, such as 1.1.1,2.12.2 (layer.ladder.sensor); "
+            "their digits are those of the whole event. Not together with --layer.",
+        ),
+    ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(
+            min=min(LADDERS_OF_LAYER), max=max(LADDERS_OF_LAYER), show_default="both", help="Layer to generate."
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -78,6 +93,7 @@ def generate(
     """
     with report_failures():
         numbers = build_event_range(first_event, events)
+        chosen = _choose_sensors(sensors, layer)
         check_output(output)
         if is_path(model):
             check_not_an_input("output", output, [Path(model)])
@@ -94,11 +110,11 @@ def generate(
             min_charge=min_charge,
             verify=verify,
         )
-        provenance = describe_generation(generator, numbers)
+        provenance = describe_generation(generator, numbers, chosen)
         stderr.print(str(provenance), soft_wrap=True)
         n_digits = 0
         with open_writer(output, provenance) as writer:
-            for digits in track(generator.stream(numbers), total=len(numbers), description="events"):
+            for digits in track(generator.stream(numbers, chosen), total=len(numbers), description="events"):
                 writer.write(digits)
                 n_digits += len(digits)
         stdout.print(f"wrote {output}: {format_event_count(len(numbers))}, {n_digits:,} digits", soft_wrap=True)
@@ -110,6 +126,15 @@ def build_event_range(first_event: int, events: int) -> range:
         message = f"--first-event {first_event} and --events {events} go beyond the last event number, {MAX_EVENT}."
         raise ArgumentValueError("events", message)
     return range(first_event, first_event + events)
+
+
+def _choose_sensors(sensors: str | None, layer: int | None) -> tuple[Sensor, ...]:
+    if sensors is not None and layer is not None:
+        message = f"--sensors and --layer both choose sensors: expected one of them, but got {sensors} and {layer}."
+        raise ArgumentValueError("layer", message)
+    if layer is not None:
+        return select_layer(layer)
+    return select_sensors(None if sensors is None else [name.strip() for name in sensors.split(",")])
 
 
 def check_output(output: Path) -> None:

@@ -14,6 +14,7 @@ from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, EventReader, open_events
 from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.plots.event_display import save_event
+from pxdbg_runtime.sensors import N_SENSORS, SENSORS
 
 __all__ = ["plot"]
 
@@ -37,7 +38,8 @@ def plot(
             raise ArgumentValueError("event", message)
         # All blocks are read, so that the rows are compared with the digest.
         digits = Digits.concatenate([block.of_event(chosen) for block in reader.read_blocks()])
-        save_event(digits, output, title=_format_title(reader, chosen))
+        sensors = SENSORS if reader.provenance is None else reader.provenance.generated_sensors
+        save_event(digits, output, title=_format_title(reader, chosen), sensors=sensors)
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 
 
@@ -45,5 +47,6 @@ def _format_title(reader: EventReader, event: int) -> str:
     provenance = reader.provenance
     if provenance is None:
         return f"PXD background, event {event}: provenance unknown"
+    some = "" if provenance.sensors is None else f", {len(provenance.sensors)} of {N_SENSORS} sensors"
     remark = "" if provenance.nature == "checkpoint" else f"  ({provenance.nature}, no real physics)"
-    return f"PXD background, event {event}: {provenance.model}, seed {provenance.seed}{remark}"
+    return f"PXD background, event {event}: {provenance.model}, seed {provenance.seed}{some}{remark}"

@@ -15,6 +15,7 @@ from pxdbg_runtime.model.builtin_models import find_graph
 from pxdbg_runtime.model.card import Fidelity, ModelCard
 from pxdbg_runtime.model.graph_file import GraphFile
 from pxdbg_runtime.plots.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE, SummaryCounter
+from pxdbg_runtime.sensors import SENSORS
 
 __all__ = ["show"]
 
@@ -106,14 +107,17 @@ def _show_digits(reader: DigitReader) -> None:
     cut = "" if threshold is None else f" of {threshold} ADU or more"
     stdout.print(f"{_format_events(reader)}, {counter.n_digits:,} digits{cut}", soft_wrap=True)
     table = Table("", "digits per event", "occupancy", "real", "mean charge", "real")
-    for part in counter.summarise(reader.n_events):
+    sensors = reader.jobs[0].generated_sensors if reader.jobs else SENSORS
+    for part in counter.summarise(reader.n_events, sensors):
+        # A mean over some sensors of both layers has no real counterpart.
+        is_comparable = part.part != "both layers" or sensors == SENSORS
         table.add_row(
             part.part,
             f"{part.digits_per_event:,.0f}",
             f"{100 * part.occupancy:.2f} %",
-            f"{100 * REAL_BACKGROUND[part.part]:.2f} %",
+            f"{100 * REAL_BACKGROUND[part.part]:.2f} %" if is_comparable else "",
             "–" if part.mean_charge is None else f"{part.mean_charge:.1f} ADU",  # noqa: RUF001  # a dash, as printed
-            f"{REAL_MEAN_CHARGE:.0f} ADU" if part.part == "both layers" else "",
+            f"{REAL_MEAN_CHARGE:.0f} ADU" if part.part == "both layers" and is_comparable else "",
         )
     stdout.print(table)
     stdout.print(

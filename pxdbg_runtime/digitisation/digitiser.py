@@ -13,6 +13,8 @@ from pxdbg_runtime.errors import ImageError
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_U_CELLS, N_V_CELLS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pxdbg_runtime.digitisation.kernels import Images
@@ -51,8 +53,8 @@ class Digitiser:
         self._limits: Images = np.array([0, MAX_CHARGE_ADU], dtype=np.uint8) if is_charge else TANH_LIMITS
         self._threshold = self._table[self.min_charge - 1]
 
-    def find_digits(self, images: Images, *, event: int = 0, first_sensor: int = 0) -> Digits:
-        """Find the digits in images of consecutive sensors of an event.
+    def find_digits(self, images: Images, *, event: int = 0, sensors: Sequence[int] | None = None) -> Digits:
+        """Find the digits in images of sensors of an event.
 
         Parameters
         ----------
@@ -60,27 +62,30 @@ class Digitiser:
             Tanh values, or charges in ADU, by the card's ``output_kind``.
         event : int
             Event number.
-        first_sensor : int
-            Index of the sensor of the first image.
+        sensors : sequence of int, optional
+            Index of the sensor of each image, ascending; the first sensors if None.
 
         Raises
         ------
         ImageError
-            If the images have another shape or dtype, or hold a NaN or a value beyond [-1, 1].
+            If the images have another shape or dtype, or hold a NaN or a value beyond [-1, 1]; if `sensors` are not
+            as many different indices in ascending order.
         """
         images = self._check_images(images)
-        if not 0 <= first_sensor <= len(self._sensors) - len(images):
+        indices = np.array(range(len(images)) if sensors is None else sensors, dtype=np.int64)
+        is_ascending = bool(np.all(np.diff(indices, prepend=-1, append=len(self._sensors)) > 0))
+        if len(indices) != len(images) or not is_ascending:
             message = (
-                f"An event has {len(self._sensors)} sensors, but {len(images)} images were given from sensor "
-                f"index {first_sensor} on."
+                f"{len(images)} images need the indices of as many sensors, ascending from 0 to "
+                f"{len(self._sensors) - 1}, but were given {indices.tolist()}."
             )
             raise ImageError(message)
         # `np.empty` commits no page until it is written.
         sensor_id, u_cell, v_cell = (np.empty(images.size, dtype=np.uint16) for _ in range(3))
         charge = np.empty(images.size, dtype=np.uint8)
-        sensors = self._sensors[first_sensor : first_sensor + len(images)]
+        vxd_ids = self._sensors[indices]
         n_hits = kernels.find_hits(
-            images, self._threshold, self._table, self._limits, sensors, sensor_id, u_cell, v_cell, charge
+            images, self._threshold, self._table, self._limits, vxd_ids, sensor_id, u_cell, v_cell, charge
         )
         if n_hits < 0:
             raise _describe_invalid_value(images)

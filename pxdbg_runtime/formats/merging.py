@@ -15,6 +15,7 @@ import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.formats.reader import EventReader, open_events
+from pxdbg_runtime.sensors import describe_sensors, select_sensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MergedReader", "merge_files"]
 
-_COMMON_FIELDS: Final = ("model", "nature", "provenance", "precision", "graph_sha256", "min_charge")
+_COMMON_FIELDS: Final = ("model", "nature", "provenance", "precision", "graph_sha256", "min_charge", "sensors")
 """Fields of `Provenance` that are equal in all files of one sample."""
 
 
@@ -108,10 +109,14 @@ def _check_common_fields(one: EventReader, other: EventReader) -> None:
         )
         raise DigitFileError(unknown.path, message)
     for name in _COMMON_FIELDS:
-        ours, theirs = getattr(one.provenance, name), getattr(other.provenance, name)
+        ours, theirs = (getattr(each.provenance, name) for each in (one, other))
         if ours != theirs:
+            verb = "differs"
+            if name == "sensors":
+                verb = "differ"
+                ours, theirs = (describe_sensors(select_sensors(names)) for names in (ours, theirs))
             message = (
-                f"{one.path} and {other.path} are not one sample: their {name} differs, {ours} and {theirs}. "
+                f"{one.path} and {other.path} are not one sample: their {name} {verb}, {ours} and {theirs}. "
                 "Give them one by one."
             )
             raise DigitFileError(other.path, message)

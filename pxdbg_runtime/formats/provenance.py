@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 from msgspec import Meta
 
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
-from pxdbg_runtime.errors import JsonFieldError
+from pxdbg_runtime.errors import ArgumentValueError, JsonFieldError
 from pxdbg_runtime.formats.digest import StoredRecord
 from pxdbg_runtime.inference.latents import RandomStreamName
 from pxdbg_runtime.json_records import Sha256, Text
 from pxdbg_runtime.model.card import Nature, Precision
-from pxdbg_runtime.sensors import MAX_CHARGE_ADU
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS, describe_sensors, select_sensors
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pxdbg_runtime.generator import Generator
+    from pxdbg_runtime.sensors import Sensor, SensorLike
 
 __all__ = ["MAX_FILE_EVENTS", "DigitNature", "Provenance", "describe_generation"]
 
@@ -49,6 +52,8 @@ class Provenance(StoredRecord, frozen=True):
         Execution provider of ONNX Runtime, or what computed a simulation.
     version : str
         Of pxdbg-runtime.
+    sensors : tuple of str or None
+        Names of the sensors that were generated, ordered by index; None if all were, as in files of older releases.
     """
 
     model: Text
@@ -63,11 +68,18 @@ class Provenance(StoredRecord, frozen=True):
     min_charge: Annotated[int, Meta(ge=1, le=MAX_CHARGE_ADU)]
     provider: Text
     version: Text
+    sensors: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=N_SENSORS - 1)] | None = None
 
     def __str__(self) -> str:
-        """Describe it in one line: model, provider, seed and stream."""
+        """Describe it in one line: model, provider, seed, stream, and the sensors if they are not all."""
         model = self.model if self.precision is None else f"{self.model} {self.precision}"
-        return f"{model} on {self.provider}, seed {self.seed}, stream {self.random_stream}"
+        sensors = "" if self.sensors is None else f", {describe_sensors(self.generated_sensors)}"
+        return f"{model} on {self.provider}, seed {self.seed}, stream {self.random_stream}{sensors}"
+
+    @property
+    def generated_sensors(self) -> tuple[Sensor, ...]:
+        """The sensors that were generated, ordered by index: another sensor has no digits, but is not empty."""
+        return select_sensors(self.sensors)
 
     @property
     def last_event(self) -> int:
@@ -81,12 +93,24 @@ class Provenance(StoredRecord, frozen=True):
         if found.last_event > MAX_EVENT:
             message = f"events must end at {MAX_EVENT}, but {found.events} events from {found.first_event} go beyond."
             raise JsonFieldError("events", message)
+        if found.sensors is not None:
+            found._check_sensors(found.sensors)
         return found
 
+    def _check_sensors(self, names: tuple[str, ...]) -> None:
+        try:
+            is_valid = names == tuple(map(str, self.generated_sensors))
+        except ArgumentValueError:
+            is_valid = False
+        if not is_valid:
+            message = f"sensors must be null or names of different sensors, ordered by index, but is {list(names)}."
+            raise JsonFieldError("sensors", message)
 
-def describe_generation(generator: Generator, events: range) -> Provenance:
-    """Describe how a generator generates consecutive events."""
+
+def describe_generation(generator: Generator, events: range, sensors: Iterable[SensorLike] | None = None) -> Provenance:
+    """Describe how a generator generates consecutive events, or some sensors of them."""
     card = generator.card
+    chosen = select_sensors(sensors)
     return Provenance(
         model=card.name,
         nature=card.nature,
@@ -100,4 +124,5 @@ def describe_generation(generator: Generator, events: range) -> Provenance:
         min_charge=generator.min_charge,
         provider=generator.provider,
         version=__version__,
+        sensors=None if chosen == SENSORS else tuple(map(str, chosen)),
     )

@@ -14,8 +14,9 @@ from pxdbg_runtime.formats.damage import CHANGED, refuse_rows, report_damage
 from pxdbg_runtime.formats.digest import FileDigest, RowHasher, hash_metadata
 from pxdbg_runtime.formats.provenance import Provenance
 from pxdbg_runtime.formats.registry import find_format
-from pxdbg_runtime.formats.row_checks import RowChecker, RowError
+from pxdbg_runtime.formats.row_checks import RowChecker, RowError, find_other_sensor
 from pxdbg_runtime.formats.scanning import RowScan, read_rows, read_sorted_rows, scan_rows
+from pxdbg_runtime.sensors import describe_sensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -255,6 +256,10 @@ def _explain_mismatch(provenance: Provenance | None, scan: RowScan) -> str:
             f"its metadata describe the events {provenance.first_event} to {provenance.last_event} alone, but it holds "
             f"digits of {scan.events[0]} to {scan.events[-1]}"
         )
+    other = find_other_sensor(scan.vxd_ids, provenance)
+    if other is not None:
+        generated = describe_sensors(provenance.generated_sensors)
+        return f"its metadata describe {generated} alone, but it holds digits of sensor {other}"
     is_missing = provenance.events > n_events > 0 and scan.rows >= _MIN_DIGITS_WITHOUT_EMPTY_EVENTS * n_events
     if is_missing or provenance.events > _MAX_EVENTS_PER_ROW * (1 + scan.rows):
         return f"its metadata describe {provenance.events:,} events, but it holds digits of {n_events:,}"

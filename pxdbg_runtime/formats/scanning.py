@@ -39,12 +39,15 @@ class RowScan:
     rows : int
     events : ndarray of int64
         Numbers of the events that have a digit, ascending.
+    vxd_ids : ndarray of uint16
+        VxdIDs of the sensors that have a digit, ascending.
     passes : tuple of (int, int)
         First and last event of each part in which an unsorted file is read; empty for a sorted file.
     """
 
     rows: int
     events: NDArray[np.int64]
+    vxd_ids: NDArray[np.uint16]
     passes: tuple[tuple[int, int], ...]
 
 
@@ -85,12 +88,14 @@ def scan_rows(path: Path, reader: FormatReader) -> RowScan:
     """
     n_rows = 0
     events, counts = np.empty((2, 0), dtype=np.int64)
+    has_digits = np.zeros(1 << 16, dtype=bool)
     is_sorted = True
     checker = RowChecker(None)
     for digits in read_rows(path, reader):
         if not len(digits):
             continue
         n_rows += len(digits)
+        has_digits[digits.sensor_id] = True
         events, counts = _count_events(events, counts, digits)
         if len(events) > MAX_FILE_EVENTS:
             message = f"{path} holds digits of more than {MAX_FILE_EVENTS:,} events: split it into several files."
@@ -113,7 +118,8 @@ def scan_rows(path: Path, reader: FormatReader) -> RowScan:
             )
             raise DigitFileError(path, message)
     passes = () if is_sorted else tuple(_split_into_passes(events.tolist(), counts.tolist()))
-    return RowScan(rows=n_rows, events=events, passes=passes)
+    vxd_ids = np.flatnonzero(has_digits).astype(np.uint16)
+    return RowScan(rows=n_rows, events=events, vxd_ids=vxd_ids, passes=passes)
 
 
 def _count_events(

@@ -25,8 +25,8 @@ __all__ = ["compute_batches"]
 
 
 def compute_batches(
-    session: ImageSession, batches: Sequence[range], draws: Mapping[str, NDArray[np.float32]]
-) -> Generator[tuple[range, Images], None, None]:
+    session: ImageSession, batches: Sequence[Sequence[int]], draws: Mapping[str, NDArray[np.float32]]
+) -> Generator[tuple[Sequence[int], Images], None, None]:
     """Compute images in batches, each while the caller uses the one before.
 
     If the caller closes the iterator, or an exception such as KeyboardInterrupt is raised, the running batch is
@@ -35,14 +35,15 @@ def compute_batches(
     Parameters
     ----------
     session : ImageSession
-    batches : sequence of range
-        Indices of the sensors of each batch.
+    batches : sequence of sequence of int
+        Indices of the sensors of each batch; at least one batch.
     draws : mapping of str to ndarray of float32, shape (40, values)
         The event's draws by name.
 
     Yields
     ------
-    sensors : range
+    sensors : sequence of int
+        One of the batches.
     images : ndarray of float32 or uint8, shape (len(sensors), 250, 768)
         Valid until the next batch is requested.
 

@@ -7,7 +7,7 @@ error. Only ``provider="auto"`` may choose the CPU; it logs its choice and the r
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -136,16 +136,16 @@ class ImageSession:
 
     def compute_images(
         self,
-        sensors: range,
+        sensors: Sequence[int],
         draws: Mapping[str, NDArray[np.float32]],
         buffer: Images | None = None,
         run: RunOptions | None = None,
     ) -> Images:
-        """Compute the images of consecutive sensors.
+        """Compute the images of some sensors.
 
         Parameters
         ----------
-        sensors : range
+        sensors : sequence of int
             Sensor indices.
         draws : mapping of str to ndarray of float32, shape (40, values)
             The event's draws by name.

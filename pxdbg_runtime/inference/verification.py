@@ -81,7 +81,7 @@ def check_known_answers(session: ImageSession, answers: KnownAnswers, *, images:
     draws = {draw.name: drawn for draw, drawn in zip(session.card.draws, values, strict=True)}
     start = time.perf_counter()
     compared = answers.images[:images]
-    sensors = [range(image.sensor, image.sensor + 1) for image in compared]
+    sensors = [(image.sensor,) for image in compared]
     with closing(compute_batches(session, sensors, draws)) as batches:
         differences = [
             _measure_difference(session, answers, image, outputs)

@@ -28,7 +28,7 @@ from pxdbg_runtime.model.known_answers import KnownAnswers, OutputKind
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -106,7 +106,7 @@ class GraphInput(Record, frozen=True, kw_only=True):
     draw: Text | None
 
 
-def build_feed(inputs: Iterable[GraphInput], draws: Mapping[str, NDArray[np.float32]], sensors: range) -> Feed:
+def build_feed(inputs: Iterable[GraphInput], draws: Mapping[str, NDArray[np.float32]], sensors: Sequence[int]) -> Feed:
     """Build the inputs of a graph for some sensors of one event.
 
     Parameters
@@ -114,7 +114,7 @@ def build_feed(inputs: Iterable[GraphInput], draws: Mapping[str, NDArray[np.floa
     inputs : iterable of GraphInput
     draws : mapping of str to ndarray of float32, shape (40, values)
         The event's draws by name.
-    sensors : range
+    sensors : sequence of int
         Indices of the sensors.
 
     Returns
@@ -123,12 +123,13 @@ def build_feed(inputs: Iterable[GraphInput], draws: Mapping[str, NDArray[np.floa
         By the input's name, as its role says.
     """
     feed: Feed = {}
+    indices = np.array(sensors, dtype=np.int64)
     for each in inputs:
         if each.draw is None:
-            feed[each.name] = np.array(sensors, dtype=np.int64)
+            feed[each.name] = indices
         else:
             values = draws[each.draw]
-            feed[each.name] = values if each.role == "event_latent" else values[sensors.start : sensors.stop]
+            feed[each.name] = values if each.role == "event_latent" else values[indices]
     return feed
 
 
@@ -198,7 +199,7 @@ class ModelCard(Record, frozen=True, kw_only=True):
     name : str
         Name of the model for users.
     family : str
-        Architecture, ``convnet`` or ``resnet`` so far.
+        Architecture, such as ``resnet``.
     nature : {"checkpoint", "stand-in", "demonstration"}
         Whether the weights come from a given checkpoint, are a fitted stand-in, or have no physics.
     provenance : str

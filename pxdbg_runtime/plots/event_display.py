@@ -11,9 +11,18 @@ from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.plots.summary import LAYER_BY_VXD_ID, summarise
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, N_U_CELLS, N_V_CELLS, SENSORS, SENSORS_PER_LADDER
+from pxdbg_runtime.sensors import (
+    LADDERS_OF_LAYER,
+    MAX_CHARGE_ADU,
+    N_U_CELLS,
+    N_V_CELLS,
+    SENSORS,
+    SENSORS_PER_LADDER,
+    select_layer,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pxdbg_runtime.digits import Digits
+    from pxdbg_runtime.sensors import Sensor
 
 __all__ = ["draw_event", "save_event", "save_figure"]
 
@@ -31,7 +41,7 @@ _EXCLUDED_FORMATS: Final = {"pgf", "raw", "rgba"}
 """Formats of matplotlib that need LaTeX, or are bare pixel values."""
 
 
-def save_event(digits: Digits, path: Path, *, title: str) -> None:
+def save_event(digits: Digits, path: Path, *, title: str, sensors: Sequence[Sensor] = SENSORS) -> None:
     """Draw one event and save the picture.
 
     Parameters
@@ -41,6 +51,8 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
     path : Path
         Ends in .png, .pdf, .svg or another format of matplotlib.
     title : str
+    sensors : sequence of Sensor
+        The sensors of the event: another one was not generated, which is not the same as empty.
 
     Raises
     ------
@@ -51,7 +63,7 @@ def save_event(digits: Digits, path: Path, *, title: str) -> None:
     OutputError
         If the file cannot be written.
     """
-    save_figure(draw_event(digits, title=title), path)
+    save_figure(draw_event(digits, title=title, sensors=sensors), path)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -68,7 +80,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         partial.write_bytes(picture.getbuffer())
 
 
-def draw_event(digits: Digits, *, title: str) -> Figure:
+def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSORS) -> Figure:
     """Draw one event.
 
     Each layer is unrolled: its ladders one above the other, the two sensors of a ladder side by side. Every hit is
@@ -79,6 +91,8 @@ def draw_event(digits: Digits, *, title: str) -> Figure:
     digits : Digits
         Of one event.
     title : str
+    sensors : sequence of Sensor
+        As of `save_event`.
 
     Raises
     ------
@@ -93,13 +107,13 @@ def draw_event(digits: Digits, *, title: str) -> Figure:
     grid = figure.add_gridspec(1, 3, width_ratios=(1.0, 1.0, 0.75))
     for column, layer in enumerate(LADDERS_OF_LAYER):
         axes = figure.add_subplot(grid[0, column])
-        points = _draw_layer(axes, digits, layer)
+        points = _draw_layer(axes, digits, layer, sensors)
     figure.colorbar(points, ax=figure.axes, location="bottom", label="charge (ADU)", fraction=0.03, pad=0.01)
     _draw_spectrum(figure.add_subplot(grid[0, 2]), digits)
     return figure
 
 
-def _draw_layer(axes: Axes, digits: Digits, layer: int) -> PathCollection:
+def _draw_layer(axes: Axes, digits: Digits, layer: int, sensors: Sequence[Sensor]) -> PathCollection:
     from matplotlib.colors import LogNorm
 
     n_ladders = LADDERS_OF_LAYER[layer]
@@ -134,9 +148,18 @@ def _draw_layer(axes: Axes, digits: Digits, layer: int) -> PathCollection:
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("sensor 1: v cell                sensor 2: v cell")
     axes.set_ylabel(f"ladder ({N_U_CELLS} u cells each)")
-    occupancy = summarise(digits, 1)[layer - 1].occupancy
-    axes.set_title(f"layer {layer}: {chosen.sum():,} digits, occupancy {100 * occupancy:.2f} %", fontsize="medium")
+    axes.set_title(f"layer {layer}: {_describe_layer(digits, layer, sensors)}", fontsize="medium")
     return points
+
+
+def _describe_layer(digits: Digits, layer: int, sensors: Sequence[Sensor]) -> str:
+    of_layer = [sensor for sensor in sensors if sensor.layer == layer]
+    if not of_layer:
+        return "not generated"
+    n_sensors = len(select_layer(layer))
+    some = "" if len(of_layer) == n_sensors else f"{len(of_layer)} of {n_sensors} sensors, "
+    (part,) = summarise(digits.select_rows(LAYER_BY_VXD_ID[digits.sensor_id] == layer), 1, of_layer)
+    return f"{some}{part.digits_per_event:,.0f} digits, occupancy {100 * part.occupancy:.2f} %"
 
 
 def _draw_spectrum(axes: Axes, digits: Digits) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, PIXELS_PER_SENSOR, SENSORS, SENSORS_PER_LADDER
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, PIXELS_PER_SENSOR, SENSORS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pxdbg_runtime.digits import Digits
+    from pxdbg_runtime.sensors import Sensor
 
 __all__ = ["LAYER_BY_VXD_ID", "REAL_BACKGROUND", "REAL_MEAN_CHARGE", "PartSummary", "SummaryCounter", "summarise"]
 
@@ -73,26 +77,31 @@ class SummaryCounter:
             of_layer = digits.charge[layer_of_hit == layer]
             self._charge_counts[layer] = counts + np.bincount(of_layer, minlength=_CHARGES)
 
-    def summarise(self, n_events: int) -> tuple[PartSummary, ...]:
+    def summarise(self, n_events: int, sensors: Sequence[Sensor] = SENSORS) -> tuple[PartSummary, ...]:
         """Summarise all digits so far: each layer, then both together.
 
         Parameters
         ----------
         n_events : int
             Number of events, those without digits included; 1 or more.
+        sensors : sequence of Sensor
+            The sensors that the events have, those without digits included. A layer without any has no summary.
         """
+        n_sensors = Counter(sensor.layer for sensor in sensors)
         parts = [
-            _summarise_part(f"layer {layer}", counts, LADDERS_OF_LAYER[layer] * SENSORS_PER_LADDER, n_events)
+            _summarise_part(f"layer {layer}", counts, n_sensors[layer], n_events)
             for layer, counts in self._charge_counts.items()
+            if n_sensors[layer]
         ]
-        return (*parts, _summarise_part("both layers", self._sum_counts(), len(SENSORS), n_events))
+        both = _summarise_part("both layers", self._sum_counts(), len(sensors), n_events)
+        return (*parts, both) if len(parts) > 1 else (*parts,)
 
     def _sum_counts(self) -> NDArray[np.int64]:
         counts: NDArray[np.int64] = np.stack(list(self._charge_counts.values())).sum(axis=0)
         return counts
 
 
-def summarise(digits: Digits, n_events: int) -> tuple[PartSummary, ...]:
+def summarise(digits: Digits, n_events: int, sensors: Sequence[Sensor] = SENSORS) -> tuple[PartSummary, ...]:
     """Summarise digits by layer.
 
     Parameters
@@ -101,15 +110,17 @@ def summarise(digits: Digits, n_events: int) -> tuple[PartSummary, ...]:
         Of all events.
     n_events : int
         Number of events, those without digits included.
+    sensors : sequence of Sensor
+        The sensors that the events have, those without digits included.
 
     Returns
     -------
     tuple of PartSummary
-        Each layer, then both together.
+        Each layer, then both together, as `SummaryCounter.summarise`.
     """
     counter = SummaryCounter()
     counter.add(digits)
-    return counter.summarise(n_events)
+    return counter.summarise(n_events, sensors)
 
 
 def _summarise_part(name: str, charge_counts: NDArray[np.int64], n_sensors: int, n_events: int) -> PartSummary:

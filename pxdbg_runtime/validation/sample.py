@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
-from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, N_U_CELLS, N_V_CELLS, PIXELS_PER_SENSOR, SENSORS
+from pxdbg_runtime.sensors import (
+    MAX_CHARGE_ADU,
+    N_SENSORS,
+    N_U_CELLS,
+    N_V_CELLS,
+    PIXELS_PER_SENSOR,
+    SENSORS,
+    describe_sensors,
+)
 from pxdbg_runtime.validation.clusters import find_clusters
 from pxdbg_runtime.validation.marginals import OCCUPANCY_BINS, OCCUPANCY_RANGE, Marginals
 from pxdbg_runtime.validation.repeats import RepeatFinder, Repeats
@@ -167,9 +175,15 @@ def count_events(events: Iterable[tuple[int, Digits]], reader: DigitReader, name
     DigitFileError
         If a file is damaged, contains digits twice or out of order, or no digit passes the cut.
     ArgumentValueError
-        If the sample was made with a larger threshold than the cut.
+        If the sample was made with a larger threshold than the cut, or has some sensors alone.
     """
     for job in reader.jobs:
+        if job.sensors is not None:
+            message = (
+                f"{reader.path} holds {describe_sensors(job.generated_sensors)} alone, but figures of samples need "
+                f"{describe_sensors(SENSORS)}: generate the events without --sensors and --layer."
+            )
+            raise ArgumentValueError("digits", message)
         _check_threshold(f"{reader.path} was made with a threshold of {job.min_charge} ADU", job.min_charge, min_charge)
     counter = _Counter(min_charge)
     for event, digits in events:

@@ -1,4 +1,4 @@
-"""The families: registry and declarations, and those without conditions against tables and an independent forward pass."""
+"""The families: registry, declarations, and those without conditions against tables and an independent forward pass."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ lint: .venv-test/.installed
 	$(TEST)/ruff format --check .
 	$(TEST)/mypy
 
-# Five random checkpoints of each model, three events each, digit by digit against PyTorch.
+# Five random checkpoints of each model, three events each, digit by digit against PyTorch; an hour or two on two cores.
 parity: .venv-test/.installed
 	$(TEST)/python -m pytest tests/test_exactness.py -m exhaustive -rP $(PYTEST_ARGS)
 

@@ -96,22 +96,27 @@ def compare_with_pytorch(
     """Check that a graph gives the digits of its model's first sensors; return a summary."""
     generator = Generator(graph.path, seed=seed, random_stream="torch", provider="cpu", nintra=2)
     exact_model = copy.deepcopy(model).double()
-    ours, pytorch = Agreement(), Agreement()
+    whole, ours, pytorch = Agreement(), Agreement(), Agreement()
     largest = 0
     for event, draws in enumerate(draw_events(family, seed, n_events)):
         expected = compute_original_charges(family, model, draws, range(n_images))
         digits = generator.generate(event)
         assert np.all(np.diff(keys_of_digits(digits)) > 0), "the digits must be ordered by sensor, u, v"
         found = charges_of_digits(digits)[:n_images]
-        ours.add(found, expected)
+        whole.add(found, expected)
         largest = max(largest, find_largest_difference(family, found, expected))
         sensors = range(n_images)[EXACT_SENSORS]
         exact = np.concatenate([compute_original_charges(family, exact_model, draws, range(n, n + 1)) for n in sensors])
+        ours.add(found[EXACT_SENSORS], expected[EXACT_SENSORS])
         pytorch.add(expected[EXACT_SENSORS], exact)
-    assert ours.n_hits > n_events * n_images * 2500, "too few hits for the comparison to say anything"
-    assert ours.share >= min(MIN_IDENTICAL, pytorch.share), f"{ours} PyTorch in float32 and float64: {pytorch}"
-    assert largest <= MAX_CHARGE_DIFFERENCE_ADU
-    return f"seed {seed}, {n_events} events: {ours}, largest difference {largest} ADU; PyTorch and float64: {pytorch}"
+    assert whole.n_hits > n_events * n_images * 2500, "too few hits for the comparison to say anything"
+    summary = (
+        f"seed {seed}, {n_events} events: {whole}, largest difference {largest} ADU; "
+        f"on every fourth sensor {ours}, PyTorch against float64 {pytorch}"
+    )
+    assert whole.share >= MIN_IDENTICAL or ours.share >= pytorch.share, summary
+    assert largest <= MAX_CHARGE_DIFFERENCE_ADU, summary
+    return summary
 
 
 @dataclass

@@ -152,7 +152,7 @@ class Oracle:
         qkv = self.linear(f"{prefix}.self_attn.qkv_proj", self.layer_norm(f"{prefix}.norm1", rows))
         heads = []
         for head in (0, 1):
-            query, key, value = qkv[:, 192 * head : 192 * (head + 1)].split(64, dim=1)
+            query, key, value = qkv[:, 192 * head : 192 * (head + 1)].chunk(3, dim=1)
             heads.append(torch.softmax(query @ key.T / math.sqrt(64), dim=1) @ value)
         rows = rows + self.linear(f"{prefix}.self_attn.o_proj", torch.hstack(heads))
         hidden = self.linear(f"{prefix}.linear_net.0", self.layer_norm(f"{prefix}.norm2", rows)).relu()
@@ -166,7 +166,7 @@ class Oracle:
         main = self.norm_and_relu(f"{prefix}.bn3", self.convolve(f"{prefix}.conv2", main), zy)
         main = self.norm_and_relu(f"{prefix}.bn4", self.convolve(f"{prefix}.conv3", main), zy)
         main = self.convolve(f"{prefix}.conv4", main)
-        return main + features[:, : main.shape[1]]
+        return torch.add(main, features[:, : main.shape[1]])
 
     def norm_and_relu(self, prefix: str, features: Tensor, zy: Tensor) -> Tensor:
         scale, offset = 1 + zy @ self.weight(f"{prefix}.gain").T, zy @ self.weight(f"{prefix}.bias").T
@@ -174,7 +174,7 @@ class Oracle:
 
     def standardise(self, prefix: str, features: Tensor) -> Tensor:
         mean, variance = (self.state[f"{prefix}.{name}"][:, None, None] for name in ("stored_mean", "stored_var"))
-        return (features - mean) / torch.sqrt(variance + 1e-5)
+        return torch.div(features - mean, torch.sqrt(variance + 1e-5))
 
     def convolve(self, prefix: str, features: Tensor) -> Tensor:
         weight = self.weight(prefix)
@@ -182,16 +182,16 @@ class Oracle:
 
     def linear(self, prefix: str, values: Tensor, *, spectral: bool = False) -> Tensor:
         weight = self.weight(prefix) if spectral else self.state[f"{prefix}.weight"]
-        return values @ weight.T + self.state[f"{prefix}.bias"]
+        return torch.add(values @ weight.T, self.state[f"{prefix}.bias"])
 
     def layer_norm(self, prefix: str, rows: Tensor) -> Tensor:
         centred = rows - rows.mean(1, keepdim=True)
         unit = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-5)
-        return unit * self.state[f"{prefix}.weight"] + self.state[f"{prefix}.bias"]
+        return torch.add(unit * self.state[f"{prefix}.weight"], self.state[f"{prefix}.bias"])
 
     def weight(self, prefix: str) -> Tensor:
         weight, u0 = self.state[f"{prefix}.weight"], self.state[f"{prefix}.u0"]
-        return weight / compute_spectral_norm(weight.double().numpy(), u0.double().numpy(), self.eps)
+        return torch.div(weight, compute_spectral_norm(weight.double().numpy(), u0.double().numpy(), self.eps))
 
 
 def compute_spectral_norm(weight: NDArray[np.float64], u0: NDArray[np.float64], eps: float) -> float:
@@ -333,7 +333,8 @@ def test_the_folded_module_is_as_near_to_float64(
     assert unfolded.std() > 1e-2
     folded_model = copy.deepcopy(model)
     gains: list[Tensor] = []
-    hook = folded_model.blocks[3][0].bn2.gain.register_forward_hook(lambda *each: gains.append(each[-1]))
+    gain = folded_model.get_submodule("blocks.3.0.bn2.gain")
+    hook = gain.register_forward_hook(lambda *each: gains.append(each[-1]))
     assert folded_model.fold() is folded_model
     assert (folded_model.table is None) == (family is not TINY)
     folded = compute(folded_model, inputs)

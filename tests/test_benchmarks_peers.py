@@ -14,6 +14,7 @@ from benchmarks.graphs import Workspace
 from benchmarks.memory import compare_peaks
 from benchmarks.passes import build_gain_table
 from benchmarks.peers import RATIOS, compare_ratios, read_speed_targets
+from benchmarks.pytorch_peers import generate_original_event
 from benchmarks.startup import build_claim
 from benchmarks.timing import Measurement
 from export.charge import find_charge_thresholds
@@ -21,8 +22,9 @@ from export.checkpoint import load_checkpoint
 from export.families import FAMILIES, load_family
 from export.torch_graph import OPSET, OUTPUT_NAME, export_to_onnx
 from pxdbg_runtime.model.card import Draw, GraphInput
-from tests.checkpoints import FlatNet, flat_checkpoint, register_family
+from tests.checkpoints import FlatNet, flat_checkpoint, random_model, register_family
 from tests.graphs import LATENT_CARD, write_graph
+from tests.tiny_ieagan import TINY, TINY_VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -202,6 +204,15 @@ def test_the_graph_after_each_pass_is_measured(flat_plan: Plan) -> None:
     assert {each.samples for each in products} == {(96.0 * 768,) * 2}
     (table,) = report.tables
     assert len(table.rows) == len(seconds) > 1
+
+
+@pytest.mark.parametrize("variant", [0, 1])
+def test_the_original_has_the_inputs_and_the_cut_of_a_variant(variant: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    register_family(monkeypatch, "tiny", TINY)
+    model = random_model(TINY_VARIANTS[variant].module_class)
+    sensor, _, _, charge = generate_original_event(model, "tiny", 2)
+    assert set(sensor) == {0, 1}
+    assert charge.min() == 6
 
 
 def test_the_original_makes_an_event(flat_plan: Plan) -> None:

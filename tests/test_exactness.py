@@ -63,7 +63,7 @@ def test_an_event_of_a_tiny_model_has_the_digits_of_pytorch(family: str, tmp_pat
 @pytest.mark.parametrize("family", TINY_VARIANTS, ids=describe_variant)
 def test_events_of_a_tiny_conditional_model_have_the_digits_of_pytorch(family: Family) -> None:
     export = export_tiny_ieagan(TINY_VARIANTS.index(family), 1)
-    compare_with_pytorch(family, export.model, export.graph, seed=-5, n_events=2)
+    compare_with_pytorch(family, export.model, export.graph, seed=-5, n_events=2, n_images=12)
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ lint: .venv-test/.installed
 	$(TEST)/ruff format --check .
 	$(TEST)/mypy
 
-# Five random checkpoints of each model, three events each, digit by digit against PyTorch.
+# Five random checkpoints of each model, three events each, digit by digit against PyTorch; an hour or two on two cores.
 parity: .venv-test/.installed
 	$(TEST)/python -m pytest tests/test_exactness.py -m exhaustive -rP $(PYTEST_ARGS)
 
@@ -48,7 +48,7 @@ runtime-matrix: $(RELEASES:%=.venv-runtime-%/.installed)
 limits: .venv-test/.installed
 	$(TEST)/python -m pytest tests/test_address_space.py -m exhaustive -rP $(PYTEST_ARGS)
 
-# Ours beside the original and other runtimes, one core; a quarter of an hour. On a GPU machine: python -m benchmarks providers.
+# Ours beside the original and other runtimes, one core; half an hour. On a GPU machine: python -m benchmarks providers.
 benchmarks: .venv-test/.installed
 	$(TEST)/python $(PIP) --editable ".[cpu,plot,export]" --group bench
 	mkdir -p build

@@ -57,9 +57,9 @@ def time_session(session: ImageSession, size: int = PEER_BATCH_SIZE) -> Run:
     return time_images(lambda sensors: session.compute_images(sensors, draws), size)
 
 
-def time_graph(graph: GraphFile) -> Run:
+def time_graph(graph: GraphFile, size: int = PEER_BATCH_SIZE) -> Run:
     """Time the images of the event in a session on the CPU, one thread."""
-    return time_session(ImageSession(graph, provider="cpu"))
+    return time_session(ImageSession(graph, provider="cpu"), size)
 
 
 def time_generator(graph: GraphFile) -> Run:

@@ -42,7 +42,7 @@ class Workspace:
 
             from export.random_weights import build_random_model
 
-            self.log(f"{family}: making random weights, half a minute")
+            self.log(f"{family}: making random weights, about a minute")
             create_folder(path.parent)
             state = build_random_model(family, _SEED_OF_WEIGHTS).state_dict()
             with atomic_write(path) as partial:

@@ -60,7 +60,7 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
             "kernels.find_hits": partial(_prepare_find_hits, graph.card, images),
             "Digitiser.find_digits": partial(_prepare_digitiser, graph.card, images),
             "NumPy": partial(_time, partial(digitise_with_numpy, images, graph.card)),
-            "PyTorch's chain": partial(_prepare_pytorch, images),
+            "PyTorch's chain": partial(_prepare_pytorch, images, graph.card.cut),
         }
         yield build_cases((family,), preparations)
 
@@ -86,14 +86,14 @@ def _prepare_digitiser(card: ModelCard, images: NDArray[np.float32]) -> Run:
     return _time(lambda: digitiser.find_digits(images, event=EVENT))
 
 
-def _prepare_pytorch(images: NDArray[np.float32]) -> Run:
+def _prepare_pytorch(images: NDArray[np.float32], cut: float | None) -> Run:
     check_installed("torch")
     import torch
 
     from benchmarks.pytorch_peers import find_hits
 
     tensor = torch.from_numpy(images)
-    return time_run(lambda: find_hits(tensor))
+    return time_run(lambda: find_hits(tensor, cut))
 
 
 def _build_tables(_plan: Plan, measurements: Sequence[Measurement]) -> tuple[Table, ...]:

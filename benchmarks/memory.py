@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Generator, Sequence
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Final
 
 from benchmarks import fresh_work
@@ -12,10 +14,12 @@ from benchmarks.environment import check_installed
 from benchmarks.events import PEER_BATCH_SIZE
 from benchmarks.fresh_process import run_fresh
 from benchmarks.graphs import CPU_PRECISIONS, Workspace
-from benchmarks.timing import Case, Run, build_cases
+from benchmarks.report import Claim
+from benchmarks.timing import Case, Measurement, Run, build_cases, find_measurement
 from pxdbg_runtime.model.card import Precision
 
 _MEGABYTES: Final = "MB"
+_OURS: Final = "ours, {}"
 _IMPORTS: Final = ("numpy", "pxdbg_runtime", "torch", "openvino")
 
 
@@ -34,7 +38,7 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
     for family in plan.families:
         preparations: dict[str, Callable[[], Run]] = {
             **{
-                f"ours, {precision}": partial(_prepare_ours, plan.workspace, family, precision)
+                _OURS.format(precision): partial(_prepare_ours, plan.workspace, family, precision)
                 for precision in CPU_PRECISIONS
             },
             f"plain export, ONNX Runtime, batches of {PEER_BATCH_SIZE}": partial(
@@ -68,6 +72,30 @@ def _prepare_original(workspace: Workspace, family: str) -> Run:
     return partial(measure_peak, fresh_work.generate_original_event, checkpoint, family)
 
 
+@cache
+def read_memory_targets() -> dict[str, dict[Precision, float]]:
+    """Read the targets by family and precision, MB."""
+    return tomllib.loads(Path(__file__).with_name("memory_targets.toml").read_text(encoding="utf-8"))
+
+
+def compare_peaks(family: str, measurements: Sequence[Measurement]) -> tuple[Claim, ...]:
+    """Compare the peak memory of a family's graphs with its targets; a precision without a target is no claim."""
+    return tuple(
+        Claim(
+            model=family,
+            what=f"{precision}, peak memory, {_MEGABYTES}",
+            bound="at most",
+            target=target,
+            samples=find_measurement(measurements, family, _OURS.format(precision)).samples,
+        )
+        for precision, target in read_memory_targets().get(family, {}).items()
+    )
+
+
+def _find_claims(plan: Plan, measurements: Sequence[Measurement]) -> tuple[Claim, ...]:
+    return tuple(claim for family in plan.families for claim in compare_peaks(family, measurements))
+
+
 BENCHMARK: Final = Benchmark(
     name="memory",
     help="Peak resident size, each case in a new process.",
@@ -75,4 +103,6 @@ BENCHMARK: Final = Benchmark(
     remarks=("Largest resident size of a process that imports, or generates one event; 1 MB is 10^6 bytes.",),
     cases=_list_cases,
     title="Peak memory",
+    claim_title="Targets",
+    find_claims=_find_claims,
 )

@@ -43,16 +43,17 @@ def use_one_thread() -> Iterator[None]:
 @use_one_thread()
 def generate_original_event(model: GeneratorModule, family: str, n_images: int = N_SENSORS) -> Hits:
     """Generate an event as the original does: latents, all images at once, charges, digits."""
-    inputs = draw_inputs(load_family(family), n_images)
+    variant = load_family(family).find_variant(model)
+    inputs = draw_inputs(variant, n_images)
     with torch.inference_mode():
         images = model(*inputs)
-    return find_hits(images)
+    return find_hits(images, variant.cut)
 
 
 @use_one_thread()
-def find_hits(images: torch.Tensor) -> Hits:
-    """Find the hits of images (n, 250, 768) of tanh values as the original does."""
-    charges: NDArray[np.uint8] = compute_charges(images).numpy()
+def find_hits(images: torch.Tensor, cut: float | None) -> Hits:
+    """Find the hits of images (n, 250, 768) of tanh values as the original does, with its cut if it has one."""
+    charges: NDArray[np.uint8] = compute_charges(images, cut).numpy()
     sensor, u_cell, v_cell = np.nonzero(charges)
     return sensor, u_cell, v_cell, charges[sensor, u_cell, v_cell]
 

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from export.charge import find_charge_thresholds
+from export.charge import cut_thresholds, find_charge_thresholds
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, GraphError
 from export.families import load_family
@@ -264,7 +264,9 @@ def _describe(
         ),
         parity=parity,
         fidelity=graph.fidelity,
-        known_answers=build_known_answers(references, final, graph.thresholds, options.precision, output_kind),
+        known_answers=build_known_answers(
+            references, final, cut_thresholds(graph.thresholds, graph.cut), options.precision, output_kind
+        ),
     )
     return card, final
 

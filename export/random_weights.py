@@ -58,13 +58,13 @@ class HitStatistics:
     mean_charge: float = 22.0
 
 
-def build_random_model(family: str, seed: int, target: HitStatistics | None = None) -> GeneratorModule:
+def build_random_model(family: str | Family, seed: int, target: HitStatistics | None = None) -> GeneratorModule:
     """Build a model with random weights whose images have a given occupancy and mean charge.
 
     Parameters
     ----------
-    family : str
-        One of `export.families.FAMILIES`.
+    family : str or Family
+        One of `export.families.FAMILIES`, or the description of a family or of one of its variants.
     seed : int
         Seed of the weights, and of the latents on which statistics are measured.
     target : HitStatistics, optional
@@ -75,8 +75,10 @@ def build_random_model(family: str, seed: int, target: HitStatistics | None = No
         In inference mode.
     """
     generator = torch.Generator().manual_seed(seed)
-    description = load_family(family)
-    model = description.module_class()
+    description = load_family(family) if isinstance(family, str) else family
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # for what `_randomise` leaves as PyTorch initialises it
+        model = description.module_class()
     with torch.no_grad():
         for module in model.modules():
             _randomise(module, generator)

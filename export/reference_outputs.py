@@ -51,7 +51,7 @@ def build_known_answers(
     graph : onnx.ModelProto
         The graph of the file.
     thresholds : ndarray of float32, shape (255,)
-        Charge thresholds of the graph.
+        Charge thresholds of the graph, raised to its cut.
     precision : {"float32", "float16", "int8"}
     output_kind : {"values", "charges"}
     """

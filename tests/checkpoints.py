@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
 
 FAMILY_NAMES: Final = ("convnet", "resnet")
+"""The families that take latents alone."""
 FIRST_CHECKPOINT: Final = 1
 """Seed of the weights that most tests look at."""
 BUSY: Final = HitStatistics(occupancy=0.05, mean_charge=10)
@@ -70,10 +71,13 @@ def family_class(family: str) -> type[GeneratorModule]:
     return own.get(family) or load_family(family).module_class
 
 
-def register_family(patched: pytest.MonkeyPatch, name: str, kind: type[GeneratorModule]) -> None:
-    """Let a module be the architecture of a family, for as long as the patch lasts."""
-    family = Family(name=name, module_class=kind, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1)
-    declaring = SimpleNamespace(FAMILY=family)
+def register_family(patched: pytest.MonkeyPatch, name: str, kind: type[GeneratorModule] | Family) -> None:
+    """Register a family, or a module that takes latents alone as one, for as long as the patch lasts."""
+    if not isinstance(kind, Family):
+        kind = Family(
+            name=name, module_class=kind, draws=(LATENT_DRAW,), inputs=(LATENT_INPUT,), cut=None, min_charge=1
+        )
+    declaring = SimpleNamespace(FAMILY=kind)
     patched.setitem(sys.modules, f"tests.family_{name}", declaring)
     patched.setitem(FAMILIES, name, f"tests.family_{name}")
 
@@ -97,16 +101,19 @@ class Export:
     told: tuple[str, ...]
 
 
-def random_model(family: str, seed: int = 0) -> GeneratorModule:
+def random_model(family: str | type[GeneratorModule], seed: int = 0) -> GeneratorModule:
     """Make a model with the weights of PyTorch's own initialisation and lively batch-norm statistics: quick."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = family_class(family)()
+        model = (family_class(family) if isinstance(family, str) else family)()
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 for values in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
                     assert values is not None
                     values.uniform_(0.5, 1.5)
+        for key, values in (*model.named_buffers(), *model.named_parameters()):
+            if key.endswith(("stored_mean", "stored_var", ".gain", "output_layer.0.bias")):
+                values.data.uniform_(0.5, 1.5)
     return model.eval()
 
 
@@ -130,10 +137,15 @@ def save_safetensors(state: dict[str, Tensor], path: Path) -> Path:
     return path
 
 
-def demonstration_export(folder: Path, family: str, seed: int) -> Export:
+def demonstration_export(folder: Path, family: str | Family, seed: int) -> Export:
     """Make a random model with many hits, save its checkpoint in a folder, and export that."""
-    model = build_random_model(family, seed, BUSY)
-    checkpoint = save(model.state_dict(), folder / f"{family}-{seed}.pt")
+    name = family if isinstance(family, str) else family.name
+    return export_model(folder, name, build_random_model(family, seed, BUSY), f"{name}-{seed}")
+
+
+def export_model(folder: Path, family: str, model: GeneratorModule, stem: str) -> Export:
+    """Save the checkpoint of a model of a family in a folder, and export that."""
+    checkpoint = save(model.state_dict(), folder / f"{stem}.pt")
     told: list[str] = []
     graph = export_checkpoint(
         checkpoint,

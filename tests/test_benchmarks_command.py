@@ -101,7 +101,8 @@ def test_a_peer_that_is_not_installed_is_listed(tmp_path: Path, monkeypatch: pyt
     result, content = measure(tmp_path, "peers", "--family", "resnet", "--rounds", "2")
     reasons = {each["labels"]["what"]: each["reason"] for each in content["measurements"]}
     absent = {what for what, reason in reasons.items() if reason.startswith("not installed: pip install")}
-    measured = {"ours, float32", "ours, int8", "plain export, ONNX Runtime, batches of 4"}
+    plain = {f"plain export, ONNX Runtime, batches of {size}" for size in (1, 4)}
+    measured = {"ours, float32", "ours, int8", *plain}
     assert absent == reasons.keys() - measured
     assert all(len(each["samples"]) == 2 for each in content["measurements"] if each["labels"]["what"] in measured)
     assert words(result.stdout).count("not installed") >= 6
@@ -137,12 +138,18 @@ def test_both_ways_to_fill_are_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--checkpoint", "vae=a.pt"), r"--checkpoint must be convnet=FILE or resnet=FILE, but is 'vae=a\.pt'"),
-        (("--checkpoint", "resnet="), "--checkpoint must be convnet=FILE or resnet=FILE, but is 'resnet='"),
+        (
+            ("--checkpoint", "vae=a.pt"),
+            r"--checkpoint must be convnet=FILE or resnet=FILE or ieagan=FILE, but is 'vae=a\.pt'",
+        ),
+        (
+            ("--checkpoint", "resnet="),
+            "--checkpoint must be convnet=FILE or resnet=FILE or ieagan=FILE, but is 'resnet='",
+        ),
         (("--checkpoint", "resnet=gone.pt"), r"--checkpoint resnet=gone\.pt: there is no such file"),
         (("--plot", "chart.txt"), r"chart\.txt must end in the name of an image format"),
         (("--rounds", "0"), "Invalid value for '--rounds'"),
-        (("--family", "vae"), "--family must be convnet or resnet, but is 'vae'"),
+        (("--family", "vae"), "--family must be convnet or resnet or ieagan, but is 'vae'"),
     ],
 )
 def test_bad_usage_is_exit_code_2_before_any_work(arguments: tuple[str, ...], expected: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from benchmarks.kernels import compute_rates, digitise_with_numpy
 from benchmarks.pytorch_peers import find_hits
 from benchmarks.timing import Measurement
-from export.charge import compute_charges, find_charge_thresholds
+from export.charge import compute_charges, cut_thresholds, find_charge_thresholds
 from pxdbg_runtime.digitisation.digitiser import Digitiser
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD
 
@@ -44,15 +44,17 @@ def test_numpy_makes_no_digits_of_empty_images() -> None:
     assert len(digitise_with_numpy(np.full(SHAPE, -1, dtype=np.float32), LATENT_CARD)) == 0
 
 
-def test_pytorch_makes_the_hits_that_its_charges_say() -> None:
+@pytest.mark.parametrize(("cut", "first"), [(None, 1), (-0.26, 6)])
+def test_pytorch_makes_the_hits_that_its_charges_say(cut: float | None, first: int) -> None:
     images = torch.from_numpy(lively_images(2))
     n_threads = torch.get_num_threads()
-    sensor, u_cell, v_cell, charge = find_hits(images)
+    sensor, u_cell, v_cell, charge = find_hits(images, cut)
     assert torch.get_num_threads() == n_threads
     charges = np.zeros(SHAPE, dtype=np.uint8)
     charges[sensor, u_cell, v_cell] = charge
-    assert np.array_equal(charges, compute_charges(images).numpy())
-    assert len(charge) == np.count_nonzero(images.numpy() >= find_charge_thresholds()[0])
+    assert np.array_equal(charges, compute_charges(images, cut).numpy())
+    assert len(charge) == np.count_nonzero(images.numpy() >= cut_thresholds(find_charge_thresholds(), cut)[0])
+    assert charge.min() == first
 
 
 def test_rates_are_bytes_of_forty_images_a_second() -> None:

@@ -11,17 +11,20 @@ from msgspec import structs
 from benchmarks import fresh_work, passes, peers
 from benchmarks.benchmark import Plan, run_benchmark
 from benchmarks.graphs import Workspace
+from benchmarks.memory import compare_peaks
 from benchmarks.passes import build_gain_table
 from benchmarks.peers import RATIOS, compare_ratios, read_speed_targets
+from benchmarks.pytorch_peers import generate_original_event
 from benchmarks.startup import build_claim
 from benchmarks.timing import Measurement
 from export.charge import find_charge_thresholds
 from export.checkpoint import load_checkpoint
-from export.families import load_family
+from export.families import FAMILIES, load_family
 from export.torch_graph import OPSET, OUTPUT_NAME, export_to_onnx
 from pxdbg_runtime.model.card import Draw, GraphInput
-from tests.checkpoints import FlatNet, flat_checkpoint, register_family
+from tests.checkpoints import FlatNet, flat_checkpoint, random_model, register_family
 from tests.graphs import LATENT_CARD, write_graph
+from tests.tiny_ieagan import TINY, TINY_VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +37,12 @@ EXPECTED: Final = {
     "int8, against the plain export on ONNX Runtime": (3.8, 9.5),
     "int8, against the original": (12, 15),
     "float32, over the float32 floor of the rewritten graph": (1.6, 1.3),
+}
+EXPECTED_OF_IEAGAN: Final = {
+    "float32, against the plain export on ONNX Runtime, batches of 1": 1.4,
+    "float32, against the original": 4,
+    "int8, against the plain export on ONNX Runtime, batches of 1": 4.5,
+    "int8, against the original": 13,
 }
 
 
@@ -65,6 +74,7 @@ GOOD: Final = {
     "ours, int8": 0.5,
     "float32 floor of the rewritten graph": 1.9,
     "plain export, ONNX Runtime, batches of 4": 6.0,
+    "plain export, ONNX Runtime, batches of 1": 6.0,
     "plain export, OpenVINO, batches of 4": 4.6,
     "the original: PyTorch eager, 40 images at once": 15.0,
 }
@@ -80,14 +90,19 @@ def find_verdicts(family: str, seconds: Mapping[str, float]) -> list[str]:
 
 
 def test_the_targets_are_those_of_the_table() -> None:
-    targets = zip(read_speed_targets()["resnet"], read_speed_targets()["convnet"], strict=True)
-    assert dict(zip((what for what, *_ in RATIOS), targets, strict=True)) == EXPECTED
-    assert [bound for *_, bound in RATIOS] == ["at least"] * 5 + ["at most"]
+    targets = read_speed_targets()
+    assert targets.keys() == set(FAMILIES)
+    for number, family in enumerate(("resnet", "convnet")):
+        assert targets[family] == {what: of_both[number] for what, of_both in EXPECTED.items()}
+    assert targets["ieagan"] == EXPECTED_OF_IEAGAN
+    bounds = {what: bound for what, *_, bound in RATIOS}
+    assert bounds.keys() == EXPECTED.keys() | EXPECTED_OF_IEAGAN.keys()
+    assert [what for what, bound in bounds.items() if bound == "at most"] == [list(EXPECTED)[-1]]
 
 
-@pytest.mark.parametrize("family", ["resnet", "convnet"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_all_targets_are_reached_by_good_numbers(family: str) -> None:
-    assert find_verdicts(family, GOOD) == ["holds"] * 6
+    assert find_verdicts(family, GOOD) == ["holds"] * (4 if family == "ieagan" else 6)
 
 
 def test_a_family_without_targets_has_no_claims() -> None:
@@ -110,6 +125,27 @@ def test_each_measurement_affects_its_ratios(name: str, seconds: float, missed: 
     assert [number for number, verdict in enumerate(found) if verdict == "does not hold"] == missed
     absent = find_verdicts("resnet", {other: value for other, value in GOOD.items() if other != name})
     assert {number for number, verdict in enumerate(absent) if verdict == "not measured"} >= set(missed)
+
+
+@pytest.mark.parametrize(("name", "missed"), [("batches of 1", [2, 3]), ("batches of 4", [])])
+def test_the_targets_of_ieagan_are_against_batches_of_1(name: str, missed: list[int]) -> None:
+    found = find_verdicts("ieagan", {**GOOD, f"plain export, ONNX Runtime, {name}": 1.0})
+    assert [number for number, verdict in enumerate(found) if verdict == "does not hold"] == missed
+
+
+def test_peak_memory_is_compared_with_its_target() -> None:
+    def find_peaks(float32_mb: float, int8_mb: float) -> list[tuple[str, str]]:
+        peaks = {"float32": float32_mb, "int8": int8_mb}
+        measurements = [
+            Measurement(labels=("ieagan", f"ours, {precision}"), unit="MB", samples=(peak,))
+            for precision, peak in peaks.items()
+        ]
+        return [(claim.what, claim.verdict) for claim in compare_peaks("ieagan", measurements)]
+
+    names = ("float32, peak memory, MB", "int8, peak memory, MB")
+    assert find_peaks(349, 279) == [(name, "holds") for name in names]
+    assert find_peaks(351, 281) == [(name, "does not hold") for name in names]
+    assert compare_peaks("resnet", ()) == ()
 
 
 def test_the_time_beside_an_event_is_compared_with_two_seconds() -> None:
@@ -149,7 +185,7 @@ def test_every_way_to_an_event_is_measured(flat_plan: Plan, monkeypatch: pytest.
     n_threads = torch.get_num_threads()
     report = run_benchmark(peers.BENCHMARK, flat_plan)
     assert torch.get_num_threads() == n_threads
-    assert len(report.measurements) == 9
+    assert len(report.measurements) == 10
     for measurement in report.measurements:
         is_absent = measurement.reason.startswith("not installed") and "OpenVINO" in measurement.labels[1]
         assert is_absent or len(measurement.samples) == 2, measurement.reason
@@ -168,6 +204,15 @@ def test_the_graph_after_each_pass_is_measured(flat_plan: Plan) -> None:
     assert {each.samples for each in products} == {(96.0 * 768,) * 2}
     (table,) = report.tables
     assert len(table.rows) == len(seconds) > 1
+
+
+@pytest.mark.parametrize("variant", [0, 1])
+def test_the_original_has_the_inputs_and_the_cut_of_a_variant(variant: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    register_family(monkeypatch, "tiny", TINY)
+    model = random_model(TINY_VARIANTS[variant].module_class)
+    sensor, _, _, charge = generate_original_event(model, "tiny", 2)
+    assert set(sensor) == {0, 1}
+    assert charge.min() == 6
 
 
 def test_the_original_makes_an_event(flat_plan: Plan) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.charge import compute_charges, find_charge_thresholds
+from export.charge import compute_charges, cut_thresholds, find_charge_thresholds
 from pxdbg_runtime.digitisation import kernels
 
 if TYPE_CHECKING:
@@ -97,6 +97,26 @@ def test_values_beyond_the_range_of_tanh_are_clamped(thresholds: NDArray[np.floa
     expected = np.resize(np.array([0, 0, 0, 255, 255, 255], dtype=np.uint8), 8192)
     assert np.array_equal(charges_of_pytorch(values), expected)
     assert np.array_equal(charges_of_kernel(values, thresholds), expected)
+
+
+CUT: Final = np.float32(-0.26)
+"""Of IEA-GAN: every value that is not greater becomes -1, then the transform is the same."""
+
+
+def test_values_up_to_the_cut_are_empty_and_six_is_the_smallest_charge_beyond(thresholds: NDArray[np.float32]) -> None:
+    values = np.concatenate([neighbours(CUT.reshape(1)), random_values(seed=12)[:100_000]])
+    charges = compute_charges(torch.from_numpy(values), float(CUT)).numpy()
+    assert np.array_equal(charges, np.where(values > CUT, charges_of_pytorch(values), 0))
+    assert np.unique(charges)[:3].tolist() == [0, 6, 7]
+    table = cut_thresholds(thresholds, float(CUT))
+    assert np.array_equal(charges, np.searchsorted(table, values, side="right"))
+    assert np.array_equal(charges, charges_of_kernel(values, table))
+
+
+def test_without_a_cut_the_thresholds_are_the_same(thresholds: NDArray[np.float32]) -> None:
+    assert cut_thresholds(thresholds, None) is thresholds
+    assert np.array_equal(cut_thresholds(thresholds, -0.75)[1:], thresholds[1:])
+    assert cut_thresholds(thresholds, -0.75)[0] == np.nextafter(np.float32(-0.75), np.float32(0))
 
 
 @pytest.mark.slow

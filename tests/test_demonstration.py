@@ -16,11 +16,14 @@ from export.demonstration import main
 from export.families.resnet import ResNet
 from export.random_weights import HitStatistics, build_random_model
 from tests.checkpoints import BUSY, FAMILY_NAMES, first_export
+from tests.tiny_ieagan import TINY_VARIANTS, describe_variant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+    from export.families import Family
 
 
 @pytest.fixture
@@ -41,6 +44,18 @@ def test_the_seed_decides_the_weights(family: str) -> None:
     assert all(torch.equal(first[key], again[key]) for key in first)
     different = [key for key in first if not torch.equal(first[key], other[key])]
     assert set(different) == {key for key in first if not key.endswith("num_batches_tracked")}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("family", TINY_VARIANTS, ids=describe_variant)
+def test_the_seed_decides_the_weights_of_a_variant_and_the_vectors_of_its_norms(family: Family) -> None:
+    torch.manual_seed(1)
+    first = build_random_model(family, 7).state_dict()
+    torch.manual_seed(2)
+    again, other = (build_random_model(family, seed).state_dict() for seed in (7, 8))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    different = {key for key in first if not torch.equal(first[key], other[key])}
+    assert different >= {key for key in first if key.endswith(("u0", "stored_var", "conv1.weight", "shared.weight"))}
 
 
 @pytest.mark.slow

@@ -1,12 +1,17 @@
 """The digits equal those of the PyTorch chain, pixel for pixel, for any weights and seed.
 
-The chain is written out here from its definition: latents from PyTorch's generator, forty images at once,
-charges, then the hits in the order of sensor, u, v. Nothing of pxdbg_runtime's digitisation takes part.
+The chain is written out here from its definition: values from PyTorch's generator, the images of the model as it is in
+float32, charges, then the hits in the order of sensor, u, v. Nothing of pxdbg_runtime's digitisation takes part.
+
+PyTorch's own float32 images are not exact: the digits must be identical at least as often as those of PyTorch in
+float32 and in float64 are, which is measured on every fourth sensor.
 """
 
 from __future__ import annotations
 
+import copy
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,24 +20,31 @@ import pytest
 import torch
 
 from export.charge import compute_charges
+from export.families import FAMILIES, load_family
 from pxdbg_runtime import Generator
 from tests.checkpoints import FAMILY_NAMES, FIRST_CHECKPOINT, demonstration_export, first_export
+from tests.tiny_ieagan import TINY_VARIANTS, describe_variant, export_tiny_ieagan
 from tests.tiny_models import TinyConvNet, TinyResNet, tiny_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from export.families import Family
     from export.families.generator_module import GeneratorModule
     from pxdbg_runtime import Digits
     from pxdbg_runtime.model.graph_file import GraphFile
 
 MIN_IDENTICAL: Final = 0.9999
+"""Share of the digits that is enough, however often PyTorch agrees with itself."""
 MAX_CHARGE_DIFFERENCE_ADU: Final = 1
 SHAPE: Final = (40, 250, 768)
+BATCH_SIZE: Final = 10
+EXACT_SENSORS: Final = slice(None, None, 4)
 SEED_OF_CHECKPOINT: Final = {FIRST_CHECKPOINT: -5, 2: -(2**63), 3: 2**40 + 17, 4: 2**63 - 1, 5: 0}
 """Seeds of the weights, and of their events."""
+ARCHITECTURES: Final = tuple(variant for name in FAMILIES for variant in load_family(name).list_variants())
 VXD_IDS: Final = [
     layer << 13 | ladder << 8 | sensor << 5
     for layer, n_ladders in ((1, 8), (2, 12))
@@ -44,89 +56,125 @@ VXD_IDS: Final = [
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_an_event_of_a_tiny_model_has_the_digits_of_pytorch(family: str, tmp_path: Path) -> None:
     tiny = tiny_of(TinyConvNet, 1) if family == "convnet" else tiny_of(TinyResNet, 2)
-    compare_with_pytorch(tiny.model, tiny.export(tmp_path), seed=-5, n_events=1)
+    compare_with_pytorch(load_family(family), tiny.model, tiny.export(tmp_path), seed=-5, n_events=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", TINY_VARIANTS, ids=describe_variant)
+def test_events_of_a_tiny_conditional_model_have_the_digits_of_pytorch(family: Family) -> None:
+    export = export_tiny_ieagan(TINY_VARIANTS.index(family), 1)
+    compare_with_pytorch(family, export.model, export.graph, seed=-5, n_events=2, n_images=12)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_images_of_the_first_sensors_have_the_digits_of_pytorch(family: str) -> None:
     export = first_export(family)
-    compare_with_pytorch(export.model, export.graph, seed=SEED_OF_CHECKPOINT[FIRST_CHECKPOINT], n_events=1, n_images=10)
+    seed = SEED_OF_CHECKPOINT[FIRST_CHECKPOINT]
+    compare_with_pytorch(load_family(family), export.model, export.graph, seed=seed, n_events=1, n_images=10)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("checkpoint", SEED_OF_CHECKPOINT)
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", ARCHITECTURES, ids=describe_variant)
 def test_digits_are_those_of_pytorch(
-    family: str, checkpoint: int, record_property: Callable[[str, object], None]
+    family: Family, checkpoint: int, record_property: Callable[[str, object], None]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         export = demonstration_export(Path(folder), family, checkpoint)
-        found = compare_with_pytorch(export.model, export.graph, seed=SEED_OF_CHECKPOINT[checkpoint], n_events=3)
-    summary = f"{family}, weights {checkpoint}, {found}"
+        found = compare_with_pytorch(
+            family, export.model, export.graph, seed=SEED_OF_CHECKPOINT[checkpoint], n_events=3
+        )
+    summary = f"{describe_variant(family)}, weights {checkpoint}, {found}"
     print(summary)  # noqa: T201
     record_property("exactness", summary)
 
 
 def compare_with_pytorch(
-    model: GeneratorModule, graph: GraphFile, *, seed: int, n_events: int, n_images: int = SHAPE[0]
+    family: Family, model: GeneratorModule, graph: GraphFile, *, seed: int, n_events: int, n_images: int = SHAPE[0]
 ) -> str:
     """Check that a graph gives the digits of its model's first sensors; return a summary."""
     generator = Generator(graph.path, seed=seed, random_stream="torch", provider="cpu", nintra=2)
-    n_identical, n_union, n_hits, largest = 0, 0, 0, 0
-    for event, expected in enumerate(pytorch_events(model, seed, n_events, n_images)):
+    exact_model = copy.deepcopy(model).double()
+    whole, ours, pytorch = Agreement(), Agreement(), Agreement()
+    largest = 0
+    for event, draws in enumerate(draw_events(family, seed, n_events)):
+        expected = compute_original_charges(family, model, draws, range(n_images))
         digits = generator.generate(event)
-        keys, expected_keys = keys_of_digits(digits), keys_of_charges(expected)
-        assert np.all(np.diff(keys) > 0), "the digits must be ordered by sensor, u, v"
-        found_keys = keys[keys < n_images * SHAPE[1] * SHAPE[2] * 256]  # sensors come first
-        n_common = len(np.intersect1d(found_keys, expected_keys, assume_unique=True))
-        n_identical += n_common
-        n_union += len(found_keys) + len(expected_keys) - n_common
-        n_hits += len(expected_keys)
-        difference = charges_of_digits(digits)[:n_images].astype(np.int16) - expected
-        largest = max(largest, int(np.abs(difference).max()))
-    share = n_identical / n_union
-    assert n_hits > n_events * n_images * 2500, "too few hits for the comparison to say anything"
-    assert share >= MIN_IDENTICAL
-    assert largest <= MAX_CHARGE_DIFFERENCE_ADU
-    return (
-        f"seed {seed}, {n_events} events: {n_hits} digits, {n_union - n_identical} not shared, "
-        f"identical {100 * share:.5f} %, largest difference {largest} ADU"
+        assert np.all(np.diff(keys_of_digits(digits)) > 0), "the digits must be ordered by sensor, u, v"
+        found = charges_of_digits(digits)[:n_images]
+        whole.add(found, expected)
+        largest = max(largest, find_largest_difference(family, found, expected))
+        sensors = range(n_images)[EXACT_SENSORS]
+        exact = np.concatenate([compute_original_charges(family, exact_model, draws, range(n, n + 1)) for n in sensors])
+        ours.add(found[EXACT_SENSORS], expected[EXACT_SENSORS])
+        pytorch.add(expected[EXACT_SENSORS], exact)
+    assert whole.n_hits > n_events * n_images * 2500, "too few hits for the comparison to say anything"
+    summary = (
+        f"seed {seed}, {n_events} events: {whole}, largest difference {largest} ADU; "
+        f"on every fourth sensor {ours}, PyTorch against float64 {pytorch}"
     )
+    assert whole.share >= MIN_IDENTICAL or ours.share >= pytorch.share, summary
+    assert largest <= MAX_CHARGE_DIFFERENCE_ADU, summary
+    return summary
 
 
-def pytorch_events(
-    model: GeneratorModule, seed: int, n_events: int, n_images: int = SHAPE[0]
-) -> Iterator[NDArray[np.uint8]]:
-    """Yield the charges of one event after the other, uint8 (n_images, 250, 768), computed as in the original."""
+@dataclass
+class Agreement:
+    """Counts the pixels with a hit in either of two sets of charges, and those that differ."""
+
+    n_hits: int = 0
+    n_different: int = 0
+
+    def add(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
+        self.n_hits += int(((first > 0) | (second > 0)).sum())
+        self.n_different += int((first != second).sum())
+
+    @property
+    def share(self) -> float:
+        return 1 - self.n_different / self.n_hits
+
+    def __str__(self) -> str:
+        return f"{self.n_hits} digits, {self.n_different} differ, identical {100 * self.share:.5f} %"
+
+
+def find_largest_difference(family: Family, found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> int:
+    """Find the largest difference of charges, pixels at the cut aside, which may have its charge or nothing."""
+    difference = np.abs(found.astype(np.int16) - expected)
+    if family.cut is not None:
+        above = np.nextafter(np.float32(family.cut), np.float32(1))
+        (charge,) = compute_charges(torch.from_numpy(np.array([above]))).tolist()
+        difference[(np.minimum(found, expected) == 0) & (np.maximum(found, expected) == charge)] = 0
+    return int(difference.max())
+
+
+def draw_events(family: Family, seed: int, n_events: int) -> list[dict[str, NDArray[np.float32]]]:
+    """Draw the values of one event after the other as the original does, by the names of the draws."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        latents = [torch.randn(40, 96) for _ in range(n_events)]
-    for latent in latents:
+        return [{each.name: torch.randn(*each.shape).numpy() for each in family.draws} for _ in range(n_events)]
+
+
+def compute_original_charges(
+    family: Family, model: GeneratorModule, draws: dict[str, NDArray[np.float32]], sensors: range
+) -> NDArray[np.uint8]:
+    """Compute the charges of consecutive sensors, uint8 (n, 250, 768), as in the original."""
+    dtype = next(model.parameters()).dtype
+    charges = []
+    for start in range(sensors.start, sensors.stop, BATCH_SIZE):
+        feed = family.build_feed(draws, range(start, min(start + BATCH_SIZE, sensors.stop)))
+        inputs = [torch.from_numpy(each) for each in feed.values()]
         with torch.inference_mode():
-            charges: NDArray[np.uint8] = compute_charges(model(latent[:n_images])).numpy()
-        assert charges.shape == (n_images, *SHAPE[1:])
-        yield charges
-
-
-def keys_of_charges(charges: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Pack (sensor, u, v, charge) of each hit in one integer; they ascend in the order of sensor, u, v."""
-    sensor, u_cell, v_cell = np.nonzero(charges)
-    return pack_keys(sensor, u_cell, v_cell, charges[sensor, u_cell, v_cell])
+            images = model(*(each.to(dtype) if each.is_floating_point() else each for each in inputs))
+        charges.append(compute_charges(images, family.cut).numpy())
+    computed: NDArray[np.uint8] = np.concatenate(charges)
+    assert computed.shape == (len(sensors), *SHAPE[1:])
+    return computed
 
 
 def keys_of_digits(digits: Digits) -> NDArray[np.int64]:
-    return pack_keys(sensors_of(digits), digits.u_cell, digits.v_cell, digits.charge)
-
-
-def pack_keys(
-    sensor: NDArray[np.int64],
-    u_cell: NDArray[np.unsignedinteger] | NDArray[np.int64],
-    v_cell: NDArray[np.unsignedinteger] | NDArray[np.int64],
-    charge: NDArray[np.uint8],
-) -> NDArray[np.int64]:
-    pixel = (sensor * SHAPE[1] + u_cell.astype(np.int64)) * SHAPE[2] + v_cell.astype(np.int64)
-    return pixel * 256 + charge
+    """Pack (sensor, u, v) of each digit in one integer; they ascend in the order of sensor, u, v."""
+    return (sensors_of(digits) * SHAPE[1] + digits.u_cell.astype(np.int64)) * SHAPE[2] + digits.v_cell.astype(np.int64)
 
 
 def charges_of_digits(digits: Digits) -> NDArray[np.uint8]:

@@ -122,6 +122,13 @@ def test_equal_charges_are_counted_among_hits_alone(references: ReferenceImages,
     assert parity.equal_charges == pytest.approx(expected, abs=2e-3)
 
 
+def test_values_up_to_the_cut_are_empty_in_both(references: ReferenceImages, graph: onnx.ModelProto) -> None:
+    raised = THRESHOLDS.copy()
+    raised[:5] -= np.float32(0.01)  # of 1 to 5 ADU, which are below the cut
+    assert measure_parity(references, graph, raised, 1).equal_charges < 0.999
+    assert measure_parity(references, graph, raised, 1, -0.26).equal_charges > 0.999
+
+
 def test_images_without_a_hit_are_equal(references: ReferenceImages, graph: onnx.ModelProto) -> None:
     assert measure_parity(references, with_bias(graph, -20.0), np.full(255, 2, np.float32), 255).equal_charges == 1.0
 

@@ -23,6 +23,7 @@ from export.families import load_family
 from export.parity import ReferenceImages, measure_parity
 from export.pipeline import ExportOptions, export_checkpoint
 from export.torch_graph import export_to_onnx
+from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, OutputError
 from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FlatNet, flat_checkpoint, light_state, register_family, save
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from export.families import Family
     from export.families.generator_module import GeneratorModule
-    from pxdbg_runtime.model.card import Parity
+    from pxdbg_runtime.model.card import Parity, Target
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 FULL_DISK: Final = """
@@ -100,6 +101,21 @@ def test_a_graph_is_written_and_each_step_lines(checkpoint: Path, tmp_path: Path
         "ONNX Runtime against PyTorch",
     ]
     assert "flat, 74,496 parameters" in lines[0]
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_a_cut_is_applied_in_every_graph(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
+) -> None:
+    family = dataclasses.replace(load_family("flat"), cut=-0.26, min_charge=1)
+    register_family(monkeypatch, "flat", family)
+    graph = export_checkpoint(checkpoint, "flat", tmp_path, ExportOptions(target=target))
+    assert graph.card.cut == -0.26
+    answers = graph.card.known_answers
+    assert answers is not None
+    assert answers.tolerance <= (1e-4 if target == "cpu" else 8), "the references have the same cut"
+    charges = np.concatenate([Generator(graph.path, provider="cpu", seed=seed).generate_images(0) for seed in (1, 2)])
+    assert np.unique(charges)[:3].tolist() == [0, 6, 7]
 
 
 def test_options_reach_the_card(tmp_path: Path) -> None:

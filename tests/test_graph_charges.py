@@ -31,11 +31,11 @@ VALUES: Final = st.one_of(
 IMAGES: Final = hnp.arrays(np.float32, st.tuples(st.integers(1, 3), st.just(3), st.just(4)), elements=VALUES)
 
 
-def giving_charges(*shape: int) -> onnx.ModelProto:
+def giving_charges(*shape: int, cut: float | None = None) -> onnx.ModelProto:
     """Make a graph that computes the charges of its input."""
     graph = SmallGraph()
     graph.node("Identity", graph.input(*shape))
-    return append_charges(graph.model(), TABLE)
+    return append_charges(graph.model(), TABLE, cut)
 
 
 def expected_charges(values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -60,6 +60,22 @@ def test_any_values(evaluate: Evaluator, images: NDArray[np.float32]) -> None:
     with np.errstate(over="ignore"):  # of a power that is then bounded
         (charges,) = evaluate(giving_charges(3, 4), {"z": images})
     assert np.array_equal(charges, expected_charges(images))
+
+
+@pytest.mark.parametrize("evaluate", EVALUATORS)
+@given(images=IMAGES)
+def test_any_values_with_a_cut(evaluate: Evaluator, images: NDArray[np.float32]) -> None:
+    with np.errstate(over="ignore"):
+        (charges,) = evaluate(giving_charges(3, 4, cut=-0.26), {"z": images})
+    assert np.array_equal(charges, np.where(images > np.float32(-0.26), expected_charges(images), 0))
+
+
+@pytest.mark.parametrize("evaluate", EVALUATORS)
+def test_the_cut_itself_is_empty_and_nan_is_not(evaluate: Evaluator) -> None:
+    cut = np.float32(-0.26)
+    values = np.array([[np.nextafter(cut, np.float32(-1)), cut, np.nextafter(cut, np.float32(1)), np.nan]])
+    (charges,) = evaluate(giving_charges(4, cut=-0.26), {"z": values.astype(np.float32)})
+    assert charges.tolist() == [[0, 0, 6, 255]]
 
 
 @pytest.mark.parametrize("evaluate", EVALUATORS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["load_checkpoint"]
 
 _VARIANCES: Final = ("running_var", "stored_var")
+_SINGLE_NUMBERS: Final[set[tuple[int, ...]]] = {(), (1,)}
+"""A single number may be stored in either shape."""
 _FLOATS: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -65,6 +68,7 @@ def load_checkpoint(
         log(f"folded spectral or weight norm into {n_folded} weights")
     ready |= {key: torch.tensor(0) for key in model.state_dict().keys() - ready.keys()}  # training counters
     model.load_state_dict(ready, strict=True)
+    _check_folded(path, model)
     return model.eval()
 
 
@@ -82,7 +86,7 @@ def _list_layouts(family: str) -> list[Layout]:
 def _check_weight(path: Path, key: str, weight: Weight, shape: tuple[int, ...]) -> Tensor:
     """Fold the norms of a weight, check its shape, type and values, and return it as float32."""
     found = tuple(weight.tensor.shape)
-    if found != shape:
+    if found != shape and {found, shape} != _SINGLE_NUMBERS:
         raise CheckpointError(path, f"holds {key} of shape {found}: expected {shape}.")
     for part in weight.parts:
         _check_type(path, key, part)
@@ -90,15 +94,27 @@ def _check_weight(path: Path, key: str, weight: Weight, shape: tuple[int, ...]) 
         value = weight.fold().detach()
     except ValueError as error:
         raise CheckpointError(path, f"holds {key} with {error}.") from None
-    plain = value.to(torch.float32).contiguous()
-    bad = ~torch.isfinite(plain)
-    if bad.any():
-        first = value[bad].flatten()[0].item()
-        folded = " once its norm is folded" if weight.is_normed else ""
-        raise CheckpointError(path, f"holds {first} in {key}{folded}: every value must be finite in float32.")
+    plain = value.to(torch.float32).reshape(shape).contiguous()
+    _check_finite(path, key, plain, value, is_folded=weight.is_normed)
     if key.endswith(_VARIANCES) and (plain < 0).any():
         raise CheckpointError(path, f"holds a negative running variance, {plain.min().item()}, in {key}.")
     return plain
+
+
+def _check_folded(path: Path, model: GeneratorModule) -> None:
+    """Check that the weights stay finite when the model folds them: a norm by which it divides may be zero."""
+    folded = copy.deepcopy(model).fold()
+    for key, value in (*folded.named_parameters(), *folded.named_buffers()):
+        _check_finite(path, key, value, value, is_folded=True)
+
+
+def _check_finite(path: Path, key: str, plain: Tensor, stored: Tensor, *, is_folded: bool) -> None:
+    """Check that a weight is finite in float32; the message names the value that is stored."""
+    bad = ~torch.isfinite(plain)
+    if bad.any():
+        first = stored.reshape(plain.shape)[bad].flatten()[0].item()
+        folded = " once its norm is folded" if is_folded else ""
+        raise CheckpointError(path, f"holds {first} in {key}{folded}: every value must be finite in float32.")
 
 
 def _check_type(path: Path, key: str, part: Tensor) -> None:

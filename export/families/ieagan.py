@@ -6,7 +6,7 @@ In the published one it also sees four normal values of each sensor, drawn once 
 
 from __future__ import annotations
 
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +73,8 @@ class SpectralNorm(nn.Module):
 
     @torch.no_grad()
     def fold_norm(self) -> None:
-        """Store the weight that takes effect, computed in float64."""
-        self.weight.copy_(divide_by_spectral_norm(self.weight.double(), self.u0.double(), self.eps))
+        """Store the weight that takes effect, bit for bit as PyTorch computes it in each forward pass."""
+        self.weight.copy_(self.compute_weight())
         self.is_folded = True
 
 
@@ -231,22 +231,23 @@ class Block(nn.Module):
 class IeaGan(GeneratorModule):
     """Embedding and relational module, linear layer, twelve conditional blocks, batch norm, ReLU, convolution, tanh."""
 
-    eps: float = 1e-6
+    stages: ClassVar[tuple[tuple[int, int], ...]] = STAGES
+    eps: ClassVar[float] = 1e-6
     """Of the spectral norms."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shared = nn.Embedding(N_SENSORS, EMBEDDING_SIZE)
         self.RR_G = RelationalModule()
-        n_first = STAGES[0][0]
+        n_first = self.stages[0][0]
         self.linear = SpectralLinear(CONDITION_SIZE, n_first * SEED_HEIGHT * SEED_WIDTH, eps=self.eps)
         self.blocks = nn.ModuleList()
-        for n_in, n_out in STAGES:
+        for n_in, n_out in self.stages:
             for outputs in (n_in, n_out):
                 # Stages keep the channels in their first block; the second upsamples, with as many channels at times.
                 upsamples = len(self.blocks) % 2 == 1
                 self.blocks.append(nn.ModuleList([Block(n_in, outputs, upsamples=upsamples, eps=self.eps)]))
-        n_last = STAGES[-1][1]
+        n_last = self.stages[-1][1]
         self.output_layer = nn.Sequential(OutputNorm(n_last), nn.ReLU(), SpectralConv(n_last, 1, 3, eps=self.eps))
         self.table: Tensor | None
         self.register_buffer("table", None, persistent=False)
@@ -264,7 +265,7 @@ class IeaGan(GeneratorModule):
         """
         rows = self.relate_sensors(*event_latent) if self.table is None else self.table
         condition = torch.cat([rows[sensor], latent], dim=1)
-        features = self.linear(condition).view(-1, STAGES[0][0], SEED_HEIGHT, SEED_WIDTH)
+        features = self.linear(condition).view(-1, self.stages[0][0], SEED_HEIGHT, SEED_WIDTH)
         for block in self.blocks:
             features = block.get_submodule("0")(features, condition)
         return torch.tanh(self.output_layer(features))
@@ -284,11 +285,8 @@ class IeaGan(GeneratorModule):
         return self
 
     def fold_relations(self) -> None:
-        """Store the embeddings of the sensors, computed in float64."""
-        self.double()
-        table = self.relate_sensors()
-        self.float()
-        self.table = table.float()
+        """Store the embeddings of the sensors."""
+        self.table = self.relate_sensors()
 
     @torch.no_grad()
     def scale_output(self, factor: float, offset: float) -> None:
@@ -302,7 +300,7 @@ class IeaGan(GeneratorModule):
 class IeaGanWithEventNoise(IeaGan):
     """The variant in which the relational module also sees four normal values of each sensor."""
 
-    eps = 1e-12
+    eps: ClassVar[float] = 1e-12
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,6 +20,8 @@ _CONVOLUTIONS: Final = {"Conv": 1, "QLinearConv": 3}
 _MATRIX_PRODUCTS: Final = frozenset({"Gemm", "MatMul", "MatMulInteger", "MatMulIntegerToFloat"})
 _FREE: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Constant", "Flatten"})
 """Operators that move no bytes."""
+_LOOPS: Final = frozenset({"Scan"})
+"""Operators whose cost is that of their body, run once for one image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +56,14 @@ def count_cost(model: ir.Model) -> Cost:
         If a shape is unknown, apart from the batch.
     """
     products = moved = 0
-    for node in model.graph:
+    for node in model.graph.all_nodes():
+        if node.op_type in _LOOPS:
+            continue
         products += _count_products(node)
         if node.op_type not in _FREE:
             moved += sum(_count_bytes(value) for value in (*node.inputs, *node.outputs) if value is not None)
-    weights = sum(_count_bytes(value) for value in model.graph.initializers.values())
+    graphs = (model.graph, *model.graph.subgraphs())
+    weights = sum(_count_bytes(value) for graph in graphs for value in graph.initializers.values())
     return Cost(multiply_accumulates=products, bytes_moved=moved, weight_bytes=weights)
 
 

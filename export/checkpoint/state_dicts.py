@@ -134,8 +134,8 @@ def find_state_dict(
         raise CheckpointError(path, f"holds several state dicts, {paths}: choose with --state-key.")
     if not fitting:
         raise CheckpointError(path, _explain_misfit(archive, contents, candidates, layouts[0], others))
-    found = fitting[0]
-    return StateDict(path=found.path, layout=found.layout, weights=found.weights)
+    chosen = fitting[0]
+    return StateDict(path=chosen.path, layout=chosen.layout, weights=chosen.weights)
 
 
 def _within(candidates: list[_Candidate], state_key: str) -> list[_Candidate]:

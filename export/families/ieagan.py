@@ -56,9 +56,9 @@ def divide_by_spectral_norm(weight: Tensor, u0: Tensor, eps: float) -> Tensor:
 
 
 class SpectralNorm(nn.Module):
-    """A layer whose weight is divided by its spectral norm in each forward pass, until `fold_norm` stores the result."""
+    """A layer that divides its weight by its spectral norm in each pass, until `fold_norm` stores the result."""
 
-    weight: nn.Parameter
+    weight: Tensor
     u0: Tensor
 
     def register_norm(self, eps: float) -> None:
@@ -99,7 +99,7 @@ class SpectralConv(SpectralNorm, nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (n, in, h, w) to (n, out, h, w)."""
-        return functional.conv2d(features, self.compute_weight(), self.bias, padding=self.padding)  # type: ignore[arg-type]
+        return functional.conv2d(features, self.compute_weight(), self.bias, padding=self.padding)
 
 
 class StoredNorm(nn.Module):
@@ -133,8 +133,9 @@ class ConditionalNorm(StoredNorm):
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         """Map (n, channels, h, w) and (n, 256) to (n, channels, h, w)."""
-        factor = (1 + self.gain(condition))[:, :, None, None]
-        return self.standardise(features) * factor + self.bias(condition)[:, :, None, None]
+        factor: Tensor = (1 + self.gain(condition))[:, :, None, None]
+        offset: Tensor = self.bias(condition)[:, :, None, None]
+        return self.standardise(features) * factor + offset
 
 
 class OutputNorm(StoredNorm):
@@ -247,6 +248,7 @@ class IeaGan(GeneratorModule):
                 self.blocks.append(nn.ModuleList([Block(n_in, outputs, upsamples=upsamples, eps=self.eps)]))
         n_last = STAGES[-1][1]
         self.output_layer = nn.Sequential(OutputNorm(n_last), nn.ReLU(), SpectralConv(n_last, 1, 3, eps=self.eps))
+        self.table: Tensor | None
         self.register_buffer("table", None, persistent=False)
 
     def full_image(self, latent: Tensor, sensor: Tensor, *event_latent: Tensor) -> Tensor:
@@ -264,7 +266,7 @@ class IeaGan(GeneratorModule):
         condition = torch.cat([rows[sensor], latent], dim=1)
         features = self.linear(condition).view(-1, STAGES[0][0], SEED_HEIGHT, SEED_WIDTH)
         for block in self.blocks:
-            features = block[0](features, condition)
+            features = block.get_submodule("0")(features, condition)
         return torch.tanh(self.output_layer(features))
 
     def relate_sensors(self) -> Tensor:
@@ -290,12 +292,11 @@ class IeaGan(GeneratorModule):
 
     @torch.no_grad()
     def scale_output(self, factor: float, offset: float) -> None:
-        """Multiply the values before the tanh, without the bias, by a factor, by the norm before the last convolution."""
-        norm, _, last = self.output_layer
-        norm.gain *= factor
-        norm.bias *= factor
-        last.bias *= factor
-        last.bias += offset
+        """Multiply the values before the tanh by a factor, before the last convolution, and add an offset."""
+        parameters = dict(self.output_layer.named_parameters())
+        for name in ("0.gain", "0.bias", "2.bias"):  # the weight has a spectral norm, which would undo a factor
+            parameters[name].mul_(factor)
+        parameters["2.bias"].add_(offset)
 
 
 class IeaGanWithEventNoise(IeaGan):

@@ -108,10 +108,10 @@ def test_each_stage_gives_the_same_images(
 @pytest.mark.parametrize(
     ("target", "write", "n_changes"),
     [
-        ("cpu", residual_generator, (0, 5, 0, 2, 2, 1, 2)),
-        ("cuda", residual_generator, (0, 5, 0, 2, 2, 1, 2)),
-        ("cpu", plain_generator, (0, 2, 1, 0, 2, 1, 2)),
-        ("cuda", plain_generator, (0, 2, 1, 0, 2, 1, 2)),
+        ("cpu", residual_generator, (0, 0, 5, 0, 2, 2, 0, 1, 2, 0)),
+        ("cuda", residual_generator, (0, 0, 5, 0, 2, 2, 0, 1, 2)),
+        ("cpu", plain_generator, (0, 0, 2, 1, 0, 2, 0, 1, 2, 0)),
+        ("cuda", plain_generator, (0, 0, 2, 1, 0, 2, 0, 1, 2)),
     ],
 )
 def test_the_stages_of_a_generator(target: Target, write: Writer, n_changes: tuple[int, ...]) -> None:
@@ -119,12 +119,15 @@ def test_the_stages_of_a_generator(target: Target, write: Writer, n_changes: tup
     made = list(run_passes(plain, target))
     names = [
         "plain",
+        "merge conditional norms",
         "fold batch norms",
         "compose linear layers",
         "move work before upsampling",
         "crop early",
+        "batch norms of sums",
         "last layer in blocks",
         "phase convolutions",
+        "conditional norms by image",
     ]
     assert [stage.name for stage in made] == names[: len(n_changes)]
     assert [stage.name for stage in made[1:]] == [each.name for each in list_passes(target)]

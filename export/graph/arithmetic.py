@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
+from onnx_ir.passes import common as common_passes
 
 from export.graph.nodes import read_shape
 
@@ -53,6 +54,8 @@ def count_cost(model: ir.Model) -> Cost:
     ValueError
         If a shape is unknown, apart from the batch.
     """
+    if any(value.shape is not None and not _is_known(value) for node in model.graph for value in node.outputs):
+        model = _fix_batch(model)
     products = moved = 0
     for node in model.graph:
         products += _count_products(node)
@@ -60,6 +63,27 @@ def count_cost(model: ir.Model) -> Cost:
             moved += sum(_count_bytes(value) for value in (*node.inputs, *node.outputs) if value is not None)
     weights = sum(_count_bytes(value) for value in model.graph.initializers.values())
     return Cost(multiply_accumulates=products, bytes_moved=moved, weight_bytes=weights)
+
+
+def _fix_batch(model: ir.Model) -> ir.Model:
+    """Copy a model, and infer its shapes for a batch of one: a node may see the batch as channels."""
+    fixed = model.clone()
+    for value in fixed.graph.inputs:
+        if value.shape is not None:
+            first, *others = value.shape
+            value.shape = ir.Shape([first if isinstance(first, int) else 1, *others])
+    for node in fixed.graph:
+        for value in node.outputs:
+            if None in (read_shape(value) or ()):
+                value.shape = None
+    common_passes.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(fixed)
+    return fixed
+
+
+def _is_known(value: ir.Value) -> bool:
+    """Whether no axis but the first, the batch, is unknown."""
+    shape = read_shape(value)
+    return shape is not None and None not in shape[1:]
 
 
 def _count_products(node: ir.Node) -> int:
@@ -74,11 +98,10 @@ def _count_products(node: ir.Node) -> int:
 
 
 def _count_elements(value: ir.Value) -> int:
-    shape = read_shape(value)
-    if shape is None or any(axis is None for axis in shape[1:]):
+    if not _is_known(value):
         message = f"the shape of {value.name} is unknown"
         raise ValueError(message)
-    return math.prod(axis or 1 for axis in shape)
+    return math.prod(axis or 1 for axis in read_shape(value) or ())
 
 
 def _count_bytes(value: ir.Value) -> int:

@@ -10,9 +10,12 @@ from onnx_ir.passes import common as common_passes
 
 from export.graph.arithmetic import Cost, count_cost
 from export.graph.batch_norms import fold_batch_norms
+from export.graph.conditional_norms import merge_conditional_norms
 from export.graph.cropping import crop_early
 from export.graph.last_layer import make_block_outputs
 from export.graph.linear_layers import compose_linear_layers
+from export.graph.norms_by_image import apply_norms_by_image
+from export.graph.norms_of_sums import distribute_batch_norms
 from export.graph.phase_convolutions import make_phase_convolutions
 from export.graph.upsampling import move_before_upsampling
 
@@ -64,6 +67,7 @@ class Stage:
 
 
 SIMPLIFYING_PASSES: Final = (
+    Pass(name="merge conditional norms", apply=merge_conditional_norms),
     Pass(name="fold batch norms", apply=fold_batch_norms),
     Pass(name="compose linear layers", apply=compose_linear_layers),
     Pass(name="move work before upsampling", apply=move_before_upsampling),
@@ -74,10 +78,13 @@ SIMPLIFYING_PASSES: Final = (
 
 def list_passes(target: Target) -> tuple[Pass, ...]:
     """List the passes of a target in float32, in their order."""
-    form = (
+    form: tuple[Pass, ...] = (
+        Pass(name="batch norms of sums", apply=distribute_batch_norms),
         Pass(name="last layer in blocks", apply=make_block_outputs),
         Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target)),
     )
+    if target == "cpu":
+        form = (*form, Pass(name="conditional norms by image", apply=apply_norms_by_image))
     return (*SIMPLIFYING_PASSES, *form)
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.conditional_norms import match_conditional_norm
 from export.graph.nodes import Convolution, find_before_upsampling, find_only_user, match_convolution, read_shape
 from export.graph.rules import Writer, apply_rules
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from export.graph.conditional_norms import ConditionalNorm
     from pxdbg_runtime.model.card import Target
 
 __all__ = ["build_phase_weights", "make_phase_convolutions"]
@@ -48,30 +50,44 @@ def build_phase_weights(found: Convolution, rows: Sequence[int], columns: Sequen
 
 
 def _rewrite(write: Writer, node: ir.Node, *, target: Target) -> ir.Value | None:
-    """Rewrite a convolution, or a Relu with the convolution before it."""
-    convolved = node.inputs[0] if node.op_type == "Relu" else node.outputs[0]
+    """Rewrite a convolution, or a Relu with the convolution, and on the CPU the conditional norm, before it."""
+    rectified = node.inputs[0] if node.op_type == "Relu" else None
+    norm = match_conditional_norm(rectified.producer()) if rectified is not None and target == "cpu" else None
+    convolved = node.outputs[0] if node.op_type == "Conv" else rectified if norm is None else norm.image
     found = None if convolved is None else match_convolution(convolved.producer())
     if convolved is None or found is None or not found.keeps_size:
         return None
-    follower = find_only_user(convolved)
-    if (follower is not None and follower.op_type == "Relu") != (node.op_type == "Relu"):
+    if _find_relu(convolved, target) is not (node if node.op_type == "Relu" else None):
         return None
     small = find_before_upsampling(found.node.inputs[0])
     shape = read_shape(small)
     if small is None or shape is None or None in shape[1:]:
         return None
-    phases = _Phases(write, found, small, is_rectified=node.op_type == "Relu")
+    phases = _Phases(write, found, small, norm, is_rectified=node.op_type == "Relu")
     if target == "cuda":
         return write.node("DepthToSpace", [phases.write_phases(_BOTH, _BOTH)], blocksize=2, mode="DCR")
     height, width = (axis or 0 for axis in shape[2:])
-    return phases.write_interleaved(height, width)
+    return phases.write_interleaved(height, width) if norm is None else phases.write_interleaved_norms(height, width)
+
+
+def _find_relu(convolved: ir.Value, target: Target) -> ir.Node | None:
+    """Find the Relu of a convolution, or of the conditional norm after it; None if nothing else follows."""
+    follower = find_only_user(convolved)
+    if follower is not None and follower.op_type == "Mul" and target == "cpu":
+        total = find_only_user(follower.outputs[0])
+        norm = match_conditional_norm(total)
+        follower = None if norm is None or norm.image is not convolved else find_only_user(norm.total.outputs[0])
+    return follower if follower is not None and follower.op_type == "Relu" else None
 
 
 class _Phases:
     """Writes the phases of a convolution of an upsampled image."""
 
-    def __init__(self, write: Writer, found: Convolution, small: ir.Value, *, is_rectified: bool) -> None:
-        self._write, self._found, self._small, self._is_rectified = write, found, small, is_rectified
+    def __init__(
+        self, write: Writer, found: Convolution, small: ir.Value, norm: ConditionalNorm | None, *, is_rectified: bool
+    ) -> None:
+        self._write, self._found, self._small, self._norm = write, found, small, norm
+        self._is_rectified = is_rectified
 
     def write_phases(self, rows: Sequence[int], columns: Sequence[int]) -> ir.Value:
         """Write one convolution that computes some phases as channels."""
@@ -84,6 +100,9 @@ class _Phases:
         ]
         size = weights.weight.shape[2:]
         convolved = self._write.node("Conv", inputs, pads=weights.pads, kernel_shape=size)
+        if self._norm is not None:
+            convolved = self._write.node("Mul", [convolved, self._norm.factor])
+            convolved = self._write.node("Add", [convolved, self._norm.offset])
         return self._write.node("Relu", [convolved]) if self._is_rectified else convolved
 
     def write_interleaved(self, height: int, width: int) -> ir.Value:
@@ -100,6 +119,18 @@ class _Phases:
         pairs = self._write.node("Concat", rows, axis=2)
         whole = self._reshape(pairs, "rows", [0, 2 * height, 2 * width, n_channels])
         return self._write.node("Transpose", [whole], perm=[0, 3, 1, 2])
+
+    def write_interleaved_norms(self, height: int, width: int) -> ir.Value:
+        """Write all phases of a small image of this size, each with its norm, interleaved with channels first."""
+        last = self._write.constant(np.array([4], np.int64), "last")
+        rows = []
+        for row in _BOTH:
+            phases = [self.write_phases((row,), (column,)) for column in _BOTH]
+            rows.append(
+                self._write.node("Concat", [self._write.node("Unsqueeze", [each, last]) for each in phases], axis=4)
+            )
+        pairs = self._write.node("Concat", rows, axis=3)
+        return self._reshape(pairs, "images", [0, len(self._found.weight), 2 * height, 2 * width])
 
     def _reshape(self, value: ir.Value, suffix: str, axes: list[int]) -> ir.Value:
         return self._write.node("Reshape", [value, self._write.constant(np.array(axes, np.int64), f"{suffix}.shape")])

@@ -44,7 +44,7 @@ class Writer:
         operator: str,
         inputs: Sequence[ir.Value | None],
         copied: Attributes | None = None,
-        **attributes: float | str | Sequence[int],
+        **attributes: float | str | Sequence[int] | ir.TensorProtocol,
     ) -> ir.Value:
         """Write a node of one output, with attributes of another node and further ones."""
         operation = getattr(self._context, operator)

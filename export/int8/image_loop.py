@@ -5,9 +5,9 @@ batch norms computes the factors and offsets of all images of a batch first, in 
 each image, as the body of a ``Scan``.
 
 - The factor multiplies the weight scales of a convolution, negative factors included.
-- The offset is added by a ``QLinearAdd``. It is not part of the bias: a QLinearConv whose bias is no constant ignores it
-  in ONNX Runtime 1.21 to 1.28, and is slow in 1.32. Sum and operands have the same step, so only the offset is
-  rounded. It is rounded up or down from pixel to pixel in turn, so that its mean is exact.
+- The offset is added by a ``QLinearAdd``. It is not part of the bias: ONNX Runtime 1.21 to 1.28 ignores a bias that is
+  no constant, and 1.32 is slow with one. Sum and operands have the same step, so only the offset is rounded. It is
+  rounded up or down from pixel to pixel in turn, so that its mean is exact.
 """
 
 from __future__ import annotations
@@ -46,6 +46,26 @@ class VaryingAffine:
     channels: int
 
 
+class _Vectors:
+    """Vectors of the body, which are products of outer vectors and numbers."""
+
+    def __init__(self) -> None:
+        self.sources: list[str] = []
+        self.names: list[str] = []
+        self.numbers: list[NDArray[np.floating]] = []
+
+    def append(self, sources: Sequence[str], name: str, numbers: NDArray[np.floating]) -> None:
+        """Append a vector: outer ones of float32 (n, channels, 1, 1) one after the other, times numbers."""
+        self.sources += sources
+        self.names.append(name)
+        self.numbers.append(numbers)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Elements of each vector."""
+        return [each.size for each in self.numbers]
+
+
 class ImageLoop:
     """The loop over the images of a batch.
 
@@ -69,7 +89,7 @@ class ImageLoop:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._taken: list[str] = []
         self.body = GraphBuilder(self._inputs, self._outputs, opset, bits)
-        self._vectors: dict[str, int] = {}
+        self._factors, self._offsets = _Vectors(), _Vectors()
 
     def take_images(self, name: str, output: QuantImage) -> None:
         """Take an outer value, uint8 (n, height, width, channels), into the loop, image by image."""
@@ -77,11 +97,8 @@ class ImageLoop:
 
     def scale_weights(self, affine: VaryingAffine, scale: NDArray[np.float32], name: str) -> str:
         """Multiply weight scales, shape (repeats * channels,), by the factors; return the name of the product."""
-        shape = scale.size // affine.channels, affine.channels
-        constant = self.body.add_constant(scale.reshape(shape), f"{name}.constant")
-        inputs = [self._take_vector(affine.factor, affine.channels), constant]
-        product = self.body.add_node("Mul", inputs, f"{name}.product", shape[1:], "float32")
-        return self.body.add_reshape(product, (), name, "float32")
+        self._factors.append([affine.factor] * (scale.size // affine.channels), name, scale)
+        return name
 
     def add_offset(
         self, affine: VaryingAffine, image: QuantImage, offset_params: QuantParams, output: QuantImage
@@ -90,16 +107,16 @@ class ImageLoop:
         height, width, channels = output.shape
         at_once = _find_divisor(height * width, _OFFSETS_AT_ONCE // channels)
         name, body = f"{output.name}.offset", self.body
+        self._offsets.append([affine.offset], f"{name}.exact", np.ones(channels))
         spread = _STEP_OF_PIXELS * np.arange(at_once)[:, np.newaxis] + _STEP_OF_CHANNELS * np.arange(channels)
-        moves = (offset_params.scale * (spread % 1.0 - 0.5)).astype(np.float32)
-        inputs = [self._take_vector(affine.offset, channels), body.add_constant(moves, f"{name}.moves")]
-        moved = body.add_node("Add", inputs, f"{name}.moved", [channels], "float32")
+        moves = body.add_constant((offset_params.scale * (spread % 1.0 - 0.5)).astype(np.float32), f"{name}.moves")
+        moved = body.add_node("Add", [f"{name}.exact", moves], f"{name}.moved", [channels], "float32")
         inputs = [moved, *body.add_params(offset_params, name)]
-        levels = body.add_node("QuantizeLinear", inputs, f"{name}.levels", [channels])
-        offset = replace(image, name=body.add_reshape(levels, (), name), params=offset_params)
-        shape = height * width // at_once, at_once * channels
-        flat = replace(image, name=body.add_reshape(image.name, shape, f"{output.name}.flat"))
-        added = body.add_sum(flat, offset, output.params, f"{output.name}.sum", shape)
+        body.add_node("QuantizeLinear", inputs, name, [channels])
+        shape = height * width // at_once, at_once, channels
+        grouped = replace(image, name=body.add_reshape(image.name, shape[1:], f"{output.name}.grouped"))
+        offset = replace(image, name=name, params=offset_params)
+        added = body.add_sum(grouped, offset, output.params, f"{output.name}.sum", shape[1:])
         body.add_reshape(added, output.shape, output.name)
 
     def build(self, value: str, shape: Sequence[int], output: str) -> None:
@@ -114,11 +131,8 @@ class ImageLoop:
         output : str
             Name of the results of all images, float32 (n, ...).
         """
-        size = sum(self._vectors.values())
-        joined = self._outer.add_node("Concat", list(self._vectors), "vectors.joined", (size, 1, 1), "float32", axis=1)
-        vectors = self._take(self._outer.add_reshape(joined, [size], "vectors", "float32"), [size], "float32")
-        sizes = self.body.add_constant(np.array(list(self._vectors.values())), "vectors.sizes")
-        self.body.add_split(vectors, sizes, [_name_part(each) for each in self._vectors])
+        for name, vectors in (("factors", self._factors), ("offsets", self._offsets)):
+            self._take_vectors(name, vectors)
         inputs = [value, self.body.add_constant(np.array([0]), "batch_axis")]
         result = self.body.add_node("Squeeze", inputs, f"{value}.result", shape[1:], "float32")
         self._outputs.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, shape))
@@ -131,14 +145,18 @@ class ImageLoop:
         self._inputs.append(helper.make_tensor_value_info(f"{name}.one", ELEMENT_TYPES[element], shape))
         return f"{name}.one"
 
-    def _take_vector(self, name: str, channels: int) -> str:
-        self._vectors[name] = channels
-        return _name_part(name)
-
-
-def _name_part(vector: str) -> str:
-    """Name the part of an outer vector in the loop."""
-    return f"{vector}.one"
+    def _take_vectors(self, name: str, vectors: _Vectors) -> None:
+        """Join outer vectors, take them into the loop together, and split them there."""
+        size = sum(vectors.sizes)
+        joined = self._outer.add_node("Concat", vectors.sources, f"{name}.joined", (size, 1, 1), "float32", axis=1)
+        value = self._outer.add_reshape(joined, [size], name, "float32")
+        inputs = [
+            value,
+            self._outer.add_constant(np.concatenate(vectors.numbers).astype(np.float32), f"{name}.numbers"),
+        ]
+        value = self._outer.add_node("Mul", inputs, f"{name}.products", [size], "float32")
+        sizes = self.body.add_constant(np.array(vectors.sizes), f"{name}.sizes")
+        self.body.add_split(self._take(value, [size], "float32"), sizes, vectors.names)
 
 
 def _find_divisor(number: int, limit: int) -> int:

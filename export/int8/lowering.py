@@ -12,8 +12,8 @@ which its optimiser would create from quantize and dequantize nodes where it suc
 - ``Add`` with an upsampled image takes the small one: columns doubled as channels, rows by broadcasting.
 - ``BatchNormalization`` that cannot be folded is a depthwise convolution.
 - ``Slice`` of the first channels is a Slice.
-- Factors and offsets that depend on the condition (`export.int8.conditions`) make a loop over the images of a batch
-  (`export.int8.image_loop`), which computes those after a convolution with it.
+- Batch norms that depend on the condition (`export.graph.conditional_norms`) make a loop over the images of a batch
+  (`export.int8.image_loop`).
 - The last convolution, whose output is float32, is the sum of four 8-bit segments of its range
   (`export.int8.last_layer`).
 """
@@ -31,6 +31,7 @@ import onnx_ir as ir
 from export.errors import GraphError
 from export.graph.batch_norms import ChannelAffine, match_batch_norm
 from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.conditional_norms import ConditionalNorm, match_conditional_norm
 from export.graph.nodes import (
     Convolution,
     LinearLayer,
@@ -39,16 +40,16 @@ from export.graph.nodes import (
     match_convolution,
     match_linear_layer,
     read_shape,
+    takes_first_channels,
 )
 from export.graph.phase_convolutions import build_phase_weights
 from export.int8.builder import GraphBuilder, QuantImage
-from export.int8.conditions import ConditionalAffine, match_channel_slice, match_conditional_affine
-from export.int8.image_loop import VaryingAffine, ImageLoop
+from export.int8.image_loop import ImageLoop, VaryingAffine
 from export.int8.last_layer import OutputRange, add_last_layer
 from export.int8.weights import QuantParams, fit_quant_params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -101,7 +102,7 @@ class _Lowering:
         self._ranges, self._output_range, self._means = ranges, output_range, means
         (opset,) = (each.version for each in model.opset_import if each.domain == "")
         self._new = GraphBuilder(model.graph.input, model.graph.output, opset, bits)
-        is_conditional = any(match_conditional_affine(node) is not None for node in self._old.graph)
+        is_conditional = any(match_conditional_norm(node) is not None for node in self._old.graph)
         self._loop = ImageLoop(self._new, opset, bits) if is_conditional else None
         self._integers = self._new if self._loop is None else self._loop.body
         self._floats: dict[str, str] = {value.name: value.name for value in model.graph.input}
@@ -168,7 +169,7 @@ class _Lowering:
             raise GraphError(message)
         found, affine = match_convolution(node), match_batch_norm(node)
         layer = match_linear_layer(_find_producer(node.inputs[0])) if node.op_type == "Reshape" else None
-        is_slice, conditional = match_channel_slice(node), match_conditional_affine(node)
+        is_slice, conditional = takes_first_channels(node), match_conditional_norm(node)
         if found is None and affine is None and layer is None and not is_slice and node.op_type != "Add":
             message = (
                 f"int8 has no form for {node.op_type} ({value.name}): it knows linear layers, convolutions, batch "
@@ -250,7 +251,7 @@ class _Lowering:
         self._integers.add_node("Slice", [image.name, *inputs], name, output.shape)
         return output
 
-    def _add_conditional(self, affine: ConditionalAffine, output: QuantImage, *, rectified: bool) -> QuantImage:
+    def _add_conditional(self, affine: ConditionalNorm, output: QuantImage, *, rectified: bool) -> QuantImage:
         """Add factor and offset: with the convolution before them, or else as a depthwise convolution."""
         if self._loop is None:
             message = "a graph with conditions has no loop over its images"
@@ -258,7 +259,9 @@ class _Lowering:
         names = VaryingAffine(
             factor=self._add_float(affine.factor), offset=self._add_float(affine.offset), channels=output.channels
         )
-        (_, highest_offset), (low, high) = (self._ranges[str(each.name)] for each in (affine.offset, affine.product))
+        (_, highest_offset), (low, high) = (
+            self._ranges[str(each.name)] for each in (affine.offset, affine.product.outputs[0])
+        )
         if rectified:
             # One step for all three makes the sum exact. What is less than minus the largest offset becomes 0.
             params = fit_quant_params(-highest_offset, high)

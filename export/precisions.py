@@ -10,7 +10,7 @@ import numpy as np
 from export.charge import cut_thresholds
 from export.errors import GraphError
 from export.fidelity import measure_fidelity
-from export.graph import SIMPLIFYING_PASSES, compile_graph, convert_to_float16, list_passes, run_passes, simplify_graph
+from export.graph import INT8_PASSES, compile_graph, convert_to_float16, list_passes, run_passes, simplify_graph
 from export.inference import compute_images, draw_feeds, measure_seconds_per_image
 from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
 from export.int8.correction import fit_line, fold_line, match_thresholds
@@ -118,7 +118,7 @@ def build_graph(
         model, own_thresholds = _build_int8(plain, family, table, min_charge, weight_bits)
         own_table = own_thresholds
         names = (
-            *(each.name for each in SIMPLIFYING_PASSES),
+            *(each.name for each in INT8_PASSES),
             "8-bit integers, channels last",
             "last layer and thresholds corrected",
         )

@@ -23,11 +23,12 @@ ROUNDING: Final = 1e-3
 """In levels: the bias is rounded to an integer, and the sum to float32."""
 
 
-def grid_shifts(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Find the shift of each pixel's levels, in levels, by its position in a block of 2 x 8."""
+def grid_shifts(shape: tuple[int, ...], *, is_small: bool = False) -> NDArray[np.float64]:
+    """Find the shift of each pixel's levels, in levels, by its position in a block of 2 x 8, or of 1 x 4."""
     sixteenths = np.array([[0, 8, 4, 12, 2, 10, 6, 14], [1, 9, 5, 13, 3, 11, 7, 15]]) / 16
+    block = sixteenths[:1, :4] if is_small else sixteenths
     height, width = shape[-2:]
-    return np.broadcast_to(np.tile(sixteenths, (height // 2, width // 8)), shape)
+    return np.broadcast_to(np.tile(block, (height // len(block), width // block.shape[1])), shape)
 
 
 class Sample:
@@ -60,6 +61,7 @@ class Sample:
         self.found = values[output].astype(np.float64)
         self.image, self.image_scale = self._dequantise(values)
         self.upsampling = upsampling
+        self.shifts = grid_shifts(self.found.shape, is_small=upsampling == 1 and n_in > 16)
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.integers.graph.initializer}
         self.weight_step = float(constants[f"{output}.segments.weight_scale"].max())
         self.bias = float(numpy_helper.to_array(sketch.constants[-1 if upsampling == 1 else -2])[0])
@@ -67,11 +69,11 @@ class Sample:
     @property
     def levels(self) -> NDArray[np.float64]:
         """The images in levels of each pixel."""
-        return (self.found - self.output_range.low) / self.output_range.step + grid_shifts(self.found.shape)
+        return (self.found - self.output_range.low) / self.output_range.step + self.shifts
 
     def clip_values(self, exact: NDArray[np.float64]) -> NDArray[np.float64]:
         """Clip values to the range of each pixel's levels."""
-        lower = self.output_range.step * grid_shifts(exact.shape)
+        lower = self.output_range.step * self.shifts
         return np.clip(exact, self.output_range.low - lower, self.output_range.high - lower)
 
     def convolve(self, weight: NDArray[np.float64], *, of: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -184,9 +186,10 @@ def test_levels_climb_one_by_one_through_the_ends_of_the_segments() -> None:
 
 def test_the_grids_of_a_block_lie_evenly_between_two_levels() -> None:
     assert sorted(grid_shifts((2, 8)).ravel()) == [sixteenth / 16 for sixteenth in range(16)]
-    sample = Sample(2, n_in=20, size=5, upsampling=1, width=0.6)
-    sixteenths = np.rint((sample.found - sample.output_range.low) / sample.output_range.step * 16) % 16
-    assert len(np.unique(sixteenths)) == 16
+    for n_in, n_grids in ((16, 16), (17, 4)):
+        sample = Sample(2, n_in=n_in, size=5, upsampling=1, width=0.6)
+        sixteenths = np.rint((sample.found - sample.output_range.low) / sample.output_range.step * 16) % 16
+        assert len(np.unique(sixteenths)) == n_grids
 
 
 def test_the_step_is_that_of_1021_levels() -> None:

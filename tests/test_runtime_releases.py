@@ -154,3 +154,50 @@ def test_a_channel_convolved_with_itself_is_computed_exactly() -> None:
     image = random.integers(0, 256, (2, 8, 12, 64), dtype=np.uint8)
     found = check_plain_integers(model, {"image": image})["result"]
     assert len(np.unique(found)) > 100
+
+
+def test_weight_scales_may_be_computed_and_negative() -> None:
+    """With a bias that is no constant, releases before 1.32 ignore the bias; with scales that are none, all are exact."""
+    random = np.random.default_rng(2)
+    for groups, size in ((1, 3), (1, 1), (32, 1)):
+        constants: dict[str, NDArray[np.generic] | np.generic] = {
+            "image_scale": np.float32(0.7),
+            "image_zero_point": np.uint8(9),
+            "weight": random.integers(-64, 65, (32, 32 // groups, size, size), dtype=np.int8),
+            "weight_zero_point": np.zeros(32, np.int8),
+            "scale": np.float32(50 * size * (32 // groups) ** 0.5),
+            "zero_point": np.uint8(100),
+            "bias": random.integers(-2000, 2000, 32, dtype=np.int32),
+        }
+        order = [*list(constants)[:3], "weight_scale", *list(constants)[3:]]
+        node = helper.make_node(
+            "QLinearConv",
+            ["image", *order],
+            ["result"],
+            domain="com.microsoft",
+            channels_last=1,
+            group=groups,
+            kernel_shape=[size, size],
+            pads=[size // 2] * 4,
+            strides=[1, 1],
+        )
+        model = helper.make_model(
+            helper.make_graph(
+                [node],
+                "scales",
+                [
+                    helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 8, 12, 32]),
+                    helper.make_tensor_value_info("weight_scale", TensorProto.FLOAT, [32]),
+                ],
+                [helper.make_tensor_value_info("result", TensorProto.UINT8, None)],
+                [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+            ),
+            opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)],
+            ir_version=10,
+        )
+        image = random.integers(0, 256, (1, 8, 12, 32), dtype=np.uint8)
+        scale = random.uniform(-1.5, 1.5, 32).astype(np.float32)
+        scale[0] = 0.0
+        found = check_plain_integers(model, {"image": image, "weight_scale": scale})["result"]
+        assert np.all(found[..., 0] == 100)
+        assert len(np.unique(found)) > 100

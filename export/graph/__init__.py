@@ -5,7 +5,7 @@ from __future__ import annotations
 from export.graph.arithmetic import Cost, count_multiply_accumulates
 from export.graph.charges import append_charges
 from export.graph.compiler import (
-    SIMPLIFYING_PASSES,
+    INT8_PASSES,
     Pass,
     Stage,
     compile_graph,
@@ -16,7 +16,7 @@ from export.graph.compiler import (
 from export.graph.float16 import convert_to_float16
 
 __all__ = [
-    "SIMPLIFYING_PASSES",
+    "INT8_PASSES",
     "Cost",
     "Pass",
     "Stage",

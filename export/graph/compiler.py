@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.model.card import Precision, Target
 
-__all__ = ["SIMPLIFYING_PASSES", "Pass", "Stage", "compile_graph", "list_passes", "run_passes", "simplify_graph"]
+__all__ = [
+    "INT8_PASSES",
+    "SIMPLIFYING_PASSES",
+    "Pass",
+    "Stage",
+    "compile_graph",
+    "list_passes",
+    "run_passes",
+    "simplify_graph",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +85,16 @@ SIMPLIFYING_PASSES: Final = (
     Pass(name="move work before upsampling", apply=move_before_upsampling),
     Pass(name="crop early", apply=crop_early),
 )
-"""Passes that remove work, for all targets and precisions."""
+"""Passes that remove work, for all targets in floating point."""
+INT8_PASSES: Final = (
+    Pass(name="fold batch norms", apply=fold_batch_norms),
+    Pass(name="merge conditional norms", apply=functools.partial(merge_conditional_norms, folds_constants=False)),
+    Pass(name="compose linear layers", apply=compose_linear_layers),
+    Pass(name="move work before upsampling", apply=move_before_upsampling),
+    Pass(name="crop early", apply=crop_early),
+    Pass(name="batch norms of sums", apply=distribute_batch_norms),
+)
+"""Passes before quantization. Batch norms stay with their layers, so that the values to quantize are centred."""
 
 
 def list_passes(target: Target, precision: Precision = "float32") -> tuple[Pass, ...]:
@@ -121,8 +140,8 @@ def compile_graph(plain: onnx.ModelProto, target: Target, precision: Precision =
 
 
 def simplify_graph(plain: onnx.ModelProto) -> onnx.ModelProto:
-    """Apply the passes that remove work, without those that are specific to a target."""
-    return _take_last(run_passes(plain, "cpu", SIMPLIFYING_PASSES))
+    """Apply the passes that remove work before quantization."""
+    return _take_last(run_passes(plain, "cpu", INT8_PASSES))
 
 
 def _take_last(stages: Iterator[Stage]) -> onnx.ModelProto:

@@ -91,12 +91,20 @@ class _FoldedNorm:
     offset: _LinearForm
 
 
-def merge_conditional_norms(model: ir.Model) -> int:
-    """Let one linear layer for each condition compute all factors and offsets; return the number of norms."""
+def merge_conditional_norms(model: ir.Model, *, folds_constants: bool = True) -> int:
+    """Let one linear layer for each condition compute all factors and offsets; return the number of norms.
+
+    Parameters
+    ----------
+    model : ir.Model
+        Changed in place.
+    folds_constants : bool
+        Whether constants of the layers before the norms become part of the factors and offsets.
+    """
     merged: dict[ir.Value, list[_FoldedNorm]] = {}
     for node in model.graph:
         norm = match_conditional_norm(node)
-        folded = None if norm is None else _fold_constants(norm)
+        folded = None if norm is None else _read_forms(norm, folds_constants=folds_constants)
         if folded is not None:
             merged.setdefault(folded.factor.source, []).append(folded)
     for source, norms in merged.items():
@@ -129,11 +137,13 @@ def _fit(image: ir.Value, vector: ir.Value) -> bool:
     return is_named and vector.shape[:2] == image.shape[:2] and vector.shape[2:] == (1, 1) != image.shape[2:]
 
 
-def _fold_constants(norm: ConditionalNorm) -> _FoldedNorm | None:
-    """Fold the constants before a norm into its factor and offset; None if these are not linear in one value."""
+def _read_forms(norm: ConditionalNorm, *, folds_constants: bool) -> _FoldedNorm | None:
+    """Read factor and offset of a norm, with the constants before it; None if they are not linear in one value."""
     factor, offset = _match_spread_form(norm.factor), _match_spread_form(norm.offset)
     if factor is None or offset is None or factor.source is not offset.source:
         return None
+    if not folds_constants:
+        return _FoldedNorm(norm=norm, image=norm.image, factor=factor, offset=offset)
     image, before = norm.image, _find_only_producer(norm.image)
     constant = None if before is None else match_batch_norm(before)
     if before is not None and constant is not None and before.inputs[0] is not None:

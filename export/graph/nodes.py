@@ -28,6 +28,7 @@ __all__ = [
     "read_constant",
     "read_shape",
     "set_weights",
+    "takes_first_channels",
 ]
 
 POINTWISE: Final = frozenset({"Relu", "LeakyRelu", "Tanh", "Sigmoid", "Elu", "Softplus", "Neg", "Abs"})
@@ -185,6 +186,15 @@ def is_upsampling(node: ir.Node | None) -> bool:
         node.attributes.get_string("nearest_mode", "round_prefer_floor"),
     )
     return node.attributes.get_string("mode", "nearest") == "nearest" and modes in _COPYING_MODES
+
+
+def takes_first_channels(node: ir.Node | None) -> bool:
+    """Whether a node takes the first channels of images."""
+    if node is None or node.op_type != "Slice" or node.domain != "" or len(node.inputs) < 4:
+        return False
+    first, axes = (read_constant(each) for each in (node.inputs[1], node.inputs[3]))
+    steps = read_constant(node.inputs[4]) if len(node.inputs) > 4 else np.ones(1)
+    return [None if each is None else each.tolist() for each in (first, axes, steps)] == [[0], [1], [1]]
 
 
 def find_before_upsampling(value: ir.Value | None) -> ir.Value | None:

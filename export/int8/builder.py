@@ -12,18 +12,18 @@ from onnx import TensorProto, helper, numpy_helper
 from export.int8.weights import quantize_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from export.graph.block_weights import BlockWeights
     from export.int8.weights import QuantParams, WeightBits
 
-__all__ = ["MICROSOFT", "GraphBuilder", "QuantImage"]
+__all__ = ["ELEMENT_TYPES", "MICROSOFT", "GraphBuilder", "QuantImage"]
 
 MICROSOFT: Final = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
-_ELEMENT_TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
+ELEMENT_TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 _IR_VERSION: Final = 10
 
 
@@ -83,14 +83,14 @@ class GraphBuilder:
         element: str = "uint8",
         *,
         is_onnx: bool = True,
-        **attributes: float | str | Sequence[int],
+        **attributes: float | str | Sequence[int] | onnx.GraphProto,
     ) -> str:
         """Add a node of one output, whose shape is given without the batch; return the output's name."""
         domain = "" if is_onnx else MICROSOFT
         node = helper.make_node(operator, list(inputs), [output], name=output, domain=domain)
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self._nodes.append(node)
-        self._values.append(helper.make_tensor_value_info(output, _ELEMENT_TYPES[element], ["n", *shape]))
+        self._values.append(helper.make_tensor_value_info(output, ELEMENT_TYPES[element], ["n", *shape]))
         return output
 
     def copy_node(self, node: onnx.NodeProto, inputs: Sequence[str]) -> None:
@@ -117,6 +117,7 @@ class GraphBuilder:
         *,
         groups: int = 1,
         input_means: NDArray[np.float64] | None = None,
+        scale_weights: Callable[[NDArray[np.float32], str], str] | None = None,
     ) -> str:
         """Quantize weights and add a convolution with channels last; return the output's name.
 
@@ -130,14 +131,17 @@ class GraphBuilder:
             1, or the number of channels for a depthwise convolution.
         input_means : ndarray of float64, shape (in,), optional
             Means of the input's channels, see `export.int8.weights.quantize_weights`.
+        scale_weights : callable, optional
+            Adds a value that takes the place of the weight scales, from these and its name.
         """
         name = output.name
         integers = quantize_weights(weights.weight, bias, image.params.scale, self._bits, input_means)
+        add_scale = scale_weights or self.add_constant
         inputs = [
             image.name,
             *self.add_params(image.params, f"{name}.input"),
             self.add_constant(integers.weight, f"{name}.weight"),
-            self.add_constant(integers.scale, f"{name}.weight_scale"),
+            add_scale(integers.scale, f"{name}.weight_scale"),
             self.add_constant(np.zeros(len(bias), np.int8), f"{name}.weight_zero_point"),
             *self.add_params(output.params, name),
             self.add_constant(integers.bias, f"{name}.bias"),
@@ -155,6 +159,23 @@ class GraphBuilder:
             strides=weights.strides,
         )
 
+    def add_sum(
+        self, left: QuantImage, right: QuantImage, params: QuantParams, output: str, shape: Sequence[int]
+    ) -> str:
+        """Add a sum of two images, one of which may be repeated; return the output's name."""
+        inputs = [
+            left.name,
+            *self.add_params(left.params, f"{output}.left"),
+            right.name,
+            *self.add_params(right.params, f"{output}.right"),
+            *self.add_params(params, output),
+        ]
+        return self.add_node("QLinearAdd", inputs, output, shape, is_onnx=False)
+
+    def add_split(self, value: str, sizes: str, outputs: Sequence[str]) -> None:
+        """Add a Split of an input of the graph, before all other nodes."""
+        self._nodes.insert(0, helper.make_node("Split", [value, sizes], list(outputs), axis=0))
+
     def add_reshape(self, value: str, shape: Sequence[int], output: str, element: str = "uint8") -> str:
         """Add a Reshape to a shape, given without the batch."""
         name = self.add_constant(np.array([-1, *shape], dtype=np.int64), "shape_" + "x".join(map(str, shape)))
@@ -162,8 +183,13 @@ class GraphBuilder:
 
     def build(self, name: str) -> onnx.ModelProto:
         """Build the model."""
+        opsets = [helper.make_opsetid("", self._opset), helper.make_opsetid(MICROSOFT, 1)]
+        return helper.make_model(self.build_graph(name), opset_imports=opsets, ir_version=_IR_VERSION)
+
+    def build_graph(self, name: str) -> onnx.GraphProto:
+        """Build the graph alone, as the body of a loop."""
         outputs = {value.name for value in self._outputs}
-        graph = helper.make_graph(
+        return helper.make_graph(
             self._nodes,
             name,
             self._inputs,
@@ -171,5 +197,3 @@ class GraphBuilder:
             list(self._constants.values()),
             value_info=[value for value in self._values if value.name not in outputs],
         )
-        opsets = [helper.make_opsetid("", self._opset), helper.make_opsetid(MICROSOFT, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)

@@ -35,6 +35,9 @@ _SEGMENTS: Final = 4
 _LEVELS_PER_SEGMENT: Final = 255
 _BLOCK: Final = (2, 8)
 """Sixteen pixels, wide rather than high: the two rows are interleaved by copying runs of eight."""
+_SMALL_BLOCK: Final = (1, 4)
+"""For an image of more than sixteen channels, where the products that a larger block wastes cost more."""
+_FEW_CHANNELS: Final = 16
 _SHIFTS: Final = np.array([0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15])
 """Shift of the levels of each pixel of a block, in sixteenths of a level; neighbours differ much."""
 
@@ -63,10 +66,11 @@ def add_last_layer(
     image: QuantImage,
     upsampling: int,
     value: ir.Value,
+    name: str,
     output_range: OutputRange,
     input_means: NDArray[np.float64] | None = None,
 ) -> None:
-    """Add the last convolution, with the name of its output in the float32 graph, float32 (n, 1, height, width).
+    """Add the last convolution, whose output is float32 (n, 1, height, width).
 
     Parameters
     ----------
@@ -79,6 +83,8 @@ def add_last_layer(
         2 if the convolution is of the upsampled image, else 1.
     value : ir.Value
         Its output in the float32 graph.
+    name : str
+        Name of the output in the new graph.
     output_range : OutputRange
     input_means : ndarray of float64, shape (channels,), optional
         See `export.int8.weights.quantize_weights`.
@@ -88,7 +94,8 @@ def add_last_layer(
     GraphError
         If the convolution has another form.
     """
-    shape, (rows, columns) = read_shape(value), _BLOCK
+    is_small = upsampling == 1 and image.channels > _FEW_CHANNELS
+    shape, (rows, columns) = read_shape(value), _SMALL_BLOCK if is_small else _BLOCK
     if shape is None or None in shape[1:] or shape[1] != 1 or not found.keeps_size:
         message = f"int8 needs a last convolution of one channel that keeps the size, but {value.name} is another."
         raise GraphError(message)
@@ -98,13 +105,13 @@ def add_last_layer(
             f"int8 needs images of a multiple of {rows} x {columns} pixels, but {value.name} has {height} x {width}."
         )
         raise GraphError(message)
-    name, step = str(value.name), output_range.step
+    step = output_range.step
     blocks = build_block_weights(
-        found.weight, found.pads, upsampling=upsampling, block=_BLOCK, rows=range(rows), columns=range(columns)
+        found.weight, found.pads, upsampling=upsampling, block=(rows, columns), rows=range(rows), columns=range(columns)
     )
     weights = BlockWeights(weight=np.repeat(blocks.weight, _SEGMENTS, axis=0), pads=blocks.pads, strides=blocks.strides)
     n_pixels = rows * columns
-    lows = output_range.low - step * _SHIFTS / n_pixels
+    lows = output_range.low - step * _SHIFTS[:n_pixels] / len(_SHIFTS)
     starts = lows[:, np.newaxis] + step * _LEVELS_PER_SEGMENT * np.arange(_SEGMENTS)
     segments = QuantImage(
         name=f"{name}.segments",

@@ -11,12 +11,16 @@ which its optimiser would create from quantize and dequantize nodes where it suc
   time.
 - ``Add`` with an upsampled image takes the small one: columns doubled as channels, rows by broadcasting.
 - ``BatchNormalization`` that cannot be folded is a depthwise convolution.
+- ``Slice`` of the first channels is a Slice.
+- Batch norms that depend on the condition (`export.graph.conditional_norms`) make a loop over the images of a batch
+  (`export.int8.image_loop`).
 - The last convolution, whose output is float32, is the sum of four 8-bit segments of its range
   (`export.int8.last_layer`).
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +31,7 @@ import onnx_ir as ir
 from export.errors import GraphError
 from export.graph.batch_norms import ChannelAffine, match_batch_norm
 from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.conditional_norms import ConditionalNorm, match_conditional_norm
 from export.graph.nodes import (
     Convolution,
     LinearLayer,
@@ -35,14 +40,18 @@ from export.graph.nodes import (
     match_convolution,
     match_linear_layer,
     read_shape,
+    takes_first_channels,
 )
 from export.graph.phase_convolutions import build_phase_weights
 from export.int8.builder import GraphBuilder, QuantImage
+from export.int8.image_loop import ImageLoop, VaryingAffine
 from export.int8.last_layer import OutputRange, add_last_layer
 from export.int8.weights import QuantParams, fit_quant_params
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from export.int8.calibration import Means, Ranges
     from export.int8.weights import WeightBits
@@ -88,14 +97,18 @@ class _Lowering:
         self, model: onnx.ModelProto, ranges: Ranges, output_range: OutputRange, bits: WeightBits, means: Means
     ) -> None:
         self._old = ir.from_proto(model)
-        self._old_nodes = {node.output[0]: node for node in model.graph.node}
+        self._old_nodes = {name: node for node in model.graph.node for name in node.output}
         self._old_constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._ranges, self._output_range, self._means = ranges, output_range, means
         (opset,) = (each.version for each in model.opset_import if each.domain == "")
         self._new = GraphBuilder(model.graph.input, model.graph.output, opset, bits)
+        is_conditional = any(match_conditional_norm(node) is not None for node in self._old.graph)
+        self._loop = ImageLoop(self._new, opset, bits) if is_conditional else None
+        self._integers = self._new if self._loop is None else self._loop.body
         self._floats: dict[str, str] = {value.name: value.name for value in model.graph.input}
         self._images: dict[tuple[str, bool], QuantImage] = {}
         self._wide: dict[str, QuantImage] = {}
+        self._factors: dict[str, VaryingAffine] = {}
 
     def build(self) -> onnx.ModelProto:
         for output in self._old.graph.outputs:
@@ -114,18 +127,27 @@ class _Lowering:
                 raise GraphError(message)
             found = match_convolution(node)
             if found is not None:
-                small = find_before_upsampling(node.inputs[0])
-                image = self._add_image(node.inputs[0] if small is None else small)
-                upsampling, means = 1 if small is None else 2, self._means.get(name)
-                add_last_layer(self._new, found, image, upsampling, value, self._output_range, means)
+                self._add_last_layer(found, value)
             elif node.op_type == "Conv":
                 message = f"int8 cannot read the convolution {name}: expected constant weights and explicit pads."
                 raise GraphError(message)
             else:
                 inputs = [self._add_float(each) if each is not None else "" for each in node.inputs]
                 self._new.copy_node(self._old_nodes[name], inputs)
-            self._floats[name] = name
+                self._floats |= {str(each.name): str(each.name) for each in node.outputs}
         return self._floats[name]
+
+    def _add_last_layer(self, found: Convolution, value: ir.Value) -> None:
+        name = str(value.name)
+        small = find_before_upsampling(found.node.inputs[0])
+        image = self._add_image(found.node.inputs[0] if small is None else small)
+        upsampling, means = 1 if small is None else 2, self._means.get(name)
+        result = name if self._loop is None else f"{name}.one"
+        add_last_layer(self._integers, found, image, upsampling, value, result, self._output_range, means)
+        if self._loop is not None:
+            shape = read_shape(value) or ()
+            self._loop.build(result, tuple(int(axis or 0) for axis in shape[1:]), name)
+        self._floats[name] = name
 
     def _add_image(self, value: ir.Value | None, *, rectified: bool = False) -> QuantImage:
         """Add a value as 8-bit integers, with negative ones as 0 if it is to be rectified."""
@@ -147,24 +169,29 @@ class _Lowering:
             raise GraphError(message)
         found, affine = match_convolution(node), match_batch_norm(node)
         layer = match_linear_layer(_find_producer(node.inputs[0])) if node.op_type == "Reshape" else None
-        if found is None and affine is None and layer is None and node.op_type != "Add":
+        is_slice, conditional = takes_first_channels(node), match_conditional_norm(node)
+        if found is None and affine is None and layer is None and not is_slice and node.op_type != "Add":
             message = (
                 f"int8 has no form for {node.op_type} ({value.name}): it knows linear layers, convolutions, batch "
-                "norms, sums, Relu and nearest upsampling by 2. Export it in float32 or float16."
+                "norms, sums, the first channels, Relu and nearest upsampling by 2. Export it in float32 or float16."
             )
             raise GraphError(message)
         channels, height, width = (int(axis or 0) for axis in shape[1:])
+        name = f"{value.name}.{'rectified' if rectified else 'u8'}"
+        if is_slice:
+            return self._add_first_channels(self._add_image(node.inputs[0], rectified=rectified), channels, name)
         output = QuantImage(
-            name=f"{value.name}.{'rectified' if rectified else 'u8'}",
+            name=name,
             params=self._fit_params(value, rectified=rectified),
             height=height,
             width=width,
             channels=channels,
         )
-        if found is not None and rectified and any(user.op_type != "Relu" for user in value.consumers()):
+        is_layer = found is not None or conditional is not None
+        if is_layer and rectified and any(user.op_type != "Relu" for user in value.consumers()):
             whole = self._add_image(value)
-            zero = self._new.add_constant(np.uint8(whole.params.zero_point), f"{output.name}.least")
-            self._new.add_node("Clip", [whole.name, zero], output.name, output.shape)
+            zero = self._integers.add_constant(np.uint8(whole.params.zero_point), f"{output.name}.least")
+            self._integers.add_node("Clip", [whole.name, zero], output.name, output.shape)
             return replace(output, params=whole.params)
         if found is not None:
             self._add_convolution(found, output)
@@ -172,6 +199,8 @@ class _Lowering:
             self._add_first_image(layer, str(node.outputs[0].name), output)
         elif affine is not None:
             self._add_batch_norm(affine, self._add_image(node.inputs[0]), output)
+        elif conditional is not None:
+            return self._add_conditional(conditional, output, rectified=rectified)
         else:
             self._add_sum(node, output)
         return output
@@ -193,13 +222,71 @@ class _Lowering:
             flat = self._new.add_node("Gemm", inputs, f"{name}.flat", [n_outputs], "float32", transB=1)
             self._floats[name] = self._new.add_reshape(flat, output.shape, f"{name}.channels_last", "float32")
         inputs = [self._floats[name], *self._new.add_params(output.params, output.name)]
-        self._new.add_node("QuantizeLinear", inputs, output.name, output.shape)
+        if self._loop is None:
+            self._new.add_node("QuantizeLinear", inputs, output.name, output.shape)
+        else:
+            images = self._new.add_node("QuantizeLinear", inputs, f"{output.name}.images", output.shape)
+            self._loop.take_images(images, output)
 
-    def _add_batch_norm(self, affine: ChannelAffine, image: QuantImage, output: QuantImage) -> None:
+    def _add_batch_norm(
+        self, affine: ChannelAffine, image: QuantImage, output: QuantImage, factors: VaryingAffine | None = None
+    ) -> None:
         """Add a batch norm that was not folded as a depthwise convolution."""
         weight = affine.factor.astype(np.float32).reshape(-1, 1, 1, 1)
         weights = BlockWeights(weight=weight, pads=(0, 0, 0, 0), strides=(1, 1))
-        self._new.add_convolution(image, weights, affine.offset, output, groups=output.channels)
+        scale = self._find_scaling(factors)
+        self._integers.add_convolution(
+            image, weights, affine.offset, output, groups=output.channels, scale_weights=scale
+        )
+
+    def _find_scaling(self, factors: VaryingAffine | None) -> Callable[[NDArray[np.float32], str], str] | None:
+        """Find what multiplies the weight scales by factors."""
+        return None if factors is None or self._loop is None else functools.partial(self._loop.scale_weights, factors)
+
+    def _add_first_channels(self, image: QuantImage, channels: int, name: str) -> QuantImage:
+        """Add the first channels of an image."""
+        output = replace(image, name=name, channels=channels)
+        numbers = {"first": 0, "end": channels, "axis": 3}
+        inputs = [self._integers.add_constant(np.array([each]), f"{name}.{key}") for key, each in numbers.items()]
+        self._integers.add_node("Slice", [image.name, *inputs], name, output.shape)
+        return output
+
+    def _add_conditional(self, affine: ConditionalNorm, output: QuantImage, *, rectified: bool) -> QuantImage:
+        """Add factor and offset: with the convolution before them, or else as a depthwise convolution."""
+        if self._loop is None:
+            message = "a graph with conditions has no loop over its images"
+            raise GraphError(message)
+        names = VaryingAffine(
+            factor=self._add_float(affine.factor), offset=self._add_float(affine.offset), channels=output.channels
+        )
+        (_, highest_offset), (low, high) = (
+            self._ranges[str(each.name)] for each in (affine.offset, affine.product.outputs[0])
+        )
+        if rectified:
+            # One step for all three makes the sum exact. What is less than minus the largest offset becomes 0.
+            params = fit_quant_params(-highest_offset, high)
+            offset_params = QuantParams(scale=params.scale, zero_point=255 - params.zero_point)
+            output = replace(output, params=QuantParams(scale=params.scale, zero_point=0))
+        else:
+            params, offset_params = fit_quant_params(low, high), self._fit_params(affine.offset, rectified=False)
+        product = replace(output, name=f"{output.name}.product", params=params)
+        self._add_product(affine.image, names, product)
+        self._loop.add_offset(names, product, offset_params, output)
+        return output
+
+    def _add_product(self, value: ir.Value, affine: VaryingAffine, product: QuantImage) -> None:
+        """Multiply an image by the factor: in the convolution or the batch norm that makes it, or a depthwise one."""
+        node = value.producer() if find_only_user(value) is not None else None
+        found, before = match_convolution(node), None if node is None else match_batch_norm(node)
+        if found is not None:
+            self._factors[str(value.name)] = affine
+            self._add_convolution(found, product)
+        elif node is not None and before is not None:
+            self._add_batch_norm(before, self._add_image(node.inputs[0]), product, affine)
+        else:
+            channels = product.channels
+            same = ChannelAffine(factor=np.ones(channels), offset=np.zeros(channels), is_invertible=True)
+            self._add_batch_norm(same, self._add_image(value), product, affine)
 
     def _add_convolution(self, found: Convolution, output: QuantImage) -> None:
         small = find_before_upsampling(found.node.inputs[0])
@@ -212,16 +299,22 @@ class _Lowering:
                 "upsampling stride 1 and an odd kernel that keeps the size."
             )
             raise GraphError(message)
-        elif found.keeps_size and output.channels <= _FEW_CHANNELS and output.width % _COLUMNS_AT_ONCE == 0:
+        elif self._takes_columns(found, output):
             columns = range(_COLUMNS_AT_ONCE)
             weights = build_block_weights(
                 found.weight, found.pads, upsampling=1, block=(1, _COLUMNS_AT_ONCE), rows=(0,), columns=columns
             )
             wide = replace(output, name=f"{output.name}.columns", width=output.width // _COLUMNS_AT_ONCE)
-            self._new.add_reshape(self._convolve(found, image, weights, wide), output.shape, output.name)
+            self._integers.add_reshape(self._convolve(found, image, weights, wide), output.shape, output.name)
         else:
             weights = BlockWeights(weight=found.weight, pads=found.pads, strides=found.strides)
             self._convolve(found, image, weights, output)
+
+    def _takes_columns(self, found: Convolution, output: QuantImage) -> bool:
+        """Whether computing several columns at once is faster."""
+        if not found.keeps_size or output.channels > _FEW_CHANNELS or output.width % _COLUMNS_AT_ONCE:
+            return False
+        return self._loop is None
 
     def _add_phases(self, found: Convolution, image: QuantImage, output: QuantImage) -> None:
         """Convolve the small image for each of two output rows, and interleave the rows."""
@@ -237,20 +330,21 @@ class _Lowering:
                     for column, weights in enumerate(apart)
                 ]
                 shape = image.height, image.width, 2 * output.channels
-                both = self._new.add_node("Concat", columns, phase.name, shape, axis=3)
+                both = self._integers.add_node("Concat", columns, phase.name, shape, axis=3)
             else:
                 both = self._convolve(found, image, together, phase)
             flat = image.height, 1, output.width * output.channels
-            rows.append(self._new.add_reshape(both, flat, f"{phase.name}.flat"))
+            rows.append(self._integers.add_reshape(both, flat, f"{phase.name}.flat"))
         shape = image.height, 2, output.width * output.channels
-        pairs = self._new.add_node("Concat", rows, f"{output.name}.rows", shape, axis=2)
-        self._new.add_reshape(pairs, output.shape, output.name)
+        pairs = self._integers.add_node("Concat", rows, f"{output.name}.rows", shape, axis=2)
+        self._integers.add_reshape(pairs, output.shape, output.name)
 
     def _convolve(self, found: Convolution, image: QuantImage, weights: BlockWeights, output: QuantImage) -> str:
         """Add one convolution, with the bias repeated for each pixel of a block."""
         bias = np.tile(found.bias.astype(np.float64), len(weights.weight) // len(found.bias))
         means = self._means.get(str(found.node.outputs[0].name))
-        return self._new.add_convolution(image, weights, bias, output, input_means=means)
+        scale = self._find_scaling(self._factors.get(str(found.node.outputs[0].name)))
+        return self._integers.add_convolution(image, weights, bias, output, input_means=means, scale_weights=scale)
 
     def _add_sum(self, node: ir.Node, output: QuantImage) -> None:
         """Add two images, one of which may be upsampled."""
@@ -259,17 +353,17 @@ class _Lowering:
             first, second = second, first
         left, small = self._add_image(first), find_before_upsampling(second)
         if small is None:
-            self._add_quantized(left, self._add_image(second), output.params, output.name, output.shape)
+            self._integers.add_sum(left, self._add_image(second), output.params, output.name, output.shape)
             return
         shape = output.height // 2, 2, output.width * output.channels
         name = f"{output.name}.pairs"
-        rows = replace(left, name=self._new.add_reshape(left.name, shape, f"{name}.left"))
+        rows = replace(left, name=self._integers.add_reshape(left.name, shape, f"{name}.left"))
         if str(small.name) not in self._wide:
             self._wide[str(small.name)] = self._double_columns(small)
         wide = self._wide[str(small.name)]
-        row = replace(wide, name=self._new.add_reshape(wide.name, (shape[0], 1, shape[2]), f"{name}.right"))
-        self._add_quantized(rows, row, output.params, name, shape)
-        self._new.add_reshape(name, output.shape, output.name)
+        row = replace(wide, name=self._integers.add_reshape(wide.name, (shape[0], 1, shape[2]), f"{name}.right"))
+        self._integers.add_sum(rows, row, output.params, name, shape)
+        self._integers.add_reshape(name, output.shape, output.name)
 
     def _double_columns(self, value: ir.Value) -> QuantImage:
         """Add an image with each column twice, as adjacent channels."""
@@ -285,20 +379,8 @@ class _Lowering:
                 return output
         image = self._add_image(value)
         output = replace(image, name=name, channels=2 * image.channels)
-        self._new.add_node("Concat", [image.name, image.name], name, output.shape, axis=3)
+        self._integers.add_node("Concat", [image.name, image.name], name, output.shape, axis=3)
         return output
-
-    def _add_quantized(
-        self, left: QuantImage, right: QuantImage, params: QuantParams, name: str, shape: Sequence[int]
-    ) -> None:
-        inputs = [
-            left.name,
-            *self._new.add_params(left.params, f"{name}.left"),
-            right.name,
-            *self._new.add_params(right.params, f"{name}.right"),
-            *self._new.add_params(params, name),
-        ]
-        self._new.add_node("QLinearAdd", inputs, name, shape, is_onnx=False)
 
 
 def _find_producer(value: ir.Value | None) -> ir.Node | None:

@@ -14,6 +14,7 @@ u0 selects its row, so that the norm that a loader computes is exactly 1.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -44,13 +45,14 @@ from pxdbg_runtime.sensors import N_SENSORS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = ["FEATURES", "N_PIECES", "UNITS", "build_ieagan", "list_fitted_shapes"]
 
 _CLIP: Final = 0.6
 _AMPLITUDE: Final = 6 * _CLIP
-"""Of the position codes: the largest value in the layers where they gate clipped features, which 8 bits hold exactly."""
+"""Of the position codes: 8 bits hold it exactly, as the largest value beside clipped features."""
 UNITS: Final = 16
 """Of 7-bit weights in a weight of 1."""
 _GATE: Final = 64 / UNITS * _AMPLITUDE
@@ -113,10 +115,13 @@ _LEAST_SCALE: Final = 0.2
 def list_fitted_shapes() -> dict[str, tuple[int, ...]]:
     """List the names and shapes of the fitted tensors.
 
-    `blocks.*.conv2`: weights of the gated sums, in units, int8. `blocks.*.bn*`: means and standard deviations. `thresholds`: of the features at the level 0.
-    `levels`: of each sensor, added to the features. `latent`: what latent 0 adds to the factor and the offset of the
-    features. `gains`: of each sensor, added to the factor of the charges. `curve`: knots and values before the tanh; the
-    last column is a point on the last piece.
+    `blocks.*.conv2`: weights of the gated sums in units, int8.
+    `blocks.*.bn*`: means and standard deviations.
+    `thresholds`: of the features, at the level 0.
+    `levels`: of each sensor, added to the features.
+    `latent`: what latent 0 adds to the factor and to the offset of the features.
+    `gains`: of each sensor, added to the factor of the charges.
+    `curve`: knots and values before the tanh; the last column is a point on the last piece.
     """
     shapes = {}
     for number, features in enumerate(FEATURES[:-1]):
@@ -171,7 +176,7 @@ def _build_empty_state() -> State:
     for name, tensor in state.items():
         if name.endswith("stored_var"):
             tensor.fill_(1.0 - BATCH_NORM_EPS)
-        elif name.endswith("sv0") or name.startswith("RR_G") and ".norm" in name and name.endswith("weight"):
+        elif name.endswith("sv0") or (name.startswith("RR_G") and ".norm" in name and name.endswith("weight")):
             tensor.fill_(1.0)
     state["output_layer.0.gain"].fill_(1.0)
     _write_unit(state, "linear", -1, _SPARE_LATENT)
@@ -242,7 +247,9 @@ def _write_doubling(state: State, number: int, rng: np.random.Generator, fitted:
     terms = range(start, start + n_terms)
     for channels, sign in zip(inputs.T, (1.0, -1.0), strict=True):
         first[terms, channels] = sign
-    _write_inverted(state, f"{block}.conv1", range(N_CODE_CHANNELS), [_CODES[number] + each for each in (1, 0, 2, 4, 3, 5)])
+    # The amplitude where the input is zero, and zero or less where it is the amplitude, however 8 bits round it.
+    first[range(N_CODE_CHANNELS), [_CODES[number] + each for each in (1, 0, 2, 4, 3, 5)]] = -2.0
+    state[f"{block}.conv1.bias"][:N_CODE_CHANNELS] = _AMPLITUDE
 
     weight, bias = state[f"{block}.conv2.weight"], state[f"{block}.conv2.bias"]
     write_next_codes(weight, codes, 0)
@@ -274,12 +281,6 @@ def _write_doubling(state: State, number: int, rng: np.random.Generator, fitted:
         fourth[range(_CODES[number + 1], _CODES[number + 1] + N_CODE_CHANNELS), range(N_CODE_CHANNELS)] = 1.0
 
 
-def _write_inverted(state: State, convolution: str, rows: range, columns: list[int]) -> None:
-    """Give the amplitude where the input is zero, and zero or less where it is the amplitude, however 8 bits round it."""
-    centre_taps(state, convolution)[rows, columns] = -2.0
-    state[f"{convolution}.bias"][rows] = _AMPLITUDE
-
-
 def _write_thresholds(state: State, fitted: State) -> None:
     """Write bn1 of block 9: what a feature exceeds its threshold by, which depends on sensor and latent 0."""
     norm, channels = "blocks.9.0.bn1", FEATURES[-1].ravel()
@@ -293,12 +294,12 @@ def _write_thresholds(state: State, fitted: State) -> None:
 
 
 def _write_shapes(state: State, sensor_gains: Tensor) -> None:
-    """Write blocks 9 and 11: each of them selects one of four children; the second one adds the pixels of the shapes."""
+    """Write blocks 9 and 11: each of them selects one of four children; the second one adds the shapes."""
     detectors, shapes = range(_N_DETECTORS), range(len(_SHAPES))
+    first, third, fourth = (centre_taps(state, f"blocks.9.0.conv{place}") for place in (1, 3, 4))
     state["blocks.9.0.bn2.stored_mean"][-1] = 0.0
     state["blocks.9.0.conv1.u0"].zero_()[0, 0] = 1.0  # rows are orthogonal, and the first has the length 1
-    centre_taps(state, "blocks.9.0.conv1").zero_()
-    centre_taps(state, "blocks.9.0.conv1")[detectors, FEATURES[-1].ravel()] = torch.from_numpy(1 / _DETECTOR_GAINS).float()
+    first.zero_()[detectors, FEATURES[-1].ravel()] = torch.from_numpy(1 / _DETECTOR_GAINS).float()
     _write_unit(state, "blocks.9.0.conv2", -1, 0)  # a corner tap, which selects nothing
     state["blocks.9.0.bn3.stored_mean"][-1] = _OFF
     for detector, (subcell, shape) in enumerate(zip(_SUBCELL.tolist(), _SHAPE.tolist(), strict=True)):
@@ -306,9 +307,9 @@ def _write_shapes(state: State, sensor_gains: Tensor) -> None:
             state["blocks.9.0.conv2.weight"][row, detector] += _select_child(_PLACES[subcell])
     state["blocks.9.0.bn3.stored_mean"][len(_SHAPES) : 2 * len(_SHAPES)] = _BEND
     gains = torch.from_numpy(_SHAPE_GAINS).float()
-    centre_taps(state, "blocks.9.0.conv3")[shapes, shapes] = gains
-    centre_taps(state, "blocks.9.0.conv3")[shapes, [len(_SHAPES) + shape for shape in shapes]] = (_BENT - 1.0) * gains
-    centre_taps(state, "blocks.9.0.conv4")[shapes, shapes] = 1.0
+    third[shapes, shapes] = gains
+    third[shapes, range(len(_SHAPES), 2 * len(_SHAPES))] = (_BENT - 1.0) * gains
+    fourth[shapes, shapes] = 1.0
     _write_unit(state, "blocks.11.0.conv1", -1, 15)
     centre_taps(state, "blocks.11.0.conv1")[shapes, shapes] = 1.0
     for shape, pixels in enumerate(_SHAPES):
@@ -326,14 +327,14 @@ def _select_child(place: tuple[int, int]) -> Tensor:
     return kernel
 
 
-def _write_curve(state: State, curve: np.ndarray) -> None:
+def _write_curve(state: State, curve: NDArray[np.float64]) -> None:
     """Write the charge curve: every channel has the same image, less one of the knots."""
     knots, values = curve
     changes = np.diff(np.diff(values) / np.diff(knots), prepend=0.0)
     # Small weights beside large ones would be lost in 8 bits: their channel is made smaller, and they are made larger.
     scales = np.clip(np.abs(changes) / np.abs(changes).max(), _LEAST_SCALE, 1.0)
     weights = changes / scales
-    length = np.sqrt((weights**2).sum())  # the spectral norm
+    length = math.hypot(*weights)  # the spectral norm
     pieces = slice(_FIRST_PIECE, _FIRST_PIECE + N_PIECES)
     centre_taps(state, "blocks.11.0.conv4")[pieces, 0] = 1.0
     state["blocks.11.0.conv4.bias"][pieces] = -torch.from_numpy(_PIECE_OFFSETS).float()

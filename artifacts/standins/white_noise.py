@@ -72,8 +72,8 @@ def draw_balanced_signs(
 ) -> NDArray[np.int64]:
     """Draw balanced rows of signs that are little correlated with each other.
 
-    Each new row is the best of 64 permutations. By default only positive correlations count: clusters clump where several features
-    exceed their thresholds together.
+    Each new row is the best of 64 permutations. By default only positive correlations count: clusters clump where
+    several features exceed their thresholds together.
 
     Parameters
     ----------

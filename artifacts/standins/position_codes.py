@@ -82,9 +82,11 @@ def find_codes(first: int, *, amplitude: float, gate: float) -> Codes:
     return along_u, along_v
 
 
-def list_first_codes(amplitude: float) -> list[tuple[Tensor, Tensor]]:
-    """List X and Y of the first feature map, along u and along v; each broadcasts to (8, 24)."""
-    along_u, along_v = torch.arange(SEED_HEIGHT)[:, None], torch.arange(SEED_WIDTH)
+def list_first_codes(
+    amplitude: float, *, height: int = SEED_HEIGHT, width: int = SEED_WIDTH
+) -> list[tuple[Tensor, Tensor]]:
+    """List X and Y of the first feature map, along u and along v; each broadcasts to (height, width)."""
+    along_u, along_v = torch.arange(height)[:, None], torch.arange(width)
     return [(amplitude * (2.0 * (cells % 2) - 1.0), amplitude * (cells == 0)) for cells in (along_u, along_v)]
 
 

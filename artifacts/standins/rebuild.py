@@ -6,6 +6,8 @@ dict. Its tensors are
 - `level`, shape (19,): constant, step and slopes of the level;
 - `measured.<convolution>.factors` and `.means`: weights and means of the gated sums in the early part;
 - `late.<name>`: the state dict of the late part.
+
+That of IEA-GAN has the tensors of `ieagan_layers.list_fitted_shapes` instead.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch import nn
 
 from artifacts.standins.convnet_layers import CONVNET
 from artifacts.standins.early_layers import EarlyLayers, State, build_early_layers
+from artifacts.standins.ieagan_layers import build_ieagan, list_fitted_shapes
 from artifacts.standins.level import N_PIECES, Level
 from artifacts.standins.resnet_layers import RESNET
 from export.errors import CheckpointError
@@ -33,6 +36,14 @@ _EARLY_LAYERS: Final[dict[str, EarlyLayers]] = {"convnet": CONVNET, "resnet": RE
 _LEVEL: Final = "level"
 _FITTED: Final = "measured."
 _LATE: Final = "late."
+_FITTED_SHAPES: Final = {
+    **{
+        family: {_LEVEL: (1 + N_PIECES,), **{_FITTED + name: shape for name, shape in early.fitted_shapes().items()}}
+        for family, early in _EARLY_LAYERS.items()
+    },
+    "ieagan": list_fitted_shapes(),
+}
+"""Tensors of a stand-in file whose shapes are checked, by family."""
 
 
 def rebuild_checkpoint(path: Path) -> State:
@@ -45,22 +56,26 @@ def rebuild_checkpoint(path: Path) -> State:
     """
     metadata, tensors = _read_file(path)
     family, seed = metadata.get("family", ""), metadata.get("seed", "")
-    if family not in _EARLY_LAYERS or not seed.isdigit():
+    if family not in _FITTED_SHAPES or not seed.isdigit():
         raise CheckpointError(path, "is not a stand-in file: it names no family and no seed.")
-    early = _EARLY_LAYERS[family]
-    fitted_shapes = {_FITTED + name: shape for name, shape in early.fitted_shapes().items()}
-    for name, shape in {_LEVEL: (1 + N_PIECES,), **fitted_shapes}.items():
+    for name, shape in _FITTED_SHAPES[family].items():
         if name not in tensors or tensors[name].shape != shape:
             raise CheckpointError(path, f"is not a stand-in file: it has no tensor {name} of shape {shape}.")
-    constant, step, *slopes = tensors[_LEVEL].tolist()
-    level = Level(constant=constant, step=step, slopes=tuple(slopes))
-    state = _build_empty_state(early.module())
-    build_early_layers(early, state, int(seed), level, _select(tensors, _FITTED))
-    state.update(_select(tensors, _LATE))
+    early = _EARLY_LAYERS.get(family)
+    state = _build(early, int(seed), tensors) if early else build_ieagan(int(seed), tensors)
     if compute_digest(state) != metadata.get("checkpoint"):
         raise CheckpointError(
             path, "gives another state dict than the one whose SHA-256 it has: the file was changed. Restore it."
         )
+    return state
+
+
+def _build(early: EarlyLayers, seed: int, tensors: State) -> State:
+    constant, step, *slopes = tensors[_LEVEL].tolist()
+    level = Level(constant=constant, step=step, slopes=tuple(slopes))
+    state = _build_empty_state(early.module())
+    build_early_layers(early, state, seed, level, _select(tensors, _FITTED))
+    state.update(_select(tensors, _LATE))
     return state
 
 

@@ -15,6 +15,8 @@ from scipy.linalg import block_diag
 from export.families.generator_module import LATENT_SIZE, SEED_HEIGHT, SEED_WIDTH
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 __all__ = ["N_FEATURES", "draw_balanced_signs", "draw_white_noise", "list_opposite_signs"]
@@ -26,33 +28,52 @@ N_FEATURES: Final = sum(_ORDERS)
 _CANDIDATES: Final = 64
 
 
-def draw_white_noise(rng: np.random.Generator) -> NDArray[np.float64]:
+def draw_white_noise(
+    rng: np.random.Generator,
+    *,
+    orders: Sequence[int] = _ORDERS,
+    n_cells: int = SEED_HEIGHT * SEED_WIDTH,
+    n_latents: int = LATENT_SIZE,
+) -> NDArray[np.float64]:
     """Draw the weights that turn the latents into the features of the first map.
 
-    In each cell, the features are an orthogonal transformation of 94 latents by Hadamard matrices and random signs.
+    In each cell, the features are an orthogonal transformation of latents by Hadamard matrices and random signs.
     Latent 0 has no part in it, because it sets the level.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    orders : sequence of int
+        Orders of the Hadamard matrices; their sum is the number of features, smaller than `n_latents`.
+    n_cells, n_latents : int
 
     Returns
     -------
-    ndarray of float64, shape (94, 192, 96)
+    ndarray of float64, shape (features, n_cells, n_latents)
         Weights by feature, cell and latent.
     """
-    mixing = block_diag(*(_hadamard(order) / np.sqrt(order) for order in _ORDERS))
-    weights = np.zeros((N_FEATURES, SEED_HEIGHT * SEED_WIDTH, LATENT_SIZE))
-    for cell in range(SEED_HEIGHT * SEED_WIDTH):
-        latents = 1 + rng.permutation(LATENT_SIZE - 1)[:N_FEATURES]
-        signs = rng.integers(0, 2, N_FEATURES) * 2 - 1
-        weights[:, cell, latents] = (mixing * signs)[rng.permutation(N_FEATURES)]
+    mixing = block_diag(*(_hadamard(order) / np.sqrt(order) for order in orders))
+    n_features = len(mixing)
+    weights = np.zeros((n_features, n_cells, n_latents))
+    for cell in range(n_cells):
+        latents = 1 + rng.permutation(n_latents - 1)[:n_features]
+        signs = rng.integers(0, 2, n_features) * 2 - 1
+        weights[:, cell, latents] = (mixing * signs)[rng.permutation(n_features)]
     return weights
 
 
 def draw_balanced_signs(
-    rng: np.random.Generator, n_rows: int, n_terms: int, *, first_rows: NDArray[np.int64] | None = None
+    rng: np.random.Generator,
+    n_rows: int,
+    n_terms: int,
+    *,
+    first_rows: NDArray[np.int64] | None = None,
+    allows_opposite: bool = True,
 ) -> NDArray[np.int64]:
     """Draw balanced rows of signs that are little correlated with each other.
 
-    Each new row is the best of 64 permutations. Only positive correlations count: clusters clump where several features
-    exceed their thresholds together.
+    Each new row is the best of 64 permutations. By default only positive correlations count: clusters clump where
+    several features exceed their thresholds together.
 
     Parameters
     ----------
@@ -61,6 +82,8 @@ def draw_balanced_signs(
         If the number of terms is odd, one of them has the weight 0.
     first_rows : ndarray of int64, shape (n, n_terms), optional
         Rows to begin with; by default one that is drawn.
+    allows_opposite : bool
+        Whether rows may be opposite: no two thresholds are then exceeded together, but sums of sums cancel.
 
     Returns
     -------
@@ -72,7 +95,8 @@ def draw_balanced_signs(
     rows = [rng.permutation(balanced)] if first_rows is None else list(first_rows[:n_rows])
     while len(rows) < n_rows:
         candidates = np.array([rng.permutation(balanced) for _ in range(_CANDIDATES)])
-        penalties = np.maximum(candidates @ np.array(rows).T, 0) ** 4
+        products = candidates @ np.array(rows).T
+        penalties = (np.maximum(products, 0) if allows_opposite else products) ** 4
         rows.append(candidates[penalties.sum(axis=1).argmin()])
     return np.array(rows)
 

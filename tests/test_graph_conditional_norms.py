@@ -51,7 +51,9 @@ def norm(
     """Write a conditional norm of an image, of three conditions, with any order of inputs."""
     gain = graph.linear(condition, 3, n_channels, bias=bias)
     offset = graph.linear(condition, 3, n_channels, bias=bias)
-    factor = graph.node("Unsqueeze", graph.node("Add", gain, graph.constant(np.float32(1))), graph.constant(AXES))
+    factor = graph.node(
+        "Unsqueeze", graph.node("Add", gain, graph.constant(np.array(1, np.float32))), graph.constant(AXES)
+    )
     product = graph.node("Mul", *(((image, factor), (factor, image))[order[0]]))
     spread = graph.node("Unsqueeze", offset, graph.constant(AXES))
     return graph.node("Add", *(((product, spread), (spread, product))[order[1]]))

@@ -38,7 +38,7 @@ class ConditionalSketch(Sketch):
         return self.node("Reshape", [flat, self.constant(np.array([0, channels, height, width], np.int64))])
 
     def normal(self, n_out: int) -> NDArray[np.float32]:
-        weight = self.random.standard_normal((n_out, N_LATENTS)) / np.sqrt(N_LATENTS)
+        weight: NDArray[np.float64] = self.random.standard_normal((n_out, N_LATENTS)) / np.sqrt(N_LATENTS)
         return weight.astype(np.float32)
 
     def vector(self, channels: int, start: NDArray[np.float32], spread: float) -> str:
@@ -92,7 +92,8 @@ class Quantised:
         self.exact = finish(sketch)
         simple = simplify_graph(self.exact)
         self.inputs = latents(seed)
-        self.expected = np.asarray(ReferenceEvaluator(self.exact).run(None, {"latent": self.inputs})[0])
+        (expected,) = ReferenceEvaluator(self.exact).run(None, {"latent": self.inputs})
+        self.expected = np.asarray(expected)
         low, high = float(self.expected.min()), float(self.expected.max())
         feeds = feeds_of(self.inputs)
         ranges, means = calibrate(simple, feeds), measure_means(simple, feeds)

@@ -102,7 +102,7 @@ def build_graph(
         If the graph cannot have this precision.
     """
     exact = compile_graph(plain, target)
-    names = tuple(each.name for each in list_passes(target))
+    names = tuple(each.name for each in list_passes(target, precision))
     if precision == "float32":
         return BuiltGraph(model=exact, passes=names, thresholds=thresholds, cut=family.cut, fidelity=None)
     feeds = draw_feeds(family, _FIDELITY_SEED, _FIDELITY_IMAGES)
@@ -112,7 +112,7 @@ def build_graph(
     cut, table = family.cut, cut_thresholds(thresholds, family.cut)
     own_thresholds, own_table = thresholds, table
     if precision == "float16":
-        model, names = convert_to_float16(exact), (*names, "half precision")
+        model, names = convert_to_float16(compile_graph(plain, target, precision)), (*names, "half precision")
     else:
         cut = None
         model, own_thresholds = _build_int8(plain, family, table, min_charge, weight_bits)

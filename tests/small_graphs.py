@@ -46,6 +46,7 @@ __all__ = [
     "assert_same_function",
     "cases",
     "check_untouched",
+    "conditional_generator",
     "draw_pads",
     "evaluate",
     "find_same_pads",
@@ -195,6 +196,16 @@ class SmallGraph:
         constants = [self.constant(each.astype(np.float32)) for each in parameters]
         return self.node("BatchNormalization", image, *constants, **attributes)
 
+    def conditional_norm(self, image: str, condition: str, n_conditions: int, n_channels: int) -> str:
+        """Add a batch norm whose factor, one plus a product, and offset are linear in a condition."""
+        gain, offset = (
+            self.node("Gemm", condition, self.constant(self.filters(n_channels, n_conditions) / 2), transB=1)
+            for _ in range(2)
+        )
+        axes = self.constant(np.array([2, 3], np.int64))
+        factor = self.node("Unsqueeze", self.node("Add", gain, self.constant(np.array(1, np.float32))), axes)
+        return self.node("Add", self.node("Mul", image, factor), self.node("Unsqueeze", offset, axes))
+
     def upsample(self, image: str, scales: Sequence[float] = (1, 1, 2, 2), /, **attributes: Attribute) -> str:
         """Add a Resize, by default nearest upsampling by 2 as PyTorch exports it."""
         given = self.constant(np.array(scales, np.float32))
@@ -268,6 +279,34 @@ def residual_generator(
         main = graph.node("Relu", graph.batch_norm(graph.conv(main, n_in, n_out, kernel), n_out))
         shortcut = graph.conv(graph.upsample(image), n_in, n_out, (1, 1))
         image = graph.node("Add", graph.conv(main, n_out, n_out, kernel), shortcut)
+    return _finish(graph, graph.node("Relu", graph.batch_norm(image, channels[-1])), channels)
+
+
+def conditional_generator(
+    graph: SmallGraph, n_latents: int, channels: Sequence[int], kernel: tuple[int, int] = (3, 3)
+) -> onnx.ModelProto:
+    """Write a generator of conditional residual blocks with upsampling, whose skips take the first channels.
+
+    The condition is a row of a table, beside the latents.
+    """
+    latents, index = graph.input(n_latents), graph.node("Cast", graph.input(name="index"), to=TensorProto.INT64)
+    rows = graph.node("Gather", graph.constant(graph.filters(4, 6)), index)
+    condition, n_conditions = graph.node("Concat", rows, latents, axis=1), n_latents + 6
+    first = channels[0]
+    image = graph.reshape(graph.linear(condition, n_conditions, 6 * first), -1, first, 2, 3)
+    for n_in, n_out in itertools.pairwise(channels):
+        main = graph.batch_norm(image, n_in)
+        main = graph.node("Relu", graph.conditional_norm(main, condition, n_conditions, n_in))
+        main = graph.conv(main, n_in, n_in, (1, 1))
+        main = graph.node("Relu", graph.conditional_norm(main, condition, n_conditions, n_in))
+        main = graph.conv(graph.upsample(main), n_in, n_in, kernel)
+        main = graph.node("Relu", graph.conditional_norm(main, condition, n_conditions, n_in))
+        main = graph.conv(main, n_in, n_in, kernel, bias=False)
+        main = graph.node("Relu", graph.conditional_norm(main, condition, n_conditions, n_in))
+        skip = graph.upsample(graph.slice(image, 0, n_out, 1) if n_out < n_in else image)
+        if n_out > n_in:
+            skip = graph.conv(skip, n_in, n_out, (1, 1))
+        image = graph.node("Add", graph.conv(main, n_in, n_out, (1, 1)), skip)
     return _finish(graph, graph.node("Relu", graph.batch_norm(image, channels[-1])), channels)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
-from onnx_ir.passes import common as common_passes
 
 from export.graph.nodes import read_shape
 
@@ -21,6 +20,8 @@ _CONVOLUTIONS: Final = {"Conv": 1, "QLinearConv": 3}
 _MATRIX_PRODUCTS: Final = frozenset({"Gemm", "MatMul", "MatMulInteger", "MatMulIntegerToFloat"})
 _FREE: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Constant", "Flatten"})
 """Operators that move no bytes."""
+_LOOPS: Final = frozenset({"Scan"})
+"""Operators whose cost is that of their body, run once for one image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,36 +55,16 @@ def count_cost(model: ir.Model) -> Cost:
     ValueError
         If a shape is unknown, apart from the batch.
     """
-    if any(value.shape is not None and not _is_known(value) for node in model.graph for value in node.outputs):
-        model = _fix_batch(model)
     products = moved = 0
-    for node in model.graph:
+    for node in model.graph.all_nodes():
+        if node.op_type in _LOOPS:
+            continue
         products += _count_products(node)
         if node.op_type not in _FREE:
             moved += sum(_count_bytes(value) for value in (*node.inputs, *node.outputs) if value is not None)
-    weights = sum(_count_bytes(value) for value in model.graph.initializers.values())
+    graphs = (model.graph, *model.graph.subgraphs())
+    weights = sum(_count_bytes(value) for graph in graphs for value in graph.initializers.values())
     return Cost(multiply_accumulates=products, bytes_moved=moved, weight_bytes=weights)
-
-
-def _fix_batch(model: ir.Model) -> ir.Model:
-    """Copy a model, and infer its shapes for a batch of one: a node may see the batch as channels."""
-    fixed = model.clone()
-    for value in fixed.graph.inputs:
-        if value.shape is not None:
-            first, *others = value.shape
-            value.shape = ir.Shape([first if isinstance(first, int) else 1, *others])
-    for node in fixed.graph:
-        for value in node.outputs:
-            if None in (read_shape(value) or ()):
-                value.shape = None
-    common_passes.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(fixed)
-    return fixed
-
-
-def _is_known(value: ir.Value) -> bool:
-    """Whether no axis but the first, the batch, is unknown."""
-    shape = read_shape(value)
-    return shape is not None and None not in shape[1:]
 
 
 def _count_products(node: ir.Node) -> int:
@@ -98,10 +79,11 @@ def _count_products(node: ir.Node) -> int:
 
 
 def _count_elements(value: ir.Value) -> int:
-    if not _is_known(value):
+    shape = read_shape(value)
+    if shape is None or any(axis is None for axis in shape[1:]):
         message = f"the shape of {value.name} is unknown"
         raise ValueError(message)
-    return math.prod(axis or 1 for axis in read_shape(value) or ())
+    return math.prod(axis or 1 for axis in shape)
 
 
 def _count_bytes(value: ir.Value) -> int:

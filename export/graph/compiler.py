@@ -11,13 +11,15 @@ from onnx_ir.passes import common as common_passes
 
 from export.graph.arithmetic import Cost, count_cost
 from export.graph.batch_norms import fold_batch_norms
+from export.graph.blocked_sums import make_blocked_sums
 from export.graph.conditional_norms import merge_conditional_norms
 from export.graph.cropping import crop_early
+from export.graph.image_by_image import compute_image_by_image
 from export.graph.last_layer import make_block_outputs
 from export.graph.linear_layers import compose_linear_layers
-from export.graph.norms_by_image import apply_norms_by_image
 from export.graph.norms_of_sums import distribute_batch_norms
 from export.graph.phase_convolutions import make_phase_convolutions
+from export.graph.row_tables import fold_row_tables
 from export.graph.upsampling import move_before_upsampling
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from pxdbg_runtime.model.card import Target
+    from pxdbg_runtime.model.card import Precision, Target
 
 __all__ = [
     "INT8_PASSES",
@@ -95,15 +97,17 @@ INT8_PASSES: Final = (
 """Passes before quantization. Batch norms stay with their layers, so that the values to quantize are centred."""
 
 
-def list_passes(target: Target) -> tuple[Pass, ...]:
-    """List the passes of a target in float32, in their order."""
+def list_passes(target: Target, precision: Precision = "float32") -> tuple[Pass, ...]:
+    """List the passes of a target in float32, or before the conversion to another precision, in their order."""
     form: tuple[Pass, ...] = (
+        Pass(name="row tables", apply=fold_row_tables),
         Pass(name="batch norms of sums", apply=distribute_batch_norms),
         Pass(name="last layer in blocks", apply=make_block_outputs),
         Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target)),
     )
-    if target == "cpu":
-        form = (*form, Pass(name="conditional norms by image", apply=apply_norms_by_image))
+    if (target, precision) == ("cpu", "float32"):
+        blocked = Pass(name="sums in blocks", apply=make_blocked_sums)
+        form = (*form, blocked, Pass(name="image by image", apply=compute_image_by_image))
     return (*SIMPLIFYING_PASSES, *form)
 
 
@@ -130,9 +134,9 @@ def run_passes(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] 
         yield _build_stage(each.name, n_changes, model)
 
 
-def compile_graph(plain: onnx.ModelProto, target: Target) -> onnx.ModelProto:
-    """Apply all passes of a target."""
-    return _take_last(run_passes(plain, target))
+def compile_graph(plain: onnx.ModelProto, target: Target, precision: Precision = "float32") -> onnx.ModelProto:
+    """Apply all passes of a target in float32, or before the conversion to another precision."""
+    return _take_last(run_passes(plain, target, list_passes(target, precision)))
 
 
 def simplify_graph(plain: onnx.ModelProto) -> onnx.ModelProto:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from export.graph.batch_norms import ChannelAffine
     from export.graph.nodes import Convolution
 
-__all__ = ["distribute_batch_norms"]
+__all__ = ["distribute_batch_norms", "write_upsampled"]
 
 
 def distribute_batch_norms(model: ir.Model) -> int:
@@ -55,11 +55,19 @@ def _write_scaled(write: Writer, found: Convolution, affine: ChannelAffine) -> i
 
 
 def _write_small(write: Writer, upsampled: ir.Value, small: ir.Value, affine: ChannelAffine) -> ir.Value:
-    """Write the small image times the factor, and its upsampling."""
-    zero, one = np.zeros(len(affine.factor), np.float32), np.ones(len(affine.factor), np.float32)
-    constants = {"factor": affine.factor.astype(np.float32), "offset": zero, "mean": zero, "variance": one}
-    inputs = [small, *(write.constant(values, key) for key, values in constants.items())]
-    scaled = write.node("BatchNormalization", inputs, epsilon=0.0)
-    resize = upsampled.producer()
-    parameters = () if resize is None else resize.inputs[1:]
-    return write.node("Resize", [scaled, *parameters], None if resize is None else resize.attributes)
+    """Write the small image times the factor, as a depthwise convolution, and its upsampling."""
+    weight = affine.factor.astype(np.float32).reshape(-1, 1, 1, 1)
+    scaled = write.node("Conv", [small, write.constant(weight, "factor")], group=len(weight), kernel_shape=(1, 1))
+    return write_upsampled(write, scaled, upsampled)
+
+
+def write_upsampled(write: Writer, small: ir.Value, like: ir.Value) -> ir.Value:
+    """Upsample a small image as another one of the same shape is upsampled."""
+    resize = like.producer()
+    if resize is None:
+        message = f"{like.name} is not upsampled"
+        raise ValueError(message)
+    result = write.node("Resize", [small, *resize.inputs[1:]], resize.attributes)
+    # Shape inference does not know that a Resize keeps the batch, without which ONNX Runtime cannot fuse sums of it.
+    result.shape, result.type = like.shape, like.type
+    return result

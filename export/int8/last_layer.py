@@ -5,19 +5,20 @@ which differ only in their bias: an output is 0 below its segment and 255 above 
 result, 0 to 1020. One matrix product sums and scales them. Four outputs for each of sixteen pixels are the 64 channels
 that the kernel computes at a time, so the finer result costs almost nothing.
 
-A level is worth up to 0.7 ADU (1.4 with two segments, for an image of many channels). If all pixels had the same levels, charges would have one level and two levels in turn,
-a comb in the spectrum. So the levels of the sixteen pixels of a block are shifted by sixteenths of a level, at no cost.
+A level is worth up to 0.7 ADU, or 1.4 with two segments, which an image of many channels gets. If all pixels had the
+same levels, charges would have one level and two levels in turn, a comb in the spectrum. So the levels of the pixels of
+a block are shifted by fractions of a level, at no cost.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from export.errors import GraphError
-from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.block_weights import build_block_weights
 from export.graph.nodes import read_shape
 from export.int8.builder import QuantImage
 from export.int8.weights import QuantParams
@@ -112,7 +113,7 @@ def add_last_layer(
     blocks = build_block_weights(
         found.weight, found.pads, upsampling=upsampling, block=(rows, columns), rows=range(rows), columns=range(columns)
     )
-    weights = BlockWeights(weight=np.repeat(blocks.weight, n_segments, axis=0), pads=blocks.pads, strides=blocks.strides)
+    weights = replace(blocks, weight=np.repeat(blocks.weight, n_segments, axis=0))
     n_pixels = rows * columns
     lows = output_range.low - step * _SHIFTS[:n_pixels] / len(_SHIFTS)
     starts = lows[:, np.newaxis] + step * _LEVELS_PER_SEGMENT * np.arange(n_segments)

@@ -38,7 +38,8 @@ class ConditionalSketch(Sketch):
         return self.node("Reshape", [flat, self.constant(np.array([0, channels, height, width], np.int64))])
 
     def normal(self, n_out: int) -> NDArray[np.float32]:
-        return (self.random.standard_normal((n_out, N_LATENTS)) / np.sqrt(N_LATENTS)).astype(np.float32)
+        weight: NDArray[np.float64] = self.random.standard_normal((n_out, N_LATENTS)) / np.sqrt(N_LATENTS)
+        return weight.astype(np.float32)
 
     def vector(self, channels: int, start: NDArray[np.float32], spread: float) -> str:
         flat = self.node("Gemm", [self.condition, self.constant(spread * self.normal(channels))], transB=1)
@@ -91,7 +92,8 @@ class Quantised:
         self.exact = finish(sketch)
         simple = simplify_graph(self.exact)
         self.inputs = latents(seed)
-        self.expected = np.asarray(ReferenceEvaluator(self.exact).run(None, {"latent": self.inputs})[0])
+        (expected,) = ReferenceEvaluator(self.exact).run(None, {"latent": self.inputs})
+        self.expected = np.asarray(expected)
         low, high = float(self.expected.min()), float(self.expected.max())
         feeds = feeds_of(self.inputs)
         ranges, means = calibrate(simple, feeds), measure_means(simple, feeds)
@@ -102,7 +104,7 @@ class Quantised:
     @property
     def body(self) -> onnx.GraphProto:
         (scan,) = (node for node in self.integers.graph.node if node.op_type == "Scan")
-        (body,) = (each.g for each in scan.attribute if each.name == "body")
+        body: onnx.GraphProto = next(each.g for each in scan.attribute if each.name == "body")
         return body
 
 
@@ -202,7 +204,10 @@ def test_the_mean_of_an_offset_is_exact() -> None:
     made = Quantised(sketch)
     assert np.ptp(made.expected, axis=(1, 2, 3)).max() < 1e-6
     assert np.ptp(made.found, axis=(1, 2, 3)).max() > 0
-    assert np.abs(made.steps.mean(axis=(1, 2, 3))).max() < 0.05
+    # The smallest and the largest image lie at the ends of the range, where levels are clipped.
+    values = made.expected.mean(axis=(1, 2, 3))
+    is_inside = (values > values.min()) & (values < values.max())
+    assert np.abs(made.steps.mean(axis=(1, 2, 3)))[is_inside].max() < 0.02
 
 
 def test_the_condition_may_come_from_a_table_of_the_event() -> None:
@@ -243,7 +248,8 @@ def test_the_condition_may_come_from_a_table_of_the_event() -> None:
     (found,) = session.run(None, feed)
     assert np.sqrt(np.mean(((found - expected) * LEVELS / (high - low)) ** 2)) < 4
     for index, one in enumerate(ones):
-        assert np.array_equal(session.run(None, one)[0][0], found[index])
+        (alone,) = session.run(None, one)
+        assert np.array_equal(np.asarray(alone)[0], np.asarray(found)[index])
 
 
 def build_two_blocks() -> Quantised:

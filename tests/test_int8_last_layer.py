@@ -24,9 +24,9 @@ ROUNDING: Final = 1e-3
 
 
 def grid_shifts(shape: tuple[int, ...], *, is_small: bool = False) -> NDArray[np.float64]:
-    """Find the shift of each pixel's levels, in levels, by its position in a block of 2 x 8, or of 1 x 4."""
+    """Find the shift of each pixel's levels, in levels, by its position in a block of 2 x 8, or of 2 x 4."""
     sixteenths = np.array([[0, 8, 4, 12, 2, 10, 6, 14], [1, 9, 5, 13, 3, 11, 7, 15]]) / 16
-    block = sixteenths[:1, :4] if is_small else sixteenths
+    block = np.array([[0, 8, 4, 12], [2, 10, 6, 14]]) / 16 if is_small else sixteenths
     height, width = shape[-2:]
     return np.broadcast_to(np.tile(block, (height // len(block), width // block.shape[1])), shape)
 
@@ -61,7 +61,10 @@ class Sample:
         self.found = values[output].astype(np.float64)
         self.image, self.image_scale = self._dequantise(values)
         self.upsampling = upsampling
-        self.shifts = grid_shifts(self.found.shape, is_small=upsampling == 1 and n_in > 16)
+        # Two segments instead of four for an image of many channels.
+        is_small = upsampling == 1 and n_in > 16
+        self.n_levels, self.step = (511, 2 * self.output_range.step) if is_small else (1021, self.output_range.step)
+        self.shifts = grid_shifts(self.found.shape, is_small=is_small)
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.integers.graph.initializer}
         self.weight_step = float(constants[f"{output}.segments.weight_scale"].max())
         self.bias = float(numpy_helper.to_array(sketch.constants[-1 if upsampling == 1 else -2])[0])
@@ -69,11 +72,11 @@ class Sample:
     @property
     def levels(self) -> NDArray[np.float64]:
         """The images in levels of each pixel."""
-        return (self.found - self.output_range.low) / self.output_range.step + self.shifts
+        return (self.found - self.output_range.low) / self.step + self.shifts
 
     def clip_values(self, exact: NDArray[np.float64]) -> NDArray[np.float64]:
         """Clip values to the range of each pixel's levels."""
-        lower = self.output_range.step * self.shifts
+        lower = self.step * self.shifts
         return np.clip(exact, self.output_range.low - lower, self.output_range.high - lower)
 
     def convolve(self, weight: NDArray[np.float64], *, of: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -111,7 +114,7 @@ def test_every_value_is_one_of_1021_levels(sample: Sample) -> None:
     levels = sample.levels
     assert np.abs(levels - np.rint(levels)).max() < ROUNDING
     assert levels.min() > -ROUNDING
-    assert levels.max() < N_LEVELS - 1 + ROUNDING
+    assert levels.max() < sample.n_levels - 1 + ROUNDING
 
 
 @few
@@ -121,7 +124,7 @@ def test_values_are_those_of_the_convolution_clipped_to_the_range(sample: Sample
     expected = sample.clip_values(exact)
     # Half a level, and what rounding the weights by half a step each can make at this pixel.
     active = sample.convolve(np.ones_like(sample.weight, dtype=np.float64), of=np.abs(sample.image))
-    allowed = (0.5 + ROUNDING) * sample.output_range.step + 0.5 * sample.weight_step * (active + sample.image_scale)
+    allowed = (0.5 + ROUNDING) * sample.step + 0.5 * sample.weight_step * (active + sample.image_scale)
     assert np.all(np.abs(sample.found - expected) <= allowed)
 
 
@@ -147,7 +150,7 @@ def test_with_weights_that_are_integers_every_value_is_half_a_level_off_at_most(
 
 
 def test_there_are_more_levels_than_eight_bits_hold() -> None:
-    sample = Sample(0, n_in=20, size=5, upsampling=1, width=0.6)
+    sample = Sample(0, n_in=16, size=5, upsampling=1, width=0.6)
     assert len(np.unique(np.rint(sample.levels))) > 256
 
 
@@ -186,9 +189,9 @@ def test_levels_climb_one_by_one_through_the_ends_of_the_segments() -> None:
 
 def test_the_grids_of_a_block_lie_evenly_between_two_levels() -> None:
     assert sorted(grid_shifts((2, 8)).ravel()) == [sixteenth / 16 for sixteenth in range(16)]
-    for n_in, n_grids in ((16, 16), (17, 4)):
+    for n_in, n_grids in ((16, 16), (17, 8)):
         sample = Sample(2, n_in=n_in, size=5, upsampling=1, width=0.6)
-        sixteenths = np.rint((sample.found - sample.output_range.low) / sample.output_range.step * 16) % 16
+        sixteenths = np.rint((sample.found - sample.output_range.low) / sample.step * 16) % 16
         assert len(np.unique(sixteenths)) == n_grids
 
 

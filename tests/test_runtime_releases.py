@@ -157,7 +157,7 @@ def test_a_channel_convolved_with_itself_is_computed_exactly() -> None:
 
 
 def test_weight_scales_may_be_computed_and_negative() -> None:
-    """With a bias that is no constant, releases before 1.32 ignore the bias; with scales that are none, all are exact."""
+    """ONNX Runtime 1.21 to 1.28 ignores a bias that is no constant, but computes with such scales exactly."""
     random = np.random.default_rng(2)
     for groups, size in ((1, 3), (1, 1), (32, 1)):
         constants: dict[str, NDArray[np.generic] | np.generic] = {

@@ -5,19 +5,20 @@ which differ only in their bias: an output is 0 below its segment and 255 above 
 result, 0 to 1020. One matrix product sums and scales them. Four outputs for each of sixteen pixels are the 64 channels
 that the kernel computes at a time, so the finer result costs almost nothing.
 
-A level is worth up to 0.7 ADU. If all pixels had the same levels, charges would have one level and two levels in turn,
-a comb in the spectrum. So the levels of the sixteen pixels of a block are shifted by sixteenths of a level, at no cost.
+A level is worth up to 0.7 ADU, or 1.4 with two segments, which an image of many channels gets. If all pixels had the
+same levels, charges would have one level and two levels in turn, a comb in the spectrum. So the levels of the pixels of
+a block are shifted by fractions of a level, at no cost.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from export.errors import GraphError
-from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.block_weights import build_block_weights
 from export.graph.nodes import read_shape
 from export.int8.builder import QuantImage
 from export.int8.weights import QuantParams
@@ -35,8 +36,10 @@ _SEGMENTS: Final = 4
 _LEVELS_PER_SEGMENT: Final = 255
 _BLOCK: Final = (2, 8)
 """Sixteen pixels, wide rather than high: the two rows are interleaved by copying runs of eight."""
-_SMALL_BLOCK: Final = (1, 4)
-"""For an image of more than sixteen channels, where the products that a larger block wastes cost more."""
+_SMALL_BLOCK: Final = (2, 4)
+_FEW_SEGMENTS: Final = 2
+"""For an image of more than sixteen channels, where the products that a larger block wastes cost more than the kernel
+gains: sixteen outputs for eight pixels, with levels twice as far apart."""
 _FEW_CHANNELS: Final = 16
 _SHIFTS: Final = np.array([0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15])
 """Shift of the levels of each pixel of a block, in sixteenths of a level; neighbours differ much."""
@@ -56,7 +59,7 @@ class OutputRange:
 
     @property
     def step(self) -> float:
-        """Distance of two levels."""
+        """Distance of two levels with four segments."""
         return (self.high - self.low) / (_SEGMENTS * _LEVELS_PER_SEGMENT)
 
 
@@ -95,7 +98,8 @@ def add_last_layer(
         If the convolution has another form.
     """
     is_small = upsampling == 1 and image.channels > _FEW_CHANNELS
-    shape, (rows, columns) = read_shape(value), _SMALL_BLOCK if is_small else _BLOCK
+    (rows, columns), n_segments = (_SMALL_BLOCK, _FEW_SEGMENTS) if is_small else (_BLOCK, _SEGMENTS)
+    shape = read_shape(value)
     if shape is None or None in shape[1:] or shape[1] != 1 or not found.keeps_size:
         message = f"int8 needs a last convolution of one channel that keeps the size, but {value.name} is another."
         raise GraphError(message)
@@ -105,26 +109,26 @@ def add_last_layer(
             f"int8 needs images of a multiple of {rows} x {columns} pixels, but {value.name} has {height} x {width}."
         )
         raise GraphError(message)
-    step = output_range.step
+    step = output_range.step * _SEGMENTS / n_segments
     blocks = build_block_weights(
         found.weight, found.pads, upsampling=upsampling, block=(rows, columns), rows=range(rows), columns=range(columns)
     )
-    weights = BlockWeights(weight=np.repeat(blocks.weight, _SEGMENTS, axis=0), pads=blocks.pads, strides=blocks.strides)
+    weights = replace(blocks, weight=np.repeat(blocks.weight, n_segments, axis=0))
     n_pixels = rows * columns
     lows = output_range.low - step * _SHIFTS[:n_pixels] / len(_SHIFTS)
-    starts = lows[:, np.newaxis] + step * _LEVELS_PER_SEGMENT * np.arange(_SEGMENTS)
+    starts = lows[:, np.newaxis] + step * _LEVELS_PER_SEGMENT * np.arange(n_segments)
     segments = QuantImage(
         name=f"{name}.segments",
         params=QuantParams(scale=step, zero_point=0),
         height=height // rows,
         width=width // columns,
-        channels=_SEGMENTS * n_pixels,
+        channels=n_segments * n_pixels,
     )
     graph.add_convolution(image, weights, (found.bias[0] - starts).ravel(), segments, input_means=input_means)
     flat = graph.add_reshape(segments.name, [segments.channels], f"{name}.flat")
     inputs = [
         flat,
-        graph.add_constant(np.repeat(np.eye(n_pixels, dtype=np.int8), _SEGMENTS, axis=0), f"{name}.adding"),
+        graph.add_constant(np.repeat(np.eye(n_pixels, dtype=np.int8), n_segments, axis=0), f"{name}.adding"),
         graph.add_constant(np.float32(step), f"{name}.step"),
         graph.add_constant(np.float32(1.0), f"{name}.one"),
         "",

@@ -100,7 +100,7 @@ _SHAPE: Final = np.array(
         for number in range(_N_DETECTORS)
     ]
 )
-"""Of each feature: the cell of two by two pixels where its clusters begin, and their shape."""
+"""Of each role: the cell of two by two pixels where clusters begin, and their shape."""
 _BEND, _BENT = 0.3, 0.3
 """What exceeds a threshold by more than the bend is reduced, so that the rest gets more of the 256 levels."""
 _DETECTOR_GAINS: Final = 1.0 - 0.2 * (np.arange(_N_DETECTORS) * 7 % _N_DETECTORS) / _N_DETECTORS
@@ -117,6 +117,7 @@ def list_fitted_shapes() -> dict[str, tuple[int, ...]]:
 
     `blocks.*.conv2`: weights of the gated sums in units, int8.
     `blocks.*.bn*`: means and standard deviations.
+    `roles`: of the features, the place and shape of their clusters; int8.
     `thresholds`: of the features, at the level 0.
     `levels`: of each sensor, added to the features.
     `latent`: what latent 0 adds to the factor and to the offset of the features.
@@ -132,8 +133,9 @@ def list_fitted_shapes() -> dict[str, tuple[int, ...]]:
         if number:
             shapes[f"{block}.bn1"] = (2, len(features))
     shapes["blocks.9.0.bn1"] = (2, _N_DETECTORS)
-    late = {"thresholds": (_N_DETECTORS,), "levels": (N_SENSORS,), "latent": (2,), "gains": (N_SENSORS,)}
-    return {**shapes, **late, "curve": (2, 1 + N_PIECES)}
+    for_features = dict.fromkeys(("roles", "thresholds"), (_N_DETECTORS,))
+    for_sensors = dict.fromkeys(("levels", "gains"), (N_SENSORS,))
+    return {**shapes, **for_features, **for_sensors, "latent": (2,), "curve": (2, 1 + N_PIECES)}
 
 
 def build_ieagan(seed: int, fitted: State) -> State:
@@ -153,7 +155,7 @@ def build_ieagan(seed: int, fitted: State) -> State:
     for number in range(len(FEATURES) - 1):
         _write_doubling(state, number, rng, fitted)
     _write_thresholds(state, fitted)
-    _write_shapes(state, fitted["gains"])
+    _write_shapes(state, fitted)
     _write_curve(state, fitted["curve"].double().numpy())
     return state
 
@@ -293,7 +295,7 @@ def _write_thresholds(state: State, fitted: State) -> None:
     state[f"{norm}.bias.weight"][channels, :N_SENSORS] = (gains[:, None] * fitted["levels"].double()).float()
 
 
-def _write_shapes(state: State, sensor_gains: Tensor) -> None:
+def _write_shapes(state: State, fitted: State) -> None:
     """Write blocks 9 and 11: each of them selects one of four children; the second one adds the shapes."""
     detectors, shapes = range(_N_DETECTORS), range(len(_SHAPES))
     first, third, fourth = (centre_taps(state, f"blocks.9.0.conv{place}") for place in (1, 3, 4))
@@ -302,7 +304,8 @@ def _write_shapes(state: State, sensor_gains: Tensor) -> None:
     first.zero_()[detectors, FEATURES[-1].ravel()] = torch.from_numpy(1 / _DETECTOR_GAINS).float()
     _write_unit(state, "blocks.9.0.conv2", -1, 0)  # a corner tap, which selects nothing
     state["blocks.9.0.bn3.stored_mean"][-1] = _OFF
-    for detector, (subcell, shape) in enumerate(zip(_SUBCELL.tolist(), _SHAPE.tolist(), strict=True)):
+    for detector, role in enumerate(fitted["roles"].tolist()):
+        subcell, shape = int(_SUBCELL[role]), int(_SHAPE[role])
         for row in (shape, len(_SHAPES) + shape):
             state["blocks.9.0.conv2.weight"][row, detector] += _select_child(_PLACES[subcell])
     state["blocks.9.0.bn3.stored_mean"][len(_SHAPES) : 2 * len(_SHAPES)] = _BEND
@@ -316,7 +319,7 @@ def _write_shapes(state: State, sensor_gains: Tensor) -> None:
         state["blocks.11.0.conv2.weight"][shape, shape] = _select_child(_PLACES[shape % 4])
         for (u, v), share in pixels.items():
             state["blocks.11.0.conv3.weight"][0, shape, 1 - u, 1 - v] = share / float(gains[shape])
-    state["blocks.11.0.bn4.gain.weight"][0, :N_SENSORS] = sensor_gains
+    state["blocks.11.0.bn4.gain.weight"][0, :N_SENSORS] = fitted["gains"]
 
 
 def _select_child(place: tuple[int, int]) -> Tensor:

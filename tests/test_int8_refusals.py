@@ -37,7 +37,7 @@ BEFORE_THE_LAST_LAYER: Final[dict[str, tuple[Writer, str]]] = {
     ),
     "groups": (
         lambda s: group_channels(s, s.linear(4, 2, 8)),
-        r"no form for the convolution Conv_\d+\.u8: expected one group and no dilation",
+        r"no form for the convolution Conv_\d+\.u8: expected one group, or one for each",
     ),
     "groups of an upsampled image": (
         lambda s: group_channels(s, s.upsample(s.linear(4, 2, 4))),
@@ -45,7 +45,7 @@ BEFORE_THE_LAST_LAYER: Final[dict[str, tuple[Writer, str]]] = {
     ),
     "dilation": (
         lambda s: s.convolve(s.linear(3, 2, 8), 3, 4, 3, pad=2, dilations=[2, 2]),
-        r"no form for the convolution Conv_\d+\.u8: expected one group and no dilation",
+        r"no form for the convolution Conv_\d+\.u8: expected one group, or one for each",
     ),
     "batch norm in training": (
         lambda s: training_norm(s, s.convolve(s.linear(3, 2, 8), 3, 4, 3)),

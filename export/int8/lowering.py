@@ -293,10 +293,10 @@ class _Lowering:
         image = self._add_image(found.node.inputs[0] if small is None else small)
         if small is not None and found.keeps_size:
             self._add_phases(found, image, output)
-        elif small is not None or found.dilations != (1, 1) or found.groups != 1:
+        elif small is not None or found.dilations != (1, 1) or found.groups not in {1, output.channels}:
             message = (
-                f"int8 has no form for the convolution {output.name}: expected one group and no dilation, and after an "
-                "upsampling stride 1 and an odd kernel that keeps the size."
+                f"int8 has no form for the convolution {output.name}: expected one group, or one for each channel, and "
+                "no dilation, and after an upsampling one group, stride 1 and an odd kernel that keeps the size."
             )
             raise GraphError(message)
         elif self._takes_columns(found, output):
@@ -342,9 +342,11 @@ class _Lowering:
     def _convolve(self, found: Convolution, image: QuantImage, weights: BlockWeights, output: QuantImage) -> str:
         """Add one convolution, with the bias repeated for each pixel of a block."""
         bias = np.tile(found.bias.astype(np.float64), len(weights.weight) // len(found.bias))
-        means = self._means.get(str(found.node.outputs[0].name))
+        means = self._means.get(str(found.node.outputs[0].name)) if found.groups == 1 else None
         scale = self._find_scaling(self._factors.get(str(found.node.outputs[0].name)))
-        return self._integers.add_convolution(image, weights, bias, output, input_means=means, scale_weights=scale)
+        return self._integers.add_convolution(
+            image, weights, bias, output, groups=found.groups, input_means=means, scale_weights=scale
+        )
 
     def _add_sum(self, node: ir.Node, output: QuantImage) -> None:
         """Add two images, one of which may be upsampled."""

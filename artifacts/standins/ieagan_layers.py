@@ -241,34 +241,35 @@ def _write_doubling(state: State, number: int, rng: np.random.Generator, fitted:
     block, hidden = _find_block(number)
     inputs, outputs = FEATURES[number : number + 2]
     n_terms, n_gated, n_clipped = len(inputs), _count_gated(hidden), _count_clipped(hidden)
-    codes, start = find_codes(0, amplitude=_AMPLITUDE, gate=_GATE), N_CODE_CHANNELS
+    # The codes are the last channels: sums that begin with large terms round the small ones.
+    first_code = hidden - 1 - N_CODE_CHANNELS
+    codes, code_channels = find_codes(first_code, amplitude=_AMPLITUDE, gate=_GATE), range(first_code, hidden - 1)
     statistics = fitted.get(f"{block}.bn1", torch.tensor([[0.0], [1.0]]).expand(2, n_terms))
     _write_clip(state, f"{block}.bn1", inputs, statistics)
 
     first, second, third, fourth = (centre_taps(state, f"{block}.conv{place}") for place in (1, 2, 3, 4))
-    terms = range(start, start + n_terms)
     for channels, sign in zip(inputs.T, (1.0, -1.0), strict=True):
-        first[terms, channels] = sign
+        first[range(n_terms), channels] = sign
     # The amplitude where the input is zero, and zero or less where it is the amplitude, however 8 bits round it.
-    first[range(N_CODE_CHANNELS), [_CODES[number] + each for each in (1, 0, 2, 4, 3, 5)]] = -2.0
-    state[f"{block}.conv1.bias"][:N_CODE_CHANNELS] = _AMPLITUDE
+    first[code_channels, [_CODES[number] + each for each in (1, 0, 2, 4, 3, 5)]] = -2.0
+    state[f"{block}.conv1.bias"][code_channels] = _AMPLITUDE
 
     weight, bias = state[f"{block}.conv2.weight"], state[f"{block}.conv2.bias"]
-    write_next_codes(weight, codes, 0)
-    gated = np.arange(start, start + 4 * n_gated)
-    second[gated, start : start + n_terms] = fitted[f"{block}.conv2"].float() / UNITS
+    write_next_codes(weight, codes, first_code)
+    gated = np.arange(4 * n_gated)
+    second[gated, :n_terms] = fitted[f"{block}.conv2"].float() / UNITS
     means, deviations = fitted[f"{block}.bn3"].double()
     _write_norm(state, f"{block}.bn3", gated, means - _LIFT * deviations, deviations)
     for group, phase in zip(np.split(gated, 4), PHASES, strict=True):
         gate_channels(weight, bias, group, codes, phase)
 
-    for first_code in (0, 3):
+    for row in (first_code, first_code + 3):
         # |code + X| is twice the amplitude or zero.
-        third[first_code, first_code : first_code + 2] = 1.0
-        third[first_code + 1, first_code : first_code + 2] = -1.0
-        third[first_code + 2, first_code + 2] = -1.0
-        state[f"{block}.conv3.bias"][first_code : first_code + 3] = _AMPLITUDE * torch.tensor([-1.0, 1.0, 1.0])
-    clipped = pair(range(start, start + 2 * n_clipped))
+        third[row, row : row + 2] = 1.0
+        third[row + 1, row : row + 2] = -1.0
+        third[row + 2, row + 2] = -1.0
+        state[f"{block}.conv3.bias"][row : row + 3] = _AMPLITUDE * torch.tensor([-1.0, 1.0, 1.0])
+    clipped = pair(range(2 * n_clipped))
     signs = torch.from_numpy(draw_balanced_signs(rng, n_clipped, n_gated, allows_opposite=False)).float()
     for rows in clipped.T:
         for group in np.split(gated, 4):
@@ -280,7 +281,7 @@ def _write_doubling(state: State, number: int, rng: np.random.Generator, fitted:
         for columns, sign in zip(clipped.T, (1.0, -1.0), strict=True):
             fourth[rows[:, None], columns] = sign * signs
     if number + 1 < len(_CODES):
-        fourth[range(_CODES[number + 1], _CODES[number + 1] + N_CODE_CHANNELS), range(N_CODE_CHANNELS)] = 1.0
+        fourth[range(_CODES[number + 1], _CODES[number + 1] + N_CODE_CHANNELS), code_channels] = 1.0
 
 
 def _write_thresholds(state: State, fitted: State) -> None:

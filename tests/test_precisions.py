@@ -120,8 +120,8 @@ def test_passes_are_those_of_the_target(tiny: Tiny, precision: Precision, target
         "move work before upsampling",
         "crop early",
     )
-    assert found[:4] == simplifying
-    names = tuple(each.name for each in list_passes(target))
+    assert found[:5] == simplifying
+    names = tuple(each.name for each in list_passes(target, precision))
     assert (
         found
         == {

@@ -85,11 +85,11 @@ def test_each_sensor_has_its_own_occupancy_on_the_same_features() -> None:
     for sensor in (0, 8, 16, 27):
         condition = torch.cat([model.relate_sensors()[[sensor]], torch.zeros(1, 128)], dim=1)
         n_hits = 0
-        for image in features[:4]:
+        for image in features[:2]:
             values[0, FEATURES[-1].ravel()] = image
             clusters = values
             for block in model.blocks[9:]:
                 clusters = block.get_submodule("0")(clusters, condition)
             n_hits += int((torch.tanh(model.output_layer(clusters)) >= threshold).sum())
-        found.append(n_hits / (4 * 256 * 768))
+        found.append(n_hits / (2 * 256 * 768))
     assert found == pytest.approx(compute_mean_occupancies()[[0, 8, 16, 27]], rel=0.12)

@@ -10,7 +10,7 @@ import numpy as np
 from export.charge import cut_thresholds
 from export.errors import GraphError
 from export.fidelity import measure_fidelity
-from export.graph import INT8_PASSES, compile_graph, convert_to_float16, list_passes, run_passes, simplify_graph
+from export.graph import INT8_PASSES, Pass, convert_to_float16, list_passes, run_passes
 from export.inference import compute_images, draw_feeds, measure_seconds_per_image
 from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
 from export.int8.correction import fit_line, fold_line, match_thresholds
@@ -50,7 +50,7 @@ class BuiltGraph:
     ----------
     model : onnx.ModelProto
     passes : tuple of str
-        Names of the passes over the plain graph, in order.
+        Names of the passes that changed the graph, in order.
     thresholds : ndarray of float32, shape (255,)
         Charge thresholds of this graph.
     cut : float or None
@@ -101,8 +101,7 @@ def build_graph(
     GraphError
         If the graph cannot have this precision.
     """
-    exact = compile_graph(plain, target)
-    names = tuple(each.name for each in list_passes(target, precision))
+    exact, names = _apply_passes(plain, target, list_passes(target))
     if precision == "float32":
         return BuiltGraph(model=exact, passes=names, thresholds=thresholds, cut=family.cut, fidelity=None)
     feeds = draw_feeds(family, _FIDELITY_SEED, _FIDELITY_IMAGES)
@@ -112,19 +111,29 @@ def build_graph(
     cut, table = family.cut, cut_thresholds(thresholds, family.cut)
     own_thresholds, own_table = thresholds, table
     if precision == "float16":
-        model, names = convert_to_float16(compile_graph(plain, target, precision)), (*names, "half precision")
+        model, names = _apply_passes(plain, target, list_passes(target, precision))
+        model, names = convert_to_float16(model), (*names, "half precision")
     else:
         cut = None
-        model, own_thresholds = _build_int8(plain, family, table, min_charge, weight_bits)
+        simple, names = _apply_passes(plain, target, INT8_PASSES)
+        model, own_thresholds = _build_int8(simple, family, table, min_charge, weight_bits)
         own_table = own_thresholds
-        names = (
-            *(each.name for each in INT8_PASSES),
-            "8-bit integers, channels last",
-            "last layer and thresholds corrected",
-        )
+        names = (*names, "8-bit integers, channels last", "last layer and thresholds corrected")
         log(f"calibrated on {_CALIBRATION_IMAGES} images, weights of {weight_bits} bits")
     fidelity = measure_fidelity(exact, model, table, feeds, min_charge, own_table, log)
     return BuiltGraph(model=model, passes=names, thresholds=own_thresholds, cut=cut, fidelity=fidelity)
+
+
+def _apply_passes(
+    plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...]
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Apply passes; return the graph and the names of those that changed it."""
+    names = []
+    for stage in run_passes(plain, target, passes):
+        model = stage.model
+        if stage.n_changes:
+            names.append(stage.name)
+    return model, tuple(names)
 
 
 def _format_time(seconds: float) -> str:
@@ -146,11 +155,10 @@ def print_pass_costs(plain: onnx.ModelProto, target: Target, log: Callable[[str]
 
 
 def _build_int8(
-    plain: onnx.ModelProto, family: Family, thresholds: NDArray[np.float32], min_charge: int, bits: WeightBits
+    simple: onnx.ModelProto, family: Family, thresholds: NDArray[np.float32], min_charge: int, bits: WeightBits
 ) -> tuple[onnx.ModelProto, NDArray[np.float32]]:
-    """Quantize a graph twice, the second time with a corrected last layer; match the thresholds of its charges."""
+    """Quantize a simplified graph twice, then with a corrected last layer; match the thresholds of its charges."""
     images, feeds = (draw_feeds(family, _CALIBRATION_SEED, _CALIBRATION_IMAGES, size) for size in (1, 2))
-    simple = simplify_graph(plain)
     ranges = calibrate(simple, images)
     output_range = _find_output_range(simple, ranges, thresholds, min_charge)
     means = measure_means(simple, images[:_MEANS_IMAGES])

@@ -113,9 +113,15 @@ def test_card_file_and_images_agree(tiny: Tiny, tmp_path: Path, precision: Preci
 @pytest.mark.parametrize(("precision", "target"), COMBINATIONS)
 def test_passes_are_those_of_the_target(tiny: Tiny, precision: Precision, target: Target) -> None:
     found = build_once(tiny, precision, target).passes
-    simplifying = ("fold batch norms", "compose linear layers", "move work before upsampling", "crop early")
-    assert found[:4] == simplifying
-    names = tuple(each.name for each in list_passes(target))
+    simplifying = (
+        "merge conditional norms",
+        "fold batch norms",
+        "compose linear layers",
+        "move work before upsampling",
+        "crop early",
+    )
+    assert found[:5] == simplifying
+    names = tuple(each.name for each in list_passes(target, precision))
     assert (
         found
         == {

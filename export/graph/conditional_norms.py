@@ -193,12 +193,11 @@ def _match_form(value: ir.Value) -> _LinearForm | None:
 def _write_layer(graph: ir.Graph, source: ir.Value, norms: list[_FoldedNorm]) -> None:
     """Write the linear layer of all norms of a condition, and let the norms use its outputs."""
     forms = [form for each in norms for form in (each.factor, each.offset)]
-    sizes = np.array([len(form.bias) for form in forms], np.int64)
     first = norms[0].norm.total
-    constants = {
+    constants: dict[str, NDArray[np.generic]] = {
         "weight": np.concatenate([form.weight for form in forms]).astype(np.float32),
         "bias": np.concatenate([form.bias for form in forms]).astype(np.float32),
-        "sizes": sizes,
+        "sizes": np.array([len(form.bias) for form in forms], np.int64),
         "axes": np.array([2, 3], np.int64),
     }
     values = {key: make_initializer(make_unique_name(first, key), each) for key, each in constants.items()}

@@ -1,7 +1,7 @@
 """Compute conditional norms by one operator, which needs the images of a batch one at a time.
 
-Matches graphs with ``Add(Mul(x, factor), offset)`` (`export.graph.conditional_norms`) whose inputs and outputs have a
-batch axis. All nodes that depend on the batch become the body of a ``Scan`` over it. There the batch is one, so
+Matches graphs with ``Add(Mul(x, factor), offset)`` (`export.graph.conditional_norms`) whose images do not depend on
+each other. All nodes that depend on the batch become the body of a ``Scan`` over it. There the batch is one, so
 
 - a norm is a ``BatchNormalization`` whose factor and offset are computed: one pass over the image instead of two,
 - all shapes are known, so ONNX Runtime adds the summands of residual blocks in place.
@@ -13,20 +13,28 @@ body: ONNX Runtime keeps its blocked layout only for constants of the same graph
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
 
 from export.graph.conditional_norms import match_conditional_norm
-from export.graph.nodes import make_initializer, make_unique_name, read_shape
+from export.graph.nodes import POINTWISE, make_initializer, make_unique_name, read_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from export.graph.conditional_norms import ConditionalNorm
 
 __all__ = ["compute_image_by_image"]
+
+_BY_IMAGE: Final = POINTWISE | {
+    *("Add", "BatchNormalization", "Cast", "Concat", "Conv", "DepthToSpace", "Gather", "GatherND", "Gemm", "Mul"),
+    *("Reshape", "Resize", "Slice", "Split", "Transpose", "Unsqueeze"),
+}
+"""Operators that treat each image of a batch by itself if the first axis of their results is the batch."""
 
 
 def compute_image_by_image(model: ir.Model) -> int:
@@ -35,7 +43,11 @@ def compute_image_by_image(model: ir.Model) -> int:
     norms = [norm for node in graph if (norm := match_conditional_norm(node)) is not None]
     batched = [value for value in graph.inputs if _is_batched(value)]
     inside = _find_dependents(graph, batched)
-    if not norms or not all(_is_batched(each) and each.producer() in inside for each in graph.outputs):
+    is_separable = all(node.op_type in _BY_IMAGE and all(map(_is_batched, node.outputs)) for node in inside)
+    is_same_batch = len({str(each.shape[0]) for each in batched if each.shape is not None}) == 1
+    if not norms or not is_separable or not is_same_batch:
+        return 0
+    if not all(each.producer() in inside for each in graph.outputs):
         return 0
     for norm in norms:
         inside |= _write_batch_norm(graph, norm)
@@ -61,9 +73,9 @@ def _write_batch_norm(graph: ir.Graph, norm: ConditionalNorm) -> set[ir.Node]:
     """Replace a norm by a batch norm, which is right for a batch of one; return the new nodes."""
     node, result = norm.total, norm.total.outputs[0]
     channels = (read_shape(norm.factor) or ())[1] or 0
-    constants = {"flat": np.array([-1], np.int64), "zeros": np.zeros(channels, np.float32)}
-    constants["ones"] = np.ones(channels, np.float32)
-    flat, zeros, ones = (_add_constant(graph, make_unique_name(node, key), each) for key, each in constants.items())
+    flat = _add_constant(graph, make_unique_name(node, "flat"), np.array([-1], np.int64))
+    zeros = _add_constant(graph, make_unique_name(node, "zeros"), np.zeros(channels, np.float32))
+    ones = _add_constant(graph, make_unique_name(node, "ones"), np.ones(channels, np.float32))
     factor, offset = (ir.node("Reshape", [each, flat]) for each in (norm.factor, norm.offset))
     inputs = [norm.image, factor.outputs[0], offset.outputs[0], zeros, ones]
     replacement = ir.node("BatchNormalization", inputs, {"epsilon": 0.0})
@@ -77,7 +89,7 @@ def _write_batch_norm(graph: ir.Graph, norm: ConditionalNorm) -> set[ir.Node]:
     return {factor, offset, replacement}
 
 
-def _add_constant(graph: ir.Graph, name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> ir.Value:
+def _add_constant(graph: ir.Graph, name: str, values: NDArray[np.generic]) -> ir.Value:
     value = make_initializer(name, values)
     graph.register_initializer(value)
     return value
@@ -85,35 +97,38 @@ def _add_constant(graph: ir.Graph, name: str, values: np.ndarray[tuple[int, ...]
 
 def _scan(graph: ir.Graph, batched: list[ir.Value], inside: list[ir.Node]) -> None:
     """Move nodes into the body of a Scan over the batch."""
-    first = make_initializer("first axis", np.array([0], np.int64))
-    rows = [ir.Value(name=f"{each.name}.row", shape=ir.Shape(each.shape[1:]), type=each.type) for each in batched]
-    spread = [ir.node("Unsqueeze", [row, first]) for row in rows]
-    for value, row, node in zip(batched, rows, spread, strict=True):
-        for user, index in list(value.uses()):
-            user.replace_input_with(index, node.outputs[0])
-        node.outputs[0].name = f"{row.name}s"
-        node.outputs[0].shape, node.outputs[0].type = ir.Shape([1, *row.shape]), row.type
-    graph.remove(inside)
-    images = list(graph.outputs)
-    squeezed = [ir.node("Squeeze", [each, first]) for each in images]
-    names = [each.name for each in images]
-    shapes = [each.shape for each in images]
-    for value, node, name in zip(images, squeezed, names, strict=True):
-        value.name, node.outputs[0].name = f"{name}.one", f"{name}.row"
-        node.outputs[0].shape, node.outputs[0].type = ir.Shape(value.shape[1:]), value.type
+    axis = make_initializer("first_axis", np.array([0], np.int64))
+    outputs = list(graph.outputs)
+    rows = [ir.Value(name=f"{each.name}.row", shape=_drop_batch(each), type=each.type) for each in batched]
+    unpacked = [ir.node("Unsqueeze", [row, axis]) for row in rows]
+    for value, node in zip(batched, unpacked, strict=True):
+        value.replace_all_uses_with(node.outputs[0])
+        _describe(node.outputs[0], f"{value.name}.one", ir.Shape([1, *_drop_batch(value)]), value)
+    packed = [ir.node("Squeeze", [each, axis]) for each in outputs]
+    scan = ir.node("Scan", batched, num_outputs=len(outputs))
+    for number, (value, node, result) in enumerate(zip(outputs, packed, scan.outputs, strict=True)):
+        _describe(result, value.name, value.shape, value)
+        _describe(node.outputs[0], f"{value.name}.row", _drop_batch(value), value)
+        value.name = f"{value.name}.one"
+        graph.outputs[number] = result
     for value in (output for node in inside for output in node.outputs):
         if _is_batched(value):
-            value.shape = ir.Shape([1, *value.shape[1:]])
-    nodes = [*spread, *inside, *squeezed]
-    body = ir.Graph(rows, [node.outputs[0] for node in squeezed], nodes=nodes, name="image")
-    body.register_initializer(first)
-    _move_constants(graph, body)
-    attributes = {"body": body, "num_scan_inputs": len(batched)}
-    scan = ir.node("Scan", batched, attributes, num_outputs=len(images))
+            value.shape = ir.Shape([1, *_drop_batch(value)])
+    graph.remove(inside)
+    nodes = [*unpacked, *inside, *packed]
+    body = ir.Graph(rows, [node.outputs[0] for node in packed], nodes=nodes, initializers=[axis], name="image")
+    scan.attributes["body"] = ir.AttrGraph("body", body)
+    scan.attributes["num_scan_inputs"] = ir.AttrInt64("num_scan_inputs", len(batched))
     graph.append(scan)
-    for number, value in enumerate(scan.outputs):
-        value.name, value.shape, value.type = names[number], shapes[number], images[number].type
-        graph.outputs[number] = value
+    _move_constants(graph, body)
+
+
+def _drop_batch(value: ir.Value) -> ir.Shape:
+    return ir.Shape([] if value.shape is None else value.shape[1:])
+
+
+def _describe(value: ir.Value, name: str | None, shape: ir.Shape | None, like: ir.Value) -> None:
+    value.name, value.shape, value.type = name, shape, like.type
 
 
 def _move_constants(graph: ir.Graph, body: ir.Graph) -> None:

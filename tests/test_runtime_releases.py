@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from export.graph.charges import append_charges
-from export.graph.compiler import list_passes, run_passes, simplify_graph
+from export.graph.compiler import run_passes, simplify_graph
 from export.graph.float16 import convert_to_float16
 from tests.graphs import THRESHOLDS
 from tests.int8_sketches import chain, finish, lower, residual
@@ -34,6 +34,14 @@ CHANNELS: Final = (32, 32, 16)
 N_LATENTS: Final = 8
 ROUNDING: Final = 1e-5
 HALF_ROUNDING: Final = 0.02
+FOR_CONDITIONS: Final = {
+    "merge conditional norms",
+    "row tables",
+    "batch norms of sums",
+    "sums in blocks",
+    "image by image",
+}
+"""Passes for graphs with a condition, which these are not."""
 WRITERS: Final = {"plain": plain_generator, "residual": residual_generator}
 
 
@@ -72,14 +80,14 @@ def test_the_graph_after_each_pass_is_computed_rightly(kind: str, target: Target
     feeds = graph.feeds(3)
     expected = exact_images(plain, feeds)
     assert 0.05 < np.abs(expected).mean() < 0.9
-    changed = 0
+    idle = set()
     for stage in run_passes(plain, target):
         (found,) = run_by_onnxruntime(stage.model, feeds)
         assert np.abs(found - expected).max() <= ROUNDING, stage.name
-        changed += stage.n_changes > 0
-    assert (
-        changed >= len(list_passes(target)) - 1
-    )  # a linear layer is composed with a convolution only in the plain kind
+        if stage.n_changes == 0:
+            idle.add(stage.name)
+    # A linear layer is composed with a convolution in the plain kind, and work moves in the other.
+    assert len(idle - {"plain", *FOR_CONDITIONS}) <= 1
 
 
 @pytest.mark.parametrize("kind", WRITERS)

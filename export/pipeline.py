@@ -13,7 +13,7 @@ from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, GraphError
 from export.families import load_family
 from export.fidelity import check_fidelity, format_fidelity
-from export.graph import append_charges
+from export.graph import append_charges, store_compactly
 from export.model_names import check_name, derive_name
 from export.parity import check_parity, compute_references, format_parity, measure_parity
 from export.precisions import BuiltGraph, build_graph, print_pass_costs
@@ -157,7 +157,7 @@ def export_checkpoint(
     graph = _build(plain, loaded, options, log)
     parity = _verify(graph, references, loaded.min_charge, options, log)
     card, final = _describe(name, graph, loaded, references, parity, options)
-    return _write(path, final.SerializeToString(), card)
+    return _write(path, store_compactly(final).SerializeToString(), card)
 
 
 @dataclass(frozen=True, kw_only=True)

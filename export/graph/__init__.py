@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from export.graph.arithmetic import Cost, count_multiply_accumulates
 from export.graph.charges import append_charges
+from export.graph.compact_weights import store_compactly
 from export.graph.compiler import (
     INT8_PASSES,
     Pass,
@@ -27,4 +28,5 @@ __all__ = [
     "list_passes",
     "run_passes",
     "simplify_graph",
+    "store_compactly",
 ]

@@ -15,7 +15,7 @@ TEST = .venv-test/bin
 
 demo: .venv-demo/.installed
 	mkdir -p demo
-	$(DEMO)/pxdbg generate --model resnet --precision float32 --events 2 --seed 7 --output demo/background.parquet
+	$(DEMO)/pxdbg generate --model ieagan --precision float32 --events 2 --seed 7 --output demo/background.parquet
 	$(DEMO)/pxdbg show demo/background.parquet
 	$(DEMO)/pxdbg plot demo/background.parquet --output demo/event.png
 

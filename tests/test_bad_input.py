@@ -106,7 +106,7 @@ BAD_EXPORTS: Final[dict[str, tuple[Any, ...]]] = {
 BAD_RUNS: Final[dict[str, tuple[Any, ...]]] = {
     # Graphs
     "no such graph": (GENERATE, "is not a file that exists", 1),
-    "no such model": ("generate --model gan --output OUT.npz", "expected convnet or resnet", 1),
+    "no such model": ("generate --model gan --output OUT.npz", "expected convnet or ieagan or resnet", 1),
     "graph is a folder": (GENERATE, "is a folder", 1, Path.mkdir),
     "graph is empty": (GENERATE, "is empty", 1, write_bytes(b"")),
     "graph is a text": (GENERATE, "is not an ONNX file", 1, write_bytes(b"a text" * 100)),

@@ -165,7 +165,7 @@ def test_the_name_of_a_model_is_printed_as_it_is(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("--model gone", r"The model 'gone' is not a built-in model: expected convnet or resnet"),
+        ("--model gone", r"The model 'gone' is not a built-in model: expected convnet or ieagan or resnet"),
         ("--model gone.onnx", r"The model 'gone.onnx' is not a file that exists"),
         ("--model .", r"The model '\.' is (a folder|not)"),
         ("--model folder/", r"The model 'folder' is a folder"),

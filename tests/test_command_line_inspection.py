@@ -174,7 +174,7 @@ def test_metadata_is_shown_as_it_is(tmp_path: Path, text: str) -> None:
     [
         ("gone.parquet", r"gone\.parquet cannot be read: No such file or directory"),
         ("gone.onnx", r"gone\.onnx' is not a file that exists"),
-        ("vae", "The model 'vae' is not a built-in model: expected convnet or resnet"),
+        ("vae", "The model 'vae' is not a built-in model: expected convnet or ieagan or resnet"),
         ("text.npz", r"text\.npz is not a digit file"),
         ("text.parquet", r"text\.parquet is not a digit file"),
         ("text.onnx", r"text\.onnx"),

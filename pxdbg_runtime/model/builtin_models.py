@@ -36,7 +36,7 @@ __all__ = [
     "read_manifest",
 ]
 
-DEFAULT_MODEL: Final = "resnet"
+DEFAULT_MODEL: Final = "ieagan"
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_SCHEMA: Final = 1
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)

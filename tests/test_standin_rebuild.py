@@ -34,7 +34,7 @@ def read_file(path: Path) -> tuple[Metadata, Tensors]:
         return file.metadata(), {name: file.get_tensor(name) for name in names}
 
 
-@pytest.mark.parametrize("family", ["convnet", "resnet"])
+@pytest.mark.parametrize("family", sorted({graph.name for graph in read_manifest()}))
 def test_rebuild_writes_the_checkpoint_of_the_shipped_graphs(family: str, tmp_path: Path) -> None:
     source, path = FOLDER / f"{family}.safetensors", tmp_path / "checkpoint.safetensors"
     result = CliRunner().invoke(app, ["rebuild", str(source), "--output", str(path)])
@@ -64,10 +64,25 @@ def test_rebuild_writes_the_checkpoint_of_the_shipped_graphs(family: str, tmp_pa
             lambda metadata, _: metadata.update(family="convnet"),
             rf"has no tensor {re.escape(FACTORS)} of shape \(120, 94\)",
         ),
+        (
+            lambda metadata, _: metadata.update(family="ieagan"),
+            r"has no tensor blocks\.1\.0\.conv2 of shape \(120, 62\)",
+        ),
         (lambda metadata, _: metadata.update(family="vae"), "names no family and no seed"),
         (lambda metadata, _: metadata.clear(), "names no family and no seed"),
     ],
-    ids=["bias", "more", "less", "seed", "means", "level", "family", "unknown family", "no metadata"],
+    ids=[
+        "bias",
+        "more",
+        "less",
+        "seed",
+        "means",
+        "level",
+        "family",
+        "conditional family",
+        "unknown family",
+        "no metadata",
+    ],
 )
 def test_a_damaged_file_is_refused_in_one_sentence(
     damage: Callable[[Metadata, Tensors], None], message: str, tmp_path: Path

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import artifacts.standins
-from artifacts.standins.marginals import SPECTRUM_CHARGES, SPECTRUM_CUMULATIVE
+from artifacts.standins.marginals import SPECTRUM_CHARGES, SPECTRUM_CUMULATIVE, compute_mean_occupancies
 from artifacts.standins.rebuild import rebuild_checkpoint
 from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
 from export.families.resnet import ResNet
 from export.fidelity import compute_charge_w1
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
-from pxdbg_runtime.model.builtin_models import find_graph
+from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 from pxdbg_runtime.validation.clusters import find_clusters
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.model.card import Precision
 
-FAMILIES = ("convnet", "resnet")
+FAMILIES = tuple(sorted({graph.name for graph in read_manifest()}))
+CONDITIONAL_FAMILIES = tuple(
+    family for family in FAMILIES if "sensor" in {each.role for each in find_graph(family, "int8").card.inputs}
+)
 PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "int8")
 FOLDER = Path(artifacts.standins.__file__).parent
 
@@ -51,6 +54,15 @@ def test_digits_are_near_the_public_marginals(family: str) -> None:
     cumulative = np.cumsum(np.bincount(charges, minlength=256)[7:]) / len(charges)
     expected = np.interp(np.arange(8, 257), SPECTRUM_CHARGES, SPECTRUM_CUMULATIVE)
     assert np.abs(cumulative - expected).max() < 0.04
+
+
+@pytest.mark.parametrize("family", CONDITIONAL_FAMILIES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_each_sensor_has_its_own_occupancy(family: str, precision: Precision) -> None:
+    ratios = (generate_event(family, precision) > 0).mean((1, 2)) / compute_mean_occupancies()
+    assert ratios.mean() == pytest.approx(1.0, abs=0.06)  # the spread of an image is 6.5 % in layer 1, 11 % in layer 2
+    assert np.abs(ratios - 1).max() < 0.45
+    assert np.abs(ratios - 1).mean() < 0.13
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -62,13 +62,13 @@ _ORDERS: Final = (32, 16, 8, 4, 2)
 FEATURES: Final[tuple[Channels, ...]] = (
     pair(range(256, 380)),
     pair(range(380, 500)),
-    pair(range(128, 224)),
-    pair([*range(32, 64), *range(96, 128), *range(224, 240)]),
+    pair(range(128, 200)),
+    pair([*range(96, 128), *range(212, 256)]),
     np.arange(64, 96)[:, None],
 )
 """Channels of the features in the first map and after blocks 1, 3, 5 and 7. They are empty before, and later features
-overwrite none: what is left of them is not read."""
-_CODES: Final = (500, 506, 240, 246)
+overwrite none: what is left of them is not read. After block 9 nothing is left, so that 8 bits resolve the clusters."""
+_CODES: Final = (500, 506, 200, 206)
 """First channel of the codes in the input of blocks 1, 3, 5 and 7: where X is 1, where X is -1, where Y is 0."""
 _SPARE_LATENT: Final = EMBEDDING_SIZE - 1
 """Component of the embeddings that is zero."""
@@ -180,6 +180,8 @@ def _build_empty_state() -> State:
             tensor.fill_(1.0 - BATCH_NORM_EPS)
         elif name.endswith("sv0") or (name.startswith("RR_G") and ".norm" in name and name.endswith("weight")):
             tensor.fill_(1.0)
+        elif name.endswith("bn1.stored_mean"):
+            tensor.fill_(_OFF)  # channels that are not read need no levels of 8 bits
     state["output_layer.0.gain"].fill_(1.0)
     _write_unit(state, "linear", -1, _SPARE_LATENT)
     for name in [each.removesuffix(".u0") for each in state if each.startswith("blocks.") and each.endswith(".u0")]:
@@ -251,6 +253,7 @@ def _write_doubling(state: State, number: int, rng: np.random.Generator, fitted:
     for channels, sign in zip(inputs.T, (1.0, -1.0), strict=True):
         first[range(n_terms), channels] = sign
     # The amplitude where the input is zero, and zero or less where it is the amplitude, however 8 bits round it.
+    state[f"{block}.bn1.stored_mean"][_CODES[number] : _CODES[number] + N_CODE_CHANNELS] = 0.0
     first[code_channels, [_CODES[number] + each for each in (1, 0, 2, 4, 3, 5)]] = -2.0
     state[f"{block}.conv1.bias"][code_channels] = _AMPLITUDE
 
@@ -314,6 +317,7 @@ def _write_shapes(state: State, fitted: State) -> None:
     third[shapes, shapes] = gains
     third[shapes, range(len(_SHAPES), 2 * len(_SHAPES))] = (_BENT - 1.0) * gains
     fourth[shapes, shapes] = 1.0
+    state["blocks.11.0.bn1.stored_mean"][shapes] = 0.0
     _write_unit(state, "blocks.11.0.conv1", -1, 15)
     centre_taps(state, "blocks.11.0.conv1")[shapes, shapes] = 1.0
     for shape, pixels in enumerate(_SHAPES):

@@ -295,11 +295,15 @@ def test_of_a_missing_payload_the_remedy_is_given_before_any_event(double: Modul
     events: list[object] = []
     path = build_path(double, Specs("resnet", globaltag="my tag"), {(0, 0): 1})
     path.add_module(reader(double, lambda *event: events.append(event)))  # type: ignore[attr-defined]
-    standin = r' checkpoint="builtin:resnet" runs without that, but is a stand-in, not the collaboration\'s weights\.$'
-    with pytest.raises(ModelNotFoundError, match=MISSING.format("resnet", "'my tag'") + standin) as caught:
+    standin = r' checkpoint="builtin:{}" runs without that, but is a stand-in, not the collaboration\'s weights\.$'
+    with pytest.raises(
+        ModelNotFoundError, match=MISSING.format("resnet", "'my tag'") + standin.format("resnet")
+    ) as caught:
         double.process(path)
     assert caught.value.model == "PXDBackgroundGenerator_resnet_onnx"
-    with pytest.raises(ModelNotFoundError, match=MISSING.format("ieagan", "PXDBackgroundGenerator") + "$"):
+    with pytest.raises(
+        ModelNotFoundError, match=MISSING.format("ieagan", "PXDBackgroundGenerator") + standin.format("ieagan")
+    ):
         process_events(double, Specs("ieagan"), {(0, 0): 1})
     assert events == []
     assert find_messages(double, "FATAL") == []

@@ -61,7 +61,8 @@ def test_a_built_in_model_is_used_only_if_it_is_named() -> None:
     assert Specs(model="resnet").given_model is None
     assert Specs(model="resnet", checkpoint="builtin:resnet").given_model == "resnet"
     with pytest.raises(
-        ArgumentValueError, match="'builtin:gan' names no built-in model: expected builtin:convnet or builtin:ieagan or builtin:resnet"
+        ArgumentValueError,
+        match="'builtin:gan' names no built-in model: expected builtin:convnet or builtin:ieagan or builtin:resnet",
     ):
         Specs(checkpoint="builtin:gan")
 

@@ -211,12 +211,16 @@ def test_parity_beyond_the_limit_is_refused_and_the_older_graph_stays(
 @pytest.mark.usefixtures("exported_before")
 def test_nan_images_of_both_sides_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def with_nan(
-        references: ReferenceImages, graph: onnx.ModelProto, thresholds: NDArray[np.float32], min_charge: int
+        references: ReferenceImages,
+        graph: onnx.ModelProto,
+        thresholds: NDArray[np.float32],
+        min_charge: int,
+        cut: float | None,
     ) -> Parity:
         nan = dataclasses.replace(
             references, **{name: getattr(references, name) * math.nan for name in ("exact", "float32", "folded")}
         )
-        return measure_parity(nan, graph, thresholds, min_charge)
+        return measure_parity(nan, graph, thresholds, min_charge, cut)
 
     monkeypatch.setattr(export.pipeline, "measure_parity", with_nan)
     with pytest.raises(ParityError, match="by up to inf"):

@@ -76,7 +76,7 @@ _OFF: Final = 1000.0
 """A stored mean above all values: the ReLU after it is zero."""
 
 _PLACES: Final = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""The four cells that come of one, by u and v."""
+"""The four children of a doubled cell, by u and v."""
 _SHAPES: Final[tuple[Mapping[tuple[int, int], float], ...]] = (
     {(0, 0): 1.0},
     {(0, 0): 1.0},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -51,9 +51,16 @@ def draw_sensors(label: str, series: list[SensorSeries]) -> Figure:
         # Side by side, so that equal values do not hide each other.
         places = _PLACES + 0.8 * ((number + 0.5) / len(others) - 0.5)
         marker = "o" if each.errors is not None else "x"
-        look: dict[str, Any] = {"fmt": marker, "color": each.style.color, "markersize": 3.5, "linewidth": 1.0}
-        above.errorbar(places, each.values, each.errors, label=escape_name(each.name), **look)
-        below.errorbar(places, each.values / known, None if each.errors is None else each.errors / known, **look)
+        ratio_errors = None if each.errors is None else each.errors / known
+        for axes, values, errors in (above, each.values, each.errors), (below, each.values / known, ratio_errors):
+            axes.errorbar(
+                *(places, values, errors),
+                fmt=marker,
+                color=each.style.color,
+                markersize=3.5,
+                linewidth=1.0,
+                label=escape_name(each.name),
+            )
     for layer in LADDERS_OF_LAYER:
         of_layer = _PLACES[[sensor.layer == layer for sensor in SENSORS]]
         for axes in (above, below):

@@ -14,8 +14,8 @@
 
 `TorchStream`
     The values of ``torch.manual_seed(seed)`` followed by one ``torch.randn`` per draw on the CPU, event after
-    event, to three units in the last place: PyTorch evaluates the same formulas with float32 vector code. Event k
-    depends on all events before it, so a later event draws and discards those between.
+    event, bit for bit (`torch_normal.py` says of which PyTorch). Event k depends on all events before it, so a later
+    event draws and discards those between.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 
 from pxdbg_runtime.checks import check_event, check_seed
 from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.inference.torch_normal import TORCH_BLOCK, transform_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,8 +51,6 @@ RandomStreamName = Literal["philox", "torch"]
 RANDOM_STREAMS: Final[tuple[RandomStreamName, ...]] = ("philox", "torch")
 
 _WORD: Final = 2**64
-_TORCH_BLOCK: Final = 16
-"""PyTorch computes normal values in blocks of sixteen, and uses another algorithm for fewer."""
 _MAX_TORCH_EVENT: Final = 10**9
 """Later events would take hours of drawing and discarding."""
 _MAX_IDLE: Final = 64
@@ -167,11 +166,11 @@ class TorchStream:
 
 def _draw_torch_normal(bits: np.random.MT19937, n_values: int) -> NDArray[np.float32]:
     uniform = _draw_torch_uniform(bits, n_values)
-    n_whole = n_values - n_values % _TORCH_BLOCK
+    n_whole = n_values - n_values % TORCH_BLOCK
     values = np.empty(n_values, dtype=np.float32)
-    values[:n_whole] = _transform_blocks(uniform[:n_whole])
+    values[:n_whole] = transform_blocks(uniform[:n_whole])
     if n_whole < n_values:
-        values[-_TORCH_BLOCK:] = _transform_blocks(_draw_torch_uniform(bits, _TORCH_BLOCK))
+        values[-TORCH_BLOCK:] = transform_blocks(_draw_torch_uniform(bits, TORCH_BLOCK))
     return values
 
 
@@ -181,28 +180,13 @@ def _draw_torch_uniform(bits: np.random.MT19937, n_values: int) -> NDArray[np.fl
 
 
 def _count_torch_words(n_values: int) -> int:
-    if n_values < _TORCH_BLOCK:
+    if n_values < TORCH_BLOCK:
         message = (
-            f"random_stream 'torch' is defined for draws of {_TORCH_BLOCK} values or more, but the model "
+            f"random_stream 'torch' is defined for draws of {TORCH_BLOCK} values or more, but the model "
             f"card has one of {n_values}: use random_stream='philox'."
         )
         raise ArgumentValueError("random_stream", message)
-    return n_values + (_TORCH_BLOCK if n_values % _TORCH_BLOCK else 0)
-
-
-def _transform_blocks(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Transform uniform values to normal ones: the halves of a block of sixteen are the pairs of Box and Muller.
-
-    PyTorch computes each step in float32, and the rounding of the angle alone changes a value by up to 1e-6, so each
-    step is rounded here too. The functions are evaluated in float64, which is better than PyTorch's by one unit in
-    the last place.
-    """
-    blocks = uniform.reshape(-1, 2, _TORCH_BLOCK // 2)
-    logarithm = np.log((np.float32(1.0) - blocks[:, 0]).astype(np.float64)).astype(np.float32)
-    radius = np.sqrt(np.float32(-2.0) * logarithm)
-    angle = (np.float32(2.0 * np.pi) * blocks[:, 1]).astype(np.float64)
-    cosine, sine = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-    return np.stack((radius * cosine, radius * sine), axis=1).reshape(-1)
+    return n_values + (TORCH_BLOCK if n_values % TORCH_BLOCK else 0)
 
 
 _STREAMS: Final[dict[RandomStreamName, type[PhiloxStream | TorchStream]]] = {

@@ -116,4 +116,4 @@ def test_so_is_one_of_which_nothing_is_known() -> None:
     model = graph.model(value)
     model.graph.output[0].type.tensor_type.ClearField("shape")
     with pytest.raises(ValueError, match=r"^the shape of val_0 is unknown$"):
-        count_multiply_accumulates(model)
+        count_cost(ir.from_proto(model))

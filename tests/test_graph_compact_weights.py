@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graph import store_compactly
+from export.graph import count_multiply_accumulates, store_compactly
 
 
 def build_product(weight: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> onnx.ModelProto:
@@ -75,3 +75,8 @@ def test_weights_in_the_body_of_a_node_are_stored_too() -> None:
     xs = np.random.default_rng(0).standard_normal((2, 1, 500)).astype(np.float32)
     session = onnxruntime.InferenceSession(compact.SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"xs": xs})[0][..., 0], xs.sum(-1), rtol=1e-4)
+
+
+def test_the_arithmetic_of_a_compact_graph_is_that_of_the_plain_one() -> None:
+    plain = build_product(np.zeros((500, 600), dtype=np.float32))
+    assert count_multiply_accumulates(store_compactly(plain)) == count_multiply_accumulates(plain) == 500 * 600

@@ -38,15 +38,15 @@ def plot(
             raise ArgumentValueError("event", message)
         # All blocks are read, so that the rows are compared with the digest.
         digits = Digits.concatenate([block.of_event(chosen) for block in reader.read_blocks()])
-        sensors = SENSORS if reader.provenance is None else reader.provenance.generated_sensors
+        sensors = reader.jobs[0].generated_sensors if reader.jobs else SENSORS
         save_event(digits, output, title=_format_title(reader, chosen), sensors=sensors)
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 
 
 def _format_title(reader: EventReader, event: int) -> str:
-    provenance = reader.provenance
-    if provenance is None:
+    if not reader.jobs:
         return f"PXD background, event {event}: provenance unknown"
+    provenance = next(job for job in reader.jobs if job.first_event <= event <= job.last_event)
     some = "" if provenance.sensors is None else f", {len(provenance.sensors)} of {N_SENSORS} sensors"
     remark = "" if provenance.nature == "checkpoint" else f"  ({provenance.nature}, no real physics)"
     return f"PXD background, event {event}: {provenance.model}, seed {provenance.seed}{some}{remark}"

@@ -6,18 +6,21 @@ A new format is a module beside `npz` and `parquet`, and its line in `registry.F
 from __future__ import annotations
 
 from pxdbg_runtime.formats.merging import MergedReader, merge_files
+from pxdbg_runtime.formats.metadata import FileMetadata
 from pxdbg_runtime.formats.provenance import Provenance, describe_generation
 from pxdbg_runtime.formats.reader import DigitFile, DigitReader, EventReader, open_events, read_digits
-from pxdbg_runtime.formats.registry import SUFFIX_LIST, SUFFIXES, find_format
+from pxdbg_runtime.formats.registry import FORMATS, SUFFIX_LIST, SUFFIXES, find_format
 from pxdbg_runtime.formats.writer import DigitWriter, open_writer
 
 __all__ = [
+    "FORMATS",
     "SUFFIXES",
     "SUFFIX_LIST",
     "DigitFile",
     "DigitReader",
     "DigitWriter",
     "EventReader",
+    "FileMetadata",
     "MergedReader",
     "Provenance",
     "describe_generation",

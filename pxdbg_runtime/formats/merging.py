@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
+from pxdbg_runtime.formats.metadata import explain_difference
 from pxdbg_runtime.formats.reader import EventReader, open_events
-from pxdbg_runtime.sensors import describe_sensors, select_sensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from pxdbg_runtime.formats.provenance import Provenance
 
 __all__ = ["MergedReader", "merge_files"]
-
-_COMMON_FIELDS: Final = ("model", "nature", "provenance", "precision", "graph_sha256", "min_charge", "sensors")
-"""Fields of `Provenance` that are equal in all files of one sample."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,42 +96,41 @@ def merge_files(paths: Sequence[Path]) -> MergedReader:
 
 
 def _check_common_fields(one: EventReader, other: EventReader) -> None:
-    if one.provenance is None and other.provenance is None:
+    if not one.jobs and not other.jobs:
         return
-    if one.provenance is None or other.provenance is None:
-        unknown = one if one.provenance is None else other
+    if not one.jobs or not other.jobs:
+        unknown = other if one.jobs else one
         message = (
             f"{one.path} and {other.path} are not one sample: how the digits of {unknown.path} were generated "
             f"is unknown ({unknown.remark}). Give them one by one."
         )
         raise DigitFileError(unknown.path, message)
-    for name in _COMMON_FIELDS:
-        ours, theirs = (getattr(each.provenance, name) for each in (one, other))
-        if ours != theirs:
-            verb = "differs"
-            if name == "sensors":
-                verb = "differ"
-                ours, theirs = (describe_sensors(select_sensors(names)) for names in (ours, theirs))
-            message = (
-                f"{one.path} and {other.path} are not one sample: their {name} {verb}, {ours} and {theirs}. "
-                "Give them one by one."
-            )
-            raise DigitFileError(other.path, message)
+    difference = explain_difference(one.jobs[0], other.jobs[0])
+    if difference:
+        message = f"{one.path} and {other.path} are not one sample: {difference}. Give them one by one."
+        raise DigitFileError(other.path, message)
 
 
 def _check_disjoint(one: EventReader, other: EventReader) -> None:
-    ours, theirs = one.provenance, other.provenance
-    seed = ""
-    if ours is not None and theirs is not None:
-        if (ours.seed, ours.random_stream) != (theirs.seed, theirs.random_stream):
+    if not one.jobs and not other.jobs:
+        if one.event_numbers[-1] < other.event_numbers[0] or other.event_numbers[-1] < one.event_numbers[0]:
             return
-        seed = f" of seed {ours.seed}"
-    if one.event_numbers[-1] < other.event_numbers[0] or other.event_numbers[-1] < one.event_numbers[0]:
-        return
-    both = np.intersect1d(one.event_numbers, other.event_numbers, assume_unique=True)
-    if len(both):
-        message = (
-            f"{one.path} and {other.path} both hold event {both[0]}{seed}, and {len(both):,} events in all: "
-            "leave one of them out."
-        )
-        raise DigitFileError(other.path, message)
+        both = np.intersect1d(one.event_numbers, other.event_numbers, assume_unique=True)
+        if len(both):
+            raise _refuse_common_events(one, other, int(both[0]), len(both))
+    for ours, theirs in itertools.product(one.jobs, other.jobs):
+        if (ours.seed, ours.random_stream) == (theirs.seed, theirs.random_stream):
+            first = max(ours.first_event, theirs.first_event)
+            n_events = min(ours.last_event, theirs.last_event) - first + 1
+            if n_events > 0:
+                raise _refuse_common_events(one, other, first, n_events, seed=f" of seed {ours.seed}")
+
+
+def _refuse_common_events(
+    one: EventReader, other: EventReader, event: int, n_events: int, seed: str = ""
+) -> DigitFileError:
+    message = (
+        f"{one.path} and {other.path} both hold event {event}{seed}, and {n_events:,} events in all: "
+        "leave one of them out."
+    )
+    return DigitFileError(other.path, message)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.formats.metadata import FileMetadata
+
 __all__ = ["NpzReader", "write_npz"]
 
 _SPOOL_LEVEL: Final = 1
@@ -93,7 +95,7 @@ class _NpzWriter:
 
 
 @contextlib.contextmanager
-def write_npz(path: Path, metadata: str) -> Iterator[_NpzWriter]:
+def write_npz(path: Path, metadata: FileMetadata) -> Iterator[_NpzWriter]:
     """Write an NPZ; the columns wait in temporary files beside it until the block ends without an error.
 
     The temporary files take about a third of a megabyte for each event; the memory holds one event.
@@ -101,7 +103,7 @@ def write_npz(path: Path, metadata: str) -> Iterator[_NpzWriter]:
     with contextlib.ExitStack() as stack:
         writer = _NpzWriter(path.parent, stack)
         yield writer
-        writer.finish(path, metadata)
+        writer.finish(path, metadata.to_json())
 
 
 @dataclass(frozen=True, kw_only=True)

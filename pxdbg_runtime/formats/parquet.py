@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.formats.metadata import FileMetadata
+
 __all__ = ["ParquetReader", "write_parquet"]
 
 _MARK: Final = b"pxdbg_digest\n"
@@ -96,10 +98,10 @@ class _ParquetWriter:
 
 
 @contextlib.contextmanager
-def write_parquet(path: Path, metadata: str) -> Iterator[_ParquetWriter]:
+def write_parquet(path: Path, metadata: FileMetadata) -> Iterator[_ParquetWriter]:
     """Write a Parquet file; its footer is written when the block ends without an error."""
     with path.open("wb") as file:
-        writer = _ParquetWriter(file, metadata)
+        writer = _ParquetWriter(file, metadata.to_json())
         try:
             yield writer
         except BaseException:

@@ -90,12 +90,16 @@ class Provenance(StoredRecord, frozen=True):
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote; raises `JsonFieldError` if a field is missing or invalid."""
         found = super().from_json(text)
-        if found.last_event > MAX_EVENT:
-            message = f"events must end at {MAX_EVENT}, but {found.events} events from {found.first_event} go beyond."
-            raise JsonFieldError("events", message)
-        if found.sensors is not None:
-            found._check_sensors(found.sensors)
+        found.check()
         return found
+
+    def check(self) -> None:
+        """Check what the types of the fields do not say; raises `JsonFieldError`."""
+        if self.last_event > MAX_EVENT:
+            message = f"events must end at {MAX_EVENT}, but {self.events} events from {self.first_event} go beyond."
+            raise JsonFieldError("events", message)
+        if self.sensors is not None:
+            self._check_sensors(self.sensors)
 
     def _check_sensors(self, names: tuple[str, ...]) -> None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -12,10 +11,11 @@ from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import DigitFileError, JsonFieldError
 from pxdbg_runtime.formats.damage import CHANGED, refuse_rows, report_damage
 from pxdbg_runtime.formats.digest import FileDigest, RowHasher, hash_metadata
-from pxdbg_runtime.formats.provenance import Provenance
-from pxdbg_runtime.formats.registry import find_format
-from pxdbg_runtime.formats.row_checks import RowChecker, RowError, find_other_sensor
+from pxdbg_runtime.formats.metadata import FileMetadata
+from pxdbg_runtime.formats.registry import open_reader
+from pxdbg_runtime.formats.row_checks import RowChecker, RowError, find_other_event, find_other_sensor
 from pxdbg_runtime.formats.scanning import RowScan, read_rows, read_sorted_rows, scan_rows
+from pxdbg_runtime.formats.whole_events import assemble_events
 from pxdbg_runtime.sensors import describe_sensors
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pxdbg_runtime.formats.interface import FormatReader, StoredTexts
+    from pxdbg_runtime.formats.provenance import Provenance
 
 __all__ = ["DigitFile", "DigitReader", "EventReader", "open_events", "read_digits"]
 
@@ -44,19 +45,25 @@ class DigitFile:
     ----------
     digits : Digits
         Of all events, ordered.
-    provenance : Provenance or None
-        None if it is unknown: another tool wrote the file, and no metadata describe all of its rows.
+    jobs : tuple of Provenance
+        How they were generated: one, or several if the file was merged. Empty if it is unknown: another tool wrote the
+        file, and no metadata describe all of its rows.
     n_events : int
-        Number of events. Where `provenance` is None, of those that have a digit, as others cannot be seen.
+        Number of events. Where `jobs` is empty, of those that have a digit, as others cannot be seen.
     is_checked : bool
         Whether rows and metadata match the digest that was written with them. Files of older releases and of other
         tools have none.
     """
 
     digits: Digits
-    provenance: Provenance | None
+    jobs: tuple[Provenance, ...]
     n_events: int
     is_checked: bool
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """The only job; None if it is unknown or there are several."""
+        return self.jobs[0] if len(self.jobs) == 1 else None
 
 
 class DigitReader(Protocol):
@@ -98,8 +105,8 @@ class EventReader:
     Attributes
     ----------
     path : Path
-    provenance : Provenance or None
-        None if it is unknown; events without digits cannot be seen then, and do not come.
+    metadata : FileMetadata or None
+        None if the provenance is unknown; events without digits cannot be seen then, and do not come.
     event_numbers : ndarray of int64, shape (events,)
         Numbers of the events, ascending.
     is_checked : bool
@@ -109,7 +116,7 @@ class EventReader:
     """
 
     path: Path
-    provenance: Provenance | None
+    metadata: FileMetadata | None
     event_numbers: NDArray[np.int64] = field(repr=False)
     is_checked: bool
     remark: str
@@ -119,8 +126,13 @@ class EventReader:
 
     @property
     def jobs(self) -> tuple[Provenance, ...]:
-        """The provenance; empty if it is unknown."""
-        return () if self.provenance is None else (self.provenance,)
+        """Provenance of each job whose digits the file holds; empty if it is unknown."""
+        return () if self.metadata is None else self.metadata.jobs
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """The only job; None if it is unknown or there are several."""
+        return self.jobs[0] if len(self.jobs) == 1 else None
 
     @property
     def n_events(self) -> int:
@@ -134,19 +146,11 @@ class EventReader:
 
     def read_events(self) -> Iterator[tuple[int, Digits]]:
         """Read the file from its beginning: number and digits of one event after the other; raises as `read_digits`."""
-        numbers = iter(self.event_numbers.tolist())
-        for event, digits in _split_events(self.read_blocks()):
-            for number in numbers:
-                if number == event:
-                    break
-                yield number, Digits.empty()
-            yield event, digits
-        for number in numbers:
-            yield number, Digits.empty()
+        return assemble_events(self.read_blocks(), self.event_numbers)
 
     def read_blocks(self) -> Iterator[Digits]:
         """Read the file in blocks of rows, which may end within an event; raises as `read_digits`."""
-        checker = RowChecker(self.provenance)
+        checker = RowChecker(self.metadata)
         hasher = RowHasher()
         if self._passes:
             blocks = read_sorted_rows(self.path, self._reader, self._passes)
@@ -176,24 +180,24 @@ def open_events(path: Path) -> EventReader:
     ArgumentValueError, MissingPackageError, DigitFileError
         As `read_digits`; invalid rows of a file with a digest are found when they are read.
     """
-    reader = find_format(path).reader(path)
+    reader = open_reader(path)
     with report_damage(path):
         texts = reader.read_texts()
     digest = _parse_digest(path, texts)
-    provenance = None if texts.metadata is None else _parse_provenance(path, texts.metadata)
+    metadata = None if texts.metadata is None else _parse_metadata(path, texts.metadata)
     scan = None if digest is not None else scan_rows(path, reader)
-    remark = "" if scan is None else _explain_mismatch(provenance, scan)
+    remark = "" if scan is None else _explain_mismatch(metadata, scan)
     if remark:
-        provenance = None
-    if provenance is not None:
-        events = np.arange(provenance.events, dtype=np.int64) + provenance.first_event
+        metadata = None
+    if metadata is not None:
+        events = metadata.event_numbers
     else:
         events = np.empty(0, dtype=np.int64) if scan is None else scan.events
     if not len(events):
         raise DigitFileError(path, f"{path} holds no digits, and no metadata that name its events: generate it again.")
     return EventReader(
         path=path,
-        provenance=provenance,
+        metadata=metadata,
         event_numbers=events,
         is_checked=digest is not None,
         remark=remark,
@@ -222,53 +226,36 @@ def read_digits(path: Path) -> DigitFile:
     """
     reader = open_events(path)
     digits = Digits.concatenate(reader.read_blocks())
-    return DigitFile(
-        digits=digits, provenance=reader.provenance, n_events=reader.n_events, is_checked=reader.is_checked
-    )
+    return DigitFile(digits=digits, jobs=reader.jobs, n_events=reader.n_events, is_checked=reader.is_checked)
 
 
-def _split_events(blocks: Iterator[Digits]) -> Iterator[tuple[int, Digits]]:
-    """Split sorted blocks into the events that have digits: number and digits of each."""
-    parts: list[Digits] = []
-    for block in blocks:
-        if not len(block):
-            continue
-        if parts and parts[0].event[0] != block.event[0]:
-            yield int(parts[0].event[0]), Digits.concatenate(parts)
-            parts = []
-        starts = [0, *(np.flatnonzero(np.diff(block.event)) + 1).tolist()]
-        for start, stop in itertools.pairwise(starts):
-            yield int(block.event[start]), Digits.concatenate([*parts, block.select_rows(slice(start, stop))])
-            parts = []
-        # The last event of a block may go on in the next one.
-        parts.append(block.select_rows(slice(starts[-1], None)))
-    if parts:
-        yield int(parts[0].event[0]), Digits.concatenate(parts)
-
-
-def _explain_mismatch(provenance: Provenance | None, scan: RowScan) -> str:
+def _explain_mismatch(metadata: FileMetadata | None, scan: RowScan) -> str:
     """Explain why metadata do not describe all rows of a file without a digest; empty if they may."""
-    if provenance is None:
+    if metadata is None:
         return "it has no metadata"
+    numbers = metadata.event_numbers
     n_events = len(scan.events)
-    if n_events and (scan.events[0] < provenance.first_event or scan.events[-1] > provenance.last_event):
+    if n_events and (scan.events[0] < numbers[0] or scan.events[-1] > numbers[-1]):
         return (
-            f"its metadata describe the events {provenance.first_event} to {provenance.last_event} alone, but it holds "
+            f"its metadata describe the events {numbers[0]} to {numbers[-1]} alone, but it holds "
             f"digits of {scan.events[0]} to {scan.events[-1]}"
         )
-    other = find_other_sensor(scan.vxd_ids, provenance)
+    other_event = find_other_event(scan.events, metadata)
+    if other_event is not None:
+        return f"its metadata describe no event {other_event}, but it holds digits of it"
+    other = find_other_sensor(scan.vxd_ids, metadata)
     if other is not None:
-        generated = describe_sensors(provenance.generated_sensors)
+        generated = describe_sensors(metadata.generated_sensors)
         return f"its metadata describe {generated} alone, but it holds digits of sensor {other}"
-    is_missing = provenance.events > n_events > 0 and scan.rows >= _MIN_DIGITS_WITHOUT_EMPTY_EVENTS * n_events
-    if is_missing or provenance.events > _MAX_EVENTS_PER_ROW * (1 + scan.rows):
-        return f"its metadata describe {provenance.events:,} events, but it holds digits of {n_events:,}"
+    is_missing = len(numbers) > n_events > 0 and scan.rows >= _MIN_DIGITS_WITHOUT_EMPTY_EVENTS * n_events
+    if is_missing or len(numbers) > _MAX_EVENTS_PER_ROW * (1 + scan.rows):
+        return f"its metadata describe {len(numbers):,} events, but it holds digits of {n_events:,}"
     return ""
 
 
-def _parse_provenance(path: Path, text: str) -> Provenance:
+def _parse_metadata(path: Path, text: str) -> FileMetadata:
     try:
-        return Provenance.from_json(text)
+        return FileMetadata.from_json(text)
     except JsonFieldError as error:
         raise DigitFileError(path, f"{path} does not say how its digits were generated: {error}") from None
 

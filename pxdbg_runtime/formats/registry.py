@@ -1,4 +1,4 @@
-"""The formats of digit files, chosen by the suffix of a path."""
+"""The formats of digit files: chosen by name or by the suffix of a path to write, by the suffix of a path to read."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pxdbg_runtime.formats.interface import DigitWriter, FormatReader
+    from pxdbg_runtime.formats.metadata import FileMetadata
 
-__all__ = ["FORMATS", "SUFFIXES", "SUFFIX_LIST", "FileFormat", "find_format"]
+__all__ = ["FORMATS", "SUFFIXES", "SUFFIX_LIST", "FileFormat", "find_format", "open_reader"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,45 +27,84 @@ class FileFormat:
 
     Attributes
     ----------
-    name : str
+    title : str
+        What people call it, for messages.
+    suffixes : tuple of str
+        Suffixes of its files; formats may share them.
     reader : callable
-        Takes the path of a file to read.
+        Takes the path of a file to read. Formats that share a suffix share a reader, which finds out what the file is.
     open_writer : callable
-        Takes the path of a file to write and the JSON of its `Provenance`. The file is complete when the block ends.
+        Takes the path of a file to write and its `FileMetadata`. The file is complete when the block ends.
     package, extra : str or None
         The optional package that the format needs, and the extra of pxdbg-runtime that installs it.
     """
 
-    name: str
+    title: str
+    suffixes: tuple[str, ...]
     reader: Callable[[Path], FormatReader]
-    open_writer: Callable[[Path, str], AbstractContextManager[DigitWriter]]
+    open_writer: Callable[[Path, FileMetadata], AbstractContextManager[DigitWriter]]
     package: str | None = None
     extra: str | None = None
 
 
 FORMATS: Final = {
-    ".parquet": FileFormat(
-        name="Parquet", reader=ParquetReader, open_writer=write_parquet, package="pyarrow", extra="parquet"
+    "parquet": FileFormat(
+        title="Parquet",
+        suffixes=(".parquet",),
+        reader=ParquetReader,
+        open_writer=write_parquet,
+        package="pyarrow",
+        extra="parquet",
     ),
-    ".npz": FileFormat(name="NPZ", reader=NpzReader, open_writer=write_npz),
+    "npz": FileFormat(title="NPZ", suffixes=(".npz",), reader=NpzReader, open_writer=write_npz),
 }
-SUFFIXES: Final = tuple(FORMATS)
-SUFFIX_LIST: Final = " or ".join(SUFFIXES)
+"""By name; the first with a suffix is the one that is written if no name is given."""
+SUFFIXES: Final = tuple(dict.fromkeys(suffix for each in FORMATS.values() for suffix in each.suffixes))
+SUFFIX_LIST: Final = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 
 
-def find_format(path: Path) -> FileFormat:
-    """Find the format that the suffix of a path names, and check that its package is installed.
+def find_format(path: Path, name: str | None = None) -> FileFormat:
+    """Find the format to write a path in, and check that its package is installed.
+
+    Parameters
+    ----------
+    path : Path
+    name : str or None
+        Name of the format; None takes the first whose files have the path's suffix.
 
     Raises
     ------
     ArgumentValueError
-        If the path ends in none of `SUFFIXES`.
+        If there is no such format, or the path's suffix is not one of its own.
     MissingPackageError
         If the format needs a package that is not installed.
     """
-    if path.suffix not in FORMATS:
-        raise ArgumentValueError("path", f"{path} must end in {SUFFIX_LIST}, the formats of digit files.")
-    found = FORMATS[path.suffix]
-    if found.package is not None and found.extra is not None:
-        require(found.package, extra=found.extra, purpose=found.name)
+    _check_suffix(path)
+    if name is None:
+        name = next(name for name, each in FORMATS.items() if path.suffix in each.suffixes)
+    if name not in FORMATS:
+        raise ArgumentValueError("format", f"format must be one of {', '.join(FORMATS)}, but is {name!r}.")
+    found = FORMATS[name]
+    if path.suffix not in found.suffixes:
+        message = f"{path} must end in {' or '.join(found.suffixes)}, as files of the format {name} do."
+        raise ArgumentValueError("path", message)
+    _require_package(found)
     return found
+
+
+def open_reader(path: Path) -> FormatReader:
+    """Open the reader of the formats that the suffix of a path names; raises as `find_format`."""
+    _check_suffix(path)
+    found = next(each for each in FORMATS.values() if path.suffix in each.suffixes)
+    _require_package(found)
+    return found.reader(path)
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in SUFFIXES:
+        raise ArgumentValueError("path", f"{path} must end in {SUFFIX_LIST}, the formats of digit files.")
+
+
+def _require_package(found: FileFormat) -> None:
+    if found.package is not None and found.extra is not None:
+        require(found.package, extra=found.extra, purpose=found.title)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import open_partial, report_file_errors
 from pxdbg_runtime.formats.interface import DigitWriter
-from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
+from pxdbg_runtime.formats.metadata import FileMetadata
+from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS, Provenance
 from pxdbg_runtime.formats.registry import find_format
 from pxdbg_runtime.formats.row_checks import RowChecker, RowError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pxdbg_runtime.digits import Digits
-    from pxdbg_runtime.formats.provenance import Provenance
 
 __all__ = ["DigitWriter", "open_writer"]
 
@@ -30,18 +30,18 @@ class _CheckedWriter:
     ----------
     path : Path
         What the errors name.
-    provenance : Provenance
+    metadata : FileMetadata
         What the digits must agree with.
     opened : context manager
         The writer of the format; it completes the file when the block ends without an error.
     """
 
     def __init__(
-        self, path: Path, provenance: Provenance, opened: contextlib.AbstractContextManager[DigitWriter]
+        self, path: Path, metadata: FileMetadata, opened: contextlib.AbstractContextManager[DigitWriter]
     ) -> None:
         self._path = path
         self._opened = opened
-        self._checker = RowChecker(provenance)
+        self._checker = RowChecker(metadata)
 
     def __enter__(self) -> DigitWriter:
         with report_file_errors(self._path):
@@ -66,11 +66,21 @@ class _CheckedWriter:
 
 
 @contextlib.contextmanager
-def open_writer(path: Path, provenance: Provenance) -> Iterator[DigitWriter]:
+def open_writer(
+    path: Path, provenance: Provenance | FileMetadata, *, format_name: str | None = None
+) -> Iterator[DigitWriter]:
     """Open a digit file to write; the complete file appears when the block ends without an error.
 
-    The memory does not grow with the number of events. Parquet is written in row groups of a million rows or 128
-    events; the columns of an NPZ wait in temporary files beside it.
+    The memory does not grow with the number of events: tables are written in groups of whole events, and the columns
+    of an NPZ wait in temporary files beside it.
+
+    Parameters
+    ----------
+    path : Path
+    provenance : Provenance or FileMetadata
+        How the digits were generated: one job, or those of the files that are merged.
+    format_name : str or None
+        Name of one of `FORMATS`; None takes the first that writes the path's suffix.
 
     Raises
     ------
@@ -79,15 +89,16 @@ def open_writer(path: Path, provenance: Provenance) -> Iterator[DigitWriter]:
     OutputError
         If the file cannot be written; nothing is left behind then.
     """
-    file_format = find_format(path)
-    if provenance.events > MAX_FILE_EVENTS:
+    file_format = find_format(path, format_name)
+    if isinstance(provenance, Provenance) and provenance.events > MAX_FILE_EVENTS:
         message = (
             f"{path} would hold {provenance.events:,} events, expected at most {MAX_FILE_EVENTS:,}: split them over "
             "several files, which are read as one sample."
         )
         raise ArgumentValueError("events", message)
+    metadata = provenance if isinstance(provenance, FileMetadata) else FileMetadata(jobs=(provenance,))
     with (
         open_partial(path) as partial,
-        _CheckedWriter(path, provenance, file_format.open_writer(partial, provenance.to_json())) as writer,
+        _CheckedWriter(path, metadata, file_format.open_writer(partial, metadata)) as writer,
     ):
         yield writer

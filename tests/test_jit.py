@@ -241,3 +241,25 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert {"pxdbg_runtime", "pxdbg_runtime.generator", "numpy"} <= loaded
     assert {name for name in loaded if name.partition(".")[0] in HEAVY} == set()
+
+
+def test_kernels_load_no_extensions_of_numba_and_other_functions_do(tmp_path: Path) -> None:
+    (tmp_path / "other_package.py").write_text("def init(): print('loaded')\n")
+    metadata = tmp_path / "other_package-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[numba_extensions]\ninit = other_package:init\n")
+    script = """
+import numba
+from pxdbg_runtime.digitisation.jit import kernel
+def double(number):
+    return 2 * number
+print(kernel(double)(1))
+print(numba.njit(double)(2))
+"""
+    (tmp_path / "doubling.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "doubling.py")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    assert done.stdout.split() == ["2", "loaded", "4"]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import numba
-from numba.core import caching, config, sigutils
+from numba.core import caching, config, entrypoints, sigutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 
 from pxdbg_runtime.errors import one_line
@@ -36,12 +37,33 @@ def kernel(function: Function) -> Function:
     """
     compiled = numba.njit(nogil=True)(function)
     if isinstance(compiled, Dispatcher):  # with NUMBA_DISABLE_JIT it is the function itself
+        _omit_extensions(compiled)
         try:
             # As Dispatcher.enable_caching does.
             compiled._cache = _Cache(function)  # type: ignore[attr-defined, no-untyped-call]
         except Exception as error:  # noqa: BLE001  # no writable folder, or any failure of a file system
             _log_first_failure(error)
     return cast("Function", compiled)
+
+
+def _omit_extensions(compiled: Dispatcher) -> None:
+    """Keep the compilation of a kernel from loading other packages' extensions of numba.
+
+    numba loads them at the first compilation of a process, whatever it is: awkward imports itself and pyarrow, 60 MB.
+    Kernels take arrays and numbers, which need none. A later compilation of the caller's own functions loads them.
+    """
+    compile_for_signature = compiled.compile
+
+    def compile_without_extensions(signature: tuple[numba.core.types.Type, ...]) -> object:
+        with global_compiler_lock:
+            before = entrypoints._already_initialized
+            entrypoints._already_initialized = True
+            try:
+                return compile_for_signature(signature)
+            finally:
+                entrypoints._already_initialized = before
+
+    vars(compiled).update(compile=compile_without_extensions, _compilation_chain_init_hook=lambda: None)
 
 
 class _NoRelativePath:

@@ -126,5 +126,5 @@ check-python:
 	$(PYTHON) -m venv .venv-test
 	$(TEST)/python $(PIP) --upgrade "pip>=25.1"
 	$(TEST)/python $(PIP) $(PIP_TORCH) torch==2.13.0
-	$(TEST)/python $(PIP) --editable ".[cpu,parquet,uproot,hdf5,pandas,plot,validate,export]" --group dev
+	$(TEST)/python $(PIP) --editable ".[cpu,parquet,uproot,hdf5,pandas,dask,plot,validate,export]" --group dev
 	touch $@

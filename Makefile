@@ -11,7 +11,7 @@ PIP = -m pip --disable-pip-version-check install --quiet
 DEMO = .venv-demo/bin
 TEST = .venv-test/bin
 
-.PHONY: demo test lint parity runtime-matrix limits wheel-check benchmarks artifacts validation clean check-python
+.PHONY: demo test lint docs parity runtime-matrix limits wheel-check benchmarks artifacts validation clean check-python
 
 demo: .venv-demo/.installed
 	mkdir -p demo
@@ -27,6 +27,11 @@ lint: .venv-test/.installed
 	$(TEST)/ruff check .
 	$(TEST)/ruff format --check .
 	$(TEST)/mypy
+
+# The documentation site, in docs/_build; a warning is an error.
+docs: .venv-test/.installed
+	$(TEST)/python $(PIP) --group docs
+	$(TEST)/python -m sphinx -W -q -b html docs docs/_build
 
 # Five random checkpoints of each model, three events each, digit by digit against PyTorch; an hour or two on two cores.
 parity: .venv-test/.installed

@@ -26,6 +26,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+smartquotes = False  # dashes of options stay two
 html_theme = "furo"
 html_title = f"{project} {version}"
 html_static_path = ["_static"]

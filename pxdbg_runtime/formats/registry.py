@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Final
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.npz import NpzReader, write_npz
 from pxdbg_runtime.formats.parquet import ParquetReader, write_parquet
+from pxdbg_runtime.formats.rntuple import write_rntuple
+from pxdbg_runtime.formats.root_file import RootReader
+from pxdbg_runtime.formats.ttree import write_ttree
 from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
@@ -57,6 +60,22 @@ FORMATS: Final = {
         extra="parquet",
     ),
     "npz": FileFormat(title="NPZ", suffixes=(".npz",), reader=NpzReader, open_writer=write_npz),
+    "ttree": FileFormat(
+        title="ROOT TTree",
+        suffixes=(".root",),
+        reader=RootReader,
+        open_writer=write_ttree,
+        package="uproot",
+        extra="uproot",
+    ),
+    "rntuple": FileFormat(
+        title="ROOT RNTuple",
+        suffixes=(".root",),
+        reader=RootReader,
+        open_writer=write_rntuple,
+        package="uproot",
+        extra="uproot",
+    ),
 }
 """By name; the first with a suffix is the one that is written if no name is given."""
 SUFFIXES: Final = tuple(dict.fromkeys(suffix for each in FORMATS.values() for suffix in each.suffixes))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.npz import NpzReader, write_npz
+from pxdbg_runtime.formats.overlay_file import OverlayReader
+from pxdbg_runtime.formats.overlay_writer import write_overlay
 from pxdbg_runtime.formats.parquet import ParquetReader, write_parquet
 from pxdbg_runtime.optional_imports import require
 
@@ -57,6 +59,14 @@ FORMATS: Final = {
         extra="parquet",
     ),
     "npz": FileFormat(title="NPZ", suffixes=(".npz",), reader=NpzReader, open_writer=write_npz),
+    "overlay": FileFormat(
+        title="An overlay file",
+        suffixes=(".root",),
+        reader=OverlayReader,
+        open_writer=write_overlay,
+        package="ROOT",
+        extra="root",
+    ),
 }
 """By name; the first with a suffix is the one that is written if no name is given."""
 SUFFIXES: Final = tuple(dict.fromkeys(suffix for each in FORMATS.values() for suffix in each.suffixes))

@@ -105,7 +105,9 @@ def write_overlay(path: Path, metadata: FileMetadata) -> Iterator[_OverlayWriter
     """
     numbers = metadata.run_numbers
     if numbers is None:
-        message = "An overlay file needs the experiment of its events: expected run_numbers in its metadata, but got none."
+        message = (
+            "An overlay file needs the experiment of its events: expected run_numbers in its metadata, but got none."
+        )
         raise ArgumentValueError("experiment", message)
     last_event = int(metadata.event_numbers[-1])
     if last_event > MAX_OVERLAY_EVENT:

@@ -149,7 +149,7 @@ def create_root_file(root: ModuleType, path: Path) -> Iterator[Any]:
 
 
 class _RootFile:
-    """A TFile on the descriptor of an open file, because ROOT gives ``$``, ``~``, ``#`` and ``?`` in paths a meaning."""
+    """A TFile on the descriptor of an open file, because ROOT interprets ``$``, ``~``, ``#`` and ``?`` in paths."""
 
     def __init__(self, root: ModuleType, descriptor: int, mode: str) -> None:
         try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.errors import ArgumentValueError
 
-__all__ = ["MAX_EXPERIMENT", "MAX_RUN", "RunNumbers"]
+__all__ = ["MAX_EXPERIMENT", "MAX_RUN", "RunNumbers", "choose_run_numbers"]
 
 MAX_EXPERIMENT: Final = (1 << 11) - 1
 MAX_RUN: Final = (1 << 20) - 1
@@ -47,43 +47,43 @@ class RunNumbers:
             )
             raise ArgumentValueError("run", message)
 
-    @classmethod
-    def choose(cls, format_name: str | None, experiment: int | None, run: int | None) -> Self | None:
-        """Check the options ``--experiment`` and ``--run`` of a command that writes a file.
 
-        Parameters
-        ----------
-        format_name : str or None
-            Name of the format to write.
-        experiment, run : int or None
-            None if the option was not given.
+def choose_run_numbers(format_name: str | None, experiment: int | None, run: int | None) -> RunNumbers | None:
+    """Check the options ``--experiment`` and ``--run`` of a command that writes a file.
 
-        Returns
-        -------
-        RunNumbers or None
-            None for formats that do not record them.
+    Parameters
+    ----------
+    format_name : str or None
+        Name of the format to write.
+    experiment, run : int or None
+        None if the option was not given.
 
-        Raises
-        ------
-        ArgumentTypeError, ArgumentValueError
-            If the format needs a number that was not given, or does not record one that was; as `RunNumbers`.
-        """
-        if format_name != "overlay":
-            for name, number in (("experiment", experiment), ("run", run)):
-                if number is not None:
-                    message = f"--{name} {number} is recorded by overlay files only: add --format overlay."
-                    raise ArgumentValueError(name, message)
-            return None
-        if experiment is None:
-            message = (
-                "An overlay file needs --experiment, the experiment number of the basf2 jobs that read it, such as "
-                "--experiment 1003 for run-independent simulation."
-            )
-            raise ArgumentValueError("experiment", message)
-        if run is None and experiment in _RUN_DEPENDENT:
-            message = (
-                f"Experiment {experiment} is run-dependent, and basf2 uses the overlay files of a job's own run alone: "
-                "add --run with its number."
-            )
-            raise ArgumentValueError("run", message)
-        return cls(experiment=experiment, run=run or 0)
+    Returns
+    -------
+    RunNumbers or None
+        None for formats that do not record them.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If the format needs a number that was not given, or does not record one that was; as `RunNumbers`.
+    """
+    if format_name != "overlay":
+        for name, number in (("experiment", experiment), ("run", run)):
+            if number is not None:
+                message = f"--{name} {number} is recorded by overlay files only: add --format overlay."
+                raise ArgumentValueError(name, message)
+        return None
+    if experiment is None:
+        message = (
+            "An overlay file needs --experiment, the experiment number of the basf2 jobs that read it, such as "
+            "--experiment 1003 for run-independent simulation."
+        )
+        raise ArgumentValueError("experiment", message)
+    if run is None and experiment in _RUN_DEPENDENT:
+        message = (
+            f"Experiment {experiment} is run-dependent, and basf2 uses the overlay files of a job's own run alone: "
+            "add --run with its number."
+        )
+        raise ArgumentValueError("run", message)
+    return RunNumbers(experiment=experiment, run=run or 0)

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from pxdbg_runtime.formats.metadata import FileMetadata
     from pxdbg_runtime.formats.run_numbers import RunNumbers
 
-__all__ = ["BASKET_BYTES", "SPLIT_LEVEL", "create_tree", "set_texts", "write_overlay"]
+__all__ = ["BASKET_BYTES", "SPLIT_LEVEL", "TREE_BYTES", "create_tree", "set_texts", "write_overlay"]
 
 MAX_OVERLAY_EVENT: Final = (1 << 32) - 1
 """basf2 stores event numbers in 32 bits."""
 BASKET_BYTES: Final = 1 << 17
 """Size of the buffers that are compressed together, one for each member: about that of an event."""
 SPLIT_LEVEL: Final = 99
-_TREE_BYTES: Final = 1 << 60
+TREE_BYTES: Final = 1 << 60
 """Size at which ROOT goes on in a second file, 100 GB unless it is set."""
 
 
@@ -129,7 +129,7 @@ def create_tree(root: ModuleType, file: Any, name: str) -> Any:  # noqa: ANN401 
     tree = root.TTree(name, name, SPLIT_LEVEL, file)
     root.SetOwnership(tree, False)
     tree.SetAutoSave(0)  # an unfinished file is of no use
-    root.TTree.SetMaxTreeSize(_TREE_BYTES)
+    root.TTree.SetMaxTreeSize(TREE_BYTES)
     return tree
 
 

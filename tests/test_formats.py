@@ -297,6 +297,7 @@ def test_a_file_of_another_kind_is_an_error(tmp_path: Path, name: str) -> None:
 def test_names_and_suffixes(tmp_path: Path) -> None:
     for name, each in FORMATS.items():
         assert re.fullmatch("[a-z0-9-]+", name)
+        assert each.summary
         assert all(suffix.startswith(".") for suffix in each.suffixes)
         for suffix in each.suffixes:
             first = next(other for other in FORMATS.values() if suffix in other.suffixes)

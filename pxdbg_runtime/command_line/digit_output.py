@@ -32,7 +32,9 @@ ExperimentNumber = Annotated[
 ]
 RunNumber = Annotated[
     int | None,
-    typer.Option(min=0, max=MAX_RUN, show_default=False, help="Run of these jobs; needed for the experiments 1 to 999."),
+    typer.Option(
+        min=0, max=MAX_RUN, show_default=False, help="Run of these jobs; needed for the experiments 1 to 999."
+    ),
 ]
 
 

@@ -38,11 +38,18 @@ if TYPE_CHECKING:
     from pxdbg_runtime.formats.interface import DigitWriter
     from pxdbg_runtime.formats.metadata import FileMetadata
 
-__all__ = ["count_events", "open_replacement"]
+__all__ = ["check_replacement", "count_events", "open_replacement"]
 
+_SUFFIX: Final = ".root"
 _MIXING: Final = "BackgroundMetaData"
 _PURPOSE: Final = "Replacing the digits of an overlay file"
 _log = logging.getLogger(__name__)
+
+
+def check_replacement(path: Path) -> None:
+    """Check the name of a new overlay file; raises `ArgumentValueError` unless it ends in .root."""
+    if path.suffix != _SUFFIX:
+        raise ArgumentValueError("output", f"{path} must end in {_SUFFIX}, as overlay files do.")
 
 
 def count_events(path: Path) -> int:
@@ -179,23 +186,23 @@ def _find_problem(root: ModuleType, file: Any) -> str:  # noqa: ANN401
             f"has {n_entries} entries in its tree {PERSISTENT}, but BGOverlayInput takes files with one: replace the "
             "digits of the files that it was joined from"
         )
-    versions = {
-        str(info.GetName()): info.GetClassVersion()
-        for info in file.GetStreamerInfoList()
-        if info.InheritsFrom("TStreamerInfo") and str(info.GetName()) in {DIGIT_CLASS, FILE_CLASS}
-    }
-    return _find_other_version(root, versions)
+    return _find_other_version(root, file)
 
 
-def _find_other_version(root: ModuleType, versions: dict[str, int]) -> str:
-    for name, is_known in ((DIGIT_CLASS, int.__eq__), (FILE_CLASS, int.__le__)):
-        known = root.TClass.GetClass(name).GetClassVersion()
-        if name not in versions:
-            return f"does not describe its class {name}: it is damaged"
-        if not is_known(versions[name], known):
+def _find_other_version(root: ModuleType, file: Any) -> str:  # noqa: ANN401
+    """Explain which class of a file has a version that cannot be handled here; empty if none."""
+    found: dict[str, set[int]] = {DIGIT_CLASS: set(), FILE_CLASS: set()}
+    infos = (each for each in file.GetStreamerInfoList() if each.InheritsFrom("TStreamerInfo"))
+    for info in infos:
+        found.get(str(info.GetName()), set()).add(info.GetClassVersion())
+    for name, versions in found.items():
+        known = int(root.TClass.GetClass(name).GetClassVersion())
+        # The description is read, and ROOT reads older versions; of digits another version means another release.
+        others = {each for each in versions if each > known or (each < known and name == DIGIT_CLASS)}
+        if others:
             return (
-                f"was written by another generation of basf2: its {name} has version {versions[name]}, expected "
-                f"{known}. Use pxdbg-runtime and ROOT in a release that has this version"
+                f"was written by another generation of basf2: its {name} has version {min(others)}, expected {known}. "
+                "Replace its digits with pxdbg-runtime in a release that reads it"
             )
     return ""
 
@@ -218,8 +225,9 @@ def _copy_tree(root: ModuleType, tree: Any, directory: Any, leave_out: str = "")
     root.TTree.SetMaxTreeSize(TREE_BYTES)
     with report_root_errors(root), root.TDirectory.TContext(directory):
         copy = tree.CloneTree(-1, "fast")
-        root.SetOwnership(copy, False)
-        copy.SetAutoSave(0)
+        if copy:
+            root.SetOwnership(copy, False)
+            copy.SetAutoSave(0)
     return copy
 
 

@@ -78,7 +78,6 @@ FORMATS: Final = {
         package="ROOT",
         extra="root",
     ),
-    ),
 }
 """By name; the first with a suffix is the one that is written if no name is given."""
 SUFFIXES: Final = tuple(dict.fromkeys(suffix for each in FORMATS.values() for suffix in each.suffixes))

@@ -31,7 +31,9 @@ namespace pxdbg_root {
   void keep_first_error(int level, Bool_t is_fatal, const char* location, const char* message)
   {
     if (level >= kFatal) return DefaultErrorHandler(level, is_fatal, location, message);
-    if (level < kError || !error_message.empty()) return;
+    // With this warning a tree is copied in another way than asked for, which needs the dictionaries of all classes.
+    bool is_failure = level >= kError || (level >= kWarning && std::string(location) == "TTree::CopyEntries");
+    if (!is_failure || !error_message.empty()) return;
     error_number = level >= kSysError ? TSystem::GetErrno() : 0;
     error_message = std::string(location) + ": " + message;
   }

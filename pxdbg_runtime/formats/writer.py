@@ -37,9 +37,7 @@ class _CheckedWriter:
         The writer of the format; it completes the file when the block ends without an error.
     """
 
-    def __init__(
-        self, path: Path, metadata: FileMetadata, opened: AbstractContextManager[DigitWriter]
-    ) -> None:
+    def __init__(self, path: Path, metadata: FileMetadata, opened: AbstractContextManager[DigitWriter]) -> None:
         self._path = path
         self._opened = opened
         self._checker = RowChecker(metadata)
@@ -104,7 +102,9 @@ def open_writer(
 
 @contextlib.contextmanager
 def open_checked_writer(
-    path: Path, metadata: FileMetadata, open_unchecked: Callable[[Path, FileMetadata], AbstractContextManager[DigitWriter]]
+    path: Path,
+    metadata: FileMetadata,
+    open_unchecked: Callable[[Path, FileMetadata], AbstractContextManager[DigitWriter]],
 ) -> Iterator[DigitWriter]:
     """Write a file beside its path and check its digits; it appears when the block ends without an error.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.npz import NpzReader, write_npz
+from pxdbg_runtime.formats.overlay_file import OverlayReader
+from pxdbg_runtime.formats.overlay_writer import write_overlay
 from pxdbg_runtime.formats.parquet import ParquetReader, write_parquet
 from pxdbg_runtime.optional_imports import require
 
@@ -66,6 +68,15 @@ FORMATS: Final = {
         suffixes=(".npz",),
         reader=NpzReader,
         open_writer=write_npz,
+    ),
+    "overlay": FileFormat(
+        title="An overlay file",
+        summary="an entry for each event, for BGOverlayInput of basf2; needs --experiment",
+        suffixes=(".root",),
+        reader=OverlayReader,
+        open_writer=write_overlay,
+        package="ROOT",
+        extra="root",
     ),
 }
 """By name; the first with a suffix is the one that is written if no name is given."""

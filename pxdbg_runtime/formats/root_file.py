@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from pxdbg_runtime.errors import ArgumentValueError, JsonFieldError, one_line
 from pxdbg_runtime.formats.interface import DIGEST_KEY, MAX_METADATA_BYTES, METADATA_KEY, ContentError, StoredTexts
 from pxdbg_runtime.formats.metadata import FileMetadata
+from pxdbg_runtime.formats.overlay_file import OverlayReader, is_overlay
 from pxdbg_runtime.formats.rntuple import check_ntuple, read_ntuple
 from pxdbg_runtime.formats.root_events import MAX_TABLE_BYTES, TABLE_NAME, UUID_MARK
 from pxdbg_runtime.formats.ttree import check_tree, read_tree
@@ -38,20 +39,19 @@ class RootReader:
     def read_texts(self) -> StoredTexts:
         """Read the texts, and check that the columns exist and hold integers."""
         with _open_root(self._path) as file:
-            table = _open_table(file)
-            (check_ntuple if table.classname == _RNTUPLE else check_tree)(table)
-            return _read_texts(file)
+            if not _is_overlay(file):
+                _open_table(file)
+                return _read_texts(file)
+        return OverlayReader(self._path).read_texts()
 
     def read_blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks."""
         with _open_root(self._path) as file:
-            table = _open_table(file)
-            if table.classname == _RNTUPLE:
-                check_ntuple(table)
-                yield from read_ntuple(table)
-            else:
-                check_tree(table)
-                yield from read_tree(table)
+            if not _is_overlay(file):
+                table = _open_table(file)
+                yield from (read_ntuple if table.classname == _RNTUPLE else read_tree)(table)
+                return
+        yield from OverlayReader(self._path).read_blocks()
 
 
 @contextlib.contextmanager
@@ -111,20 +111,27 @@ class _BoundedFile:
         return self._file.tell()
 
 
+def _is_overlay(file: Any) -> bool:  # noqa: ANN401
+    """Whether a file has digits for basf2, and none of ours."""
+    return TABLE_NAME not in file and is_overlay(file)
+
+
 def _open_table(file: Any) -> Any:  # noqa: ANN401
-    """Open the TTree or RNTuple with the digits."""
-    classes = file.classnames(recursive=False, cycle=False)
-    if classes.get(TABLE_NAME) not in {"TTree", _RNTUPLE}:
-        message = f"holds no TTree or RNTuple with the name {TABLE_NAME}, expected one"
+    """Open the TTree or RNTuple with the digits, and check its columns."""
+    classname = file.classnames(recursive=False, cycle=False).get(TABLE_NAME)
+    if classname not in {"TTree", _RNTUPLE}:
+        message = f"holds no TTree or RNTuple with the name {TABLE_NAME}, and no digits for basf2, expected one of them"
         raise ContentError(message)
-    key = file.key(TABLE_NAME)
-    if key.data_uncompressed_bytes > MAX_TABLE_BYTES:
+    n_bytes = file.key(TABLE_NAME).data_uncompressed_bytes
+    if n_bytes > MAX_TABLE_BYTES:
         message = (
-            f"has a TTree whose description takes {key.data_uncompressed_bytes / 1e6:,.0f} MB, expected at most "
+            f"has a TTree whose description takes {n_bytes / 1e6:,.0f} MB, expected at most "
             f"{MAX_TABLE_BYTES / 1e6:.0f} MB: generate it again, or write it with larger baskets"
         )
         raise ContentError(message)
-    return file[TABLE_NAME]
+    table = file[TABLE_NAME]
+    (check_ntuple if classname == _RNTUPLE else check_tree)(table)
+    return table
 
 
 def _read_texts(file: Any) -> StoredTexts:  # noqa: ANN401

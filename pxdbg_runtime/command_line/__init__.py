@@ -10,6 +10,7 @@ from pxdbg_runtime.command_line.check import check
 from pxdbg_runtime.command_line.console import log_to_terminal, stdout
 from pxdbg_runtime.command_line.generate import generate
 from pxdbg_runtime.command_line.models import models
+from pxdbg_runtime.command_line.overlay import overlay
 from pxdbg_runtime.command_line.plot import plot
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.providers import providers
@@ -25,6 +26,7 @@ app.command(epilog="Example: pxdbg generate --model resnet --events 100 --seed 7
 app.command(epilog="Example: pxdbg models")(models)
 app.command(epilog="Example: pxdbg show bg.parquet")(show)
 app.command(epilog="Example: pxdbg plot bg.parquet --output event.png")(plot)
+app.command(epilog="Example: pxdbg overlay signal.parquet bg.parquet --output both.parquet")(overlay)
 app.command(epilog="Example: pxdbg providers")(providers)
 app.command(epilog="Example: pxdbg check resnet")(check)
 app.command(epilog="Example: pxdbg validate bg.parquet --reference pxd_marginals.json --report bg.html")(validate)

@@ -328,10 +328,10 @@ def test_errors_of_a_library_are_damage_and_those_of_others_pass(tmp_path: Path)
     class ReadError(Exception):
         pass
 
-    other = ReadError("a bug")
-    with pytest.raises(ReadError, match="a bug") as caught, report_damage(tmp_path / "digits.root"):
-        raise other
-    assert caught.value is other
+    error = ReadError("no\n basket")
+    with pytest.raises(ReadError, match="basket") as caught, report_damage(tmp_path / "digits.root"):
+        raise error
+    assert caught.value is error
     ReadError.__module__ = "uproot.deserialization"
     with pytest.raises(DigitFileError, match=rf"{NOT_OURS} \(no basket\)"), report_damage(tmp_path / "digits.root"):
-        raise ReadError("no\n basket")
+        raise error

@@ -72,7 +72,8 @@ def test_sums_of_16_bits_and_both_provenances(tmp_path: Path, suffix: str) -> No
     assert record["background"] == {"file": f"bg{suffix}", "is_checked": True, "metadata": METADATA}
     assert (record["events"], record["saturate"], record["reuses_background"]) == (2, None, False)
     # Readers of digits refuse what no digit can be, and say it.
-    require_failure(invoke("show", output), 1, "charge from 9 to 257, expected 1 to 255")
+    expected = r"both\.parquet holds overlaid digits, whose charges have 16 bits, expected 8: .* --saturate 255"
+    require_failure(invoke("show", output), 1, expected)
 
 
 def test_saturated_sums_are_a_digit_file(tmp_path: Path) -> None:

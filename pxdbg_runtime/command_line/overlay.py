@@ -33,7 +33,7 @@ def overlay(
             min=1,
             max=MAX_SUM_ADU,
             show_default="none",
-            help="Largest charge in ADU; 255 gives a digit file for all commands.",
+            help="Largest charge in ADU; 255 gives a file for show, plot, validate.",
         ),
     ] = None,
     reuse: Annotated[

@@ -20,7 +20,7 @@ from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import check_target
-from pxdbg_runtime.plots.event_display import save_figure
+from pxdbg_runtime.plots.drawing import save_figure
 
 _CACHE: Final = Path("build/benchmarks")
 _MODULES: Final = (peers, providers, kernels, memory, startup, scaling, basf2, passes, formats)

@@ -12,6 +12,7 @@ from pxdbg_runtime.digits import DIGIT_DTYPE, Digits
 from pxdbg_runtime.errors import PxdbgError
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.model.card import ModelCard
+from pxdbg_runtime.overlaying import OverlaidDigits, overlay
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Sensor, sensor_of
 from pxdbg_runtime.version import __version__
 
@@ -27,10 +28,12 @@ __all__ = [
     "Digits",
     "Generator",
     "ModelCard",
+    "OverlaidDigits",
     "PxdbgError",
     "Sensor",
     "__version__",
     "open",
+    "overlay",
     "sensor_of",
 ]
 

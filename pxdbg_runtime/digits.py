@@ -21,14 +21,14 @@ from pxdbg_runtime.sensors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import awkward as ak
     import pandas as pd
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["COLUMN_DTYPES", "DIGIT_DTYPE", "Digits"]
+__all__ = ["COLUMN_DTYPES", "DIGIT_DTYPE", "Digits", "lock_columns"]
 
 COLUMN_DTYPES: Final[dict[str, np.dtype[np.generic]]] = {
     "event": np.dtype(np.int64),
@@ -77,21 +77,7 @@ class Digits:
     charge: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
-        for name, dtype in COLUMN_DTYPES.items():
-            column = getattr(self, name)
-            if not isinstance(column, np.ndarray) or column.dtype != dtype:
-                came = column.dtype if isinstance(column, np.ndarray) else type(column).__name__
-                raise ArgumentTypeError(name, f"Digits: {name} must be an array of {dtype}, but is {came}.")
-            if column.shape != self.event.shape or column.ndim != 1:
-                message = (
-                    f"Digits: all columns must be one-dimensional and of equal length, but {name} has the "
-                    f"shape {column.shape} and event {self.event.shape}."
-                )
-                raise ArgumentValueError(name, message)
-            # A view, so that the caller's own array keeps its flag.
-            locked = column.view()
-            locked.flags.writeable = False
-            object.__setattr__(self, name, locked)
+        lock_columns(self, COLUMN_DTYPES)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Through the constructor: arrays that pickle or deepcopy restore would be writable.
@@ -265,6 +251,40 @@ class Digits:
     def _list_columns(self, *, geometry: bool) -> dict[str, NDArray[Any]]:
         columns = {name: getattr(self, name) for name in COLUMN_DTYPES}
         return {**columns, **unpack_vxd_ids(self.sensor_id)} if geometry else columns
+
+
+def lock_columns(table: object, dtypes: Mapping[str, np.dtype[np.generic]]) -> None:
+    """Check the columns of a frozen dataclass when it is constructed, and make them read-only.
+
+    Parameters
+    ----------
+    table : Digits or another dataclass
+    dtypes : mapping of str to dtype
+        By the names of its fields.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        As `Digits`.
+    """
+    kind = type(table).__name__
+    shape: tuple[int, ...] | None = None
+    for name, dtype in dtypes.items():
+        column = getattr(table, name)
+        if not isinstance(column, np.ndarray) or column.dtype != dtype:
+            came = column.dtype if isinstance(column, np.ndarray) else type(column).__name__
+            raise ArgumentTypeError(name, f"{kind}: {name} must be an array of {dtype}, but is {came}.")
+        shape = column.shape if shape is None else shape
+        if column.shape != shape or column.ndim != 1:
+            message = (
+                f"{kind}: all columns must be one-dimensional and of equal length, but {name} has the "
+                f"shape {column.shape} and {next(iter(dtypes))} {shape}."
+            )
+            raise ArgumentValueError(name, message)
+        # A view, so that the caller's own array keeps its flag.
+        locked = column.view()
+        locked.flags.writeable = False
+        object.__setattr__(table, name, locked)
 
 
 def _build_digits(*columns: NDArray[np.generic]) -> Digits:

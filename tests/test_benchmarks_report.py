@@ -20,7 +20,7 @@ from benchmarks.report import Claim, Report, build_claim_table, build_measuremen
 from benchmarks.timing import Measurement
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
 from pxdbg_runtime.model.card import PackageVersion
-from pxdbg_runtime.plots.event_display import save_figure
+from pxdbg_runtime.plots.drawing import save_figure
 from tests.digit_files import names_in
 from tests.isolation import limit_file_size
 

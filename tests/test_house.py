@@ -27,7 +27,7 @@ LEVELS: Final[tuple[frozenset[str], ...]] = tuple(
         "model",
         "digitisation",
         "inference",
-        "generator",
+        "generator overlaying",
         "formats basf2",
         "validation plots",
         "command_line",

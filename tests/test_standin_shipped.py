@@ -17,10 +17,10 @@ from artifacts.standins.rebuild import rebuild_checkpoint
 from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
 from export.families.resnet import ResNet
 from export.fidelity import compute_charge_w1
+from pxdbg_runtime.digitisation.clusters import find_clusters
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
-from pxdbg_runtime.validation.clusters import find_clusters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

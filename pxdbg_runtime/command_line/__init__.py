@@ -12,6 +12,7 @@ from pxdbg_runtime.command_line.convert import convert
 from pxdbg_runtime.command_line.generate import generate
 from pxdbg_runtime.command_line.merge import merge
 from pxdbg_runtime.command_line.models import models
+from pxdbg_runtime.command_line.overlay import overlay
 from pxdbg_runtime.command_line.plot import plot
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.providers import providers
@@ -28,6 +29,7 @@ app.command(epilog="Example: pxdbg generate --model resnet --events 100 --seed 7
 app.command(epilog="Example: pxdbg models")(models)
 app.command(epilog="Example: pxdbg show bg.parquet")(show)
 app.command(epilog="Example: pxdbg plot bg.parquet --output event.png")(plot)
+app.command(epilog="Example: pxdbg overlay signal.parquet bg.parquet --output both.parquet")(overlay)
 app.command(epilog="Example: pxdbg convert bg.parquet --output bg.root")(convert)
 app.command(epilog="Example: pxdbg merge monday.parquet tuesday.parquet --output week.parquet")(merge)
 app.command(epilog="Example: pxdbg providers")(providers)

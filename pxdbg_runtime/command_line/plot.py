@@ -1,52 +1,189 @@
-"""``pxdbg plot``: draw one event of a digit file."""
+"""``pxdbg plot``: draw one event of a digit file, or the whole sample."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 import typer
 
-from pxdbg_runtime.command_line.console import report_failures, stdout
+from pxdbg_runtime.command_line.console import format_event_count, report_failures, stdout
 from pxdbg_runtime.command_line.inputs import check_not_an_input
+from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, EventReader, open_events
 from pxdbg_runtime.formats.atomic_write import check_target
+from pxdbg_runtime.optional_imports import require
+from pxdbg_runtime.plots.drawing import StyleName, find_picture_format, save_figure
 from pxdbg_runtime.plots.event_display import save_event
-from pxdbg_runtime.sensors import N_SENSORS, SENSORS
+from pxdbg_runtime.sensors import N_SENSORS, SENSORS, Sensor, describe_sensors, sensor_of
+from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["plot"]
+
+Kind = Literal["event", "sensor", "charge", "occupancy", "clusters"]
+_KINDS_OF_OPTION: Final[dict[str, tuple[Kind, ...]]] = {
+    "event": ("event", "sensor"),
+    "sensor": ("sensor",),
+    "reference": ("occupancy",),
+    "style": ("sensor", "charge", "occupancy", "clusters"),
+}
 
 
 def plot(
     file: Annotated[Path, typer.Argument(help=f"Digit file, {SUFFIX_LIST}.")],
     output: Annotated[Path, typer.Option(help="Picture to write: .png, .pdf or .svg.")],
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="event: both layers of one event. sensor: hits of one sensor, of all events or of --event. "
+            "Of all events: charge spectrum, occupancy of each sensor, sizes of clusters."
+        ),
+    ] = "event",
     event: Annotated[
-        int | None, typer.Option(min=0, show_default="the first of the file", help="Number of the event to draw.")
+        int | None,
+        typer.Option(
+            min=0, show_default="the first of the file; all for a sensor", help="Number of the event to draw."
+        ),
+    ] = None,
+    sensor: Annotated[
+        str | None, typer.Option(show_default=False, help="Sensor of --kind sensor, such as 1.1.1.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="means of the layers",
+            help=f"Published marginals (.json) beside occupancies; hits below {PUBLIC_MIN_CHARGE} ADU are left out.",
+        ),
+    ] = None,
+    style: Annotated[
+        StyleName | None, typer.Option(show_default=False, help="Style of mplhep, for all kinds but event.")
     ] = None,
 ) -> None:
-    """Draw one event: both layers unrolled, hits coloured by charge, and the charge spectrum."""
+    """Draw one event, or figures of a whole sample.
+
+    An event: both layers unrolled, hits coloured by charge, and the charge
+    spectrum. A sample: charges, occupancies beside the real sample, clusters.
+    """
     with report_failures():
+        _check_options(kind, {"event": event, "sensor": sensor, "reference": reference, "style": style})
         check_target(output, room_bytes=100_000)
-        check_not_an_input("output", output, [file])
+        check_not_an_input("output", output, [file] if reference is None else [file, reference])
+        find_picture_format(output)
         reader = open_events(file)
-        first, last = int(reader.event_numbers[0]), int(reader.event_numbers[-1])
-        chosen = first if event is None else event
-        if chosen not in reader.event_numbers:
-            message = f"--event must be one of those in {file}, {first} to {last}, but is {chosen}."
-            raise ArgumentValueError("event", message)
-        # All blocks are read, so that the rows are compared with the digest.
-        digits = Digits.concatenate([block.of_event(chosen) for block in reader.read_blocks()])
-        sensors = reader.jobs[0].generated_sensors if reader.jobs else SENSORS
-        save_event(digits, output, title=_format_title(reader, chosen), sensors=sensors)
+        if kind == "event":
+            _plot_event(reader, event, output)
+        else:
+            axes = _draw_sample(reader, kind, event, sensor, reference, style)
+            save_figure(cast("Figure", axes.figure), output, style=style)
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 
 
-def _format_title(reader: EventReader, event: int) -> str:
+def _check_options(kind: Kind, options: dict[str, object]) -> None:
+    for name, value in options.items():
+        if value is not None and kind not in _KINDS_OF_OPTION[name]:
+            kinds = " or ".join(_KINDS_OF_OPTION[name])
+            raise ArgumentValueError(name, f"--{name} goes with --kind {kinds}, but --kind is {kind}.")
+    if kind == "sensor" and options["sensor"] is None:
+        message = f"--kind sensor needs the sensor to draw: add --sensor {SENSORS[0]}, or another."
+        raise ArgumentValueError("sensor", message)
+
+
+def _plot_event(reader: EventReader, event: int | None, output: Path) -> None:
+    chosen = int(reader.event_numbers[0]) if event is None else event
+    digits = _read_event(reader, chosen)
+    save_event(digits, output, title=_format_title(reader, chosen), sensors=_list_sensors(reader))
+
+
+def _draw_sample(
+    reader: EventReader,
+    kind: Kind,
+    event: int | None,
+    sensor: str | None,
+    reference: Path | None,
+    style: StyleName | None,
+) -> Axes:
+    """Draw all events, read one by one, or one of them."""
+    for module in ("matplotlib", "hist"):
+        require(module, extra="plot", purpose="A picture of a sample")
+    from pxdbg_runtime.plots import figures
+
+    title = _format_title(reader, event)
+    if kind == "sensor":
+        chosen = _find_sensor(reader, sensor or "")
+        events = _track_events(reader) if event is None else _read_event(reader, event)
+        title += f", sensor {chosen}"
+        return figures.draw_sensor(events, chosen, weigh_by_charge=event is not None, title=title, style=style)
+    if kind == "charge":
+        return figures.draw_charges(_track_events(reader), title=title, style=style)
+    if kind == "clusters":
+        return figures.draw_cluster_sizes(_track_events(reader), title=title, style=style)
+    sensors = _list_sensors(reader)
+    if reference is None:
+        return figures.draw_occupancies(_track_events(reader), sensors=sensors, title=title, style=style)
+    _check_threshold(reader)
+    published = read_marginals(reference).reference
+    return figures.draw_occupancies(
+        _track_events(reader),
+        sensors=sensors,
+        min_charge=PUBLIC_MIN_CHARGE,
+        reference=published.sensor_mean_occupancy,
+        reference_name=f"published: {published.name}",
+        title=f"{title}, {PUBLIC_MIN_CHARGE} ADU or more",
+        style=style,
+    )
+
+
+def _read_event(reader: EventReader, event: int) -> Digits:
+    first, last = int(reader.event_numbers[0]), int(reader.event_numbers[-1])
+    if event not in reader.event_numbers:
+        message = f"--event must be one of those in {reader.path}, {first} to {last}, but is {event}."
+        raise ArgumentValueError("event", message)
+    # All blocks are read, so that the rows are compared with the digest.
+    return Digits.concatenate([block.of_event(event) for block in reader.read_blocks()])
+
+
+def _track_events(reader: EventReader) -> Iterator[Digits]:
+    events: Iterable[Digits] = reader
+    return track(events, total=reader.n_events, description="events")
+
+
+def _list_sensors(reader: EventReader) -> tuple[Sensor, ...]:
+    return reader.jobs[0].generated_sensors if reader.jobs else SENSORS
+
+
+def _find_sensor(reader: EventReader, name: str) -> Sensor:
+    chosen, sensors = sensor_of(name), _list_sensors(reader)
+    if chosen not in sensors:
+        message = f"--sensor must be one of those in {reader.path}, {describe_sensors(sensors)}, but is {chosen}."
+        raise ArgumentValueError("sensor", message)
+    return chosen
+
+
+def _check_threshold(reader: EventReader) -> None:
+    threshold = max((job.min_charge for job in reader.jobs), default=0)
+    if threshold > PUBLIC_MIN_CHARGE:
+        message = (
+            f"{reader.path} was made with a threshold of {threshold} ADU, but published marginals are cut at "
+            f"{PUBLIC_MIN_CHARGE} ADU: leave out --reference, or generate it with --min-charge {PUBLIC_MIN_CHARGE}."
+        )
+        raise ArgumentValueError("reference", message)
+
+
+def _format_title(reader: EventReader, event: int | None) -> str:
+    """Describe one event, or all of a file."""
+    what = "PXD background, " + (format_event_count(reader.n_events) if event is None else f"event {event}")
     if not reader.jobs:
-        return f"PXD background, event {event}: provenance unknown"
-    provenance = next(job for job in reader.jobs if job.first_event <= event <= job.last_event)
+        return f"{what}: provenance unknown"
+    jobs = [job for job in reader.jobs if event is None or job.first_event <= event <= job.last_event]
+    provenance = jobs[0] if jobs else reader.jobs[0]
+    seeds = f"seed {provenance.seed}" if len(jobs) <= 1 else f"{len(jobs)} jobs"
     some = "" if provenance.sensors is None else f", {len(provenance.sensors)} of {N_SENSORS} sensors"
     remark = "" if provenance.nature == "checkpoint" else f"  ({provenance.nature}, no real physics)"
-    return f"PXD background, event {event}: {provenance.model}, seed {provenance.seed}{some}{remark}"
+    return f"{what}: {provenance.model}, {seeds}{some}{remark}"

@@ -14,6 +14,7 @@ from pxdbg_runtime.formats.interface import (
     ContentError,
     StoredTexts,
 )
+from pxdbg_runtime.formats.overlaid import OVERLAY_KEY
 from pxdbg_runtime.formats.parquet_columns import check_schema, read_event_rows, read_rows, read_steps
 from pxdbg_runtime.formats.parquet_layouts import COMPACT, EVENTS, MARK, find_layout
 from pxdbg_runtime.regular_file import open_regular
@@ -35,6 +36,10 @@ _NO_DIGEST: Final = (
     "and left out the digest that would tell: convert the original file with pxdbg convert --format parquet, and let "
     "other tools rewrite that"
 )
+_SUMS: Final = (
+    "holds overlaid digits, whose charges have 16 bits, expected 8: write it with pxdbg overlay --saturate 255, or "
+    "read it with pandas or another tool"
+)
 
 
 class ParquetReader:
@@ -49,6 +54,8 @@ class ParquetReader:
             layout = find_layout(file.schema_arrow)
             check_schema(file.schema_arrow, layout)
             stored = file.metadata.metadata or {}
+            if OVERLAY_KEY.encode() in stored and str(file.schema_arrow.field("charge").type) == "uint16":
+                raise ContentError(_SUMS)
             # Without the mark it is another tool's file: some copy the digest of the file that they read, with other
             # rows. In the compact layout that would be an error anyhow.
             digest = _decode_text(stored, DIGEST_KEY) if has_mark or layout is COMPACT else None

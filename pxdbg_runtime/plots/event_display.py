@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.optional_imports import require
+from pxdbg_runtime.plots.drawing import COLOUR_OF_LAYER, DPI, save_figure
 from pxdbg_runtime.plots.summary import INDEX_BY_VXD_ID, REAL_BACKGROUND, SummaryCounter
 from pxdbg_runtime.sensors import (
     LADDERS_OF_LAYER,
@@ -32,10 +30,9 @@ if TYPE_CHECKING:
     from pxdbg_runtime.digits import Digits
     from pxdbg_runtime.sensors import Sensor
 
-__all__ = ["draw_event", "save_event", "save_figure"]
+__all__ = ["draw_event", "save_event"]
 
 _SIZE_INCHES: Final = (12.0, 8.0)
-_DPI: Final = 110
 _POINT_AREA: Final = 0.5
 _LABEL_SIZE: Final = 7
 _SENSOR_PITCH: Final = N_V_CELLS + 40
@@ -46,11 +43,8 @@ _FIRST_COLUMNS: Final = np.array([(sensor.sensor - 1) * _SENSOR_PITCH for sensor
 _FIRST_ROWS: Final = np.array([(sensor.ladder - 1) * _LADDER_PITCH for sensor in SENSORS])
 """Where the cells 0, 0 of each sensor are drawn."""
 _V_TICKS: Final = np.array([0, N_V_CELLS // 2])
-_LAYER_COLOURS: Final = {1: "#d55e00", 2: "#0072b2"}
 _SPECTRUM_PLACE: Final = (0.06, 0.77, 0.9, 0.2)
 """Above the ladders of layer 1, which are fewer: left, bottom, width and height in shares of the axes."""
-_EXCLUDED_FORMATS: Final = {"pgf", "raw", "rgba"}
-"""Formats of matplotlib that need LaTeX, or are bare pixel values."""
 
 
 def save_event(digits: Digits, path: Path, *, title: str, sensors: Sequence[Sensor] = SENSORS) -> None:
@@ -76,20 +70,6 @@ def save_event(digits: Digits, path: Path, *, title: str, sensors: Sequence[Sens
         If the file cannot be written.
     """
     save_figure(draw_event(digits, title=title, sensors=sensors), path)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Save a figure in the format of the suffix, as a whole or not at all; raises as `save_event`."""
-    formats = figure.canvas.get_supported_filetypes().keys() - _EXCLUDED_FORMATS
-    file_format = path.suffix.removeprefix(".").lower()
-    if file_format not in formats:
-        message = f"{path} must end in a picture format: expected one of .{', .'.join(sorted(formats))}."
-        raise ArgumentValueError("output", message)
-    # In memory first: an error of matplotlib's fonts or caches is not an error of the file.
-    picture = io.BytesIO()
-    figure.savefig(picture, format=file_format, dpi=_DPI)
-    with atomic_write(path) as partial:
-        partial.write_bytes(picture.getbuffer())
 
 
 def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSORS) -> Figure:
@@ -121,7 +101,7 @@ def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSOR
     occupancies = np.array(
         [part.occupancy if each in sensors else np.nan for each, part in zip(SENSORS, parts, strict=True)]
     )
-    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    figure = Figure(figsize=_SIZE_INCHES, dpi=DPI, layout="constrained")
     figure.suptitle(title, parse_math=False)
     *layers, bars = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 0.55))
     for axes, layer in zip(layers, LADDERS_OF_LAYER, strict=True):
@@ -160,7 +140,7 @@ def _draw_layer(axes: Axes, digits: Digits, layer: int, occupancies: NDArray[np.
     axes.set(xlabel="sensor 1: v cell                sensor 2: v cell", ylabel=f"ladder ({N_U_CELLS} u cells each)")
     name = f"layer {layer}: {_describe_layer(int(chosen.sum()), occupancies[[sensor.index for sensor in sensors]])}"
     middle, top = axes.get_xlim()[1] / 2, len(ladders) * _LADDER_PITCH
-    axes.text(middle, top, name, ha="center", va="bottom", color=_LAYER_COLOURS[layer], fontweight="bold")
+    axes.text(middle, top, name, ha="center", va="bottom", color=COLOUR_OF_LAYER[layer], fontweight="bold")
     return points
 
 
@@ -196,7 +176,7 @@ def _draw_spectrum(axes: Axes, digits: Digits) -> None:
 
 def _draw_occupancies(axes: Axes, occupancies: NDArray[np.float64]) -> None:
     places = np.array([sensor.index + 2 * (sensor.layer - 1) for sensor in SENSORS])  # a gap separates the layers
-    for layer, colour in _LAYER_COLOURS.items():
+    for layer, colour in COLOUR_OF_LAYER.items():
         of_layer = np.array([sensor.layer == layer for sensor in SENSORS])
         axes.barh(places[of_layer], 100 * np.nan_to_num(occupancies[of_layer]), color=colour)
         ends = places[of_layer][[0, -1]] + (-0.5, 0.5)

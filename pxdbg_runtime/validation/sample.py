@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from pxdbg_runtime.digitisation.clusters import ROWS_PER_IMAGE, find_clusters
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.sensors import (
     MAX_CHARGE_ADU,
@@ -18,7 +19,6 @@ from pxdbg_runtime.sensors import (
     SENSORS,
     describe_sensors,
 )
-from pxdbg_runtime.validation.clusters import find_clusters
 from pxdbg_runtime.validation.marginals import OCCUPANCY_BINS, OCCUPANCY_RANGE, Marginals
 from pxdbg_runtime.validation.repeats import RepeatFinder, Repeats
 
@@ -254,8 +254,7 @@ class _Counter:
         self._hit_map[pixel] += 1  # an event has no pixel twice
         if len(pixel) and not self._shown.any():
             self._shown[pixel] = charge
-        # An additional row for each sensor separates the clusters of neighbouring images.
-        sizes, charges = find_clusters(sensor * (N_U_CELLS + 1) + u_cell, v_cell, charge)
+        sizes, charges = find_clusters(sensor * ROWS_PER_IMAGE + u_cell, v_cell, charge)
         self._sizes[half] += _count_values(sizes, MAX_CLUSTER_SIZE)
         self._cluster_charges[half] += _count_values(charges, _MAX_CLUSTER_CHARGE)
         self._repeats.add(sensor, u_cell, v_cell, charge)

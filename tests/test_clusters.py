@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS
-from pxdbg_runtime.validation.clusters import find_clusters, number_clusters
+from pxdbg_runtime.digitisation.clusters import find_clusters, number_clusters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from pxdbg_runtime.digitisation.jit import kernel
+from pxdbg_runtime.sensors import N_U_CELLS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["find_clusters", "number_clusters"]
+__all__ = ["ROWS_PER_IMAGE", "find_clusters", "number_clusters"]
+
+ROWS_PER_IMAGE: Final = N_U_CELLS + 1
+"""Rows from one image to the next if several are given at once: the empty row separates their clusters."""
 
 
 @kernel
@@ -77,7 +81,7 @@ def find_clusters(
     Parameters
     ----------
     row, column : ndarray of int64, shape (n,)
-        As in `number_clusters`. Hits of several images may be given at once, with an empty row between two images.
+        As in `number_clusters`. Hits of several images may be given at once, `ROWS_PER_IMAGE` apart.
     charge : ndarray of uint8, shape (n,)
         ADU.
 

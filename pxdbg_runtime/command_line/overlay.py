@@ -1,0 +1,110 @@
+"""``pxdbg overlay``: add background to the digits of a signal."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from pxdbg_runtime.command_line.console import format_event_count, report_failures, stderr, stdout
+from pxdbg_runtime.command_line.inputs import check_not_an_input
+from pxdbg_runtime.command_line.progress import track
+from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
+from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.formats import SUFFIX_LIST, EventReader, open_events
+from pxdbg_runtime.formats.atomic_write import check_target
+from pxdbg_runtime.formats.overlaid import OverlayRecord, check_overlaid_path, open_overlaid_writer
+from pxdbg_runtime.overlaying import MAX_SUM_ADU, overlay_event
+
+__all__ = ["overlay"]
+
+
+def overlay(
+    signal: Annotated[Path, typer.Argument(help=f"Digits of the signal, {SUFFIX_LIST}.")],
+    background: Annotated[Path, typer.Argument(help=f"Digits of the background, {SUFFIX_LIST}.")],
+    output: Annotated[Path, typer.Option(help="File to write, .parquet.")],
+    saturate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_SUM_ADU,
+            show_default="none",
+            help="Largest charge in ADU; 255 gives a file for show, plot, validate.",
+        ),
+    ] = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Take background events in turn, whatever their numbers, and again if few.")
+    ] = False,
+) -> None:
+    """Add background to the digits of a signal, by the rule of basf2.
+
+    The charge of a background digit is added to the signal digit of the same
+    pixel, or is a digit of its own. Sums do not stop at 255 ADU. The output
+    has the events of the signal; each takes the background of its number.
+    """
+    with report_failures():
+        check_overlaid_path(output)
+        check_target(output)
+        check_not_an_input("output", output, [signal, background])
+        signals, backgrounds = open_events(signal), open_events(background)
+        n_unused = 0 if reuse else _match_events(signals, backgrounds)
+        record = OverlayRecord(
+            signal=signals,
+            background=backgrounds,
+            n_events=signals.n_events,
+            saturate=saturate,
+            reuses_background=reuse,
+        )
+        in_turn = _repeat_events(backgrounds) if reuse else _select_events(backgrounds, signals)
+        n_digits = largest = 0
+        with open_overlaid_writer(output, record) as write:
+            numbered = zip(signals.read_events(), in_turn, strict=False)
+            for (event, digits), added in track(numbered, total=signals.n_events, description="events"):
+                overlaid = overlay_event(digits, _renumber(added, event), saturate=saturate)
+                write(overlaid)
+                n_digits += len(overlaid)
+                largest = max(largest, int(overlaid.charge.max(initial=0)))
+            # To the end of the background, where its rows are compared with its digest.
+            n_left = max(0, backgrounds.n_events - signals.n_events)
+            for _digits in itertools.islice(in_turn, n_left + 1):
+                pass
+        if n_unused:
+            stderr.print(f"{format_event_count(n_unused)} of {background} have no signal and were not used")
+        events = format_event_count(signals.n_events)
+        stdout.print(f"wrote {output}: {events}, {n_digits:,} digits, up to {largest} ADU", soft_wrap=True)
+
+
+def _match_events(signal: EventReader, background: EventReader) -> int:
+    """Check that each signal event has a background event of its number; return how many of these have no signal."""
+    without = np.setdiff1d(signal.event_numbers, background.event_numbers, assume_unique=True)
+    if len(without):
+        message = (
+            f"{signal.path} has event {without[0]}, and {background.path} has not ({len(without):,} such events): "
+            "generate the background with the --first-event and --events of the signal, or take its events in turn "
+            "with --reuse."
+        )
+        raise ArgumentValueError("background", message)
+    return background.n_events - signal.n_events
+
+
+def _select_events(background: EventReader, signal: EventReader) -> Iterator[Digits]:
+    """Yield the background of each event of the signal."""
+    chosen = set(signal.event_numbers.tolist())
+    for number, digits in background.read_events():
+        if number in chosen:
+            yield digits
+
+
+def _repeat_events(background: EventReader) -> Iterator[Digits]:
+    """Yield the background events in turn, for ever; the file is read again each time."""
+    while True:
+        yield from background
+
+
+def _renumber(digits: Digits, event: int) -> Digits:
+    columns = {name: getattr(digits, name) for name in COLUMN_DTYPES}
+    return Digits(**{**columns, "event": np.full(len(digits), event, dtype=np.int64)})

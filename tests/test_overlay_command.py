@@ -1,0 +1,179 @@
+"""``pxdbg overlay``: the sums, which events come together, and what the file records."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from msgspec import structs
+
+from pxdbg_runtime import Digits
+from pxdbg_runtime.formats import open_events
+from pxdbg_runtime.formats.overlaid import OVERLAY_KEY, OverlayRecord, open_overlaid_writer
+from pxdbg_runtime.overlaying import OVERLAID_DTYPES, overlay, overlay_event
+from tests.digit_files import (
+    COLUMNS,
+    METADATA,
+    PROVENANCE,
+    SAMPLE,
+    digits_of,
+    each_suffix,
+    list_columns,
+    names_in,
+    random_digits,
+    renumber,
+    write,
+    write_plainly,
+)
+from tests.isolation import limit_file_size
+from tests.test_command_line import invoke, require_failure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIGNAL = digits_of([(4, 8480, 1, 1, 250), (5, 8512, 17, 400, 250), (5, 8512, 17, 402, 9)])
+"""Of the events 4 and 5, for the background SAMPLE, which has the events 3 to 6."""
+SUMS = [(4, 8480, 1, 1, 250), (5, 8512, 17, 400, 257), (5, 8512, 17, 401, 22), (5, 8512, 17, 402, 9)]
+SUMS += [(5, 16_672, 100, 5, 9)]
+
+
+def read_rows(path: Path) -> list[tuple[int, ...]]:
+    table = pyarrow.parquet.read_table(path)
+    assert table.schema.names == list(OVERLAID_DTYPES)
+    assert not any(field.nullable for field in table.schema)
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    text = pyarrow.parquet.read_metadata(path).metadata[OVERLAY_KEY.encode()]
+    record: dict[str, Any] = json.loads(text)
+    return record
+
+
+@each_suffix
+def test_sums_of_16_bits_and_both_provenances(tmp_path: Path, suffix: str) -> None:
+    """The signal is another tool's file, which has the five columns alone."""
+    signal = write_plainly(tmp_path / f"signal{suffix}", list_columns(SIGNAL), None)
+    background = write(tmp_path / f"bg{suffix}", [SAMPLE])
+    output = tmp_path / "both.parquet"
+    result = invoke("overlay", signal, background, "--output", output)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"wrote {output}: 2 events, 5 digits, up to 257 ADU\n"
+    assert "2 events of " in result.stderr
+    assert "have no signal and were not used" in result.stderr
+    assert read_rows(output) == SUMS
+    assert str(pyarrow.parquet.read_schema(output).field("charge").type) == "uint16"
+    record = read_record(output)
+    assert record["signal"] == {"file": f"signal{suffix}", "is_checked": False, "metadata": None}
+    assert record["background"] == {"file": f"bg{suffix}", "is_checked": True, "metadata": METADATA}
+    assert (record["events"], record["saturate"], record["reuses_background"]) == (2, None, False)
+    # Readers of digits refuse what no digit can be, and say it.
+    expected = r"both\.parquet holds overlaid digits, whose charges have 16 bits, expected 8: .* --saturate 255"
+    require_failure(invoke("show", output), 1, expected)
+
+
+def test_saturated_sums_are_a_digit_file(tmp_path: Path) -> None:
+    signal, background = (
+        write_plainly(tmp_path / "s.npz", list_columns(SIGNAL), None),
+        write(tmp_path / "b.npz", [SAMPLE]),
+    )
+    output = tmp_path / "both.parquet"
+    result = invoke("overlay", signal, background, "--output", output, "--saturate", 255)
+    assert result.stdout.endswith("up to 255 ADU\n")
+    assert str(pyarrow.parquet.read_schema(output).field("charge").type) == "uint8"
+    read = Digits.concatenate(open_events(output))
+    assert read == overlay_event(SIGNAL, SAMPLE.of_event(5), saturate=255).to_digits()
+    assert read.charge.tolist() == [250, 255, 22, 9, 9]
+    assert read_record(output)["saturate"] == 255
+    assert invoke("show", output).exit_code == 0
+
+
+def test_backgrounds_are_used_in_turn_and_again(tmp_path: Path) -> None:
+    """A signal of seven events, some without digits, on four background events of other numbers."""
+    rng = np.random.default_rng(2)
+    backgrounds = [random_digits(rng, n_hits, event) for event, n_hits in ((3, 50), (4, 0), (5, 80), (6, 10))]
+    signals = [random_digits(rng, n_hits, event) for event, n_hits in ((10, 40), (12, 30), (13, 5), (16, 20))]
+    provenance = structs.replace(PROVENANCE, first_event=10, events=7)
+    signal, background = write(tmp_path / "s.npz", signals, provenance), write(tmp_path / "b.npz", backgrounds)
+    output = tmp_path / "both.parquet"
+    result = invoke("overlay", signal, background, "--output", output, "--reuse")
+    assert result.exit_code == 0, result.stderr
+    turn = [renumber(backgrounds[place % 4], 10 + place) for place in range(7)]
+    expected = overlay_event(Digits.concatenate(signals), Digits.concatenate(turn))
+    assert read_rows(output) == list(zip(*(getattr(expected, n).tolist() for n in OVERLAID_DTYPES), strict=True))
+    assert (read_record(output)["events"], read_record(output)["reuses_background"]) == (7, True)
+    assert "not used" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "expected"),
+    [
+        (
+            "early.npz bg.npz --output a.parquet",
+            2,
+            r"early.npz has event 2, and bg.npz has not \(1 such events\).*--reuse",
+        ),
+        ("signal.npz bg.npz --output a.npz", 2, r"a.npz must end in .parquet, the format of overlaid digits"),
+        ("signal.npz bg.npz --output a.parquet --saturate 0", 2, "--saturate"),
+        ("signal.npz bg.npz", 2, "Missing option '--output'"),
+        ("signal.npz gone.npz --output a.parquet", 1, "gone.npz cannot be read"),
+        ("signal.npz bg.npz --output nowhere/a.parquet", 1, "the folder nowhere does not exist"),
+        ("bg.parquet bg.npz --output bg.parquet", 2, "--output would write over bg.parquet, which is read"),
+        ("signal.npz bg.parquet --output ./bg.parquet", 2, "which is read: name another file to write"),
+    ],
+)
+def test_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, exit_code: int, expected: str
+) -> None:
+    write_plainly(tmp_path / "signal.npz", list_columns(SIGNAL), None)
+    write_plainly(tmp_path / "early.npz", {**COLUMNS, "event": np.array([2, 3, 5, 5, 5])}, None)
+    for suffix in (".npz", ".parquet"):
+        write(tmp_path / f"bg{suffix}", [SAMPLE])
+    before = names_in(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    require_failure(invoke("overlay", *arguments.split()), exit_code, expected)
+    assert names_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("options", [(), ("--reuse",)])
+def test_a_background_is_read_to_its_end(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Also the events that are not used: only then are the rows compared with the digest."""
+    background = tmp_path / "bg.npz"
+    write(background, [SAMPLE])
+    with np.load(background) as content:
+        stored, digest = dict(content), content.zip.comment
+    stored["charge"][-1] += 1
+    np.savez(background, **stored)
+    with zipfile.ZipFile(background, "a") as changed:
+        changed.comment = digest
+    signal = write_plainly(tmp_path / "s.npz", list_columns(SIGNAL.of_event(4)), None)
+    result = invoke("overlay", signal, background, "--output", tmp_path / "both.parquet", *options)
+    require_failure(result, 1, "other rows")
+    assert names_in(tmp_path) == ["bg.npz", "s.npz"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    background = write(tmp_path / "bg.npz", [random_digits(np.random.default_rng(0), 100_000, 3)])
+    with limit_file_size(20_000):
+        result = invoke("overlay", background, background, "--output", tmp_path / "both.parquet")
+    require_failure(result, 1, r"both\.parquet cannot be written: File too large")
+    assert names_in(tmp_path) == ["bg.npz"]
+
+
+def test_long_files_have_row_groups_of_whole_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pxdbg_runtime.formats.overlaid._GROUP_ROWS", 100)
+    rng = np.random.default_rng(3)
+    reader = open_events(write(tmp_path / "bg.npz", [SAMPLE]))
+    record = OverlayRecord(signal=reader, background=reader, n_events=5, saturate=None, reuses_background=False)
+    events = [random_digits(rng, n_hits, event) for event, n_hits in enumerate([60, 70, 0, 200, 1])]
+    path = tmp_path / "both.parquet"
+    with open_overlaid_writer(path, record) as write_event:
+        for digits in events:
+            write_event(overlay(digits, digits))
+    file = pyarrow.parquet.ParquetFile(path)
+    assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [130, 200, 1]
+    assert np.array_equal(file.read()["charge"], 2 * np.concatenate([each.charge.astype(int) for each in events]))

@@ -97,7 +97,7 @@ def _check_classes(*, streamer_key: Any, **_others: object) -> None:  # noqa: AN
     n_bytes = streamer_key.data_uncompressed_bytes
     if n_bytes > _MAX_CLASS_BYTES:
         message = (
-            f"has descriptions of classes of {n_bytes / 1e6:,.0f} MB, expected at most {_MAX_CLASS_BYTES / 1e6:.0f} MB: "
+            f"has descriptions of classes of {n_bytes / 1e6:,.0f} MB, expected at most {_MAX_CLASS_BYTES / 1e6:.0f}: "
             "generate it again"
         )
         raise ContentError(message)

@@ -61,7 +61,10 @@ def write_tree(path: Path, columns: dict[str, Any], texts: dict[str, str] | None
 
 def write_ntuple(path: Path, columns: dict[str, Any]) -> Path:
     with uproot.recreate(path) as file:
-        file.mkrntuple("digits", {name: _find_type(values) for name, values in columns.items()}).extend(columns)
+        # An array of records: uproot 5.7.6 sorts the columns of a dict.
+        file.mkrntuple("digits", {name: _find_type(values) for name, values in columns.items()}).extend(
+            ak.zip(columns, depth_limit=1)
+        )
     return path
 
 

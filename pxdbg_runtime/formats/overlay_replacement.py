@@ -196,6 +196,8 @@ def _find_other_version(root: ModuleType, file: Any) -> str:  # noqa: ANN401
     for info in infos:
         found.get(str(info.GetName()), set()).add(info.GetClassVersion())
     for name, versions in found.items():
+        if not versions:
+            return f"has no {name}: it is no overlay file of basf2"
         known = int(root.TClass.GetClass(name).GetClassVersion())
         # The description is read, and ROOT reads older versions; of digits another version means another release.
         others = {each for each in versions if each > known or (each < known and name == DIGIT_CLASS)}

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +14,34 @@ import numpy as np
 
 from pxdbg_runtime import Digits
 
-__all__ = ["ReleaseProgram", "compile_release"]
+__all__ = ["ReleaseProgram", "compile_release", "make_old_overlay"]
 
 SOURCES: Final = Path(__file__).resolve().parent / "overlay_release"
+OLD: Final = """
+import sys
+from pxdbg_runtime.formats.root_library import import_root
+path, digit_version, file_version = sys.argv[1:]
+root = import_root("A test")
+assert root.gInterpreter.Declare(f'''
+#include <TObject.h>
+namespace Belle2 {{
+  class PXDDigit : public TObject {{
+    int m_sensorID = 0; float m_uCellPosition = 0; float m_charge = 0;
+    ClassDefInline(PXDDigit, {digit_version})
+  }};
+  class FileMetaData : public TObject {{ int m_experimentLow = 17; ClassDefInline(FileMetaData, {file_version}) }};
+}}''')
+file = root.TFile(path, "RECREATE")
+digits = root.TClonesArray("Belle2::PXDDigit")
+digits.ConstructedAt(0)
+description = root.Belle2.FileMetaData()
+for name, branch, value in (("tree", "PXDDigits", digits), ("persistent", "FileMetaData", description)):
+    tree = root.TTree(name, name)
+    tree.Branch(branch, value, 32000, 99)
+    tree.Fill()
+file.Write()
+file.Close()
+"""
 LIBRARIES: Final = ("Core", "RIO", "Tree", "Hist", "MathCore")
 
 
@@ -95,3 +121,10 @@ def compile_release(folder: Path) -> ReleaseProgram | None:
         capture_output=True,
     )
     return ReleaseProgram(program)
+
+
+def make_old_overlay(path: Path, digit_version: int, file_version: int) -> Path:
+    """Make an overlay file of one event with classes of other versions and members, in a process of its own."""
+    words = [sys.executable, "-c", OLD, path, str(digit_version), str(file_version)]
+    subprocess.run(words, cwd=SOURCES.parent.parent, check=True)
+    return path

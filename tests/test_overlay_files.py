@@ -18,6 +18,7 @@ from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, DigitFil
 from pxdbg_runtime.formats import FileMetadata, open_events, open_writer, read_digits
 from pxdbg_runtime.formats.run_numbers import RunNumbers, choose_run_numbers
 from tests.digit_files import PROVENANCE, SAMPLE, digits_of, names_in, random_digits, renumber
+from tests.release_program import make_old_overlay
 from tests.test_command_line import invoke, require_failure
 
 if TYPE_CHECKING:
@@ -226,47 +227,11 @@ def test_a_charge_above_eight_bits_is_never_wrapped(
         assert read_digits(path).digits.charge.max() == charge
 
 
-OLD: Final = """
-import sys
-from pxdbg_runtime.formats.root_library import import_root
-root = import_root("A test")
-assert root.gInterpreter.Declare('''
-#include <TObject.h>
-namespace Belle2 {
-  class PXDDigit : public TObject {
-    int m_sensorID = 0; float m_uCellPosition = 0; float m_charge = 0;
-    ClassDefInline(PXDDigit, 2)
-  };
-  class FileMetaData : public TObject { int m_experimentLow = 0; ClassDefInline(FileMetaData, 3) };
-}''')
-file = root.TFile(sys.argv[1], "RECREATE")
-digits = root.TClonesArray("Belle2::PXDDigit")
-digits.ConstructedAt(0)
-description = root.Belle2.FileMetaData()
-for name, branch, value in (("tree", "PXDDigits", digits), ("persistent", "FileMetaData", description)):
-    tree = root.TTree(name, name)
-    tree.Branch(branch, value, 32000, 99)
-    tree.Fill()
-file.Write()
-file.Close()
-"""
-
-
-@pytest.fixture(scope="session")
-def old_overlay(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an overlay file with the digits of 2015, in a process of its own."""
+def test_digits_of_another_layout_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("ROOT", reason="pip install 'pxdbg-runtime[root]'")
-    path = tmp_path_factory.mktemp("old") / "old.root"
-    subprocess.run([sys.executable, "-c", OLD, str(path)], cwd=CHECKOUT, check=True)
-    return path
-
-
-def test_digits_of_another_layout_are_refused(old_overlay: Path) -> None:
+    path = make_old_overlay(tmp_path / "old.root", digit_version=2, file_version=3)
     with pytest.raises(DigitFileError, match=r"old.root holds PXDDigits of another layout .*: m_sensorID is int32_t"):
-        read_digits(old_overlay)
-    result = invoke("replace-pxd", old_overlay, "--output", old_overlay.with_name("new.root"))
-    require_failure(result, 1, r"its Belle2::PXDDigit has version 2, expected 5")
-    assert names_in(old_overlay.parent) == ["old.root"]
+        read_digits(path)
 
 
 HANDLERS: Final = """

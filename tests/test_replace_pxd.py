@@ -21,6 +21,7 @@ from pxdbg_runtime.formats import FileMetadata, open_events
 from pxdbg_runtime.formats.overlay_replacement import count_events, open_replacement
 from tests.digit_files import PROVENANCE, SAMPLE, names_in, random_digits, renumber
 from tests.isolation import limit_file_size
+from tests.release_program import make_old_overlay
 from tests.test_command_line import invoke, require_failure
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ uproot = pytest.importorskip("uproot", reason="pip install 'pxdbg-runtime[uproot
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 N_EVENTS: Final = 120
 METADATA: Final = FileMetadata(jobs=(replace(PROVENANCE, events=N_EVENTS, first_event=7),))
-OTHERS: Final = {"CDCHits": "CDCHit", "ECLDsps": "ECLDsp", "PXDDigitsExtra": "PXDDigit"}
+OTHERS: Final = {"CDCHits": "CDCHit", "ECLDsps": "ECLDsp", "PXDDigitsExtra": "PXDDigit", "PXDDigitsToCDCHits": "CDCHit"}
 """Arrays of other detectors in the files of the program, and their classes."""
 
 
@@ -141,6 +142,14 @@ def test_the_new_digits_are_read_with_their_provenance(replaced: Path, events: l
     assert list(reader) == events
 
 
+def test_relations_of_the_old_digits_are_named(
+    complete: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    replace_digits(complete, tmp_path / "new.root", [])
+    assert "overlay.root holds PXDDigitsToCDCHits, which refers to the digits that are replaced" in caplog.text
+    assert "PXDDigitsExtra" not in caplog.text
+
+
 def test_a_replaced_file_can_be_replaced_again(
     release: ReleaseProgram, replaced: Path, events: list[Digits], tmp_path: Path
 ) -> None:
@@ -214,6 +223,30 @@ def test_files_that_are_no_overlay_files_are_refused(
     with pytest.raises(DigitFileError, match=problem):
         replace_digits(path, tmp_path / "new.root", [])
     assert names_in(tmp_path) == ["other.root"]
+
+
+@pytest.mark.parametrize(
+    ("digit_version", "file_version", "problem"),
+    [
+        (2, 3, "its Belle2::PXDDigit has version 2, expected 5"),
+        (5, 12, "its Belle2::FileMetaData has version 12, expected 11"),
+    ],
+)
+def test_other_versions_of_classes_are_refused(
+    tmp_path: Path, digit_version: int, file_version: int, problem: str
+) -> None:
+    path = make_old_overlay(tmp_path / "old.root", digit_version, file_version)
+    result = invoke("replace-pxd", path, "--output", tmp_path / "new.root")
+    require_failure(result, 1, f"old.root was written by another generation of basf2: {problem}")
+    assert names_in(tmp_path) == ["old.root"]
+
+
+def test_an_older_description_is_converted(release: ReleaseProgram, tmp_path: Path) -> None:
+    path = make_old_overlay(tmp_path / "old.root", 5, 3)
+    metadata = FileMetadata(jobs=(replace(PROVENANCE, events=1),))
+    replace_digits(path, tmp_path / "new.root", [SAMPLE.of_event(3)], metadata)
+    _, digits = release.overlay(tmp_path / "new.root", experiment=17, run=0, first=0, n_events=1)
+    assert digits == renumber(SAMPLE.of_event(3), 0)
 
 
 def test_a_file_for_mixing_is_refused(release: ReleaseProgram, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ static void make(const char* name, int n_events, int charge = 10)
   tree->Branch("CDCHits", &cdc, 32000, 99);
   tree->Branch("PXDDigits", &pxd, 32000, 99);
   tree->Branch("PXDDigitsExtra", &pxd, 32000, 99);
+  tree->Branch("PXDDigitsToCDCHits", &cdc, 32000, 99);
   tree->Branch("ECLDsps", &ecl, 32000, 99);
   tree->Branch("ECLDspsUnsplit", &ecl_unsplit, 32000, 0);
   tree->Branch("Trigger", &trigger, 32000, 99);

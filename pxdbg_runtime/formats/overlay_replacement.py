@@ -216,8 +216,8 @@ def _warn_of_relations(source: Path, tree: Any) -> None:  # noqa: ANN401
     related = [name for name in names if name.startswith(f"{DIGITS}To") or name.endswith(f"To{DIGITS}")]
     if related:
         _log.warning(
-            "%s holds %s, which refers to the digits that are replaced: it is copied as it is, and its indices are wrong "
-            "in the new file.",
+            "%s holds %s, which refers to the digits that are replaced: it is copied as it is, but is wrong in the new "
+            "file.",
             source,
             ", ".join(related),
         )

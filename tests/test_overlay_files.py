@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
     from tests.release_program import ReleaseProgram
 
-pytest.importorskip("uproot", reason="pip install 'pxdbg-runtime[uproot]'")
+uproot = pytest.importorskip("uproot", reason="pip install 'pxdbg-runtime[uproot]'")
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 

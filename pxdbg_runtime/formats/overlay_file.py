@@ -144,8 +144,8 @@ def _read_entries(tree: Any, start: int, stop: int) -> Columns:  # noqa: ANN401
     largest = int(columns["charge"].max(initial=0))
     if largest > MAX_CHARGE_ADU:
         message = (
-            f"holds a digit of {largest} ADU, but one digit of the PXD has at most {MAX_CHARGE_ADU}: its digits were "
-            "added to others, or it is damaged"
+            f"holds a digit of {largest} ADU, but the PXD reads out at most {MAX_CHARGE_ADU}: its digits are sums of "
+            "several events, which digit files do not hold; read it with uproot"
         )
         raise ContentError(message)
     return columns

@@ -15,6 +15,7 @@ from pxdbg_runtime import DIGIT_DTYPE, N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS,
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import SUFFIX_LIST, FileMetadata, Provenance, open_events, open_writer, read_digits
+from pxdbg_runtime.formats.run_numbers import RunNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -92,7 +93,7 @@ METADATA: Final = {"schema": 1, **structs.asdict(PROVENANCE)}
 
 def build_metadata(*jobs: Provenance) -> FileMetadata:
     """Build metadata with which every format can be written."""
-    return FileMetadata(jobs=jobs)
+    return FileMetadata(jobs=jobs, run_numbers=RunNumbers(experiment=1003))
 
 
 def write(

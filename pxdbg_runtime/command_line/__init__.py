@@ -15,6 +15,7 @@ from pxdbg_runtime.command_line.models import models
 from pxdbg_runtime.command_line.plot import plot
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.providers import providers
+from pxdbg_runtime.command_line.replace_pxd import replace_pxd
 from pxdbg_runtime.command_line.show import show
 from pxdbg_runtime.command_line.validate import validate
 from pxdbg_runtime.version import __version__
@@ -32,6 +33,7 @@ app.command(epilog="Example: pxdbg merge monday.parquet tuesday.parquet --output
 app.command(epilog="Example: pxdbg providers")(providers)
 app.command(epilog="Example: pxdbg check resnet")(check)
 app.command(epilog="Example: pxdbg validate bg.parquet --reference pxd_marginals.json --report bg.html")(validate)
+app.command(epilog="Example: pxdbg replace-pxd overlay.root --output new.root --model ieagan --seed 7")(replace_pxd)
 
 
 def _print_version(is_wanted: bool) -> None:

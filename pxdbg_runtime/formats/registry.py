@@ -10,9 +10,13 @@ from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.hdf5 import Hdf5Reader
 from pxdbg_runtime.formats.hdf5_writer import write_hdf5
 from pxdbg_runtime.formats.npz import NpzReader, write_npz
+from pxdbg_runtime.formats.overlay_writer import write_overlay
 from pxdbg_runtime.formats.parquet import ParquetReader
 from pxdbg_runtime.formats.parquet_layouts import COMPACT, EVENTS, FLAT
 from pxdbg_runtime.formats.parquet_writer import write_parquet
+from pxdbg_runtime.formats.rntuple import write_rntuple
+from pxdbg_runtime.formats.root_file import RootReader
+from pxdbg_runtime.formats.ttree import write_ttree
 from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
@@ -98,6 +102,33 @@ FORMATS: Final = {
         open_writer=write_hdf5,
         package="h5py",
         extra="hdf5",
+    ),
+    "ttree": FileFormat(
+        title="A ROOT file",
+        summary="a TTree with an entry for each event",
+        suffixes=(".root",),
+        reader=RootReader,
+        open_writer=write_ttree,
+        package="uproot",
+        extra="uproot",
+    ),
+    "rntuple": FileFormat(
+        title="A ROOT file",
+        summary="an RNTuple with an entry for each event",
+        suffixes=(".root",),
+        reader=RootReader,
+        open_writer=write_rntuple,
+        package="uproot",
+        extra="uproot",
+    ),
+    "overlay": FileFormat(
+        title="An overlay file",
+        summary="an entry for each event, for BGOverlayInput of basf2; needs --experiment",
+        suffixes=(".root",),
+        reader=RootReader,
+        open_writer=write_overlay,
+        package="ROOT",
+        extra="root",
     ),
 }
 """By name; the first with a suffix is the one that is written if no name is given."""

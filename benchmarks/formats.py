@@ -17,6 +17,7 @@ from benchmarks.report import Table, describe_absence, format_figures
 from benchmarks.timing import Case, Measurement, Run, find_measurement
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.formats import FORMATS, FileMetadata, open_writer, read_digits
+from pxdbg_runtime.formats.run_numbers import RunNumbers
 from pxdbg_runtime.optional_imports import require
 
 N_EVENTS: Final = 100
@@ -73,7 +74,8 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
     events = tuple(simulate_events(numbers, SEED))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        metadata = FileMetadata(jobs=(describe_simulation(numbers, SEED),))
+        # Only overlay files record the experiment.
+        metadata = FileMetadata(jobs=(describe_simulation(numbers, SEED),), run_numbers=RunNumbers(experiment=1003))
         sample = Sample(events=events, metadata=metadata, folder=folder)
         cases: list[Case] = []
         for name in FORMATS:

@@ -11,8 +11,8 @@ from benchmarks import formats
 from pxdbg_runtime import optional_imports
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import MissingPackageError
-from pxdbg_runtime.formats import FORMATS, FileMetadata
-from tests.digit_files import PROVENANCE, random_digits
+from pxdbg_runtime.formats import FORMATS
+from tests.digit_files import PROVENANCE, build_metadata, random_digits
 from tests.test_benchmarks_command import measure
 from tests.test_command_line import words
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-NAMES = ("parquet", "parquet-events", "parquet-compact", "npz", "hdf5")
+NAMES = ("parquet", "parquet-events", "parquet-compact", "npz", "hdf5", "ttree", "rntuple")
 
 
 def make_sample(folder: Path) -> formats.Sample:
     rng = np.random.default_rng(1)
     return formats.Sample(
         events=[random_digits(rng, 2000, event) for event in (3, 4, 5)],
-        metadata=FileMetadata(jobs=(PROVENANCE,)),
+        metadata=build_metadata(PROVENANCE),
         folder=folder,
     )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
     from tests.release_program import ReleaseProgram
 
-pytest.importorskip("uproot", reason="pip install 'pxdbg-runtime[uproot]'")
+uproot = pytest.importorskip("uproot", reason="pip install 'pxdbg-runtime[uproot]'")
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
@@ -211,6 +211,15 @@ def test_files_of_basf2_are_read(release: ReleaseProgram, tmp_path: Path) -> Non
     result = invoke("show", path)
     assert result.exit_code == 0, result.output
     assert "provenance: unknown" in result.output
+
+
+@pytest.mark.parametrize("names", [["tree"], ["persistent"], ["tree", "persistent"]])
+def test_other_trees_of_these_names_are_no_overlay_files(tmp_path: Path, names: list[str]) -> None:
+    with uproot.recreate(tmp_path / "other.root") as file:
+        for name in names:
+            file.mktree(name, {"PXDDigits": "int32"})
+    with pytest.raises(DigitFileError, match=r"other.root has no branch FileMetaData in a tree called persistent"):
+        read_digits(tmp_path / "other.root")
 
 
 @pytest.mark.parametrize(

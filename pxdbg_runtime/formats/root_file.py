@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from pxdbg_runtime.errors import ArgumentValueError, JsonFieldError, one_line
 from pxdbg_runtime.formats.interface import DIGEST_KEY, MAX_METADATA_BYTES, METADATA_KEY, ContentError, StoredTexts
 from pxdbg_runtime.formats.metadata import FileMetadata
-from pxdbg_runtime.formats.overlay_file import OverlayReader, is_overlay
+from pxdbg_runtime.formats.overlay_file import is_overlay, read_overlay_blocks, read_overlay_texts
 from pxdbg_runtime.formats.rntuple import check_ntuple, read_ntuple
 from pxdbg_runtime.formats.root_events import MAX_TABLE_BYTES, TABLE_NAME, UUID_MARK
 from pxdbg_runtime.formats.ttree import check_tree, read_tree
@@ -38,22 +38,20 @@ class RootReader:
 
     def read_texts(self) -> StoredTexts:
         """Read the texts, and check that the columns exist and hold integers."""
-        with _convert_errors():
-            with _open_root(self._path) as file:
-                if not _is_overlay(file):
-                    _open_table(file)
-                    return _read_texts(file)
-            return OverlayReader(self._path).read_texts()
+        with _convert_errors(), _open_root(self._path) as file:
+            if _is_overlay(file):
+                return read_overlay_texts(file)
+            _open_table(file)
+            return _read_texts(file)
 
     def read_blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks."""
-        with _convert_errors():
-            with _open_root(self._path) as file:
-                if not _is_overlay(file):
-                    table = _open_table(file)
-                    yield from (read_ntuple if table.classname == _RNTUPLE else read_tree)(table)
-                    return
-            yield from OverlayReader(self._path).read_blocks()
+        with _convert_errors(), _open_root(self._path) as file:
+            if _is_overlay(file):
+                yield from read_overlay_blocks(file)
+                return
+            table = _open_table(file)
+            yield from (read_ntuple if table.classname == _RNTUPLE else read_tree)(table)
 
 
 @contextlib.contextmanager

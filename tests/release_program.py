@@ -125,6 +125,6 @@ def compile_release(folder: Path) -> ReleaseProgram | None:
 
 def make_old_overlay(path: Path, digit_version: int, file_version: int) -> Path:
     """Make an overlay file of one event with classes of other versions and members, in a process of its own."""
-    words = [sys.executable, "-c", OLD, path, str(digit_version), str(file_version)]
+    words = [sys.executable, "-c", OLD, str(path), str(digit_version), str(file_version)]
     subprocess.run(words, cwd=SOURCES.parent.parent, check=True)
     return path

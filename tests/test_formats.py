@@ -105,6 +105,17 @@ def test_several_jobs_come_back(tmp_path: Path, name: str) -> None:
     assert list(reader) == [events.get(number, Digits.empty()) for number in numbers]
 
 
+def test_metadata_that_could_not_be_read_again_are_not_written(tmp_path: Path, name: str) -> None:
+    jobs = [replace(PROVENANCE, first_event=first, events=1) for first in range(3000)]
+    expected = rf"would have metadata of 1,\d{{3}},\d{{3}} bytes for {len(jobs):,} jobs, .*: merge fewer files"
+    with pytest.raises(ArgumentValueError, match=expected):
+        write(name_file(tmp_path, name), [], build_metadata(*jobs), name)
+    assert names_in(tmp_path) == []
+    path = write(name_file(tmp_path, name), [SAMPLE], build_metadata(*jobs[:2000]), name)
+    content = read_digits(path)
+    assert (content.digits, content.jobs) == (SAMPLE, tuple(jobs[:2000]))
+
+
 def test_a_long_event_is_read_in_bounded_blocks(tmp_path: Path, name: str) -> None:
     rng = np.random.default_rng(3)
     events = [random_digits(rng, size, event) for event, size in [(3, 10), (4, 300_000), (5, 0), (6, 150_000)]]

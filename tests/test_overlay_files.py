@@ -213,6 +213,15 @@ def test_files_of_basf2_are_read(release: ReleaseProgram, tmp_path: Path) -> Non
     assert "provenance: unknown" in result.output
 
 
+@pytest.mark.parametrize("names", [["tree"], ["persistent"], ["tree", "persistent"]])
+def test_other_trees_of_these_names_are_no_overlay_files(tmp_path: Path, names: list[str]) -> None:
+    with uproot.recreate(tmp_path / "other.root") as file:
+        for name in names:
+            file.mktree(name, {"PXDDigits": "int32"})
+    with pytest.raises(DigitFileError, match=r"other.root has no branch FileMetaData in a tree called persistent"):
+        read_digits(tmp_path / "other.root")
+
+
 @pytest.mark.parametrize(
     ("charge", "problem"), [(255, ""), (256, "of 256 ADU, .* at most 255"), (65535, "of 65535 ADU")]
 )

@@ -322,16 +322,3 @@ def test_errors_of_this_package_pass_while_a_file_is_read(tmp_path: Path, error:
     with pytest.raises(type(error), match=rf"^{error}$") as caught, report_damage(tmp_path / "digits.npz"):
         raise error
     assert caught.value is error
-
-
-def test_errors_of_a_library_are_damage_and_those_of_others_pass(tmp_path: Path) -> None:
-    class ReadError(Exception):
-        pass
-
-    error = ReadError("no\n basket")
-    with pytest.raises(ReadError, match="basket") as caught, report_damage(tmp_path / "digits.root"):
-        raise error
-    assert caught.value is error
-    ReadError.__module__ = "uproot.deserialization"
-    with pytest.raises(DigitFileError, match=rf"{NOT_OURS} \(no basket\)"), report_damage(tmp_path / "digits.root"):
-        raise error

@@ -204,21 +204,21 @@ import numpy as np
 from msgspec.structs import replace
 from pxdbg_runtime.formats import open_events, open_writer
 from tests.digit_files import PROVENANCE, build_metadata, random_digits, renumber
-one = random_digits(np.random.default_rng(1), 400, 0)
+one = random_digits(np.random.default_rng(1), 600, 0)
 path, name = Path(sys.argv[1]), sys.argv[2]
 peaks = []
-for events in (3_000, 10_000):
+for events in (4_000, 10_000):
     metadata = build_metadata(replace(PROVENANCE, first_event=0, events=events))
     with open_writer(path, metadata, format_name=name) as writer:
         for event in range(events):
             writer.write(renumber(one, event))
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     for digits in open_events(path):
-        assert len(digits) == 400
+        assert len(digits) == 600
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(*peaks)
 """
-"""The first file has 1.2 million digits, and fills each buffer; the second has 42 MB of columns more."""
+"""The first file has 2.4 million digits, and fills the buffers but for some; the second has 54 MB of columns more."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere, or there is none")
@@ -227,8 +227,8 @@ def test_memory_is_flat_over_ten_thousand_events(tmp_path: Path, name: str) -> N
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     _, after_few, written, read = map(int, done.stdout.split())
-    assert written - after_few < 10_000, f"writing took {written - after_few} KiB more"
-    assert read - written < 10_000, f"reading took {read - written} KiB more"
+    assert written - after_few < 20_000, f"writing took {written - after_few} KiB more"
+    assert read - written < 20_000, f"reading took {read - written} KiB more"
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -32,6 +32,8 @@ __all__ = ["Hdf5Reader"]
 
 _MAX_CHUNK_BYTES: Final = 16 << 20
 """Largest chunk that is read, which HDF5 decompresses at once; ours have 131 kB."""
+_CACHE_BYTES: Final = 2 << 20
+"""HDF5 keeps so many bytes of chunks of each dataset; larger chunks are inflated again for each block."""
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _PIPELINES: Final = ((_SHUFFLE, _DEFLATE, _FLETCHER32), (_FLETCHER32, _SHUFFLE, _DEFLATE))
 """Filters of a chunk, in the orders in which they may be applied; each may be absent."""
@@ -73,7 +75,7 @@ class Hdf5Reader:
         with open_regular(self._path) as content:
             try:
                 # A file, not a path: h5py would lock it, which some disks cannot, and wants names in UTF-8.
-                with h5py.File(content, "r", rdcc_nbytes=_MAX_CHUNK_BYTES) as file:
+                with h5py.File(content, "r", rdcc_nbytes=_CACHE_BYTES) as file:
                     yield file
             except OSError as error:
                 if error.errno is not None:

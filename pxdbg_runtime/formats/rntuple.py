@@ -35,7 +35,7 @@ __all__ = ["check_ntuple", "read_ntuple", "write_rntuple"]
 _INTEGERS: Final = re.compile(r"(?P<list>std::vector<|ROOT::VecOps::RVec<)?std::u?int(8|16|32|64)_t(?(list)>)")
 _MAX_CLUSTER_ROWS: Final = 64_000_000
 """Most digits of a cluster, which is read at once. Ours have a million; those of ROOT, with its default of 128 MB
-compressed, some fifty, which take about a gigabyte."""
+compressed, some forty, which take half a gigabyte."""
 
 
 def write_rntuple(path: Path, metadata: FileMetadata) -> AbstractContextManager[DigitWriter]:

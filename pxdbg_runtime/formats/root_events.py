@@ -1,8 +1,8 @@
 """What TTree and RNTuple have in common: an entry an event, with the columns of its digits as lists.
 
-A file of ours also holds two TObjStrings, the texts `METADATA_KEY` and `DIGEST_KEY`, and its UUID begins with
-`UUID_MARK`. Every tool that writes a new file (hadd, RDataFrame's Snapshot, uproot) gives it a UUID of its own, though
-hadd copies the texts. The digest therefore counts only where the UUID says that our writer wrote the file.
+A file of ours also holds two TObjStrings, the texts `METADATA_KEY` and `DIGEST_KEY`, and its UUIDs begin with
+`UUID_MARK`. Every tool that writes a new file (hadd, RDataFrame's Snapshot, uproot) gives it UUIDs of its own, though
+hadd copies the texts. The digest therefore counts only where a UUID says that our writer wrote the file.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TITLE: Final = "PXD digits: an entry an event"
 LIST_COLUMNS: Final = tuple(name for name in COLUMN_DTYPES if name != "event")
 """The columns that are lists."""
 UUID_MARK: Final = b"pxdbg\x01"
-"""The first bytes of the UUIDs of our files; 1 is the version of the layout."""
+"""The first bytes of the UUIDs of our files and of their directories; 1 is the version of the layout."""
 MAX_TABLE_BYTES: Final = 64 << 20
 """Longest description of a TTree or RNTuple that is read: where its baskets or pages are. That of a million
 events takes less than a megabyte."""

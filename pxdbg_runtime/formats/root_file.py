@@ -27,6 +27,10 @@ __all__ = ["RootReader"]
 _RNTUPLE: Final = "ROOT::RNTuple"
 _FILE_CLASSES: Final = frozenset({"TLeafG"})
 """Classes that TTrees with integers need and uproot lacks: columns of `long`."""
+_UUID_BYTES: Final = 512
+"""The header of a file and its first record, which hold the UUIDs."""
+_MAX_CLASS_BYTES: Final = 16 << 20
+"""Longest descriptions of classes that are read; those of TTree and what it needs have 20 kB."""
 _WORD: Final = re.compile(r"\w*", re.ASCII)
 
 
@@ -38,15 +42,15 @@ class RootReader:
 
     def read_texts(self) -> StoredTexts:
         """Read the texts, and check that the columns exist and hold integers."""
-        with _convert_errors(), _open_root(self._path) as file:
+        with _convert_errors(), _open_root(self._path) as (file, is_ours):
             if _is_overlay(file):
                 return read_overlay_texts(file)
             _open_table(file)
-            return _read_texts(file)
+            return _read_texts(file) if is_ours else _read_other_texts(file)
 
     def read_blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks."""
-        with _convert_errors(), _open_root(self._path) as file:
+        with _convert_errors(), _open_root(self._path) as (file, _is_ours):
             if _is_overlay(file):
                 yield from read_overlay_blocks(file)
                 return
@@ -70,34 +74,45 @@ def _convert_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _open_root(path: Path) -> Iterator[Any]:
-    """Open a file as an `uproot.ReadOnlyDirectory`."""
+def _open_root(path: Path) -> Iterator[tuple[Any, bool]]:
+    """Open a file: as an `uproot.ReadOnlyDirectory`, and whether our writer wrote it."""
     import uproot
 
     with open_regular(path) as content:
+        # The UUIDs of the file and of its only directory; a damaged byte changes one of them alone.
+        is_ours = UUID_MARK in content.read(_UUID_BYTES)
         bounded: Any = _BoundedFile(content, path)
         with uproot.open(bounded, object_cache=None, array_cache=None, use_threads=False) as file:
             if file.file.fEND > bounded.size:
                 message = f"is truncated: it has {bounded.size:,} bytes, expected {file.file.fEND:,}"
                 raise ContentError(message)
-            _drop_classes(file.file)
-            yield file
+            file.file.hook_before_read_decompress_streamers = _check_classes
+            file.file._streamers = {} if is_ours else _select_classes(file.file)
+            yield file, is_ours
 
 
-def _drop_classes(file: Any) -> None:  # noqa: ANN401
-    """Drop the descriptions of classes in a file: uproot compiles Python code from those of classes that it lacks."""
-    kept = {}
-    for name, versions in () if _is_ours(file) else file.streamers.items():
-        elements = [element for info in versions.values() for element in info.elements]
-        if name in _FILE_CLASSES and all(_WORD.fullmatch(f"{each.name}{each.typename}") for each in elements):
-            kept[name] = versions
-    file._streamers = kept
+def _check_classes(*, streamer_key: Any, **_others: object) -> None:  # noqa: ANN401
+    n_bytes = streamer_key.data_uncompressed_bytes
+    if n_bytes > _MAX_CLASS_BYTES:
+        message = (
+            f"has descriptions of classes of {n_bytes / 1e6:,.0f} MB, expected at most {_MAX_CLASS_BYTES / 1e6:.0f}: "
+            "generate it again"
+        )
+        raise ContentError(message)
 
 
-def _is_ours(file: Any) -> bool:  # noqa: ANN401
-    """Whether our writer wrote a file; false if another tool rewrote it."""
-    is_ours: bool = file.uuid.bytes.startswith(UUID_MARK)
-    return is_ours
+def _select_classes(file: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Select descriptions of classes in a file. uproot compiles Python code from those of all classes that it lacks."""
+    return {
+        name: versions
+        for name, versions in file.streamers.items()
+        if name in _FILE_CLASSES
+        and all(
+            _WORD.fullmatch(f"{element.name}{element.typename}")
+            for info in versions.values()
+            for element in info.elements
+        )
+    }
 
 
 class _BoundedFile:
@@ -146,16 +161,17 @@ def _open_table(file: Any) -> Any:  # noqa: ANN401
 
 
 def _read_texts(file: Any) -> StoredTexts:  # noqa: ANN401
-    metadata = _read_strings(file, METADATA_KEY)
-    if not _is_ours(file.file):
-        # Another tool wrote the file. hadd copies the texts of all files that it merges, and their digests fit none of
-        # the rows.
-        return StoredTexts(metadata=_join_metadata(metadata), digest=None)
-    digests = _read_strings(file, DIGEST_KEY)
+    """Read the texts of a file of ours."""
+    metadata, digests = _read_strings(file, METADATA_KEY), _read_strings(file, DIGEST_KEY)
     if not digests:
         message = "its digest is missing"
         raise ValueError(message)
     return StoredTexts(metadata=metadata[0] if metadata else None, digest=digests[0])
+
+
+def _read_other_texts(file: Any) -> StoredTexts:  # noqa: ANN401
+    """Read the texts of another tool's file: hadd copies those of all that it merges, but their digests fit no rows."""
+    return StoredTexts(metadata=_join_metadata(_read_strings(file, METADATA_KEY)), digest=None)
 
 
 def _read_strings(file: Any, name: str) -> list[str]:  # noqa: ANN401

@@ -29,7 +29,6 @@ napoleon_use_rtype = False
 smartquotes = False  # dashes of options stay two
 html_theme = "furo"
 html_title = f"{project} {version}"
-html_static_path = ["_static"]
 html_extra_path = ["validation-convnet.html", "validation-ieagan.html", "validation-resnet.html"]
 linkcheck_timeout = 20
 

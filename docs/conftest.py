@@ -60,7 +60,8 @@ def leave_folder(namespace: dict[str, Any]) -> None:
 pytest_collect_file = Sybil(
     parsers=[SkipParser(), PythonCodeBlockParser(), CodeBlockParser("console", run_commands)],
     patterns=["*.md"],
-    excludes=["command-line.md"],
+    # tests/test_formats_doc.py and tests/test_gallery.py run the pages of formats, plots and overlays on small files.
+    excludes=["command-line.md", "formats.md", "plots.md", "overlay.md"],
     setup=enter_folder,
     teardown=leave_folder,
 ).pytest()

@@ -298,3 +298,15 @@ def test_every_command_line_handles_signals(app: typer.Typer) -> None:
         "python -m artifacts.standins",
         "python -m benchmarks",
     }
+
+
+def test_the_report_names_commands_as_users_type_them() -> None:
+    app = Program("tool")
+
+    def replace_it() -> None: ...
+
+    def show() -> None: ...
+
+    for command in (replace_it, show):
+        app.command()(command)
+    assert app._format_command([["--verbose", "replace-it", "show.root"]]) == "tool replace-it"

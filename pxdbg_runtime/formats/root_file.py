@@ -53,9 +53,9 @@ class RootReader:
         with _convert_errors(), _open_root(self._path) as (file, _is_ours):
             if _is_overlay(file):
                 yield from read_overlay_blocks(file)
-            else:
-                table = _open_table(file)
-                yield from (read_ntuple if table.classname == _RNTUPLE else read_tree)(table)
+                return
+            table = _open_table(file)
+            yield from (read_ntuple if table.classname == _RNTUPLE else read_tree)(table)
 
 
 @contextlib.contextmanager

@@ -178,6 +178,7 @@ def test_a_graph_beyond_the_bounds_is_refused_unless_that_is_accepted(
         "is allowed), occupancy -10.00 % (within 1 %). Nothing was written; --accept-beyond-bounds writes the "
         "graph all "
         "the same.\n"
+        "See docs/export.md#what-is-checked\n"
     )
     assert not (tiny_checkpoint.parent / "graphs").exists()
     accepted = run_export(tiny_checkpoint, "--precision", "int8", "--accept-beyond-bounds")

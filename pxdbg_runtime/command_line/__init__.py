@@ -8,6 +8,7 @@ import typer
 
 from pxdbg_runtime.command_line.check import check
 from pxdbg_runtime.command_line.console import log_to_terminal, stdout
+from pxdbg_runtime.command_line.doctor import doctor
 from pxdbg_runtime.command_line.generate import generate
 from pxdbg_runtime.command_line.models import models
 from pxdbg_runtime.command_line.plot import plot
@@ -19,12 +20,13 @@ from pxdbg_runtime.version import __version__
 
 __all__ = ["app"]
 
-app = Program("pxdbg", no_args_is_help=True)
+app = Program("pxdbg", no_args_is_help=True, completes=True)
 
 app.command(epilog="Example: pxdbg generate --model resnet --events 100 --seed 7 --output bg.parquet")(generate)
 app.command(epilog="Example: pxdbg models")(models)
 app.command(epilog="Example: pxdbg show bg.parquet")(show)
 app.command(epilog="Example: pxdbg plot bg.parquet --output event.png")(plot)
+app.command(epilog="Example: pxdbg doctor")(doctor)
 app.command(epilog="Example: pxdbg providers")(providers)
 app.command(epilog="Example: pxdbg check resnet")(check)
 app.command(epilog="Example: pxdbg validate bg.parquet --reference pxd_marginals.json --report bg.html")(validate)
@@ -38,7 +40,7 @@ def _print_version(is_wanted: bool) -> None:
 
 @app.callback(
     epilog=(
-        "A first event: pxdbg generate --events 1 --output bg.parquet, "
+        "Can this machine do it: pxdbg doctor. A first event: pxdbg generate --events 1 --output bg.parquet, "
         "then pxdbg show bg.parquet, then pxdbg plot bg.parquet --output event.png"
     )
 )

@@ -25,15 +25,17 @@ class Program(typer.Typer):
       128 + the signal's number. Further signals change nothing.
     - Output that cannot be printed does not change the exit code.
 
-    ``name`` is the command that users type.
+    ``name`` is the command that users type; with `completes`, shells can complete its arguments.
     """
 
-    def __init__(self, name: str, *, summary: str | None = None, no_args_is_help: bool = False) -> None:
+    def __init__(
+        self, name: str, *, summary: str | None = None, no_args_is_help: bool = False, completes: bool = False
+    ) -> None:
         super().__init__(
             name=name,
             help=summary,
             no_args_is_help=no_args_is_help,
-            add_completion=False,
+            add_completion=completes,
             pretty_exceptions_enable=False,
             rich_markup_mode="rich",
             context_settings={"help_option_names": ["-h", "--help"]},

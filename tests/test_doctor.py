@@ -63,7 +63,7 @@ def test_this_machine_can_generate(latent_graph: GraphFile) -> None:
 
 def test_the_time_is_that_of_all_sensors(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.1, 1.0, 1.3, 2.0, 2.2])  # 0.1, 0.3 and 0.2 s for the one image of a call
-    monkeypatch.setattr(generation.time, "perf_counter", lambda: next(clock, 3.0))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock, 3.0))
     findings = by_subject(list(generation.diagnose_generation(latent_graph.path)))
     assert findings["time of an event"].state == "ok"
     assert findings["time of an event"].text == "about 8 s, 450 an hour in one process (1 of 40 images, timed 3 times)"

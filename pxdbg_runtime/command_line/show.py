@@ -27,8 +27,8 @@ from pxdbg_runtime.validation.marginals import read_marginals
 __all__ = ["show"]
 
 _REAL: Final = (
-    "real: means of the public Geant4 statistics of the IEA-GAN authors; a model that does not know its sensors has about "
-    "the mean of both layers in each"
+    "real: means of the public Geant4 statistics of the IEA-GAN authors; a model that does not know its sensors has "
+    "about the mean of both layers in each"
 )
 
 

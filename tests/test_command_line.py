@@ -25,7 +25,7 @@ from tests.graphs import LATENT_CARD, latent_model, write_graph
 if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
 
-COMMANDS: Final = ("generate", "models", "show", "plot", "providers", "check", "validate")
+COMMANDS: Final = ("generate", "models", "show", "plot", "doctor", "providers", "check", "validate")
 INSTALL: Final = ".* pip install 'pxdbg-runtime"
 TOY_PROVENANCE: Final = "Weights of [nobody], made for a test."
 

@@ -164,8 +164,11 @@ def test_a_gpu_that_onnx_runtime_does_not_use_is_told(monkeypatch: pytest.Monkey
     assert by_subject(list(machine.diagnose_installation(())))["NVIDIA GPU"].state == "ok"
 
 
-def test_kernels_that_are_not_kept_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_are_not_kept_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.diagnose_cache().text.startswith("kept in ")
+    monkeypatch.setattr("pxdbg_runtime.digitisation.jit.find_cache_folder", lambda _: tmp_path / "gone")
+    assert machine.diagnose_cache().state == "note"
+    assert "gone cannot be written to (No such file or directory): each process" in machine.diagnose_cache().text
     monkeypatch.setattr("pxdbg_runtime.digitisation.jit.find_cache_folder", lambda _: None)
     assert machine.diagnose_cache().state == "note"
     assert "NUMBA_CACHE_DIR" in machine.diagnose_cache().text

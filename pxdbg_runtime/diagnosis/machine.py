@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import shutil
+import tempfile
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.diagnosis.extras import find_version, parse_version
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["diagnose_cache", "diagnose_installation", "diagnose_job", "diagnose_memory"]
 
 _MB: Final = 10**6
-_CACHE_MB: Final = 1
-"""More than the compiled kernels take."""
+_CACHE_BYTES: Final = 500_000
+"""About what the compiled kernels take."""
 
 
 def diagnose_installation(requirements: Iterable[Requirement]) -> Iterator[Finding]:
@@ -150,8 +150,13 @@ def diagnose_cache() -> Finding:
     advice = "each process compiles them again, about a second: set NUMBA_CACHE_DIR to a folder that can be written to"
     if folder is None:
         return Finding(subject="compiled kernels", state="note", text=f"no folder can be written to: {advice}")
-    if shutil.disk_usage(folder).free < _CACHE_MB * _MB:
-        return Finding(subject="compiled kernels", state="note", text=f"the disk of {folder} is full: {advice}")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_CACHE_BYTES))
+            file.flush()
+    except OSError as error:
+        text = f"{folder} cannot be written to ({error.strerror}): {advice}"
+        return Finding(subject="compiled kernels", state="note", text=text)
     return Finding(subject="compiled kernels", state="ok", text=f"kept in {folder}")
 
 

@@ -276,6 +276,13 @@ def test_the_help_lists_the_commands_and_a_first_event() -> None:
     assert "Usage: pxdbg" in words(invoke().output)
 
 
+def test_the_help_groups_the_commands() -> None:
+    text = words(invoke("--help").stdout)
+    order = ("Events generate ", "Models and files models ", " show ", "This machine doctor ", " providers ")
+    places = [text.index(each) for each in order]
+    assert places == sorted(places)
+
+
 def test_the_version() -> None:
     result = invoke("--version")
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"pxdbg-runtime {__version__}\n", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -30,6 +30,14 @@ app.command(epilog="Example: pxdbg doctor")(doctor)
 app.command(epilog="Example: pxdbg providers")(providers)
 app.command(epilog="Example: pxdbg check resnet")(check)
 app.command(epilog="Example: pxdbg validate bg.parquet --reference pxd_marginals.json --report bg.html")(validate)
+
+_PANELS: Final = {
+    "Events": ("generate", "overlay", "replace-pxd", "campaign"),
+    "Models and files": ("models", "show", "plot", "convert", "merge", "validate"),
+    "This machine": ("doctor", "providers", "check"),
+}
+"""The commands by what they work on, for the help text; others are listed without a group."""
+app.group(_PANELS)
 
 
 def _print_version(is_wanted: bool) -> None:

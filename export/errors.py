@@ -41,6 +41,8 @@ class ParityError(PxdbgError, RuntimeError):
         Largest difference of a tanh value.
     """
 
+    docs_section = "export.md#what-is-checked"
+
     def __init__(self, max_abs_difference: float, message: str) -> None:
         super().__init__(message)
         self.max_abs_difference = max_abs_difference
@@ -54,6 +56,8 @@ class FidelityError(PxdbgError, RuntimeError):
     fidelity : Fidelity
     """
 
+    docs_section = "export.md#what-is-checked"
+
     def __init__(self, fidelity: Fidelity, message: str) -> None:
         super().__init__(message)
         self.fidelity = fidelity
@@ -61,6 +65,8 @@ class FidelityError(PxdbgError, RuntimeError):
 
 class ConditionsError(PxdbgError, RuntimeError):
     """The conditions database has no usable payload, or none of its servers answers."""
+
+    docs_section = "conditions.md#sources"
 
 
 class ServerError(ConditionsError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from export.charge import cut_thresholds, find_charge_thresholds
 from export.checkpoint import load_checkpoint
+from export.checkpoint.demonstration_mark import DEMONSTRATION_PROVENANCE, is_demonstration
 from export.errors import CheckpointError, GraphError
 from export.families import load_family
 from export.fidelity import check_fidelity, format_fidelity
@@ -60,7 +61,7 @@ class ExportOptions:
     state_key : str or None
         Path of the state dict in the checkpoint, such as ``g_ema`` or ``ema.shadow``, if several fit the family.
     nature : {"checkpoint", "stand-in", "demonstration"}
-        Kind of the weights.
+        Kind of the weights. Weights of ``python -m export.demonstration`` are a demonstration unless called a stand-in.
     provenance : str or None
         Origin of the weights, in words.
     precision : {"float32", "float16", "int8"}
@@ -147,6 +148,9 @@ def export_checkpoint(
     if output.is_dir():
         check_target(path, room_bytes=_MIN_FREE_BYTES)
     loaded = _load(checkpoint, family, options, log)
+    if options.nature == "checkpoint" and is_demonstration(checkpoint):
+        options = replace(options, nature="demonstration", provenance=options.provenance or DEMONSTRATION_PROVENANCE)
+        log("these are random weights: the card calls them a demonstration")
     if options.name is None and name != checkpoint.stem:
         log(f"named the model {name}, after its file; --name gives it another name")
     n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())

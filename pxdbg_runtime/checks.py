@@ -49,8 +49,10 @@ def check_integer(argument: str, value: object, low: int, high: int, *, unit: st
     Traceback (most recent call last):
     pxdbg_runtime.errors.ArgumentValueError: nintra must lie between 1 and 4096 threads, but is 0.
     """
+    # NumPy before 2 takes its own boolean for an integer.
+    is_boolean = isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
     try:
-        integer = None if isinstance(value, bool) or not isinstance(value, SupportsIndex) else operator.index(value)
+        integer = operator.index(value) if isinstance(value, SupportsIndex) and not is_boolean else None
     except TypeError:  # arrays and tensors that hold anything but one integer
         integer = None
     if integer is None:

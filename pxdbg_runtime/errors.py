@@ -6,7 +6,7 @@ constructor, the message aside, as attributes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,15 @@ __all__ = [
 
 
 class PxdbgError(Exception):
-    """Base of every error that this package raises; it can be pickled."""
+    """Base of every error that this package raises; it can be pickled.
+
+    Attributes
+    ----------
+    docs_section : str or None
+        Section of the documentation that says more than the message, as page and anchor below ``docs``; of the class.
+    """
+
+    docs_section: ClassVar[str | None] = None
 
     def __reduce__(self) -> tuple[object, ...]:
         # By default, unpickling calls the class with the message alone, and the constructors take more than that.
@@ -129,6 +137,8 @@ class DigitFileError(_FileError, ValueError):
 class MarginalsError(_FileError, ValueError):
     """A file of published marginals cannot be read."""
 
+    docs_section = "validation.md#a-file-of-published-marginals"
+
 
 class OutputError(_FileError, OSError):
     """A file could not be written; nothing was left behind."""
@@ -140,6 +150,8 @@ class ImageError(PxdbgError, ValueError):
 
 class ProviderError(PxdbgError, RuntimeError):
     """The execution provider `provider`, named as requested, cannot run here."""
+
+    docs_section = "running.md#providers"
 
     def __init__(self, provider: str, message: str) -> None:
         super().__init__(message)
@@ -163,6 +175,8 @@ class KnownAnswerError(PxdbgError, RuntimeError):
         Of a tanh value, or of a charge in ADU.
     """
 
+    docs_section = "graph-files.md#known-answers"
+
     def __init__(self, provider: str, release: str, largest_difference: float, message: str) -> None:
         super().__init__(message)
         self.provider = provider
@@ -179,6 +193,8 @@ class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because Memor
         Beside what this process holds already; None if it is unknown.
     """
 
+    docs_section = "running.md#grid-slots"
+
     def __init__(self, needed_bytes: int | None, message: str) -> None:
         super().__init__(message)
         self.needed_bytes = needed_bytes
@@ -186,6 +202,8 @@ class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because Memor
 
 class ThreadLimitError(PxdbgError, RuntimeError):
     """The system started only `started` of the `asked` threads."""
+
+    docs_section = "running.md#grid-slots"
 
     def __init__(self, asked: int, started: int, message: str) -> None:
         super().__init__(message)
@@ -208,6 +226,8 @@ class BrokenPackageError(MissingPackageError):
 
 class MissingReleaseError(PxdbgError, ImportError):
     """The Python module `module`, which comes with a release of basf2, is missing."""
+
+    docs_section = "basf2.md#a-steering-file"
 
     def __init__(self, module: str, message: str) -> None:
         super().__init__(message)

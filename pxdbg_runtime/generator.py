@@ -112,6 +112,8 @@ class Generator:
     Examples
     --------
     >>> generator = Generator("resnet", seed=7)
+    >>> generator
+    Generator('resnet', precision='int8', provider='CPUExecutionProvider', seed=7, random_stream='philox')
     >>> digits = generator.generate(event=0)
     >>> digits.charge.dtype.name, int(digits.event[0])
     ('uint8', 0)
@@ -184,6 +186,10 @@ class Generator:
             min_charge=min_charge,
             verify=verify,
         )
+
+    def __repr__(self) -> str:
+        chosen = f"{self.card.name!r}, precision={self.card.precision!r}, provider={self.provider!r}"
+        return f"{type(self).__name__}({chosen}, seed={self.seed}, random_stream={self.random_stream!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_generator, (self._recreate, self.graph_sha256)

@@ -347,3 +347,11 @@ def test_another_graph_is_looked_for_only_where_there_may_be_one(
 ) -> None:
     card = structs.replace(LATENT_CARD, target=target)
     assert is_best_for_cpu(model, precision, card) is is_best
+
+
+def test_a_file_that_is_no_graph_is_not_a_missing_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "event.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    monkeypatch.chdir(tmp_path)
+    expected = r"'event\.png' is not a built-in model, but a file whose name does not end in \.onnx: expected "
+    with pytest.raises(ModelNotFoundError, match=expected):
+        find_graph("event.png", None)

@@ -34,6 +34,7 @@ COMMANDS: Final = (
     "plot",
     "convert",
     "merge",
+    "doctor",
     "providers",
     "check",
     "validate",
@@ -299,6 +300,13 @@ def test_the_help_lists_the_commands_and_a_first_event() -> None:
         assert re.search(rf" {command} [A-Z]", text), command
     assert "A first event: pxdbg generate --events 1 --output bg.parquet" in text
     assert "Usage: pxdbg" in words(invoke().output)
+
+
+def test_the_help_groups_the_commands() -> None:
+    text = words(invoke("--help").stdout)
+    order = ("Events generate ", "Models and files models ", " show ", "This machine doctor ", " providers ")
+    places = [text.index(each) for each in order]
+    assert places == sorted(places)
 
 
 def test_the_version() -> None:

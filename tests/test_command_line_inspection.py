@@ -140,7 +140,8 @@ def test_show_digits(tmp_path: Path, suffix: str, digits: Digits) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     text = words(result.stdout)
     assert "events 3 to 6, 12,345 digits of 1 ADU or more" in text
-    for part in summarise(digits, 4):
+    assert "counted in the tables: digits of 7 ADU or more, as in the real sample" in text
+    for part in summarise(digits.select_rows(digits.charge >= 7), 4):
         row = row_of(result.stdout, part.part)
         assert row[1:3] == [f"{part.digits_per_event:,.0f}", f"{100 * part.occupancy:.2f} %"]
         assert row[4] == f"{part.mean_charge:.1f} ADU"
@@ -148,6 +149,18 @@ def test_show_digits(tmp_path: Path, suffix: str, digits: Digits) -> None:
     assert f"tiny float32 on CPUExecutionProvider, seed -7, stream philox, pxdbg-runtime {PROVENANCE.version}" in text
     assert f"graph SHA-256 {PROVENANCE.graph_sha256}" in text
     assert f"demonstration: {PROVENANCE.provenance}" in text
+
+
+@pytest.mark.parametrize(("threshold", "is_comparable"), [(6, True), (7, True), (8, False)])
+def test_digits_of_a_higher_threshold_stand_beside_no_real_value(
+    tmp_path: Path, digits: Digits, threshold: int, is_comparable: bool
+) -> None:
+    some = digits.select_rows(digits.charge >= threshold)
+    path = write(tmp_path / "bg.npz", [some], structs.replace(PROVENANCE, min_charge=threshold))
+    stdout = invoke("show", path).stdout
+    assert row_of(stdout, "layer 1")[3] == ("1.49 %" if is_comparable else "")
+    assert row_of(stdout, "both layers")[3::2] == (["0.90 %", "22 ADU"] if is_comparable else ["", ""])
+    assert ("counted in the tables" in words(stdout)) == (threshold < 7)
 
 
 def test_show_no_digits(tmp_path: Path) -> None:

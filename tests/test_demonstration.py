@@ -12,6 +12,7 @@ import typer
 from export import random_weights
 from export.charge import compute_charges
 from export.checkpoint import load_checkpoint
+from export.checkpoint.demonstration_mark import is_demonstration
 from export.demonstration import main
 from export.families.resnet import ResNet
 from export.random_weights import HitStatistics, build_random_model
@@ -98,6 +99,7 @@ def test_command_writes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[key], value) for key, value in expected.items())
     assert isinstance(load_checkpoint(path, "resnet"), ResNet)
+    assert is_demonstration(path)
 
 
 @pytest.mark.usefixtures("quick")

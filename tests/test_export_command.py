@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from export import precisions
 from export.__main__ import app
+from export.checkpoint.demonstration_mark import DEMONSTRATION_MARK, is_demonstration
 from export.graph import list_passes
 from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
@@ -83,6 +85,34 @@ def test_a_checkpoint_is_exported(tmp_path: Path, tiny_checkpoint: Path) -> None
         "demonstration",
         "From [somewhere].",
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "nature", "provenance"),
+    [
+        ((), "demonstration", "Random weights of python -m export.demonstration, without any physics."),
+        (("--provenance", "Mine."), "demonstration", "Mine."),
+        (("--nature", "stand-in", "--provenance", "Mine."), "stand-in", "Mine."),
+    ],
+)
+def test_random_weights_are_never_called_a_checkpoint(
+    tmp_path: Path, tiny_checkpoint: Path, options: tuple[str, ...], nature: str, provenance: str
+) -> None:
+    path = tmp_path / "random.safetensors"
+    save_file(torch.load(tiny_checkpoint), path, metadata=DEMONSTRATION_MARK)
+    result = invoke(path, "--family", "convnet", "--output", tmp_path, *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    card = read_graph_file(tmp_path / "random-float32.onnx").card
+    assert (card.nature, card.provenance) == (nature, provenance)
+    assert ("these are random weights" in result.stdout) == (nature == "demonstration")
+
+
+def test_only_the_mark_makes_random_weights(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    save_file(torch.load(tiny_checkpoint), tmp_path / "a.safetensors", metadata={"format": "pt"})
+    save_file(torch.load(tiny_checkpoint), tmp_path / "b.safetensors")
+    (tmp_path / "c.safetensors").write_bytes(b"")
+    assert not any(is_demonstration(tmp_path / f"{name}.safetensors") for name in "abcd")
+    assert not is_demonstration(tiny_checkpoint)
 
 
 AS_A_PROGRAM: Final = """
@@ -178,6 +208,7 @@ def test_a_graph_beyond_the_bounds_is_refused_unless_that_is_accepted(
         "is allowed), occupancy -10.00 % (within 1 %). Nothing was written; --accept-beyond-bounds writes the "
         "graph all "
         "the same.\n"
+        "See docs/export.md#what-is-checked\n"
     )
     assert not (tiny_checkpoint.parent / "graphs").exists()
     accepted = run_export(tiny_checkpoint, "--precision", "int8", "--accept-beyond-bounds")

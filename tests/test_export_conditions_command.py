@@ -122,7 +122,9 @@ def test_a_failing_server_is_one_sentence_and_exit_code_1(server: ConditionsServ
     result = invoke("--server", server.url, "--cache", tmp_path / "cache", "--output", tmp_path / "graphs")
     start = f"Error: No source of the conditions database gave {NAME} of the global tag {TAG}: "
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"{start}{server.url} does not know the global tag {TAG} (404 Not Found).\n"
+    assert result.stderr == (
+        f"{start}{server.url} does not know the global tag {TAG} (404 Not Found).\nSee docs/conditions.md#sources\n"
+    )
     assert files(tmp_path) == []
 
 

@@ -18,7 +18,7 @@ MAX_LINES: Final = 400
 LEVELS: Final[tuple[frozenset[str], ...]] = tuple(
     frozenset(level.split())
     for level in (
-        "errors version",
+        "errors version documentation",
         "checks",
         "limits",
         "optional_imports json_records regular_file sensors",
@@ -28,7 +28,7 @@ LEVELS: Final[tuple[frozenset[str], ...]] = tuple(
         "digitisation",
         "inference",
         "generator overlaying",
-        "formats basf2",
+        "formats basf2 diagnosis",
         "validation plots",
         "command_line",
         "__main__",

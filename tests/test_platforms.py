@@ -58,6 +58,7 @@ for command in (
     "show a.npz",
     "show tiny.onnx",
     "plot a.parquet --output a.png",
+    "doctor tiny.onnx --quick",
     "providers",
     "--version",
 ):

@@ -9,6 +9,7 @@ import pytest
 from msgspec import structs
 
 from pxdbg_runtime import N_SENSORS, SENSORS, Digits
+from pxdbg_runtime.plots.summary import REAL_MIN_CHARGE
 from pxdbg_runtime.sensors import PIXELS_PER_SENSOR
 from tests.digit_files import ANY_SUFFIX, PROVENANCE, random_digits, write
 from tests.graphs import LATENT_CARD, latent_model, write_graph
@@ -41,10 +42,11 @@ def average_sensor(digits: Digits, index: int) -> tuple[float, float]:
 def test_each_sensor_is_in_the_row_of_its_ladder(tmp_path: Path, digits: Digits) -> None:
     result = invoke("show", write(tmp_path / "bg.npz", [digits]))
     assert (result.exit_code, result.stderr) == (0, "")
+    counted = select_charges(digits, REAL_MIN_CHARGE)
     for ladder in range(1, 13):
         row = row_of(result.stdout, str(ladder))
         of_ladder = [sensor for sensor in SENSORS if sensor.ladder == ladder]
-        expected = ["{:.2f} %, {:.1f}".format(*average_sensor(digits, sensor.index)) for sensor in of_ladder]
+        expected = ["{:.2f} %, {:.1f}".format(*average_sensor(counted, sensor.index)) for sensor in of_ladder]
         assert row[1:] == [*([""] * (4 - len(expected))), *expected]
 
 
@@ -54,7 +56,8 @@ def test_only_generated_sensors_are_listed(tmp_path: Path, digits: Digits) -> No
     provenance = structs.replace(PROVENANCE, sensors=tuple(map(str, sensors)))
     path = write(tmp_path / "bg.npz", [some], provenance)
     stdout = invoke("show", path).stdout
-    cells = ["{:.2f} %, {:.1f}".format(*average_sensor(digits, sensor.index)) for sensor in sensors]
+    counted = select_charges(digits, REAL_MIN_CHARGE)
+    cells = ["{:.2f} %, {:.1f}".format(*average_sensor(counted, sensor.index)) for sensor in sensors]
     assert row_of(stdout, "2") == ["2", cells[0], "", ""]
     assert row_of(stdout, "3") == ["3", "", *cells[1:]]
     marginals = write_marginals(tmp_path / "m.json", build_marginals_content())

@@ -145,7 +145,8 @@ def test_a_job_that_may_start_no_threads_ends_with_a_sentence(
     if done.returncode == 127 or "setpriv: " in done.stderr:
         pytest.skip(f"this machine does not let rights be given up: {done.stderr}")
     assert done.returncode == 1, done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert re.match(r"Error: \d threads were to be started, but the system starts only \d: this job's limit", last)
+    sentence, section = done.stderr.strip().splitlines()[-2:]
+    assert re.match(r"Error: \d threads were to be started, but the system starts only \d: this job's limit", sentence)
+    assert section == "See docs/running.md#grid-slots"
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from pxdbg_runtime.command_line.check import check
 from pxdbg_runtime.command_line.console import log_to_terminal, stdout
 from pxdbg_runtime.command_line.convert import convert
+from pxdbg_runtime.command_line.doctor import doctor
 from pxdbg_runtime.command_line.generate import generate
 from pxdbg_runtime.command_line.merge import merge
 from pxdbg_runtime.command_line.models import models
@@ -23,7 +24,7 @@ from pxdbg_runtime.version import __version__
 
 __all__ = ["app"]
 
-app = Program("pxdbg", no_args_is_help=True)
+app = Program("pxdbg", no_args_is_help=True, completes=True)
 
 app.command(epilog="Example: pxdbg generate --model resnet --events 100 --seed 7 --output bg.parquet")(generate)
 app.command(epilog="Example: pxdbg models")(models)
@@ -32,10 +33,19 @@ app.command(epilog="Example: pxdbg plot bg.parquet --output event.png")(plot)
 app.command(epilog="Example: pxdbg overlay signal.parquet bg.parquet --output both.parquet")(overlay)
 app.command(epilog="Example: pxdbg convert bg.parquet --output bg.root")(convert)
 app.command(epilog="Example: pxdbg merge monday.parquet tuesday.parquet --output week.parquet")(merge)
+app.command(epilog="Example: pxdbg doctor")(doctor)
 app.command(epilog="Example: pxdbg providers")(providers)
 app.command(epilog="Example: pxdbg check resnet")(check)
 app.command(epilog="Example: pxdbg validate bg.parquet --reference pxd_marginals.json --report bg.html")(validate)
 app.command(epilog="Example: pxdbg replace-pxd overlay.root --output new.root --model ieagan --seed 7")(replace_pxd)
+
+_PANELS: Final = {
+    "Events": ("generate", "overlay", "replace-pxd", "campaign"),
+    "Models and files": ("models", "show", "plot", "convert", "merge", "validate"),
+    "This machine": ("doctor", "providers", "check"),
+}
+"""The commands by what they work on, for the help text; others are listed without a group."""
+app.group(_PANELS)
 
 
 def _print_version(is_wanted: bool) -> None:
@@ -46,7 +56,7 @@ def _print_version(is_wanted: bool) -> None:
 
 @app.callback(
     epilog=(
-        "A first event: pxdbg generate --events 1 --output bg.parquet, "
+        "Can this machine do it: pxdbg doctor. A first event: pxdbg generate --events 1 --output bg.parquet, "
         "then pxdbg show bg.parquet, then pxdbg plot bg.parquet --output event.png"
     )
 )

@@ -15,6 +15,7 @@ from rich.text import Text
 from pxdbg_runtime.command_line.output_streams import find_terminal_stream
 from pxdbg_runtime.command_line.safe_text import make_safe
 from pxdbg_runtime.command_line.signals import is_stopped
+from pxdbg_runtime.documentation import link_section
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, PxdbgError
 from pxdbg_runtime.limits.address_space import report_memory_errors
 
@@ -80,6 +81,8 @@ def report_failures() -> Iterator[None]:
         if is_stopped():  # the error is a consequence of the signal
             raise
         stderr.print(Text.assemble(("Error:", "bold red"), " ", make_safe(str(error))), soft_wrap=True)
+        if error.docs_section is not None:
+            stderr.print(f"See {link_section(error.docs_section)}", soft_wrap=True)
         is_usage = isinstance(error, (ArgumentTypeError, ArgumentValueError))
         raise typer.Exit(BAD_USAGE if is_usage else FAILURE) from None
 

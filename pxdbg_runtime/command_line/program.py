@@ -13,7 +13,9 @@ from pxdbg_runtime.command_line.signals import StopSignals
 from pxdbg_runtime.formats.atomic_write import record_writes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from typer.models import CommandInfo, TyperInfo
 
 __all__ = ["Program"]
 
@@ -25,19 +27,28 @@ class Program(typer.Typer):
       128 + the signal's number. Further signals change nothing.
     - Output that cannot be printed does not change the exit code.
 
-    ``name`` is the command that users type.
+    ``name`` is the command that users type; with `completes`, shells can complete its arguments.
     """
 
-    def __init__(self, name: str, *, summary: str | None = None, no_args_is_help: bool = False) -> None:
+    def __init__(
+        self, name: str, *, summary: str | None = None, no_args_is_help: bool = False, completes: bool = False
+    ) -> None:
         super().__init__(
             name=name,
             help=summary,
             no_args_is_help=no_args_is_help,
-            add_completion=False,
+            add_completion=completes,
             pretty_exceptions_enable=False,
             rich_markup_mode="rich",
             context_settings={"help_option_names": ["-h", "--help"]},
         )
+
+    def group(self, panels: Mapping[str, Sequence[str]]) -> None:
+        """List the registered commands in named groups in the help text; names that are not registered are ignored."""
+        titles = {command: title for title, commands in panels.items() for command in commands}
+        registered: list[CommandInfo | TyperInfo] = [*self.registered_commands, *self.registered_groups]
+        for each in registered:
+            each.rich_help_panel = titles.get(_name_command(each), each.rich_help_panel)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as typer's
         """Run the command that the arguments name, by default those of the process."""
@@ -71,7 +82,11 @@ class Program(typer.Typer):
     def _format_command(self, args: Sequence[Any]) -> str:
         name = self.info.name if isinstance(self.info.name, str) else "The program"
         words = args[0] if args else sys.argv[1:]
-        names = (each.name or getattr(each.callback, "__name__", "") for each in self.registered_commands)
-        commands = {name.replace("_", "-") for name in names}  # as typer names them
+        commands = {_name_command(each) for each in self.registered_commands}
         command = [word for word in words if word in commands][:1] if len(commands) > 1 else []
         return " ".join([name, *command])
+
+
+def _name_command(command: CommandInfo | TyperInfo) -> str:
+    """Name a command as users type it, as typer does."""
+    return str(command.name or getattr(command.callback, "__name__", "").replace("_", "-"))

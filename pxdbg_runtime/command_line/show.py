@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Column, Table
@@ -20,11 +20,16 @@ from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_file
 from pxdbg_runtime.model.builtin_models import find_graph
 from pxdbg_runtime.model.card import Fidelity, ModelCard
 from pxdbg_runtime.model.graph_file import GraphFile
-from pxdbg_runtime.plots.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE, SummaryCounter
+from pxdbg_runtime.plots.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE, REAL_MIN_CHARGE, SummaryCounter
 from pxdbg_runtime.sensors import SENSORS, Sensor
 from pxdbg_runtime.validation.marginals import read_marginals
 
 __all__ = ["show"]
+
+_REAL: Final = (
+    "real: means of the public Geant4 statistics of the IEA-GAN authors; a model that does not know its sensors has "
+    "about the mean of both layers in each"
+)
 
 
 def show(
@@ -115,8 +120,9 @@ def _format_fidelity(fidelity: Fidelity) -> str:
 
 def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     counter, threshold = _count_digits(reader)
+    cut_adu = max(threshold, REAL_MIN_CHARGE)
     of_sensors = (
-        build_ladder_table(_average_sensors(reader, counter))
+        build_ladder_table(_average_sensors(reader, counter, cut_adu))
         if reference is None
         else _compare_sensors(reader, counter, threshold, reference)
     )
@@ -124,9 +130,9 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     stdout.print(f"{_format_events(reader)}, {counter.n_digits:,} digits{cut}", soft_wrap=True)
     table = Table("", "digits per event", "occupancy", "real", "mean charge", "real")
     sensors = _list_sensors(reader)
-    for part in counter.summarise(reader.n_events, sensors):
-        # A mean over some sensors of both layers has no real counterpart.
-        is_comparable = part.part != "both layers" or sensors == SENSORS
+    for part in counter.summarise(reader.n_events, sensors, min_charge=cut_adu):
+        # A mean over some sensors of both layers has no real counterpart, nor has a higher threshold.
+        is_comparable = threshold <= REAL_MIN_CHARGE and (part.part != "both layers" or sensors == SENSORS)
         table.add_row(
             part.part,
             f"{part.digits_per_event:,.0f}",
@@ -137,8 +143,10 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
         )
     stdout.print(table)
     stdout.print(of_sensors)
+    if threshold < REAL_MIN_CHARGE:
+        stdout.print(f"counted in the tables: digits of {REAL_MIN_CHARGE} ADU or more, as in the real sample")
     stdout.print(
-        "\n".join([*_format_provenance(reader), "real: means of the public Geant4 statistics of the IEA-GAN authors"]),
+        "\n".join([*_format_provenance(reader), _REAL]),
         markup=False,
         soft_wrap=True,
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numba.core.compiler import CompileResult
 
-__all__ = ["kernel"]
+__all__ = ["find_cache_folder", "kernel"]
 
 Function = TypeVar("Function", bound="Callable[..., object]")
 _log = logging.getLogger(__name__)
@@ -44,6 +44,12 @@ def kernel(function: Function) -> Function:
         except Exception as error:  # noqa: BLE001  # no writable folder, or any failure of a file system
             _log_first_failure(error)
     return cast("Function", compiled)
+
+
+def find_cache_folder(compiled: Callable[..., object]) -> Path | None:
+    """Find the folder in which numba caches a kernel; None if each process compiles it in memory."""
+    cache = getattr(compiled, "_cache", None)
+    return Path(cache.cache_path) if isinstance(cache, _Cache) else None
 
 
 def _omit_extensions(compiled: Dispatcher) -> None:

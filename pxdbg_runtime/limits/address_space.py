@@ -30,6 +30,7 @@ __all__ = [
     "check_room_for_events",
     "check_room_for_libraries",
     "check_room_for_validation",
+    "estimate_address_space",
     "explain_memory_failure",
     "import_within_limits",
     "read_address_space_limit",
@@ -187,8 +188,17 @@ def check_room_for_events(precision: str, batch_size: int, n_values: int) -> Non
     n_values : int
         Random values per event.
     """
-    n_bytes = (_KERNELS_MB + batch_size * _IMAGE_MB[precision]) * _MB + n_values * _DRAWN_VALUE_BYTES
+    n_bytes = _estimate_events(precision, batch_size, n_values)
     check_room(n_bytes, f"Generating events in {precision} with batch_size={batch_size}")
+
+
+def estimate_address_space(precision: str, batch_size: int, n_values: int) -> int:
+    """Estimate the address space in bytes of a process that generates events on a CPU; parameters as above."""
+    return _LIBRARIES_MB * _MB + _estimate_events(precision, batch_size, n_values)
+
+
+def _estimate_events(precision: str, batch_size: int, n_values: int) -> int:
+    return (_KERNELS_MB + batch_size * _IMAGE_MB[precision]) * _MB + n_values * _DRAWN_VALUE_BYTES
 
 
 def check_room(n_bytes: int, purpose: str) -> None:

@@ -140,7 +140,9 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
         return _find_file(Path(model), precision)
     candidates = [graph for graph in read_manifest() if graph.name == model]
     if not candidates:
-        raise _describe_missing_model(str(model), "not a built-in model")
+        is_file = os.path.isfile(model)  # noqa: PTH113  # as in _find_file
+        other = ", but a file whose name does not end in .onnx" if is_file else ""
+        raise _describe_missing_model(str(model), f"not a built-in model{other}")
     if precision is not None and precision not in {graph.precision for graph in candidates}:
         available = tuple(dict.fromkeys(graph.precision for graph in candidates))
         raise _describe_missing_precision(str(model), precision, available)

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from pxdbg_runtime.digits import Digits
     from pxdbg_runtime.sensors import Sensor
 
-__all__ = ["INDEX_BY_VXD_ID", "REAL_BACKGROUND", "REAL_MEAN_CHARGE", "PartSummary", "SummaryCounter", "summarise"]
+__all__ = [
+    "INDEX_BY_VXD_ID",
+    "REAL_BACKGROUND",
+    "REAL_MEAN_CHARGE",
+    "REAL_MIN_CHARGE",
+    "PartSummary",
+    "SummaryCounter",
+    "summarise",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +53,8 @@ REAL_BACKGROUND: Final = {"layer 1": 0.0149, "layer 2": 0.0051, "both layers": 0
 """Mean occupancy of the real sample. Source: public Geant4 statistics of the IEA-GAN authors, 10,000 events."""
 REAL_MEAN_CHARGE: Final = 22.0
 """Mean charge of a hit in the real sample, ADU; the same source."""
+REAL_MIN_CHARGE: Final = 7
+"""Smallest charge of a hit in the real sample, ADU; the same source."""
 _CHARGES: Final = MAX_CHARGE_ADU + 1
 """Values of a charge, 0 to 255 ADU."""
 INDEX_BY_VXD_ID: Final = np.full(1 << 16, N_SENSORS, dtype=np.int64)
@@ -75,7 +85,9 @@ class SummaryCounter:
         counts = np.bincount(bins, minlength=(N_SENSORS + 1) * _CHARGES).reshape(N_SENSORS + 1, _CHARGES)
         self._charge_counts += counts[:N_SENSORS]
 
-    def summarise(self, n_events: int, sensors: Sequence[Sensor] = SENSORS) -> tuple[PartSummary, ...]:
+    def summarise(
+        self, n_events: int, sensors: Sequence[Sensor] = SENSORS, *, min_charge: int = 1
+    ) -> tuple[PartSummary, ...]:
         """Summarise all digits so far: each layer, then both together.
 
         Parameters
@@ -84,16 +96,15 @@ class SummaryCounter:
             Number of events, those without digits included; 1 or more.
         sensors : sequence of Sensor
             The sensors that the events have, those without digits included. A layer without any has no summary.
+        min_charge : int
+            Cut in ADU: digits below it are left out.
         """
+        counts = self._charge_counts * (np.arange(_CHARGES) >= min_charge)
         chosen = {layer: [each.index for each in sensors if each.layer == layer] for layer in LADDERS_OF_LAYER}
-        parts = [
-            _summarise_part(f"layer {layer}", self._charge_counts[index], n_events)
-            for layer, index in chosen.items()
-            if index
-        ]
+        parts = [_summarise_part(f"layer {layer}", counts[index], n_events) for layer, index in chosen.items() if index]
         if len(parts) > 1:
             index = [sensor.index for sensor in sensors]
-            parts.append(_summarise_part("both layers", self._charge_counts[index], n_events))
+            parts.append(_summarise_part("both layers", counts[index], n_events))
         return tuple(parts)
 
     def summarise_sensors(self, n_events: int, *, min_charge: int = 1) -> tuple[PartSummary, ...]:

@@ -43,7 +43,7 @@ PERIODS: Final = (8, 16, 32)
 SEAM_BOUND_PERCENT: Final = 5.0
 """A folded profile that stays within this of 1 passes."""
 MIN_SIGNIFICANCE: Final = 3.0
-"""Fewer standard errors may be noise: a seam is the largest of up to 32 phases."""
+"""Fewer standard errors beyond the bound may be noise: a seam is the largest of up to 32 phases."""
 BORDER_CELLS: Final = 8
 """Outer cells on each side that belong neither to the fold nor to the interior."""
 FIRST_GENERATED: Final[dict[Axis, int]] = {"u": 3, "v": 0}
@@ -86,7 +86,8 @@ class Seam:
     boundaries : int
         Number of folded periods.
     verdict : {"pass", "fail", "too few hits"}
-        Whether the deviation is below 5 %; "too few hits" if it is larger, but smaller than three standard errors.
+        Whether the deviation is below 5 %; "too few hits" if it is larger, but by less than three standard errors, its
+        own or the root mean square of all phases.
     """
 
     axis: Axis
@@ -133,6 +134,8 @@ def find_seam(profile: NDArray[np.int64], axis: Axis, period: int) -> Seam | Non
         return None
     phase = int(np.abs(folded.mean - 1).argmax())
     deviation, error = 100 * float(folded.mean[phase] - 1), 100 * float(folded.error[phase])
+    # The spread of one phase over five periods may be small by chance; that of all phases is not.
+    mean_error = 100 * float(np.sqrt(np.square(folded.error).mean()))
     ratios = folded.ratios
     touches = np.isin(np.arange(period), (period // 2 - 1, period // 2))
     excess = ratios[:, touches].mean(axis=1) / ratios[:, ~touches].mean(axis=1) - 1
@@ -145,14 +148,15 @@ def find_seam(profile: NDArray[np.int64], axis: Axis, period: int) -> Seam | Non
         boundary_excess_percent=100 * float(excess.mean()),
         boundary_error_percent=100 * float(excess.std(ddof=1) / np.sqrt(len(ratios))),
         boundaries=len(ratios),
-        verdict=_judge(abs(deviation), error),
+        verdict=_judge(abs(deviation), max(error, mean_error)),
     )
 
 
 def _judge(deviation_percent: float, error_percent: float) -> Verdict:
     if deviation_percent < SEAM_BOUND_PERCENT:
         return "pass"
-    return "too few hits" if deviation_percent < MIN_SIGNIFICANCE * error_percent else "fail"
+    excess = deviation_percent - SEAM_BOUND_PERCENT
+    return "too few hits" if excess < MIN_SIGNIFICANCE * error_percent else "fail"
 
 
 def fold(profile: NDArray[np.int64], axis: Axis, period: int) -> Fold | None:

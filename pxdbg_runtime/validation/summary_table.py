@@ -100,6 +100,7 @@ def build_rows(report: Report) -> tuple[Row, ...]:
     sensor_charge = [each.sensor_charge if each else None for each in scores]
     correlations = [each.correlation if each else None for each in digits]
     seams = [each.worst_seam if each else None for each in digits]
+    other = "simulation" if report.references else "the other half"
     return (
         _build_row("charge spectrum: W1 (ADU)", charge, lambda of: f"{of.w1:.2f}", short="charge W1"),
         _build_row("charge spectrum: KS", charge, lambda of: f"{of.ks:.3f}"),
@@ -130,7 +131,7 @@ def build_rows(report: Report) -> tuple[Row, ...]:
         _build_row(f"1 to {report.min_charge - 1} ADU, share of all pixels", digits, _format_below_cut),
         _build_row("cluster size: mean / median", clusters, lambda of: f"{of.mean_size:.2f} / {of.median_size:g}"),
         _build_row(
-            "cluster size against simulation: mean / median",
+            f"cluster size against {other}: mean / median",
             differences,
             lambda of: f"{of.mean_size_percent:+.1f} % / {of.median_size_percent:+.1f} %",
         ),
@@ -140,7 +141,7 @@ def build_rows(report: Report) -> tuple[Row, ...]:
             lambda of: f"{of.mean_charge_adu:.1f} / {of.median_charge_adu:g}",
         ),
         _build_row(
-            "cluster charge against simulation: mean / median",
+            f"cluster charge against {other}: mean / median",
             differences,
             lambda of: f"{of.mean_charge_percent:+.1f} % / {of.median_charge_percent:+.1f} %",
         ),

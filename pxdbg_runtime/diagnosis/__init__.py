@@ -1,0 +1,1 @@
+"""Diagnose whether this machine can generate events, and what to install for more."""

@@ -21,6 +21,7 @@ from pxdbg_runtime.formats.registry import open_reader
 from pxdbg_runtime.optional_imports import require
 from tests.digit_files import PROVENANCE, SAMPLE, build_metadata, names_in, random_digits, write
 from tests.isolation import limit_file_size, run_isolated
+from tests.test_command_line import invoke
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.formats.interface import Columns
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
-N_POSITIONS: Final = 300
+N_POSITIONS: Final = 200
 """Bytes that are damaged, one at a time."""
 
 
@@ -292,6 +293,29 @@ def test_a_file_of_another_kind_is_an_error(tmp_path: Path, name: str) -> None:
         path.write_bytes(content)
         with pytest.raises(DigitFileError, match=re.escape(path.name)):
             read_digits(path)
+
+
+def test_pxdbg_convert_and_merge_keep_everything(tmp_path: Path, name: str) -> None:
+    """From Parquet to each format, back to NPZ, and together with another job to each format again."""
+    events = hundred_events()[35:45]
+    job = replace(PROVENANCE, first_event=38, events=10)
+    later = replace(PROVENANCE, first_event=60, events=1, seed=8)
+    source = write(tmp_path / "source.parquet", events, job)
+    other = write(tmp_path / "other.npz", [], later)
+    converted, back, merged = name_file(tmp_path, name, "converted"), tmp_path / "b.npz", name_file(tmp_path, name)
+    options = ("--format", name, *(("--experiment", 1003) if name == "overlay" else ()))
+    for command in (
+        ("convert", source, "--output", converted, *options),
+        ("convert", converted, "--output", back),
+        ("merge", other, converted, "--output", merged, *options),
+    ):
+        result = invoke(*command)
+        assert result.exit_code == 0, result.output
+    for path in (converted, back):
+        reader = open_events(path)
+        assert (reader.jobs, reader.is_checked, list(reader)) == ((job,), True, events)
+    reader = open_events(merged)
+    assert (reader.jobs, list(reader)) == ((job, later), [*events, Digits.empty()])
 
 
 def test_names_and_suffixes(tmp_path: Path) -> None:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stderr, stdout
-from pxdbg_runtime.command_line.digit_output import FormatName, check_output
+from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, RunNumber, check_output
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import SUFFIX_LIST, FileMetadata, merge_files, open_writer
+from pxdbg_runtime.formats.run_numbers import choose_run_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pxdbg_runtime.formats import MergedReader
+    from pxdbg_runtime.formats.run_numbers import RunNumbers
 
 __all__ = ["convert", "copy_events"]
 
@@ -25,6 +27,8 @@ def convert(
     file: Annotated[Path, typer.Argument(help=f"Digit file to read, {SUFFIX_LIST}.")],
     output: Annotated[Path, typer.Option(help=f"File to write, {SUFFIX_LIST}.")],
     format_name: FormatName = None,
+    experiment: ExperimentNumber = None,
+    run: RunNumber = None,
 ) -> None:
     """Write the digits of a file in another format.
 
@@ -32,10 +36,11 @@ def convert(
     when it is complete.
     """
     with report_failures():
-        copy_events([file], output, format_name)
+        run_numbers = choose_run_numbers(format_name, experiment, run)
+        copy_events([file], output, format_name, run_numbers)
 
 
-def copy_events(inputs: Sequence[Path], output: Path, format_name: str | None) -> None:
+def copy_events(inputs: Sequence[Path], output: Path, format_name: str | None, run_numbers: RunNumbers | None) -> None:
     """Write the events of digit files to one file, ordered by event number, in bounded memory.
 
     Parameters
@@ -44,6 +49,8 @@ def copy_events(inputs: Sequence[Path], output: Path, format_name: str | None) -
     output : Path
     format_name : str or None
         Name of the format to write; None takes the first that writes the path's suffix.
+    run_numbers : RunNumbers or None
+        For a format that records them.
 
     Raises
     ------
@@ -57,7 +64,8 @@ def copy_events(inputs: Sequence[Path], output: Path, format_name: str | None) -
     sample = merge_files(inputs)
     _check_origin(sample)
     n_digits = 0
-    with open_writer(output, FileMetadata(jobs=sample.jobs), format_name=format_name) as writer:
+    metadata = FileMetadata(jobs=sample.jobs, run_numbers=run_numbers)
+    with open_writer(output, metadata, format_name=format_name) as writer:
         for _number, digits in track(sample.read_ordered_events(), total=sample.n_events, description="events"):
             writer.write(digits)
             n_digits += len(digits)

@@ -9,8 +9,9 @@ import typer
 
 from pxdbg_runtime.command_line.console import report_failures
 from pxdbg_runtime.command_line.convert import copy_events
-from pxdbg_runtime.command_line.digit_output import FormatName
+from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, RunNumber
 from pxdbg_runtime.formats import SUFFIX_LIST
+from pxdbg_runtime.formats.run_numbers import choose_run_numbers
 
 __all__ = ["merge"]
 
@@ -19,6 +20,8 @@ def merge(
     files: Annotated[list[Path], typer.Argument(help=f"Digit files to read, {SUFFIX_LIST}, of any formats.")],
     output: Annotated[Path, typer.Option(help=f"File to write, {SUFFIX_LIST}.")],
     format_name: FormatName = None,
+    experiment: ExperimentNumber = None,
+    run: RunNumber = None,
 ) -> None:
     """Write the digits of several files to one.
 
@@ -27,4 +30,5 @@ def merge(
     provenance of all jobs is kept. The file appears when it is complete.
     """
     with report_failures():
-        copy_events(files, output, format_name)
+        run_numbers = choose_run_numbers(format_name, experiment, run)
+        copy_events(files, output, format_name, run_numbers)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.formats.hdf5 import Hdf5Reader
+from pxdbg_runtime.formats.hdf5_writer import write_hdf5
 from pxdbg_runtime.formats.npz import NpzReader, write_npz
-from pxdbg_runtime.formats.overlay_file import OverlayReader
 from pxdbg_runtime.formats.overlay_writer import write_overlay
-from pxdbg_runtime.formats.parquet import ParquetReader, write_parquet
+from pxdbg_runtime.formats.parquet import ParquetReader
+from pxdbg_runtime.formats.parquet_layouts import COMPACT, EVENTS, FLAT
+from pxdbg_runtime.formats.parquet_writer import write_parquet
+from pxdbg_runtime.formats.rntuple import write_rntuple
+from pxdbg_runtime.formats.root_file import RootReader
+from pxdbg_runtime.formats.ttree import write_ttree
 from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
@@ -58,7 +65,25 @@ FORMATS: Final = {
         summary="a row for each digit",
         suffixes=(".parquet",),
         reader=ParquetReader,
-        open_writer=write_parquet,
+        open_writer=partial(write_parquet, FLAT),
+        package="pyarrow",
+        extra="parquet",
+    ),
+    "parquet-events": FileFormat(
+        title="Parquet",
+        summary="a row for each event, with lists",
+        suffixes=(".parquet",),
+        reader=ParquetReader,
+        open_writer=partial(write_parquet, EVENTS),
+        package="pyarrow",
+        extra="parquet",
+    ),
+    "parquet-compact": FileFormat(
+        title="Parquet",
+        summary="smaller by a fifth, with differences of pixels",
+        suffixes=(".parquet",),
+        reader=ParquetReader,
+        open_writer=partial(write_parquet, COMPACT),
         package="pyarrow",
         extra="parquet",
     ),
@@ -69,11 +94,38 @@ FORMATS: Final = {
         reader=NpzReader,
         open_writer=write_npz,
     ),
+    "hdf5": FileFormat(
+        title="HDF5",
+        summary="datasets with an element for each digit, and where each event begins",
+        suffixes=(".h5", ".hdf5"),
+        reader=Hdf5Reader,
+        open_writer=write_hdf5,
+        package="h5py",
+        extra="hdf5",
+    ),
+    "ttree": FileFormat(
+        title="A ROOT file",
+        summary="a TTree with an entry for each event",
+        suffixes=(".root",),
+        reader=RootReader,
+        open_writer=write_ttree,
+        package="uproot",
+        extra="uproot",
+    ),
+    "rntuple": FileFormat(
+        title="A ROOT file",
+        summary="an RNTuple with an entry for each event",
+        suffixes=(".root",),
+        reader=RootReader,
+        open_writer=write_rntuple,
+        package="uproot",
+        extra="uproot",
+    ),
     "overlay": FileFormat(
         title="An overlay file",
         summary="an entry for each event, for BGOverlayInput of basf2; needs --experiment",
         suffixes=(".root",),
-        reader=OverlayReader,
+        reader=RootReader,
         open_writer=write_overlay,
         package="ROOT",
         extra="root",

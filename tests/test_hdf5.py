@@ -89,7 +89,7 @@ def test_metadata_of_many_jobs(tmp_path: Path) -> None:
     """HDF5 keeps texts of more than 64 kB elsewhere."""
     jobs = FileMetadata(jobs=tuple(replace(PROVENANCE, first_event=2 * n, events=2, seed=n) for n in range(500)))
     assert len(jobs.to_json()) > 2 * 65_536
-    path = write(tmp_path / "bg.h5", [SAMPLE], jobs)  # type: ignore[arg-type]  # of one job or of several
+    path = write(tmp_path / "bg.h5", [SAMPLE], jobs)
     content = read_digits(path)
     assert (content.jobs, content.digits, content.n_events, content.is_checked) == (jobs.jobs, SAMPLE, 1000, True)
     whole = path.read_bytes()

@@ -6,7 +6,7 @@ constructor, the message aside, as attributes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,6 +218,12 @@ class ModuleStateError(PxdbgError, RuntimeError):
     """A method of the basf2 module was called in the wrong state."""
 
 
+_MAX_LINE_CHARACTERS: Final = 1000
+"""Longer than any message of a library that says something; names in a hostile file may have megabytes."""
+
+
 def one_line(error: BaseException) -> str:
-    """Write the message of an exception on one line; the name of its class if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Write the message of an exception on one line, cut after 1000 characters; the name of its class if it is empty."""
+    text = str(error)
+    shown = " ".join(text[:_MAX_LINE_CHARACTERS].split()) or type(error).__name__
+    return shown if len(text) <= _MAX_LINE_CHARACTERS else f"{shown}…"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "Tally", "fuzz"]
 
-START_S: Final = 120.0
+START_S: Final = 600.0
 """For the imports and the sound files."""
 MAX_ALIKE: Final = 3
 

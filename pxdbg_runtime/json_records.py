@@ -103,7 +103,7 @@ def _make_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(values) < len(pairs):
         counts = Counter(name for name, _ in pairs)
         name = next(name for name, count in counts.items() if count > 1)
-        raise JsonFieldError(name, f"it has the field {_show_name(name)} more than once.")
+        raise JsonFieldError(name, f"it has the field {name[:_SHOWN_LENGTH]!r} more than once.")
     return values
 
 

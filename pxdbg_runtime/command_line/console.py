@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from pxdbg_runtime.command_line.output_streams import find_terminal_stream
-from pxdbg_runtime.command_line.safe_text import make_safe
+from pxdbg_runtime.command_line.safe_text import make_line, make_safe
 from pxdbg_runtime.command_line.signals import is_stopped
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, PxdbgError
 from pxdbg_runtime.limits.address_space import report_memory_errors
@@ -79,7 +79,7 @@ def report_failures() -> Iterator[None]:
     except PxdbgError as error:
         if is_stopped():  # the error is a consequence of the signal
             raise
-        stderr.print(Text.assemble(("Error:", "bold red"), " ", make_safe(str(error))), soft_wrap=True)
+        stderr.print(Text.assemble(("Error:", "bold red"), " ", make_line(str(error))), soft_wrap=True)
         is_usage = isinstance(error, (ArgumentTypeError, ArgumentValueError))
         raise typer.Exit(BAD_USAGE if is_usage else FAILURE) from None
 
@@ -91,7 +91,7 @@ def format_event_count(n_events: int) -> str:
 
 class _SafeHandler(RichHandler):
     def render_message(self, record: logging.LogRecord, message: str) -> ConsoleRenderable:
-        return super().render_message(record, make_safe(message))
+        return super().render_message(record, make_line(message))
 
 
 def log_to_terminal() -> None:

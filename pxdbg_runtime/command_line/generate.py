@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pxdbg_runtime.command_line.console import format_event_count, report_failures, stderr, stdout
+from pxdbg_runtime.command_line.console import format_event_count, report_failures, stdout
 from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, RunNumber, check_output
 from pxdbg_runtime.command_line.generator_options import (
     BatchSize,
@@ -24,6 +24,7 @@ from pxdbg_runtime.command_line.generator_options import (
     Verify,
     build_event_range,
     parse_provider_options,
+    print_origin,
 )
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import ArgumentValueError
@@ -96,7 +97,7 @@ def generate(
             verify=verify,
         )
         provenance = describe_generation(generator, numbers, chosen)
-        stderr.print(str(provenance), soft_wrap=True)
+        print_origin(generator, model, provenance)
         metadata = FileMetadata(jobs=(provenance,), run_numbers=run_numbers)
         n_digits = 0
         with open_writer(output, metadata, format_name=format_name) as writer:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
+from pxdbg_runtime.command_line.console import stderr
+from pxdbg_runtime.command_line.safe_text import make_line
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.generator import PrecisionChoice
 from pxdbg_runtime.inference.latents import RandomStreamName
+from pxdbg_runtime.model.builtin_models import is_path
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS
+
+if TYPE_CHECKING:
+    from pxdbg_runtime.formats import Provenance
+    from pxdbg_runtime.generator import Generator
 
 __all__ = [
     "BatchSize",
@@ -27,6 +34,7 @@ __all__ = [
     "Verify",
     "build_event_range",
     "parse_provider_options",
+    "print_origin",
 ]
 
 Model = Annotated[str, typer.Option(help="Name of a built-in model, or path of a graph (.onnx).")]
@@ -69,6 +77,14 @@ OptionalMinCharge = Annotated[
 Verify = Annotated[
     bool, typer.Option(help="First compare one image with its reference, unless that passed on this machine before.")
 ]
+
+
+def print_origin(generator: Generator, model: str, provenance: Provenance) -> None:
+    """Print how the digits are generated, and that a graph which is not built in comes from the user."""
+    stderr.print(make_line(str(provenance)), soft_wrap=True)
+    if is_path(model):
+        line = f"{model} is a graph of your own, run by ONNX Runtime: SHA-256 {generator.graph_sha256}"
+        stderr.print(make_line(line), soft_wrap=True)
 
 
 def build_event_range(first_event: int, events: int) -> range:

@@ -9,6 +9,7 @@ import typer
 
 from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.inputs import check_not_an_input
+from pxdbg_runtime.command_line.safe_text import make_line
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, EventReader, open_events
@@ -49,4 +50,4 @@ def _format_title(reader: EventReader, event: int) -> str:
     provenance = next(job for job in reader.jobs if job.first_event <= event <= job.last_event)
     some = "" if provenance.sensors is None else f", {len(provenance.sensors)} of {N_SENSORS} sensors"
     remark = "" if provenance.nature == "checkpoint" else f"  ({provenance.nature}, no real physics)"
-    return f"PXD background, event {event}: {provenance.model}, seed {provenance.seed}{some}{remark}"
+    return f"PXD background, event {event}: {make_line(provenance.model)}, seed {provenance.seed}{some}{remark}"

@@ -9,6 +9,7 @@ import typer
 from rich.table import Column, Table
 
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stdout
+from pxdbg_runtime.command_line.safe_text import make_line
 from pxdbg_runtime.command_line.sensor_tables import (
     SensorMeans,
     build_comparison_table,
@@ -138,7 +139,12 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     stdout.print(table)
     stdout.print(of_sensors)
     stdout.print(
-        "\n".join([*_format_provenance(reader), "real: means of the public Geant4 statistics of the IEA-GAN authors"]),
+        "\n".join(
+            [
+                *map(make_line, _format_provenance(reader)),
+                "real: means of the public Geant4 statistics of the IEA-GAN authors",
+            ]
+        ),
         markup=False,
         soft_wrap=True,
     )

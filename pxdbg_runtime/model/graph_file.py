@@ -261,7 +261,9 @@ def _check_messages(path: Path, content: bytes) -> None:
                 )
                 raise GraphFileError(path, message)
     if has_functions:
-        message = f"{path} has functions of its own, which python -m export writes none of: export the checkpoint again."
+        message = (
+            f"{path} has functions of its own, which python -m export writes none of: export the checkpoint again."
+        )
         raise GraphFileError(path, message)
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final, Literal
 from pxdbg_runtime.errors import PxdbgError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tests.fuzz.readers import Reader
 
-__all__ = ["ENDINGS", "FAILURES", "Case", "Kind", "run_cases"]
+__all__ = ["ENDINGS", "FAILURES", "Case", "Kind", "read_samples", "run_cases"]
 
 Kind = Literal[
     "refused", "accepted", "equal", "foreign error", "altered content", "bad message", "memory", "hang", "crash"
@@ -49,16 +49,24 @@ class Case:
     detail: str = ""
 
 
-def run_cases(reader: Reader, name: str, seed: int, numbers: Iterator[int], folder: Path) -> Iterator[Case]:
-    """Run cases; each depends on the reader's name, the seed and its number alone.
-
-    The file that a case reads stays in `folder` until the next one.
-    """
+def read_samples(reader: Reader, folder: Path) -> list[object]:
+    """Read the sound files; returns what a digest protects of each."""
     path = folder / reader.file_name
     expected = []
     for sample in reader.samples:
         path.write_bytes(reader.seal(sample))
         expected.append(reader.read(path))
+    return expected
+
+
+def run_cases(
+    reader: Reader, name: str, seed: int, numbers: Iterable[int], folder: Path, expected: Sequence[object]
+) -> Iterator[Case]:
+    """Run cases; each depends on the reader's name, the seed and its number alone.
+
+    The file that a case reads stays in `folder` until the next one; `expected` is from `read_samples`.
+    """
+    path = folder / reader.file_name
     peak = _measure_peak()
     for number in numbers:
         rng = random.Random(f"{name} {seed} {number}")

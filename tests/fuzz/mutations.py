@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import zipfile
@@ -235,7 +236,7 @@ def _change_object(parent: dict[str, Any], rng: Random) -> None:
     elif change == 3 and isinstance(parent[name], int | float | str):
         parent[name] = _nudge(parent[name], rng)
     else:
-        parent[name] = rng.choice(HOSTILE_VALUES)
+        parent[name] = copy.deepcopy(rng.choice(HOSTILE_VALUES))
 
 
 def _change_list(parent: list[Any], rng: Random) -> None:
@@ -244,13 +245,13 @@ def _change_list(parent: list[Any], rng: Random) -> None:
     if change == 0:
         del parent[place]
     elif change == 1:
-        parent[place:place] = parent[place : place + 1] * rng.randint(1, MAX_REPETITIONS)
+        parent[place:place] = copy.deepcopy(parent[place : place + 1]) * rng.randint(1, MAX_REPETITIONS)
     elif change == 2:
         rng.shuffle(parent)
     elif change == 3 and isinstance(parent[place], int | float | str):
         parent[place] = _nudge(parent[place], rng)
     else:
-        parent[place] = rng.choice(HOSTILE_VALUES)
+        parent[place] = copy.deepcopy(rng.choice(HOSTILE_VALUES))
 
 
 def _nudge(value: float | str, rng: Random) -> object:
@@ -258,4 +259,4 @@ def _nudge(value: float | str, rng: Random) -> object:
     if isinstance(value, str):
         place = rng.randrange(len(value) + 1)
         return value[:place] + rng.choice(("", "a", "/", "\n", "\x1b", "é")) + value[place + 1 :]
-    return rng.choice((value + 1, value - 1, -value, value * 2, float(value), str(value)))
+    return rng.choice((value + 1, value - 1, -value, value * 2, value / 2 if abs(value) < 1e300 else 0.0, repr(value)))

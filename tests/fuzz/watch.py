@@ -5,19 +5,20 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import shutil
+import sys
 import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from tests.fuzz.cases import ENDINGS, FAILURES, Case, run_cases
+from tests.fuzz.cases import ENDINGS, FAILURES, Case, read_samples, run_cases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
-    from multiprocessing.context import SpawnProcess
+    from multiprocessing.process import BaseProcess
 
     from tests.fuzz.readers import Reader
 
@@ -43,7 +44,7 @@ class Plan:
     cases : int or None
         Number of cases; None if only the time ends them.
     time_s : float
-        Time after which no further case starts.
+        Time from the first case on after which no further case starts.
     case_limit_s : float
         Time that a case may take.
     """
@@ -59,13 +60,14 @@ class Plan:
 
 @dataclass(kw_only=True)
 class Tally:
-    """Outcomes of a reader: how many of each kind, the longest case in seconds, and failures in a line with a file each.
+    """Outcomes of a reader: how many of each kind, the longest case in seconds, and failures with their files.
 
     Of failures that are alike only the first few are kept.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
     longest_s: float = 0.0
+    used_s: float = 0.0
     failures: list[tuple[str, Path]] = field(default_factory=list)
     _alike: Counter[str] = field(default_factory=Counter)
 
@@ -86,17 +88,14 @@ def fuzz(plan: Plan, folder: Path, saved: Path) -> Tally:
     saved : Path
     """
     tally = Tally()
-    end = time.monotonic() + plan.time_s
     number = plan.first
     last = None if plan.cases is None else plan.first + plan.cases
-    while (last is None or number < last) and time.monotonic() < end:
-        number = _watch_worker(plan, number, last, end, folder, (tally, saved))
+    while (last is None or number < last) and tally.used_s < plan.time_s:
+        number = _watch_worker(plan, number, last, folder, (tally, saved))
     return tally
 
 
-def _watch_worker(
-    plan: Plan, number: int, last: int | None, end: float, folder: Path, report: tuple[Tally, Path]
-) -> int:
+def _watch_worker(plan: Plan, number: int, last: int | None, folder: Path, report: tuple[Tally, Path]) -> int:
     """Run cases in one process until it fails or all are done; returns the number of the next case."""
     tally, saved = report
     shutil.rmtree(folder, ignore_errors=True)
@@ -108,7 +107,7 @@ def _watch_worker(
             raise RuntimeError(message)
         before = time.monotonic()
         while last is None or number < last:
-            if time.monotonic() > end:
+            if tally.used_s > plan.time_s:
                 break
             try:
                 case = ours.recv() if ours.poll(plan.case_limit_s) else _end(number, "hang", f"{plan.case_limit_s:g} s")
@@ -116,7 +115,7 @@ def _watch_worker(
                 worker.join()
                 case = _end(number, "crash", f"exit code {worker.exitcode}")
             now = time.monotonic()
-            tally.longest_s, before = max(tally.longest_s, now - before), now
+            tally.longest_s, tally.used_s, before = max(tally.longest_s, now - before), tally.used_s + now - before, now
             tally.kinds[case.kind] += 1
             if case.kind in FAILURES:
                 _save(plan, case, folder, (tally, saved))
@@ -131,8 +130,10 @@ def _watch_worker(
     return number
 
 
-def _start_worker(plan: Plan, first: int, last: int | None, folder: Path) -> tuple[SpawnProcess, Connection]:
-    context = multiprocessing.get_context("spawn")
+def _start_worker(plan: Plan, first: int, last: int | None, folder: Path) -> tuple[BaseProcess, Connection]:
+    # A server imports the readers once, and each worker is a fork of it.
+    context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    context.set_forkserver_preload(["tests.fuzz.readers"])
     ours, theirs = context.Pipe()
     worker = context.Process(target=_work, args=(plan, first, last, folder, theirs), daemon=True)
     worker.start()
@@ -144,9 +145,10 @@ def _work(plan: Plan, first: int, last: int | None, folder: Path, parent: Connec
     """Run cases; each waits until its outcome was taken, so that its file is still there."""
     warnings.simplefilter("ignore")  # of libraries about damaged files
     reader = plan.build(folder)
-    numbers = itertools.count(first) if last is None else iter(range(first, last))
+    numbers = itertools.count(first) if last is None else range(first, last)
+    expected = read_samples(reader, folder)
     parent.send("ready")
-    for case in run_cases(reader, plan.name, plan.seed, numbers, folder):
+    for case in run_cases(reader, plan.name, plan.seed, numbers, folder, expected):
         parent.send(case)
         if parent.recv() != "next":
             return

@@ -16,7 +16,8 @@ from benchmarks.events import SEED
 from benchmarks.report import Table, describe_absence, format_figures
 from benchmarks.timing import Case, Measurement, Run, find_measurement
 from pxdbg_runtime.digits import Digits
-from pxdbg_runtime.formats import FORMATS, Provenance, open_writer, read_digits
+from pxdbg_runtime.formats import FORMATS, FileMetadata, open_writer, read_digits
+from pxdbg_runtime.formats.run_numbers import RunNumbers
 from pxdbg_runtime.optional_imports import require
 
 N_EVENTS: Final = 100
@@ -28,10 +29,10 @@ _COLUMNS: Final = ("format", "what")
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Digits of some events, their provenance, and the folder of the files that are written of them."""
+    """Digits of some events, what describes them, and the folder of the files that are written of them."""
 
     events: Sequence[Digits]
-    provenance: Provenance
+    metadata: FileMetadata
     folder: Path
 
     def name_file(self, name: str) -> Path:
@@ -48,7 +49,7 @@ class Sample:
         """
         path = self.name_file(name)
         start = time.perf_counter()
-        with open_writer(path, self.provenance, format_name=name) as writer:
+        with open_writer(path, self.metadata, format_name=name) as writer:
             for digits in self.events:
                 writer.write(digits)
         written = time.perf_counter()
@@ -73,7 +74,9 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
     events = tuple(simulate_events(numbers, SEED))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        sample = Sample(events=events, provenance=describe_simulation(numbers, SEED), folder=folder)
+        # Only overlay files record the experiment.
+        metadata = FileMetadata(jobs=(describe_simulation(numbers, SEED),), run_numbers=RunNumbers(experiment=1003))
+        sample = Sample(events=events, metadata=metadata, folder=folder)
         cases: list[Case] = []
         for name in FORMATS:
             cases += (

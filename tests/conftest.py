@@ -16,12 +16,14 @@ from msgspec import structs
 from pxdbg_runtime.model.builtin_models import read_manifest
 from tests.conditions_server import ConditionsServer, serving
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, write_graph
+from tests.release_program import compile_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
     from pxdbg_runtime.model.graph_file import GraphFile
+    from tests.release_program import ReleaseProgram
 
 os.environ.pop("COLUMNS", None)
 """pytest-xdist sets it in its worker processes, and a console keeps the width that it starts with."""
@@ -77,6 +79,20 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield importlib.import_module("basf2")
     for name in names & sys.modules.keys():
         del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> ReleaseProgram:
+    """Compile the program that makes and reads overlay files as basf2 does.
+
+    Skips where a compiler or ROOT is missing, but fails there in CI.
+    """
+    program = compile_release(tmp_path_factory.mktemp("release"))
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no C++ compiler, or no ROOT with rootcling, which these tests need in CI")
+        pytest.skip("there is no C++ compiler, or no ROOT with rootcling: pip install root")
+    return program
 
 
 @pytest.fixture(scope="session")

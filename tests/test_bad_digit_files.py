@@ -322,16 +322,3 @@ def test_errors_of_this_package_pass_while_a_file_is_read(tmp_path: Path, error:
     with pytest.raises(type(error), match=rf"^{error}$") as caught, report_damage(tmp_path / "digits.npz"):
         raise error
     assert caught.value is error
-
-
-def test_errors_of_a_library_are_damage_and_those_of_others_pass(tmp_path: Path) -> None:
-    class ReadError(Exception):
-        pass
-
-    other = ReadError("a bug")
-    with pytest.raises(ReadError, match="a bug") as caught, report_damage(tmp_path / "digits.root"):
-        raise other
-    assert caught.value is other
-    ReadError.__module__ = "uproot.deserialization"
-    with pytest.raises(DigitFileError, match=rf"{NOT_OURS} \(no basket\)"), report_damage(tmp_path / "digits.root"):
-        raise ReadError("no\n basket")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 N_POSITIONS: Final = 200
 """Bytes that are damaged, one at a time."""
+N_POSITIONS_OF_SLOW_READERS: Final = {"overlay": 40}
+"""Uproot takes a tenth of a second to read the descriptions of basf2's classes."""
 
 
 @pytest.fixture(params=FORMATS)
@@ -101,6 +103,17 @@ def test_several_jobs_come_back(tmp_path: Path, name: str) -> None:
     numbers = [3, 4, 5, 6, 7, 8, 1_000_000, 1_000_001]
     assert reader.event_numbers.tolist() == numbers
     assert list(reader) == [events.get(number, Digits.empty()) for number in numbers]
+
+
+def test_metadata_that_could_not_be_read_again_are_not_written(tmp_path: Path, name: str) -> None:
+    jobs = [replace(PROVENANCE, first_event=first, events=1) for first in range(3000)]
+    expected = rf"would have metadata of 1,\d{{3}},\d{{3}} bytes for {len(jobs):,} jobs, .*: merge fewer files"
+    with pytest.raises(ArgumentValueError, match=expected):
+        write(name_file(tmp_path, name), [], build_metadata(*jobs), name)
+    assert names_in(tmp_path) == []
+    path = write(name_file(tmp_path, name), [SAMPLE], build_metadata(*jobs[:2000]), name)
+    content = read_digits(path)
+    assert (content.digits, content.jobs) == (SAMPLE, tuple(jobs[:2000]))
 
 
 def test_a_long_event_is_read_in_bounded_blocks(tmp_path: Path, name: str) -> None:
@@ -191,21 +204,21 @@ import numpy as np
 from msgspec.structs import replace
 from pxdbg_runtime.formats import open_events, open_writer
 from tests.digit_files import PROVENANCE, build_metadata, random_digits, renumber
-one = random_digits(np.random.default_rng(1), 400, 0)
+one = random_digits(np.random.default_rng(1), 600, 0)
 path, name = Path(sys.argv[1]), sys.argv[2]
 peaks = []
-for events in (3_000, 10_000):
+for events in (4_000, 10_000):
     metadata = build_metadata(replace(PROVENANCE, first_event=0, events=events))
     with open_writer(path, metadata, format_name=name) as writer:
         for event in range(events):
             writer.write(renumber(one, event))
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     for digits in open_events(path):
-        assert len(digits) == 400
+        assert len(digits) == 600
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(*peaks)
 """
-"""The first file has 1.2 million digits, and fills each buffer; the second has 42 MB of columns more."""
+"""The first file has 2.4 million digits, and fills the buffers but for some; the second has 54 MB of columns more."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere, or there is none")
@@ -214,8 +227,8 @@ def test_memory_is_flat_over_ten_thousand_events(tmp_path: Path, name: str) -> N
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     _, after_few, written, read = map(int, done.stdout.split())
-    assert written - after_few < 10_000, f"writing took {written - after_few} KiB more"
-    assert read - written < 10_000, f"reading took {read - written} KiB more"
+    assert written - after_few < 20_000, f"writing took {written - after_few} KiB more"
+    assert read - written < 20_000, f"reading took {read - written} KiB more"
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -239,11 +252,12 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, name: str, mo
 
 def test_a_changed_byte_is_an_error_or_changes_nothing(tmp_path: Path, name: str) -> None:
     rng = np.random.default_rng(6)
-    digits = Digits.concatenate(random_digits(rng, size, event) for event, size in [(3, 50), (5, 400), (6, 5)])
+    digits = Digits.concatenate(random_digits(rng, size, event) for event, size in [(3, 500), (5, 20_000), (6, 5)])
     path = write(name_file(tmp_path, name), [digits], format_name=name)
     whole = path.read_bytes()
     n_found = 0
-    for position in np.unique(np.linspace(0, len(whole) - 1, N_POSITIONS).astype(np.int64)).tolist():
+    n_positions = N_POSITIONS_OF_SLOW_READERS.get(name, N_POSITIONS)
+    for position in np.linspace(0, len(whole) - 1, n_positions).astype(np.int64).tolist():
         content = bytearray(whole)
         content[position] ^= int(rng.integers(1, 256))
         path.write_bytes(content)
@@ -253,7 +267,7 @@ def test_a_changed_byte_is_an_error_or_changes_nothing(tmp_path: Path, name: str
             n_found += 1
         else:
             assert (found.digits, found.jobs) == (digits, (PROVENANCE,)), f"byte {position}"
-    assert n_found > N_POSITIONS // 4
+    assert n_found > n_positions // 4
 
 
 def test_a_truncated_file_is_an_error(tmp_path: Path, name: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Final
 
 import pytest
 from msgspec.structs import replace
@@ -13,9 +15,6 @@ import pxdbg_runtime
 from pxdbg_runtime import Digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from tests.digit_files import ANY_SUFFIX, COLUMNS, PROVENANCE, SAMPLE, renumber, write, write_plainly
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize("as_path", [str, lambda path: path, lambda path: [path], lambda path: iter([str(path)])])
@@ -71,6 +70,28 @@ def test_the_import_of_the_package_does_not_load_the_formats() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+UNUSED: Final = """
+import sys
+from pathlib import Path
+import pxdbg_runtime.command_line
+from pxdbg_runtime.formats import open_writer
+from pxdbg_runtime.formats.provenance import Provenance
+optional = {"awkward", "h5py", "hist", "matplotlib", "mplhep", "pandas", "pyarrow", "ROOT", "uproot"}
+print(sorted(optional & sys.modules.keys()))
+provenance = Provenance.from_json(sys.argv[1])
+with open_writer(Path("a.parquet"), provenance) as writer:
+    writer.write(pxdbg_runtime.Digits.empty())
+print(sorted(optional & sys.modules.keys()), pxdbg_runtime.open("a.parquet").n_events)
+"""
+
+
+def test_a_file_loads_the_package_of_its_own_format_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", UNUSED, PROVENANCE.to_json()]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n['pyarrow'] 4\n", "")
 
 
 def test_an_unknown_attribute() -> None:

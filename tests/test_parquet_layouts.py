@@ -307,7 +307,7 @@ def test_a_flipped_byte_is_found_or_changes_nothing(tmp_path: Path, layout: str)
             continue
         n_read += 1
         assert (found.digits, found.provenance, found.is_checked) == (SAMPLE, PROVENANCE, True), f"byte {place}"
-    assert n_found > 3 * n_read / 2
+    assert n_found > n_read > 0
 
 
 @each_layout

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExperimentNumber", "FormatName", "RunNumber", "check_output"]
 
-_LINES: Final = tuple(f"{name}: {each.summary} ({' '.join(each.suffixes)})." for name, each in FORMATS.items())
+_LINES: Final = tuple(f"{name}: {each.summary} ({' or '.join(each.suffixes)})." for name, each in FORMATS.items())
 # An empty line is what makes typer begin a line.
 FormatName = Annotated[
     str | None,

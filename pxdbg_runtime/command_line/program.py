@@ -71,6 +71,7 @@ class Program(typer.Typer):
     def _format_command(self, args: Sequence[Any]) -> str:
         name = self.info.name if isinstance(self.info.name, str) else "The program"
         words = args[0] if args else sys.argv[1:]
-        commands = {each.name or getattr(each.callback, "__name__", "") for each in self.registered_commands}
+        names = (each.name or getattr(each.callback, "__name__", "") for each in self.registered_commands)
+        commands = {name.replace("_", "-") for name in names}  # as typer names them
         command = [word for word in words if word in commands][:1] if len(commands) > 1 else []
         return " ".join([name, *command])

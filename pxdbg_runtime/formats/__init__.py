@@ -1,6 +1,6 @@
-"""Files of digits: a flat table with the columns of `Digits`, and how they were generated.
+"""Files of digits: the columns of `Digits` in one of several formats, and how they were generated.
 
-A new format is a module beside `npz` and `parquet`, and its line in `registry.FORMATS`.
+A new format is a module here, and its entry in `registry.FORMATS`.
 """
 
 from __future__ import annotations

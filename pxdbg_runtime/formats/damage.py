@@ -40,8 +40,6 @@ _DAMAGED: Final = (
 )
 """What NumPy, zipfile and pyarrow raise where the bytes are not what they should be. Not MemoryError, whose usual
 cause is the limits of a job, whatever the file holds."""
-_LIBRARIES: Final = ("uproot",)
-"""Packages that also raise exceptions of their own, which are none of these; they are imported only where they read."""
 
 
 @contextlib.contextmanager
@@ -64,9 +62,7 @@ def report_damage(path: Path) -> Iterator[None]:
         raise DigitFileError(path, f"{path} cannot be read: {error.strerror or one_line(error)}.") from None
     except ContentError as error:
         raise DigitFileError(path, f"{path} {error}.") from None
-    except Exception as error:
-        if not isinstance(error, _DAMAGED) and type(error).__module__.partition(".")[0] not in _LIBRARIES:
-            raise
+    except _DAMAGED as error:
         message = (
             f"{path} is not a digit file written by pxdbg-runtime, or is damaged ({one_line(error)}): "
             "generate it again."

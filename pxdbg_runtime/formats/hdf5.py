@@ -32,10 +32,14 @@ __all__ = ["Hdf5Reader"]
 
 _MAX_CHUNK_BYTES: Final = 16 << 20
 """Largest chunk that is read, which HDF5 decompresses at once; ours have 131 kB."""
+_CACHE_BYTES: Final = 2 << 20
+"""HDF5 keeps so many bytes of chunks of each dataset; larger chunks are inflated again for each block."""
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _PIPELINES: Final = ((_SHUFFLE, _DEFLATE, _FLETCHER32), (_FLETCHER32, _SHUFFLE, _DEFLATE))
 """Filters of a chunk, in the orders in which they may be applied; each may be absent."""
 _CHECKSUM_BYTES: Final = 4
+_STREAM_BYTES: Final = 64
+"""More than a zlib stream adds to a few bytes."""
 
 
 class Hdf5Reader:
@@ -71,7 +75,7 @@ class Hdf5Reader:
         with open_regular(self._path) as content:
             try:
                 # A file, not a path: h5py would lock it, which some disks cannot, and wants names in UTF-8.
-                with h5py.File(content, "r", rdcc_nbytes=_MAX_CHUNK_BYTES) as file:
+                with h5py.File(content, "r", rdcc_nbytes=_CACHE_BYTES) as file:
                     yield file
             except OSError as error:
                 if error.errno is not None:
@@ -80,9 +84,9 @@ class Hdf5Reader:
 
 
 class _Column:
-    """A dataset of integers; its chunks are inflated within bounds before HDF5 reads them.
+    """A dataset of integers; each chunk is inflated here, within bounds, before HDF5 reads it.
 
-    HDF5 inflates a chunk to any size, whatever its dataset claims.
+    HDF5 inflates a chunk to any size, whatever its dataset claims, and crashes if one is too short.
     """
 
     def __init__(self, name: str, dataset: Any) -> None:  # noqa: ANN401
@@ -94,7 +98,11 @@ class _Column:
 
     def read(self, start: int, stop: int) -> NDArray[np.generic]:
         """Read a range of rows; ranges ascend."""
-        self._check_chunks(stop)
+        if self._dataset.chunks is not None:
+            (chunk_rows,) = self._dataset.chunks
+            while self._next_chunk < stop:
+                self._check_chunk(self._next_chunk, chunk_rows * self._dataset.dtype.itemsize)
+                self._next_chunk += chunk_rows
         values: NDArray[np.generic] = self._dataset[start:stop]
         return values
 
@@ -102,23 +110,27 @@ class _Column:
         """Read all rows."""
         return self.read(0, self.size)
 
-    def _check_chunks(self, stop: int) -> None:
-        if _DEFLATE not in self._filters:
-            return
-        (chunk_rows,) = self._dataset.chunks
-        most = chunk_rows * self._dataset.dtype.itemsize + _CHECKSUM_BYTES
-        while self._next_chunk < stop:
-            place = (self._next_chunk,)
-            self._next_chunk += chunk_rows
-            stored = self._dataset.id.get_chunk_info_by_coord(place)
-            if not stored.size or stored.filter_mask >> self._filters.index(_DEFLATE) & 1:
-                continue  # absent, so that its values are the fill value; or stored as it is
-            if stored.size <= 2 * most:
-                _mask, content = self._dataset.id.read_direct_chunk(place)
-                if len(zlib.decompressobj().decompress(content, most + 1)) <= most:
-                    continue
-            message = f"the dataset {self._name} has a chunk of more than {most:,} bytes, as which it is declared"
+    def _check_chunk(self, row: int, n_bytes: int) -> None:
+        """Check that the chunk that begins with a row has as many bytes as its dataset claims."""
+        stored = self._dataset.id.get_chunk_info_by_coord((row,))
+        if not stored.size:
+            return  # it was never written, and has the fill value
+        applied = [each for index, each in enumerate(self._filters) if not stored.filter_mask >> index & 1]
+        with_checksum = n_bytes + _CHECKSUM_BYTES * (_FLETCHER32 in applied)
+        if _DEFLATE not in applied:
+            is_complete = stored.size == with_checksum
+        else:
+            is_complete = stored.size <= 2 * with_checksum + _STREAM_BYTES and self._is_stream(row, with_checksum)
+        if not is_complete:
+            message = f"a chunk of the dataset {self._name} has not the {n_bytes:,} bytes that it claims"
             raise ValueError(message)
+
+    def _is_stream(self, row: int, n_bytes: int) -> bool:
+        """Whether a chunk is a complete zlib stream, which makes these bytes with what follows it."""
+        _mask, content = self._dataset.id.read_direct_chunk((row,))
+        inflater = zlib.decompressobj()
+        n_inflated = len(inflater.decompress(content, n_bytes + 1))
+        return inflater.eof and n_inflated + len(inflater.unused_data) == n_bytes
 
 
 def _open_columns(file: Any) -> dict[str, _Column]:  # noqa: ANN401
@@ -219,16 +231,17 @@ def _read_text(file: Any, name: str) -> str | None:  # noqa: ANN401
         return None
     attribute = file.attrs.get_id(name)
     kind = h5py.check_string_dtype(attribute.dtype)
-    if kind is None or attribute.shape != ():
-        message = f"the attribute {name} must be a text, but is {attribute.dtype} of the shape {attribute.shape}"
-        raise ValueError(message)
-    # A text of variable length has no size before it is read; it takes no less of the file than of the memory.
-    length = kind.length or 0
-    if length <= MAX_METADATA_BYTES:
-        value = file.attrs[name]
-        content = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
-        length = len(content)
-    if length > MAX_METADATA_BYTES:
-        message = f"has metadata of {length:,} bytes, expected at most {MAX_METADATA_BYTES:,}"
+    if kind is None or kind.length is None or attribute.shape != ():
+        # HDF5 reads a text of variable length into as much memory as the file claims.
+        what = str(attribute.dtype)
+        if kind is not None:
+            what = f"a text of {'variable' if kind.length is None else 'fixed'} length"
+        message = (
+            f"has an attribute {name} that must be one text of fixed length (np.bytes_), but is {what} of the shape "
+            f"{attribute.shape}"
+        )
         raise ContentError(message)
-    return content.decode()
+    if kind.length > MAX_METADATA_BYTES:
+        message = f"has metadata of {kind.length:,} bytes, expected at most {MAX_METADATA_BYTES:,}"
+        raise ContentError(message)
+    return bytes(file.attrs[name]).decode()

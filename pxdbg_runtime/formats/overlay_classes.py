@@ -237,7 +237,10 @@ def compile_classes(root: ModuleType) -> None:
     """
     if hasattr(root, "pxdbg_overlay"):
         return
-    source = _HELPERS if root.TClass.GetClass(DIGIT_CLASS) else _CLASSES + _HELPERS
+    known = root.TClass.GetClass(DIGIT_CLASS)
+    # Without a dictionary ROOT invents a class when it opens a file that describes one.
+    has_dictionary = known and known.GetState() > root.TClass.kEmulated
+    source = _HELPERS if has_dictionary else _CLASSES + _HELPERS
     if not root.gInterpreter.Declare(source):
         message = "ROOT's interpreter does not compile what fills overlay files: install ROOT again, or another one."
         raise BrokenPackageError("ROOT", "root", message)

@@ -130,6 +130,7 @@ def _write_replacement(source: Path, path: Path, metadata: FileMetadata) -> Iter
         if n_events != expected:
             message = f"{source} has {n_events:,} events, but digits of {expected:,} were announced."
             raise ArgumentValueError("metadata", message)
+        _warn_of_relations(source, old.Get(TREE))
         description = create_object(root, FILE_CLASS)
         with _report_copying(source, new):
             tree = _copy_tree(root, old.Get(TREE), new, leave_out=DIGITS)
@@ -196,6 +197,8 @@ def _find_other_version(root: ModuleType, file: Any) -> str:  # noqa: ANN401
     for info in infos:
         found.get(str(info.GetName()), set()).add(info.GetClassVersion())
     for name, versions in found.items():
+        if not versions:
+            return f"has no {name}: it is no overlay file of basf2"
         known = int(root.TClass.GetClass(name).GetClassVersion())
         # The description is read, and ROOT reads older versions; of digits another version means another release.
         others = {each for each in versions if each > known or (each < known and name == DIGIT_CLASS)}
@@ -205,6 +208,19 @@ def _find_other_version(root: ModuleType, file: Any) -> str:  # noqa: ANN401
                 "Replace its digits with pxdbg-runtime in a release that reads it"
             )
     return ""
+
+
+def _warn_of_relations(source: Path, tree: Any) -> None:  # noqa: ANN401
+    """Log which branches refer to the digits by their index, by the names that basf2 gives relations."""
+    names = [str(branch.GetName()) for branch in tree.GetListOfBranches()]
+    related = [name for name in names if name.startswith(f"{DIGITS}To") or name.endswith(f"To{DIGITS}")]
+    if related:
+        _log.warning(
+            "%s holds %s, which refers to the digits that are replaced: it is copied as it is, but is wrong in the new "
+            "file.",
+            source,
+            ", ".join(related),
+        )
 
 
 @contextlib.contextmanager

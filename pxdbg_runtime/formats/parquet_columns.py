@@ -41,7 +41,8 @@ def check_schema(schema: Any, layout: ParquetLayout) -> None:  # noqa: ANN401
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
         if not pa.types.is_integer(kind):
-            message = f"does not hold the columns of Digits: {name} must hold {expected}, but holds {whole}"
+            found = kind if expected == "integers" else whole
+            message = f"does not hold the columns of Digits: {name} must hold {expected}, but holds {found}"
             raise ContentError(message)
 
 

@@ -11,8 +11,9 @@ one). To read it with pandas::
     pixel = table.groupby(["event", "sensor_id"])["pixel_step"].cumsum()
     u_cell, v_cell = pixel // 768, pixel % 768
 
-Small numbers whose bytes are stored one after the other (byte-stream split) compress well. But a row that is left out
-moves all pixels after it on its sensor, so such a file is read with a digest alone.
+Small numbers whose bytes are stored one after the other (byte-stream split) compress well; readers of before 2024,
+Spark 3.3 among them, do not know it for integers. And a row that is left out moves all pixels after it on its sensor,
+so `ParquetReader` reads such a file with a digest alone.
 """
 
 from __future__ import annotations

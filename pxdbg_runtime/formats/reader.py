@@ -134,7 +134,7 @@ class EventReader:
     """
 
     path: Path
-    metadata: FileMetadata | None
+    metadata: FileMetadata | None = field(repr=False)
     event_numbers: NDArray[np.int64] = field(repr=False)
     is_checked: bool
     remark: str

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from pxdbg_runtime.errors import ArgumentValueError, JsonFieldError, one_line
 from pxdbg_runtime.formats.interface import DIGEST_KEY, MAX_METADATA_BYTES, METADATA_KEY, ContentError, StoredTexts
 from pxdbg_runtime.formats.metadata import FileMetadata
-from pxdbg_runtime.formats.overlay_file import OverlayReader, is_overlay
+from pxdbg_runtime.formats.overlay_file import is_overlay, read_overlay_blocks, read_overlay_texts
 from pxdbg_runtime.formats.rntuple import check_ntuple, read_ntuple
 from pxdbg_runtime.formats.root_events import MAX_TABLE_BYTES, TABLE_NAME, UUID_MARK
 from pxdbg_runtime.formats.ttree import check_tree, read_tree
@@ -38,39 +38,50 @@ class RootReader:
 
     def read_texts(self) -> StoredTexts:
         """Read the texts, and check that the columns exist and hold integers."""
-        with _open_root(self._path) as file:
-            if not _is_overlay(file):
-                _open_table(file)
-                return _read_texts(file)
-        return OverlayReader(self._path).read_texts()
+        with _convert_errors(), _open_root(self._path) as file:
+            if _is_overlay(file):
+                return read_overlay_texts(file)
+            _open_table(file)
+            return _read_texts(file)
 
     def read_blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks."""
-        with _open_root(self._path) as file:
-            if not _is_overlay(file):
-                table = _open_table(file)
-                yield from (read_ntuple if table.classname == _RNTUPLE else read_tree)(table)
+        with _convert_errors(), _open_root(self._path) as file:
+            if _is_overlay(file):
+                yield from read_overlay_blocks(file)
                 return
-        yield from OverlayReader(self._path).read_blocks()
+            table = _open_table(file)
+            yield from (read_ntuple if table.classname == _RNTUPLE else read_tree)(table)
 
 
 @contextlib.contextmanager
-def _open_root(path: Path) -> Iterator[Any]:
-    """Open a file as an `uproot.ReadOnlyDirectory`; what uproot raises for damaged bytes becomes a `ValueError`."""
+def _convert_errors() -> Iterator[None]:
+    """Turn what uproot alone raises for damaged bytes into a `ValueError`."""
     import cramjam
     import uproot
 
     try:
-        with open_regular(path) as content:
-            bounded: Any = _BoundedFile(content, path)
-            with uproot.open(bounded, object_cache=None, array_cache=None, use_threads=False) as file:
-                _drop_classes(file.file)
-                yield file
+        yield
     except (AssertionError, AttributeError, cramjam.DecompressionError) as error:
         raise ValueError(one_line(error)) from None
     except uproot.deserialization.DeserializationError as error:
         # Its own text has pages of what was read before, with addresses in memory.
         raise ValueError(error.message) from None
+
+
+@contextlib.contextmanager
+def _open_root(path: Path) -> Iterator[Any]:
+    """Open a file as an `uproot.ReadOnlyDirectory`."""
+    import uproot
+
+    with open_regular(path) as content:
+        bounded: Any = _BoundedFile(content, path)
+        with uproot.open(bounded, object_cache=None, array_cache=None, use_threads=False) as file:
+            if file.file.fEND > bounded.size:
+                message = f"is truncated: it has {bounded.size:,} bytes, expected {file.file.fEND:,}"
+                raise ContentError(message)
+            _drop_classes(file.file)
+            yield file
 
 
 def _drop_classes(file: Any) -> None:  # noqa: ANN401
@@ -95,13 +106,13 @@ class _BoundedFile:
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
         self._path = path
-        self._size = file.seek(0, io.SEEK_END)
+        self.size = file.seek(0, io.SEEK_END)
 
     def __repr__(self) -> str:
         return str(self._path)  # which the errors of uproot then name
 
     def read(self, n_bytes: int = -1) -> bytes:
-        left = max(0, self._size - self._file.tell())
+        left = max(0, self.size - self._file.tell())
         return self._file.read(left if n_bytes < 0 else min(n_bytes, left))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

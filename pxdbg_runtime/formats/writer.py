@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import open_partial, report_file_errors
-from pxdbg_runtime.formats.interface import DigitWriter
+from pxdbg_runtime.formats.interface import MAX_METADATA_BYTES, DigitWriter
 from pxdbg_runtime.formats.metadata import FileMetadata
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS, Provenance
 from pxdbg_runtime.formats.registry import find_format
@@ -84,7 +84,7 @@ def open_writer(
     Raises
     ------
     ArgumentValueError, MissingPackageError
-        As `find_format`; also if the file would hold more than a million events.
+        As `find_format`; also if the file would hold more than a million events, or too many jobs.
     OutputError
         If the file cannot be written; nothing is left behind then.
     """
@@ -118,8 +118,17 @@ def open_checked_writer(
 
     Raises
     ------
+    ArgumentValueError
+        If the metadata are too long to be read again: those of some two thousand jobs.
     OutputError
         If the file cannot be written; nothing is left behind then.
     """
+    size = len(metadata.to_json().encode())
+    if size > MAX_METADATA_BYTES:
+        message = (
+            f"{path} would have metadata of {size:,} bytes for {len(metadata.jobs):,} jobs, expected at most "
+            f"{MAX_METADATA_BYTES:,}: merge fewer files, and read the merged files as one sample."
+        )
+        raise ArgumentValueError("jobs", message)
     with open_partial(path) as partial, _CheckedWriter(path, metadata, open_unchecked(partial, metadata)) as writer:
         yield writer

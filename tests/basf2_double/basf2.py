@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import enum
 import multiprocessing
-import warnings
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the wheel says on import that it is young
-    import ROOT
+from pxdbg_runtime.formats.overlay_classes import compile_classes, set_members
+from pxdbg_runtime.formats.root_library import import_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-if not hasattr(ROOT, "Belle2") and not ROOT.gInterpreter.Declare(
+ROOT = import_root("The double of basf2")
+compile_classes(ROOT)
+if not hasattr(ROOT.Belle2, "DataStore") and not ROOT.gInterpreter.Declare(
     f'#include "{FilePath(__file__).with_name("classes.hpp")}"'
 ):
     message = "classes.hpp does not compile"
@@ -118,7 +118,8 @@ class _EventInfoSetter(_Registered):
 
     def set_event(self, numbers: tuple[int, int, int]) -> None:
         self.event_meta_data.create()
-        self.event_meta_data.obj().set(*numbers)
+        members = dict(zip(("m_experiment", "m_run", "m_event"), numbers, strict=True))
+        set_members(ROOT, self.event_meta_data.obj(), members)
 
 
 _EVENT_LISTS = {"expList": 0, "runList": 0, "evtNumList": 1}

@@ -1,5 +1,6 @@
 // The classes of basf2 that the module meets, as the interpreter of a real ROOT needs them to fill a real
-// TClonesArray. What basf2 refuses, or answers with an error in its log, throws here.
+// TClonesArray. What basf2 refuses, or answers with an error in its log, throws here. PXDDigit and EventMetaData are
+// those of overlay files, because a process can have only one class of a name.
 
 #include <TClonesArray.h>
 #include <TObject.h>
@@ -12,39 +13,6 @@
 
 namespace Belle2 {
 
-class VxdID {
-public:
-  VxdID(unsigned short id = 0) : m_id(id) {}
-  unsigned short getID() const { return m_id; }
-  unsigned short getLayerNumber() const { return m_id >> 13; }
-  unsigned short getLadderNumber() const { return m_id >> 8 & 31; }
-  unsigned short getSensorNumber() const { return m_id >> 5 & 7; }
-
-private:
-  unsigned short m_id;
-};
-
-class PXDDigit : public TObject {
-public:
-  PXDDigit() : m_sensorID(0), m_uCellID(0), m_vCellID(0), m_charge(0) {}
-  PXDDigit(VxdID sensorID, unsigned short uCellID, unsigned short vCellID, unsigned short charge)
-    : m_sensorID(sensorID.getID()), m_uCellID(uCellID), m_vCellID(vCellID), m_charge(charge) {}
-  VxdID getSensorID() const { return m_sensorID; }
-  unsigned short getUCellID() const { return m_uCellID; }
-  unsigned short getVCellID() const { return m_vCellID; }
-  unsigned short getCharge() const { return m_charge; }
-  unsigned int getUniqueChannelID() const { return m_vCellID + (m_uCellID << 10) + (m_sensorID << 2 << 16); }
-  // No ClassDef: these two are what it would have made, without a dictionary.
-  static TClass* Class() { return TClass::GetClass("Belle2::PXDDigit"); }
-  TClass* IsA() const override { return Class(); }
-
-private:
-  unsigned short m_sensorID;
-  unsigned short m_uCellID;
-  unsigned short m_vCellID;
-  unsigned short m_charge;
-};
-
 class BackgroundInfo : public TObject {
 public:
   void setExtensionName(const std::string& name) { m_extensionName = name; }
@@ -54,21 +22,6 @@ public:
 
 private:
   std::string m_extensionName = "_beamBG";
-};
-
-class EventMetaData : public TObject {
-public:
-  int getExperiment() const { return m_experiment; }
-  int getRun() const { return m_run; }
-  unsigned int getEvent() const { return m_event; }
-  void set(int experiment, int run, unsigned int event) { m_experiment = experiment; m_run = run; m_event = event; }
-  static TClass* Class() { return TClass::GetClass("Belle2::EventMetaData"); }
-  TClass* IsA() const override { return Class(); }
-
-private:
-  int m_experiment = 0;
-  int m_run = 0;
-  unsigned int m_event = 0;
 };
 
 class DataStore {

@@ -1,6 +1,8 @@
 // The part of a release that makes and reads overlay files, with compiled dictionaries.
 //
-//   release make FILE EVENTS     a complete overlay file: PXD and other detectors, further trees, folders and objects
+//   release make FILE EVENTS [CHARGE]
+//                                a complete overlay file: PXD and other detectors, further trees, folders and objects;
+//                                its first digit has the charge, else 10
 //   release mix FILE             a file for background mixing
 //   release overlay FILE EXPERIMENT RUN FIRST EVENTS DIGITS
 //                                what BGOverlayInput does: its checks, its branches, its events; the digits go to DIGITS
@@ -23,7 +25,6 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
-#include <sstream>
 #include <stdexcept>
 
 using namespace Belle2;
@@ -60,7 +61,7 @@ static void fill_detectors(TClonesArray& pxd, TClonesArray& cdc, TClonesArray& e
   if (trigger.m_waveform) trigger.m_waveform->m_samples = {event, 2, 3};
 }
 
-static void make(const char* name, int n_events)
+static void make(const char* name, int n_events, int charge = 10)
 {
   TFile file(name, "RECREATE", "overlay", 404);
   auto* tree = new TTree("tree", "tree");
@@ -72,12 +73,14 @@ static void make(const char* name, int n_events)
   tree->Branch("CDCHits", &cdc, 32000, 99);
   tree->Branch("PXDDigits", &pxd, 32000, 99);
   tree->Branch("PXDDigitsExtra", &pxd, 32000, 99);
+  tree->Branch("PXDDigitsToCDCHits", &cdc, 32000, 99);
   tree->Branch("ECLDsps", &ecl, 32000, 99);
   tree->Branch("ECLDspsUnsplit", &ecl_unsplit, 32000, 0);
   tree->Branch("Trigger", &trigger, 32000, 99);
   tree->Branch("TriggerUnsplit", "Belle2::Trigger", &trigger, 32000, 0);
   for (int event = 0; event < n_events; ++event) {
     fill_detectors(pxd, cdc, ecl, trigger, event);
+    if (event == 0) static_cast<PXDDigit*>(pxd[0])->m_charge = charge;
     event_meta_data.m_event = 1000 - event;
     event_meta_data.m_run = 4;
     event_meta_data.m_experiment = 12;
@@ -244,7 +247,7 @@ int main(int argc, char** argv)
 {
   std::vector<std::string> words(argv + 1, argv + argc);
   try {
-    if (words.at(0) == "make") make(argv[2], std::stoi(words.at(2)));
+    if (words.at(0) == "make") make(argv[2], std::stoi(words.at(2)), words.size() > 3 ? std::stoi(words[3]) : 10);
     else if (words[0] == "mix") mix(argv[2]);
     else if (words[0] == "overlay")
       overlay(argv[2], std::stoi(words.at(2)), std::stoi(words.at(3)), std::stoll(words.at(4)), std::stoi(words.at(5)),

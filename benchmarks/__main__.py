@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from benchmarks import basf2, kernels, memory, passes, peers, providers, scaling, startup
+from benchmarks import basf2, formats, kernels, memory, passes, peers, providers, scaling, startup
 from benchmarks.benchmark import QUICK_ROUNDS, ROUNDS, Benchmark, Plan, run_benchmark
 from benchmarks.chart import check_format, draw_chart
 from benchmarks.graphs import Workspace
@@ -23,7 +23,7 @@ from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.plots.event_display import save_figure
 
 _CACHE: Final = Path("build/benchmarks")
-_MODULES: Final = (peers, providers, kernels, memory, startup, scaling, basf2, passes)
+_MODULES: Final = (peers, providers, kernels, memory, startup, scaling, basf2, passes, formats)
 
 app = Program("python -m benchmarks", no_args_is_help=True)
 

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from pxdbg_runtime.conversions import build_arrow_table, build_awkward_events, build_data_frame
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
-from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, SensorLike, sensor_of
+from pxdbg_runtime.sensors import (
+    MAX_CHARGE_ADU,
+    N_SENSORS,
+    N_U_CELLS,
+    N_V_CELLS,
+    SENSORS,
+    SensorLike,
+    sensor_of,
+    unpack_vxd_ids,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    import awkward as ak
+    import pandas as pd
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 __all__ = ["COLUMN_DTYPES", "DIGIT_DTYPE", "Digits"]
@@ -189,6 +202,69 @@ class Digits:
         for name in COLUMN_DTYPES:
             table[name] = getattr(self, name)
         return table
+
+    def to_awkward(
+        self, *, event_numbers: Sequence[int] | NDArray[np.int64] | None = None, geometry: bool = False
+    ) -> ak.Array:
+        """Build an awkward array of one record for each event.
+
+        Parameters
+        ----------
+        event_numbers : sequence of int or None
+            Numbers of the events, ascending, those without digits too; `pxdbg_runtime.open(path).event_numbers` are
+            those of a file. None takes the events that have digits.
+        geometry : bool
+            Add the fields `layer`, `ladder` and `sensor`, uint8.
+
+        Returns
+        -------
+        awkward.Array
+            Records of `event`, int64, and of lists `sensor_id`, `u_cell`, `v_cell` and `charge`, in the types of the
+            columns; none can be None. The memory is shared.
+
+        Raises
+        ------
+        ArgumentTypeError, ArgumentValueError
+            If `event_numbers` are no integers, do not ascend or lack an event that has digits.
+        MissingPackageError
+            If awkward is not installed.
+        """
+        columns = self._list_columns(geometry=geometry)
+        return build_awkward_events(columns.pop("event"), columns, event_numbers)
+
+    def to_arrow(self, *, geometry: bool = False) -> pa.Table:
+        """Build an Arrow table of the columns, which are not nullable.
+
+        Parameters
+        ----------
+        geometry : bool
+            Add the columns `layer`, `ladder` and `sensor`, uint8.
+
+        Raises
+        ------
+        MissingPackageError
+            If pyarrow is not installed.
+        """
+        return build_arrow_table(self._list_columns(geometry=geometry))
+
+    def to_pandas(self, *, geometry: bool = False) -> pd.DataFrame:
+        """Build a data frame of copies of the columns.
+
+        Parameters
+        ----------
+        geometry : bool
+            Add the columns `layer`, `ladder` and `sensor`, uint8.
+
+        Raises
+        ------
+        MissingPackageError
+            If pandas is not installed.
+        """
+        return build_data_frame(self._list_columns(geometry=geometry))
+
+    def _list_columns(self, *, geometry: bool) -> dict[str, NDArray[Any]]:
+        columns = {name: getattr(self, name) for name in COLUMN_DTYPES}
+        return {**columns, **unpack_vxd_ids(self.sensor_id)} if geometry else columns
 
 
 def _build_digits(*columns: NDArray[np.generic]) -> Digits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, PxdbgError, one_line
@@ -25,6 +26,8 @@ IMPORT_FAILURES: Final = (
 """Errors that the import of a broken installation raises."""
 _PARTS: Final = {"pyarrow": "pyarrow.parquet", "matplotlib": "matplotlib.figure"}
 """Submodules that are needed of packages that import without them."""
+_WARNINGS: Final = {"ROOT": r"\s*This distribution of ROOT is in alpha stage"}
+"""Beginnings of warnings that packages give on import and that do not concern their use here."""
 _SHOWN_LENGTH: Final = 300
 
 
@@ -49,7 +52,10 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     """
     package = module.partition(".")[0]
     try:
-        import_within_limits(package)
+        with warnings.catch_warnings():
+            if package in _WARNINGS:
+                warnings.filterwarnings("ignore", message=_WARNINGS[package])
+            import_within_limits(package)
         import_within_limits(_PARTS.get(package, package))
         return import_within_limits(module)
     except PxdbgError:

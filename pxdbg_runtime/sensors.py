@@ -9,9 +9,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, SupportsIndex
+from typing import TYPE_CHECKING, Final, SupportsIndex
+
+import numpy as np
 
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "LADDERS_OF_LAYER",
@@ -29,6 +34,7 @@ __all__ = [
     "select_layer",
     "select_sensors",
     "sensor_of",
+    "unpack_vxd_ids",
 ]
 
 N_U_CELLS: Final = 250
@@ -43,6 +49,8 @@ SENSORS_PER_LADDER: Final = 2
 _LAYER_SHIFT: Final = 13
 _LADDER_SHIFT: Final = 8
 _SENSOR_SHIFT: Final = 5
+_LADDER_MASK: Final = (1 << _LAYER_SHIFT - _LADDER_SHIFT) - 1
+_SENSOR_MASK: Final = (1 << _LADDER_SHIFT - _SENSOR_SHIFT) - 1
 
 
 def pack_vxd_id(layer: int, ladder: int, sensor: int) -> int:
@@ -54,6 +62,15 @@ def pack_vxd_id(layer: int, ladder: int, sensor: int) -> int:
     8480
     """
     return layer << _LAYER_SHIFT | ladder << _LADDER_SHIFT | sensor << _SENSOR_SHIFT
+
+
+def unpack_vxd_ids(vxd_ids: NDArray[np.uint16]) -> dict[str, NDArray[np.uint8]]:
+    """Unpack VxdIDs into columns `layer`, `ladder` and `sensor`, the inverse of `pack_vxd_id`."""
+    return {
+        "layer": (vxd_ids >> _LAYER_SHIFT).astype(np.uint8),
+        "ladder": (vxd_ids >> _LADDER_SHIFT & _LADDER_MASK).astype(np.uint8),
+        "sensor": (vxd_ids >> _SENSOR_SHIFT & _SENSOR_MASK).astype(np.uint8),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,7 +14,8 @@ from msgspec import structs
 from pxdbg_runtime import DIGIT_DTYPE, N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
-from pxdbg_runtime.formats import SUFFIXES, Provenance, open_events, open_writer, read_digits
+from pxdbg_runtime.formats import SUFFIX_LIST, FileMetadata, Provenance, open_events, open_writer, read_digits
+from pxdbg_runtime.formats.run_numbers import RunNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,7 +41,11 @@ PROVENANCE: Final = Provenance(
     version="0.1.0",
 )
 
-each_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
+PLAIN_SUFFIXES: Final = (".parquet", ".npz")
+"""Of the formats that `write_plainly` writes too; test_formats has the tests of all formats."""
+each_suffix = pytest.mark.parametrize("suffix", PLAIN_SUFFIXES)
+ANY_SUFFIX: Final = re.escape(SUFFIX_LIST)
+"""Pattern of what messages say about the suffix of a digit file."""
 
 
 def digits_of(hits: Iterable[Hit]) -> Digits:
@@ -85,8 +91,21 @@ COLUMNS: Final[dict[str, NDArray[Any]]] = list_columns(SAMPLE)
 METADATA: Final = {"schema": 1, **structs.asdict(PROVENANCE)}
 
 
-def write(path: Path, parts: Iterable[Digits], provenance: Provenance = PROVENANCE) -> Path:
-    with open_writer(path, provenance) as writer:
+def build_metadata(*jobs: Provenance) -> FileMetadata:
+    """Build metadata with which every format can be written."""
+    return FileMetadata(jobs=jobs, run_numbers=RunNumbers(experiment=1003))
+
+
+def write(
+    path: Path,
+    parts: Iterable[Digits],
+    provenance: Provenance | FileMetadata = PROVENANCE,
+    format_name: str | None = None,
+) -> Path:
+    """Write a file; a format that is named gets all that any format needs beside the jobs."""
+    if format_name is not None and isinstance(provenance, Provenance):
+        provenance = build_metadata(provenance)
+    with open_writer(path, provenance, format_name=format_name) as writer:
         for digits in parts:
             writer.write(digits)
     return path

@@ -16,7 +16,7 @@ from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits
 from pxdbg_runtime.checks import MAX_EVENT
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError, ImageError, MemoryLimitError, OutputError, PxdbgError, ThreadLimitError
-from pxdbg_runtime.formats import SUFFIXES, open_writer, read_digits
+from pxdbg_runtime.formats import open_writer, read_digits
 from pxdbg_runtime.formats.damage import report_damage
 from pxdbg_runtime.formats.npz import NpzReader
 from pxdbg_runtime.formats.parquet import ParquetReader
@@ -250,7 +250,7 @@ def require_valid(digits: Digits) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@each_suffix
 def test_flipped_bytes_never_surprise(tmp_path: Path, suffix: str, seed: int) -> None:
     """Either the damage is found, or the digits are valid; no other exception escapes."""
     whole = write(tmp_path / f"whole{suffix}", [SAMPLE.of_event(3), SAMPLE.of_event(5)]).read_bytes()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow.parquet
 import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner, Result
@@ -18,14 +19,14 @@ from typer.testing import CliRunner, Result
 from pxdbg_runtime import Digits, Generator, __version__
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line import app
-from pxdbg_runtime.formats import describe_generation, read_digits
-from tests.digit_files import SAMPLE, each_suffix, names_in, read_provenance, write
+from pxdbg_runtime.formats import FORMATS, describe_generation, read_digits
+from tests.digit_files import ANY_SUFFIX, SAMPLE, each_suffix, names_in, read_provenance, write
 from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
 
-COMMANDS: Final = ("generate", "models", "show", "plot", "providers", "check", "validate")
+COMMANDS: Final = ("generate", "models", "show", "plot", "convert", "merge", "providers", "check", "validate")
 INSTALL: Final = ".* pip install 'pxdbg-runtime"
 TOY_PROVENANCE: Final = "Weights of [nobody], made for a test."
 
@@ -81,6 +82,17 @@ def test_the_file_holds_what_the_library_generates(tmp_path: Path, sparse_graph:
     assert "3/3" in result.stderr
     assert "WARNING" not in result.stderr  # the weights are a checkpoint's
     assert names_in(tmp_path) == [output.name]
+
+
+def test_the_format_is_that_of_the_suffix_or_of_the_option(tmp_path: Path, sparse_graph: GraphFile) -> None:
+    for options in ((), ("--format", "parquet")):
+        output = tmp_path / "bg.parquet"
+        result = invoke("generate", "--model", sparse_graph.path, "--seed", 3, "--output", output, *options)
+        assert result.exit_code == 0, result.output
+        assert len(pyarrow.parquet.read_table(output)) == len(Generator(sparse_graph.path, seed=3).generate(0))
+    text = words(invoke("generate", "--help").stdout)
+    assert "a row for each digit" in text
+    assert all(f" {name}: " in text for name in FORMATS)
 
 
 @pytest.mark.parametrize(
@@ -218,8 +230,10 @@ def test_a_failure_is_one_sentence_and_exit_code_1(
         ("--random-stream mt", "--random-stream"),
         ("--provider-option key", "--provider-option must be KEY=VALUE, but is 'key'"),
         ("--provider-option =value", "--provider-option must be KEY=VALUE, but is '=value'"),
-        ("--output bg.root", r"bg\.root must end in \.parquet or \.npz"),
-        ("--output bg", r"bg must end in \.parquet or \.npz"),
+        ("--output bg.csv", rf"bg\.csv must end in {ANY_SUFFIX}"),
+        ("--output bg", rf"bg must end in {ANY_SUFFIX}"),
+        ("--format csv", r"format must be one of parquet, .*npz.*, but is 'csv'"),
+        ("--format parquet", r"bg\.npz must end in \.parquet, as files of the format parquet do"),
         ("again", "unexpected extra argument"),
     ],
 )

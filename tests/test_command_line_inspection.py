@@ -14,7 +14,7 @@ from pxdbg_runtime.inference.cpu import Cpu
 from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 from pxdbg_runtime.plots import event_display
 from pxdbg_runtime.plots.summary import summarise
-from tests.digit_files import PROVENANCE, SAMPLE, each_suffix, names_in, random_digits, write
+from tests.digit_files import ANY_SUFFIX, PROVENANCE, SAMPLE, each_suffix, names_in, random_digits, write
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, latent_model, write_graph
 from tests.test_command_line import invoke, require_failure, words
 
@@ -238,7 +238,7 @@ def test_plot_an_event(
         ("bg.npz --output event.bmp", 2, "must end in a picture format"),
         ("bg.npz --output event.png --event -1", 2, "--event"),
         ("bg.npz", 2, "Missing option '--output'"),
-        ("bg.root --output event.png", 2, r"must end in \.parquet or \.npz"),
+        ("bg.csv --output event.png", 2, f"must end in {ANY_SUFFIX}"),
         ("gone.npz --output event.png", 1, "cannot be read: No such file"),
         ("bg.npz --output nowhere/a.png", 1, "nowhere/a.png cannot be written: the folder nowhere does not exist"),
         ("bg.npz --output bg.npz/event.png", 1, "bg.npz/event.png cannot be written: Not a directory"),

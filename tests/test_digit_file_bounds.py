@@ -21,12 +21,13 @@ import pyarrow.parquet
 import pytest
 from msgspec.structs import replace
 
-from pxdbg_runtime.formats import SUFFIXES, open_events, open_writer, read_digits
+from pxdbg_runtime.formats import open_events, open_writer, read_digits
 from pxdbg_runtime.formats.parquet import ParquetReader
 from tests.digit_files import (
     COLUMNS,
     METADATA,
     NOT_OURS,
+    PLAIN_SUFFIXES,
     PROVENANCE,
     SAMPLE,
     each_suffix,
@@ -148,7 +149,7 @@ def bomb(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                     member.write(block)
     table = pa.table({name: np.full(BOMB_ROWS, column[0]) for name, column in row.items()})
     pyarrow.parquet.write_table(table, folder / "bomb.parquet", row_group_size=BOMB_ROWS)
-    return {suffix: folder / f"bomb{suffix}" for suffix in SUFFIXES}
+    return {suffix: folder / f"bomb{suffix}" for suffix in PLAIN_SUFFIXES}
 
 
 @each_suffix

@@ -22,6 +22,7 @@ LEVELS: Final[tuple[frozenset[str], ...]] = tuple(
         "checks",
         "limits",
         "optional_imports json_records regular_file sensors",
+        "conversions",
         "digits",
         "model",
         "digitisation",

@@ -13,7 +13,7 @@ from pxdbg_runtime import Digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.formats import Provenance, merge_files
 from pxdbg_runtime.plots.summary import summarise
-from tests.digit_files import PROVENANCE, each_suffix, list_columns, random_digits, write, write_plainly
+from tests.digit_files import ANY_SUFFIX, PROVENANCE, each_suffix, list_columns, random_digits, write, write_plainly
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_command_line_inspection import row_of
 
@@ -94,7 +94,7 @@ def test_several_files_that_cannot_be_merged(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_job(path, PROVENANCE)
     require_failure(invoke("show", path, path), 1, "both hold event 3 of seed -7")
-    expected = r"one sample if all are digit files, \.parquet or \.npz, but resnet is none"
+    expected = f"one sample if all are digit files, {ANY_SUFFIX}, but resnet is none"
     require_failure(invoke("show", path, "resnet"), 2, expected)
     with pytest.raises(ArgumentValueError, match="needs at least one digit file"):
         merge_files([])

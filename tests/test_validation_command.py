@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import Digits
-from tests.digit_files import names_in, random_digits
+from tests.digit_files import ANY_SUFFIX, names_in, random_digits
 from tests.test_command_line import invoke, require_failure
 from tests.validation_samples import build_marginals_content, write_events, write_marginals
 
@@ -135,14 +135,14 @@ def test_the_same_file_as_sample_and_reference(folder: Path) -> None:
     ("options", "exit_code", "expected"),
     [
         ("gone.parquet --report out.html", 1, "gone.parquet cannot be read: No such file"),
-        ("ours.root --report out.html", 2, r"must end in \.parquet or \.npz"),
+        ("ours.csv --report out.html", 2, f"must end in {ANY_SUFFIX}"),
         ("ours.parquet --report out.htm", 2, r"--report must end in \.html, but is out\.htm"),
         ("ours.parquet --report nowhere/out.html", 1, "the folder nowhere does not exist"),
         ("ours.parquet", 2, "Missing option '--report'"),
         ("--report out.html", 2, "(?i)Missing argument 'digits"),
         ("ours.parquet --reference gone.json --report out.html", 1, "gone.json cannot be read: No such file"),
         ("ours.parquet --reference other.json --report out.html", 1, "other.json is not a JSON file of marginals"),
-        ("ours.parquet --reference a.csv --report out.html", 2, r"must end in \.json, \.parquet or \.npz, but is a"),
+        ("ours.parquet --reference a.csv --report out.html", 2, rf"must end in \.json, {ANY_SUFFIX}, but is a"),
         ("ours.parquet --reference gone.npz --report out.html", 1, "gone.npz cannot be read"),
         ("ours.parquet ours.parquet --report out.html", 2, "ours.parquet is given twice"),
         ("high.npz --report out.html", 2, "ask for --min-charge 9"),

@@ -11,7 +11,8 @@ from artifacts.standins.simulated_events import describe_simulation, simulate_ev
 from export.packages import require_packages
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line.console import report_failures, stdout
-from pxdbg_runtime.command_line.generate import build_event_range, check_output
+from pxdbg_runtime.command_line.digit_output import check_output
+from pxdbg_runtime.command_line.generator_options import build_event_range
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.formats import open_writer

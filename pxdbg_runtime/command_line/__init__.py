@@ -8,11 +8,14 @@ import typer
 
 from pxdbg_runtime.command_line.check import check
 from pxdbg_runtime.command_line.console import log_to_terminal, stdout
+from pxdbg_runtime.command_line.convert import convert
 from pxdbg_runtime.command_line.generate import generate
+from pxdbg_runtime.command_line.merge import merge
 from pxdbg_runtime.command_line.models import models
 from pxdbg_runtime.command_line.plot import plot
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.providers import providers
+from pxdbg_runtime.command_line.replace_pxd import replace_pxd
 from pxdbg_runtime.command_line.show import show
 from pxdbg_runtime.command_line.validate import validate
 from pxdbg_runtime.version import __version__
@@ -25,9 +28,12 @@ app.command(epilog="Example: pxdbg generate --model resnet --events 100 --seed 7
 app.command(epilog="Example: pxdbg models")(models)
 app.command(epilog="Example: pxdbg show bg.parquet")(show)
 app.command(epilog="Example: pxdbg plot bg.parquet --output event.png")(plot)
+app.command(epilog="Example: pxdbg convert bg.parquet --output bg.root")(convert)
+app.command(epilog="Example: pxdbg merge monday.parquet tuesday.parquet --output week.parquet")(merge)
 app.command(epilog="Example: pxdbg providers")(providers)
 app.command(epilog="Example: pxdbg check resnet")(check)
 app.command(epilog="Example: pxdbg validate bg.parquet --reference pxd_marginals.json --report bg.html")(validate)
+app.command(epilog="Example: pxdbg replace-pxd overlay.root --output new.root --model ieagan --seed 7")(replace_pxd)
 
 
 def _print_version(is_wanted: bool) -> None:

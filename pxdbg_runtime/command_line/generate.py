@@ -7,27 +7,42 @@ from typing import Annotated
 
 import typer
 
-from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stderr, stdout
-from pxdbg_runtime.command_line.inputs import check_not_an_input
+from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, RunNumber, check_output
+from pxdbg_runtime.command_line.generator_options import (
+    BatchSize,
+    FirstEvent,
+    Model,
+    NInter,
+    NIntra,
+    OptionalMinCharge,
+    OptionalSeed,
+    Precision,
+    Provider,
+    ProviderOptions,
+    RandomStream,
+    Verify,
+    build_event_range,
+    parse_provider_options,
+)
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.formats import SUFFIX_LIST, describe_generation, find_format, open_writer
-from pxdbg_runtime.formats.atomic_write import check_target
+from pxdbg_runtime.formats import SUFFIX_LIST, FileMetadata, describe_generation, open_writer
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
-from pxdbg_runtime.generator import Generator, PrecisionChoice
-from pxdbg_runtime.inference.latents import RandomStreamName
+from pxdbg_runtime.formats.run_numbers import choose_run_numbers
+from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, is_path
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, N_SENSORS, Sensor, select_layer, select_sensors
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, Sensor, select_layer, select_sensors
 
-__all__ = ["build_event_range", "check_output", "generate"]
+__all__ = ["generate"]
 
 
 def generate(
     output: Annotated[Path, typer.Option(help=f"File to write, {SUFFIX_LIST}.")],
-    model: Annotated[str, typer.Option(help="Name of a built-in model, or path of a graph (.onnx).")] = DEFAULT_MODEL,
+    format_name: FormatName = None,
+    model: Model = DEFAULT_MODEL,
     events: Annotated[int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Number of events.")] = 1,
-    first_event: Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")] = 0,
+    first_event: FirstEvent = 0,
     sensors: Annotated[
         str | None,
         typer.Option(
@@ -43,65 +58,35 @@ def generate(
             min=min(LADDERS_OF_LAYER), max=max(LADDERS_OF_LAYER), show_default="both", help="Layer to generate."
         ),
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=MIN_SEED, max=MAX_SEED, show_default="random, printed", help="Seed: any signed 64-bit integer."
-        ),
-    ] = None,
-    precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the built-in model's graph.")] = "auto",
-    provider: Annotated[
-        str, typer.Option(help="Execution provider: auto, cpu, cuda, or the name of another (see pxdbg providers).")
-    ] = "auto",
-    provider_option: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE option of the execution provider; may be repeated.")
-    ] = None,
-    random_stream: Annotated[
-        RandomStreamName,
-        typer.Option(
-            help="philox: the latents of an event depend on seed and event number alone. "
-            "torch: PyTorch's sequence, event after event."
-        ),
-    ] = "philox",
-    nintra: Annotated[int, typer.Option(min=1, help="Threads within one operator.")] = 1,
-    ninter: Annotated[int, typer.Option(min=1, help="Operators that run at the same time.")] = 1,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=N_SENSORS,
-            show_default="1 or 2 on a CPU, else 40",
-            help="Images per call; on CUDA in float32 it changes a few digits, on a CPU none.",
-        ),
-    ] = None,
-    min_charge: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MAX_CHARGE_ADU, show_default="that of the model", help="Zero-suppression threshold in ADU."
-        ),
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option(help="First compare one image with its reference, unless that passed on this machine before."),
-    ] = True,
+    experiment: ExperimentNumber = None,
+    run: RunNumber = None,
+    seed: OptionalSeed = None,
+    precision: Precision = "auto",
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    random_stream: RandomStream = "philox",
+    nintra: NIntra = 1,
+    ninter: NInter = 1,
+    batch_size: BatchSize = None,
+    min_charge: OptionalMinCharge = None,
+    verify: Verify = True,
 ) -> None:
     """Generate events and write their digits to a file.
 
-    The file is a flat table with the columns event, sensor_id (VxdID), u_cell,
-    v_cell and charge (ADU), ordered by event, sensor, u and v. It also records
-    how the digits were generated. It appears when it is complete.
+    The file has event, sensor_id (VxdID), u_cell, v_cell and charge (ADU) of each
+    digit, ordered by event, sensor, u and v. It also records how the digits were
+    generated. It appears when it is complete.
     """
     with report_failures():
         numbers = build_event_range(first_event, events)
+        run_numbers = choose_run_numbers(format_name, experiment, run)
         chosen = _choose_sensors(sensors, layer)
-        check_output(output)
-        if is_path(model):
-            check_not_an_input("output", output, [Path(model)])
+        check_output(output, format_name, inputs=[Path(model)] if is_path(model) else [])
         generator = Generator(
             model,
             precision=precision,
             provider=provider,
-            provider_options=_parse_provider_options(provider_option or []),
+            provider_options=parse_provider_options(provider_option),
             seed=seed,
             random_stream=random_stream,
             nintra=nintra,
@@ -112,20 +97,13 @@ def generate(
         )
         provenance = describe_generation(generator, numbers, chosen)
         stderr.print(str(provenance), soft_wrap=True)
+        metadata = FileMetadata(jobs=(provenance,), run_numbers=run_numbers)
         n_digits = 0
-        with open_writer(output, provenance) as writer:
+        with open_writer(output, metadata, format_name=format_name) as writer:
             for digits in track(generator.stream(numbers, chosen), total=len(numbers), description="events"):
                 writer.write(digits)
                 n_digits += len(digits)
         stdout.print(f"wrote {output}: {format_event_count(len(numbers))}, {n_digits:,} digits", soft_wrap=True)
-
-
-def build_event_range(first_event: int, events: int) -> range:
-    """Build the range of event numbers; raises `ArgumentValueError` if it ends after the last number."""
-    if first_event + events - 1 > MAX_EVENT:
-        message = f"--first-event {first_event} and --events {events} go beyond the last event number, {MAX_EVENT}."
-        raise ArgumentValueError("events", message)
-    return range(first_event, first_event + events)
 
 
 def _choose_sensors(sensors: str | None, layer: int | None) -> tuple[Sensor, ...]:
@@ -135,19 +113,3 @@ def _choose_sensors(sensors: str | None, layer: int | None) -> tuple[Sensor, ...
     if layer is not None:
         return select_layer(layer)
     return select_sensors(None if sensors is None else [name.strip() for name in sensors.split(",")])
-
-
-def check_output(output: Path) -> None:
-    """Check before the work that the digit file can be written."""
-    find_format(output)
-    check_target(output)
-
-
-def _parse_provider_options(options: list[str]) -> dict[str, str]:
-    parsed = {}
-    for option in options:
-        key, separator, value = option.partition("=")
-        if not separator or not key:
-            raise ArgumentValueError("provider_option", f"--provider-option must be KEY=VALUE, but is {option!r}.")
-        parsed[key] = value
-    return parsed

@@ -5,7 +5,7 @@ A new format is a module beside `npz` and `parquet`, and its line in `registry.F
 
 from __future__ import annotations
 
-from pxdbg_runtime.formats.merging import MergedReader, merge_files
+from pxdbg_runtime.formats.merging import MergedReader, merge_files, open_digits
 from pxdbg_runtime.formats.metadata import FileMetadata
 from pxdbg_runtime.formats.provenance import Provenance, describe_generation
 from pxdbg_runtime.formats.reader import DigitFile, DigitReader, EventReader, open_events, read_digits
@@ -26,6 +26,7 @@ __all__ = [
     "describe_generation",
     "find_format",
     "merge_files",
+    "open_digits",
     "open_events",
     "open_writer",
     "read_digits",

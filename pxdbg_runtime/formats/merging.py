@@ -7,24 +7,31 @@ Where the provenance is unknown, the number alone identifies an event.
 
 from __future__ import annotations
 
+import heapq
 import itertools
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.formats.metadata import explain_difference
 from pxdbg_runtime.formats.reader import EventReader, open_events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from pxdbg_runtime.digits import Digits
+    from numpy.typing import NDArray
+
     from pxdbg_runtime.formats.provenance import Provenance
+    from pxdbg_runtime.formats.reader import DigitReader
 
-__all__ = ["MergedReader", "merge_files"]
+__all__ = ["MergedReader", "merge_files", "open_digits"]
+
+StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,13 +52,23 @@ class MergedReader:
 
     @property
     def jobs(self) -> tuple[Provenance, ...]:
-        """Provenance of each file; empty if it is unknown."""
+        """Provenance of each job whose digits the files hold; empty if it is unknown."""
         return tuple(job for reader in self.readers for job in reader.jobs)
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """The only job; None if it is unknown or there are several."""
+        return self.jobs[0] if len(self.jobs) == 1 else None
 
     @property
     def n_events(self) -> int:
         """Number of events of all files."""
         return sum(reader.n_events for reader in self.readers)
+
+    @property
+    def event_numbers(self) -> NDArray[np.int64]:
+        """Numbers of the events of one file after the other; jobs of different seeds may have the same."""
+        return np.concatenate([reader.event_numbers for reader in self.readers])
 
     @property
     def is_checked(self) -> bool:
@@ -63,6 +80,11 @@ class MergedReader:
         """Why the provenance is unknown; else empty."""
         return next((f"{reader.path}: {reader.remark}" for reader in self.readers if reader.remark), "")
 
+    def __iter__(self) -> Iterator[Digits]:
+        """Read all files event by event; raises as `EventReader.read_events`."""
+        for _number, digits in self.read_events():
+            yield digits
+
     def read_blocks(self) -> Iterator[Digits]:
         """Read all files in blocks of rows; raises as `EventReader.read_blocks`."""
         return itertools.chain.from_iterable(reader.read_blocks() for reader in self.readers)
@@ -70,6 +92,25 @@ class MergedReader:
     def read_events(self) -> Iterator[tuple[int, Digits]]:
         """Read all files event by event, number and digits; raises as `EventReader.read_events`."""
         return itertools.chain.from_iterable(reader.read_events() for reader in self.readers)
+
+    def read_ordered_events(self) -> Iterator[tuple[int, Digits]]:
+        """Read all files event by event, ordered by event number; raises as `EventReader.read_events`.
+
+        Files are open at the same time, and have a block in memory each, only while their ranges of events overlap.
+        """
+        overlapping: list[EventReader] = []
+        last = -1
+        for reader in sorted(self.readers, key=lambda reader: int(reader.event_numbers[0])):
+            if overlapping and reader.event_numbers[0] > last:
+                yield from _read_together(overlapping)
+                overlapping = []
+            overlapping.append(reader)
+            last = max(last, int(reader.event_numbers[-1]))
+        yield from _read_together(overlapping)
+
+    def read(self) -> Digits:
+        """Read all digits, of one file after the other; raises as `EventReader.read_blocks`."""
+        return Digits.concatenate(self.read_blocks())
 
 
 def merge_files(paths: Sequence[Path]) -> MergedReader:
@@ -93,6 +134,49 @@ def merge_files(paths: Sequence[Path]) -> MergedReader:
     for one, other in itertools.combinations(readers, 2):
         _check_disjoint(one, other)
     return MergedReader(readers=readers)
+
+
+def open_digits(paths: StrPath | Iterable[StrPath]) -> DigitReader:
+    """Open digit files of any formats, as one sample.
+
+    Nothing but their metadata is read at once. Files without a digest, which other tools or older releases wrote, are
+    also scanned for their events.
+
+    Parameters
+    ----------
+    paths : str, path or iterable of them
+        A file, or several, which are read one after the other.
+
+    Returns
+    -------
+    DigitReader
+        Iterate over it for the `Digits` of one event after the other, or call its `read()` for all digits at once.
+        `jobs` tells how they were generated.
+
+    Raises
+    ------
+    ArgumentValueError, MissingPackageError, DigitFileError
+        As `open_events` and `merge_files`; damaged rows are found when they are read.
+
+    Examples
+    --------
+    >>> import pxdbg_runtime
+    >>> sample = pxdbg_runtime.open(["monday.parquet", "tuesday.root"])  # doctest: +SKIP
+    >>> sample.n_events, sample.jobs[0].seed  # doctest: +SKIP
+    (2000, 7)
+    >>> for digits in sample:  # doctest: +SKIP
+    ...     print(len(digits), digits.charge.mean())
+    >>> sample.read().to_awkward()  # doctest: +SKIP
+    """
+    listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if len(listed) == 1:
+        return open_events(Path(listed[0]))
+    return merge_files([Path(path) for path in listed])
+
+
+def _read_together(readers: list[EventReader]) -> Iterator[tuple[int, Digits]]:
+    """Read files event by event, ordered by event number."""
+    return heapq.merge(*(reader.read_events() for reader in readers), key=lambda event: event[0])
 
 
 def _check_common_fields(one: EventReader, other: EventReader) -> None:

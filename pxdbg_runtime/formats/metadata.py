@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
@@ -20,6 +20,7 @@ from pxdbg_runtime.sensors import describe_sensors, select_sensors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.formats.run_numbers import RunNumbers
     from pxdbg_runtime.sensors import Sensor
 
 __all__ = ["FileMetadata", "explain_difference"]
@@ -42,6 +43,8 @@ class FileMetadata:
     jobs : tuple of Provenance
         One for a file that a job wrote; several for a merged file, ordered by their first event. No two have an event
         number in common, and they differ in seed, stream, events, provider and version alone.
+    run_numbers : RunNumbers or None
+        Experiment and run of the events, for formats that record them; not part of the JSON.
 
     Raises
     ------
@@ -50,6 +53,7 @@ class FileMetadata:
     """
 
     jobs: tuple[Provenance, ...]
+    run_numbers: RunNumbers | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.jobs:

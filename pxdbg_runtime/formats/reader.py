@@ -67,7 +67,11 @@ class DigitFile:
 
 
 class DigitReader(Protocol):
-    """Reads the digits of one sample, which is one file or several, in bounded memory."""
+    """Reads the digits of one sample, which is one file or several.
+
+    Nothing of the digits is read before they are asked for, and each method reads the sample from its beginning. Events
+    and blocks are read in bounded memory.
+    """
 
     @property
     def path(self) -> Path:
@@ -75,11 +79,19 @@ class DigitReader(Protocol):
 
     @property
     def jobs(self) -> tuple[Provenance, ...]:
-        """Provenance of each file; empty if it is unknown."""
+        """Provenance of each job whose digits are read; empty if it is unknown."""
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """The only job; None if it is unknown or there are several."""
 
     @property
     def n_events(self) -> int:
         """Number of events."""
+
+    @property
+    def event_numbers(self) -> NDArray[np.int64]:
+        """Numbers of the events, in the order in which they are read."""
 
     @property
     def is_checked(self) -> bool:
@@ -89,11 +101,17 @@ class DigitReader(Protocol):
     def remark(self) -> str:
         """Why the provenance is unknown; else empty."""
 
+    def __iter__(self) -> Iterator[Digits]:
+        """Read event by event, those without digits too."""
+
     def read_blocks(self) -> Iterator[Digits]:
         """Read the digits in order, some hundred thousand at a time."""
 
     def read_events(self) -> Iterator[tuple[int, Digits]]:
         """Read event by event: number and digits."""
+
+    def read(self) -> Digits:
+        """Read all digits."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,6 +165,10 @@ class EventReader:
     def read_events(self) -> Iterator[tuple[int, Digits]]:
         """Read the file from its beginning: number and digits of one event after the other; raises as `read_digits`."""
         return assemble_events(self.read_blocks(), self.event_numbers)
+
+    def read(self) -> Digits:
+        """Read all digits; raises as `read_digits`."""
+        return Digits.concatenate(self.read_blocks())
 
     def read_blocks(self) -> Iterator[Digits]:
         """Read the file in blocks of rows, which may end within an event; raises as `read_digits`."""
@@ -225,7 +247,7 @@ def read_digits(path: Path) -> DigitFile:
         million.
     """
     reader = open_events(path)
-    digits = Digits.concatenate(reader.read_blocks())
+    digits = reader.read()
     return DigitFile(digits=digits, jobs=reader.jobs, n_events=reader.n_events, is_checked=reader.is_checked)
 
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.formats.hdf5 import Hdf5Reader
+from pxdbg_runtime.formats.hdf5_writer import write_hdf5
 from pxdbg_runtime.formats.npz import NpzReader, write_npz
-from pxdbg_runtime.formats.parquet import ParquetReader, write_parquet
+from pxdbg_runtime.formats.overlay_file import OverlayReader
+from pxdbg_runtime.formats.overlay_writer import write_overlay
+from pxdbg_runtime.formats.parquet import ParquetReader
+from pxdbg_runtime.formats.parquet_layouts import COMPACT, EVENTS, FLAT
+from pxdbg_runtime.formats.parquet_writer import write_parquet
 from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
@@ -28,7 +35,9 @@ class FileFormat:
     Attributes
     ----------
     title : str
-        What people call it, for messages.
+        What people call it; subject of messages.
+    summary : str
+        What its files are, in a few words, for the help of the command line.
     suffixes : tuple of str
         Suffixes of its files; formats may share them.
     reader : callable
@@ -40,6 +49,7 @@ class FileFormat:
     """
 
     title: str
+    summary: str
     suffixes: tuple[str, ...]
     reader: Callable[[Path], FormatReader]
     open_writer: Callable[[Path, FileMetadata], AbstractContextManager[DigitWriter]]
@@ -50,13 +60,56 @@ class FileFormat:
 FORMATS: Final = {
     "parquet": FileFormat(
         title="Parquet",
+        summary="a row for each digit",
         suffixes=(".parquet",),
         reader=ParquetReader,
-        open_writer=write_parquet,
+        open_writer=partial(write_parquet, FLAT),
         package="pyarrow",
         extra="parquet",
     ),
-    "npz": FileFormat(title="NPZ", suffixes=(".npz",), reader=NpzReader, open_writer=write_npz),
+    "parquet-events": FileFormat(
+        title="Parquet",
+        summary="a row for each event, with lists",
+        suffixes=(".parquet",),
+        reader=ParquetReader,
+        open_writer=partial(write_parquet, EVENTS),
+        package="pyarrow",
+        extra="parquet",
+    ),
+    "parquet-compact": FileFormat(
+        title="Parquet",
+        summary="smaller by a fifth, with differences of pixels",
+        suffixes=(".parquet",),
+        reader=ParquetReader,
+        open_writer=partial(write_parquet, COMPACT),
+        package="pyarrow",
+        extra="parquet",
+    ),
+    "npz": FileFormat(
+        title="NPZ",
+        summary="arrays of NumPy, an element for each digit",
+        suffixes=(".npz",),
+        reader=NpzReader,
+        open_writer=write_npz,
+    ),
+    "hdf5": FileFormat(
+        title="HDF5",
+        summary="datasets with an element for each digit, and where each event begins",
+        suffixes=(".h5", ".hdf5"),
+        reader=Hdf5Reader,
+        open_writer=write_hdf5,
+        package="h5py",
+        extra="hdf5",
+    ),
+    "overlay": FileFormat(
+        title="An overlay file",
+        summary="an entry for each event, for BGOverlayInput of basf2; needs --experiment",
+        suffixes=(".root",),
+        reader=OverlayReader,
+        open_writer=write_overlay,
+        package="ROOT",
+        extra="root",
+    ),
 }
 """By name; the first with a suffix is the one that is written if no name is given."""
 SUFFIXES: Final = tuple(dict.fromkeys(suffix for each in FORMATS.values() for suffix in each.suffixes))

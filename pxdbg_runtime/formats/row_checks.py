@@ -81,7 +81,8 @@ class RowChecker:
 def _check_metadata(digits: Digits, metadata: FileMetadata) -> None:
     numbers = metadata.event_numbers
     if digits.event[0] < numbers[0] or digits.event[-1] > numbers[-1]:
-        message = f"events {digits.event[0]} to {digits.event[-1]}, expected {numbers[0]} to {numbers[-1]} by its own metadata"
+        found = f"events {digits.event[0]} to {digits.event[-1]}"
+        message = f"{found}, expected {numbers[0]} to {numbers[-1]} by its own metadata"
         raise RowError(message)
     other_event = find_other_event(digits.event, metadata)
     if other_event is not None:

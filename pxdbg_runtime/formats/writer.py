@@ -14,13 +14,14 @@ from pxdbg_runtime.formats.registry import find_format
 from pxdbg_runtime.formats.row_checks import RowChecker, RowError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
 
     from pxdbg_runtime.digits import Digits
 
-__all__ = ["DigitWriter", "open_writer"]
+__all__ = ["DigitWriter", "open_checked_writer", "open_writer"]
 
 
 class _CheckedWriter:
@@ -36,9 +37,7 @@ class _CheckedWriter:
         The writer of the format; it completes the file when the block ends without an error.
     """
 
-    def __init__(
-        self, path: Path, metadata: FileMetadata, opened: contextlib.AbstractContextManager[DigitWriter]
-    ) -> None:
+    def __init__(self, path: Path, metadata: FileMetadata, opened: AbstractContextManager[DigitWriter]) -> None:
         self._path = path
         self._opened = opened
         self._checker = RowChecker(metadata)
@@ -97,8 +96,30 @@ def open_writer(
         )
         raise ArgumentValueError("events", message)
     metadata = provenance if isinstance(provenance, FileMetadata) else FileMetadata(jobs=(provenance,))
-    with (
-        open_partial(path) as partial,
-        _CheckedWriter(path, metadata, file_format.open_writer(partial, metadata)) as writer,
-    ):
+    with open_checked_writer(path, metadata, file_format.open_writer) as writer:
+        yield writer
+
+
+@contextlib.contextmanager
+def open_checked_writer(
+    path: Path,
+    metadata: FileMetadata,
+    open_unchecked: Callable[[Path, FileMetadata], AbstractContextManager[DigitWriter]],
+) -> Iterator[DigitWriter]:
+    """Write a file beside its path and check its digits; it appears when the block ends without an error.
+
+    Parameters
+    ----------
+    path : Path
+    metadata : FileMetadata
+        What the digits must agree with.
+    open_unchecked : callable
+        As `FileFormat.open_writer`.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written; nothing is left behind then.
+    """
+    with open_partial(path) as partial, _CheckedWriter(path, metadata, open_unchecked(partial, metadata)) as writer:
         yield writer

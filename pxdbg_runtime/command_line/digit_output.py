@@ -1,0 +1,61 @@
+"""The digit file that a command writes: the option of its format, and checks before the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from pxdbg_runtime.command_line.inputs import check_not_an_input
+from pxdbg_runtime.formats import FORMATS, find_format
+from pxdbg_runtime.formats.atomic_write import check_target
+from pxdbg_runtime.formats.run_numbers import MAX_EXPERIMENT, MAX_RUN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = ["ExperimentNumber", "FormatName", "RunNumber", "check_output"]
+
+_LINES: Final = tuple(f"{name}: {each.summary} ({' '.join(each.suffixes)})." for name, each in FORMATS.items())
+# An empty line is what makes typer begin a line.
+FormatName = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", show_default="by the suffix", help="\n\n".join(("One of:", *_LINES))),
+]
+"""Type of the parameter `format_name` of a command."""
+ExperimentNumber = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=MAX_EXPERIMENT, help="Experiment of the basf2 jobs that read the file; for --format overlay."
+    ),
+]
+RunNumber = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=MAX_RUN, show_default=False, help="Run of these jobs; needed for the experiments 1 to 999."
+    ),
+]
+
+
+def check_output(output: Path, format_name: str | None = None, *, inputs: Iterable[Path] = ()) -> None:
+    """Check before the work that a digit file can be written.
+
+    Parameters
+    ----------
+    output : Path
+    format_name : str or None
+        Name of the format; None takes the first that writes the path's suffix.
+    inputs : iterable of Path
+        Files that are read: the output must be none of them.
+
+    Raises
+    ------
+    ArgumentValueError, MissingPackageError
+        As `find_format`, and if the output is an input.
+    OutputError
+        If the file cannot be written.
+    """
+    find_format(output, format_name)
+    check_target(output)
+    check_not_an_input("output", output, inputs)

@@ -1,0 +1,90 @@
+"""The options of commands that generate events: which generator runs, where, and with which random numbers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
+from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.generator import PrecisionChoice
+from pxdbg_runtime.inference.latents import RandomStreamName
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS
+
+__all__ = [
+    "BatchSize",
+    "FirstEvent",
+    "Model",
+    "NInter",
+    "NIntra",
+    "OptionalMinCharge",
+    "OptionalSeed",
+    "Precision",
+    "Provider",
+    "ProviderOptions",
+    "RandomStream",
+    "Verify",
+    "build_event_range",
+    "parse_provider_options",
+]
+
+Model = Annotated[str, typer.Option(help="Name of a built-in model, or path of a graph (.onnx).")]
+FirstEvent = Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")]
+OptionalSeed = Annotated[
+    int | None,
+    typer.Option(min=MIN_SEED, max=MAX_SEED, show_default="random, printed", help="Seed: any signed 64-bit integer."),
+]
+Precision = Annotated[PrecisionChoice, typer.Option(help="Precision of the built-in model's graph.")]
+Provider = Annotated[
+    str, typer.Option(help="Execution provider: auto, cpu, cuda, or the name of another (see pxdbg providers).")
+]
+ProviderOptions = Annotated[
+    list[str] | None, typer.Option(help="KEY=VALUE option of the execution provider; may be repeated.")
+]
+RandomStream = Annotated[
+    RandomStreamName,
+    typer.Option(
+        help="philox: the latents of an event depend on seed and event number alone. "
+        "torch: PyTorch's sequence, event after event."
+    ),
+]
+NIntra = Annotated[int, typer.Option(min=1, help="Threads within one operator.")]
+NInter = Annotated[int, typer.Option(min=1, help="Operators that run at the same time.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=N_SENSORS,
+        show_default="1 or 2 on a CPU, else 40",
+        help="Images per call; on CUDA in float32 it changes a few digits, on a CPU none.",
+    ),
+]
+OptionalMinCharge = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=MAX_CHARGE_ADU, show_default="that of the model", help="Zero-suppression threshold in ADU."
+    ),
+]
+Verify = Annotated[
+    bool, typer.Option(help="First compare one image with its reference, unless that passed on this machine before.")
+]
+
+
+def build_event_range(first_event: int, events: int) -> range:
+    """Build the range of event numbers; raises `ArgumentValueError` if it ends after the last number."""
+    if first_event + events - 1 > MAX_EVENT:
+        message = f"--first-event {first_event} and {events} events go beyond the last event number, {MAX_EVENT}."
+        raise ArgumentValueError("events", message)
+    return range(first_event, first_event + events)
+
+
+def parse_provider_options(options: list[str] | None) -> dict[str, str]:
+    """Parse the values of ``--provider-option``; raises `ArgumentValueError` unless each is KEY=VALUE."""
+    parsed = {}
+    for option in options or []:
+        key, separator, value = option.partition("=")
+        if not separator or not key:
+            raise ArgumentValueError("provider_option", f"--provider-option must be KEY=VALUE, but is {option!r}.")
+        parsed[key] = value
+    return parsed

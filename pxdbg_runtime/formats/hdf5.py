@@ -1,0 +1,234 @@
+"""Read digits from HDF5: from our layout, or from flat datasets of other tools, in blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from pxdbg_runtime.formats.hdf5_layout import DIGIT_COLUMNS, EVENT, OFFSET
+from pxdbg_runtime.formats.interface import (
+    BLOCK_ROWS,
+    DIGEST_KEY,
+    MAX_METADATA_BYTES,
+    METADATA_KEY,
+    Columns,
+    ContentError,
+    StoredTexts,
+)
+from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
+from pxdbg_runtime.regular_file import open_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["Hdf5Reader"]
+
+_MAX_CHUNK_BYTES: Final = 16 << 20
+"""Largest chunk that is read, which HDF5 decompresses at once; ours have 131 kB."""
+_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
+_PIPELINES: Final = ((_SHUFFLE, _DEFLATE, _FLETCHER32), (_FLETCHER32, _SHUFFLE, _DEFLATE))
+"""Filters of a chunk, in the orders in which they may be applied; each may be absent."""
+_CHECKSUM_BYTES: Final = 4
+
+
+class Hdf5Reader:
+    """Reads the digits of an HDF5 file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read_texts(self) -> StoredTexts:
+        """Read the texts, and check that the datasets exist and hold integers."""
+        with self._open() as file:
+            _open_columns(file)
+            return StoredTexts(metadata=_read_text(file, METADATA_KEY), digest=_read_text(file, DIGEST_KEY))
+
+    def read_blocks(self) -> Iterator[Columns]:
+        """Read the rows in blocks; HDF5 compares the checksum of each chunk."""
+        with self._open() as file:
+            columns = _open_columns(file)
+            offset = _read_offset(file, columns)
+            events = None if offset is None else columns.pop(EVENT).read_whole()
+            n_rows = columns["charge"].size
+            for start in range(0, n_rows, BLOCK_ROWS):
+                stop = min(start + BLOCK_ROWS, n_rows)
+                block = {name: column.read(start, stop) for name, column in columns.items()}
+                if events is not None and offset is not None:
+                    block[EVENT] = events[np.searchsorted(offset, np.arange(start, stop), side="right") - 1]
+                yield block
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:
+        import h5py
+
+        with open_regular(self._path) as content:
+            try:
+                # A file, not a path: h5py would lock it, which some disks cannot, and wants names in UTF-8.
+                with h5py.File(content, "r", rdcc_nbytes=_MAX_CHUNK_BYTES) as file:
+                    yield file
+            except OSError as error:
+                if error.errno is not None:
+                    raise
+                raise ValueError(str(error)) from None  # HDF5 says so if the content is damaged
+
+
+class _Column:
+    """A dataset of integers; its chunks are inflated within bounds before HDF5 reads them.
+
+    HDF5 inflates a chunk to any size, whatever its dataset claims.
+    """
+
+    def __init__(self, name: str, dataset: Any) -> None:  # noqa: ANN401
+        self._dataset = dataset
+        self._name = name
+        self.size: int = dataset.shape[0]
+        self._filters = _list_filters(dataset)
+        self._next_chunk = 0
+
+    def read(self, start: int, stop: int) -> NDArray[np.generic]:
+        """Read a range of rows; ranges ascend."""
+        self._check_chunks(stop)
+        values: NDArray[np.generic] = self._dataset[start:stop]
+        return values
+
+    def read_whole(self) -> NDArray[np.generic]:
+        """Read all rows."""
+        return self.read(0, self.size)
+
+    def _check_chunks(self, stop: int) -> None:
+        if _DEFLATE not in self._filters:
+            return
+        (chunk_rows,) = self._dataset.chunks
+        most = chunk_rows * self._dataset.dtype.itemsize + _CHECKSUM_BYTES
+        while self._next_chunk < stop:
+            place = (self._next_chunk,)
+            self._next_chunk += chunk_rows
+            stored = self._dataset.id.get_chunk_info_by_coord(place)
+            if not stored.size or stored.filter_mask >> self._filters.index(_DEFLATE) & 1:
+                continue  # absent, so that its values are the fill value; or stored as it is
+            if stored.size <= 2 * most:
+                _mask, content = self._dataset.id.read_direct_chunk(place)
+                if len(zlib.decompressobj().decompress(content, most + 1)) <= most:
+                    continue
+            message = f"the dataset {self._name} has a chunk of more than {most:,} bytes, as which it is declared"
+            raise ValueError(message)
+
+
+def _open_columns(file: Any) -> dict[str, _Column]:  # noqa: ANN401
+    columns = {name: _Column(name, _open_dataset(file, name)) for name in (EVENT, *DIGIT_COLUMNS)}
+    expected = columns["charge"].size
+    names = DIGIT_COLUMNS if _has_dataset(file, OFFSET) else (EVENT, *DIGIT_COLUMNS)
+    for name in names:
+        if columns[name].size != expected:
+            message = (
+                f"does not hold the columns of Digits: all columns must be of equal length, but {name} has "
+                f"{columns[name].size:,} values and charge {expected:,}"
+            )
+            raise ContentError(message)
+    return columns
+
+
+def _read_offset(file: Any, columns: dict[str, _Column]) -> NDArray[np.generic] | None:  # noqa: ANN401
+    """Read where the digits of each event begin; None if each digit has its event instead."""
+    if not _has_dataset(file, OFFSET):
+        return None
+    n_events, n_rows = columns[EVENT].size, columns["charge"].size
+    column = _Column(OFFSET, _open_dataset(file, OFFSET))
+    if n_events > MAX_FILE_EVENTS:
+        message = f"claims {n_events:,} events, expected at most {MAX_FILE_EVENTS:,}: split it into several files"
+        raise ContentError(message)
+    problem = f"it must have {n_events + 1:,} values, but has {column.size:,}"
+    if column.size == n_events + 1:
+        offset = column.read_whole()
+        if offset[0] == 0 and offset[-1] == n_rows and np.array_equal(offset, np.sort(offset)):
+            return offset
+        problem = f"it must ascend from 0 to {n_rows:,}"
+    message = (
+        f"does not hold the columns of Digits: {OFFSET} must say where the digits of each event begin, but {problem}"
+    )
+    raise ContentError(message)
+
+
+def _has_dataset(file: Any, name: str) -> bool:  # noqa: ANN401
+    # Not `name in file`, which follows a link into another file.
+    return bool(file.id.links.exists(name.encode()))
+
+
+def _open_dataset(file: Any, name: str) -> Any:  # noqa: ANN401
+    """Open a dataset of the root group, and check that it can be read within bounds and from this file alone."""
+    import h5py
+
+    if not _has_dataset(file, name):
+        message = f"it has no dataset {name}"
+        raise ValueError(message)
+    if file.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+        message = f"cannot be read: the dataset {name} is a link to another place, expected its values"
+        raise ContentError(message)
+    dataset = file[name]
+    problem = None
+    if not isinstance(dataset, h5py.Dataset):
+        problem = f"{name} must be a dataset, but is a {type(dataset).__name__.lower()}"
+    elif dataset.dtype.kind not in "iu":
+        problem = f"{name} must hold integers, but holds {dataset.dtype}"
+    elif dataset.shape is None or len(dataset.shape) != 1:
+        problem = f"{name} must be one-dimensional, but has the shape {dataset.shape}"
+    if problem is not None:
+        message = f"does not hold the columns of Digits: {problem}"
+        raise ContentError(message)
+    if dataset.external or dataset.is_virtual:
+        message = f"cannot be read: the values of {name} lie in another file, expected them in this one"
+        raise ContentError(message)
+    _check_filters(name, dataset)
+    return dataset
+
+
+def _check_filters(name: str, dataset: Any) -> None:  # noqa: ANN401
+    """Check that only known filters are used, so that HDF5 loads no plug-in, and that chunks are not too large."""
+    filters = _list_filters(dataset)
+    if not any(filters == tuple(each for each in pipeline if each in filters) for pipeline in _PIPELINES):
+        message = (
+            f"cannot be read: the dataset {name} is compressed by the filters {filters} of HDF5, expected gzip, with "
+            "shuffle and Fletcher-32 or without: write it again with those"
+        )
+        raise ContentError(message)
+    n_bytes = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    if n_bytes > _MAX_CHUNK_BYTES:
+        message = (
+            f"cannot be read: the dataset {name} has chunks of {n_bytes / 1e6:,.0f} MB, expected at most "
+            f"{_MAX_CHUNK_BYTES / 1e6:.0f} MB: write it again with smaller ones"
+        )
+        raise ContentError(message)
+
+
+def _list_filters(dataset: Any) -> tuple[int, ...]:  # noqa: ANN401
+    properties = dataset.id.get_create_plist()
+    return tuple(properties.get_filter(index)[0] for index in range(properties.get_nfilters()))
+
+
+def _read_text(file: Any, name: str) -> str | None:  # noqa: ANN401
+    import h5py
+
+    if name not in file.attrs:
+        return None
+    attribute = file.attrs.get_id(name)
+    kind = h5py.check_string_dtype(attribute.dtype)
+    if kind is None or attribute.shape != ():
+        message = f"the attribute {name} must be a text, but is {attribute.dtype} of the shape {attribute.shape}"
+        raise ValueError(message)
+    # A text of variable length has no size before it is read; it takes no less of the file than of the memory.
+    length = kind.length or 0
+    if length <= MAX_METADATA_BYTES:
+        value = file.attrs[name]
+        content = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
+        length = len(content)
+    if length > MAX_METADATA_BYTES:
+        message = f"has metadata of {length:,} bytes, expected at most {MAX_METADATA_BYTES:,}"
+        raise ContentError(message)
+    return content.decode()

@@ -1,0 +1,179 @@
+"""Import ROOT, open its files, and turn what it prints about failures into exceptions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final
+
+from pxdbg_runtime.errors import BrokenPackageError
+from pxdbg_runtime.optional_imports import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import ModuleType
+
+__all__ = ["create_root_file", "import_root", "open_root_file", "report_root_errors"]
+
+_HELPERS: Final = """
+#include <TError.h>
+#include <TSystem.h>
+#include <string>
+namespace pxdbg_root {
+  std::string error_message;
+  int error_number = 0;
+  ErrorHandlerFunc_t former_handler = nullptr;
+
+  void keep_first_error(int level, Bool_t is_fatal, const char* location, const char* message)
+  {
+    if (level >= kFatal) return DefaultErrorHandler(level, is_fatal, location, message);
+    // With this warning a tree is copied in another way than asked for, which needs the dictionaries of all classes.
+    bool is_failure = level >= kError || (level >= kWarning && std::string(location) == "TTree::CopyEntries");
+    if (!is_failure || !error_message.empty()) return;
+    error_number = level >= kSysError ? TSystem::GetErrno() : 0;
+    error_message = std::string(location) + ": " + message;
+  }
+
+  void begin_keeping()
+  {
+    error_message.clear();
+    error_number = 0;
+    former_handler = SetErrorHandler(keep_first_error);
+  }
+
+  void end_keeping() { SetErrorHandler(former_handler); }
+}
+"""
+
+
+def import_root(purpose: str) -> ModuleType:
+    """Import ROOT without its side effects: a warning, reading of arguments, a logon script, handlers of signals.
+
+    Parameters
+    ----------
+    purpose : str
+        What needs it; subject of the message if it is missing.
+
+    Raises
+    ------
+    MissingPackageError, BrokenPackageError
+        If it is not installed, or does not import.
+    """
+    root = require("ROOT", extra="root", purpose=purpose)
+    # These act before the first use of ROOT alone, so that of basf2 stays as it is.
+    root.PyConfig.IgnoreCommandLineOptions = True
+    root.PyConfig.DisableRootLogon = True
+    if hasattr(root, "pxdbg_root"):
+        return root
+    if not root.gInterpreter.Declare(_HELPERS):
+        message = "ROOT's interpreter does not compile the handler of its errors: install ROOT again, or another one."
+        raise BrokenPackageError("ROOT", "root", message)
+    _restore_signal_handlers()
+    return root
+
+
+def _restore_signal_handlers() -> None:
+    """Give Python's handlers back the signals that ROOT took, such as SIGUSR2."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if isinstance(handler, (FunctionType, MethodType)):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def report_root_errors(root: ModuleType) -> Iterator[None]:
+    """Raise the first error that ROOT reports in the block, and print none of its messages.
+
+    Raises
+    ------
+    OSError
+        With the system's reason, where there is one, or with ROOT's message.
+    """
+    helpers = root.pxdbg_root
+    helpers.begin_keeping()
+    try:
+        yield
+    finally:
+        helpers.end_keeping()
+    message = str(helpers.error_message)
+    if not message:
+        return
+    if "wrote" in message and "requested bytes" in message:
+        text = "the disk took a part only: it is full, or a limit on the size of files is reached"
+        raise OSError(0, text)
+    number = int(helpers.error_number)
+    if number:
+        raise OSError(number, os.strerror(number))
+    raise OSError(0, f"ROOT reports {message}")
+
+
+@contextlib.contextmanager
+def open_root_file(root: ModuleType, path: Path) -> Iterator[Any]:
+    """Open a ROOT file to read; yields a TFile.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is not a ROOT file.
+    """
+    with path.open("rb") as held, contextlib.closing(_RootFile(root, held.fileno(), "READ")) as opened:
+        yield opened.file
+
+
+@contextlib.contextmanager
+def create_root_file(root: ModuleType, path: Path) -> Iterator[Any]:
+    """Open an existing empty file as a new ROOT file; yields a TFile, which is complete when the block ends.
+
+    ROOT's own way to create a file removes one that exists, and with it the lock that protects an unfinished file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    path.write_bytes(_build_empty_file(root))
+    with path.open("r+b") as held:
+        opened = _RootFile(root, held.fileno(), "UPDATE")
+        try:
+            yield opened.file
+            with report_root_errors(root):
+                opened.file.Write("", root.TObject.kOverwrite)
+                opened.close()
+        finally:
+            with contextlib.suppress(OSError), report_root_errors(root):
+                opened.close()
+
+
+class _RootFile:
+    """A TFile on the descriptor of an open file, because ROOT interprets ``$``, ``~``, ``#`` and ``?`` in paths."""
+
+    def __init__(self, root: ModuleType, descriptor: int, mode: str) -> None:
+        try:
+            with report_root_errors(root), root.TDirectory.TContext():
+                self.file = root.TFile(f"/proc/self/fd/{descriptor}", mode)
+        except OSError as error:
+            raise OSError(0, "it is not a ROOT file, or is damaged") from error
+        if self.file.IsZombie():
+            raise OSError(0, "it is not a ROOT file, or is damaged")
+        self._is_open = True
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self.file.Close()
+
+
+def _build_empty_file(root: ModuleType) -> bytes:
+    with root.TDirectory.TContext():
+        file = root.TMemFile("pxdbg.root", "RECREATE")
+        file.Close()
+        content = bytearray(file.GetSize())
+        file.CopyTo(content, len(content))
+        end = file.GetEND()
+    return bytes(content[:end])

@@ -137,7 +137,7 @@ class DaskMaker:
         key = str(self.campaign.folder.resolve()), self.campaign.plan_sha256, self.allow_mixed_hardware
         # One name for all runs with these arguments: a run that was killed leaves no second session behind.
         name = f"pxdbg-campaign-{self.campaign.plan_sha256[:16]}{'-mixed' if self.allow_mixed_hardware else ''}"
-        self.client.register_plugin(SessionPlugin(key, is_quiet=self.is_local), name=name)
+        self.client.register_plugin(SessionPlugin(key, is_local=self.is_local), name=name)
         dispatch = _Dispatch(self, key, name, parts)
         try:
             for outcome in dispatch.run():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
+import signal
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -42,15 +43,17 @@ class SessionPlugin(WorkerPlugin):
     A worker that cannot run the campaign keeps the reason and stays usable for others.
     """
 
-    def __init__(self, key: Key, *, is_quiet: bool) -> None:
+    def __init__(self, key: Key, *, is_local: bool) -> None:
         self._key = key
-        self._is_quiet = is_quiet
+        self._is_local = is_local
         self.refusal = ""
 
     async def setup(self, worker: Worker) -> None:
         """Create the session in a thread, so that the worker answers meanwhile."""
-        if self._is_quiet:  # the planning process has shown the warnings; local workers share its terminal
+        if self._is_local:  # the worker shares a terminal with the command, which has shown the warnings
             logging.getLogger("pxdbg_runtime").setLevel(logging.ERROR)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the command, which ends its workers
         try:
             campaign = _open_same_campaign(self._key)
             if campaign.plan.provider != CPU and not worker.state.total_resources.get(GPU_RESOURCE):

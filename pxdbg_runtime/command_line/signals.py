@@ -96,11 +96,11 @@ class StopSignals:
     def _handle_lost(self, lost: sys.UnraisableHookArgs) -> None:
         """Raise again soon if C code that called Python (numba, ctypes) dropped the exception."""
         if isinstance(lost.exc_value, Stopped) and self.received is not None:
-            self._under_way = None
             again = threading.Timer(_RETRY_S, _interrupt_main_thread, [self.received])
             again.daemon = True
             with suppress(RuntimeError):  # no more threads start: `raise_if_stopped` raises later
                 again.start()
+            self._under_way = None  # last: a signal that comes before must not raise in here
         elif self._report_lost is not None:
             self._report_lost(lost)
 

@@ -247,8 +247,9 @@ def test_a_worker_keeps_one_session_and_answers_in_text(campaign: Campaign, monk
     monkeypatch.setattr(dask_worker, "open_generator", count)
     plugin, worker = set_up(campaign)
     key = str(campaign.folder), campaign.plan_sha256, False
-    assert explain_refusal("it", worker) == ""
-    assert explain_refusal("another", worker) == "it has not started the plugin of this run"
+    assert asyncio.run(explain_refusal("it", worker)) == ""
+    monkeypatch.setattr(dask_worker, "_START_S", 0.2)
+    assert asyncio.run(explain_refusal("another", worker)) == "it has not created a session within 0.2 s"
     assert [make_part_on_worker(key, part).state for part in (0, 1, 1)] == ["made", "made", "complete"]
     assert opened == [False]
     campaign.digits_path(2).mkdir()
@@ -262,11 +263,11 @@ def test_a_worker_keeps_one_session_and_answers_in_text(campaign: Campaign, monk
 
 def test_a_worker_refuses_what_it_cannot_run(campaign: Campaign) -> None:
     other = change_plan(campaign, machine=replace(campaign.plan.machine, onnxruntime="1.0.0"))
-    assert "onnxruntime: 1.0.0 in the plan" in explain_refusal("it", set_up(other)[1])
-    assert "has another plan on " in explain_refusal("it", set_up(campaign)[1])
+    assert "onnxruntime: 1.0.0 in the plan" in str(set_up(other)[0].refusal)
+    assert "has another plan on " in str(set_up(campaign)[0].refusal)
     on_gpu = change_plan(campaign, provider="CUDAExecutionProvider")
-    assert "start it with dask worker --resources GPU=1" in explain_refusal("it", set_up(on_gpu)[1])
-    assert "are not known to be those of the plan" in explain_refusal("it", set_up(on_gpu, **{GPU_RESOURCE: 1.0})[1])
+    assert "start it with dask worker --resources GPU=1" in str(set_up(on_gpu)[0].refusal)
+    assert "are not known to be those of the plan" in str(set_up(on_gpu, **{GPU_RESOURCE: 1.0})[0].refusal)
 
 
 def test_partitions_for_gpus_ask_for_the_resource(campaign: Campaign) -> None:

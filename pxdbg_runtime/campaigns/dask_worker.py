@@ -10,6 +10,7 @@ import logging
 import platform
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +31,8 @@ __all__ = ["GPU_RESOURCE", "SessionPlugin", "explain_refusal", "make_part_on_wor
 
 GPU_RESOURCE: Final = "GPU"
 """Name of the resource that workers with a GPU offer: ``dask worker --resources GPU=1``."""
+_START_S: Final = 60
+_POLL_S: Final = 0.1
 
 Key = tuple[str, str, bool]
 """Folder, SHA-256 of the plan, whether mixed hardware is allowed."""
@@ -46,7 +49,7 @@ class SessionPlugin(WorkerPlugin):
     def __init__(self, key: Key, *, is_local: bool) -> None:
         self._key = key
         self._is_local = is_local
-        self.refusal = ""
+        self.refusal: str | None = None
 
     async def setup(self, worker: Worker) -> None:
         """Create the session in a thread, so that the worker answers meanwhile."""
@@ -63,6 +66,7 @@ class SessionPlugin(WorkerPlugin):
                 )
                 return
             await asyncio.to_thread(_get_generator, self._key, campaign)
+            self.refusal = ""
         except PxdbgError as error:
             self.refusal = one_line(error)
 
@@ -72,10 +76,15 @@ class SessionPlugin(WorkerPlugin):
             _sessions.pop(self._key, None)
 
 
-def explain_refusal(plugin: str, dask_worker: Any = None) -> str:  # noqa: ANN401  # Dask passes the worker
-    """Explain why this worker cannot run the campaign of a plugin; empty if it can."""
-    found = dask_worker.plugins.get(plugin)
-    return str(found.refusal) if found is not None else "it has not started the plugin of this run"
+async def explain_refusal(plugin: str, dask_worker: Any = None) -> str:  # noqa: ANN401  # Dask passes the worker
+    """Explain why this worker cannot run the campaign of a plugin, once it knows; empty if it can."""
+    last_s = time.monotonic() + _START_S
+    while time.monotonic() < last_s:
+        found = dask_worker.plugins.get(plugin)
+        if found is not None and found.refusal is not None:
+            return str(found.refusal)
+        await asyncio.sleep(_POLL_S)
+    return f"it has not created a session within {_START_S} s"
 
 
 def make_part_on_worker(key: Key, part: int) -> PartOutcome:

@@ -16,6 +16,7 @@ __all__ = [
     "ArgumentTypeError",
     "ArgumentValueError",
     "BrokenPackageError",
+    "CampaignError",
     "CardError",
     "DigitFileError",
     "GraphFileError",
@@ -23,6 +24,7 @@ __all__ = [
     "InferenceError",
     "JsonFieldError",
     "KnownAnswerError",
+    "MachineMismatchError",
     "ManifestError",
     "MarginalsError",
     "MemoryLimitError",
@@ -33,6 +35,7 @@ __all__ = [
     "OutputError",
     "ProviderError",
     "PxdbgError",
+    "SchedulerError",
     "ThreadLimitError",
     "one_line",
 ]
@@ -132,6 +135,22 @@ class MarginalsError(_FileError, ValueError):
 
 class OutputError(_FileError, OSError):
     """A file could not be written; nothing was left behind."""
+
+
+class CampaignError(_FileError, RuntimeError):
+    """A campaign's plan, graph or partition at `path` is not what it should be, or its partitions cannot be made."""
+
+
+class SchedulerError(PxdbgError, ConnectionError):
+    """No Dask scheduler answers at `address`."""
+
+    def __init__(self, address: str, message: str) -> None:
+        super().__init__(message)
+        self.address = address
+
+
+class MachineMismatchError(PxdbgError, RuntimeError):
+    """Digits from this machine are not known to be the same as those from the machine of a campaign's plan."""
 
 
 class ImageError(PxdbgError, ValueError):

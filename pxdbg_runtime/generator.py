@@ -185,6 +185,11 @@ class Generator:
             verify=verify,
         )
 
+    @property
+    def graph_path(self) -> Path:
+        """The graph file, which was read when the generator was created."""
+        return self._session.path
+
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_generator, (self._recreate, self.graph_sha256)
 

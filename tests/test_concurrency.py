@@ -1,4 +1,4 @@
-"""Generators used by threads, iterators, processes, joblib and asyncio: the digits of one thread, or one clear error."""
+"""Generators used by threads, iterators, processes, joblib and asyncio make the digits of one thread."""
 
 from __future__ import annotations
 

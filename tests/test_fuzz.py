@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -184,20 +185,13 @@ JSON: Final = st.recursive(
 @given(field=st.sampled_from(sorted(json.loads(LATENT_CARD.to_json()))), value=JSON)
 def test_any_value_of_a_card_is_valid_or_refused(field: str, value: Any) -> None:  # noqa: ANN401
     text = json.dumps({**json.loads(LATENT_CARD.to_json()), field: value})
-    try:
+    with contextlib.suppress(CardError):
         card = ModelCard.from_json(text)
-    except CardError as error:
-        assert "\n" not in str(error)
-    else:
         assert ModelCard.from_json(card.to_json()) == card
 
 
 @settings(max_examples=40)
 @given(JSON)
-def test_any_json_is_metadata_or_refused(value: Any) -> None:  # noqa: ANN401
-    try:
+def test_any_json_is_refused_as_metadata(value: Any) -> None:  # noqa: ANN401
+    with pytest.raises(PxdbgError, match=r"\A[^\n]+\Z"):
         FileMetadata.from_json(json.dumps(value))
-    except PxdbgError as error:
-        assert "\n" not in str(error)
-    else:
-        pytest.fail("metadata have more fields than this example")

@@ -30,6 +30,7 @@ LEVELS: Final[tuple[frozenset[str], ...]] = tuple(
         "generator",
         "formats basf2",
         "validation plots",
+        "campaigns",
         "command_line",
         "__main__",
     )

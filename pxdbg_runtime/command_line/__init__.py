@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pxdbg_runtime.command_line.campaign import campaign
 from pxdbg_runtime.command_line.check import check
 from pxdbg_runtime.command_line.console import log_to_terminal, stdout
 from pxdbg_runtime.command_line.convert import convert
@@ -34,6 +35,7 @@ app.command(epilog="Example: pxdbg providers")(providers)
 app.command(epilog="Example: pxdbg check resnet")(check)
 app.command(epilog="Example: pxdbg validate bg.parquet --reference pxd_marginals.json --report bg.html")(validate)
 app.command(epilog="Example: pxdbg replace-pxd overlay.root --output new.root --model ieagan --seed 7")(replace_pxd)
+app.add_typer(campaign, name="campaign")
 
 
 def _print_version(is_wanted: bool) -> None:

@@ -124,10 +124,12 @@ def _count_samples(sources: list[tuple[DigitReader, str]], min_charge: int) -> t
         )
 
 
-def _report_progress(events: Iterable[tuple[int, Digits]], advance: Callable[[], None]) -> Iterator[tuple[int, Digits]]:
+def _report_progress(
+    events: Iterable[tuple[int, Digits]], advance: Callable[[int], None]
+) -> Iterator[tuple[int, Digits]]:
     for numbered in events:
         yield numbered
-        advance()
+        advance(1)
 
 
 def _choose_names(samples: list[Path], references: list[Path]) -> list[str]:

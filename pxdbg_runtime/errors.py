@@ -242,7 +242,7 @@ _MAX_LINE_CHARACTERS: Final = 1000
 
 
 def one_line(error: BaseException) -> str:
-    """Write the message of an exception on one line, cut after 1000 characters; the name of its class if it is empty."""
+    """Write the message of an exception on one line, cut if it is long; the name of its class if empty."""
     text = str(error)
     shown = " ".join(text[:_MAX_LINE_CHARACTERS].split()) or type(error).__name__
     return shown if len(text) <= _MAX_LINE_CHARACTERS else f"{shown}…"

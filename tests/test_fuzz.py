@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import time
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +25,7 @@ from tests.graphs import LATENT_CARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 N_CASES: Final = 120
 FEW_CASES: Final = 40

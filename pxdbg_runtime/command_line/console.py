@@ -93,12 +93,7 @@ def report_failures() -> Iterator[None]:
     except PxdbgError as error:
         if is_stopped():  # the error is a consequence of the signal
             raise
-<<<<<<< HEAD
         stderr.print(Text.assemble(("Error:", "bold red"), " ", make_line(str(error))), soft_wrap=True)
-        is_usage = isinstance(error, (ArgumentTypeError, ArgumentValueError))
-        raise typer.Exit(BAD_USAGE if is_usage else FAILURE) from None
-=======
-        stderr.print(Text.assemble(("Error:", "bold red"), " ", make_safe(str(error))), soft_wrap=True)
         raise typer.Exit(_choose_exit_code(error)) from None
 
 
@@ -106,7 +101,6 @@ def _choose_exit_code(error: PxdbgError) -> int:
     if isinstance(error, (ArgumentTypeError, ArgumentValueError)):
         return BAD_USAGE
     return UNFIT_MACHINE if isinstance(error, MachineMismatchError) else FAILURE
->>>>>>> campaigns
 
 
 def format_event_count(n_events: int) -> str:

@@ -12,12 +12,8 @@ from pxdbg_runtime.command_line.safe_text import make_line
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.generator import PrecisionChoice
 from pxdbg_runtime.inference.latents import RandomStreamName
-<<<<<<< HEAD
 from pxdbg_runtime.model.builtin_models import is_path
-from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS
-=======
 from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, N_SENSORS, Sensor, select_layer, select_sensors
->>>>>>> campaigns
 
 if TYPE_CHECKING:
     from pxdbg_runtime.formats import Provenance

@@ -74,11 +74,6 @@ class Program(typer.Typer):
     def _format_command(self, args: Sequence[Any]) -> str:
         name = self.info.name if isinstance(self.info.name, str) else "The program"
         words = args[0] if args else sys.argv[1:]
-<<<<<<< HEAD
-        names = (each.name or getattr(each.callback, "__name__", "") for each in self.registered_commands)
-        commands = {name.replace("_", "-") for name in names}  # as typer names them
-        command = [word for word in words if word in commands][:1] if len(commands) > 1 else []
-=======
         command = []
         app: typer.Typer | None = self
         if len(_list_commands(self)) > 1:
@@ -86,14 +81,14 @@ class Program(typer.Typer):
                 if app is not None and word in (commands := _list_commands(app)):
                     command.append(word)
                     app = commands[word]
->>>>>>> campaigns
         return " ".join([name, *command])
 
 
 def _list_commands(app: typer.Typer) -> dict[str, typer.Typer | None]:
     """List the names of an app's commands and groups; a group with its app."""
     commands: dict[str, typer.Typer | None] = {
-        str(each.name or getattr(each.callback, "__name__", "")): None for each in app.registered_commands
+        str(each.name or getattr(each.callback, "__name__", "")).replace("_", "-"): None  # as typer names them
+        for each in app.registered_commands
     }
     groups = {each.name: each.typer_instance for each in app.registered_groups if isinstance(each.name, str)}
     return commands | groups

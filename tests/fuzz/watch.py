@@ -10,7 +10,6 @@ import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tests.fuzz.cases import ENDINGS, FAILURES, Case, read_samples, run_cases
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
+    from pathlib import Path
 
     from tests.fuzz.readers import Reader
 

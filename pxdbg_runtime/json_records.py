@@ -127,8 +127,8 @@ def _explain(error: msgspec.ValidationError, value: object, kind: type) -> JsonF
             return JsonFieldError(name, f"the field {_show_name(name)} {sentence}.")
     if reason.startswith(("Expected", "Invalid enum value", "Number out of range")):
         expected = _describe_choices(path, kind) or _describe_type(reason)
-        found = _show(_follow(path, value))
-        return JsonFieldError(field, f"{_show_name(field) or 'it'} must be {expected}, but is {found}.")
+        shown = _show(_follow(path, value))
+        return JsonFieldError(field, f"{_show_name(field) or 'it'} must be {expected}, but is {shown}.")
     return JsonFieldError(field, reason)
 
 

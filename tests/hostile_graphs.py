@@ -107,7 +107,7 @@ def _nest(depth: int) -> bytes:
         node = encode_delimited(1, b"".join(encode_delimited(n, text.encode()) for n, text in texts) + attributes)
     model = latent_model()
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(np.bool_(True)), "yes"))
-    return model.SerializeToString() + encode_delimited(7, node)  # a message twice is merged
+    return bytes(model.SerializeToString()) + encode_delimited(7, node)  # a message twice is merged
 
 
 _IS_GRAPH: Final = b"\xa0\x01\x05"
@@ -121,7 +121,7 @@ def _change(change: Callable[[onnx.ModelProto], None]) -> Callable[[], bytes]:
     def build() -> bytes:
         model = latent_model()
         change(model)
-        return model.SerializeToString()
+        return bytes(model.SerializeToString())
 
     return build
 

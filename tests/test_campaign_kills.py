@@ -28,7 +28,16 @@ Victim = Literal["campaign", "worker"]
 
 
 def start_run(campaign: Campaign, n_workers: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pxdbg_runtime", "campaign", "run", campaign.folder, "--workers", str(n_workers)]
+    command = [
+        sys.executable,
+        "-m",
+        "pxdbg_runtime",
+        "campaign",
+        "run",
+        str(campaign.folder),
+        "--workers",
+        str(n_workers),
+    ]
     return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
 
 

@@ -76,7 +76,16 @@ def test_a_signal_ends_an_endless_loop(tmp_path: Path) -> None:
     """No check of a graph can tell whether it ends: whoever runs it, or the batch system, ends it."""
     path = tmp_path / "endless.onnx"
     path.write_bytes(append_card(build_endless_loop().SerializeToString(), LATENT_CARD))
-    command = [sys.executable, "-m", "pxdbg_runtime", "generate", "--model", path, "--output", tmp_path / "bg.npz"]
+    command = [
+        sys.executable,
+        "-m",
+        "pxdbg_runtime",
+        "generate",
+        "--model",
+        str(path),
+        "--output",
+        str(tmp_path / "bg.npz"),
+    ]
     with subprocess.Popen([*command, "--no-verify"], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines = [process.stderr.readline()]

@@ -20,6 +20,8 @@ from export.conditions.hsf import HsfServer
 from export.conditions.sqlite_file import SqliteFile
 from export.conditions.v2 import V2Server
 from pxdbg_runtime import Digits, Generator
+from pxdbg_runtime.campaigns import open_campaign
+from pxdbg_runtime.errors import CampaignError
 from pxdbg_runtime.formats import FORMATS, read_digits
 from pxdbg_runtime.inference import verification
 from pxdbg_runtime.model.builtin_models import MANIFEST_NAME, find_artifacts_folder, format_manifest, read_manifest
@@ -27,6 +29,7 @@ from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, append_card, re
 from pxdbg_runtime.model.protobuf import encode_delimited
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.validation.marginals import read_marginals
+from tests.campaigns import make_parts, plan_campaign
 from tests.checkpoints import SmallNet, register_family
 from tests.conditions_server import NAME, QUICK, TAG, ConditionsServer
 from tests.conditions_sqlite import write_database
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from export.conditions.server import Server
+    from pxdbg_runtime.campaigns import Campaign
     from pxdbg_runtime.model.card import ModelCard
 
 __all__ = ["READERS", "Reader"]
@@ -269,7 +273,7 @@ def _build_checkpoint_reader(folder: Path, *, kind: str) -> Reader:
 
 def _build_record_reader(_folder: Path) -> Reader:
     """The record of a passed known-answer test in the user's cache."""
-    record = {"graph_sha256": "0" * 64, "onnxruntime": "1.23", "device": "a CPU"}
+    record: dict[str, object] = {"graph_sha256": "0" * 64, "onnxruntime": "1.23", "device": "a CPU"}
 
     def read(path: Path) -> object:
         with pytest.MonkeyPatch.context() as patched:
@@ -282,6 +286,39 @@ def _build_record_reader(_folder: Path) -> Reader:
         file_name="record.json",
         mutate=mutate_json_or_bytes,
     )
+
+
+def _build_plan_reader(folder: Path) -> Reader:
+    def read(path: Path) -> None:
+        open_campaign(path.parent)
+
+    return Reader(
+        samples=(_plan(folder).plan.to_json().encode(),), read=read, file_name="plan.json", mutate=mutate_json_or_bytes
+    )
+
+
+def _build_part_reader(folder: Path) -> Reader:
+    """The record of a complete partition."""
+    campaign = _plan(folder)
+    make_parts(campaign, [0])
+
+    def read(path: Path) -> None:
+        campaign.record_path(0).write_bytes(path.read_bytes())
+        status = campaign.examine(0, compare_hash=True)
+        if status.state != "complete":
+            raise CampaignError(path, status.reason)
+
+    return Reader(
+        samples=(campaign.record_path(0).read_bytes(),),
+        read=read,
+        file_name="record.json",
+        mutate=mutate_json_or_bytes,
+    )
+
+
+def _plan(folder: Path) -> Campaign:
+    graph = _write_and_read(folder / "tiny.onnx", append_card(latent_model().SerializeToString(), LATENT_CARD))
+    return plan_campaign(folder / "campaign", graph)
 
 
 READERS: Final[dict[str, Callable[[Path], Reader]]] = {
@@ -299,5 +336,7 @@ READERS: Final[dict[str, Callable[[Path], Reader]]] = {
     "checkpoint-torch": partial(_build_checkpoint_reader, kind="torch"),
     "checkpoint-legacy": partial(_build_checkpoint_reader, kind="legacy"),
     "record": _build_record_reader,
+    "plan": _build_plan_reader,
+    "part": _build_part_reader,
 }
 """By name: builds the reader in a folder for its sound files. Raises `MissingPackageError` if a format lacks one."""

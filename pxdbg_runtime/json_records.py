@@ -23,6 +23,7 @@ __all__ = [
     "convert_record",
     "decode_record",
     "parse_json",
+    "show_name",
 ]
 
 T = TypeVar("T")
@@ -124,11 +125,11 @@ def _explain(error: msgspec.ValidationError, value: object, kind: type) -> JsonF
         found = pattern.match(reason)
         if found:
             name = f"{field}.{found[1]}".lstrip(".")
-            return JsonFieldError(name, f"the field {_show_name(name)} {sentence}.")
+            return JsonFieldError(name, f"the field {show_name(name)} {sentence}.")
     if reason.startswith(("Expected", "Invalid enum value", "Number out of range")):
         expected = _describe_choices(path, kind) or _describe_type(reason)
         shown = _show(_follow(path, value))
-        return JsonFieldError(field, f"{_show_name(field) or 'it'} must be {expected}, but is {shown}.")
+        return JsonFieldError(field, f"{show_name(field) or 'it'} must be {expected}, but is {shown}.")
     return JsonFieldError(field, reason)
 
 
@@ -169,7 +170,7 @@ def _describe_choices(path: str, kind: type) -> str | None:
     return f"one of {listed}" if len(values) > 1 else listed or None
 
 
-def _show_name(name: str) -> str:
+def show_name(name: str) -> str:
     """Write the name of a field as it is, unless it is as no name of ours."""
     return name if name.isprintable() and len(name) <= _SHOWN_LENGTH else _show(name)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from msgspec import structs
 
+from pxdbg_runtime.errors import MarginalsError
+from pxdbg_runtime.formats.metadata import explain_difference
+from pxdbg_runtime.validation.marginals import read_marginals
 from tests.digit_files import PROVENANCE, SAMPLE, write
 from tests.graphs import LATENT_CARD, latent_model, write_graph
 from tests.test_command_line import invoke
@@ -120,3 +123,18 @@ def test_a_report_holds_no_script(tmp_path: Path) -> None:
     assert elements.active == []
     assert "&lt;script&gt;alert" in page
     assert json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def test_texts_of_two_jobs_are_compared_on_one_line() -> None:
+    other = structs.replace(PROVENANCE, first_event=7, provenance=f"two\nlines{'x' * 5000}")
+    difference = explain_difference(PROVENANCE, other)
+    assert difference.startswith(r"their provenance differs, Made for a test: größer. and 'two\nlinesxxx")
+    assert len(difference) < 400
+
+
+def test_a_name_of_a_sample_is_shown_on_one_line(tmp_path: Path) -> None:
+    content: dict[str, Any] = build_marginals_content("two\nlines")
+    del content["samples"]["two\nlines"]["charge_counts"]
+    path = write_marginals(tmp_path / "marginals.json", content)
+    with pytest.raises(MarginalsError, match=r'in samples\."two\\nlines", the field charge_counts is missing\.$'):
+        read_marginals(path)

@@ -1,7 +1,7 @@
 """``python -m tests.fuzz``: alter sound files at random and read them; failing files are saved.
 
 The exit code is 1 if a case failed: an exception that is not one of this package, a message of several lines, a crash,
-a case that takes more than half a minute or a gigabyte, or content that a digest should protect and does not.
+a case that takes more than two minutes or a gigabyte, or content that a digest should protect and does not.
 """
 
 from __future__ import annotations

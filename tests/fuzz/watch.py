@@ -55,7 +55,7 @@ class Plan:
     first: int = 0
     cases: int | None = None
     time_s: float = float("inf")
-    case_limit_s: float = 30.0
+    case_limit_s: float = 120.0
 
 
 @dataclass(kw_only=True)

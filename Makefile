@@ -14,7 +14,7 @@ TEST = .venv-test/bin
 # All extras but gpu, whose ONNX Runtime would overwrite that of cpu.
 EXTRAS = cpu,parquet,uproot,root,hdf5,pandas,dask,plot,validate,export
 
-.PHONY: demo test lint lowest parity runtime-matrix limits docs dist wheel-check release-check release-ready container \
+.PHONY: demo test lint lowest parity runtime-matrix limits soak fuzz docs dist wheel-check release-check release-ready container \
   container-check benchmarks artifacts validation clean check-python
 
 demo: .venv-demo/.installed
@@ -65,6 +65,16 @@ runtime-matrix: $(RELEASES:%=.venv-runtime-%/.installed)
 # Address spaces of 500 MB to 4 GB in steps of 100 MB: an event, or one sentence and nothing left; a quarter of an hour.
 limits: .venv-test/.installed
 	$(TEST)/python -m pytest tests/test_address_space.py -m exhaustive -rP $(PYTEST_ARGS)
+
+# 20,000 events of a small graph and some of a built-in one: resident memory stays flat; hours on two cores (docs/reliability.md).
+SOAK_EVENTS ?= 500
+soak: .venv-test/.installed
+	OMP_NUM_THREADS=1 $(TEST)/python -m tests.soak --builtin-events $(SOAK_EVENTS)
+
+# Sound files of every kind that is read, altered at random; failing files stay in build/fuzz.
+FUZZ_MINUTES ?= 60
+fuzz: .venv-test/.installed
+	OMP_NUM_THREADS=1 $(TEST)/python -m tests.fuzz --minutes $(FUZZ_MINUTES)
 
 # Ours beside the original and other runtimes, one core; half an hour. On a GPU machine: python -m benchmarks providers.
 benchmarks: .venv-test/.installed

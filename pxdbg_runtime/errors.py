@@ -6,7 +6,7 @@ constructor, the message aside, as attributes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +16,7 @@ __all__ = [
     "ArgumentTypeError",
     "ArgumentValueError",
     "BrokenPackageError",
+    "CampaignError",
     "CardError",
     "DigitFileError",
     "GraphFileError",
@@ -23,6 +24,7 @@ __all__ = [
     "InferenceError",
     "JsonFieldError",
     "KnownAnswerError",
+    "MachineMismatchError",
     "ManifestError",
     "MarginalsError",
     "MemoryLimitError",
@@ -33,6 +35,7 @@ __all__ = [
     "OutputError",
     "ProviderError",
     "PxdbgError",
+    "SchedulerError",
     "ThreadLimitError",
     "one_line",
 ]
@@ -144,6 +147,22 @@ class OutputError(_FileError, OSError):
     """A file could not be written; nothing was left behind."""
 
 
+class CampaignError(_FileError, RuntimeError):
+    """A campaign's plan, graph or partition at `path` is not what it should be, or its partitions cannot be made."""
+
+
+class SchedulerError(PxdbgError, ConnectionError):
+    """No Dask scheduler answers at `address`."""
+
+    def __init__(self, address: str, message: str) -> None:
+        super().__init__(message)
+        self.address = address
+
+
+class MachineMismatchError(PxdbgError, RuntimeError):
+    """Digits from this machine are not known to be the same as those from the machine of a campaign's plan."""
+
+
 class ImageError(PxdbgError, ValueError):
     """Images have the wrong shape or type, or hold values that are not numbers."""
 
@@ -238,6 +257,12 @@ class ModuleStateError(PxdbgError, RuntimeError):
     """A method of the basf2 module was called in the wrong state."""
 
 
+_MAX_LINE_CHARACTERS: Final = 1000
+"""Longer than any message of a library that says something; names in a hostile file may have megabytes."""
+
+
 def one_line(error: BaseException) -> str:
-    """Write the message of an exception on one line; the name of its class if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Write the message of an exception on one line, cut if it is long; the name of its class if empty."""
+    text = str(error)
+    shown = " ".join(text[:_MAX_LINE_CHARACTERS].split()) or type(error).__name__
+    return shown if len(text) <= _MAX_LINE_CHARACTERS else f"{shown}…"

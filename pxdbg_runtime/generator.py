@@ -191,6 +191,11 @@ class Generator:
         chosen = f"{self.card.name!r}, precision={self.card.precision!r}, provider={self.provider!r}"
         return f"{type(self).__name__}({chosen}, seed={self.seed}, random_stream={self.random_stream!r})"
 
+    @property
+    def graph_path(self) -> Path:
+        """The graph file, which was read when the generator was created."""
+        return self._session.path
+
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_generator, (self._recreate, self.graph_sha256)
 

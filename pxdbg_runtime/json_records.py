@@ -23,6 +23,7 @@ __all__ = [
     "convert_record",
     "decode_record",
     "parse_json",
+    "show_name",
 ]
 
 T = TypeVar("T")
@@ -38,8 +39,8 @@ NonNegativeNumber = Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _LOCATION: Final = re.compile(r" - at `\$(.*)`$", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
-_MISSING: Final = re.compile(r"^Object missing required field `(.*)`$")
-_UNKNOWN: Final = re.compile(r"^Object contains unknown field `(.*)`$")
+_MISSING: Final = re.compile(r"^Object missing required field `(.*)`$", re.DOTALL)
+_UNKNOWN: Final = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
 _SHOWN_LENGTH: Final = 60
 _TYPE_NAMES: Final = {
     "int": "an integer",
@@ -103,7 +104,7 @@ def _make_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(values) < len(pairs):
         counts = Counter(name for name, _ in pairs)
         name = next(name for name, count in counts.items() if count > 1)
-        raise JsonFieldError(name, f"it has the field {name!r} more than once.")
+        raise JsonFieldError(name, f"it has the field {name[:_SHOWN_LENGTH]!r} more than once.")
     return values
 
 
@@ -124,10 +125,11 @@ def _explain(error: msgspec.ValidationError, value: object, kind: type) -> JsonF
         found = pattern.match(reason)
         if found:
             name = f"{field}.{found[1]}".lstrip(".")
-            return JsonFieldError(name, f"the field {name} {sentence}.")
+            return JsonFieldError(name, f"the field {show_name(name)} {sentence}.")
     if reason.startswith(("Expected", "Invalid enum value", "Number out of range")):
         expected = _describe_choices(path, kind) or _describe_type(reason)
-        return JsonFieldError(field, f"{field or 'it'} must be {expected}, but is {_show(_follow(path, value))}.")
+        shown = _show(_follow(path, value))
+        return JsonFieldError(field, f"{show_name(field) or 'it'} must be {expected}, but is {shown}.")
     return JsonFieldError(field, reason)
 
 
@@ -166,6 +168,11 @@ def _describe_choices(path: str, kind: type) -> str | None:
     values = [value for each in options if isinstance(each, inspect.LiteralType) for value in each.values]
     listed = ", ".join(map(str, values))
     return f"one of {listed}" if len(values) > 1 else listed or None
+
+
+def show_name(name: str) -> str:
+    """Write the name of a field as it is, unless it is as no name of ours."""
+    return name if name.isprintable() and len(name) <= _SHOWN_LENGTH else _show(name)
 
 
 def _show(value: object) -> str:

@@ -140,3 +140,11 @@ def test_a_database_without_end_is_left_after_the_whole_time(tmp_path: Path) -> 
         """)
     with pytest.raises(ConditionsError, match=r"cannot be read .*: interrupted\.$"):
         fetch(tmp_path / "cache", database, limits=replace(QUICK, total_timeout_s=0.2))
+
+
+def test_a_text_that_is_not_utf_8_is_said(tmp_path: Path) -> None:
+    database = write_database(tmp_path)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE listed SET payloadUrl = CAST(X'FF' AS TEXT)")
+    with pytest.raises(ConditionsError, match=rf"{database} cannot be read as an sqlite file .*(utf|UTF)-8"):
+        fetch(tmp_path / "cache", database)

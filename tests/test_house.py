@@ -30,6 +30,7 @@ LEVELS: Final[tuple[frozenset[str], ...]] = tuple(
         "generator overlaying",
         "formats basf2 diagnosis",
         "validation plots",
+        "campaigns",
         "command_line",
         "__main__",
     )

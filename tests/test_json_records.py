@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from typing import Annotated, Literal
 
@@ -143,3 +145,12 @@ def test_many_fields_are_quickly_read() -> None:
 def test_a_value_that_is_deeply_nested_is_refused(depth: int) -> None:
     error = refuse(f'{{"name": {"[" * depth + "]" * depth}}}')
     assert len(str(error)) < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("two\nlines", r'"two\\nlines"'), ("x" * 1000, f'"{"x" * 59}…'), ("plain", "plain")]
+)
+def test_an_odd_name_of_a_field_is_shown_on_one_line(name: str, shown: str) -> None:
+    error = refuse(json.dumps({name: 1}))
+    assert re.fullmatch(rf"the field {shown} is unknown\.", str(error))
+    assert error.field == name

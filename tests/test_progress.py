@@ -69,7 +69,7 @@ def test_a_job_of_minutes_has_a_line_a_minute(capsys: pytest.CaptureFixture[str]
 
 def test_a_failure_ends_without_a_last_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="broken"), show_progress(total=3, description="events") as advance:  # noqa: PT012
-        advance()
+        advance(1)
         message = "broken"
         raise ValueError(message)
     assert capsys.readouterr().err == "events: 0/3\n"

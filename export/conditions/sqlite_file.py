@@ -15,6 +15,7 @@ from export.conditions.fields import DatabaseText, check_md5, check_payload_url,
 from export.conditions.server import convert_fields
 from export.conditions.validity import OPEN, Interval, PayloadEntry
 from export.errors import ServerError
+from pxdbg_runtime.errors import one_line
 
 if TYPE_CHECKING:
     from export.conditions.limits import Limits
@@ -110,6 +111,6 @@ class SqliteFile:
                 connection.row_factory = sqlite3.Row
                 connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_CHECKS)
                 return [dict(row) for row in connection.execute(query, values)]
-        except (sqlite3.Error, OverflowError) as error:
-            message = f"{self.address} cannot be read as an sqlite file of the conditions database: {error}."
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
+            message = f"{self.address} cannot be read as an sqlite file of the conditions database: {one_line(error)}."
             raise ServerError(message) from None

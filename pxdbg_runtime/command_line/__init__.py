@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
+from pxdbg_runtime.command_line.campaign import campaign
 from pxdbg_runtime.command_line.check import check
 from pxdbg_runtime.command_line.console import log_to_terminal, stdout
 from pxdbg_runtime.command_line.convert import convert
@@ -38,6 +39,7 @@ app.command(epilog="Example: pxdbg providers")(providers)
 app.command(epilog="Example: pxdbg check resnet")(check)
 app.command(epilog="Example: pxdbg validate bg.parquet --reference pxd_marginals.json --report bg.html")(validate)
 app.command(epilog="Example: pxdbg replace-pxd overlay.root --output new.root --model ieagan --seed 7")(replace_pxd)
+app.add_typer(campaign, name="campaign")
 
 _PANELS: Final = {
     "Events": ("generate", "overlay", "replace-pxd", "campaign"),

@@ -13,10 +13,10 @@ from rich.segment import Segment
 from rich.text import Text
 
 from pxdbg_runtime.command_line.output_streams import find_terminal_stream
-from pxdbg_runtime.command_line.safe_text import make_safe
+from pxdbg_runtime.command_line.safe_text import make_line, make_safe
 from pxdbg_runtime.command_line.signals import is_stopped
 from pxdbg_runtime.documentation import link_section
-from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, PxdbgError
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, MachineMismatchError, PxdbgError
 from pxdbg_runtime.limits.address_space import report_memory_errors
 
 if TYPE_CHECKING:
@@ -24,10 +24,24 @@ if TYPE_CHECKING:
 
     from rich.console import ConsoleOptions, ConsoleRenderable, RenderableType
 
-__all__ = ["BAD_USAGE", "FAILURE", "format_event_count", "log_to_terminal", "report_failures", "stderr", "stdout"]
+__all__ = [
+    "BAD_USAGE",
+    "BUSY",
+    "FAILURE",
+    "UNFIT_MACHINE",
+    "format_event_count",
+    "log_to_terminal",
+    "report_failures",
+    "stderr",
+    "stdout",
+]
 
 FAILURE: Final = 1
 BAD_USAGE: Final = 2
+BUSY: Final = 75
+"""Try again later: another process does the work (EX_TEMPFAIL of sysexits.h)."""
+UNFIT_MACHINE: Final = 78
+"""Try again on another machine (EX_CONFIG)."""
 
 
 class _SafeConsole(Console):
@@ -80,11 +94,16 @@ def report_failures() -> Iterator[None]:
     except PxdbgError as error:
         if is_stopped():  # the error is a consequence of the signal
             raise
-        stderr.print(Text.assemble(("Error:", "bold red"), " ", make_safe(str(error))), soft_wrap=True)
+        stderr.print(Text.assemble(("Error:", "bold red"), " ", make_line(str(error))), soft_wrap=True)
         if error.docs_section is not None:
             stderr.print(f"See {link_section(error.docs_section)}", soft_wrap=True)
-        is_usage = isinstance(error, (ArgumentTypeError, ArgumentValueError))
-        raise typer.Exit(BAD_USAGE if is_usage else FAILURE) from None
+        raise typer.Exit(_choose_exit_code(error)) from None
+
+
+def _choose_exit_code(error: PxdbgError) -> int:
+    if isinstance(error, (ArgumentTypeError, ArgumentValueError)):
+        return BAD_USAGE
+    return UNFIT_MACHINE if isinstance(error, MachineMismatchError) else FAILURE
 
 
 def format_event_count(n_events: int) -> str:
@@ -94,7 +113,7 @@ def format_event_count(n_events: int) -> str:
 
 class _SafeHandler(RichHandler):
     def render_message(self, record: logging.LogRecord, message: str) -> ConsoleRenderable:
-        return super().render_message(record, make_safe(message))
+        return super().render_message(record, make_line(message))
 
 
 def log_to_terminal() -> None:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pxdbg_runtime.command_line.console import format_event_count, report_failures, stderr, stdout
+from pxdbg_runtime.command_line.console import format_event_count, report_failures, stdout
 from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, RunNumber, check_output
 from pxdbg_runtime.command_line.generator_options import (
     BatchSize,
     FirstEvent,
+    LayerNumber,
     Model,
     NInter,
     NIntra,
@@ -21,18 +22,19 @@ from pxdbg_runtime.command_line.generator_options import (
     Provider,
     ProviderOptions,
     RandomStream,
+    SensorNames,
     Verify,
     build_event_range,
+    choose_sensors,
     parse_provider_options,
+    print_origin,
 )
 from pxdbg_runtime.command_line.progress import track
-from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, FileMetadata, describe_generation, open_writer
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.formats.run_numbers import choose_run_numbers
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, is_path
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, Sensor, select_layer, select_sensors
 
 __all__ = ["generate"]
 
@@ -43,21 +45,8 @@ def generate(
     model: Model = DEFAULT_MODEL,
     events: Annotated[int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Number of events.")] = 1,
     first_event: FirstEvent = 0,
-    sensors: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            show_default="all",
-            help="Sensors to generate, such as 1.1.1,2.12.2 (layer.ladder.sensor); "
-            "their digits are those of the whole event. Not together with --layer.",
-        ),
-    ] = None,
-    layer: Annotated[
-        int | None,
-        typer.Option(
-            min=min(LADDERS_OF_LAYER), max=max(LADDERS_OF_LAYER), show_default="both", help="Layer to generate."
-        ),
-    ] = None,
+    sensors: SensorNames = None,
+    layer: LayerNumber = None,
     experiment: ExperimentNumber = None,
     run: RunNumber = None,
     seed: OptionalSeed = None,
@@ -80,7 +69,7 @@ def generate(
     with report_failures():
         numbers = build_event_range(first_event, events)
         run_numbers = choose_run_numbers(format_name, experiment, run)
-        chosen = _choose_sensors(sensors, layer)
+        chosen = choose_sensors(sensors, layer)
         check_output(output, format_name, inputs=[Path(model)] if is_path(model) else [])
         generator = Generator(
             model,
@@ -96,7 +85,7 @@ def generate(
             verify=verify,
         )
         provenance = describe_generation(generator, numbers, chosen)
-        stderr.print(str(provenance), soft_wrap=True)
+        print_origin(generator, model, provenance)
         metadata = FileMetadata(jobs=(provenance,), run_numbers=run_numbers)
         n_digits = 0
         with open_writer(output, metadata, format_name=format_name) as writer:
@@ -104,12 +93,3 @@ def generate(
                 writer.write(digits)
                 n_digits += len(digits)
         stdout.print(f"wrote {output}: {format_event_count(len(numbers))}, {n_digits:,} digits", soft_wrap=True)
-
-
-def _choose_sensors(sensors: str | None, layer: int | None) -> tuple[Sensor, ...]:
-    if sensors is not None and layer is not None:
-        message = f"--sensors and --layer both choose sensors: expected one of them, but got {sensors} and {layer}."
-        raise ArgumentValueError("layer", message)
-    if layer is not None:
-        return select_layer(layer)
-    return select_sensors(None if sensors is None else [name.strip() for name in sensors.split(",")])

@@ -11,6 +11,7 @@ import typer
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stdout
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import track
+from pxdbg_runtime.command_line.safe_text import make_line
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, EventReader, open_events
@@ -186,4 +187,4 @@ def _format_title(reader: EventReader, event: int | None) -> str:
     seeds = f"seed {provenance.seed}" if len(jobs) <= 1 else f"{len(jobs)} jobs"
     some = "" if provenance.sensors is None else f", {len(provenance.sensors)} of {N_SENSORS} sensors"
     remark = "" if provenance.nature == "checkpoint" else f"  ({provenance.nature}, no real physics)"
-    return f"{what}: {provenance.model}, {seeds}{some}{remark}"
+    return f"{what}: {make_line(provenance.model)}, {seeds}{some}{remark}"

@@ -74,17 +74,32 @@ class Program(typer.Typer):
             return result
         for each in writes:
             each.remove()
-        written = ", ".join(str(each.target) for each in writes if each.is_in_place())
-        outcome = f"{written} had been written" if written else "nothing was written"
+        if signals.describe_outcome is not None:
+            outcome = signals.describe_outcome()
+        else:
+            written = ", ".join(str(each.target) for each in writes if each.is_in_place())
+            outcome = f"{written} had been written" if written else "nothing was written"
         stderr.print(f"{self._format_command(args)} was stopped by {signals.received.name}: {outcome}.", soft_wrap=True)
         sys.exit(128 + signals.received)
 
     def _format_command(self, args: Sequence[Any]) -> str:
         name = self.info.name if isinstance(self.info.name, str) else "The program"
         words = args[0] if args else sys.argv[1:]
-        commands = {_name_command(each) for each in self.registered_commands}
-        command = [word for word in words if word in commands][:1] if len(commands) > 1 else []
+        command = []
+        app: typer.Typer | None = self
+        if len(_list_commands(self)) > 1:
+            for word in words:
+                if app is not None and word in (commands := _list_commands(app)):
+                    command.append(word)
+                    app = commands[word]
         return " ".join([name, *command])
+
+
+def _list_commands(app: typer.Typer) -> dict[str, typer.Typer | None]:
+    """List the names of an app's commands and groups; a group with its app."""
+    commands: dict[str, typer.Typer | None] = {_name_command(each): None for each in app.registered_commands}
+    groups = {each.name: each.typer_instance for each in app.registered_groups if isinstance(each.name, str)}
+    return commands | groups
 
 
 def _name_command(command: CommandInfo | TyperInfo) -> str:

@@ -15,7 +15,7 @@ from pxdbg_runtime.command_line.signals import raise_if_stopped
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["show_progress", "track"]
+__all__ = ["format_duration", "show_progress", "track"]
 
 Item = TypeVar("Item")
 _LINE_INTERVAL_S: Final = 60.0
@@ -36,11 +36,11 @@ def track(items: Iterable[Item], *, total: int, description: str) -> Iterator[It
     with show_progress(total=total, description=description) as advance:
         for item in items:
             yield item
-            advance()
+            advance(1)
 
 
 @contextmanager
-def show_progress(*, total: int, description: str) -> Iterator[Callable[[], None]]:
+def show_progress(*, total: int, description: str) -> Iterator[Callable[[int], None]]:
     """Show on the standard error how many items are done.
 
     A terminal shows a bar. Elsewhere, and on a terminal that cannot move its cursor, one line is printed at the start,
@@ -55,20 +55,20 @@ def show_progress(*, total: int, description: str) -> Iterator[Callable[[], None
     Yields
     ------
     callable
-        Call it after each item.
+        Call it with the number of items that were done since the last call.
     """
     show = _show_bar if stderr.draws_bars else _show_lines
     with show(total, description) as advance:
 
-        def advance_unless_stopped() -> None:
-            advance()
+        def advance_unless_stopped(n_items: int) -> None:
+            advance(n_items)
             raise_if_stopped()
 
         yield advance_unless_stopped
 
 
 @contextmanager
-def _show_bar(total: int, description: str) -> Iterator[Callable[[], None]]:
+def _show_bar(total: int, description: str) -> Iterator[Callable[[int], None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -79,7 +79,7 @@ def _show_bar(total: int, description: str) -> Iterator[Callable[[], None]]:
     # The standard output must not be redirected to the bar's console.
     with Progress(*columns, console=stderr, redirect_stdout=False) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda: bar.advance(task)
+        yield lambda n_items: bar.advance(task, n_items)
 
 
 class _RateColumn(TextColumn):
@@ -91,36 +91,37 @@ class _RateColumn(TextColumn):
 
 
 @contextmanager
-def _show_lines(total: int, description: str) -> Iterator[Callable[[], None]]:
+def _show_lines(total: int, description: str) -> Iterator[Callable[[int], None]]:
     start_s = line_s = time.monotonic()
     done = line_done = 0
 
     def print_line(rest: str) -> None:
         stderr.print(f"{description}: {done}/{total}{rest}", soft_wrap=True)
 
-    def advance() -> None:
+    def advance(n_items: int) -> None:
         nonlocal done, line_done, line_s
-        done += 1
+        done += n_items
         now_s = time.monotonic()
         is_due = now_s - line_s >= _LINE_INTERVAL_S and (done - line_done) * _LINES >= total
         if is_due and done < total:
             passed_s = now_s - start_s
             left_s = passed_s / done * (total - done)
-            print_line(f", {_format_rate(done / passed_s, description)}, {_format_duration(left_s)} left")
+            print_line(f", {_format_rate(done / passed_s, description)}, {format_duration(left_s)} left")
             line_s, line_done = now_s, done
 
     print_line("")
     yield advance
     passed_s = time.monotonic() - start_s
     rate = f", {_format_rate(done / passed_s, description)}" if done and passed_s > 0 else ""
-    print_line(f" in {_format_duration(passed_s)}{rate}")
+    print_line(f" in {format_duration(passed_s)}{rate}")
 
 
 def _format_rate(per_second: float, description: str) -> str:
     return f"{per_second:.1f} {description}/s" if per_second >= 1 else f"{per_second:.2g} {description}/s"
 
 
-def _format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Write a duration as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pxdbg_runtime.command_line.console import format_event_count, report_failures, stderr, stdout
+from pxdbg_runtime.command_line.console import format_event_count, report_failures, stdout
 from pxdbg_runtime.command_line.generator_options import (
     BatchSize,
     FirstEvent,
@@ -23,6 +23,7 @@ from pxdbg_runtime.command_line.generator_options import (
     Verify,
     build_event_range,
     parse_provider_options,
+    print_origin,
 )
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import track
@@ -77,7 +78,7 @@ def replace_pxd(
             verify=verify,
         )
         provenance = describe_generation(generator, numbers)
-        stderr.print(str(provenance), soft_wrap=True)
+        print_origin(generator, model, provenance)
         n_digits = 0
         with open_replacement(overlay, output, FileMetadata(jobs=(provenance,))) as writer:
             for digits in track(generator.stream(numbers), total=len(numbers), description="events"):

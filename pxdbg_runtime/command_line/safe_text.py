@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import Final
 
-__all__ = ["keep_colours", "make_safe"]
+__all__ = ["keep_colours", "make_line", "make_safe"]
 
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of control and format characters (bidirectional overrides), surrogates, line separators."""
@@ -33,6 +33,17 @@ def make_safe(text: str) -> str:
     if text.isprintable():  # almost always
         return text
     return "".join(_escape(character) if _is_unsafe(character) else character for character in text)
+
+
+def make_line(text: str) -> str:
+    r"""Replace control characters as `make_safe` does, and line breaks too: no text of a file forges a line of output.
+
+    Examples
+    --------
+    >>> print(make_line("stand-in\ndigest: checked"))
+    stand-in\ndigest: checked
+    """
+    return make_safe(text).replace("\n", r"\n")
 
 
 def keep_colours(text: str) -> str:

@@ -9,6 +9,7 @@ import typer
 from rich.table import Column, Table
 
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stdout
+from pxdbg_runtime.command_line.safe_text import make_line
 from pxdbg_runtime.command_line.sensor_tables import (
     SensorMeans,
     build_comparison_table,
@@ -146,7 +147,7 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     if threshold < REAL_MIN_CHARGE:
         stdout.print(f"counted in the tables: digits of {REAL_MIN_CHARGE} ADU or more, as in the real sample")
     stdout.print(
-        "\n".join([*_format_provenance(reader), _REAL]),
+        "\n".join([*map(make_line, _format_provenance(reader)), _REAL]),
         markup=False,
         soft_wrap=True,
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-__all__ = ["StopSignals", "Stopped", "is_stopped", "raise_if_stopped"]
+__all__ = ["StopSignals", "Stopped", "describe_stop", "is_stopped", "raise_if_stopped"]
 
 _NAMES: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGBREAK")
 """Signals by which users, terminals and batch systems end a job or announce its end; not every platform has all."""
@@ -34,10 +34,13 @@ class StopSignals:
     ----------
     received : signal.Signals or None
         The first signal.
+    describe_outcome : callable or None
+        Describes after a signal what the command has done, if files that it wrote itself do not tell.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.describe_outcome: Callable[[], str] | None = None
         self._is_armed = True
         self._under_way: weakref.ref[Stopped] | None = None
         self._report_lost: Callable[[sys.UnraisableHookArgs], Any] | None = None
@@ -93,11 +96,11 @@ class StopSignals:
     def _handle_lost(self, lost: sys.UnraisableHookArgs) -> None:
         """Raise again soon if C code that called Python (numba, ctypes) dropped the exception."""
         if isinstance(lost.exc_value, Stopped) and self.received is not None:
-            self._under_way = None
             again = threading.Timer(_RETRY_S, _interrupt_main_thread, [self.received])
             again.daemon = True
             with suppress(RuntimeError):  # no more threads start: `raise_if_stopped` raises later
                 again.start()
+            self._under_way = None  # last: a signal that comes before must not raise in here
         elif self._report_lost is not None:
             self._report_lost(lost)
 
@@ -130,3 +133,9 @@ def raise_if_stopped() -> None:
     """Raise `Stopped` if a signal has ended the running command and its exception was dropped."""
     if _current is not None:
         _current.raise_if_received()
+
+
+def describe_stop(describe: Callable[[], str]) -> None:
+    """Let the sentence that ends a command after a signal say what `describe` gives, instead of the written files."""
+    if _current is not None:
+        _current.describe_outcome = describe

@@ -14,7 +14,7 @@ from rich.text import Text
 from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import show_progress
-from pxdbg_runtime.command_line.safe_text import make_safe
+from pxdbg_runtime.command_line.safe_text import make_line, make_safe
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_files, open_events
@@ -124,10 +124,12 @@ def _count_samples(sources: list[tuple[DigitReader, str]], min_charge: int) -> t
         )
 
 
-def _report_progress(events: Iterable[tuple[int, Digits]], advance: Callable[[], None]) -> Iterator[tuple[int, Digits]]:
+def _report_progress(
+    events: Iterable[tuple[int, Digits]], advance: Callable[[int], None]
+) -> Iterator[tuple[int, Digits]]:
     for numbered in events:
         yield numbered
-        advance()
+        advance(1)
 
 
 def _choose_names(samples: list[Path], references: list[Path]) -> list[str]:
@@ -163,4 +165,4 @@ def _print_summary(report: Report) -> None:
     stdout.print(table)
     for each in report.digits:
         origin = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "provenance unknown"
-        stderr.print(f"{each.name}: {origin}", markup=False, soft_wrap=True)
+        stderr.print(make_line(f"{each.name}: {origin}"), soft_wrap=True)

@@ -34,6 +34,10 @@ class _StoredJobs(StoredRecord, frozen=True):
     jobs: Annotated[tuple[Provenance, ...], Meta(min_length=2)]
 
 
+_SHOWN_LENGTH: Final = 200
+"""Of a text in a message."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileMetadata:
     """What a digit file records about its digits.
@@ -115,6 +119,14 @@ class FileMetadata:
             raise JsonFieldError(_JOBS, str(error)) from None
 
 
+def _shorten(value: object) -> str:
+    """Write a value on one line, cut if it is long: a text from a file may hold anything."""
+    text = str(value)
+    if text.isprintable() and len(text) <= _SHOWN_LENGTH:
+        return text
+    return repr(text[:_SHOWN_LENGTH]) + ("…" if len(text) > _SHOWN_LENGTH else "")
+
+
 def explain_difference(one: Provenance, other: Provenance) -> str:
     """Explain in half a sentence why two jobs are not one sample; empty if they are."""
     for name in _COMMON_FIELDS:
@@ -124,5 +136,5 @@ def explain_difference(one: Provenance, other: Provenance) -> str:
             if name == "sensors":
                 verb = "differ"
                 ours, theirs = (describe_sensors(select_sensors(names)) for names in (ours, theirs))
-            return f"their {name} {verb}, {ours} and {theirs}"
+            return f"their {name} {verb}, {_shorten(ours)} and {_shorten(theirs)}"
     return ""

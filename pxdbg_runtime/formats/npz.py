@@ -80,7 +80,7 @@ class _NpzWriter:
                 self._files[name].write(self._compressors[name].flush())
                 self._files[name].seek(0)
                 with (
-                    archive.open(f"{name}.npy", "w", force_zip64=True) as member,
+                    archive.open(_describe_member(name), "w", force_zip64=True) as member,
                     gzip.GzipFile(fileobj=self._files[name], mode="rb") as spool,
                 ):
                     header = {
@@ -90,8 +90,15 @@ class _NpzWriter:
                     }
                     np.lib.format.write_array_header_1_0(member, header)
                     shutil.copyfileobj(spool, member, _COPY_BYTES)
-            with archive.open(f"{METADATA_KEY}.npy", "w", force_zip64=True) as member:
+            with archive.open(_describe_member(METADATA_KEY), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.array(metadata), allow_pickle=False)
+
+
+def _describe_member(name: str) -> zipfile.ZipInfo:
+    """Describe a member without the time: the same digits give the same bytes, and a clock before 1980 is no error."""
+    member = zipfile.ZipInfo(f"{name}.npy")
+    member.compress_type = zipfile.ZIP_DEFLATED
+    return member
 
 
 @contextlib.contextmanager

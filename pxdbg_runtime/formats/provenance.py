@@ -107,7 +107,8 @@ class Provenance(StoredRecord, frozen=True):
         except ArgumentValueError:
             is_valid = False
         if not is_valid:
-            message = f"sensors must be null or names of different sensors, ordered by index, but is {list(names)}."
+            found = str(list(names))[:200]
+            message = f"sensors must be null or names of different sensors, ordered by index, but is {found}."
             raise JsonFieldError("sensors", message)
 
 

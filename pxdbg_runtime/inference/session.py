@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pxdbg_runtime.errors import ArgumentTypeError, InferenceError, ProviderError
+from pxdbg_runtime.errors import ArgumentTypeError, InferenceError, ProviderError, one_line
 from pxdbg_runtime.inference.cpu import detect_cpu
 from pxdbg_runtime.inference.forks import ForkGuard
 from pxdbg_runtime.inference.providers import (
@@ -250,7 +250,7 @@ class ImageSession:
             )
             return ProviderError(provider, message)
         exported_with = next((each.version for each in self.card.made_with if each.package == "onnxruntime"), None)
-        reason = explain_too_new(str(error), exported_with)
+        reason = explain_too_new(one_line(error), exported_with)
         if reason is not None:
             return InferenceError(f"ONNX Runtime created no session for {self.path} on {provider}: {reason}.")
         message = f"ONNX Runtime created no session for {self.path} on {provider}: {describe_onnxruntime_error(error)}"

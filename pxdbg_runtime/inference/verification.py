@@ -176,7 +176,7 @@ def _has_passed(record: dict[str, object]) -> bool:
     path = _find_record_path(record)
     try:
         return path is not None and bool(json.loads(path.read_text(encoding="utf-8")) == record)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 

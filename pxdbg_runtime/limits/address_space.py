@@ -31,6 +31,7 @@ __all__ = [
     "check_room_for_libraries",
     "check_room_for_validation",
     "estimate_address_space",
+    "estimate_process_memory",
     "explain_memory_failure",
     "import_within_limits",
     "read_address_space_limit",
@@ -55,6 +56,8 @@ _DRAWN_VALUE_BYTES: Final = 64
 """Arrays in float64 for each random value."""
 _PACKAGE_MB: Final = {"pyarrow": 150, "matplotlib": 200, "scipy": 150, "ROOT": 600}
 """Importing and using a package: measured 125, 170, 120 and 535 MB."""
+_DASK_MB: Final = 150
+"""Dask's worker in a process: measured 90 MB."""
 _ARROW_THREADS: Final = 3
 _OTHER_THREADS: Final = 16
 _MANY_PROCESSES: Final = 10_000
@@ -199,6 +202,22 @@ def estimate_address_space(precision: str, batch_size: int, n_values: int) -> in
 
 def _estimate_events(precision: str, batch_size: int, n_values: int) -> int:
     return (_KERNELS_MB + batch_size * _IMAGE_MB[precision]) * _MB + n_values * _DRAWN_VALUE_BYTES
+
+
+def estimate_process_memory(precision: str, batch_size: int, n_values: int, graph_bytes: int) -> int:
+    """Estimate the memory in bytes that suffices for a worker process of Dask that generates and writes events.
+
+    The sum of the address space that each part of the work is known to need, so well above the memory in use.
+
+    Parameters
+    ----------
+    precision, batch_size, n_values
+        As of `check_room_for_events`.
+    graph_bytes : int
+        Size of the graph file; its weights are held twice while the session is created.
+    """
+    n_bytes = (_PACKAGE_MB["pyarrow"] + _DASK_MB) * _MB + 2 * graph_bytes
+    return estimate_address_space(precision, batch_size, n_values) + n_bytes
 
 
 def check_room(n_bytes: int, purpose: str) -> None:

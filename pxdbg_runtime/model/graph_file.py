@@ -47,6 +47,7 @@ _DIGEST_LENGTH: Final = 64
 
 # Field numbers of ONNX's messages.
 _GRAPH_FIELD: Final = 7
+_FUNCTION_FIELD: Final = 25
 _METADATA_FIELD: Final = 14
 _KEY_FIELD: Final = 1
 _VALUE_FIELD: Final = 2
@@ -123,8 +124,8 @@ def read_graph_file(path: Path) -> GraphFile:
     Raises
     ------
     GraphFileError
-        If the file cannot be read, is not ONNX, has no card or two, does not match its digest, or keeps weights in
-        other files.
+        If the file cannot be read, is not ONNX, has no card or two, does not match its digest, has functions, or keeps
+        weights in other files.
     CardError
         If the card is not valid.
     """
@@ -234,8 +235,13 @@ def _match_key(key: bytes) -> str | None:
 
 
 def _check_messages(path: Path, content: bytes) -> None:
-    """Refuse too many fields, and tensors with values in another file, which the digest does not cover."""
+    """Refuse too many fields, tensors with values in another file, which the digest does not cover, and functions.
+
+    ONNX Runtime replaces a call of a function by its nodes: thirty functions that each call another one twice, a few
+    kilobytes, become a billion nodes.
+    """
     n_fields = 0
+    has_functions = False
     to_walk = [("ModelProto", 0, len(content))]
     while to_walk:
         message_type, start, end = to_walk.pop()
@@ -245,6 +251,7 @@ def _check_messages(path: Path, content: bytes) -> None:
             if n_fields > _MAX_FIELDS:
                 message = f"{path} has more than {_MAX_FIELDS} fields: expected a graph from python -m export."
                 raise GraphFileError(path, message)
+            has_functions |= message_type == "ModelProto" and number == _FUNCTION_FIELD
             if wire_type == LENGTH_DELIMITED and number in inner:
                 to_walk.append((inner[number], first, after))
             elif _is_external(content, slice(first, after), message_type, number, wire_type):
@@ -253,6 +260,11 @@ def _check_messages(path: Path, content: bytes) -> None:
                     "export the checkpoint again with python -m export, which keeps them inside."
                 )
                 raise GraphFileError(path, message)
+    if has_functions:
+        message = (
+            f"{path} has functions of its own, which python -m export writes none of: export the checkpoint again."
+        )
+        raise GraphFileError(path, message)
 
 
 def _is_external(content: bytes, place: slice, message_type: str, number: int, wire_type: int) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Meta
 
 from pxdbg_runtime.errors import JsonFieldError, MarginalsError
-from pxdbg_runtime.json_records import Fraction, Record, Text, convert_record, decode_record
+from pxdbg_runtime.json_records import Fraction, Record, Text, convert_record, decode_record, show_name
 from pxdbg_runtime.regular_file import open_regular
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
@@ -229,11 +229,11 @@ def _build_marginals(name: str, value: object) -> Marginals:
         record = convert_record(value, _SampleRecord)
     except JsonFieldError as error:
         field = f"samples.{name}.{error.field}"
-        raise JsonFieldError(field, f"in samples.{name}, {error}") from None
+        raise JsonFieldError(field, f"in samples.{show_name(name)}, {error}") from None
     for field in ("charge_counts", "occupancy_counts", "sensor_mean_occupancy"):
         if not any(getattr(record, field)):
             path = f"samples.{name}.{field}"
-            raise JsonFieldError(path, f"{path} must not be all zero.")
+            raise JsonFieldError(path, f"samples.{show_name(name)}.{field} must not be all zero.")
     return Marginals(
         name=name,
         min_charge=PUBLIC_MIN_CHARGE,

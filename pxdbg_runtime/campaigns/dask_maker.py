@@ -1,0 +1,308 @@
+"""Make the partitions of a campaign on the workers of a Dask cluster.
+
+This process gives each worker one partition at a time. So a worker that does not fit the plan gets none, a partition
+that failed goes to another worker, and workers may come and go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import queue
+import time
+from collections import Counter, deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pxdbg_runtime.campaigns.making import PartOutcome, check_machine
+from pxdbg_runtime.errors import MachineMismatchError, SchedulerError, one_line
+from pxdbg_runtime.inference.providers import CPU
+from pxdbg_runtime.limits.address_space import estimate_process_memory
+from pxdbg_runtime.model.graph_file import read_graph_file
+from pxdbg_runtime.optional_imports import require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from distributed import Client, Future
+
+    from pxdbg_runtime.campaigns.folder import Campaign
+
+__all__ = ["DEFAULT_RETRIES", "DaskMaker", "connect", "start_local_cluster"]
+
+DEFAULT_RETRIES: Final = 3
+_POLL_S: Final = 0.5
+_CONNECT_S: Final = 30
+_UNANSWERED_S: Final = 60.0
+"""The scheduler may be busy for so long before it counts as lost."""
+_MANAGER: Final = {
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+}
+"""A partition holds no data in Dask that could be spilled, and a paused worker would stop the campaign. A worker beyond
+its limit is restarted."""
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def start_local_cluster(campaign: Campaign, workers: int) -> Iterator[Client]:
+    """Start worker processes on this machine, each with one thread of Dask and a limit on its memory.
+
+    The processes are spawned, not forked, and end with this one, even if it is killed.
+
+    Raises
+    ------
+    MissingPackageError
+        If dask.distributed is not installed.
+    """
+    distributed = _require_distributed()
+    import dask
+
+    on_cpu = campaign.plan.provider == CPU
+    from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE
+
+    with (
+        dask.config.set({**_MANAGER, "distributed.worker.multiprocessing-method": "spawn"}),
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            # A GPU's driver and libraries take host memory of which we have no measurement.
+            memory_limit=_estimate_memory(campaign) if on_cpu else 0,
+            resources=None if on_cpu else {GPU_RESOURCE: 1},
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def connect(address: str) -> Iterator[Client]:
+    """Connect to a running scheduler.
+
+    Raises
+    ------
+    MissingPackageError
+        If dask.distributed is not installed.
+    SchedulerError
+        If no scheduler answers there.
+    """
+    distributed = _require_distributed()
+    try:
+        client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:  # Dask's own time-outs are OSError
+        message = f"No Dask scheduler answers at {address} ({one_line(error)}): start one with dask scheduler."
+        raise SchedulerError(address, message) from None
+    with client:
+        yield client
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaskMaker:
+    """Makes partitions on the workers of a Dask cluster.
+
+    Attributes
+    ----------
+    campaign : Campaign
+        Its folder has the same path on all workers.
+    client : Client
+    allow_mixed_hardware : bool
+    retries : int
+        How often a partition that failed, or whose worker was lost, is tried again, on another worker if there is one.
+    is_local : bool
+        Whether the workers share this terminal, and warn of nothing then.
+    log : callable
+        Called with sentences for the user.
+    """
+
+    campaign: Campaign
+    client: Client
+    log: Callable[[str], None]
+    allow_mixed_hardware: bool = False
+    retries: int = DEFAULT_RETRIES
+    is_local: bool = False
+
+    def make(self, parts: Sequence[int], advance: Callable[[int], None]) -> Iterator[PartOutcome]:
+        """Make partitions; see `PartMaker`."""
+        from pxdbg_runtime.campaigns.dask_worker import SessionPlugin
+
+        if self.is_local:
+            check_machine(self.campaign, allow_mixed_hardware=self.allow_mixed_hardware)
+        key = str(self.campaign.folder.resolve()), self.campaign.plan_sha256, self.allow_mixed_hardware
+        # One name for all runs with these arguments: a run that was killed leaves no second session behind.
+        name = f"pxdbg-campaign-{self.campaign.plan_sha256[:16]}{'-mixed' if self.allow_mixed_hardware else ''}"
+        self.client.register_plugin(SessionPlugin(key, is_local=self.is_local), name=name)
+        dispatch = _Dispatch(self, key, name, parts)
+        try:
+            for outcome in dispatch.run():
+                if outcome.state in {"made", "complete"}:
+                    advance(self.campaign.plan.partitions[outcome.part].events)
+                yield outcome
+        finally:
+            dispatch.cancel()
+            with contextlib.suppress(Exception):  # the scheduler may have gone; its workers end with it
+                self.client.unregister_worker_plugin(name)
+
+
+class _Dispatch:
+    """The state of one call of `DaskMaker.make`."""
+
+    def __init__(self, maker: DaskMaker, key: tuple[str, str, bool], plugin: str, parts: Sequence[int]) -> None:
+        self._maker, self._client, self._key, self._plugin = maker, maker.client, key, plugin
+        self._waiting = deque(parts)
+        self._tries: Counter[int] = Counter()
+        self._avoided: dict[int, str] = {}
+        self._running: dict[str, tuple[int, Future[PartOutcome]]] = {}
+        self._refusals: dict[str, str] = {}
+        self._fit: set[str] = set()
+        self._finished: queue.SimpleQueue[tuple[str, Future[PartOutcome]]] = queue.SimpleQueue()
+        self._address = str(self._client.scheduler_info()["address"])
+        self._next_look_s = -math.inf
+        self._answered_s = time.monotonic()
+        self._has_waited = False
+
+    def run(self) -> Iterator[PartOutcome]:
+        while self._waiting or self._running:
+            yield from self._look_at_workers()
+            self._submit()
+            try:
+                worker, future = self._finished.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            part, current = self._running.get(worker, (-1, None))
+            if current is future:  # else its worker was lost, and the partition is somewhere else
+                del self._running[worker]
+                yield from self._settle(part, worker, future)
+
+    def cancel(self) -> None:
+        """Cancel what has not started; a worker finishes the partition that it makes."""
+        with contextlib.suppress(Exception):
+            self._client.cancel([future for _part, future in self._running.values()])
+
+    def _look_at_workers(self) -> Iterator[PartOutcome]:
+        """Find new workers and lost ones, every now and then."""
+        now_s = time.monotonic()
+        if now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + _POLL_S
+        try:
+            present = set(self._client.nthreads())
+            new = sorted(present - self._fit - self._refusals.keys())
+            answers: dict[str, Any] = self._ask(new) if new else {}
+        except (OSError, ValueError) as error:  # lost connections and time-outs are OSError in Dask
+            self._check_scheduler(error)
+            return
+        if self._client.status != "running":
+            self._check_scheduler(None)
+            return
+        self._answered_s = time.monotonic()
+        for worker, refusal in answers.items():
+            if refusal:
+                self._refusals[worker] = str(refusal)
+                self._maker.log(f"worker {worker} gets no partitions: {refusal}")
+            else:
+                self._fit.add(worker)
+        self._fit &= present
+        for worker in self._running.keys() - present:
+            part, future = self._running.pop(worker)
+            future.cancel()
+            yield from self._retry(part, worker, f"its worker {worker} was lost: killed, out of memory, or at its end")
+        self._require_workers(present)
+
+    def _ask(self, workers: list[str]) -> dict[str, Any]:
+        from pxdbg_runtime.campaigns.dask_worker import explain_refusal
+
+        found = self._client.run(explain_refusal, self._plugin, workers=workers, on_error="return")
+        # A worker that was lost meanwhile, or fails to import this package, answers with an exception.
+        return {
+            worker: f"{type(answer).__name__}: {one_line(answer)}" if isinstance(answer, BaseException) else answer
+            for worker, answer in found.items()
+        }
+
+    def _require_workers(self, present: set[str]) -> None:
+        if self._fit:
+            self._has_waited = False
+            return
+        refusals = [self._refusals[worker] for worker in sorted(present & self._refusals.keys())]
+        if refusals:
+            message = f"None of the {len(refusals)} workers can run the campaign, the first because: {refusals[0]}"
+            raise MachineMismatchError(message)
+        if not self._has_waited:
+            self._has_waited = True
+            self._maker.log("waiting for workers")
+
+    def _check_scheduler(self, error: Exception | None) -> None:
+        if self._client.status == "closed" or time.monotonic() - self._answered_s > _UNANSWERED_S:
+            reason = "" if error is None else f" ({one_line(error)})"
+            message = f"The Dask scheduler does not answer any more{reason}; partitions that are complete stay so."
+            raise SchedulerError(self._address, message)
+
+    def _submit(self) -> None:
+        from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE, make_part_on_worker
+
+        on_cpu = self._maker.campaign.plan.provider == CPU
+        for worker in sorted(self._fit - self._running.keys()):
+            part = self._take_part(worker)
+            if part is None:
+                continue
+            future = self._client.submit(
+                make_part_on_worker,
+                self._key,
+                part,
+                workers=[worker],
+                allow_other_workers=False,
+                resources=None if on_cpu else {GPU_RESOURCE: 1},
+                pure=False,
+            )
+            self._running[worker] = part, future
+            future.add_done_callback(lambda done, worker=worker: self._finished.put((worker, done)))
+
+    def _take_part(self, worker: str) -> int | None:
+        """Take a waiting partition that did not fail on this worker, or any if there is no other worker."""
+        for _ in range(len(self._waiting)):
+            part = self._waiting.popleft()
+            if self._avoided.get(part) != worker or self._fit == {worker}:
+                return part
+            self._waiting.append(part)
+        return None
+
+    def _settle(self, part: int, worker: str, future: Future[PartOutcome]) -> Iterator[PartOutcome]:
+        if future.status == "finished":
+            outcome = future.result()
+            if outcome.state != "failed":
+                yield outcome
+            else:
+                yield from self._retry(part, worker, f"on {outcome.host}: {outcome.reason}")
+        elif future.status == "error":
+            error = future.exception()
+            yield from self._retry(part, worker, f"on {worker}: {type(error).__name__}: {one_line(error)}")
+        else:  # cancelled or lost: so are all futures if the scheduler has gone
+            self._waiting.append(part)
+            time.sleep(_POLL_S)
+
+    def _retry(self, part: int, worker: str, reason: str) -> Iterator[PartOutcome]:
+        """Queue a partition again, or give it up."""
+        self._tries[part] += 1
+        self._avoided[part] = worker
+        if self._tries[part] <= self._maker.retries:
+            self._maker.log(f"partition {part} failed (try {self._tries[part]} of {self._maker.retries + 1}) {reason}")
+            self._waiting.append(part)
+        else:
+            yield PartOutcome(part=part, state="failed", host=worker, reason=reason)
+
+
+def _require_distributed() -> Any:  # noqa: ANN401  # a module
+    return require("distributed", extra="dask", purpose="A campaign on several workers")
+
+
+def _estimate_memory(campaign: Campaign) -> int:
+    """Estimate the memory of a worker in bytes."""
+    graph = read_graph_file(campaign.graph_path)
+    n_values = sum(math.prod(draw.shape) for draw in graph.card.draws)
+    return estimate_process_memory(graph.card.precision, campaign.plan.batch_size, n_values, graph.size)

@@ -1,0 +1,113 @@
+"""What runs in a worker process of Dask: one session for each campaign, never pickled or forked.
+
+This module imports Dask; `dask_maker` imports it on first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from distributed import WorkerPlugin
+
+from pxdbg_runtime.campaigns.folder import open_campaign
+from pxdbg_runtime.campaigns.making import PartOutcome, make_part, open_generator
+from pxdbg_runtime.errors import CampaignError, PxdbgError, one_line
+from pxdbg_runtime.inference.providers import CPU
+
+if TYPE_CHECKING:
+    from distributed import Worker
+
+    from pxdbg_runtime.campaigns.folder import Campaign
+    from pxdbg_runtime.generator import Generator
+
+__all__ = ["GPU_RESOURCE", "SessionPlugin", "explain_refusal", "make_part_on_worker"]
+
+GPU_RESOURCE: Final = "GPU"
+"""Name of the resource that workers with a GPU offer: ``dask worker --resources GPU=1``."""
+_START_S: Final = 60
+_POLL_S: Final = 0.1
+
+Key = tuple[str, str, bool]
+"""Folder, SHA-256 of the plan, whether mixed hardware is allowed."""
+_sessions: dict[Key, Generator] = {}
+_lock: Final = threading.Lock()
+
+
+class SessionPlugin(WorkerPlugin):
+    """Creates the session of a campaign when a worker starts, so that each worker process has exactly one.
+
+    A worker that cannot run the campaign keeps the reason and stays usable for others.
+    """
+
+    def __init__(self, key: Key, *, is_local: bool) -> None:
+        self._key = key
+        self._is_local = is_local
+        self.refusal: str | None = None
+
+    async def setup(self, worker: Worker) -> None:
+        """Create the session in a thread, so that the worker answers meanwhile."""
+        if self._is_local:  # the worker shares a terminal with the command, which has shown the warnings
+            logging.getLogger("pxdbg_runtime").setLevel(logging.ERROR)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the command, which ends its workers
+        try:
+            campaign = _open_same_campaign(self._key)
+            if campaign.plan.provider != CPU and not worker.state.total_resources.get(GPU_RESOURCE):
+                self.refusal = (
+                    f"it offers no resource {GPU_RESOURCE}, which the plan's {campaign.plan.provider} needs: start it "
+                    f"with dask worker --resources {GPU_RESOURCE}=1"
+                )
+                return
+            await asyncio.to_thread(_get_generator, self._key, campaign)
+            self.refusal = ""
+        except PxdbgError as error:
+            self.refusal = one_line(error)
+
+    def teardown(self, worker: Worker) -> None:  # noqa: ARG002  # as Dask calls it
+        """Drop the session."""
+        with _lock:
+            _sessions.pop(self._key, None)
+
+
+async def explain_refusal(plugin: str, dask_worker: Any = None) -> str:  # noqa: ANN401  # Dask passes the worker
+    """Explain why this worker cannot run the campaign of a plugin, once it knows; empty if it can."""
+    last_s = time.monotonic() + _START_S
+    while time.monotonic() < last_s:
+        found = dask_worker.plugins.get(plugin)
+        if found is not None and found.refusal is not None:
+            return str(found.refusal)
+        await asyncio.sleep(_POLL_S)
+    return f"it has not created a session within {_START_S} s"
+
+
+def make_part_on_worker(key: Key, part: int) -> PartOutcome:
+    """Make a partition; failures come back as outcomes, in plain text."""
+    try:
+        campaign = _open_same_campaign(key)
+        return make_part(campaign, part, lambda: _get_generator(key, campaign))
+    except PxdbgError as error:
+        return PartOutcome(part=part, state="failed", host=platform.node(), reason=one_line(error))
+
+
+def _open_same_campaign(key: Key) -> Campaign:
+    """Open the campaign, and refuse another plan than the client's."""
+    folder, plan_sha256, _ = key
+    campaign = open_campaign(Path(folder))
+    if campaign.plan_sha256 != plan_sha256:
+        message = f"{folder} has another plan on {platform.node()} than where the run was started: share one folder."
+        raise CampaignError(campaign.folder, message)
+    return campaign
+
+
+def _get_generator(key: Key, campaign: Campaign) -> Generator:
+    with _lock:
+        if key not in _sessions:
+            _sessions[key] = open_generator(campaign, allow_mixed_hardware=key[2])
+        return _sessions[key]

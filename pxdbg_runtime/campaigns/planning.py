@@ -1,0 +1,135 @@
+"""Plan a campaign: write its plan and a copy of its graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pxdbg_runtime.campaigns.folder import GRAPH_NAME, PLAN_NAME, Campaign, open_campaign
+from pxdbg_runtime.campaigns.machine import describe_machine
+from pxdbg_runtime.campaigns.part_lock import hold_lock
+from pxdbg_runtime.campaigns.plan import CampaignPlan, split_events
+from pxdbg_runtime.errors import ArgumentValueError, CampaignError
+from pxdbg_runtime.formats import find_format
+from pxdbg_runtime.formats.atomic_write import atomic_write
+from pxdbg_runtime.formats.output_path import create_folder
+from pxdbg_runtime.model.graph_file import read_graph_file
+from pxdbg_runtime.sensors import SENSORS, select_sensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from pxdbg_runtime.formats.run_numbers import RunNumbers
+    from pxdbg_runtime.generator import Generator
+    from pxdbg_runtime.sensors import SensorLike
+
+__all__ = ["check_new_campaign", "check_random_stream", "write_plan"]
+
+
+def check_random_stream(random_stream: str) -> Literal["philox"]:
+    """Return the stream of a campaign; raises `ArgumentValueError` unless its events are independent."""
+    if random_stream != "philox":
+        message = (
+            f"A campaign needs events that do not depend on each other, but of the stream {random_stream} each depends "
+            "on all before it: take --random-stream philox, or make one file with pxdbg generate."
+        )
+        raise ArgumentValueError("random_stream", message)
+    return "philox"
+
+
+def check_new_campaign(folder: Path) -> None:
+    """Check before the work that a folder has no plan yet; raises `CampaignError` if it has one."""
+    path = folder / PLAN_NAME
+    if path.exists():
+        message = (
+            f"{folder} has a plan already: go on with it (pxdbg campaign run {folder}), or plan into another folder."
+        )
+        raise CampaignError(path, message)
+
+
+def write_plan(
+    folder: Path,
+    generator: Generator,
+    events: range,
+    *,
+    events_per_part: int,
+    format_name: str,
+    provider_options: Mapping[str, str],
+    nintra: int,
+    ninter: int,
+    sensors: Iterable[SensorLike] | None = None,
+    run_numbers: RunNumbers | None = None,
+) -> Campaign:
+    """Write the plan of a campaign and a copy of the generator's graph.
+
+    The copy keeps the campaign's graph from changing with a file elsewhere, or with another pxdbg-runtime.
+
+    Parameters
+    ----------
+    folder : Path
+        Created if need be; it may not have a plan yet.
+    generator : Generator
+        As the workers of this campaign create theirs.
+    events : range
+        With step 1, not empty.
+    events_per_part : int
+    format_name : str
+        Name of one of `FORMATS`.
+    provider_options : mapping of str to str
+    nintra, ninter : int
+        As given to the generator.
+    sensors : iterable of Sensor, str or int, optional
+        All if None.
+    run_numbers : RunNumbers or None
+        For a format that records them.
+
+    Raises
+    ------
+    ArgumentValueError, MissingPackageError
+        If the events of the stream depend on each other, there are too many partitions, or the format is not valid.
+    CampaignError
+        If the folder has a plan already.
+    OutputError
+        If a file cannot be written.
+    """
+    chosen = select_sensors(sensors)
+    plan = CampaignPlan(
+        model=generator.card.name,
+        graph=GRAPH_NAME,
+        graph_sha256=generator.graph_sha256,
+        precision=generator.card.precision,
+        provider=generator.provider,
+        provider_options=dict(provider_options),
+        batch_size=generator.batch_size,
+        nintra=nintra,
+        ninter=ninter,
+        min_charge=generator.min_charge,
+        sensors=None if chosen == SENSORS else tuple(map(str, chosen)),
+        seed=generator.seed,
+        random_stream=check_random_stream(generator.random_stream),
+        format=format_name,
+        experiment=None if run_numbers is None else run_numbers.experiment,
+        run=None if run_numbers is None else run_numbers.run,
+        machine=describe_machine(generator.provider, provider_options),
+        partitions=split_events(events, events_per_part),
+    )
+    find_format(folder / f"part{plan.suffix}", format_name)
+    create_folder(folder)
+    with hold_lock(folder / ".plan.lock") as is_locked:
+        if not is_locked:
+            message = f"Another process plans a campaign in {folder}: take another folder."
+            raise CampaignError(folder / PLAN_NAME, message)
+        check_new_campaign(folder)
+        _copy_graph(generator, folder / GRAPH_NAME)
+        with atomic_write(folder / PLAN_NAME) as partial:
+            partial.write_text(plan.to_json(), encoding="utf-8")
+    return open_campaign(folder)
+
+
+def _copy_graph(generator: Generator, target: Path) -> None:
+    graph = read_graph_file(generator.graph_path)
+    if graph.sha256 != generator.graph_sha256:
+        message = f"The graph {generator.graph_path} was changed while the campaign was planned: plan it again."
+        raise CampaignError(generator.graph_path, message)
+    with atomic_write(target) as partial:
+        partial.write_bytes(graph.content)

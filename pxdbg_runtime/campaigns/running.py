@@ -1,0 +1,170 @@
+"""Make all missing partitions of a campaign, in this process or on Dask."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from pxdbg_runtime.campaigns.making import PartOutcome, make_part, open_generator, record_failure
+from pxdbg_runtime.errors import CampaignError, PxdbgError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pxdbg_runtime.campaigns.folder import Campaign, PartStatus
+
+__all__ = ["LocalMaker", "PartMaker", "RunResult", "find_work", "run_parts"]
+
+_BUSY_PAUSE_S: Final = 1.0
+_HOPELESS: Final = 5
+"""Partitions that fail one after the other, without a success between them, at which a run gives up."""
+_log = logging.getLogger(__name__)
+
+
+class PartMaker(Protocol):
+    """Makes partitions, here or elsewhere."""
+
+    def make(self, parts: Sequence[int], advance: Callable[[int], None]) -> Iterator[PartOutcome]:
+        """Make partitions.
+
+        Parameters
+        ----------
+        parts : sequence of int
+        advance : callable
+            Called with numbers of events that were generated.
+
+        Yields
+        ------
+        PartOutcome
+            One for each partition, in any order.
+
+        Raises
+        ------
+        PxdbgError
+            If none of them can be made: the graph does not run, or the machines are not those of the plan.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalMaker:
+    """Makes partitions in this process, one after the other."""
+
+    campaign: Campaign
+    allow_mixed_hardware: bool = False
+
+    def make(self, parts: Sequence[int], advance: Callable[[int], None]) -> Iterator[PartOutcome]:
+        """Make partitions; see `PartMaker`."""
+        generator = open_generator(self.campaign, allow_mixed_hardware=self.allow_mixed_hardware)
+        for part in parts:
+            try:
+                outcome = make_part(self.campaign, part, lambda: generator, lambda: advance(1))
+            except PxdbgError as error:
+                outcome = PartOutcome(part=part, state="failed", host=platform.node(), reason=one_line(error))
+            if outcome.state == "complete":
+                advance(self.campaign.plan.partitions[part].events)
+            yield outcome
+
+
+@dataclass(kw_only=True)
+class RunResult:
+    """What a run did.
+
+    Attributes
+    ----------
+    outcomes : Counter of str
+        Number of partitions by the last state of each.
+    failures : dict of int to PartOutcome
+        Of the partitions that are not complete at the end.
+    """
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failures: dict[int, PartOutcome] = field(default_factory=dict)
+
+
+def find_work(campaign: Campaign, *, compare_hash: bool) -> tuple[list[int], list[PartStatus]]:
+    """Find the partitions to make.
+
+    Parameters
+    ----------
+    campaign : Campaign
+    compare_hash : bool
+        Also read each file and compare its SHA-256; without that, its size alone.
+
+    Returns
+    -------
+    parts : list of int
+        All that are not complete.
+    damaged : list of PartStatus
+        Those of them whose files are there, but damaged: say so before they are made again.
+
+    Raises
+    ------
+    CampaignError
+        If files belong to another plan.
+    """
+    statuses = list(campaign.examine_all(compare_hash=compare_hash))
+    foreign = [status for status in statuses if status.state == "foreign"]
+    if foreign:
+        others = f" (and {len(foreign) - 1:,} more)" if len(foreign) > 1 else ""
+        reason = foreign[0].reason.removesuffix(".")
+        message = f"{reason}{others}: move such files away, or use the folder of their plan."
+        raise CampaignError(campaign.digits_path(foreign[0].part), message)
+    return [status.part for status in statuses if status.state != "complete"], [
+        status for status in statuses if status.state == "damaged"
+    ]
+
+
+def run_parts(
+    campaign: Campaign,
+    parts: Sequence[int],
+    maker: PartMaker,
+    *,
+    advance: Callable[[int], None],
+    report: Callable[[PartOutcome], None],
+) -> RunResult:
+    """Make partitions until each is complete or failed; wait for those that other processes make.
+
+    Parameters
+    ----------
+    campaign : Campaign
+    parts : sequence of int
+    maker : PartMaker
+    advance : callable
+        Called with numbers of events that were generated.
+    report : callable
+        Called for each partition that was made or failed.
+
+    Raises
+    ------
+    CampaignError
+        If five partitions fail one after the other, and none in between is made.
+    PxdbgError
+        As `PartMaker.make`.
+    """
+    result = RunResult()
+    in_a_row = 0
+    waiting = list(parts)
+    while waiting:
+        busy = []
+        for outcome in maker.make(waiting, advance):
+            if outcome.state == "busy":
+                busy.append(outcome.part)
+                continue
+            result.outcomes[outcome.state] += 1
+            report(outcome)
+            in_a_row = in_a_row + 1 if outcome.state == "failed" else 0
+            if outcome.state == "failed":
+                result.failures[outcome.part] = outcome
+                record_failure(campaign, outcome.part, outcome.reason)
+            if in_a_row >= _HOPELESS:
+                message = f"{in_a_row} partitions failed one after the other, the last because: {outcome.reason}"
+                raise CampaignError(campaign.digits_path(outcome.part), message)
+        if busy:
+            _log.info("%d partitions are being made by other processes", len(busy))
+            time.sleep(_BUSY_PAUSE_S)
+        waiting = busy
+    return result

@@ -1,0 +1,159 @@
+"""Verify a campaign: hashes, event counts, foreign files, and a sample of events that are generated again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pxdbg_runtime.errors import PxdbgError
+from pxdbg_runtime.formats import open_events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pxdbg_runtime.campaigns.folder import Campaign, PartStatus
+    from pxdbg_runtime.formats import EventReader, Provenance
+    from pxdbg_runtime.generator import Generator
+
+__all__ = ["Finding", "choose_sample", "compare_sample", "find_stranger_findings", "verify_part"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that is wrong with a campaign.
+
+    Attributes
+    ----------
+    part : int or None
+        Number of the partition; None for a file that is none.
+    text : str
+        A sentence that names the file.
+    """
+
+    part: int | None
+    text: str
+
+
+def verify_part(campaign: Campaign, part: int) -> tuple[PartStatus, Finding | None]:
+    """Verify the files of one partition: hash, digest, event count, and that the digits are of the plan.
+
+    Parameters
+    ----------
+    campaign : Campaign
+    part : int
+
+    Returns
+    -------
+    status : PartStatus
+    finding : Finding or None
+        None if the partition is complete and as planned.
+    """
+    status = campaign.examine(part, compare_hash=True)
+    path = campaign.digits_path(part)
+    if status.state == "missing":
+        return status, Finding(part=part, text=f"{path} is missing.")
+    if status.state == "unfinished":
+        return status, Finding(part=part, text=f"{path} has no record: its process was stopped before the end.")
+    if status.record is None:
+        return status, Finding(part=part, text=status.reason)
+    try:
+        reader = open_events(path)
+        n_digits = sum(len(digits) for digits in reader.read_blocks())
+    except PxdbgError as error:
+        return status, Finding(part=part, text=str(error))
+    difference = _explain_origin(campaign, part, reader)
+    if not difference and n_digits != status.record.digits:
+        difference = f"it holds {n_digits:,} digits, but {status.record.digits:,} by its record"
+    return status, Finding(part=part, text=f"{path} is not of the plan: {difference}.") if difference else None
+
+
+def find_stranger_findings(campaign: Campaign) -> list[Finding]:
+    """Find files that are named as partitions are, but are not of this plan."""
+    return [Finding(part=None, text=f"{path} is no file of this plan.") for path in campaign.find_strangers()]
+
+
+def choose_sample(campaign: Campaign, parts: Sequence[int], n_events: int) -> list[tuple[int, int]]:
+    """Choose events to generate again, evenly over partitions and differently within them.
+
+    Parameters
+    ----------
+    campaign : Campaign
+    parts : sequence of int
+        Partitions that may be chosen.
+    n_events : int
+
+    Returns
+    -------
+    list of tuple of int
+        Partition and event number; at most one event of each partition, the same in every call.
+    """
+    if not parts or n_events < 1:
+        return []
+    n_chosen = min(n_events, len(parts))
+    chosen = [parts[round(place * (len(parts) - 1) / max(n_chosen - 1, 1))] for place in range(n_chosen)]
+    sample = []
+    for place, part in enumerate(dict.fromkeys(chosen)):
+        numbers = campaign.plan.partitions[part].numbers
+        # The golden ratio's multiples are spread evenly, so first, last and middle events all occur.
+        sample.append((part, numbers[int((place * 0.6180339887498949) % 1 * len(numbers))]))
+    return sample
+
+
+def compare_sample(
+    campaign: Campaign, generator: Generator, sample: Sequence[tuple[int, int]]
+) -> Iterator[Finding | None]:
+    """Generate events again and compare them with the files.
+
+    Parameters
+    ----------
+    campaign : Campaign
+    generator : Generator
+        Of `open_generator`.
+    sample : sequence of tuple of int
+        From `choose_sample`.
+
+    Yields
+    ------
+    Finding or None
+        For each event; None if its digits are equal.
+    """
+    for part, event in sample:
+        path = campaign.digits_path(part)
+        expected = generator.generate(event, campaign.plan.sensors)
+        try:
+            found = next(digits for number, digits in open_events(path).read_events() if number == event)
+        except (PxdbgError, StopIteration) as error:
+            yield Finding(part=part, text=f"{path} does not give event {event}: {error}.")
+            continue
+        if found == expected:
+            yield None
+        else:
+            counts = f"{len(found):,} digits, generated now {len(expected):,}"
+            text = f"{path} holds other digits of event {event} than those that are generated now ({counts})."
+            yield Finding(part=part, text=text)
+
+
+def _explain_origin(campaign: Campaign, part: int, reader: EventReader) -> str:
+    """Explain how the provenance of a file differs from the plan; empty if it does not."""
+    plan, numbers = campaign.plan, campaign.plan.partitions[part].numbers
+    job: Provenance | None = reader.provenance
+    if job is None:
+        return f"how its digits were generated is unknown ({reader.remark or 'it was merged'})"
+    if not reader.is_checked:
+        return "it has no digest"
+    expected = {
+        "graph_sha256": plan.graph_sha256,
+        "precision": plan.precision,
+        "provider": plan.provider,
+        "seed": plan.seed,
+        "random_stream": plan.random_stream,
+        "min_charge": plan.min_charge,
+        "sensors": plan.sensors,
+        "first_event": numbers.start,
+        "events": len(numbers),
+    }
+    return "; ".join(
+        f"its {name} is {getattr(job, name)}, planned was {value}"
+        for name, value in expected.items()
+        if getattr(job, name) != value
+    )

@@ -1,0 +1,288 @@
+"""``pxdbg campaign``: generate many events in partitions, on one machine, on Dask or on a batch system."""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pxdbg_runtime.campaigns.folder import open_campaign
+from pxdbg_runtime.campaigns.making import make_part, open_generator, record_failure
+from pxdbg_runtime.campaigns.plan import DEFAULT_EVENTS_PER_PART
+from pxdbg_runtime.campaigns.planning import check_new_campaign, check_random_stream, write_plan
+from pxdbg_runtime.campaigns.running import LocalMaker, find_work, run_parts
+from pxdbg_runtime.checks import MAX_EVENT
+from pxdbg_runtime.command_line.campaign_reports import merge, status, verify
+from pxdbg_runtime.command_line.console import (
+    BUSY,
+    FAILURE,
+    format_event_count,
+    report_failures,
+    stderr,
+    stdout,
+)
+from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, RunNumber
+from pxdbg_runtime.command_line.generator_options import (
+    BatchSize,
+    FirstEvent,
+    LayerNumber,
+    Model,
+    NInter,
+    NIntra,
+    OptionalMinCharge,
+    OptionalSeed,
+    Precision,
+    Provider,
+    ProviderOptions,
+    RandomStream,
+    SensorNames,
+    build_event_range,
+    choose_sensors,
+    parse_provider_options,
+)
+from pxdbg_runtime.command_line.progress import show_progress
+from pxdbg_runtime.command_line.signals import describe_stop
+from pxdbg_runtime.errors import ArgumentValueError, PxdbgError, one_line
+from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
+from pxdbg_runtime.formats.run_numbers import choose_run_numbers
+from pxdbg_runtime.generator import Generator
+from pxdbg_runtime.inference.providers import CPU
+from pxdbg_runtime.limits.threads import count_job_cpus
+from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pxdbg_runtime.campaigns.folder import Campaign
+    from pxdbg_runtime.campaigns.making import PartOutcome
+    from pxdbg_runtime.campaigns.running import PartMaker
+
+__all__ = ["campaign"]
+
+campaign = typer.Typer(
+    help="Generate many events in partitions: on one machine, on Dask, on a batch system.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the campaign.")]
+AllowMixed = Annotated[
+    bool,
+    typer.Option(
+        "--allow-mixed-hardware",
+        help="Also run where a few digits may differ from those of the plan's machine.",
+    ),
+]
+
+
+@campaign.command(epilog="Example: pxdbg campaign plan --events 100000 --seed 7 --output bg")
+def plan(
+    events: Annotated[int, typer.Option(min=1, max=MAX_EVENT, help="Number of events.")],
+    output: Annotated[Path, typer.Option(help="Folder of the campaign; made if need be.")],
+    events_per_part: Annotated[
+        int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Events of each partition, which is one file.")
+    ] = DEFAULT_EVENTS_PER_PART,
+    format_name: FormatName = "parquet",
+    model: Model = DEFAULT_MODEL,
+    first_event: FirstEvent = 0,
+    sensors: SensorNames = None,
+    layer: LayerNumber = None,
+    experiment: ExperimentNumber = None,
+    run: RunNumber = None,
+    seed: OptionalSeed = None,
+    precision: Precision = "auto",
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    random_stream: RandomStream = "philox",
+    nintra: NIntra = 1,
+    ninter: NInter = 1,
+    batch_size: BatchSize = None,
+    min_charge: OptionalMinCharge = None,
+) -> None:
+    """Write the plan of a campaign: parameters, partitions, and what fixes the digits.
+
+    The graph is copied beside the plan, whether it is built in or a file, so that
+    it cannot change in mid-campaign. Plan on a machine like those that will run.
+    """
+    with report_failures():
+        numbers = build_event_range(first_event, events)
+        run_numbers = choose_run_numbers(format_name, experiment, run)
+        chosen = choose_sensors(sensors, layer)
+        check_random_stream(random_stream)
+        check_new_campaign(output)
+        options = parse_provider_options(provider_option)
+        generator = Generator(
+            model,
+            precision=precision,
+            provider=provider,
+            provider_options=options,
+            seed=seed,
+            random_stream=random_stream,
+            nintra=nintra,
+            ninter=ninter,
+            batch_size=batch_size,
+            min_charge=min_charge,
+        )
+        planned = write_plan(
+            output,
+            generator,
+            numbers,
+            events_per_part=events_per_part,
+            format_name=format_name or "parquet",
+            provider_options=options,
+            nintra=nintra,
+            ninter=ninter,
+            sensors=chosen,
+            run_numbers=run_numbers,
+        )
+        stdout.print(
+            f"planned {format_event_count(len(numbers))} of {planned.plan.model} {planned.plan.precision} on "
+            f"{planned.plan.provider}, seed {planned.plan.seed}, in {_format_parts(planned.plan.n_parts)}: "
+            f"pxdbg campaign run {output}",
+            soft_wrap=True,
+        )
+
+
+@campaign.command(epilog="Example: pxdbg campaign part 17 bg")
+def part(
+    number: Annotated[int, typer.Argument(min=0, metavar="K", help="Number of the partition, from 0.")],
+    folder: Folder,
+    allow_mixed_hardware: AllowMixed = False,
+) -> None:
+    """Make one partition, unless it is complete: the command for batch jobs.
+
+    Exit codes: 0 it is complete now, 1 it failed, 2 wrong usage, 75 another
+    process makes it, 78 this machine does not give the digits of the plan.
+    """
+    with report_failures():
+        opened = open_campaign(folder)
+        found = opened.examine(opened.check_part(number), compare_hash=True)
+        path = opened.digits_path(number)
+        if found.state == "complete":
+            stdout.print(f"{path} is complete already", soft_wrap=True)
+            return
+        if found.state == "damaged":
+            stderr.print(f"{found.reason} It is made again.", soft_wrap=True)
+        n_events = opened.plan.partitions[number].events
+        generator = open_generator(opened, allow_mixed_hardware=allow_mixed_hardware)
+        try:
+            with show_progress(total=n_events, description="events") as advance:
+                outcome = make_part(opened, number, lambda: generator, lambda: advance(1))
+        except PxdbgError as error:
+            record_failure(opened, number, one_line(error))
+            raise
+        if outcome.state == "busy":
+            stderr.print(f"{path} is being made by another process: look again later.", soft_wrap=True)
+            raise typer.Exit(BUSY)
+        stdout.print(f"wrote {path}: {format_event_count(n_events)}, {outcome.digits:,} digits", soft_wrap=True)
+
+
+@campaign.command(epilog="Example: pxdbg campaign run bg --workers 8")
+def run(
+    folder: Folder,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="the CPUs of this job; 1 without Dask",
+            help="Worker processes on this machine; 1 makes all partitions in this process, without Dask.",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run on this Dask scheduler, such as tcp://host:8786, and its workers."),
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Further tries of a partition that failed, on another worker if there is one.")
+    ] = 3,
+    allow_mixed_hardware: AllowMixed = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Compare sizes of the files that are there, without reading them.")
+    ] = False,
+) -> None:
+    """Make all partitions that are not complete.
+
+    The same command goes on with a campaign that was stopped at any moment. Two
+    of them may run at once: each partition is made by one.
+    """
+    with report_failures():
+        if workers is not None and scheduler is not None:
+            message = "--workers starts processes here and --scheduler uses those of a cluster: leave one of them out."
+            raise ArgumentValueError("scheduler", message)
+        opened = open_campaign(folder)
+        total = opened.plan.n_parts
+        describe_stop(lambda: _describe_progress(opened))
+        parts, damaged = find_work(opened, compare_hash=not quick)
+        for each in damaged:
+            stderr.print(f"{each.reason} It is made again.", soft_wrap=True)
+        if not parts:
+            stdout.print(f"{folder} is complete: {_format_parts(total)}", soft_wrap=True)
+            return
+        if len(parts) < total:
+            stderr.print(f"{total - len(parts):,} of {_format_parts(total)} are complete already.", soft_wrap=True)
+        n_events = sum(opened.plan.partitions[each].events for each in parts)
+        with _choose_maker(opened, len(parts), workers, scheduler, retries, allow_mixed_hardware) as maker:  # noqa: SIM117
+            with show_progress(total=n_events, description="events") as advance:
+                result = run_parts(opened, parts, maker, advance=advance, report=_report_failure)
+        if result.failures:
+            stderr.print(
+                f"{_format_parts(len(result.failures))} failed: see pxdbg campaign status {folder}, and go on with "
+                f"pxdbg campaign run {folder}",
+                soft_wrap=True,
+            )
+            raise typer.Exit(FAILURE)
+        stdout.print(f"{folder} is complete: {_format_parts(total)}", soft_wrap=True)
+
+
+@contextmanager
+def _choose_maker(
+    opened: Campaign, n_parts: int, workers: int | None, scheduler: str | None, retries: int, allow_mixed: bool
+) -> Iterator[PartMaker]:
+    """Choose where partitions are made: here, in new processes, or on a running Dask cluster."""
+    n_workers = min(_choose_workers(opened) if workers is None else workers, n_parts)
+    if scheduler is None and n_workers == 1:
+        yield LocalMaker(campaign=opened, allow_mixed_hardware=allow_mixed)
+        return
+    from pxdbg_runtime.campaigns.dask_maker import DaskMaker, connect, start_local_cluster
+
+    where = f"the workers of {scheduler}" if scheduler else f"{n_workers} worker processes"
+    stderr.print(f"{_format_parts(n_parts)} to make on {where}", soft_wrap=True)
+    with connect(scheduler) if scheduler else start_local_cluster(opened, n_workers) as client:
+        yield DaskMaker(
+            campaign=opened,
+            client=client,
+            log=lambda sentence: stderr.print(sentence, soft_wrap=True),
+            allow_mixed_hardware=allow_mixed,
+            retries=retries,
+            is_local=scheduler is None,
+        )
+
+
+def _choose_workers(opened: Campaign) -> int:
+    if opened.plan.provider != CPU or importlib.util.find_spec("distributed") is None:
+        return 1
+    return max(count_job_cpus().count // (opened.plan.nintra * opened.plan.ninter), 1)
+
+
+def _report_failure(outcome: PartOutcome) -> None:
+    if outcome.state == "failed":
+        stderr.print(f"partition {outcome.part} failed: {outcome.reason}", soft_wrap=True)
+
+
+def _describe_progress(opened: Campaign) -> str:
+    """Say what is complete, and how to go on, after a signal."""
+    n_complete = sum(each.state == "complete" for each in opened.examine_all(compare_hash=False))
+    total = opened.plan.n_parts
+    return f"{n_complete:,} of {_format_parts(total)} are complete; go on with pxdbg campaign run {opened.folder}"
+
+
+def _format_parts(n_parts: int) -> str:
+    return "1 partition" if n_parts == 1 else f"{n_parts:,} partitions"
+
+
+campaign.command(epilog="Example: pxdbg campaign status bg --html bg.html")(status)
+campaign.command(epilog="Example: pxdbg campaign verify bg --sample 10")(verify)
+campaign.command(epilog="Example: pxdbg campaign merge bg --output bg.parquet")(merge)

@@ -1,0 +1,361 @@
+"""Campaigns on Dask: how partitions are given to workers, and that the files are those of one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from msgspec.structs import replace
+
+from pxdbg_runtime.campaigns import PartOutcome, dask_worker, find_work, open_generator, run_parts
+from pxdbg_runtime.campaigns.dask_maker import DaskMaker, connect
+from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE, SessionPlugin, explain_refusal, make_part_on_worker
+from pxdbg_runtime.errors import MachineMismatchError, SchedulerError
+from pxdbg_runtime.limits.address_space import estimate_process_memory
+from tests.campaigns import change_plan, make_parts, plan_campaign, read_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from distributed import Client
+
+    from pxdbg_runtime import Generator
+    from pxdbg_runtime.campaigns import Campaign
+    from pxdbg_runtime.model.graph_file import GraphFile
+
+pytest.importorskip("distributed")
+
+
+@pytest.fixture
+def campaign(latent_graph: GraphFile, tmp_path: Path) -> Campaign:
+    return plan_campaign(tmp_path / "bg", latent_graph)
+
+
+Answer = PartOutcome | RuntimeError | None
+
+
+class FakeFuture:
+    def __init__(self) -> None:
+        self.status = "pending"
+        self.callbacks: list[Callable[[FakeFuture], None]] = []
+        self.outcome: Answer = None
+
+    def add_done_callback(self, callback: Callable[[FakeFuture], None]) -> None:
+        self.callbacks.append(callback)
+        if self.status != "pending":
+            callback(self)
+
+    def finish(self, outcome: PartOutcome | RuntimeError) -> None:
+        self.status = "error" if isinstance(outcome, BaseException) else "finished"
+        self.outcome = outcome
+        for callback in self.callbacks:
+            callback(self)
+
+    def result(self) -> PartOutcome:
+        assert isinstance(self.outcome, PartOutcome)
+        return self.outcome
+
+    def exception(self) -> RuntimeError:
+        assert isinstance(self.outcome, RuntimeError)
+        return self.outcome
+
+    def cancel(self) -> None:
+        self.status = "cancelled"
+
+
+class FakeClient:
+    """A cluster whose workers answer at once, by a function of worker and partition."""
+
+    def __init__(self, workers: dict[str, str], answer: Callable[[FakeClient, str, int], Answer]) -> None:
+        self.refusals = workers
+        self.answer = answer
+        self.status = "running"
+        self.asked: dict[int, list[str]] = defaultdict(list)
+        self.plugins: list[str] = []
+        self.resources: set[Any] = set()
+
+    def scheduler_info(self) -> dict[str, str]:
+        return {"address": "tcp://fake"}
+
+    def register_plugin(self, plugin: SessionPlugin, name: str) -> None:
+        assert not plugin.refusal
+        self.plugins.append(name)
+
+    def unregister_worker_plugin(self, name: str) -> None:
+        self.plugins.remove(name)
+
+    def nthreads(self) -> dict[str, int]:
+        if self.status != "running":
+            raise TimeoutError
+        return dict.fromkeys(self.refusals, 1)
+
+    def run(self, _: object, __: str, *, workers: list[str], on_error: str) -> dict[str, str]:
+        assert on_error == "return"
+        return {worker: self.refusals[worker] for worker in workers}
+
+    def submit(
+        self, _: object, __: object, part: int, *, workers: list[str], resources: object, **options: bool
+    ) -> FakeFuture:
+        assert options == {"allow_other_workers": False, "pure": False}
+        self.resources.add(str(resources))
+        (worker,) = workers
+        self.asked[part].append(worker)
+        future = FakeFuture()
+        outcome = self.answer(self, worker, part)
+        if outcome is not None:
+            future.finish(outcome)
+        return future
+
+    def cancel(self, futures: list[FakeFuture]) -> None:
+        for future in futures:
+            future.cancel()
+
+
+def made(worker: str, part: int) -> PartOutcome:
+    return PartOutcome(part=part, state="made", host=worker)
+
+
+def failed(worker: str, part: int) -> PartOutcome:
+    return PartOutcome(part=part, state="failed", host=worker, reason="A sentence.")
+
+
+def run_fake(
+    campaign: Campaign, client: FakeClient, *, retries: int = 3
+) -> tuple[list[PartOutcome], list[str], list[int]]:
+    log: list[str] = []
+    advanced: list[int] = []
+    maker = DaskMaker(campaign=campaign, client=cast("Client", client), log=log.append, retries=retries)
+    outcomes = list(maker.make(range(campaign.plan.n_parts), advanced.append))
+    assert client.plugins == []
+    return outcomes, log, advanced
+
+
+def test_each_partition_goes_to_one_worker(campaign: Campaign) -> None:
+    client = FakeClient({"a": "", "b": ""}, lambda _, worker, part: made(worker, part))
+    outcomes, log, advanced = run_fake(campaign, client)
+    assert sorted(outcome.part for outcome in outcomes) == [0, 1, 2, 3]
+    assert {len(workers) for workers in client.asked.values()} == {1}
+    assert {worker for workers in client.asked.values() for worker in workers} == {"a", "b"}
+    assert (log, sorted(advanced), client.resources) == ([], [1, 2, 2, 2], {"None"})
+
+
+def test_a_failed_partition_goes_to_another_worker(campaign: Campaign) -> None:
+    client = FakeClient(
+        {"a": "", "b": ""}, lambda _, worker, part: failed(worker, part) if worker == "a" else made(worker, part)
+    )
+    outcomes, log, _ = run_fake(campaign, client)
+    assert {outcome.state for outcome in outcomes} == {"made"}
+    assert all(workers in (["b"], ["a", "b"]) for workers in client.asked.values())
+    assert any(re.fullmatch(r"partition \d failed \(try 1 of 4\) on a: A sentence\.", line) for line in log)
+
+
+def test_a_partition_that_always_fails_is_given_up(campaign: Campaign) -> None:
+    def answer(_: FakeClient, worker: str, part: int) -> Answer:
+        return RuntimeError("no memory") if part == 1 else made(worker, part)
+
+    client = FakeClient({"a": ""}, answer)
+    outcomes, log, _ = run_fake(campaign, client, retries=2)
+    assert {outcome.part: outcome.state for outcome in outcomes} == {0: "made", 1: "failed", 2: "made", 3: "made"}
+    assert client.asked[1] == ["a"] * 3
+    assert len(log) == 2
+    reason = next(outcome.reason for outcome in outcomes if outcome.state == "failed")
+    assert reason == "on a: RuntimeError: no memory"
+
+
+def test_a_worker_that_does_not_fit_gets_nothing(campaign: Campaign) -> None:
+    client = FakeClient({"a": "It differs.", "b": ""}, lambda _, worker, part: made(worker, part))
+    outcomes, log, _ = run_fake(campaign, client)
+    assert len(outcomes) == 4
+    assert {worker for workers in client.asked.values() for worker in workers} == {"b"}
+    assert log == ["worker a gets no partitions: It differs."]
+
+
+def test_workers_that_do_not_fit_end_the_run(campaign: Campaign) -> None:
+    client = FakeClient({"a": "It differs.", "b": "It differs."}, lambda *_: None)
+    with pytest.raises(MachineMismatchError, match=r"None of the 2 workers can run the campaign, .*: It differs\."):
+        run_fake(campaign, client)
+    assert client.plugins == []
+
+
+def test_workers_come_and_go(campaign: Campaign) -> None:
+    def answer(client: FakeClient, worker: str, part: int) -> Answer:
+        if worker == "a":  # it is killed, and another starts
+            del client.refusals["a"]
+            client.refusals["b"] = ""
+            return None
+        return made(worker, part)
+
+    client = FakeClient({"a": ""}, answer)
+    outcomes, log, _ = run_fake(campaign, client)
+    assert sorted(outcome.part for outcome in outcomes) == [0, 1, 2, 3]
+    assert log == [
+        "partition 0 failed (try 1 of 4) its worker a was lost: killed, out of memory, or at its end",
+    ]
+
+
+def test_a_scheduler_that_has_gone_ends_the_run(campaign: Campaign) -> None:
+    def answer(client: FakeClient, worker: str, part: int) -> Answer:
+        if part < 2:
+            return made(worker, part)
+        client.status = "closed"
+        return None
+
+    outcomes: list[PartOutcome] = []
+    client = FakeClient({"a": ""}, answer)
+    maker = DaskMaker(campaign=campaign, client=cast("Client", client), log=lambda _: None)
+    with pytest.raises(SchedulerError, match="The Dask scheduler does not answer any more") as caught:
+        run_parts(campaign, range(4), maker, advance=lambda _: None, report=outcomes.append)
+    assert caught.value.address == "tcp://fake"
+    assert len(outcomes) == 2
+
+
+def test_nobody_at_the_address_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pxdbg_runtime.campaigns.dask_maker._CONNECT_S", 0.2)
+    with (
+        pytest.raises(SchedulerError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9 .*: start one with"),
+        connect("tcp://127.0.0.1:9"),
+    ):
+        pytest.fail("nobody is there")
+
+
+def set_up(campaign: Campaign, **resources: float) -> tuple[SessionPlugin, Any]:
+    key = str(campaign.folder), campaign.plan_sha256, False
+    plugin = SessionPlugin(key, is_local=False)
+    worker: Any = SimpleNamespace(state=SimpleNamespace(total_resources=resources), plugins={"it": plugin})
+    asyncio.run(plugin.setup(worker))
+    return plugin, worker
+
+
+def test_a_worker_keeps_one_session_and_answers_in_text(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def count(campaign: Campaign, *, allow_mixed_hardware: bool) -> Generator:
+        opened.append(allow_mixed_hardware)
+        return open_generator(campaign, allow_mixed_hardware=allow_mixed_hardware)
+
+    monkeypatch.setattr(dask_worker, "open_generator", count)
+    plugin, worker = set_up(campaign)
+    key = str(campaign.folder), campaign.plan_sha256, False
+    assert asyncio.run(explain_refusal("it", worker)) == ""
+    monkeypatch.setattr(dask_worker, "_START_S", 0.2)
+    assert asyncio.run(explain_refusal("another", worker)) == "it has not created a session within 0.2 s"
+    assert [make_part_on_worker(key, part).state for part in (0, 1, 1)] == ["made", "made", "complete"]
+    assert opened == [False]
+    campaign.digits_path(2).mkdir()
+    outcome = make_part_on_worker(key, 2)
+    assert (outcome.state, "is a folder" in outcome.reason) == ("failed", True)
+    plugin.teardown(worker)
+    assert make_part_on_worker(key, 3).state == "made"
+    assert len(opened) == 2
+    plugin.teardown(worker)
+
+
+def test_a_worker_refuses_what_it_cannot_run(campaign: Campaign) -> None:
+    other = change_plan(campaign, machine=replace(campaign.plan.machine, onnxruntime="1.0.0"))
+    assert "onnxruntime: 1.0.0 in the plan" in str(set_up(other)[0].refusal)
+    assert "has another plan on " in str(set_up(campaign)[0].refusal)
+    on_gpu = change_plan(campaign, provider="CUDAExecutionProvider")
+    assert "start it with dask worker --resources GPU=1" in str(set_up(on_gpu)[0].refusal)
+    assert "are not known to be those of the plan" in str(set_up(on_gpu, **{GPU_RESOURCE: 1.0})[0].refusal)
+
+
+def test_partitions_for_gpus_ask_for_the_resource(campaign: Campaign) -> None:
+    on_gpu = change_plan(campaign, provider="CUDAExecutionProvider")
+    client = FakeClient({"a": ""}, lambda _, worker, part: made(worker, part))
+    run_fake(on_gpu, client)
+    assert client.resources == {"{'GPU': 1}"}
+
+
+def test_the_memory_of_a_worker_grows_with_its_work() -> None:
+    small = estimate_process_memory("int8", 1, 5000, 10**7)
+    assert 600e6 < small < 1200e6
+    assert estimate_process_memory("int8", 2, 5000, 10**7) - small == 40_000_000
+    assert estimate_process_memory("int8", 1, 5000, 2 * 10**7) - small == 20_000_000
+
+
+def pxdbg(*arguments: str) -> subprocess.Popen[str]:
+    """Start the command in a process group of its own, as a shell does."""
+    command = [sys.executable, "-m", "pxdbg_runtime", *arguments]
+    return subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+@pytest.fixture
+def undisturbed(latent_graph: GraphFile, tmp_path: Path) -> tuple[Campaign, dict[str, bytes]]:
+    """Plan a campaign, and make its files elsewhere in one process."""
+    reference = plan_campaign(tmp_path / "reference", latent_graph, events=24, format_name="parquet")
+    assert make_parts(reference).outcomes == {"made": 12}
+    return plan_campaign(tmp_path / "bg", latent_graph, events=24, format_name="parquet"), read_parts(reference)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_two_local_workers_are_stopped_and_one_process_goes_on(undisturbed: tuple[Campaign, dict[str, bytes]]) -> None:
+    campaign, expected = undisturbed
+    with pxdbg("campaign", "run", str(campaign.folder), "--workers", "2") as stopped:
+        while len(read_parts(campaign)) < 2:
+            assert stopped.poll() is None
+            time.sleep(0.02)
+        os.killpg(stopped.pid, signal.SIGINT)  # as a terminal does for Ctrl-C
+        output, _ = stopped.communicate(timeout=60)
+    assert stopped.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in output
+    assert "12 partitions to make on 2 worker processes" in output
+    assert re.search(r"stopped by SIGINT: \d+ of 12 partitions are complete; go on with pxdbg campaign run", output)
+    made = set(read_parts(campaign))
+    assert 2 <= len(made) < 12
+    assert make_parts(campaign, find_work(campaign, compare_hash=True)[0]).outcomes.keys() == {"made"}
+    assert read_parts(campaign) == expected
+    assert not [path for path in campaign.folder.iterdir() if path.name.startswith(".")]
+
+
+@contextmanager
+def dask(*arguments: str, ready: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start a command of Dask, and wait for a line that matches; yields its first group."""
+    command = [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:]]
+    with subprocess.Popen(command, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        try:
+            found = next(match for line in process.stderr if (match := re.search(ready, line)))
+            yield process, found[1]
+        finally:
+            process.terminate()
+            process.stderr.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_a_scheduler_and_its_workers_make_the_files_of_one_process(
+    undisturbed: tuple[Campaign, dict[str, bytes]], tmp_path: Path
+) -> None:
+    campaign, expected = undisturbed
+    worker = "--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path), "--memory-limit", "0"
+    ready = r"Registered to: +(\S+)"
+    with (
+        dask("dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard", ready=r"at: +(tcp://\S+)") as (
+            _,
+            address,
+        ),
+        dask("dask_worker", address, *worker, "--no-nanny", ready=ready) as (victim, _),
+        dask("dask_worker", address, *worker, "--no-nanny", ready=ready),
+        pxdbg("campaign", "run", str(campaign.folder), "--scheduler", address) as run,
+    ):
+        while len(read_parts(campaign)) < 2:
+            assert run.poll() is None
+            time.sleep(0.02)
+        victim.kill()
+        output, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, output
+    assert read_parts(campaign) == expected
+    assert not [path for path in campaign.folder.iterdir() if path.suffix == ".partial"]
+    assert "12 partitions to make on the workers of tcp://" in output

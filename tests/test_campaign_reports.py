@@ -1,0 +1,229 @@
+"""``pxdbg campaign status``, ``verify`` and ``merge``, and the page of a campaign."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from pxdbg_runtime.campaigns import open_campaign, open_generator, read_status
+from pxdbg_runtime.campaigns.folder import hash_file
+from pxdbg_runtime.campaigns.making import record_failure
+from pxdbg_runtime.campaigns.part_lock import hold_lock
+from pxdbg_runtime.campaigns.part_record import encode_record
+from pxdbg_runtime.campaigns.status_page import render_page
+from pxdbg_runtime.campaigns.verifying import choose_sample, compare_sample, verify_part
+from pxdbg_runtime.formats import FileMetadata, open_writer, read_digits
+from tests.campaigns import make_parts, plan_campaign
+from tests.test_command_line import invoke, words
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pxdbg_runtime.campaigns import Campaign
+    from pxdbg_runtime.model.graph_file import GraphFile
+
+
+@pytest.fixture
+def campaign(latent_graph: GraphFile, tmp_path: Path) -> Campaign:
+    planned = plan_campaign(tmp_path / "bg", latent_graph)
+    make_parts(planned)
+    return planned
+
+
+def forge(campaign: Campaign, part: int, **changes: object) -> None:
+    """Write a partition again with other content, digest and record, as someone might who knows how."""
+    path = campaign.digits_path(part)
+    content = read_digits(path)
+    assert content.provenance is not None
+    digits = content.digits
+    if changes.pop("drops_a_digit", False):
+        digits = digits.select_rows(slice(1, None))
+    metadata = FileMetadata(jobs=(replace(content.provenance, **changes),))
+    with open_writer(path, metadata, format_name=campaign.plan.format) as writer:
+        writer.write(digits)
+    record = campaign.examine(part, compare_hash=False).record or read_status(campaign).records[0]
+    forged = replace(
+        record,
+        part=part,
+        file=path.name,
+        first_event=campaign.plan.partitions[part].first_event,
+        events=campaign.plan.partitions[part].events,
+        sha256=hash_file(path),
+        size_bytes=path.stat().st_size,
+        digits=len(digits),
+    )
+    campaign.record_path(part).write_text(encode_record(forged), encoding="utf-8")
+
+
+def test_a_sound_campaign_verifies(campaign: Campaign) -> None:
+    done = invoke("campaign", "verify", campaign.folder, "--sample", 4)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == ["4 of 4 partitions are as planned; 4 events generated again"]
+
+
+def test_each_wrong_file_is_named(campaign: Campaign, latent_graph: GraphFile, tmp_path: Path) -> None:
+    other = plan_campaign(tmp_path / "other", latent_graph, seed=8, events=9)
+    make_parts(other)
+    campaign.digits_path(0).write_bytes(campaign.digits_path(0).read_bytes()[:-1])
+    campaign.digits_path(1).unlink()
+    campaign.record_path(1).unlink()
+    for path in (other.digits_path(2), other.record_path(2), other.digits_path(4), other.record_path(4)):
+        (campaign.folder / path.name).write_bytes(path.read_bytes())
+    campaign.record_path(3).unlink()
+    done = invoke("campaign", "verify", campaign.folder)
+    assert done.exit_code == 1
+    for number, sentence in enumerate(
+        (
+            "part-000000.npz has .* bytes, but .* by its record: it was cut or changed",
+            "part-000001.npz is missing",
+            "part-000002.npz belongs to another plan",
+            "part-000003.npz has no record",
+            "part-000004.npz is no file of this plan",
+        )
+    ):
+        assert re.search(sentence, done.stdout), number
+    assert "0 of 4 partitions are as planned; 0 events generated again" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"seed": 8}, "its seed is 8, planned was 7"),
+        ({"graph_sha256": "b" * 64}, "its graph_sha256 is b"),
+        ({"min_charge": 1}, "its min_charge is 1"),
+        ({"events": 3}, "its events is 3, planned was 2"),
+    ],
+)
+def test_a_forged_record_does_not_hide_other_parameters(
+    campaign: Campaign, changes: dict[str, object], sentence: str
+) -> None:
+    forge(campaign, 1, **changes)
+    assert campaign.examine(1, compare_hash=True).state == "complete"
+    _, finding = verify_part(campaign, 1)
+    assert finding is not None
+    assert f"{campaign.digits_path(1)} is not of the plan: " in finding.text
+    assert sentence in finding.text
+
+
+def test_generating_again_finds_digits_that_every_hash_agrees_with(campaign: Campaign) -> None:
+    forge(campaign, 3, drops_a_digit=True)
+    assert verify_part(campaign, 3)[1] is None
+    generator = open_generator(campaign, allow_mixed_hardware=False)
+    sample = choose_sample(campaign, [2, 3], 2)
+    assert [part for part, _ in sample] == [2, 3]
+    sound, forged = compare_sample(campaign, generator, sample)
+    assert sound is None
+    assert forged is not None
+    assert "holds other digits of event 11 than those that are generated now" in forged.text
+    done = invoke("campaign", "verify", campaign.folder, "--sample", 4)
+    assert done.exit_code == 1
+    assert forged.text in done.stdout
+
+
+def test_a_sample_takes_events_of_each_part_of_the_campaign(latent_graph: GraphFile, tmp_path: Path) -> None:
+    campaign = plan_campaign(tmp_path, latent_graph, events=1000, events_per_part=10)
+    sample = choose_sample(campaign, range(100), 10)
+    assert [part for part, _ in sample] == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]
+    assert all(event in campaign.plan.partitions[part].numbers for part, event in sample)
+    assert len({event % 10 for _, event in sample}) > 5
+    assert choose_sample(campaign, [4, 9], 5) == [(4, 45), (9, 101)]
+    assert choose_sample(campaign, [], 3) == []
+
+
+def test_status_counts_what_is_on_disk(campaign: Campaign) -> None:
+    for part in (1, 2):
+        campaign.digits_path(part).unlink()
+        campaign.record_path(part).unlink()
+    record_failure(campaign, 1, "A sentence.")
+    with hold_lock(campaign.lock_path(2)):
+        found = read_status(campaign)
+        done = invoke("campaign", "status", campaign.folder)
+    assert (found.events, found.counts["complete"], found.counts["missing"], found.in_progress) == (3, 2, 2, (2,))
+    assert found.digits == sum(len(read_digits(campaign.digits_path(part)).digits) for part in (0, 3))
+    assert [(each.parts, each.events) for each in found.list_hosts()] == [(2, 3)]
+    assert done.exit_code == 0
+    text = words(done.stdout)
+    assert "partitions 2 of 4 complete; 2 missing" in text
+    assert "events 3 of 7" in text
+    assert "being made 2" in text
+    assert "Partition 1 failed on " in text
+    assert "A sentence." in text
+
+
+def test_the_time_left_is_that_of_the_mean_rate(campaign: Campaign) -> None:
+    record = campaign.examine(0, compare_hash=False).record
+    assert record is not None
+    for part in (1, 2, 3):
+        campaign.record_path(part).unlink()
+    assert record.events == 2
+    campaign.record_path(0).write_text(encode_record(replace(record, seconds=4.0)), encoding="utf-8")
+    found = read_status(campaign)
+    assert found.cpu_seconds_left == pytest.approx(5 * 2.0)
+    assert found.list_hosts()[0].events_per_s == pytest.approx(0.5)
+
+
+def test_the_page_needs_no_other_file_and_shows_hostile_texts_as_they_are(campaign: Campaign) -> None:
+    campaign.record_path(1).unlink()
+    campaign.digits_path(1).unlink()
+    record_failure(campaign, 1, "<script>alert(1)</script> & <b>")
+    record = campaign.examine(2, compare_hash=False).record
+    assert record is not None
+    campaign.record_path(2).write_text(encode_record(replace(record, host="<img src=x>")), encoding="utf-8")
+    page = render_page(read_status(campaign))
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &lt;b&gt;" in page
+    assert "&lt;img src=x&gt;" in page
+    assert not re.search(r"(src|href)=[\"'](?!data:)", page)
+    assert page.count('src="data:image/png;base64,') == 1
+    assert [page.count(f'<span class="{state}" title="partition ') for state in ("complete", "failed")] == [3, 1]
+
+
+def test_the_command_writes_the_page_whatever_the_state(latent_graph: GraphFile, tmp_path: Path) -> None:
+    campaign = plan_campaign(tmp_path / "bg", latent_graph, events=1000, events_per_part=1)
+    page = tmp_path / "bg.html"
+    refused = invoke("campaign", "status", campaign.folder, "--html", tmp_path / "bg.pdf")
+    assert refused.exit_code == 2
+    assert "--html must end in .html" in refused.stderr
+    done = invoke("campaign", "status", campaign.folder, "--html", page)
+    assert done.exit_code == 0
+    assert "No partition is complete yet." in page.read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8").count('title="partitions ') == 334
+
+
+def test_merge_writes_one_file_and_keeps_the_jobs(campaign: Campaign, tmp_path: Path) -> None:
+    output = tmp_path / "bg.npz"
+    done = invoke("campaign", "merge", campaign.folder, "--output", output)
+    assert done.exit_code == 0
+    merged = read_digits(output)
+    assert [(job.first_event, job.events) for job in merged.jobs] == [(5, 2), (7, 2), (9, 2), (11, 1)]
+    assert (merged.n_events, merged.is_checked) == (7, True)
+    assert len(merged.digits) == read_status(campaign).digits
+
+
+def test_merge_lists_the_files_of_a_complete_campaign_alone(campaign: Campaign) -> None:
+    done = invoke("campaign", "merge", campaign.folder, "--list")
+    assert done.stdout.splitlines() == [str(campaign.digits_path(part)) for part in range(4)]
+    assert invoke("campaign", "merge", campaign.folder).exit_code == 2
+    campaign.record_path(2).unlink()
+    refused = invoke("campaign", "merge", campaign.folder, "--list")
+    assert refused.exit_code == 1
+    assert f"part-000002.npz is unfinished. Make it first: pxdbg campaign run {campaign.folder}" in refused.stderr
+
+
+def test_verification_needs_a_machine_that_gives_the_digits(campaign: Campaign) -> None:
+    plan = replace(campaign.plan, machine=replace(campaign.plan.machine, onnxruntime="1.0.0"))
+    (campaign.folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
+    moved = open_campaign(campaign.folder)
+    for part in range(4):
+        record = campaign.examine(part, compare_hash=False).record
+        assert record is not None
+        text = encode_record(replace(record, plan_sha256=moved.plan_sha256))
+        campaign.record_path(part).write_text(text, encoding="utf-8")
+    refused = invoke("campaign", "verify", campaign.folder)
+    assert refused.exit_code == 78
+    assert "onnxruntime: 1.0.0 in the plan" in refused.stderr
+    assert invoke("campaign", "verify", campaign.folder, "--sample", 0).exit_code == 0
+    assert invoke("campaign", "verify", campaign.folder, "--allow-mixed-hardware").exit_code == 0

@@ -15,7 +15,6 @@ from sybil import Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 if TYPE_CHECKING:
-
     from sybil import Example
 
 _TIMEOUT_S = 300

@@ -59,16 +59,16 @@ def validate(
         listed = reference or []
         json_path = report.with_suffix(".json")
         _check_report(report)
-        check_room_for_validation()
+        compares_images = any(path.suffix != ".json" for path in listed) and is_installed("sklearn")
+        check_room_for_validation(compares_images=compares_images)
         for output in (report, json_path):
             check_not_an_input("report", output, [*digits, *listed])
         for module in ("numba", "scipy.stats", "matplotlib", "jinja2"):
             require(module, extra="validate", purpose="A validation")
-        if any(path.suffix != ".json" for path in listed):
-            if is_installed("sklearn"):
-                require("sklearn", extra="validate", purpose="A classifier test")
-            else:
-                stderr.print(_WITHOUT_SCIKIT_LEARN, markup=False, soft_wrap=True)
+        if compares_images:
+            require("sklearn", extra="validate", purpose="A classifier test")
+        elif any(path.suffix != ".json" for path in listed):
+            stderr.print(_WITHOUT_SCIKIT_LEARN, markup=False, soft_wrap=True)
         # They load numba, which would delay the start of every command.
         from pxdbg_runtime.validation.page import render_page
         from pxdbg_runtime.validation.report import build_report

@@ -54,7 +54,7 @@ def draw_importances(samples: list[ClassifiedSample]) -> Figure:
         right.barh(at, [losses[number][name] for name in shown], height, color=sample.style.color, label=label)
     left.set_yticks(places, shown, fontsize="small")
     left.set(xlabel="AUC of the feature alone", xlim=(0.5, 1))
-    right.set(xlabel="loss of AUC without the feature")
+    right.set(xlabel="loss of AUC if the feature is exchanged")
     right.axvline(0, color="black", linewidth=0.5)
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     return figure

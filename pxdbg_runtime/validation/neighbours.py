@@ -21,6 +21,9 @@ N_NEIGHBOURS: Final = 5
 MAX_EVENTS_OF_NEIGHBOURS: Final = 250
 """Of each sample: 10,000 images, as many as Naeem et al. take."""
 
+_CHUNK_MIB: Final = 32
+"""Of distances at a time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NeighbourScores:
@@ -114,7 +117,7 @@ def score_neighbours(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> 
         our_radii, their_radii = _measure_radii(ours), _measure_radii(theirs)
         n_balls = np.zeros(len(ours), dtype=np.int64)
         is_covered, is_recalled = [], []
-        for distances in pairwise_distances_chunked(theirs, ours):
+        for distances in pairwise_distances_chunked(theirs, ours, working_memory=_CHUNK_MIB):
             start = len(is_covered)
             is_in_their_ball = distances <= their_radii[start : start + len(distances), None]
             n_balls += is_in_their_ball.sum(axis=0)

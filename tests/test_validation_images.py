@@ -127,7 +127,7 @@ def test_two_samples_of_one_source_cannot_be_told_apart(report: Report) -> None:
     assert roc.error < 0.03
     assert abs(roc.auc - 0.5) < 3 * roc.error
     assert found.neighbours.images == N_EVENTS * N_SENSORS
-    assert found.neighbours.density == pytest.approx(1, abs=0.1)
+    assert found.neighbours.density == pytest.approx(1, abs=0.15)
     assert found.neighbours.coverage == pytest.approx(found.neighbours.expected_coverage, abs=0.03)
     assert min(found.neighbours.precision, found.neighbours.recall) > 0.85
 
@@ -204,14 +204,6 @@ def test_events_of_one_number_are_in_one_fold(samples: dict[str, Sample]) -> Non
     found = classify_images(features, features)
     assert found is not None
     assert found.roc.auc == pytest.approx(0.5, abs=1e-9)
-
-
-def test_a_fold_without_an_event_of_one_sample_is_not_classified() -> None:
-    """All but nine events of our sample are of one number, so the fold with that number has no event of the other."""
-    numbers = np.array([0] * 200 + list(range(1, 10)))
-    ours = ImageFeatures(numbers, np.zeros((len(numbers), N_SENSORS, len(FEATURES)), dtype=np.float32))
-    theirs = ImageFeatures(np.arange(101, 111), ours.values[:10])
-    assert classify_images(ours, theirs) is None
 
 
 def test_the_roc_area_is_that_of_scikit_learn() -> None:

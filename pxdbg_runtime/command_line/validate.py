@@ -171,11 +171,11 @@ def _print_summary(report: Report) -> None:
         styled = [Text(cell.text, style=_MARK_STYLES[cell.mark]) for cell in cells]
         table.add_row(Text.assemble(make_safe(column.name), ", ", (column.kind, "dim")), *styled)
     stdout.print(table)
-    for each in report.comparisons:
-        if each.role == "sample" and each.classification is not None:
-            found = each.classification
+    for comparison in report.comparisons:
+        found = comparison.classification
+        if comparison.role == "sample" and found is not None:
             text = (
-                f"{each.name}: a classifier tells its images from those of {each.against} with an AUC of "
+                f"{comparison.name}: a classifier tells its images from those of {comparison.against} with an AUC of "
                 f"{found.roc.auc:.3f} ± {found.roc.error:.3f} (0.5: not at all, 1: always); alone, "
                 f"{found.best_alone.name} tells most ({found.best_alone.auc_alone:.3f})."
             )

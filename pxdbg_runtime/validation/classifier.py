@@ -94,8 +94,7 @@ def classify_images(ours: ImageFeatures, theirs: ImageFeatures) -> Classificatio
     Returns
     -------
     Classification or None
-        None if a sample has fewer than ten different event numbers, or so many events of one number that a fold has no
-        event of the other sample.
+        None if a sample has fewer than ten different event numbers.
 
     Raises
     ------
@@ -113,14 +112,11 @@ def classify_images(ours: ImageFeatures, theirs: ImageFeatures) -> Classificatio
     images = np.concatenate([_flatten(each) for each in standardise_by_sensor(ours.values, theirs.values)])
     events = np.repeat(np.concatenate([ours.event_numbers, theirs.event_numbers]), N_SENSORS)
     is_ours = np.arange(len(images)) < N_SENSORS * len(ours.values)
-    splitter = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=_SEED)
-    folds = list(splitter.split(images, is_ours, events))
-    if any(is_ours[test].all() or not is_ours[test].any() for _training, test in folds):
-        return None
+    folds = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=_SEED)
     areas, losses = [], []
     # The order of sums over threads is not fixed: with one thread a report can be reproduced.
     with threadpool_limits(1):
-        for training, test in folds:
+        for training, test in folds.split(images, is_ours, events):
             classifier = HistGradientBoostingClassifier(early_stopping=False, random_state=_SEED)
             classifier.fit(images[training], is_ours[training])
             scores = classifier.decision_function(images[test])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -174,7 +174,7 @@ def standardise_by_sensor(ours: NDArray[np.float32], theirs: NDArray[np.float32]
     return standardised[: len(ours)], standardised[len(ours) :]
 
 
-def _average(sensor: NDArray[np.int64], values: NDArray[np.generic]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _average(sensor: NDArray[np.int64], values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute mean and standard deviation of the values of each sensor; NaN for a sensor without one."""
     n_values = np.bincount(sensor, minlength=N_SENSORS)
     mean = _divide(np.bincount(sensor, weights=values, minlength=N_SENSORS), n_values)
@@ -199,6 +199,6 @@ def _find_largest(clusters: Clusters) -> NDArray[np.float64]:
     return largest
 
 
-def _divide(dividend: NDArray[np.generic], divisor: NDArray[np.generic]) -> NDArray[np.float64]:
+def _divide(dividend: NDArray[Any], divisor: NDArray[Any]) -> NDArray[np.float64]:
     """Divide; NaN where the divisor is 0."""
     return np.asarray(np.divide(dividend, divisor, out=np.full(divisor.shape, np.nan), where=divisor != 0))

@@ -103,11 +103,11 @@ def draw_pictures(report: Report, samples: Sequence[Sample], references: Sequenc
         "Seams": _draw_folds(digits),
         "Clusters": _draw_clusters(digits),
         "Correlation of sensors": _draw_correlations(digits),
-        "One image": _draw_images(digits),
     }
     classified = _list_classified(report, digits)
     if classified:
         figures["Classifier test"] = draw_importances(classified)
+    figures["One image"] = _draw_images(digits)
     reference = marginals[0][0].name
     simulation = report.references[0].name if report.references else ""
     return tuple(

@@ -116,7 +116,8 @@ def score_neighbours(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> 
     with threadpool_limits(1):
         our_radii, their_radii = _measure_radii(ours), _measure_radii(theirs)
         n_balls = np.zeros(len(ours), dtype=np.int64)
-        is_covered, is_recalled = [], []
+        is_covered: list[bool] = []
+        is_recalled: list[bool] = []
         for distances in pairwise_distances_chunked(theirs, ours, working_memory=_CHUNK_MIB):
             start = len(is_covered)
             is_in_their_ball = distances <= their_radii[start : start + len(distances), None]

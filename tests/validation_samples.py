@@ -88,7 +88,7 @@ def _build_sample_content(slope_adu: float) -> dict[str, object]:
 def draw_digits(rng: np.random.Generator, event: int, *, hits: int, charge_adu: float, pair_share: float) -> Digits:
     """Draw an event of pairs and single pixels with exponential charges; sensors and pixels are random."""
     images = create_images()
-    fluctuation = rng.normal(1, 0.1)  # common to the images of an event
+    fluctuation = rng.normal(1, 0.03)  # common to the images of an event
     sensor, u_cell, v_cell = rng.integers(
         0, [[N_SENSORS], [N_U_CELLS // 3], [N_V_CELLS // 3]], (3, int(hits * N_SENSORS * fluctuation))
     )

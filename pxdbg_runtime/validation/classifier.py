@@ -106,17 +106,17 @@ def classify_images(ours: ImageFeatures, theirs: ImageFeatures) -> Classificatio
     require("sklearn", extra="validate", purpose="A classifier test")
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.inspection import permutation_importance
-    from sklearn.model_selection import StratifiedGroupKFold
     from threadpoolctl import threadpool_limits
 
     images = np.concatenate([_flatten(each) for each in standardise_by_sensor(ours.values, theirs.values)])
     events = np.repeat(np.concatenate([ours.event_numbers, theirs.event_numbers]), N_SENSORS)
     is_ours = np.arange(len(images)) < N_SENSORS * len(ours.values)
-    folds = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=_SEED)
+    fold_of_image = np.repeat(_assign_folds(ours.event_numbers, theirs.event_numbers), N_SENSORS)
     areas, losses = [], []
     # The order of sums over threads is not fixed: with one thread a report can be reproduced.
     with threadpool_limits(1):
-        for training, test in folds.split(images, is_ours, events):
+        for fold in range(N_FOLDS):
+            training, test = fold_of_image != fold, fold_of_image == fold
             classifier = HistGradientBoostingClassifier(early_stopping=False, random_state=_SEED)
             classifier.fit(images[training], is_ours[training])
             scores = classifier.decision_function(images[test])
@@ -174,6 +174,20 @@ def measure_roc_area(scores: NDArray[np.float64], is_ours: NDArray[np.bool_], ev
     _numbers, event = np.unique(events, return_inverse=True)
     sums = np.bincount(event, weights=(components - auc) / np.where(is_ours, n_ours, n_theirs))
     return RocArea(auc=auc, error=float(np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum())))
+
+
+def _assign_folds(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Assign a fold to each event of both samples, at random, the same to events of one number.
+
+    Numbers that one sample has alone and those of both are dealt out one group after the other. So a sample with ten
+    numbers has one in each fold: at least five of them are in one group.
+    """
+    numbers, place = np.unique(np.concatenate([ours, theirs]), return_inverse=True)
+    group = np.isin(numbers, ours) + 2 * np.isin(numbers, theirs)
+    order = np.lexsort((np.random.default_rng(_SEED).random(len(numbers)), group))
+    folds = np.empty(len(numbers), dtype=np.int64)
+    folds[order] = np.arange(len(numbers)) % N_FOLDS
+    return np.asarray(folds[place])
 
 
 def _flatten(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -118,11 +118,15 @@ def draw_pictures(report: Report, samples: Sequence[Sample], references: Sequenc
 
 def _list_classified(report: Report, digits: _Samples) -> list[ClassifiedSample]:
     """List the samples that were classified against the first reference of digits."""
-    styles = {sample.name: style for sample, style in digits}
+    if not report.references:
+        return []
+    found = [
+        (report.find_comparison(sample.name, "sample", report.references[0].name), style) for sample, style in digits
+    ]
     return [
-        ClassifiedSample(each.name, each.classification, styles[each.name])
-        for each in report.comparisons
-        if each.role == "sample" and each.against == report.references[0].name and each.classification is not None
+        ClassifiedSample(each.name, each.classification, style)
+        for each, style in found
+        if each is not None and each.classification is not None
     ]
 
 

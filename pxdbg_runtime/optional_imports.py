@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,7 @@ from pxdbg_runtime.limits.address_space import import_within_limits
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["IMPORT_FAILURES", "describe_import_failure", "is_missing", "require"]
+__all__ = ["IMPORT_FAILURES", "describe_import_failure", "is_installed", "is_missing", "require"]
 
 IMPORT_FAILURES: Final = (
     ImportError,  # a library or another package is missing, a symbol is not found, a wheel is another platform's
@@ -69,6 +70,11 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
             f"install it again: pip install --upgrade --force-reinstall {package}."
         )
         raise BrokenPackageError(package, extra, message) from error
+
+
+def is_installed(module: str) -> bool:
+    """Whether a top-level module of an optional package is found; it may still fail to import."""
+    return importlib.util.find_spec(module) is not None
 
 
 def is_missing(package: str, error: Exception) -> bool:

@@ -106,7 +106,7 @@ def test_digits_alone_as_a_reference(ours: Sample, simulation: Sample) -> None:
 def test_the_json_holds_the_numbers(ours: Sample, simulation: Sample) -> None:
     report = build_report((ours,), (simulation,), ())
     content = json.loads(report.to_json())
-    assert content["schema"] == 3
+    assert content["schema"] == 4
     (sample,) = content["samples"]
     assert sample["name"] == "ours"
     assert sample["jobs"][0]["nature"] == "demonstration"

@@ -83,3 +83,17 @@ def _build_sample_content(slope_adu: float) -> dict[str, object]:
         "sensor_mean_occupancy": [0.009] * N_SENSORS,
         "sensor_mean_charge": [22.0] * N_SENSORS,
     }
+
+
+def draw_digits(rng: np.random.Generator, event: int, *, hits: int, charge_adu: float, pair_share: float) -> Digits:
+    """Draw an event of pairs and single pixels with exponential charges; sensors and pixels are random."""
+    images = create_images()
+    fluctuation = rng.normal(1, 0.03)  # common to the images of an event
+    sensor, u_cell, v_cell = rng.integers(
+        0, [[N_SENSORS], [N_U_CELLS // 3], [N_V_CELLS // 3]], (3, int(hits * N_SENSORS * fluctuation))
+    )
+    charges = np.minimum(7 + rng.exponential(charge_adu, len(sensor)), 255)
+    images[sensor, 3 * u_cell, 3 * v_cell] = charges
+    is_pair = rng.random(len(sensor)) < pair_share
+    images[sensor[is_pair], 3 * u_cell[is_pair], 3 * v_cell[is_pair] + 1] = charges[is_pair]
+    return build_digits(images, event)

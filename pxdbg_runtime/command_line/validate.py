@@ -20,7 +20,7 @@ from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_files, open_events
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.limits.address_space import check_room_for_validation
-from pxdbg_runtime.optional_imports import require
+from pxdbg_runtime.optional_imports import is_installed, require
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU
 from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
 
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["validate"]
 
+_WITHOUT_SCIKIT_LEARN = (
+    "scikit-learn is not installed, so the report has no classifier test and no comparison of neighbours: "
+    "pip install 'pxdbg-runtime[validate]'."
+)
 _MARK_STYLES = {"": "", "pass": "green", "fail": "bold red", "undecided": "yellow"}
 
 
@@ -48,17 +52,23 @@ def validate(
     """Compare samples of digits with references, and each with itself.
 
     The page shows the charge spectrum, occupancies, clusters, seams, correlations and repeated patterns, with the
-    scores of published generators beside them. It needs no network and no other file.
+    scores of published generators beside them, and how well a classifier tells the images of a sample from those of a
+    reference of digits. It needs no network and no other file.
     """
     with report_failures():
         listed = reference or []
         json_path = report.with_suffix(".json")
         _check_report(report)
-        check_room_for_validation()
+        compares_images = any(path.suffix != ".json" for path in listed) and is_installed("sklearn")
+        check_room_for_validation(compares_images=compares_images)
         for output in (report, json_path):
             check_not_an_input("report", output, [*digits, *listed])
         for module in ("numba", "scipy.stats", "matplotlib", "jinja2"):
             require(module, extra="validate", purpose="A validation")
+        if compares_images:
+            require("sklearn", extra="validate", purpose="A classifier test")
+        elif any(path.suffix != ".json" for path in listed):
+            stderr.print(_WITHOUT_SCIKIT_LEARN, markup=False, soft_wrap=True)
         # They load numba, which would delay the start of every command.
         from pxdbg_runtime.validation.page import render_page
         from pxdbg_runtime.validation.report import build_report
@@ -163,6 +173,15 @@ def _print_summary(report: Report) -> None:
         styled = [Text(cell.text, style=_MARK_STYLES[cell.mark]) for cell in cells]
         table.add_row(Text.assemble(make_safe(column.name), ", ", (column.kind, "dim")), *styled)
     stdout.print(table)
+    for comparison in report.comparisons:
+        found = comparison.classification
+        if comparison.role == "sample" and found is not None:
+            text = (
+                f"{comparison.name}: a classifier tells its images from those of {comparison.against} with an AUC of "
+                f"{found.roc.auc:.3f} ± {found.roc.error:.3f} (0.5: not at all, 1: always); alone, "
+                f"{found.best_alone.name} tells most ({found.best_alone.auc_alone:.3f})."
+            )
+            stdout.print(make_safe(text), markup=False, soft_wrap=True)
     for each in report.digits:
         origin = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "provenance unknown"
         stderr.print(make_line(f"{each.name}: {origin}"), soft_wrap=True)

@@ -52,10 +52,12 @@ _IMAGE_MB: Final = {"int8": 40, "float16": 140, "float32": 140}
 more than that, a batch may fit but nothing after it, and OpenBLAS tries to allocate without end."""
 _VALIDATION_MB: Final = 750
 """Pyarrow, numba, matplotlib, SciPy, and the figures of a sample: measured 710 MB."""
+_COMPARISON_MB: Final = 250
+"""Modules of scikit-learn and a comparison of 500 events: measured 240 MB."""
 _DRAWN_VALUE_BYTES: Final = 64
 """Arrays in float64 for each random value."""
-_PACKAGE_MB: Final = {"pyarrow": 150, "matplotlib": 200, "scipy": 150, "ROOT": 600}
-"""Importing and using a package: measured 125, 170, 120 and 535 MB."""
+_PACKAGE_MB: Final = {"pyarrow": 150, "matplotlib": 200, "scipy": 150, "ROOT": 600, "sklearn": 200}
+"""Importing and using a package: measured 125, 170, 120, 535 and 180 MB."""
 _DASK_MB: Final = 150
 """Dask's worker in a process: measured 90 MB."""
 _ARROW_THREADS: Final = 3
@@ -169,9 +171,15 @@ def _describe_memory_error(text: str, purpose: str = "") -> MemoryLimitError:
     return MemoryLimitError(None, message)
 
 
-def check_room_for_validation() -> None:
-    """Check the room for a validation of samples with figures; raises as `check_room`."""
-    check_room(_VALIDATION_MB * _MB, "A validation")
+def check_room_for_validation(*, compares_images: bool) -> None:
+    """Check the room for a validation of samples with figures; raises as `check_room`.
+
+    Parameters
+    ----------
+    compares_images : bool
+        Whether scikit-learn compares images with those of a reference.
+    """
+    check_room((_VALIDATION_MB + compares_images * _COMPARISON_MB) * _MB, "A validation")
 
 
 def check_room_for_libraries() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, SENSORS
+from pxdbg_runtime.validation.classifier_figure import ClassifiedSample, draw_importances
 from pxdbg_runtime.validation.correlations import MIN_EVENTS_TO_CORRELATE, correlate_sensors
 from pxdbg_runtime.validation.figure_style import Style, create_figure, escape_name
 from pxdbg_runtime.validation.marginals import OCCUPANCY_BINS, OCCUPANCY_RANGE
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pxdbg_runtime.validation.marginals import Marginals, PublicMarginals
+    from pxdbg_runtime.validation.report import Report
     from pxdbg_runtime.validation.sample import Sample
 
 __all__ = ["Picture", "draw_pictures"]
@@ -55,6 +57,10 @@ _CAPTIONS: Final = {
     "Correlation of sensors": (
         f"Pearson's coefficient of the occupancies of two sensors over events; layer 2 starts at index {_LAYER_2}."
     ),
+    "Classifier test": (
+        "What tells a sample from {simulation}. Left: each feature alone, relative to its sensor; 0.5 tells nothing, 1 "
+        "all. Right: what the classifier loses if the feature is exchanged between images; near 0 if others replace it."
+    ),
     "One image": (
         f"Sensor {SENSORS[_SHOWN_SENSOR]} of the first event that has a hit, the first {_SHOWN_V_CELLS} v cells."
     ),
@@ -73,15 +79,20 @@ _Samples = tuple[tuple["Sample", Style], ...]
 _Spectra = tuple[tuple["Marginals", Style], ...]
 
 
-def draw_pictures(
-    samples: Sequence[Sample], references: Sequence[Sample], public: Sequence[PublicMarginals]
-) -> tuple[Picture, ...]:
-    """Draw all pictures; requires matplotlib."""
+def draw_pictures(report: Report, samples: Sequence[Sample], references: Sequence[Sample]) -> tuple[Picture, ...]:
+    """Draw all pictures; requires matplotlib.
+
+    Parameters
+    ----------
+    report : Report
+        Of the same samples and references.
+    samples, references : sequence of Sample
+    """
     digits = (
         *((sample, Style(color="0.35")) for sample in references),
         *((sample, Style(color=_COLOURS[number % len(_COLOURS)])) for number, sample in enumerate(samples)),
     )
-    marginals = (*_style_public(public), *((sample.bin_marginals(), style) for sample, style in digits))
+    marginals = (*_style_public(report.public), *((sample.bin_marginals(), style) for sample, style in digits))
     occupancies, charges = _list_sensor_series(marginals, digits)
     figures = {
         "Charge spectrum": _draw_charges(digits, marginals),
@@ -92,13 +103,31 @@ def draw_pictures(
         "Seams": _draw_folds(digits),
         "Clusters": _draw_clusters(digits),
         "Correlation of sensors": _draw_correlations(digits),
-        "One image": _draw_images(digits),
     }
+    classified = _list_classified(report, digits)
+    if classified:
+        figures["Classifier test"] = draw_importances(classified)
+    figures["One image"] = _draw_images(digits)
     reference = marginals[0][0].name
+    simulation = report.references[0].name if report.references else ""
     return tuple(
-        Picture(title, _CAPTIONS[title].format(reference=reference), _encode_png(figure))
+        Picture(title, _CAPTIONS[title].format(reference=reference, simulation=simulation), _encode_png(figure))
         for title, figure in figures.items()
     )
+
+
+def _list_classified(report: Report, digits: _Samples) -> list[ClassifiedSample]:
+    """List the samples that were classified against the first reference of digits."""
+    if not report.references:
+        return []
+    found = [
+        (report.find_comparison(sample.name, "sample", report.references[0].name), style) for sample, style in digits
+    ]
+    return [
+        ClassifiedSample(each.name, each.classification, style)
+        for each, style in found
+        if each is not None and each.classification is not None
+    ]
 
 
 def _style_public(public: Sequence[PublicMarginals]) -> _Spectra:

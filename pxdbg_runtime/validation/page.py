@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pxdbg_runtime.validation import correlations, marginals, repeats, seams
+from pxdbg_runtime.validation import classifier, correlations, features, marginals, neighbours, repeats, seams
 from pxdbg_runtime.validation.figures import draw_pictures
 from pxdbg_runtime.validation.summary_table import build_columns, build_rows
 from pxdbg_runtime.version import __version__
@@ -50,11 +50,14 @@ def render_page(report: Report, samples: Sequence[Sample], references: Sequence[
         report=report,
         columns=build_columns(report),
         rows=build_rows(report),
-        pictures=draw_pictures(samples, references, report.public),
+        pictures=draw_pictures(report, samples, references),
         all_marginals=[each.marginals for each in report.digits] + published,
         unknown="unknown; events without digits are not counted.",
+        classifier=classifier,
         correlations=correlations,
+        features=features,
         marginals=marginals,
+        neighbours=neighbours,
         repeats=repeats,
         seams=seams,
         version=__version__,

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 import numpy as np
 
+from pxdbg_runtime.optional_imports import is_installed
 from pxdbg_runtime.sensors import LADDERS_OF_LAYER, PIXELS_PER_SENSOR
+from pxdbg_runtime.validation.classifier import Classification, classify_images
 from pxdbg_runtime.validation.correlations import Correlation, measure_correlation
 from pxdbg_runtime.validation.marginals import LayerMeans, Marginals, MarginalScores, PublicMarginals, score_marginals
+from pxdbg_runtime.validation.neighbours import NeighbourScores, compare_neighbours
 from pxdbg_runtime.validation.repeats import PixelSpread, Repeats, expect_busiest, measure_pixel_spread
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
 from pxdbg_runtime.validation.seams import BorderRatio, Seam, Verdict, find_seams, measure_borders
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pxdbg_runtime.formats.provenance import Provenance
+    from pxdbg_runtime.validation.features import ImageFeatures
     from pxdbg_runtime.validation.sample import ClusterCounts, Sample
 
 __all__ = [
@@ -35,8 +39,9 @@ __all__ = [
 ]
 
 Role = Literal["sample", "half against half", "reference", "published"]
-_SCHEMA: Final = 3
-"""Schema 2 had root mean squares over the sensors instead of `SensorScores`, and a correlation without an error."""
+_SCHEMA: Final = 4
+"""Schema 3 had neither classifications nor neighbours. Schema 2 had root mean squares over the sensors instead of
+`SensorScores`, and a correlation without an error."""
 _SEVERITY: Final[dict[Verdict, int]] = {"pass": 0, "too few hits": 1, "fail": 2}
 
 
@@ -123,6 +128,10 @@ class Comparison:
     scores : MarginalScores
     clusters : ClusterDifference or None
         None if one side has no digits, only marginals.
+    classification : Classification or None
+        None without digits on both sides, with fewer than ten events on one, or without scikit-learn.
+    neighbours : NeighbourScores or None
+        None without digits on both sides, or without scikit-learn.
     """
 
     name: str
@@ -130,6 +139,8 @@ class Comparison:
     against: str
     scores: MarginalScores
     clusters: ClusterDifference | None
+    classification: Classification | None
+    neighbours: NeighbourScores | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +186,8 @@ def build_report(
 ) -> Report:
     """Compare samples with each reference, and the two halves of each sample with each other.
 
+    Without scikit-learn there is no classification and no comparison of neighbours.
+
     Parameters
     ----------
     samples, references : tuple of Sample
@@ -193,13 +206,17 @@ def build_report(
         comparisons += [_compare(each, "published", file.reference) for each in file.published]
     for reference in references:
         for sample in samples:
+            ours, theirs = sample.bin_marginals(), reference.bin_marginals()
             clusters = _compare_clusters(sample.all_clusters, reference.all_clusters)
-            comparisons.append(_compare(sample.bin_marginals(), "sample", reference.bin_marginals(), clusters))
+            comparisons.append(_compare(ours, "sample", theirs, clusters, (sample.features, reference.features)))
     for sample in (*samples, *references):
         halves = sample.bin_halves()
         if halves is not None and all(half.charge_counts.any() for half in halves):
             even, odd = halves
-            comparisons.append(_compare(even, "half against half", odd, _compare_clusters(*sample.clusters)))
+            clusters = _compare_clusters(*sample.clusters)
+            # Only beside a reference of digits: where there is none, these scores have nothing to be the scale of.
+            features = sample.split_features() if references else None
+            comparisons.append(_compare(even, "half against half", odd, clusters, features))
     names = [each.reference.name for each in public] + [each.name for each in references]
     return Report(
         min_charge=samples[0].min_charge,
@@ -232,9 +249,23 @@ def _describe_digits(sample: Sample) -> DigitReport:
     )
 
 
-def _compare(ours: Marginals, role: Role, theirs: Marginals, clusters: ClusterDifference | None = None) -> Comparison:
+def _compare(
+    ours: Marginals,
+    role: Role,
+    theirs: Marginals,
+    clusters: ClusterDifference | None = None,
+    features: tuple[ImageFeatures, ImageFeatures] | None = None,
+) -> Comparison:
+    if not is_installed("sklearn"):
+        features = None
     return Comparison(
-        name=ours.name, role=role, against=theirs.name, scores=score_marginals(ours, theirs), clusters=clusters
+        name=ours.name,
+        role=role,
+        against=theirs.name,
+        scores=score_marginals(ours, theirs),
+        clusters=clusters,
+        classification=classify_images(*features) if features else None,
+        neighbours=compare_neighbours(*features) if features else None,
     )
 
 

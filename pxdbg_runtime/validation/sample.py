@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pxdbg_runtime.digitisation.clusters import ROWS_PER_IMAGE, find_clusters
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.sensors import (
     MAX_CHARGE_ADU,
@@ -19,6 +18,7 @@ from pxdbg_runtime.sensors import (
     SENSORS,
     describe_sensors,
 )
+from pxdbg_runtime.validation.features import FEATURES, ImageFeatures, compute_features, describe_clusters
 from pxdbg_runtime.validation.marginals import OCCUPANCY_BINS, OCCUPANCY_RANGE, Marginals
 from pxdbg_runtime.validation.repeats import RepeatFinder, Repeats
 
@@ -100,6 +100,8 @@ class Sample:
     clusters : tuple of ClusterCounts
         Of the events of even number and of odd.
     repeats : Repeats
+    features : ImageFeatures
+        4 kB an event.
     shown_images : ndarray of uint8, shape (40, 250, 768)
         The charges of the first event that has a hit.
     """
@@ -117,6 +119,7 @@ class Sample:
     hit_map: NDArray[np.int64]
     clusters: tuple[ClusterCounts, ClusterCounts]
     repeats: Repeats
+    features: ImageFeatures
     shown_images: NDArray[np.uint8]
 
     @property
@@ -157,6 +160,14 @@ class Sample:
             return None
         even, odd = self.charge_counts
         return self._bin_events(even, ~is_odd), self._bin_events(odd, is_odd)
+
+    def split_features(self) -> tuple[ImageFeatures, ImageFeatures]:
+        """Split the features into those of the events of even number, and of odd."""
+        is_odd = self.event_numbers % 2 == 1
+        even, odd = (
+            ImageFeatures(self.event_numbers[chosen], self.features.values[chosen]) for chosen in (~is_odd, is_odd)
+        )
+        return even, odd
 
     def _bin_events(self, charge_counts: NDArray[np.int64], chosen: NDArray[np.bool_]) -> Marginals:
         hits, sums = self.hits[chosen], self.charge_sums[chosen]
@@ -231,6 +242,7 @@ class _Counter:
         self._hit_map = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.int64)
         self._sizes = np.zeros((2, MAX_CLUSTER_SIZE + 1), dtype=np.int64)
         self._cluster_charges = np.zeros((2, _MAX_CLUSTER_CHARGE + 1), dtype=np.int64)
+        self._features = array.array("f")
         self._repeats = RepeatFinder()
         self._shown = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.uint8)
 
@@ -254,9 +266,10 @@ class _Counter:
         self._hit_map[pixel] += 1  # an event has no pixel twice
         if len(pixel) and not self._shown.any():
             self._shown[pixel] = charge
-        sizes, charges = find_clusters(sensor * ROWS_PER_IMAGE + u_cell, v_cell, charge)
-        self._sizes[half] += _count_values(sizes, MAX_CLUSTER_SIZE)
-        self._cluster_charges[half] += _count_values(charges, _MAX_CLUSTER_CHARGE)
+        clusters = describe_clusters(sensor, u_cell, v_cell, charge)
+        self._sizes[half] += _count_values(clusters.sizes, MAX_CLUSTER_SIZE)
+        self._cluster_charges[half] += _count_values(clusters.charges, _MAX_CLUSTER_CHARGE)
+        self._features.frombytes(compute_features(sensor, u_cell, v_cell, charge, clusters).tobytes())
         self._repeats.add(sensor, u_cell, v_cell, charge)
 
     def build_sample(self, name: str, jobs: tuple[Provenance, ...]) -> Sample:
@@ -264,6 +277,8 @@ class _Counter:
             ClusterCounts(sizes=sizes, charges=charges)
             for sizes, charges in zip(self._sizes, self._cluster_charges, strict=True)
         )
+        event_numbers = np.array(self._events, dtype=np.int64)
+        features = np.array(self._features, dtype=np.float32)
         return Sample(
             name=name,
             jobs=jobs,
@@ -271,13 +286,14 @@ class _Counter:
             digits_before_cut=self.n_digits,
             digits_below_cut=self.n_below_cut,
             smallest_charge=self.smallest_charge if self.n_digits else None,
-            event_numbers=np.array(self._events, dtype=np.int64),
+            event_numbers=event_numbers,
             charge_counts=self._charge_counts,
             hits=np.array(self._hits, dtype=np.int64).reshape(-1, N_SENSORS),
             charge_sums=np.array(self._charge_sums, dtype=np.int64).reshape(-1, N_SENSORS),
             hit_map=self._hit_map.reshape(_SHAPE),
             clusters=(even, odd),
             repeats=self._repeats.find_repeats(),
+            features=ImageFeatures(event_numbers, features.reshape(-1, N_SENSORS, len(FEATURES))),
             shown_images=self._shown.reshape(_SHAPE),
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pxdbg_runtime.validation.report import ClusterDifference, Comparison, DigitReport, Report, Role
+    from pxdbg_runtime.validation.report import Comparison, DigitReport, Report, Role
     from pxdbg_runtime.validation.seams import Seam, Verdict
     from pxdbg_runtime.validation.sensor_scores import SensorScores
 
@@ -16,6 +16,11 @@ __all__ = ["Cell", "Column", "Row", "build_columns", "build_rows"]
 
 T = TypeVar("T")
 Mark = Literal["", "pass", "fail", "undecided"]
+_AUC: Final = "classifier test against simulation: AUC (0.5 is best, no bound)"
+_PRECISION: Final = "neighbours against simulation: precision / recall"
+_DENSITY: Final = "neighbours against simulation: density / coverage"
+_FROM_DIGITS: Final = (_AUC, _PRECISION, _DENSITY)
+"""Rows that are left out where no column has a value."""
 _SEAM_MARKS: Final[dict[Verdict, Mark]] = {"pass": "pass", "fail": "fail", "too few hits": "undecided"}
 
 
@@ -29,8 +34,8 @@ class Column:
         The two lines of its head.
     comparison : Comparison or None
         With the primary reference.
-    clusters : ClusterDifference or None
-        From the simulated digits, or of half against half.
+    against_digits : Comparison or None
+        With the first reference of digits, or half against half.
     digits : DigitReport or None
         None for half against half, and for published marginals.
     """
@@ -38,7 +43,7 @@ class Column:
     name: str
     kind: str
     comparison: Comparison | None = None
-    clusters: ClusterDifference | None = None
+    against_digits: Comparison | None = None
     digits: DigitReport | None = None
 
 
@@ -63,7 +68,7 @@ def build_columns(report: Report) -> tuple[Column, ...]:
     return (
         *(_build_digits_column(report, each, "sample") for each in report.samples),
         *(
-            Column(name=each.name, kind=each.role, comparison=each, clusters=each.clusters)
+            Column(name=each.name, kind=each.role, comparison=each, against_digits=each)
             for each in report.comparisons
             if each.role == "half against half" and each.name in names
         ),
@@ -82,7 +87,7 @@ def _build_digits_column(report: Report, digits: DigitReport, role: Role) -> Col
         name=digits.name,
         kind="sample" if role == "sample" else "simulated digits",
         comparison=report.find_comparison(digits.name, role, report.primary),
-        clusters=None if simulation is None else simulation.clusters,
+        against_digits=simulation,
         digits=digits,
     )
 
@@ -93,7 +98,10 @@ def build_rows(report: Report) -> tuple[Row, ...]:
     scores = [each.comparison.scores if each.comparison else None for each in columns]
     charge = [each.charge if each else None for each in scores]
     occupancy = [each.occupancy if each else None for each in scores]
-    differences = [each.clusters for each in columns]
+    against_digits = [each.against_digits for each in columns]
+    differences = [each.clusters if each else None for each in against_digits]
+    classifications = [each.classification if each else None for each in against_digits]
+    neighbours = [each.neighbours if each else None for each in against_digits]
     digits = [each.digits for each in columns]
     clusters = [each.clusters if each else None for each in digits]
     sensor_occupancy = [each.sensor_occupancy if each else None for each in scores]
@@ -101,7 +109,7 @@ def build_rows(report: Report) -> tuple[Row, ...]:
     correlations = [each.correlation if each else None for each in digits]
     seams = [each.worst_seam if each else None for each in digits]
     other = "simulation" if report.references else "the other half"
-    return (
+    rows = (
         _build_row("charge spectrum: W1 (ADU)", charge, lambda of: f"{of.w1:.2f}", short="charge W1"),
         _build_row("charge spectrum: KS", charge, lambda of: f"{of.ks:.3f}"),
         _build_row("occupancy of an image: W1 (percentage points)", occupancy, lambda of: f"{of.w1:.3f}"),
@@ -145,10 +153,14 @@ def build_rows(report: Report) -> tuple[Row, ...]:
             differences,
             lambda of: f"{of.mean_charge_percent:+.1f} % / {of.median_charge_percent:+.1f} %",
         ),
+        _build_row(_AUC, classifications, lambda of: f"{of.roc.auc:.3f} ± {of.roc.error:.3f}"),
+        _build_row(_PRECISION, neighbours, lambda of: f"{of.precision:.3f} / {of.recall:.3f}"),
+        _build_row(_DENSITY, neighbours, lambda of: f"{of.density:.3f} / {of.coverage:.3f}"),
         _build_row("correlation of sensors, mean", correlations, lambda of: f"{of.mean:.3f} ± {of.error:.3f}"),
         _build_row("repeated images / tiles", digits, _format_repeats, short="repeated"),
         _build_row("images with the busiest pixel (expected)", digits, _format_busiest),
     )
+    return tuple(row for row in rows if row.label not in _FROM_DIGITS or any(cell.text != "-" for cell in row.cells))
 
 
 def _build_row(label: str, values: Iterable[T | None], write: Callable[[T], str | Cell], *, short: str = "") -> Row:

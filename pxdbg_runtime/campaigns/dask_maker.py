@@ -137,7 +137,12 @@ class DaskMaker:
         key = str(self.campaign.folder.resolve()), self.campaign.plan_sha256, self.allow_mixed_hardware
         # One name for all runs with these arguments: a run that was killed leaves no second session behind.
         name = f"pxdbg-campaign-{self.campaign.plan_sha256[:16]}{'-mixed' if self.allow_mixed_hardware else ''}"
-        self.client.register_plugin(SessionPlugin(key, is_local=self.is_local), name=name)
+        try:
+            self.client.register_plugin(SessionPlugin(key, is_local=self.is_local), name=name)
+        except OSError as error:
+            raise _describe_silence(self.client, error) from None
+        except Exception as error:  # noqa: BLE001  # of any worker, such as one without this package; it gets nothing
+            _log.info("a worker did not take the plugin: %s", one_line(error))
         dispatch = _Dispatch(self, key, name, parts)
         try:
             for outcome in dispatch.run():
@@ -162,7 +167,6 @@ class _Dispatch:
         self._refusals: dict[str, str] = {}
         self._fit: set[str] = set()
         self._finished: queue.SimpleQueue[tuple[str, Future[PartOutcome]]] = queue.SimpleQueue()
-        self._address = str(self._client.scheduler_info()["address"])
         self._next_look_s = -math.inf
         self._answered_s = time.monotonic()
         self._has_waited = False
@@ -239,9 +243,7 @@ class _Dispatch:
 
     def _check_scheduler(self, error: Exception | None) -> None:
         if self._client.status == "closed" or time.monotonic() - self._answered_s > _UNANSWERED_S:
-            reason = "" if error is None else f" ({one_line(error)})"
-            message = f"The Dask scheduler does not answer any more{reason}; partitions that are complete stay so."
-            raise SchedulerError(self._address, message)
+            raise _describe_silence(self._client, error)
 
     def _submit(self) -> None:
         from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE, make_part_on_worker
@@ -295,6 +297,13 @@ class _Dispatch:
             self._waiting.append(part)
         else:
             yield PartOutcome(part=part, state="failed", host=worker, reason=reason)
+
+
+def _describe_silence(client: Client, error: Exception | None) -> SchedulerError:
+    address = str(client.scheduler_info()["address"])  # as the client knew it last
+    reason = "" if error is None else f" ({one_line(error)})"
+    message = f"The Dask scheduler at {address} does not answer any more{reason}: complete partitions stay so."
+    return SchedulerError(address, message)
 
 
 def _require_distributed() -> Any:  # noqa: ANN401  # a module

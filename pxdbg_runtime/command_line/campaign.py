@@ -43,7 +43,7 @@ from pxdbg_runtime.command_line.generator_options import (
     choose_sensors,
     parse_provider_options,
 )
-from pxdbg_runtime.command_line.progress import show_progress
+from pxdbg_runtime.command_line.progress import show_progress, track
 from pxdbg_runtime.command_line.signals import describe_stop
 from pxdbg_runtime.errors import ArgumentValueError, PxdbgError, one_line
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
@@ -215,7 +215,11 @@ def run(
         opened = open_campaign(folder)
         total = opened.plan.n_parts
         describe_stop(lambda: _describe_progress(opened))
-        parts, damaged = find_work(opened, compare_hash=not quick)
+        parts, damaged = find_work(
+            opened,
+            compare_hash=not quick,
+            watch=lambda statuses: track(statuses, total=total, description="partitions compared"),
+        )
         for each in damaged:
             stderr.print(f"{each.reason} It is made again.", soft_wrap=True)
         if not parts:

@@ -214,7 +214,7 @@ def test_a_scheduler_that_has_gone_ends_the_run(campaign: Campaign) -> None:
     outcomes: list[PartOutcome] = []
     client = FakeClient({"a": ""}, answer)
     maker = DaskMaker(campaign=campaign, client=cast("Client", client), log=lambda _: None)
-    with pytest.raises(SchedulerError, match="The Dask scheduler does not answer any more") as caught:
+    with pytest.raises(SchedulerError, match="The Dask scheduler at tcp://fake does not answer any more") as caught:
         run_parts(campaign, range(4), maker, advance=lambda _: None, report=outcomes.append)
     assert caught.value.address == "tcp://fake"
     assert len(outcomes) == 2

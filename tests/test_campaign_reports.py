@@ -16,7 +16,9 @@ from pxdbg_runtime.campaigns.part_record import encode_record
 from pxdbg_runtime.campaigns.status_page import render_page
 from pxdbg_runtime.campaigns.verifying import choose_sample, compare_sample, verify_part
 from pxdbg_runtime.formats import FileMetadata, open_writer, read_digits
-from tests.campaigns import make_parts, plan_campaign
+from pxdbg_runtime.formats.metadata import join_consecutive_jobs
+from tests.campaigns import MIN_CHARGE, make_parts, plan_campaign
+from tests.digit_files import PROVENANCE
 from tests.test_command_line import invoke, words
 
 if TYPE_CHECKING:
@@ -193,14 +195,25 @@ def test_the_command_writes_the_page_whatever_the_state(latent_graph: GraphFile,
     assert page.read_text(encoding="utf-8").count('title="partitions ') == 334
 
 
-def test_merge_writes_one_file_and_keeps_the_jobs(campaign: Campaign, tmp_path: Path) -> None:
-    output = tmp_path / "bg.npz"
-    done = invoke("campaign", "merge", campaign.folder, "--output", output)
-    assert done.exit_code == 0
-    merged = read_digits(output)
-    assert [(job.first_event, job.events) for job in merged.jobs] == [(5, 2), (7, 2), (9, 2), (11, 1)]
-    assert (merged.n_events, merged.is_checked) == (7, True)
-    assert len(merged.digits) == read_status(campaign).digits
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_merge_writes_the_file_of_one_job(
+    campaign: Campaign, latent_graph: GraphFile, tmp_path: Path, suffix: str
+) -> None:
+    output, expected = tmp_path / f"merged{suffix}", tmp_path / f"generated{suffix}"
+    assert invoke("campaign", "merge", campaign.folder, "--output", output).exit_code == 0
+    arguments = ["--model", str(latent_graph.path), "--provider", "cpu", "--seed", "7", "--min-charge", str(MIN_CHARGE)]
+    generated = invoke("generate", *arguments, "--first-event", 5, "--events", 7, "--output", expected)
+    assert generated.exit_code == 0
+    assert output.read_bytes() == expected.read_bytes()
+
+
+def test_jobs_are_joined_only_if_one_job_could_have_been_both() -> None:
+    one = replace(PROVENANCE, first_event=5, events=2)
+    following = replace(one, first_event=7, events=3)
+    assert join_consecutive_jobs([one, following]) == (replace(one, events=5),)
+    for other in (replace(following, first_event=8), replace(following, seed=8), replace(following, version="0")):
+        assert join_consecutive_jobs([one, other, replace(other, first_event=100)])[:2] == (one, other)
+    assert join_consecutive_jobs([]) == ()
 
 
 def test_merge_lists_the_files_of_a_complete_campaign_alone(campaign: Campaign) -> None:

@@ -137,8 +137,14 @@ class DaskMaker:
         key = str(self.campaign.folder.resolve()), self.campaign.plan_sha256, self.allow_mixed_hardware
         # One name for all runs with these arguments: a run that was killed leaves no second session behind.
         name = f"pxdbg-campaign-{self.campaign.plan_sha256[:16]}{'-mixed' if self.allow_mixed_hardware else ''}"
-        self.client.register_plugin(SessionPlugin(key, is_local=self.is_local), name=name)
-        dispatch = _Dispatch(self, key, name, parts)
+        address = str(self.client.scheduler_info()["address"])
+        try:
+            self.client.register_plugin(SessionPlugin(key, is_local=self.is_local), name=name)
+        except OSError as error:
+            raise _describe_silence(self.campaign, address, error) from None
+        except Exception as error:  # noqa: BLE001  # of any worker, such as one without this package; it gets nothing
+            _log.info("a worker did not take the plugin: %s", one_line(error))
+        dispatch = _Dispatch(self, key, name, address, parts)
         try:
             for outcome in dispatch.run():
                 if outcome.state in {"made", "complete"}:
@@ -153,8 +159,11 @@ class DaskMaker:
 class _Dispatch:
     """The state of one call of `DaskMaker.make`."""
 
-    def __init__(self, maker: DaskMaker, key: tuple[str, str, bool], plugin: str, parts: Sequence[int]) -> None:
+    def __init__(
+        self, maker: DaskMaker, key: tuple[str, str, bool], plugin: str, address: str, parts: Sequence[int]
+    ) -> None:
         self._maker, self._client, self._key, self._plugin = maker, maker.client, key, plugin
+        self._address = address
         self._waiting = deque(parts)
         self._tries: Counter[int] = Counter()
         self._avoided: dict[int, str] = {}
@@ -162,7 +171,6 @@ class _Dispatch:
         self._refusals: dict[str, str] = {}
         self._fit: set[str] = set()
         self._finished: queue.SimpleQueue[tuple[str, Future[PartOutcome]]] = queue.SimpleQueue()
-        self._address = str(self._client.scheduler_info()["address"])
         self._next_look_s = -math.inf
         self._answered_s = time.monotonic()
         self._has_waited = False
@@ -191,15 +199,16 @@ class _Dispatch:
         if now_s < self._next_look_s:
             return
         self._next_look_s = now_s + _POLL_S
+        if self._client.status != "running":
+            self._check_scheduler(None)
+            return
         try:
             present = set(self._client.nthreads())
             new = sorted(present - self._fit - self._refusals.keys())
             answers: dict[str, Any] = self._ask(new) if new else {}
-        except (OSError, ValueError) as error:  # lost connections and time-outs are OSError in Dask
+        # Lost connections and time-outs are OSError; a client that loses its connection meanwhile has no scheduler.
+        except (OSError, ValueError, AttributeError, RuntimeError) as error:
             self._check_scheduler(error)
-            return
-        if self._client.status != "running":
-            self._check_scheduler(None)
             return
         self._answered_s = time.monotonic()
         for worker, refusal in answers.items():
@@ -239,9 +248,7 @@ class _Dispatch:
 
     def _check_scheduler(self, error: Exception | None) -> None:
         if self._client.status == "closed" or time.monotonic() - self._answered_s > _UNANSWERED_S:
-            reason = "" if error is None else f" ({one_line(error)})"
-            message = f"The Dask scheduler does not answer any more{reason}; partitions that are complete stay so."
-            raise SchedulerError(self._address, message)
+            raise _describe_silence(self._maker.campaign, self._address, error)
 
     def _submit(self) -> None:
         from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE, make_part_on_worker
@@ -295,6 +302,15 @@ class _Dispatch:
             self._waiting.append(part)
         else:
             yield PartOutcome(part=part, state="failed", host=worker, reason=reason)
+
+
+def _describe_silence(campaign: Campaign, address: str, error: Exception | None) -> SchedulerError:
+    reason = "" if error is None else f" ({one_line(error)})"
+    message = (
+        f"The Dask scheduler at {address} does not answer any more{reason}. Partitions that are complete stay so: "
+        f"start a scheduler and go on with pxdbg campaign run {campaign.folder}."
+    )
+    return SchedulerError(address, message)
 
 
 def _require_distributed() -> Any:  # noqa: ANN401  # a module

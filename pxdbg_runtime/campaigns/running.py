@@ -85,7 +85,12 @@ class RunResult:
     failures: dict[int, PartOutcome] = field(default_factory=dict)
 
 
-def find_work(campaign: Campaign, *, compare_hash: bool) -> tuple[list[int], list[PartStatus]]:
+def find_work(
+    campaign: Campaign,
+    *,
+    compare_hash: bool,
+    watch: Callable[[Iterator[PartStatus]], Iterator[PartStatus]] = iter,
+) -> tuple[list[int], list[PartStatus]]:
     """Find the partitions to make.
 
     Parameters
@@ -93,6 +98,8 @@ def find_work(campaign: Campaign, *, compare_hash: bool) -> tuple[list[int], lis
     campaign : Campaign
     compare_hash : bool
         Also read each file and compare its SHA-256; without that, its size alone.
+    watch : callable
+        Passes the states on, and may show how many there were.
 
     Returns
     -------
@@ -106,7 +113,7 @@ def find_work(campaign: Campaign, *, compare_hash: bool) -> tuple[list[int], lis
     CampaignError
         If files belong to another plan.
     """
-    statuses = list(campaign.examine_all(compare_hash=compare_hash))
+    statuses = list(watch(campaign.examine_all(compare_hash=compare_hash)))
     foreign = [status for status in statuses if status.state == "foreign"]
     if foreign:
         others = f" (and {len(foreign) - 1:,} more)" if len(foreign) > 1 else ""

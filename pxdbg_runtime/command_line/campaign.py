@@ -24,7 +24,7 @@ from pxdbg_runtime.command_line.console import (
     stderr,
     stdout,
 )
-from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, RunNumber
+from pxdbg_runtime.command_line.digit_output import ExperimentNumber, PartFormat, RunNumber
 from pxdbg_runtime.command_line.generator_options import (
     BatchSize,
     FirstEvent,
@@ -43,7 +43,7 @@ from pxdbg_runtime.command_line.generator_options import (
     choose_sensors,
     parse_provider_options,
 )
-from pxdbg_runtime.command_line.progress import show_progress
+from pxdbg_runtime.command_line.progress import show_progress, track
 from pxdbg_runtime.command_line.signals import describe_stop
 from pxdbg_runtime.errors import ArgumentValueError, PxdbgError, one_line
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
@@ -85,7 +85,7 @@ def plan(
     events_per_part: Annotated[
         int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Events of each partition, which is one file.")
     ] = DEFAULT_EVENTS_PER_PART,
-    format_name: FormatName = "parquet",
+    format_name: PartFormat = "parquet",
     model: Model = DEFAULT_MODEL,
     first_event: FirstEvent = 0,
     sensors: SensorNames = None,
@@ -131,7 +131,7 @@ def plan(
             generator,
             numbers,
             events_per_part=events_per_part,
-            format_name=format_name or "parquet",
+            format_name=format_name,
             provider_options=options,
             nintra=nintra,
             ninter=ninter,
@@ -215,7 +215,11 @@ def run(
         opened = open_campaign(folder)
         total = opened.plan.n_parts
         describe_stop(lambda: _describe_progress(opened))
-        parts, damaged = find_work(opened, compare_hash=not quick)
+        parts, damaged = find_work(
+            opened,
+            compare_hash=not quick,
+            watch=lambda statuses: track(statuses, total=total, description="partitions"),
+        )
         for each in damaged:
             stderr.print(f"{each.reason} It is made again.", soft_wrap=True)
         if not parts:

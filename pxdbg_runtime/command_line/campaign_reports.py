@@ -106,7 +106,8 @@ def merge(
 ) -> None:
     """Write all events of a complete campaign to one file, or list its files.
 
-    The provenance of all partitions is kept. The hashes are compared before.
+    The file is the one that a single job would have written. The hashes are
+    compared before.
     """
     with report_failures():
         if (output is None) != list_files:
@@ -123,7 +124,8 @@ def merge(
             for path in paths:
                 stdout.print(str(path), soft_wrap=True)
         else:
-            copy_events(paths, output, format_name, opened.plan.run_numbers if format_name == "overlay" else None)
+            run_numbers = opened.plan.run_numbers if format_name == "overlay" else None
+            copy_events(paths, output, format_name, run_numbers, joins_jobs=True)
 
 
 def _build_table(found: CampaignStatus) -> Table:

@@ -12,6 +12,7 @@ from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import SUFFIX_LIST, FileMetadata, merge_files, open_writer
+from pxdbg_runtime.formats.metadata import join_consecutive_jobs
 from pxdbg_runtime.formats.run_numbers import choose_run_numbers
 
 if TYPE_CHECKING:
@@ -40,7 +41,14 @@ def convert(
         copy_events([file], output, format_name, run_numbers)
 
 
-def copy_events(inputs: Sequence[Path], output: Path, format_name: str | None, run_numbers: RunNumbers | None) -> None:
+def copy_events(
+    inputs: Sequence[Path],
+    output: Path,
+    format_name: str | None,
+    run_numbers: RunNumbers | None,
+    *,
+    joins_jobs: bool = False,
+) -> None:
     """Write the events of digit files to one file, ordered by event number, in bounded memory.
 
     Parameters
@@ -51,6 +59,8 @@ def copy_events(inputs: Sequence[Path], output: Path, format_name: str | None, r
         Name of the format to write; None takes the first that writes the path's suffix.
     run_numbers : RunNumbers or None
         For a format that records them.
+    joins_jobs : bool
+        Whether jobs that follow on each other are recorded as one.
 
     Raises
     ------
@@ -64,7 +74,8 @@ def copy_events(inputs: Sequence[Path], output: Path, format_name: str | None, r
     sample = merge_files(inputs)
     _check_origin(sample)
     n_digits = 0
-    metadata = FileMetadata(jobs=sample.jobs, run_numbers=run_numbers)
+    jobs = join_consecutive_jobs(sample.jobs) if joins_jobs else sample.jobs
+    metadata = FileMetadata(jobs=jobs, run_numbers=run_numbers)
     with open_writer(output, metadata, format_name=format_name) as writer:
         for _number, digits in track(sample.read_ordered_events(), total=sample.n_events, description="events"):
             writer.write(digits)

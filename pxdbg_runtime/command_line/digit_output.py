@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["ExperimentNumber", "FormatName", "RunNumber", "check_output"]
+__all__ = ["ExperimentNumber", "FormatName", "PartFormat", "RunNumber", "check_output"]
 
 _LINES: Final = tuple(f"{name}: {each.summary} ({' or '.join(each.suffixes)})." for name, each in FORMATS.items())
-# An empty line is what makes typer begin a line.
-FormatName = Annotated[
-    str | None,
-    typer.Option("--format", metavar="NAME", show_default="by the suffix", help="\n\n".join(("One of:", *_LINES))),
-]
+_HELP: Final = "\n\n".join(("One of:", *_LINES))
+"""An empty line is what makes typer begin a line."""
+FormatName = Annotated[str | None, typer.Option("--format", metavar="NAME", show_default="by the suffix", help=_HELP)]
 """Type of the parameter `format_name` of a command."""
+PartFormat = Annotated[str, typer.Option("--format", metavar="NAME", help=_HELP)]
+"""Its type where no path has a suffix."""
 ExperimentNumber = Annotated[
     int | None,
     typer.Option(

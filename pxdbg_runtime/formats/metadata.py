@@ -18,12 +18,14 @@ from pxdbg_runtime.json_records import parse_json
 from pxdbg_runtime.sensors import describe_sensors, select_sensors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pxdbg_runtime.formats.run_numbers import RunNumbers
     from pxdbg_runtime.sensors import Sensor
 
-__all__ = ["FileMetadata", "explain_difference"]
+__all__ = ["FileMetadata", "explain_difference", "join_consecutive_jobs"]
 
 _COMMON_FIELDS: Final = ("model", "nature", "provenance", "precision", "graph_sha256", "min_charge", "sensors")
 """Fields of `Provenance` that are equal in all jobs of one sample."""
@@ -117,6 +119,24 @@ class FileMetadata:
             return cls(jobs=jobs)
         except ArgumentValueError as error:
             raise JsonFieldError(_JOBS, str(error)) from None
+
+
+def join_consecutive_jobs(jobs: Sequence[Provenance]) -> tuple[Provenance, ...]:
+    """Join jobs that follow on each other and differ in their events alone: as one job would have recorded them.
+
+    Parameters
+    ----------
+    jobs : sequence of Provenance
+        Ordered by their first event, without common events.
+    """
+    joined: list[Provenance] = []
+    for job in jobs:
+        last = joined[-1] if joined else None
+        if last is not None and job == structs.replace(last, first_event=last.last_event + 1, events=job.events):
+            joined[-1] = structs.replace(last, events=last.events + job.events)
+        else:
+            joined.append(job)
+    return tuple(joined)
 
 
 def _shorten(value: object) -> str:

@@ -354,7 +354,10 @@ def test_a_scheduler_and_its_workers_make_the_files_of_one_process(
             assert run.poll() is None
             time.sleep(0.02)
         victim.kill()
-        output, _ = run.communicate(timeout=120)
+        try:
+            output, _ = run.communicate(timeout=120)
+        finally:
+            run.kill()  # else a run that hangs would keep the test from failing
     assert run.returncode == 0, output
     assert read_parts(campaign) == expected
     assert not [path for path in campaign.folder.iterdir() if path.suffix == ".partial"]

@@ -28,7 +28,7 @@ napoleon_use_rtype = False
 smartquotes = False  # dashes of options stay two
 html_theme = "furo"
 html_title = f"{project} {version}"
-html_extra_path = ["validation-convnet.html", "validation-ieagan.html", "validation-resnet.html"]
+html_extra_path = ["campaign.html", "validation-convnet.html", "validation-ieagan.html", "validation-resnet.html"]
 linkcheck_timeout = 20
 
 

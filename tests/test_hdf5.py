@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
-import subprocess
-import sys
 import tracemalloc
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import h5py
@@ -17,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from pxdbg_runtime import Digits
-from pxdbg_runtime.errors import DigitFileError, OutputError
+from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import FileMetadata, open_events, open_writer, read_digits
 from pxdbg_runtime.formats.interface import BLOCK_ROWS
 from tests.digit_files import (
@@ -26,18 +22,16 @@ from tests.digit_files import (
     NOT_OURS,
     PROVENANCE,
     SAMPLE,
-    names_in,
     random_digits,
     renumber,
     require_refusal,
     write,
 )
-from tests.isolation import limit_file_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-CHECKOUT: Final = Path(__file__).resolve().parent.parent
 NO_COLUMNS: Final = "does not hold the columns of Digits: "
 NO_TEXT: Final = r"has an attribute pxdbg that must be one text of fixed length .np\.bytes_., but is"
 NO_OFFSETS: Final = "offset must say where the digits of each event begin, but it must ascend from 0 to 5"
@@ -367,44 +361,3 @@ def test_truncated_and_foreign_files(path: Path) -> None:
         require_refusal(path, NOT_OURS)
     path.unlink()
     require_refusal(path, r"cannot be read: No such file or directory\.")
-
-
-@pytest.mark.parametrize("n_bytes", [10, 1000, 3000, 200_000, 450_000])
-def test_a_full_disk_leaves_nothing(tmp_path: Path, n_bytes: int) -> None:
-    digits = random_digits(np.random.default_rng(5), 200_000, 3)
-    message = r"bg\.h5 cannot be written: File too large"
-    with limit_file_size(n_bytes), pytest.raises(OutputError, match=message):
-        write(tmp_path / "bg.h5", [digits])
-    assert names_in(tmp_path) == []
-    assert read_digits(write(tmp_path / "bg.h5", [digits])).digits == digits
-
-
-FULL: Final = """
-import sys
-from pathlib import Path
-import numpy as np
-from pxdbg_runtime.errors import OutputError
-from tests.digit_files import PROVENANCE, random_digits, write
-from tests.isolation import limit_file_size
-digits = random_digits(np.random.default_rng(5), 200_000, 3)
-with limit_file_size(200_000):
-    try:
-        write(Path(sys.argv[1]), [digits])
-    except OutputError as error:
-        print(error)
-"""
-
-
-def test_a_process_ends_quietly_after_a_full_disk(tmp_path: Path) -> None:
-    """HDF5 closes what is still open when the process ends, and complains if that fails."""
-    command = [sys.executable, "-c", FULL, str(tmp_path / "bg.h5")]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "cannot be written: File too large" in done.stdout
-
-
-def test_a_file_need_not_be_on_a_disk_with_locks(path: Path) -> None:
-    """It is opened as a file of Python, so two programs may read it while h5py holds its lock."""
-    with h5py.File(path, "r+"):
-        assert read_digits(path).digits == SAMPLE
-    assert h5py.File(io.BytesIO(path.read_bytes())).keys() >= {*LISTS}

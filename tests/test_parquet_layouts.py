@@ -255,7 +255,7 @@ def test_lists_that_claim_too_many_digits(tmp_path: Path, n_events: int, n_digit
     require_refusal(
         path, rf"claims [\d,]+ digits in a row group of {n_events} events and .* expected at most 7,680,000"
     )
-    assert pa.total_allocated_bytes() < before + 1_000_000
+    assert pa.total_allocated_bytes() <= before  # less, if something of an earlier test was freed
 
 
 def test_a_compact_file_is_read_with_a_digest_alone(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ __all__ = ["DEFAULT_RETRIES", "DaskMaker", "connect", "start_local_cluster"]
 DEFAULT_RETRIES: Final = 3
 _POLL_S: Final = 0.5
 _CONNECT_S: Final = 30
+_RESULT_S: Final = 10
+"""An outcome is some hundred bytes. It stays on its worker until it is fetched, and is lost with the worker."""
 _UNANSWERED_S: Final = 60.0
 """The scheduler may be busy for so long before it counts as lost."""
 _MANAGER: Final = {
@@ -281,7 +283,13 @@ class _Dispatch:
 
     def _settle(self, part: int, worker: str, future: Future[PartOutcome]) -> Iterator[PartOutcome]:
         if future.status == "finished":
-            outcome = future.result()
+            try:
+                outcome = future.result(timeout=_RESULT_S)
+            except TimeoutError:
+                # Without a limit Dask waits for the lost worker for ever. The next worker finds the file, if complete.
+                future.cancel()
+                yield from self._retry(part, worker, f"on {worker}: its answer was lost with the worker")
+                return
             if outcome.state != "failed":
                 yield outcome
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import math
 import secrets
@@ -14,7 +15,7 @@ import numpy as np
 from pxdbg_runtime.checks import MIN_SEED, check_event, check_integer, check_seed
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
-from pxdbg_runtime.inference.batches import compute_batches
+from pxdbg_runtime.inference.batches import Batch, compute_batches
 from pxdbg_runtime.inference.latents import RandomStreamName, make_stream
 from pxdbg_runtime.limits.address_space import check_room_for_events, check_room_for_libraries
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, find_graph, is_best_for_cpu, is_path
@@ -224,10 +225,8 @@ class Generator:
         InferenceError, ImageError
             If ONNX Runtime fails, or an image holds NaN or values beyond [-1, 1].
         """
-        with closing(self._compute_batches(event, select_sensors(sensors))) as batches:
-            return Digits.concatenate(
-                self._digitiser.find_digits(images, event=event, sensors=indices) for indices, images in batches
-            )
+        (digits,) = self._generate([event], select_sensors(sensors))
+        return digits
 
     def generate_images(self, event: int, sensors: Iterable[SensorLike] | None = None) -> NDArray[np.uint8]:
         """Generate the charges of all pixels of one event, or of some sensors of it.
@@ -248,14 +247,17 @@ class Generator:
         chosen = select_sensors(sensors)
         charges = np.empty((len(chosen), N_U_CELLS, N_V_CELLS), dtype=np.uint8)
         start = 0
-        with closing(self._compute_batches(event, chosen)) as batches:
-            for indices, images in batches:
-                charges[start : start + len(indices)] = self._digitiser.compute_charges(images)
-                start += len(indices)
+        with closing(self._compute_batches([event], chosen)) as batches:
+            for batch, images in batches:
+                charges[start : start + len(batch.sensors)] = self._digitiser.compute_charges(images)
+                start += len(batch.sensors)
         return charges
 
     def stream(self, events: Iterable[int], sensors: Iterable[SensorLike] | None = None) -> Iterator[Digits]:
-        """Generate events one after the other, each on request.
+        """Generate events one after the other.
+
+        On a CPU each is generated on request. On any other provider the next one is computed while the caller uses
+        one, so `events` is read one event ahead.
 
         Parameters
         ----------
@@ -264,19 +266,38 @@ class Generator:
         sensors : iterable of Sensor, str or int, optional
             As of `generate`, whose errors it raises.
         """
+        from pxdbg_runtime.inference.providers import CPU
+
         chosen = select_sensors(sensors)
+        if self.provider != CPU:
+            yield from self._generate(events, chosen)
+            return
         for event in events:
             yield self.generate(event, chosen)
 
+    def _generate(self, events: Iterable[int], sensors: Sequence[Sensor]) -> Iterator[Digits]:
+        """Generate events, the next one while the caller uses one."""
+        n_batches = -(-len(sensors) // self.batch_size)
+        with closing(self._compute_batches(events, sensors)) as batches:
+            while parts := [
+                self._digitiser.find_digits(images, event=batch.event, sensors=batch.sensors)
+                for batch, images in itertools.islice(batches, n_batches)
+            ]:
+                yield Digits.concatenate(parts)
+
     def _compute_batches(
-        self, event: int, sensors: Sequence[Sensor] = SENSORS
-    ) -> collections.abc.Generator[tuple[Sequence[int], Images], None, None]:
-        """Yield sensor indices and images of an event in batches; close it unless all are used."""
+        self, events: Iterable[int], sensors: Sequence[Sensor] = SENSORS
+    ) -> collections.abc.Generator[tuple[Batch, Images], None, None]:
+        """Yield batches of events and their images; close it unless all are used."""
+        batches = (batch for event in events for batch in self._split(event, [sensor.index for sensor in sensors]))
+        return compute_batches(self._session, batches, min(self.batch_size, len(sensors)))
+
+    def _split(self, event: int, indices: Sequence[int]) -> Iterator[Batch]:
+        """Split an event into batches."""
         values = self._stream.draw(check_event(event))  # of the whole event, whatever the sensors
         draws = {draw.name: drawn for draw, drawn in zip(self.card.draws, values, strict=True)}
-        indices = [sensor.index for sensor in sensors]
-        batches = [indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
-        yield from compute_batches(self._session, batches, draws)
+        for start in range(0, len(indices), self.batch_size):
+            yield Batch(event, indices[start : start + self.batch_size], draws)
 
 
 def _open_session(

@@ -16,12 +16,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pxdbg_runtime.errors import InferenceError, ThreadLimitError
-from pxdbg_runtime.inference.batches import compute_batches
+from pxdbg_runtime.inference.batches import Batch, compute_batches
 from pxdbg_runtime.inference.session import ImageSession
 from tests.graphs import EVENT_WIDE_CARD, event_wide_images, event_wide_model, write_graph
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx
 
@@ -114,6 +114,12 @@ def draw_latents(seed: int) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np
     return {name: rng.normal(size=(40, n)).astype(np.float32) for name, n in (("latent", 2), ("mood", 3))}
 
 
+def split(
+    batches: Sequence[Sequence[int]], draws: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
+) -> list[Batch]:
+    return [Batch(0, sensors, draws) for sensors in batches]
+
+
 def test_batches_are_those_of_the_sensors_asked_for(event_wide_graph: GraphFile) -> None:
     draws = draw_latents(1)
     expected = event_wide_images(draws["latent"], draws["mood"])
@@ -124,7 +130,8 @@ def test_batches_are_those_of_the_sensors_asked_for(event_wide_graph: GraphFile)
         [range(3), (3, 4, 38), [30, 31, 39], range(1)],
     ]
     for batches in selections:
-        found = [(sensors, images.copy()) for sensors, images in compute_batches(session, batches, draws)]
+        computed = compute_batches(session, split(batches, draws), max(map(len, batches)))
+        found = [(batch.sensors, images.copy()) for batch, images in computed]
         assert [sensors for sensors, _ in found] == batches
         for sensors, images in found:
             assert np.array_equal(images, expected[list(sensors)])
@@ -147,7 +154,7 @@ def test_a_session_that_keeps_a_thread_computes_every_event_in_it(
         monkeypatch.setattr(session, "_worker", worker)
         expected = event_wide_images(draws["latent"], draws["mood"])
         for _ in range(2):
-            with closing(compute_batches(session, [range(5), range(5, 9), range(9, 40)], draws)) as batches:
+            with closing(compute_batches(session, split([range(5), range(5, 9), range(9, 40)], draws), 31)) as batches:
                 assert np.array_equal(next(batches)[1], expected[:5])
         assert worker.submit(threading.get_ident).result() in threads
     assert len(threads) == 1
@@ -160,7 +167,8 @@ def test_a_second_thread_that_the_system_refuses_is_an_error_of_ours(
         message = "can't start new thread"
         raise RuntimeError(message)
 
-    batches = compute_batches(ImageSession(event_wide_graph, provider="cpu"), [range(1), range(1, 2)], draw_latents(1))
+    pair = split([range(1), range(1, 2)], draw_latents(1))
+    batches = compute_batches(ImageSession(event_wide_graph, provider="cpu"), pair, 1)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(ThreadLimitError, match=r"^1 thread was to be started, but the system starts only 0"):
         next(batches)
@@ -170,8 +178,8 @@ def test_a_consumer_that_stops_ends_the_batch_that_is_computed_ahead(endless_gra
     session = ImageSession(endless_graph, provider="cpu")
     n_threads = threading.active_count()
     start = time.monotonic()
-    batches = compute_batches(session, [range(1), range(1, 2)], draw_latents(1))
-    assert next(batches)[0] == range(1)
+    batches = compute_batches(session, split([range(1), range(1, 2)], draw_latents(1)), 1)
+    assert next(batches)[0].sensors == range(1)
     batches.close()
     assert list(batches) == []
     assert threading.active_count() == n_threads
@@ -182,7 +190,7 @@ def test_a_consumer_that_stops_ends_the_batch_that_is_computed_ahead(endless_gra
 
 
 def _fail_in_use(session: ImageSession) -> None:
-    with closing(compute_batches(session, [range(1), range(1, 2)], draw_latents(1))) as batches:
+    with closing(compute_batches(session, split([range(1), range(1, 2)], draw_latents(1)), 1)) as batches:
         for _ in batches:
             message = "the consumer's own"
             raise ValueError(message)

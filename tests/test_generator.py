@@ -301,12 +301,34 @@ def test_the_next_batch_is_computed_while_one_is_in_use(
         return images
 
     monkeypatch.setattr(generator._session, "compute_images", compute_and_note)
-    batches = generator._compute_batches(0)
-    sensors, images = next(batches)
+    batches = generator._compute_batches([0])
+    batch, images = next(batches)
     assert second_done.wait(timeout=60), "the second batch waits for the first one's consumer"
-    assert (sensors, next(batches)[0]) == (list(range(20)), list(range(20, 40)))
+    assert (batch.sensors, next(batches)[0].sensors) == (list(range(20)), list(range(20, 40)))
     assert np.array_equal(images, expected[:20])
     assert list(batches) == []
+
+
+def test_a_stream_on_a_gpu_computes_the_next_event_while_one_is_used(
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = Generator(latent_graph.path, seed=1, batch_size=16)
+    expected = [generator.generate(event) for event in (4, 2, 2)]
+    monkeypatch.setattr(generator, "provider", "CUDAExecutionProvider")
+    read = []
+
+    def list_events() -> Iterator[int]:
+        for event in (4, 2, 2, -1):
+            read.append(event)
+            yield event
+
+    stream = generator.stream(list_events())
+    assert next(stream) == expected[0]
+    assert read == [4, 2]
+    assert [next(stream), next(stream)] == expected[1:]
+    with pytest.raises(ArgumentValueError, match="event"):
+        next(stream)
+    assert list(generator.stream([])) == []
 
 
 def test_a_failure_in_a_later_batch_is_raised(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Compute the images of an event in batches: a second thread computes the next batch while the caller uses one.
+"""Compute images in batches: a second thread computes the next batch while the caller uses one.
 
 Python runs signal handlers in the main thread only, and only after a call of ONNX Runtime returns. So graphs run in the
 second thread; the main thread waits where a signal handler can raise an exception, and then terminates the run.
@@ -6,13 +6,16 @@ second thread; the main thread waits where a signal handler can raise an excepti
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pxdbg_runtime.limits.threads import report_thread_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
     from concurrent.futures import Future
 
     import numpy as np
@@ -21,30 +24,48 @@ if TYPE_CHECKING:
     from pxdbg_runtime.digitisation.kernels import Images
     from pxdbg_runtime.inference.session import ImageSession
 
-__all__ = ["compute_batches"]
+__all__ = ["Batch", "compute_batches"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images to compute in one call of ONNX Runtime.
+
+    Attributes
+    ----------
+    event : int
+        Event number.
+    sensors : sequence of int
+        Indices of the sensors, one an image.
+    draws : mapping of str to ndarray of float32, shape (40, values)
+        The event's draws by name.
+    """
+
+    event: int
+    sensors: Sequence[int]
+    draws: Mapping[str, NDArray[np.float32]]
 
 
 def compute_batches(
-    session: ImageSession, batches: Sequence[Sequence[int]], draws: Mapping[str, NDArray[np.float32]]
-) -> Generator[tuple[Sequence[int], Images], None, None]:
+    session: ImageSession, batches: Iterable[Batch], batch_size: int
+) -> Generator[tuple[Batch, Images], None, None]:
     """Compute images in batches, each while the caller uses the one before.
 
-    If the caller closes the iterator, or an exception such as KeyboardInterrupt is raised, the running batch is
+    If the caller closes the iterator, or an exception such as KeyboardInterrupt is raised, the running batches are
     terminated: no graph runs after the iterator has ended. A caller that may not use all batches must close it.
 
     Parameters
     ----------
     session : ImageSession
-    batches : sequence of sequence of int
-        Indices of the sensors of each batch; at least one batch.
-    draws : mapping of str to ndarray of float32, shape (40, values)
-        The event's draws by name.
+    batches : iterable of Batch
+        Taken two ahead of the caller. If it raises an error, the batches before are computed first.
+    batch_size : int
+        Images of the largest batch.
 
     Yields
     ------
-    sensors : sequence of int
-        One of the batches.
-    images : ndarray of float32 or uint8, shape (len(sensors), 250, 768)
+    batch : Batch
+    images : ndarray of float32 or uint8, shape (len(batch.sensors), 250, 768)
         Valid until the next batch is requested.
 
     Raises
@@ -54,32 +75,44 @@ def compute_batches(
     ThreadLimitError
         If the system cannot start a second thread.
     """
-    buffers = [session.allocate_images(max(map(len, batches))) for _ in batches[:2]]
+    buffers = [session.allocate_images(batch_size) for _ in range(2)]
     run = session.create_run_options()
     kept_worker = session.worker
     worker = kept_worker or ThreadPoolExecutor(max_workers=1)
-    pending: Future[Images] | None = None
+    started: deque[tuple[Batch, Future[Images]]] = deque()
+    remaining, error = iter(batches), None
     try:
-        for number, sensors in enumerate(batches):
-            images = pending.result() if pending else None
-            with report_thread_limit():
-                pending = worker.submit(session.compute_images, sensors, draws, buffers[number % 2], run)
-            if images is not None:
-                yield batches[number - 1], images
-        if pending:
-            yield batches[-1], pending.result()
+        for number in itertools.count():
+            try:
+                batch = None if error else next(remaining, None)
+            except Exception as raised:  # noqa: BLE001  # raised again below
+                batch, error = None, raised
+            if batch is not None:
+                with report_thread_limit():
+                    computing = worker.submit(
+                        session.compute_images, batch.sensors, batch.draws, buffers[number % 2], run
+                    )
+                started.append((batch, computing))
+            if number == 0 and batch is not None:
+                continue
+            if not started:
+                break
+            images = started[0][1].result()
+            yield started.popleft()[0], images
+        if error is not None:
+            raise error
     finally:
         run.terminate = True
-        _wait_for_end(pending, None if kept_worker else worker)
+        _wait_for_end([future for _, future in started], None if kept_worker else worker)
 
 
-def _wait_for_end(pending: Future[Images] | None, worker: ThreadPoolExecutor | None) -> None:
+def _wait_for_end(pending: Sequence[Future[Images]], worker: ThreadPoolExecutor | None) -> None:
     """Wait until no graph runs, even if a signal arrives: a thread inside ONNX Runtime would abort the process."""
     interruption: BaseException | None = None
-    while pending and not pending.done():
+    while not all(future.done() for future in pending):
         try:
             # Not a join of the thread: in Python 3.11 an interrupted join marks the thread as ended.
-            wait([pending])
+            wait(pending)
         except BaseException as error:  # noqa: BLE001  # from a signal handler; raised again below
             interruption = error
     if worker is not None:

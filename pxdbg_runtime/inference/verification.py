@@ -21,7 +21,7 @@ import numpy as np
 import platformdirs
 
 from pxdbg_runtime.errors import KnownAnswerError
-from pxdbg_runtime.inference.batches import compute_batches
+from pxdbg_runtime.inference.batches import Batch, compute_batches
 from pxdbg_runtime.inference.devices import name_device
 from pxdbg_runtime.inference.latents import PhiloxStream
 from pxdbg_runtime.inference.providers import CUDA, find_wheel, import_onnxruntime
@@ -81,8 +81,8 @@ def check_known_answers(session: ImageSession, answers: KnownAnswers, *, images:
     draws = {draw.name: drawn for draw, drawn in zip(session.card.draws, values, strict=True)}
     start = time.perf_counter()
     compared = answers.images[:images]
-    sensors = [(image.sensor,) for image in compared]
-    with closing(compute_batches(session, sensors, draws)) as batches:
+    single = (Batch(answers.event, (image.sensor,), draws) for image in compared)
+    with closing(compute_batches(session, single, 1)) as batches:
         differences = [
             _measure_difference(session, answers, image, outputs)
             for image, (_, outputs) in zip(compared, batches, strict=True)

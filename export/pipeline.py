@@ -241,7 +241,8 @@ def _describe(
 ) -> tuple[ModelCard, onnx.ModelProto]:
     """Build the card, and the graph with the output that the card declares."""
     output_kind: OutputKind = "charges" if options.target == "cuda" else "values"
-    final = append_charges(graph.model, graph.thresholds, graph.cut) if output_kind == "charges" else graph.model
+    table = cut_thresholds(graph.thresholds, graph.cut)
+    final = append_charges(graph.model, table) if output_kind == "charges" else graph.model
     card = ModelCard(
         name=name,
         family=loaded.family.name,
@@ -268,9 +269,7 @@ def _describe(
         ),
         parity=parity,
         fidelity=graph.fidelity,
-        known_answers=build_known_answers(
-            references, final, cut_thresholds(graph.thresholds, graph.cut), options.precision, output_kind
-        ),
+        known_answers=build_known_answers(references, final, table, options.precision, output_kind),
     )
     return card, final
 

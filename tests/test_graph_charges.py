@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto
 
-from export.charge import find_charge_thresholds
+from export.charge import cut_thresholds, find_charge_thresholds
 from export.graph import append_charges
 from tests.small_graphs import SmallGraph, evaluate, run_by_onnxruntime
 
@@ -35,7 +35,7 @@ def giving_charges(*shape: int, cut: float | None = None) -> onnx.ModelProto:
     """Make a graph that computes the charges of its input."""
     graph = SmallGraph()
     graph.node("Identity", graph.input(*shape))
-    return append_charges(graph.model(), TABLE, cut)
+    return append_charges(graph.model(), cut_thresholds(TABLE, cut))
 
 
 def expected_charges(values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -57,16 +57,14 @@ def test_every_threshold_and_two_neighbours_on_either_side(evaluate: Evaluator) 
 @pytest.mark.parametrize("evaluate", EVALUATORS)
 @given(images=IMAGES)
 def test_any_values(evaluate: Evaluator, images: NDArray[np.float32]) -> None:
-    with np.errstate(over="ignore"):  # of a power that is then bounded
-        (charges,) = evaluate(giving_charges(3, 4), {"z": images})
+    (charges,) = evaluate(giving_charges(3, 4), {"z": images})
     assert np.array_equal(charges, expected_charges(images))
 
 
 @pytest.mark.parametrize("evaluate", EVALUATORS)
 @given(images=IMAGES)
 def test_any_values_with_a_cut(evaluate: Evaluator, images: NDArray[np.float32]) -> None:
-    with np.errstate(over="ignore"):
-        (charges,) = evaluate(giving_charges(3, 4, cut=-0.26), {"z": images})
+    (charges,) = evaluate(giving_charges(3, 4, cut=-0.26), {"z": images})
     assert np.array_equal(charges, np.where(images > np.float32(-0.26), expected_charges(images), 0))
 
 
@@ -92,9 +90,15 @@ def test_values_everywhere_between_the_ends(evaluate: Evaluator) -> None:
 )
 def test_the_ends_and_what_lies_beyond(evaluate: Evaluator, value: float, charge: int) -> None:
     values = np.array([[value, 0.0]], np.float32)
-    with np.errstate(over="ignore"):
-        (charges,) = evaluate(giving_charges(2), {"z": values})
+    (charges,) = evaluate(giving_charges(2), {"z": values})
     assert charges.tolist() == [[charge, 15]]
+
+
+def test_thresholds_closer_than_the_bins_are_refused() -> None:
+    graph = SmallGraph()
+    graph.node("Identity", graph.input(2))
+    with pytest.raises(ValueError, match="closer than the bins"):
+        append_charges(graph.model(), np.array([0.5, 0.50001], np.float32))
 
 
 def test_the_output_keeps_its_name_and_shape() -> None:

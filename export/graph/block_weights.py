@@ -1,4 +1,4 @@
-"""Weights of a convolution that computes a block of output pixels at once, each pixel as channels of its own.
+"""Weights of a convolution that computes, or takes, a block of pixels at once, each pixel as channels of its own.
 
 A convolution of stride 1 that keeps the size of its image, after a nearest upsampling by u (1: none), computes the
 output row o = B i + r of block i as a sum over its taps a of weight[a] times input row
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BlockWeights", "build_block_weights"]
+__all__ = ["BlockWeights", "build_block_weights", "split_by_phases"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockWeights:
-    """A convolution that computes blocks of output pixels.
+    """A convolution of blocks of pixels.
 
     Attributes
     ----------
@@ -101,12 +101,50 @@ def build_block_weights(
     )
 
 
+def split_by_phases(convolution: BlockWeights) -> BlockWeights:
+    """Build the weights of a convolution that takes the 2 x 2 phases of its image as channels.
+
+    With an even stride S it reads the rows S i - pad + a for its taps a: row floor((a - pad) / 2) + (S / 2) i of the
+    phase (a - pad) mod 2.
+
+    Parameters
+    ----------
+    convolution : BlockWeights
+        Of the whole image: even strides, an output smaller than its input by just these.
+
+    Returns
+    -------
+    BlockWeights
+        Input channels ordered by row, column and channel; half the strides.
+    """
+    weight, (top, left, _, _), (stride_y, stride_x) = convolution.weight, convolution.pads, convolution.strides
+    n_out, n_in, height, width = weight.shape
+    vertical, horizontal = _place_phases(height, top, stride_y), _place_phases(width, left, stride_x)
+    split = np.zeros((n_out, 2, 2, n_in, vertical.size, horizontal.size), dtype=weight.dtype)
+    for a, (tap_row,) in enumerate(vertical.taps):
+        for b, (tap_column,) in enumerate(horizontal.taps):
+            split[:, (a - top) % 2, (b - left) % 2, :, tap_row, tap_column] = weight[:, :, a, b]
+    return BlockWeights(
+        weight=split.reshape(n_out, 4 * n_in, vertical.size, horizontal.size),
+        pads=(vertical.pad_before, horizontal.pad_before, vertical.pad_after, horizontal.pad_after),
+        strides=(vertical.stride, horizontal.stride),
+    )
+
+
+def _place_phases(n_taps: int, pad: int, stride: int) -> _Axis:
+    return _cover([[(tap - pad) // 2] for tap in range(n_taps)], stride // 2)
+
+
 def _place_taps(n_taps: int, pad: int, upsampling: int, block: int, wanted: Sequence[int]) -> _Axis:
     if block % upsampling or not wanted or not all(0 <= each < block for each in wanted):
         message = f"positions {list(wanted)} of a block of {block} after an upsampling by {upsampling}"
         raise ValueError(message)
     stride = block // upsampling
-    offsets = [[(each - pad + tap) // upsampling for tap in range(n_taps)] for each in wanted]
+    return _cover([[(each - pad + tap) // upsampling for tap in range(n_taps)] for each in wanted], stride)
+
+
+def _cover(offsets: Sequence[Sequence[int]], stride: int) -> _Axis:
+    """Place a kernel of some stride over all offsets."""
     # Pads cannot be negative, so the kernel covers at least the block itself, with zeros where it has no taps.
     first = min(0, *(min(each) for each in offsets))
     last = max(stride - 1, *(max(each) for each in offsets))

@@ -12,9 +12,11 @@ from onnx_ir.passes import common as common_passes
 from export.graph.arithmetic import Cost, count_cost
 from export.graph.batch_norms import fold_batch_norms
 from export.graph.blocked_sums import make_blocked_sums
+from export.graph.channels_last import use_channels_last
 from export.graph.conditional_norms import merge_conditional_norms
 from export.graph.cropping import crop_early
 from export.graph.image_by_image import compute_image_by_image
+from export.graph.last_interleaving import move_last_interleaving
 from export.graph.last_layer import make_block_outputs
 from export.graph.linear_layers import compose_linear_layers
 from export.graph.norms_of_sums import distribute_batch_norms
@@ -105,6 +107,9 @@ def list_passes(target: Target, precision: Precision = "float32") -> tuple[Pass,
         Pass(name="last layer in blocks", apply=make_block_outputs),
         Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target)),
     )
+    if (target, precision) == ("cuda", "float16"):
+        moved = Pass(name="largest images in phases", apply=move_last_interleaving)
+        form = (*form, moved, Pass(name="channels last", apply=use_channels_last))
     if (target, precision) == ("cpu", "float32"):
         blocked = Pass(name="sums in blocks", apply=make_blocked_sums)
         form = (*form, blocked, Pass(name="image by image", apply=compute_image_by_image))

@@ -75,7 +75,7 @@ def compute_batches(
     ThreadLimitError
         If the system cannot start a second thread.
     """
-    buffers = [session.allocate_images(batch_size) for _ in range(2)]
+    buffers = [session.take_buffer(batch_size) for _ in range(2)]
     run = session.create_run_options()
     kept_worker = session.worker
     worker = kept_worker or ThreadPoolExecutor(max_workers=1)
@@ -104,6 +104,8 @@ def compute_batches(
     finally:
         run.terminate = True
         _wait_for_end([future for _, future in started], None if kept_worker else worker)
+        for buffer in buffers:
+            session.give_back(buffer)
 
 
 def _wait_for_end(pending: Sequence[Future[Images]], worker: ThreadPoolExecutor | None) -> None:

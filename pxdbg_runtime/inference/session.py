@@ -6,6 +6,7 @@ error. Only ``provider="auto"`` may choose the CPU; it logs its choice and the r
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import numpy as np
 from pxdbg_runtime.errors import ArgumentTypeError, InferenceError, ProviderError, one_line
 from pxdbg_runtime.inference.cpu import detect_cpu
 from pxdbg_runtime.inference.forks import ForkGuard
+from pxdbg_runtime.inference.pinned_memory import pin_memory
 from pxdbg_runtime.inference.providers import (
     CPU,
     CUDA,
@@ -117,6 +119,7 @@ class ImageSession:
         self._forks = ForkGuard(self._session, self._find_fork_obstacle())
         # ONNX Runtime's CUDA provider creates its cuBLAS and cuDNN handles anew in each thread.
         self._worker = None if self.provider == CPU else ThreadPoolExecutor(max_workers=1)
+        self._idle_buffers: list[Images] = []
 
     @property
     def worker(self) -> ThreadPoolExecutor | None:
@@ -129,6 +132,24 @@ class ImageSession:
         """Allocate an array for n images: (n, 250, 768), uint8 for charges and float32 for values."""
         shape = n_images, N_U_CELLS, N_V_CELLS
         return np.empty(shape, np.uint8) if self.card.output_kind == "charges" else np.empty(shape, np.float32)
+
+    def take_buffer(self, n_images: int) -> Images:
+        """Take an array for n images or more, pinned for a GPU's copies; `give_back` it for the next event."""
+        if self.provider != CUDA:
+            return self.allocate_images(n_images)
+        while self._idle_buffers:
+            with contextlib.suppress(IndexError):  # another thread took it
+                buffer = self._idle_buffers.pop()
+                if len(buffer) >= n_images:
+                    return buffer
+        buffer = self.allocate_images(n_images)
+        pin_memory(buffer, self.provider_options.get("device_id", "0"))
+        return buffer
+
+    def give_back(self, buffer: Images) -> None:
+        """Give an array back that no one uses any more."""
+        if self.provider == CUDA:
+            self._idle_buffers.append(buffer)
 
     def create_run_options(self) -> RunOptions:
         """Create run options for `compute_images`; any thread may set ``terminate`` to True to end the call."""

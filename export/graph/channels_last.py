@@ -1,0 +1,94 @@
+"""Interleave phases and add upsampled images with channels last, where ONNX Runtime's CUDA kernels are fast.
+
+With channels last, two rows of phases are two runs of memory, so a ``Concat`` interleaves them; and an upsampled image
+need not be written, since a broadcast reads the small one. ONNX Runtime lays out float16 images in this way for
+convolutions on a GPU, so its optimiser removes the transpositions written here together with its own. Measured on an
+H100: docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.graph.nodes import find_before_upsampling, have_equal_shapes, match_convolution, read_shape
+from export.graph.rules import Writer, apply_rules
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["add_repeated", "find_before_interleaving", "use_channels_last"]
+
+_TO_LAST = [0, 2, 3, 1]
+_TO_FIRST = [0, 3, 1, 2]
+
+
+def use_channels_last(model: ir.Model) -> int:
+    """Rewrite interleavings of convolutions, and sums with upsampled images; return their number."""
+    return apply_rules(model, {"DepthToSpace": _interleave_rows, "Add": _add_upsampled})
+
+
+def find_before_interleaving(image: ir.Value | None) -> ir.Value | None:
+    """Find the phases of an image of 2 x 2 phases, ordered by phase and channel; None if it is no such image."""
+    node = None if image is None else image.producer()
+    if node is None or node.op_type != "DepthToSpace" or node.domain != "":
+        return None
+    order = node.attributes.get_int("blocksize", 0), node.attributes.get_string("mode", "DCR")
+    return node.inputs[0] if order == (2, "DCR") else None
+
+
+def add_repeated(write: Writer, phases: ir.Value, small: ir.Value, shape: tuple[int | None, ...]) -> ir.Value:
+    """Add a small image to each of the four phases of an image of this shape: (n, channels, height, width)."""
+    _, channels, height, width = (each or 0 for each in shape)
+    addend = _reshape(write, write.node("Transpose", [small], perm=_TO_LAST), "small", [-1, 1, channels])
+    return _add_to_view(write, phases, [-1, 4, channels], addend, [-1, height // 2, width // 2, 4 * channels])
+
+
+def _add_to_view(write: Writer, image: ir.Value, view: list[int], addend: ir.Value, shape: list[int]) -> ir.Value:
+    """Add a value that broadcasts to a view of an image with channels last, which has this shape."""
+    seen = _reshape(write, write.node("Transpose", [image], perm=_TO_LAST), "view", view)
+    total = _reshape(write, write.node("Add", [seen, addend]), "sum", shape)
+    return write.node("Transpose", [total], perm=_TO_FIRST)
+
+
+def _reshape(write: Writer, value: ir.Value, suffix: str, axes: list[int]) -> ir.Value:
+    return write.node("Reshape", [value, write.constant(np.array(axes, np.int64), f"{suffix}.shape")])
+
+
+def _interleave_rows(write: Writer, node: ir.Node) -> ir.Value | None:
+    """Interleave the phases of a convolution, of one convolution for each row."""
+    phases = find_before_interleaving(node.outputs[0])
+    relu = None if phases is None else phases.producer()
+    is_rectified = relu is not None and relu.op_type == "Relu"
+    convolved = relu.inputs[0] if relu is not None and is_rectified else phases
+    found = None if convolved is None else match_convolution(convolved.producer())
+    shape = read_shape(node.outputs[0])
+    if found is None or shape is None or None in shape[1:]:
+        return None
+    _, channels, height, width = (each or 0 for each in shape)
+    rows = []
+    for row, (weight, bias) in enumerate(zip(np.split(found.weight, 2), np.split(found.bias, 2), strict=True)):
+        parameters = [write.constant(weight, f"row{row}.weight"), write.constant(bias, f"row{row}.bias")]
+        image = write.node("Conv", [found.node.inputs[0], *parameters], found.node.attributes)
+        if is_rectified:
+            image = write.node("Relu", [image])
+        lines = write.node("Transpose", [image], perm=_TO_LAST)
+        rows.append(_reshape(write, lines, f"row{row}.shape", [-1, 1, width * channels]))
+    pairs = write.node("Concat", rows, axis=1)
+    whole = _reshape(write, pairs, "shape", [-1, height, width, channels])
+    return write.node("Transpose", [whole], perm=_TO_FIRST)
+
+
+def _add_upsampled(write: Writer, node: ir.Node) -> ir.Value | None:
+    for image, other in (node.inputs, reversed(node.inputs)):
+        small, shape = find_before_upsampling(other), read_shape(image)
+        if image is None or small is None or shape is None or None in shape[1:] or not have_equal_shapes(image, other):
+            continue
+        _, channels, height, width = (each or 0 for each in shape)
+        # The columns are copied and the rows broadcast, which is faster than both broadcast.
+        pixels = _reshape(write, write.node("Transpose", [small], perm=_TO_LAST), "pixels", [-1, channels])
+        columns = write.node("Concat", [pixels, pixels], axis=1)
+        row = _reshape(write, columns, "row", [-1, 1, width * channels])
+        return _add_to_view(write, image, [-1, 2, width * channels], row, [-1, height, width, channels])
+    return None

@@ -1,6 +1,7 @@
 """Pin memory for copies from a GPU.
 
-Without it the CUDA driver copies through a buffer of its own, at a quarter of the speed. Source: CUDA driver API, ``cuMemHostRegister``; measured in docs/performance.md.
+Without it the CUDA driver copies through a buffer of its own, at a quarter of the speed (docs/performance.md). Source
+of the functions: CUDA driver API, ``cuMemHostRegister``.
 """
 
 from __future__ import annotations

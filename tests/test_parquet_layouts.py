@@ -346,4 +346,4 @@ def test_writing_parquet_does_not_import_pandas(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "True False\n"
-    assert [read_digits(tmp_path / f"{layout}.parquet") == SAMPLE for layout in LAYOUTS] == [True] * 3
+    assert [read_digits(tmp_path / f"{layout}.parquet").digits == SAMPLE for layout in LAYOUTS] == [True] * 3

@@ -57,9 +57,9 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
         preparations = {
             "a plain read (np.max)": partial(_time, partial(np.max, images)),
             "a copy (np.copyto)": partial(_time, partial(np.copyto, np.empty_like(images), images)),
-            "kernels.find_hits": partial(_prepare_find_hits, graph.card, images),
+            "kernels.find_hits, of charges": partial(_prepare_find_hits, graph.card, images),
             "Digitiser.find_digits": partial(_prepare_digitiser, graph.card, images),
-            "NumPy": partial(_time, partial(digitise_with_numpy, images, graph.card)),
+            "plain NumPy": partial(_time, partial(digitise_with_numpy, images, graph.card)),
             "PyTorch's chain": partial(_prepare_pytorch, images, graph.card.cut),
         }
         yield build_cases((family,), preparations)
@@ -67,16 +67,13 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
 
 def _prepare_find_hits(card: ModelCard, images: NDArray[np.float32]) -> Run:
     from pxdbg_runtime.digitisation import kernels
-    from pxdbg_runtime.digitisation.digitiser import TANH_LIMITS
+    from pxdbg_runtime.digitisation.digitiser import Digitiser
 
-    table = card.compute_charge_table()
-    threshold = table[card.min_charge - 1]
+    charges = Digitiser(card).compute_charges(images)
     sensors = np.array(card.sensors, dtype=np.uint16)
     sensor_id, u_cell, v_cell = (np.empty(images.size, dtype=np.uint16) for _ in range(3))
     charge = np.empty(images.size, dtype=np.uint8)
-    return _time(
-        lambda: kernels.find_hits(images, threshold, table, TANH_LIMITS, sensors, sensor_id, u_cell, v_cell, charge)
-    )
+    return _time(lambda: kernels.find_hits(charges, card.min_charge, sensors, sensor_id, u_cell, v_cell, charge))
 
 
 def _prepare_digitiser(card: ModelCard, images: NDArray[np.float32]) -> Run:

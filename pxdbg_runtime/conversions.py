@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["build_arrow_table", "build_awkward_events", "build_data_frame"]
+__all__ = ["build_arrow_array", "build_arrow_table", "build_awkward_events", "build_data_frame"]
 
 
 def build_arrow_table(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
@@ -39,7 +39,18 @@ def build_arrow_table(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
             for name, column in columns.items()
         ]
     )
-    return pyarrow.Table.from_arrays([pyarrow.array(column) for column in columns.values()], schema=schema)
+    return pyarrow.Table.from_arrays([build_arrow_array(column) for column in columns.values()], schema=schema)
+
+
+def build_arrow_array(column: NDArray[Any]) -> pa.Array:
+    """Build an Arrow array that shares the memory of a column of numbers; raises as `build_arrow_table`.
+
+    `pyarrow.array` imports pandas, if it is installed, to find out whether it was given one of its types: 50 MB.
+    """
+    pyarrow = require("pyarrow", extra="parquet", purpose="An Arrow array")
+    values = np.ascontiguousarray(column)
+    kind = pyarrow.from_numpy_dtype(values.dtype)
+    return pyarrow.Array.from_buffers(kind, len(values), [None, pyarrow.py_buffer(values)])
 
 
 def build_data_frame(columns: Mapping[str, NDArray[Any]]) -> pd.DataFrame:

@@ -19,7 +19,6 @@ from pxdbg_runtime.inference.batches import Batch, compute_batches
 from pxdbg_runtime.inference.latents import RandomStreamName, make_stream
 from pxdbg_runtime.limits.address_space import check_room_for_events, check_room_for_libraries
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, find_graph, is_best_for_cpu, is_path
-from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, select_sensors
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.digitisation.kernels import Images
+    from pxdbg_runtime.digitisation.digitiser import Images
     from pxdbg_runtime.inference.session import ImageSession
     from pxdbg_runtime.model.card import Precision, Target
     from pxdbg_runtime.model.graph_file import GraphFile
@@ -144,7 +143,7 @@ class Generator:
         self.random_stream = random_stream
         if batch_size is not None:
             batch_size = check_integer("batch_size", batch_size, 1, N_SENSORS, unit="images")
-        # ONNX Runtime and numba are imported here, on first use, so that importing the package stays cheap.
+        # ONNX Runtime is imported here, on first use, so that importing the package stays cheap.
         check_room_for_libraries()
         from pxdbg_runtime.inference.providers import CPU, guess_target
         from pxdbg_runtime.inference.session import ImageSession
@@ -157,7 +156,6 @@ class Generator:
         self._session = _open_session(model, wanted, guess_target(provider), create_session)
         self.card, self.graph_sha256, self.provider = self._session.card, self._session.sha256, self._session.provider
         self._stream = make_stream(random_stream, self.seed, self.card.draws)
-        require("numba", extra="cpu", purpose="The digitisation")
         from pxdbg_runtime.digitisation.digitiser import Digitiser
 
         self._digitiser = Digitiser(self.card, min_charge)

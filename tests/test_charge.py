@@ -1,4 +1,4 @@
-"""The thresholds and the runtime's kernel against PyTorch's chain of clamps and powers: not one charge differs."""
+"""The thresholds and the runtime's charges against PyTorch's chain of clamps and powers: not one charge differs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export.charge import compute_charges, cut_thresholds, find_charge_thresholds
-from pxdbg_runtime.digitisation import kernels
+from pxdbg_runtime.digitisation.numpy_hits import HitFinder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,8 +18,6 @@ N_NEIGHBOURS: Final = 4096
 N_RANDOM: Final = 4_000_000
 ONE_BITS: Final = 0x3F800000
 """Bit pattern of 1.0 as float32; smaller non-negative values have smaller bit patterns."""
-
-LIMITS: Final = np.array([-np.inf, np.inf], dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +32,13 @@ def charges_of_pytorch(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return charges
 
 
-def charges_of_kernel(values: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.uint8]:
-    images = np.ascontiguousarray(values).reshape(1, 1, -1)
-    charges = np.empty(images.shape, dtype=np.uint8)
-    assert kernels.fill_charges(images, thresholds[0], thresholds, LIMITS, charges)
-    return charges.reshape(-1)
+def charges_of_runtime(values: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.uint8]:
+    padding = np.full(-len(values) % 8, -1, dtype=np.float32)
+    hits = HitFinder(thresholds, 1).find_hits(np.concatenate([values, padding]).reshape(1, 1, -1))
+    assert hits is not None
+    charges = np.zeros(len(values), dtype=np.uint8)
+    charges[hits.pixel] = hits.charge
+    return charges
 
 
 def neighbours(thresholds: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -89,14 +89,13 @@ def test_thresholds_are_the_first_values_of_their_charges(thresholds: NDArray[np
 def test_charges_of_known_values(value: float, charge: int, thresholds: NDArray[np.float32]) -> None:
     values = np.full(8192, value, dtype=np.float32)
     assert np.all(charges_of_pytorch(values) == charge)
-    assert np.all(charges_of_kernel(values, thresholds) == charge)
+    assert np.all(charges_of_runtime(values, thresholds) == charge)
 
 
-def test_values_beyond_the_range_of_tanh_are_clamped(thresholds: NDArray[np.float32]) -> None:
+def test_values_beyond_the_range_of_tanh_are_clamped() -> None:
     values = np.resize(np.array([-np.inf, -3, -1.0001, 1.0001, 3, np.inf], dtype=np.float32), 8192)
     expected = np.resize(np.array([0, 0, 0, 255, 255, 255], dtype=np.uint8), 8192)
     assert np.array_equal(charges_of_pytorch(values), expected)
-    assert np.array_equal(charges_of_kernel(values, thresholds), expected)
 
 
 CUT: Final = np.float32(-0.26)
@@ -110,7 +109,7 @@ def test_values_up_to_the_cut_are_empty_and_six_is_the_smallest_charge_beyond(th
     assert np.unique(charges)[:3].tolist() == [0, 6, 7]
     table = cut_thresholds(thresholds, float(CUT))
     assert np.array_equal(charges, np.searchsorted(table, values, side="right"))
-    assert np.array_equal(charges, charges_of_kernel(values, table))
+    assert np.array_equal(charges, charges_of_runtime(values, table))
 
 
 def test_without_a_cut_the_thresholds_are_the_same(thresholds: NDArray[np.float32]) -> None:
@@ -120,10 +119,10 @@ def test_without_a_cut_the_thresholds_are_the_same(thresholds: NDArray[np.float3
 
 
 @pytest.mark.slow
-def test_kernel_equals_pytorch_on_ten_million_values(thresholds: NDArray[np.float32]) -> None:
+def test_the_runtime_equals_pytorch_on_ten_million_values(thresholds: NDArray[np.float32]) -> None:
     values = np.concatenate([neighbours(thresholds), random_values(seed=11)])
     assert len(values) > 10_000_000
-    differing = charges_of_kernel(values, thresholds) != charges_of_pytorch(values)
+    differing = charges_of_runtime(values, thresholds) != charges_of_pytorch(values)
     assert np.count_nonzero(differing) == 0, values[differing][:10]
 
 

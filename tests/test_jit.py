@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pxdbg_runtime.model.graph_file import GraphFile
+
 HEAVY: Final = {"torch", "onnx", "numba", "onnxruntime", "pyarrow", "matplotlib", "typer", "rich"}
 SOURCE: Final = "from __future__ import annotations\ndef double(number):\n    return 2 * number\n"
 
@@ -241,6 +243,17 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert {"pxdbg_runtime", "pxdbg_runtime.generator", "numpy"} <= loaded
     assert {name for name in loaded if name.partition(".")[0] in HEAVY} == set()
+
+
+def test_an_event_on_a_cpu_loads_neither_numba_nor_scipy(latent_graph: GraphFile) -> None:
+    script = (
+        "import sys\nfrom pxdbg_runtime import Generator\ngenerator = Generator(sys.argv[1], provider='cpu', seed=1)\n"
+        "print(len(generator.generate(0)) > 0, generator.generate_images(0).any())\n"
+        "print({'numba', 'llvmlite', 'scipy'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", script, str(latent_graph.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "True True\nset()\n"
 
 
 def test_kernels_load_no_extensions_of_numba_and_other_functions_do(tmp_path: Path) -> None:

@@ -113,12 +113,18 @@ def test_an_error_of_our_own_goes_through(monkeypatch: pytest.MonkeyPatch) -> No
         require("json", extra="plot", purpose="A test")
 
 
-def test_a_numba_that_does_not_fit_numpy_is_said_before_the_first_event(folder: Path, latent_graph: GraphFile) -> None:
+def test_a_numba_that_does_not_fit_numpy_is_said_before_the_first_image_of_charges(
+    folder: Path, latent_graph: GraphFile
+) -> None:
     (folder / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.2 or less. Got NumPy 2.4.')")
     script = (
-        "import sys\nfrom pxdbg_runtime import Generator\nfrom pxdbg_runtime.errors import BrokenPackageError\n"
+        "import sys\nfrom msgspec import structs\nfrom pxdbg_runtime import Generator\n"
+        "from pxdbg_runtime.digitisation.digitiser import Digitiser\n"
+        "from pxdbg_runtime.errors import BrokenPackageError\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "try:\n    Generator(sys.argv[2], seed=1)\nexcept BrokenPackageError as error:\n    print(error)\n"
+        "card = Generator(sys.argv[2], seed=1).card  # values need no numba\n"
+        "try:\n    Digitiser(structs.replace(card, output_kind='charges'))\n"
+        "except BrokenPackageError as error:\n    print(error)\n"
     )
     command = [sys.executable, "-c", script, str(folder), str(latent_graph.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

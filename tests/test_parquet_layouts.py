@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import awkward as ak
@@ -327,3 +329,21 @@ def test_forty_large_events_take_little_memory(tmp_path: Path, layout: str) -> N
     assert sum(map(len, watch(open_events(path).read_blocks()))) == 4_000_000
     assert len(peaks) > 60
     assert max(peaks) < 40_000_000
+
+
+def test_writing_parquet_does_not_import_pandas(tmp_path: Path) -> None:
+    """Pandas, if it is installed, would take 50 MB and delay the end of a command."""
+    with open_writer(tmp_path / "in.npz", PROVENANCE) as writer:
+        writer.write(SAMPLE)
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom pxdbg_runtime.formats import open_events, open_writer\n"
+        "reader = open_events(Path('in.npz'))\n"
+        f"for layout in {LAYOUTS}:\n"
+        "    with open_writer(Path(f'{layout}.parquet'), reader.provenance, format_name=layout) as writer:\n"
+        "        for digits in reader:\n"
+        "            writer.write(digits)\n"
+        "print('pyarrow' in sys.modules, 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
+    assert [read_digits(tmp_path / f"{layout}.parquet").digits == SAMPLE for layout in LAYOUTS] == [True] * 3

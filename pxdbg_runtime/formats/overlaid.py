@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from pxdbg_runtime.conversions import build_arrow_array
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import open_partial, report_file_errors
 from pxdbg_runtime.optional_imports import require
@@ -129,7 +130,7 @@ def open_overlaid_writer(path: Path, record: OverlayRecord) -> Iterator[Callable
         # Spark 3.3 refuses a row group of no rows.
         if n_waiting:
             columns = [
-                np.concatenate([getattr(digits, name) for digits in waiting]).astype(dtype, copy=False)
+                build_arrow_array(np.concatenate([getattr(digits, name) for digits in waiting]).astype(dtype))
                 for name, dtype in dtypes.items()
             ]
             with report_file_errors(path):

@@ -23,11 +23,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from pxdbg_runtime.conversions import build_arrow_array
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.sensors import N_V_CELLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 __all__ = ["COMPACT", "EVENTS", "FLAT", "LIST_COLUMNS", "MARK", "STEP", "ParquetLayout", "find_layout"]
 
@@ -115,7 +118,7 @@ def _build_schema(dtypes: Mapping[str, np.dtype[Any]], lists: Sequence[str], met
 
 def _build_flat_columns(events: Sequence[tuple[int, Digits]]) -> list[Any]:
     digits = Digits.concatenate(digits for _number, digits in events)
-    return [getattr(digits, name) for name in COLUMN_DTYPES]
+    return [build_arrow_array(getattr(digits, name)) for name in COLUMN_DTYPES]
 
 
 def _build_event_columns(events: Sequence[tuple[int, Digits]]) -> list[Any]:
@@ -126,10 +129,12 @@ def _build_event_columns(events: Sequence[tuple[int, Digits]]) -> list[Any]:
     numbers = np.array([number for number, _digits in events], dtype=np.int64)
     types = _build_event_schema({})
     lists = [
-        pa.ListArray.from_arrays(pa.array(offsets), pa.array(getattr(digits, name)), type=types.field(name).type)
+        pa.ListArray.from_arrays(
+            build_arrow_array(offsets), build_arrow_array(getattr(digits, name)), type=types.field(name).type
+        )
         for name in LIST_COLUMNS
     ]
-    return [numbers, *lists]
+    return [build_arrow_array(numbers), *lists]
 
 
 def _build_compact_columns(events: Sequence[tuple[int, Digits]]) -> list[Any]:
@@ -138,7 +143,8 @@ def _build_compact_columns(events: Sequence[tuple[int, Digits]]) -> list[Any]:
     is_first = np.diff(digits.event, prepend=-1) != 0
     is_first |= np.diff(digits.sensor_id.astype(np.int64), prepend=-1) != 0
     step = np.where(is_first, pixel, np.diff(pixel, prepend=0))
-    return [digits.event, digits.sensor_id, step.astype(_COMPACT_DTYPES[STEP]), digits.charge]
+    columns: list[NDArray[Any]] = [digits.event, digits.sensor_id, step.astype(_COMPACT_DTYPES[STEP]), digits.charge]
+    return [build_arrow_array(column) for column in columns]
 
 
 FLAT: Final = ParquetLayout(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.digitisation.kernels import Images
+    from pxdbg_runtime.digitisation.digitiser import Images
     from pxdbg_runtime.inference.session import ImageSession
 
 __all__ = ["Batch", "compute_batches"]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession, RunOptions
 
-    from pxdbg_runtime.digitisation.kernels import Images
+    from pxdbg_runtime.digitisation.digitiser import Images
     from pxdbg_runtime.model.card import GraphInput, ModelCard, Precision
     from pxdbg_runtime.model.graph_file import GraphFile
 

@@ -29,7 +29,7 @@ from pxdbg_runtime.inference.providers import CUDA, find_wheel, import_onnxrunti
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.digitisation.kernels import Images
+    from pxdbg_runtime.digitisation.digitiser import Images
     from pxdbg_runtime.inference.session import ImageSession
     from pxdbg_runtime.model.known_answers import KnownAnswers, KnownImage
 

@@ -117,8 +117,8 @@ class ImageSession:
             self._session = self._create_session(self.provider, graph.content)
         _check_against_card(self._session, graph)
         self._forks = ForkGuard(self._session, self._find_fork_obstacle())
-        # ONNX Runtime's CUDA provider creates its cuBLAS and cuDNN handles anew in each thread, so threads are kept. With
-        # two, the GPU computes one batch while the CPU launches the kernels of the next.
+        # ONNX Runtime's CUDA provider creates its cuBLAS and cuDNN handles anew in each thread, so threads are kept.
+        # With two, the GPU computes one batch while the CPU launches the kernels of the next.
         n_workers = 2 if self.provider == CUDA else 1
         self._worker = None if self.provider == CPU else ThreadPoolExecutor(max_workers=n_workers)
         self._idle_buffers: list[Images] = []

@@ -117,13 +117,15 @@ class ImageSession:
             self._session = self._create_session(self.provider, graph.content)
         _check_against_card(self._session, graph)
         self._forks = ForkGuard(self._session, self._find_fork_obstacle())
-        # ONNX Runtime's CUDA provider creates its cuBLAS and cuDNN handles anew in each thread.
-        self._worker = None if self.provider == CPU else ThreadPoolExecutor(max_workers=1)
+        # ONNX Runtime's CUDA provider creates its cuBLAS and cuDNN handles anew in each thread, so threads are kept.
+        # With two, the GPU computes one batch while the CPU launches the kernels of the next.
+        n_workers = 2 if self.provider == CUDA else 1
+        self._worker = None if self.provider == CPU else ThreadPoolExecutor(max_workers=n_workers)
         self._idle_buffers: list[Images] = []
 
     @property
     def worker(self) -> ThreadPoolExecutor | None:
-        """Thread that runs the graph as long as the session lives, None on a CPU; raises `InferenceError` in a fork."""
+        """Threads that run the graph as long as the session lives, None on a CPU; raises `InferenceError` in a fork."""
         if self._worker is not None:
             self._forks.check()
         return self._worker

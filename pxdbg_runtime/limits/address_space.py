@@ -45,6 +45,8 @@ _M_ARENA_MAX: Final = -8
 """Number of glibc's parameter that MALLOC_ARENA_MAX sets (malloc.h)."""
 _LIBRARIES_MB: Final = 120
 """ONNX Runtime and the smallest session with images: measured 75 MB."""
+_START_MB: Final = 250
+"""A process with NumPy, and the weights of a session while it is created: measured 115 and up to 135 MB."""
 _EVENT_MB: Final = 60
 """NumPy's random numbers, the stack of a second thread and the digits: measured 45 MB."""
 _IMAGE_MB: Final = {"int8": 40, "float16": 140, "float32": 140}
@@ -205,7 +207,7 @@ def check_room_for_events(precision: str, batch_size: int, n_values: int) -> Non
 
 def estimate_address_space(precision: str, batch_size: int, n_values: int) -> int:
     """Estimate the address space in bytes of a process that generates events on a CPU; parameters as above."""
-    return _LIBRARIES_MB * _MB + _estimate_events(precision, batch_size, n_values)
+    return (_START_MB + _LIBRARIES_MB) * _MB + _estimate_events(precision, batch_size, n_values)
 
 
 def _estimate_events(precision: str, batch_size: int, n_values: int) -> int:

@@ -11,19 +11,20 @@ from typing import Annotated, Final
 
 import typer
 
-from benchmarks import basf2, formats, kernels, memory, passes, peers, providers, scaling, startup
+from benchmarks import basf2, formats, kernels, layer_profile, memory, passes, peers, providers, scaling, startup
 from benchmarks.benchmark import QUICK_ROUNDS, ROUNDS, Benchmark, Plan, run_benchmark
 from benchmarks.chart import check_format, draw_chart
-from benchmarks.graphs import Workspace
+from benchmarks.graphs import CPU_PRECISIONS, Workspace
 from export.families import FAMILIES
 from pxdbg_runtime.command_line.console import report_failures, stderr, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import check_target
+from pxdbg_runtime.model.card import Precision
 from pxdbg_runtime.plots.drawing import save_figure
 
 _CACHE: Final = Path("build/benchmarks")
-_MODULES: Final = (peers, providers, kernels, memory, startup, scaling, basf2, passes, formats)
+_MODULES: Final = (peers, providers, kernels, memory, startup, scaling, basf2, passes, formats, layer_profile)
 
 app = Program("python -m benchmarks", no_args_is_help=True)
 
@@ -49,6 +50,12 @@ def _make_command(benchmark: Benchmark) -> Callable[..., None]:
             list[str] | None,
             typer.Option(help=f"Architecture to measure: {' or '.join(FAMILIES)}; repeatable.", show_default="all"),
         ] = None,
+        precision: Annotated[
+            list[str] | None,
+            typer.Option(
+                help=f"Precision that profile measures: {' or '.join(CPU_PRECISIONS)}; repeatable.", show_default="all"
+            ),
+        ] = None,
         rounds: Annotated[
             int | None,
             typer.Option(min=1, help="Samples of each case.", show_default=f"{ROUNDS}, {QUICK_ROUNDS} with --quick"),
@@ -69,6 +76,7 @@ def _make_command(benchmark: Benchmark) -> Callable[..., None]:
             for name in families:
                 if name not in FAMILIES:
                     raise ArgumentValueError("family", f"--family must be {' or '.join(FAMILIES)}, but is {name!r}.")
+            precisions = _parse_precisions(precision, benchmark)
             checkpoints = _parse_checkpoints(checkpoint or ())
             for target in filter(None, (json, plot)):
                 check_target(target)
@@ -76,6 +84,7 @@ def _make_command(benchmark: Benchmark) -> Callable[..., None]:
                 check_format(plot)
             plan = Plan(
                 families=families,
+                precisions=precisions,
                 rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
                 quick=quick,
                 workspace=Workspace(folder=cache, checkpoints=checkpoints, log=_log),
@@ -97,6 +106,17 @@ for _module in _MODULES:
 
 def _log(line: str) -> None:
     stderr.print(line, markup=False, soft_wrap=True)
+
+
+def _parse_precisions(names: Sequence[str] | None, benchmark: Benchmark) -> tuple[Precision, ...]:
+    if names and not benchmark.takes_precision:
+        message = f"--precision is for other benchmarks: {benchmark.name} measures all precisions."
+        raise ArgumentValueError("precision", message)
+    for name in names or ():
+        if name not in CPU_PRECISIONS:
+            message = f"--precision must be {' or '.join(CPU_PRECISIONS)}, but is {name!r}."
+            raise ArgumentValueError("precision", message)
+    return tuple(each for each in CPU_PRECISIONS if not names or each in names)
 
 
 def _parse_checkpoints(texts: Sequence[str]) -> dict[str, Path]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.environment import describe_environment
-from benchmarks.graphs import Workspace
+from benchmarks.graphs import CPU_PRECISIONS, Workspace
 from benchmarks.report import Claim, Report, Table, build_claim_table, build_measurement_table
 from benchmarks.timing import Case, Measurement, measure_interleaved
+from pxdbg_runtime.model.card import Precision
 
 ROUNDS: Final = 3
 QUICK_ROUNDS: Final = 1
@@ -21,6 +22,7 @@ class Plan:
     """What to measure, and how thoroughly: `quick` is for fewer events, `log` is called with a line after each step."""
 
     families: tuple[str, ...]
+    precisions: tuple[Precision, ...] = CPU_PRECISIONS
     rounds: int
     quick: bool
     workspace: Workspace
@@ -45,6 +47,8 @@ class Benchmark:
         Computes further measurements.
     build_tables : callable, optional
         Builds the tables of measurements; by default there is one, of all measurements.
+    takes_precision : bool
+        Whether it can measure one precision alone.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Benchmark:
     find_claims: Callable[[Plan, Sequence[Measurement]], tuple[Claim, ...]] | None = None
     derive: Callable[[Sequence[Measurement]], tuple[Measurement, ...]] | None = None
     build_tables: Callable[[Plan, Sequence[Measurement]], tuple[Table, ...]] | None = None
+    takes_precision: bool = False
 
 
 def run_benchmark(benchmark: Benchmark, plan: Plan) -> Report:

@@ -59,7 +59,7 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
             "a copy (np.copyto)": partial(_time, partial(np.copyto, np.empty_like(images), images)),
             "kernels.find_hits, of charges": partial(_prepare_find_hits, graph.card, images),
             "Digitiser.find_digits": partial(_prepare_digitiser, graph.card, images),
-            "plain NumPy": partial(_time, partial(digitise_with_numpy, images, graph.card)),
+            "NumPy": partial(_time, partial(digitise_with_numpy, images, graph.card)),
             "PyTorch's chain": partial(_prepare_pytorch, images, graph.card.cut),
         }
         yield build_cases((family,), preparations)

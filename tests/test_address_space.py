@@ -31,7 +31,7 @@ resource = pytest.importorskip("resource")
 PROGRAM: Final = "from pxdbg_runtime.command_line import app; app()"
 ERROR: Final = re.compile(r"^Error: .*\.$", re.MULTILINE)
 MODELS: Final = [("resnet", "int8", "npz"), ("resnet", "int8", "parquet"), ("resnet", "float32", "npz")]
-ENOUGH_MB: Final = 900
+ENOUGH_MB: Final = 700
 """Of address space, for any command with one thread."""
 
 
@@ -60,7 +60,7 @@ def check_outcome(done: subprocess.CompletedProcess[str], folder: Path, *, wante
 
 
 @pytest.mark.parametrize(
-    ("limit_mb", "output", "fits"), [(500, "a.npz", False), (600, "a.npz", None), (2000, "a.parquet", True)]
+    ("limit_mb", "output", "fits"), [(200, "a.npz", False), (400, "a.npz", None), (2000, "a.parquet", True)]
 )
 def test_a_command_works_in_its_limit_or_says_what_it_needs(
     tmp_path: Path, limit_mb: int, output: str, fits: bool | None
@@ -73,9 +73,9 @@ def test_a_command_works_in_its_limit_or_says_what_it_needs(
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("model", "precision", "suffix"), MODELS)
-def test_every_limit_from_500_mb_to_4_gb(tmp_path: Path, model: str, precision: str, suffix: str) -> None:
+def test_every_limit_from_200_mb_to_4_gb(tmp_path: Path, model: str, precision: str, suffix: str) -> None:
     outcomes = {}
-    for limit_mb in range(500, 4001, 100):
+    for limit_mb in range(200, 4001, 100):
         arguments = ("--model", model, "--precision", precision, "--seed", "7", "--output", f"a.{suffix}")
         done = run_limited(limit_mb, tmp_path, "generate", *arguments)
         outcomes[limit_mb] = check_outcome(done, tmp_path, wanted={f"a.{suffix}"}, given=set())

@@ -27,7 +27,18 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
-COMMANDS: Final = ("peers", "providers", "kernels", "memory", "startup", "scaling", "basf2", "passes", "formats")
+COMMANDS: Final = (
+    "peers",
+    "providers",
+    "kernels",
+    "memory",
+    "startup",
+    "scaling",
+    "basf2",
+    "passes",
+    "formats",
+    "profile",
+)
 HEAVY: Final = {"torch", "onnx", "onnx_ir", "onnxruntime", "openvino", "numba", "matplotlib", "ROOT"}
 
 

@@ -132,7 +132,7 @@ def test_a_cgroup_that_is_too_small_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(machine, "read_memory_limit", lambda: 500_000_000)
     finding = machine.diagnose_memory("int8", 2, 40 * 128)
     assert finding.state == "note"
-    assert finding.text.startswith("an event reserves up to about 630 MB; ")
+    assert finding.text.startswith("an event reserves up to about 510 MB; ")
     assert "memory (cgroup): 500 MB: the job may be killed" in finding.text
     monkeypatch.setattr(machine, "read_memory_limit", lambda: 700_000_000)
     assert machine.diagnose_memory("int8", 2, 40 * 128).state == "ok"

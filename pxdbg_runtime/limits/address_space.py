@@ -43,10 +43,12 @@ _MB: Final = 10**6
 _SETTINGS: Final = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 _M_ARENA_MAX: Final = -8
 """Number of glibc's parameter that MALLOC_ARENA_MAX sets (malloc.h)."""
-_LIBRARIES_MB: Final = 420
-"""ONNX Runtime, numba with LLVM and parts of SciPy, the smallest session with images: measured 390 MB."""
-_KERNELS_MB: Final = 130
-"""SciPy modules that numba imports when it first compiles (78 MB), the kernels, and the stack of a second thread."""
+_LIBRARIES_MB: Final = 120
+"""ONNX Runtime and the smallest session with images: measured 75 MB."""
+_START_MB: Final = 250
+"""A process with NumPy, and the weights of a session while it is created: measured 115 and up to 135 MB."""
+_EVENT_MB: Final = 60
+"""NumPy's random numbers, the stack of a second thread and the digits: measured 45 MB."""
 _IMAGE_MB: Final = {"int8": 40, "float16": 140, "float32": 140}
 """Activations of one image: measured 13 (ConvNet) to 37 (ResNet) in int8, 28 to 134 (IEA-GAN) in float32. If they are
 more than that, a batch may fit but nothing after it, and OpenBLAS tries to allocate without end."""
@@ -56,8 +58,8 @@ _COMPARISON_MB: Final = 250
 """Modules of scikit-learn and a comparison of 500 events: measured 240 MB."""
 _DRAWN_VALUE_BYTES: Final = 64
 """Arrays in float64 for each random value."""
-_PACKAGE_MB: Final = {"pyarrow": 150, "matplotlib": 200, "scipy": 150, "ROOT": 600, "sklearn": 200}
-"""Importing and using a package: measured 125, 170, 120, 535 and 180 MB."""
+_PACKAGE_MB: Final = {"pyarrow": 150, "matplotlib": 200, "scipy": 150, "ROOT": 600, "sklearn": 200, "numba": 340}
+"""Importing and using a package: measured 125, 170, 120, 535, 180 and 305 MB."""
 _DASK_MB: Final = 150
 """Dask's worker in a process: measured 90 MB."""
 _ARROW_THREADS: Final = 3
@@ -184,7 +186,7 @@ def check_room_for_validation(*, compares_images: bool) -> None:
 
 def check_room_for_libraries() -> None:
     """Check the room for the libraries that compute events; raises as `check_room`."""
-    if "numba" not in sys.modules:
+    if "onnxruntime" not in sys.modules:
         check_room(_LIBRARIES_MB * _MB, "Generating events")
 
 
@@ -205,11 +207,11 @@ def check_room_for_events(precision: str, batch_size: int, n_values: int) -> Non
 
 def estimate_address_space(precision: str, batch_size: int, n_values: int) -> int:
     """Estimate the address space in bytes of a process that generates events on a CPU; parameters as above."""
-    return _LIBRARIES_MB * _MB + _estimate_events(precision, batch_size, n_values)
+    return (_START_MB + _LIBRARIES_MB) * _MB + _estimate_events(precision, batch_size, n_values)
 
 
 def _estimate_events(precision: str, batch_size: int, n_values: int) -> int:
-    return (_KERNELS_MB + batch_size * _IMAGE_MB[precision]) * _MB + n_values * _DRAWN_VALUE_BYTES
+    return (_EVENT_MB + batch_size * _IMAGE_MB[precision]) * _MB + n_values * _DRAWN_VALUE_BYTES
 
 
 def estimate_process_memory(precision: str, batch_size: int, n_values: int, graph_bytes: int) -> int:

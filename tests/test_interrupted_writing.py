@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +19,39 @@ if TYPE_CHECKING:
 
 FILES: Final = (os.path.join("formats", "parquet_writer.py"), os.path.join("parquet", "core.py"))  # noqa: PTH118
 """Where Parquet is written, in this package and in PyArrow."""
+
+
+HDF5: Final = """
+import signal, sys
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from pxdbg_runtime.formats import open_writer
+from tests.digit_files import PROVENANCE, random_digits
+
+class Interrupt(BaseException):
+    pass
+
+def interrupt(*_):
+    raise Interrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+digits = random_digits(np.random.default_rng(1), 60_000, PROVENANCE.first_event)
+n_interrupts = 0
+for number in count():
+    signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.002 * number)
+    try:
+        with open_writer(Path(sys.argv[1]), PROVENANCE) as writer:
+            writer.write(digits)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        break
+    except Interrupt:
+        n_interrupts += 1
+print(n_interrupts)
+"""
+"""Interrupts the writing of HDF5 later and later, until it is as fast."""
 
 
 class Interrupt(BaseException):
@@ -63,3 +95,14 @@ def test_parquet_that_is_interrupted_at_any_line(tmp_path: Path, monkeypatch: py
     assert line > 50
     assert names_in(tmp_path) == ["bg.parquet"]
     assert set(lost) <= {Interrupt, ResourceWarning}  # one is raised again (`StopSignals`), the other is not shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_hdf5_that_is_interrupted_while_it_writes(tmp_path: Path) -> None:
+    """In a process of its own, which crashed when Python raised in what HDF5 calls."""
+    pytest.importorskip("h5py", reason="pip install 'pxdbg-runtime[hdf5]'")
+    path = tmp_path / "bg.h5"
+    done = subprocess.run([sys.executable, "-c", HDF5, str(path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 5
+    assert names_in(tmp_path) == ["bg.h5"]

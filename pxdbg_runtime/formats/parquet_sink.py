@@ -16,8 +16,8 @@ __all__ = ["ParquetSink"]
 class ParquetSink(io.BufferedWriter):
     """A file that ignores what is written after it is closed.
 
-    PyArrow writes the end of a file when its writer is collected, and prints a traceback if it cannot: so it would after
-    a signal at any moment between the writer's creation and its end, when the file is closed and about to be removed.
+    PyArrow writes the end of a file when its writer is collected, and prints a traceback if it cannot. So it would
+    after a signal between the creation of the writer and its end, when the file is closed and will be removed.
 
     Parameters
     ----------

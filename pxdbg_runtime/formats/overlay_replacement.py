@@ -10,7 +10,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
+from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, PxdbgError, one_line
 from pxdbg_runtime.formats.digest import RowHasher
 from pxdbg_runtime.formats.overlay_classes import (
     DIGIT_CLASS,
@@ -163,6 +163,8 @@ def _open_overlay(root: ModuleType, path: Path) -> Iterator[Any]:
                 problem = _find_problem(root, file)
         except OSError as error:
             raise DigitFileError(path, f"{path} cannot be read: {error.strerror}.") from None
+        except Exception as error:  # noqa: BLE001  # of C++, or of Python where a damaged file gives no object
+            raise _describe_damage(path, error) from None
         if problem:
             raise DigitFileError(path, f"{path} {problem}.")
         yield file
@@ -232,6 +234,15 @@ def _report_copying(source: Path, new: Any) -> Iterator[None]:  # noqa: ANN401
         if new.TestBit(new.kWriteError):
             raise
         raise DigitFileError(source, f"{source} cannot be copied: {error.strerror}.") from None
+    except PxdbgError:
+        raise
+    except Exception as error:  # noqa: BLE001  # as above
+        raise _describe_damage(source, error) from None
+
+
+def _describe_damage(path: Path, error: Exception) -> DigitFileError:
+    reason = one_line(error) or type(error).__name__
+    return DigitFileError(path, f"{path} is damaged ({reason}): take another copy of it.")
 
 
 def _copy_tree(root: ModuleType, tree: Any, directory: Any, leave_out: str = "") -> Any:  # noqa: ANN401

@@ -44,7 +44,6 @@ class Cluster:
         self.address = f"tcp://127.0.0.1:{port}"
         place = "--host", "127.0.0.1", "--no-dashboard"
         self.scheduler = self._start("scheduler", "--port", str(port), *place)
-        single = "--nthreads", "1", "--no-nanny", *place
         # A folder for each: a worker removes those of others that it takes for dead.
         self.workers = [
             self._start(

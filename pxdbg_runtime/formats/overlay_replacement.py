@@ -24,6 +24,7 @@ from pxdbg_runtime.formats.overlay_classes import (
     create_object,
 )
 from pxdbg_runtime.formats.overlay_writer import BASKET_BYTES, SPLIT_LEVEL, TREE_BYTES, set_texts
+from pxdbg_runtime.formats.root_identity import derive_uuid, fix_uuids
 from pxdbg_runtime.formats.root_library import create_root_file, import_root, open_root_file, report_root_errors
 from pxdbg_runtime.formats.whole_events import EventAssembler
 from pxdbg_runtime.formats.writer import open_checked_writer
@@ -139,12 +140,16 @@ def _write_replacement(source: Path, path: Path, metadata: FileMetadata) -> Iter
         writer.finish()
         with _report_copying(source, new), report_root_errors(root):
             _read_description(old.Get(PERSISTENT), description)
-        set_texts(root, description, text, writer.hasher.compute_digest(text))
+        digest = writer.hasher.compute_digest(text)
+        set_texts(root, description, text, digest)
         with _report_copying(source, new):
             persistent = _copy_tree(root, old.Get(PERSISTENT), new, leave_out=FILE_META_DATA)
             _copy_keys(root, old, new, leave_out={TREE, PERSISTENT})
         with report_root_errors(root):
             persistent.Branch(FILE_META_DATA, description, BASKET_BYTES, SPLIT_LEVEL).Fill()
+        uuid = derive_uuid(str(old.GetUUID().AsString()), digest.to_json())
+    with path.open("r+b") as held:
+        fix_uuids(held, uuid)
 
 
 def _prepare_root() -> ModuleType:

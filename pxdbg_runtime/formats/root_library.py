@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["create_root_file", "import_root", "open_root_file", "report_root_errors"]
 
 _HEADER_BYTES: Final = 20
+_REPRODUCIBLE: Final = "?reproducible=pxdbg.root"
+"""Lets ROOT write fixed dates, UUIDs and file names."""
+_USED_HEADER_BYTES: Final = 63
 _LARGE_FILE: Final = 1_000_000
 """Added to the version in the header of a file whose offsets have 64 bits."""
 _HELPERS: Final = """
@@ -174,7 +177,7 @@ class _RootFile:
     def __init__(self, root: ModuleType, descriptor: int, mode: str) -> None:
         try:
             with report_root_errors(root), root.TDirectory.TContext():
-                self.file = root.TFile(f"/proc/self/fd/{descriptor}", mode)
+                self.file = root.TFile(f"/proc/self/fd/{descriptor}{_REPRODUCIBLE if mode == 'UPDATE' else ''}", mode)
         except OSError as error:
             raise OSError(0, "it is not a ROOT file, or is damaged") from error
         if self.file.IsZombie():
@@ -189,9 +192,11 @@ class _RootFile:
 
 def _build_empty_file(root: ModuleType) -> bytes:
     with root.TDirectory.TContext():
-        file = root.TMemFile("pxdbg.root", "RECREATE")
+        file = root.TMemFile(f"pxdbg.root{_REPRODUCIBLE}", "RECREATE")
         file.Close()
         content = bytearray(file.GetSize())
         file.CopyTo(content, len(content))
         end = file.GetEND()
+    (begin,) = struct.unpack_from(">i", content, 8)
+    content[_USED_HEADER_BYTES:begin] = bytes(begin - _USED_HEADER_BYTES)  # which ROOT leaves as the memory was
     return bytes(content[:end])

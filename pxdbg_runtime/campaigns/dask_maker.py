@@ -39,14 +39,16 @@ _RESULT_S: Final = 10
 """An outcome is some hundred bytes. It stays on its worker until it is fetched, and is lost with the worker."""
 _UNANSWERED_S: Final = 60.0
 """The scheduler may be busy for so long before it counts as lost."""
-_MANAGER: Final = {
+_SETTINGS: Final = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
 }
 """A partition holds no data in Dask that could be spilled, and a paused worker would stop the campaign. A worker beyond
-its limit is restarted."""
+its limit is restarted. Dask's profiler and health checks would interrupt a worker a hundred times a second."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,7 +70,7 @@ def start_local_cluster(campaign: Campaign, workers: int) -> Iterator[Client]:
     from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE
 
     with (
-        dask.config.set({**_MANAGER, "distributed.worker.multiprocessing-method": "spawn"}),
+        dask.config.set({**_SETTINGS, "distributed.worker.multiprocessing-method": "spawn"}),
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

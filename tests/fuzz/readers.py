@@ -182,6 +182,7 @@ def _build_digit_reader(folder: Path, *, format_name: str) -> Reader:
 def _build_replacement_reader(folder: Path) -> Reader:
     """A complete overlay file, with more than its digits, whose digits are replaced."""
     root: Any = require("ROOT", extra="root", purpose="Replacing the digits of an overlay file")
+    root.gEnv.SetValue("Root.Stacktrace", "no")  # which takes half a minute if ROOT crashes
     path = folder / "overlay.root"
     rng = np.random.default_rng(1)
     write(path, [random_digits(rng, 30, number) for number in range(3, 7)], build_metadata(PROVENANCE), "overlay")

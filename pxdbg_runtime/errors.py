@@ -98,7 +98,7 @@ class JsonFieldError(PxdbgError, ValueError):
     """
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(_cut(message))
         self.field = field
 
 
@@ -112,7 +112,7 @@ class CardError(PxdbgError, ValueError):
     """
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"The model card is not valid: {message}")
+        super().__init__(f"The model card is not valid: {_cut(message)}")
         self.field = field
 
 
@@ -266,3 +266,8 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     shown = " ".join(text[:_MAX_LINE_CHARACTERS].split()) or type(error).__name__
     return shown if len(text) <= _MAX_LINE_CHARACTERS else f"{shown}…"
+
+
+def _cut(message: str) -> str:
+    """Cut a long message: texts of a file are part of it."""
+    return message if len(message) <= _MAX_LINE_CHARACTERS else f"{message[:_MAX_LINE_CHARACTERS]}…"

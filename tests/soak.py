@@ -17,6 +17,7 @@ import numpy as np
 
 from pxdbg_runtime import Generator
 from pxdbg_runtime.formats import describe_generation, open_writer
+from pxdbg_runtime.limits.heap import return_freed_memory
 from tests.graphs import EVENT_WIDE_CARD, event_wide_model, write_graph
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def _soak_all(folder: Path, small_events: int, builtin_events: int) -> Iterator[
 
 
 def main() -> None:
-    """Read the arguments and soak both graphs."""
+    """Read the arguments and soak both graphs, with the settings of the commands for many events."""
+    return_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=20_000, help="events of the small graph; 0 for none")
     parser.add_argument("--builtin-events", type=int, default=500, help="events of the built-in graph; 0 for none")

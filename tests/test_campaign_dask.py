@@ -83,13 +83,13 @@ class FakeClient:
     def __init__(self, workers: dict[str, str], answer: Callable[[FakeClient, str, int], Answer]) -> None:
         self.refusals = workers
         self.answer = answer
-        self.status = "running"
+        self.status, self.scheduler = "running", "first"
         self.asked: dict[int, list[str]] = defaultdict(list)
         self.plugins: list[str] = []
         self.resources: set[Any] = set()
 
     def scheduler_info(self) -> dict[str, str]:
-        return {"address": "tcp://fake"}
+        return {"address": "tcp://fake", "id": self.scheduler}
 
     def register_plugin(self, plugin: SessionPlugin, name: str) -> None:
         assert not plugin.refusal
@@ -231,6 +231,20 @@ def test_a_scheduler_that_has_gone_ends_the_run(campaign: Campaign) -> None:
         run_parts(campaign, range(4), maker, advance=lambda _: None, report=outcomes.append)
     assert caught.value.address == "tcp://fake"
     assert len(outcomes) == 2
+
+
+def test_a_scheduler_that_is_started_again_goes_on(campaign: Campaign) -> None:
+    def answer(client: FakeClient, worker: str, part: int) -> Answer:
+        if client.scheduler == "first" and part == 1:
+            client.scheduler, client.refusals, client.plugins = "second", {"b": ""}, []
+            return None
+        return made(worker, part)
+
+    client = FakeClient({"a": ""}, answer)
+    outcomes, log, _ = run_fake(campaign, client)
+    assert sorted(outcome.part for outcome in outcomes) == [0, 1, 2, 3]
+    assert client.asked == {0: ["a"], 1: ["a", "b"], 2: ["b"], 3: ["b"]}
+    assert log == ["the scheduler was started again"]
 
 
 def test_nobody_at_the_address_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def flip(path: Path) -> None:
         (lambda campaign: cut(campaign.record_path(0)), "part-000000.json is not a valid record"),
         (
             lambda campaign: campaign.record_path(0).write_bytes(campaign.record_path(1).read_bytes()),
-            "has the record of part-000001.npz, partition 1",
+            "has the record of 'part-000001.npz', partition 1",
         ),
     ],
     ids=["cut", "changed", "removed", "record cut", "record of another"],

@@ -226,6 +226,20 @@ def test_merge_lists_the_files_of_a_complete_campaign_alone(campaign: Campaign) 
     assert f"part-000002.npz is unfinished. Make it first: pxdbg campaign run {campaign.folder}" in refused.stderr
 
 
+def test_a_replaced_graph_does_not_hide_other_findings(campaign: Campaign, event_wide_graph: GraphFile) -> None:
+    campaign.digits_path(1).unlink()
+    for change, sentence in (
+        (lambda: campaign.graph_path.write_bytes(event_wide_graph.path.read_bytes()), "it was replaced"),
+        (campaign.graph_path.unlink, "graph.onnx cannot be read: No such file"),
+    ):
+        change()
+        done = invoke("campaign", "verify", campaign.folder)
+        assert (done.exit_code, done.exception.__class__) == (1, SystemExit)
+        assert sentence in done.stdout
+        assert "part-000001.npz cannot be read: No such file" in done.stdout
+        assert "3 of 4 partitions are as planned; 0 events generated again" in done.stdout
+
+
 def test_verification_needs_a_machine_that_gives_the_digits(campaign: Campaign) -> None:
     plan = replace(campaign.plan, machine=replace(campaign.plan.machine, onnxruntime="1.0.0"))
     (campaign.folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")

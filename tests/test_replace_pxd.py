@@ -160,6 +160,13 @@ def test_a_replaced_file_can_be_replaced_again(
     assert release.run("others", path) == release.run("others", replaced)
 
 
+def test_a_replaced_file_has_the_same_bytes_at_another_time(
+    complete: Path, replaced: Path, events: list[Digits], tmp_path: Path
+) -> None:
+    again = replace_digits(complete, tmp_path / "again.root", events)
+    assert again.read_bytes() == replaced.read_bytes()
+
+
 def test_the_command(release: ReleaseProgram, latent_graph: GraphFile, tmp_path: Path) -> None:
     source, output = release.make(tmp_path / "overlay.root", 3), tmp_path / "new.root"
     words = ("replace-pxd", source, "--model", latent_graph.path, "--seed", 7, "--first-event", 5)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,12 +22,14 @@ from msgspec.structs import replace
 from pxdbg_runtime import Digits
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import open_events, read_digits, root_file
+from pxdbg_runtime.formats.root_events import UUID_MARK
 from tests.digit_files import (
     COLUMNS,
     METADATA,
     NOT_OURS,
     PROVENANCE,
     SAMPLE,
+    build_metadata,
     list_columns,
     random_digits,
     renumber,
@@ -372,3 +375,23 @@ def test_damaged_bytes_are_one_sentence_or_change_nothing(tmp_path: Path, kind: 
 
 def test_columns_are_those_of_digits() -> None:
     assert tuple(list_columns(SAMPLE)) == ("event", *LISTS)
+
+
+@pytest.mark.parametrize("kind", ["ttree", "rntuple", "overlay"])
+def test_a_file_has_the_same_bytes_at_another_time(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where uproot leaves unused bytes, because the table grows many times."""
+    if kind == "overlay":
+        pytest.importorskip("ROOT", reason="pip install 'pxdbg-runtime[root]'")
+    monkeypatch.setattr("pxdbg_runtime.formats.root_events._GROUP_EVENTS", 10)
+    rng = np.random.default_rng(2)
+    events = [random_digits(rng, int(rng.integers(300)), number) for number in range(3, 153)]
+    metadata = build_metadata(replace(PROVENANCE, events=150))
+    paths = [tmp_path / f"{name}.root" for name in ("first", "second", "other")]
+    write(paths[0], events, metadata, kind)
+    time.sleep(1.1 - time.time() % 1)  # into the next second
+    write(paths[1], events, metadata, kind)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    write(paths[2], events[:-1], metadata, kind)  # tools keep what they read under the UUID
+    assert len({uproot.open(path).file.uuid for path in paths}) == 2
+    if kind != "overlay":
+        assert {uproot.open(path).file.fUUID[:6] for path in paths} == {UUID_MARK}

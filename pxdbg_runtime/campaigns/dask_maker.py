@@ -39,14 +39,16 @@ _RESULT_S: Final = 10
 """An outcome is some hundred bytes. It stays on its worker until it is fetched, and is lost with the worker."""
 _UNANSWERED_S: Final = 60.0
 """The scheduler may be busy for so long before it counts as lost."""
-_MANAGER: Final = {
+_SETTINGS: Final = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
 }
 """A partition holds no data in Dask that could be spilled, and a paused worker would stop the campaign. A worker beyond
-its limit is restarted."""
+its limit is restarted. Dask's profiler and health checks would interrupt a worker a hundred times a second."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,7 +70,7 @@ def start_local_cluster(campaign: Campaign, workers: int) -> Iterator[Client]:
     from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE
 
     with (
-        dask.config.set({**_MANAGER, "distributed.worker.multiprocessing-method": "spawn"}),
+        dask.config.set({**_SETTINGS, "distributed.worker.multiprocessing-method": "spawn"}),
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -132,21 +134,12 @@ class DaskMaker:
 
     def make(self, parts: Sequence[int], advance: Callable[[int], None]) -> Iterator[PartOutcome]:
         """Make partitions; see `PartMaker`."""
-        from pxdbg_runtime.campaigns.dask_worker import SessionPlugin
-
         if self.is_local:
             check_machine(self.campaign, allow_mixed_hardware=self.allow_mixed_hardware)
         key = str(self.campaign.folder.resolve()), self.campaign.plan_sha256, self.allow_mixed_hardware
         # One name for all runs with these arguments: a run that was killed leaves no second session behind.
         name = f"pxdbg-campaign-{self.campaign.plan_sha256[:16]}{'-mixed' if self.allow_mixed_hardware else ''}"
-        address = str(self.client.scheduler_info()["address"])
-        try:
-            self.client.register_plugin(SessionPlugin(key, is_local=self.is_local), name=name)
-        except OSError as error:
-            raise _describe_silence(self.campaign, address, error) from None
-        except Exception as error:  # noqa: BLE001  # of any worker, such as one without this package; it gets nothing
-            _log.info("a worker did not take the plugin: %s", one_line(error))
-        dispatch = _Dispatch(self, key, name, address, parts)
+        dispatch = _Dispatch(self, key, name, parts)
         try:
             for outcome in dispatch.run():
                 if outcome.state in {"made", "complete"}:
@@ -161,11 +154,10 @@ class DaskMaker:
 class _Dispatch:
     """The state of one call of `DaskMaker.make`."""
 
-    def __init__(
-        self, maker: DaskMaker, key: tuple[str, str, bool], plugin: str, address: str, parts: Sequence[int]
-    ) -> None:
+    def __init__(self, maker: DaskMaker, key: tuple[str, str, bool], plugin: str, parts: Sequence[int]) -> None:
         self._maker, self._client, self._key, self._plugin = maker, maker.client, key, plugin
-        self._address = address
+        self._address = str(self._client.scheduler_info()["address"])
+        self._scheduler = ""
         self._waiting = deque(parts)
         self._tries: Counter[int] = Counter()
         self._avoided: dict[int, str] = {}
@@ -205,6 +197,7 @@ class _Dispatch:
             self._check_scheduler(None)
             return
         try:
+            self._find_scheduler()
             present = set(self._client.nthreads())
             new = sorted(present - self._fit - self._refusals.keys())
             answers: dict[str, Any] = self._ask(new) if new else {}
@@ -225,6 +218,27 @@ class _Dispatch:
             future.cancel()
             yield from self._retry(part, worker, f"its worker {worker} was lost: killed, out of memory, or at its end")
         self._require_workers(present)
+
+    def _find_scheduler(self) -> None:
+        """Give the scheduler the plugin; one that was started again has neither the plugin nor the former workers."""
+        from pxdbg_runtime.campaigns.dask_worker import SessionPlugin
+
+        found = str(self._client.scheduler_info()["id"])
+        if found == self._scheduler:
+            return
+        if self._scheduler:
+            self._maker.log("the scheduler was started again")
+        self._waiting += [part for part, _future in self._running.values()]
+        for state in (self._running, self._fit, self._refusals):
+            state.clear()
+        plugin = SessionPlugin(self._key, is_local=self._maker.is_local)
+        try:
+            self._client.register_plugin(plugin, name=self._plugin)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001  # of any worker, such as one without this package; it gets nothing
+            _log.info("a worker did not take the plugin: %s", one_line(error))
+        self._scheduler = found
 
     def _ask(self, workers: list[str]) -> dict[str, Any]:
         from pxdbg_runtime.campaigns.dask_worker import explain_refusal

@@ -20,6 +20,7 @@ from pxdbg_runtime.campaigns.folder import open_campaign
 from pxdbg_runtime.campaigns.making import PartOutcome, make_part, open_generator
 from pxdbg_runtime.errors import CampaignError, PxdbgError, one_line
 from pxdbg_runtime.inference.providers import CPU
+from pxdbg_runtime.limits.heap import return_freed_memory
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -65,6 +66,8 @@ class SessionPlugin(WorkerPlugin):
                     f"with dask worker --resources {GPU_RESOURCE}=1"
                 )
                 return
+            if campaign.plan.provider == CPU:
+                return_freed_memory()
             await asyncio.to_thread(_get_generator, self._key, campaign)
             self.refusal = ""
         except PxdbgError as error:

@@ -150,7 +150,7 @@ class Campaign:
         """Explain as the end of a sentence how a file differs from its record; empty if it does not."""
         path, planned = self.digits_path(part), self.plan.partitions[part]
         if (record.part, record.file) != (part, path.name):
-            return f"has the record of {record.file}, partition {record.part}"
+            return f"has the record of {record.file[:200]!r}, partition {record.part}"
         if (record.first_event, record.events) != (planned.first_event, planned.events):
             return (
                 f"has {record.events} events from {record.first_event} by its record, but {planned.events} from "

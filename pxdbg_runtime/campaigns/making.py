@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.campaigns.folder import Campaign
 
-__all__ = ["PartOutcome", "check_machine", "make_part", "open_generator", "record_failure"]
+__all__ = ["PartOutcome", "check_graph", "check_machine", "make_part", "open_generator", "record_failure"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,17 @@ def check_machine(campaign: Campaign, *, allow_mixed_hardware: bool) -> None:
         raise MachineMismatchError(message)
 
 
+def check_graph(campaign: Campaign) -> None:
+    """Check the graph beside the plan; raises `CampaignError` if it is missing or not that of the plan."""
+    path = campaign.graph_path
+    try:
+        sha256 = hash_file(path)
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}. Put the planned graph back."
+        raise CampaignError(path, message) from None
+    _check_sha256(campaign, sha256)
+
+
 def open_generator(campaign: Campaign, *, allow_mixed_hardware: bool) -> Generator:
     """Create the generator of a campaign's plan, and run the known-answer test.
 
@@ -83,6 +94,7 @@ def open_generator(campaign: Campaign, *, allow_mixed_hardware: bool) -> Generat
         As `Generator`.
     """
     check_machine(campaign, allow_mixed_hardware=allow_mixed_hardware)
+    check_graph(campaign)
     plan = campaign.plan
     generator = Generator(
         campaign.graph_path,
@@ -96,7 +108,7 @@ def open_generator(campaign: Campaign, *, allow_mixed_hardware: bool) -> Generat
         batch_size=plan.batch_size,
         min_charge=plan.min_charge,
     )
-    _check_graph(campaign, generator.graph_sha256)
+    _check_sha256(campaign, generator.graph_sha256)  # someone may have replaced it since
     return generator
 
 
@@ -144,7 +156,7 @@ def make_part(
         check_target(campaign.digits_path(part))
         generator = get_generator()
         # Partitions of two graphs must not mix, even if someone replaced the file and its process is long-lived.
-        _check_graph(campaign, _hash_graph(campaign))
+        check_graph(campaign)
         record = _generate(campaign, part, generator, advance)
         with atomic_write(campaign.record_path(part)) as partial:
             partial.write_text(encode_record(record), encoding="utf-8")
@@ -195,16 +207,7 @@ def _generate(campaign: Campaign, part: int, generator: Generator, advance: Call
         )
 
 
-def _hash_graph(campaign: Campaign) -> str:
-    path = campaign.graph_path
-    try:
-        return hash_file(path)
-    except OSError as error:
-        message = f"{path} cannot be read: {error.strerror or error}. Put the planned graph back."
-        raise CampaignError(path, message) from None
-
-
-def _check_graph(campaign: Campaign, sha256: str) -> None:
+def _check_sha256(campaign: Campaign, sha256: str) -> None:
     if sha256 != campaign.plan.graph_sha256:
         message = (
             f"{campaign.graph_path} has the SHA-256 {sha256}, but the plan says {campaign.plan.graph_sha256}: it was "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pxdbg_runtime.errors import PxdbgError
+from pxdbg_runtime.campaigns.making import check_graph
+from pxdbg_runtime.errors import CampaignError, PxdbgError
 from pxdbg_runtime.formats import open_events
 
 if TYPE_CHECKING:
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
     from pxdbg_runtime.formats import EventReader, Provenance
     from pxdbg_runtime.generator import Generator
 
-__all__ = ["Finding", "choose_sample", "compare_sample", "find_stranger_findings", "verify_part"]
+__all__ = [
+    "Finding",
+    "choose_sample",
+    "compare_sample",
+    "find_graph_finding",
+    "find_stranger_findings",
+    "verify_part",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,15 @@ def verify_part(campaign: Campaign, part: int) -> tuple[PartStatus, Finding | No
 def find_stranger_findings(campaign: Campaign) -> list[Finding]:
     """Find files that are named as partitions are, but are not of this plan."""
     return [Finding(part=None, text=f"{path} is no file of this plan.") for path in campaign.find_strangers()]
+
+
+def find_graph_finding(campaign: Campaign) -> Finding | None:
+    """Find whether the graph beside the plan is missing or was replaced; None if not."""
+    try:
+        check_graph(campaign)
+    except CampaignError as error:
+        return Finding(part=None, text=str(error))
+    return None
 
 
 def choose_sample(campaign: Campaign, parts: Sequence[int], n_events: int) -> list[tuple[int, int]]:

@@ -50,6 +50,7 @@ from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.formats.run_numbers import choose_run_numbers
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.inference.providers import CPU
+from pxdbg_runtime.limits.heap import return_freed_memory
 from pxdbg_runtime.limits.threads import count_job_cpus
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL
 
@@ -168,6 +169,8 @@ def part(
             stderr.print(f"{found.reason} It is made again.", soft_wrap=True)
         n_events = opened.plan.partitions[number].events
         generator = open_generator(opened, allow_mixed_hardware=allow_mixed_hardware)
+        if generator.provider == CPU:
+            return_freed_memory()
         try:
             with show_progress(total=n_events, description="events") as advance:
                 outcome = make_part(opened, number, lambda: generator, lambda: advance(1))
@@ -248,6 +251,8 @@ def _choose_maker(
     """Choose where partitions are made: here, in new processes, or on a running Dask cluster."""
     n_workers = min(_choose_workers(opened) if workers is None else workers, n_parts)
     if scheduler is None and n_workers == 1:
+        if opened.plan.provider == CPU:
+            return_freed_memory()
         yield LocalMaker(campaign=opened, allow_mixed_hardware=allow_mixed)
         return
     from pxdbg_runtime.campaigns.dask_maker import DaskMaker, connect, start_local_cluster

@@ -11,7 +11,13 @@ from rich.table import Table
 from pxdbg_runtime.campaigns.folder import open_campaign
 from pxdbg_runtime.campaigns.making import open_generator
 from pxdbg_runtime.campaigns.status import read_status
-from pxdbg_runtime.campaigns.verifying import choose_sample, compare_sample, find_stranger_findings, verify_part
+from pxdbg_runtime.campaigns.verifying import (
+    choose_sample,
+    compare_sample,
+    find_graph_finding,
+    find_stranger_findings,
+    verify_part,
+)
 from pxdbg_runtime.command_line.console import FAILURE, format_event_count, report_failures, stderr, stdout
 from pxdbg_runtime.command_line.convert import copy_events
 from pxdbg_runtime.command_line.digit_output import FormatName
@@ -71,7 +77,8 @@ def verify(
     """
     with report_failures():
         opened = open_campaign(folder)
-        findings = find_stranger_findings(opened)
+        graph = find_graph_finding(opened)
+        findings = [*([graph] if graph else []), *find_stranger_findings(opened)]
         sound = []
         for part in track(range(opened.plan.n_parts), total=opened.plan.n_parts, description="partitions"):
             _status, finding = verify_part(opened, part)
@@ -79,13 +86,16 @@ def verify(
                 sound.append(part)
             else:
                 findings.append(finding)
-        chosen = choose_sample(opened, sound, sample)
+        for finding in findings:  # first: whether this machine can generate events is another question
+            stdout.print(finding.text, soft_wrap=True)
+        chosen = choose_sample(opened, sound, 0 if graph else sample)
         if chosen:
             generator = open_generator(opened, allow_mixed_hardware=allow_mixed_hardware)
             compared = track(compare_sample(opened, generator, chosen), total=len(chosen), description="events")
-            findings += [finding for finding in compared if finding is not None]
-        for finding in findings:
-            stdout.print(finding.text, soft_wrap=True)
+            differing = [finding for finding in compared if finding is not None]
+            for finding in differing:
+                stdout.print(finding.text, soft_wrap=True)
+            findings += differing
         stdout.print(
             f"{len(sound):,} of {opened.plan.n_parts:,} partitions are as planned; "
             f"{format_event_count(len(chosen))} generated again",
@@ -118,7 +128,8 @@ def merge(
             if found.state != "complete":
                 path = opened.digits_path(part)
                 reason = found.reason or f"{path} is {found.state}."
-                raise CampaignError(path, f"{reason} Make it first: pxdbg campaign run {folder}.")
+                advice = "Move it away, then make it" if found.state == "foreign" else "Make it first"
+                raise CampaignError(path, f"{reason} {advice}: pxdbg campaign run {folder}.")
         paths = [opened.digits_path(part) for part in range(opened.plan.n_parts)]
         if output is None:
             for path in paths:

@@ -34,6 +34,8 @@ from pxdbg_runtime.formats import SUFFIX_LIST, FileMetadata, describe_generation
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.formats.run_numbers import choose_run_numbers
 from pxdbg_runtime.generator import Generator
+from pxdbg_runtime.inference.providers import CPU
+from pxdbg_runtime.limits.heap import return_freed_memory
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, is_path
 
 __all__ = ["generate"]
@@ -84,6 +86,8 @@ def generate(
             min_charge=min_charge,
             verify=verify,
         )
+        if generator.provider == CPU:
+            return_freed_memory()
         provenance = describe_generation(generator, numbers, chosen)
         print_origin(generator, model, provenance)
         metadata = FileMetadata(jobs=(provenance,), run_numbers=run_numbers)

@@ -31,6 +31,8 @@ from pxdbg_runtime.formats import FileMetadata, describe_generation
 from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.formats.overlay_replacement import check_replacement, count_events, open_replacement
 from pxdbg_runtime.generator import Generator
+from pxdbg_runtime.inference.providers import CPU
+from pxdbg_runtime.limits.heap import return_freed_memory
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, is_path
 
 __all__ = ["replace_pxd"]
@@ -77,6 +79,8 @@ def replace_pxd(
             min_charge=min_charge,
             verify=verify,
         )
+        if generator.provider == CPU:
+            return_freed_memory()
         provenance = describe_generation(generator, numbers)
         print_origin(generator, model, provenance)
         n_digits = 0

@@ -1,17 +1,24 @@
-"""Write digits as HDF5: datasets that grow, chunk by chunk."""
+"""Write digits as HDF5: datasets that grow, chunk by chunk.
+
+HDF5 calls Python to write its file, and may crash the process if that raises. Python's handlers of signals run in the
+main thread, at any moment: so HDF5 runs in another one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
+from pxdbg_runtime.errors import ThreadLimitError
 from pxdbg_runtime.formats.digest import RowHasher
 from pxdbg_runtime.formats.hdf5_layout import DIGIT_COLUMNS, EVENT, OFFSET, OFFSET_DTYPE
 from pxdbg_runtime.formats.interface import DIGEST_KEY, METADATA_KEY
+from pxdbg_runtime.limits.threads import report_thread_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,18 +88,23 @@ class _Sink:
 
 class _Hdf5Writer:
     def __init__(self, file: IO[bytes], metadata: FileMetadata) -> None:
-        import h5py
-
         self._sink = _Sink(file)
         self._metadata = metadata.to_json()
         self._event_numbers = metadata.event_numbers
         self._n_digits = np.zeros(len(self._event_numbers), dtype=OFFSET_DTYPE)
-        self._make_text_type = h5py.string_dtype
-        self._file = h5py.File(self._sink, "w", libver=("v110", "v110"))
-        self._datasets = {name: self._create_dataset(name, COLUMN_DTYPES[name]) for name in DIGIT_COLUMNS}
+        self._file: Any = None
+        self._datasets: dict[str, Any] = {}
         self._hasher = RowHasher()
         self._waiting: list[Digits] = []
         self._n_waiting = 0
+
+    def open(self) -> None:
+        """Create the file's datasets."""
+        import h5py
+
+        self._make_text_type = h5py.string_dtype
+        self._file = h5py.File(self._sink, "w", libver=("v110", "v110"))
+        self._datasets = {name: self._create_dataset(name, COLUMN_DTYPES[name]) for name in DIGIT_COLUMNS}
         self._sink.raise_error()
 
     def write(self, digits: Digits) -> None:
@@ -120,6 +132,7 @@ class _Hdf5Writer:
 
     def abandon(self) -> None:
         """Close a file that will be removed."""
+        self._datasets.clear()
         with contextlib.suppress(Exception):
             self._file.close()
 
@@ -149,16 +162,32 @@ class _Hdf5Writer:
         self._file.attrs.create(name, content, dtype=self._make_text_type("utf-8", len(content)))
 
 
+class _ThreadWriter:
+    """Passes digits to a writer in its thread."""
+
+    def __init__(self, writer: _Hdf5Writer, thread: ThreadPoolExecutor) -> None:
+        self._writer, self._thread = writer, thread
+
+    def write(self, digits: Digits) -> None:
+        """Append digits."""
+        self._thread.submit(self._writer.write, digits).result()
+
+
 @contextlib.contextmanager
-def write_hdf5(path: Path, metadata: FileMetadata) -> Iterator[_Hdf5Writer]:
+def write_hdf5(path: Path, metadata: FileMetadata) -> Iterator[_ThreadWriter]:
     """Write an HDF5 file; it is complete when the block ends without an error."""
-    with path.open("w+b") as file:
+    with path.open("w+b") as file, ThreadPoolExecutor(max_workers=1) as thread:
         writer = _Hdf5Writer(file, metadata)
         try:
-            yield writer
-            writer.finish()
+            with report_thread_limit():
+                opening = thread.submit(writer.open)
+            opening.result()
+            yield _ThreadWriter(writer, thread)
+            thread.submit(writer.finish).result()
+        except ThreadLimitError:
+            raise
         except BaseException:
-            writer.abandon()
+            thread.submit(writer.abandon).result()
             raise
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from pxdbg_runtime.conversions import build_arrow_array
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import open_partial, report_file_errors
+from pxdbg_runtime.formats.parquet_sink import ParquetSink
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.overlaying import OVERLAID_DTYPES, OverlaidDigits
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU
@@ -146,15 +147,9 @@ def open_overlaid_writer(path: Path, record: OverlayRecord) -> Iterator[Callable
         if n_waiting >= _GROUP_ROWS:
             write_group()
 
-    with open_partial(path) as partial, partial.open("wb") as target:
+    with open_partial(path) as partial, ParquetSink(partial) as target:
         file = pyarrow.parquet.ParquetWriter(target, schema, compression="zstd", write_page_checksum=True)
-        try:
-            yield write
-            write_group()
-        except BaseException:
-            # The file will be removed: that its end cannot be written either does not matter.
-            with contextlib.suppress(Exception):
-                file.close()
-            raise
+        yield write
+        write_group()
         with report_file_errors(path):
             file.close()

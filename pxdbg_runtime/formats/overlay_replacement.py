@@ -10,7 +10,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
+from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, PxdbgError, one_line
 from pxdbg_runtime.formats.digest import RowHasher
 from pxdbg_runtime.formats.overlay_classes import (
     DIGIT_CLASS,
@@ -24,6 +24,7 @@ from pxdbg_runtime.formats.overlay_classes import (
     create_object,
 )
 from pxdbg_runtime.formats.overlay_writer import BASKET_BYTES, SPLIT_LEVEL, TREE_BYTES, set_texts
+from pxdbg_runtime.formats.root_identity import derive_uuid, fix_uuids
 from pxdbg_runtime.formats.root_library import create_root_file, import_root, open_root_file, report_root_errors
 from pxdbg_runtime.formats.whole_events import EventAssembler
 from pxdbg_runtime.formats.writer import open_checked_writer
@@ -139,12 +140,16 @@ def _write_replacement(source: Path, path: Path, metadata: FileMetadata) -> Iter
         writer.finish()
         with _report_copying(source, new), report_root_errors(root):
             _read_description(old.Get(PERSISTENT), description)
-        set_texts(root, description, text, writer.hasher.compute_digest(text))
+        digest = writer.hasher.compute_digest(text)
+        set_texts(root, description, text, digest)
         with _report_copying(source, new):
             persistent = _copy_tree(root, old.Get(PERSISTENT), new, leave_out=FILE_META_DATA)
             _copy_keys(root, old, new, leave_out={TREE, PERSISTENT})
         with report_root_errors(root):
             persistent.Branch(FILE_META_DATA, description, BASKET_BYTES, SPLIT_LEVEL).Fill()
+        uuid = derive_uuid(str(old.GetUUID().AsString()), digest.to_json())
+    with path.open("r+b") as held:
+        fix_uuids(held, uuid)
 
 
 def _prepare_root() -> ModuleType:
@@ -163,6 +168,8 @@ def _open_overlay(root: ModuleType, path: Path) -> Iterator[Any]:
                 problem = _find_problem(root, file)
         except OSError as error:
             raise DigitFileError(path, f"{path} cannot be read: {error.strerror}.") from None
+        except Exception as error:  # noqa: BLE001  # of C++, or of Python where a damaged file gives no object
+            raise _describe_damage(path, error) from None
         if problem:
             raise DigitFileError(path, f"{path} {problem}.")
         yield file
@@ -232,6 +239,15 @@ def _report_copying(source: Path, new: Any) -> Iterator[None]:  # noqa: ANN401
         if new.TestBit(new.kWriteError):
             raise
         raise DigitFileError(source, f"{source} cannot be copied: {error.strerror}.") from None
+    except PxdbgError:
+        raise
+    except Exception as error:  # noqa: BLE001  # as above
+        raise _describe_damage(source, error) from None
+
+
+def _describe_damage(path: Path, error: Exception) -> DigitFileError:
+    reason = one_line(error) or type(error).__name__
+    return DigitFileError(path, f"{path} is damaged ({reason}): take another copy of it.")
 
 
 def _copy_tree(root: ModuleType, tree: Any, directory: Any, leave_out: str = "") -> Any:  # noqa: ANN401

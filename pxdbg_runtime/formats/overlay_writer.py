@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from pxdbg_runtime.errors import ArgumentValueError
@@ -22,6 +21,7 @@ from pxdbg_runtime.formats.overlay_classes import (
     create_object,
     set_members,
 )
+from pxdbg_runtime.formats.root_identity import derive_uuid, fix_uuids
 from pxdbg_runtime.formats.root_library import create_root_file, import_root, report_root_errors
 from pxdbg_runtime.formats.whole_events import EventAssembler
 
@@ -64,16 +64,18 @@ class _OverlayWriter:
         self._hasher.update(digits)
         self._write_events(self._assembler.add(digits))
 
-    def finish(self) -> None:
-        """Write the last events, and what describes the file."""
+    def finish(self) -> str:
+        """Write the last events, and what describes the file; returns the digest."""
         self._write_events(self._assembler.finish())
         metadata = self._metadata.to_json()
         set_members(self._root, self._description, _describe_file(self._metadata, self._numbers))
-        set_texts(self._root, self._description, metadata, self._hasher.compute_digest(metadata))
+        digest = self._hasher.compute_digest(metadata)
+        set_texts(self._root, self._description, metadata, digest)
         with report_root_errors(self._root):
             persistent = create_tree(self._root, self._file, PERSISTENT)
             persistent.Branch(FILE_META_DATA, self._description, BASKET_BYTES, SPLIT_LEVEL)
             persistent.Fill()
+        return digest.to_json()
 
     def _write_events(self, events: Iterable[tuple[int, Digits]]) -> None:
         for number, digits in events:
@@ -121,7 +123,9 @@ def write_overlay(path: Path, metadata: FileMetadata) -> Iterator[_OverlayWriter
     with create_root_file(root, path) as file:
         writer = _OverlayWriter(root, file, metadata, numbers)
         yield writer
-        writer.finish()
+        digest = writer.finish()
+    with path.open("r+b") as held:
+        fix_uuids(held, derive_uuid(digest, str(numbers)))
 
 
 def create_tree(root: ModuleType, file: Any, name: str) -> Any:  # noqa: ANN401  # of ROOT
@@ -140,14 +144,13 @@ def set_texts(root: ModuleType, description: Any, metadata: str, digest: FileDig
 
 
 def _describe_file(metadata: FileMetadata, numbers: RunNumbers) -> dict[str, float | str]:
-    """List the members of FileMetaData. The file has no logical name; site and user are not recorded."""
+    """List the members of FileMetaData. The file has no logical name; date, site and user are not recorded."""
     n_events = len(metadata.event_numbers)
     members: dict[str, float | str] = {
         "m_nEvents": n_events,
         "m_nFullEvents": n_events,
         "m_isMC": True,
         "m_mcEvents": n_events,
-        "m_date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
         "m_randomSeed": ", ".join(dict.fromkeys(str(job.seed) for job in metadata.jobs)),
         "m_release": ", ".join(dict.fromkeys(f"pxdbg-runtime {job.version}" for job in metadata.jobs)),
     }

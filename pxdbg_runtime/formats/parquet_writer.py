@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.formats.digest import RowHasher
 from pxdbg_runtime.formats.interface import DIGEST_KEY, METADATA_KEY
 from pxdbg_runtime.formats.parquet_layouts import MARK, ParquetLayout
+from pxdbg_runtime.formats.parquet_sink import ParquetSink
 from pxdbg_runtime.formats.whole_events import EventAssembler
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _GROUP_EVENTS: Final = 128
 
 
 class _ParquetWriter:
-    def __init__(self, layout: ParquetLayout, file: IO[bytes], metadata: FileMetadata) -> None:
+    def __init__(self, layout: ParquetLayout, file: ParquetSink, metadata: FileMetadata) -> None:
         import pyarrow as pa
         import pyarrow.parquet
 
@@ -57,11 +58,6 @@ class _ParquetWriter:
         self._sink.write(MARK)
         self._file.close()
 
-    def abandon(self) -> None:
-        """Close a file that will be removed."""
-        with contextlib.suppress(Exception):
-            self._file.close()
-
     def _take_events(self, events: Iterable[tuple[int, Digits]]) -> None:
         for number, digits in events:
             if not len(digits) and not self._layout.has_empty_events:
@@ -84,11 +80,7 @@ class _ParquetWriter:
 @contextlib.contextmanager
 def write_parquet(layout: ParquetLayout, path: Path, metadata: FileMetadata) -> Iterator[_ParquetWriter]:
     """Write a Parquet file in a layout; its footer is written when the block ends without an error."""
-    with path.open("wb") as file:
+    with ParquetSink(path) as file:
         writer = _ParquetWriter(layout, file, metadata)
-        try:
-            yield writer
-        except BaseException:
-            writer.abandon()
-            raise
+        yield writer
         writer.finish()

@@ -8,16 +8,15 @@ hadd copies the texts. The digest therefore counts only where a UUID says that o
 from __future__ import annotations
 
 import contextlib
-import os
-import uuid
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.formats.digest import RowHasher
 from pxdbg_runtime.formats.interface import BLOCK_ROWS, DIGEST_KEY, METADATA_KEY
+from pxdbg_runtime.formats.root_identity import derive_uuid, fix_dates, fix_uuids
 from pxdbg_runtime.formats.whole_events import EventAssembler
 
 if TYPE_CHECKING:
@@ -81,13 +80,15 @@ class _EventWriter:
         self._hasher.update(digits)
         self._add_events(self._assembler.add(digits))
 
-    def finish(self) -> None:
-        """Write the last events and the texts."""
+    def finish(self) -> str:
+        """Write the last events and the texts; returns the digest, which depends on all content."""
         self._add_events(self._assembler.finish())
         if self._numbers:
             self._write_group()
         self._file[METADATA_KEY] = self._metadata
-        self._file[DIGEST_KEY] = self._hasher.compute_digest(self._metadata).to_json()
+        digest = self._hasher.compute_digest(self._metadata).to_json()
+        self._file[DIGEST_KEY] = digest
+        return digest
 
     def _add_events(self, events: Iterator[tuple[int, Digits]]) -> None:
         for number, digits in events:
@@ -120,18 +121,13 @@ def write_events(
     import uproot
 
     # A file, not a path: uproot takes what follows a colon in a path for the name of an object.
-    with path.open("w+b") as file, _open_root(uproot, file) as root_file:
+    with path.open("w+b") as file, uproot.recreate(file, compression=uproot.ZSTD(_ZSTD_LEVEL)) as root_file:
         writer = _EventWriter(root_file, create_table(root_file), metadata)
         yield writer
-        writer.finish()
-
-
-def _open_root(uproot: Any, file: IO[bytes]) -> Any:  # noqa: ANN401
-    return uproot.recreate(file, compression=uproot.ZSTD(_ZSTD_LEVEL), uuid_function=_draw_uuid)
-
-
-def _draw_uuid() -> uuid.UUID:
-    return uuid.UUID(bytes=UUID_MARK + os.urandom(16 - len(UUID_MARK)), version=4)
+        digest = writer.finish()
+    with path.open("r+b") as file:
+        fix_dates(file)
+        fix_uuids(file, derive_uuid(digest, mark=UUID_MARK))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import struct
 import threading
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from pxdbg_runtime.errors import BrokenPackageError
 from pxdbg_runtime.optional_imports import require
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["create_root_file", "import_root", "open_root_file", "report_root_errors"]
 
+_HEADER_BYTES: Final = 20
+_REPRODUCIBLE: Final = "?reproducible=pxdbg.root"
+"""Lets ROOT write fixed dates, UUIDs and file names."""
+_USED_HEADER_BYTES: Final = 63
+_LARGE_FILE: Final = 1_000_000
+"""Added to the version in the header of a file whose offsets have 64 bits."""
 _HELPERS: Final = """
 #include <TError.h>
 #include <TSystem.h>
@@ -122,8 +129,22 @@ def open_root_file(root: ModuleType, path: Path) -> Iterator[Any]:
     OSError
         If it cannot be opened, or is not a ROOT file.
     """
-    with path.open("rb") as held, contextlib.closing(_RootFile(root, held.fileno(), "READ")) as opened:
-        yield opened.file
+    with path.open("rb") as held:
+        _check_end(held)
+        with contextlib.closing(_RootFile(root, held.fileno(), "READ")) as opened:
+            yield opened.file
+
+
+def _check_end(file: BinaryIO) -> None:
+    """Check that a file is as long as its header says; ROOT tries to recover one that is cut, and may crash."""
+    header = file.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES or not header.startswith(b"root"):
+        raise OSError(0, "it is not a ROOT file, or is damaged")
+    (version,) = struct.unpack_from(">i", header, 4)
+    (expected,) = struct.unpack_from(">q" if version >= _LARGE_FILE else ">i", header, 12)
+    n_bytes = file.seek(0, os.SEEK_END)
+    if n_bytes < expected:
+        raise OSError(0, f"it was cut: it has {n_bytes:,} bytes, expected {expected:,}")
 
 
 @contextlib.contextmanager
@@ -156,7 +177,7 @@ class _RootFile:
     def __init__(self, root: ModuleType, descriptor: int, mode: str) -> None:
         try:
             with report_root_errors(root), root.TDirectory.TContext():
-                self.file = root.TFile(f"/proc/self/fd/{descriptor}", mode)
+                self.file = root.TFile(f"/proc/self/fd/{descriptor}{_REPRODUCIBLE if mode == 'UPDATE' else ''}", mode)
         except OSError as error:
             raise OSError(0, "it is not a ROOT file, or is damaged") from error
         if self.file.IsZombie():
@@ -171,9 +192,11 @@ class _RootFile:
 
 def _build_empty_file(root: ModuleType) -> bytes:
     with root.TDirectory.TContext():
-        file = root.TMemFile("pxdbg.root", "RECREATE")
+        file = root.TMemFile(f"pxdbg.root{_REPRODUCIBLE}", "RECREATE")
         file.Close()
         content = bytearray(file.GetSize())
         file.CopyTo(content, len(content))
         end = file.GetEND()
+    (begin,) = struct.unpack_from(">i", content, 8)
+    content[_USED_HEADER_BYTES:begin] = bytes(begin - _USED_HEADER_BYTES)  # which ROOT leaves as the memory was
     return bytes(content[:end])

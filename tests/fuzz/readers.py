@@ -23,6 +23,7 @@ from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.campaigns import open_campaign
 from pxdbg_runtime.errors import CampaignError
 from pxdbg_runtime.formats import FORMATS, read_digits
+from pxdbg_runtime.formats.overlay_replacement import count_events, open_replacement
 from pxdbg_runtime.inference import verification
 from pxdbg_runtime.model.builtin_models import MANIFEST_NAME, find_artifacts_folder, format_manifest, read_manifest
 from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, append_card, read_graph_file
@@ -178,6 +179,35 @@ def _build_digit_reader(folder: Path, *, format_name: str) -> Reader:
     )
 
 
+def _build_replacement_reader(folder: Path) -> Reader:
+    """A complete overlay file, with more than its digits, whose digits are replaced."""
+    root: Any = require("ROOT", extra="root", purpose="Replacing the digits of an overlay file")
+    root.gEnv.SetValue("Root.Stacktrace", "no")  # which takes half a minute if ROOT crashes
+    path = folder / "overlay.root"
+    rng = np.random.default_rng(1)
+    write(path, [random_digits(rng, 30, number) for number in range(3, 7)], build_metadata(PROVENANCE), "overlay")
+    file = root.TFile(str(path), "UPDATE")
+    file.WriteObject(root.TObjString("of another detector"), "text")
+    runs = root.TNtuple("runs", "of another detector", "x:y")
+    for number in range(9):
+        runs.Fill(number, -number)
+    file.mkdir("monitor").WriteObject(runs, "runs")
+    file.Close()
+
+    def read(altered: Path) -> object:
+        metadata = build_metadata(structs.replace(PROVENANCE, events=count_events(altered)))
+        target = folder / "new.root"
+        try:
+            with open_replacement(altered, target, metadata) as writer:
+                writer.write(SAMPLE)
+            found = read_digits(target)
+            return found.digits, found.is_checked
+        finally:
+            target.unlink(missing_ok=True)
+
+    return Reader(samples=(path.read_bytes(),), read=read, file_name="altered.root")
+
+
 def _read_checked_digits(path: Path) -> object:
     """Read digits; those without a digest are as other tools write them, and say that they are not checked."""
     found = read_digits(path)
@@ -327,6 +357,7 @@ READERS: Final[dict[str, Callable[[Path], Reader]]] = {
     "card": _build_card_reader,
     "manifest": _build_manifest_reader,
     **{f"digits-{name}": partial(_build_digit_reader, format_name=name) for name in FORMATS},
+    "replacement": _build_replacement_reader,
     "provenance": _build_provenance_reader,
     "marginals": _build_marginals_reader,
     "sqlite": _build_sqlite_reader,

@@ -1,0 +1,108 @@
+"""Writers that are interrupted at any moment: the interrupt comes through, nothing stays, nothing is printed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from pxdbg_runtime.formats import open_writer
+from tests.digit_files import PROVENANCE, SAMPLE, names_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+FILES: Final = (os.path.join("formats", "parquet_writer.py"), os.path.join("parquet", "core.py"))  # noqa: PTH118
+"""Where Parquet is written, in this package and in PyArrow."""
+
+
+HDF5: Final = """
+import signal, sys
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from pxdbg_runtime.formats import open_writer
+from tests.digit_files import PROVENANCE, random_digits
+
+class Interrupt(BaseException):
+    pass
+
+def interrupt(*_):
+    raise Interrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+digits = random_digits(np.random.default_rng(1), 60_000, PROVENANCE.first_event)
+n_interrupts = 0
+for number in count():
+    signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.002 * number)
+    try:
+        with open_writer(Path(sys.argv[1]), PROVENANCE) as writer:
+            writer.write(digits)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        break
+    except Interrupt:
+        n_interrupts += 1
+print(n_interrupts)
+"""
+"""Interrupts the writing of HDF5 later and later, until it is as fast."""
+
+
+class Interrupt(BaseException):
+    """As the exception of a signal, which comes between any two lines."""
+
+
+def write_interrupted(path: Path, line: int) -> bool:
+    """Write a file, and raise `Interrupt` at the line that is run as the n-th of `FILES`; false if there are fewer."""
+    n_lines = 0
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:  # noqa: ANN401  # itself
+        nonlocal n_lines
+        if not frame.f_code.co_filename.endswith(FILES):
+            return None
+        n_lines += event == "line"
+        if event == "line" and n_lines == line:
+            raise Interrupt
+        return trace
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with open_writer(path, PROVENANCE) as writer:
+            writer.write(SAMPLE)
+    except Interrupt:
+        return True
+    finally:
+        sys.settrace(former)
+    return n_lines >= line
+
+
+def test_parquet_that_is_interrupted_at_any_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: lost.append(found.exc_type))
+    path = tmp_path / "bg.parquet"
+    line = 1
+    while write_interrupted(path, line):
+        assert names_in(tmp_path) == []
+        line += 1
+    gc.collect()
+    assert line > 50
+    assert names_in(tmp_path) == ["bg.parquet"]
+    assert set(lost) <= {Interrupt, ResourceWarning}  # one is raised again (`StopSignals`), the other is not shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_hdf5_that_is_interrupted_while_it_writes(tmp_path: Path) -> None:
+    """In a process of its own, which crashed when Python raised in what HDF5 calls."""
+    pytest.importorskip("h5py", reason="pip install 'pxdbg-runtime[hdf5]'")
+    path = tmp_path / "bg.h5"
+    done = subprocess.run([sys.executable, "-c", HDF5, str(path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 5
+    assert names_in(tmp_path) == ["bg.h5"]

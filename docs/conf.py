@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 import typer.cli
 import typer.main
 from typer.main import get_command
 
+import export.errors
+import pxdbg_runtime.errors
 from pxdbg_runtime import __version__
 from pxdbg_runtime.command_line import app as program
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
+
+    from pxdbg_runtime.errors import PxdbgError
 
 project = "pxdbg-runtime"
 author = "The pxdbg_runtime developers"
@@ -40,6 +46,45 @@ def write_command_reference(sphinx: Sphinx) -> None:
     (sphinx.srcdir / "command-line.md").write_text(text, encoding="utf-8")
 
 
+ERRORS_INTRODUCTION = """# Errors
+
+Every error that this package raises is a `pxdbg_runtime.errors.PxdbgError` and an exception of Python too, so that
+`except ValueError` and the like catch it. Its message says what was expected, what came and what to do. The command
+line prints the message after `Error:`, with a link to a section of this documentation if there is more to say, and ends
+with exit code 1, or 2 for a wrong argument ([exit codes](running.md#exit-codes-and-signals)).
+"""
+
+
+def describe_error(kind: type[PxdbgError]) -> str:
+    """Write the section of an error: its built-in base, when it is raised, what to do, its attributes, and a link."""
+    base = next(each for each in kind.__mro__ if each.__module__ == "builtins").__name__
+    paragraphs = inspect.cleandoc(kind.__doc__ or "").replace("``", "`").split("\n\n")
+    when, advice, *rest = paragraphs
+    more = f" [More]({kind.docs_section})" if kind.docs_section else ""
+    parts = [f"### {kind.__name__}", f"`{base}`. {when}", f"**What to do.** {advice}{more}"]
+    if rest:
+        attributes = re.split(r"\n(?=\S)", rest[0])[2:]  # after the heading and its underline
+        parts.append("\n".join(map(_describe_attribute, attributes)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _describe_attribute(attribute: str) -> str:
+    """Write a line from "name : type" and the text below it; without a text, the type stands for it."""
+    head, _, text = attribute.partition("\n")
+    name, _, kind = head.partition(" : ")
+    return f"- `{name}`: {' '.join(text.split()) or kind}"
+
+
+def write_error_reference(sphinx: Sphinx) -> None:
+    """Write the page of the errors from the docstrings of their classes."""
+    parts = [ERRORS_INTRODUCTION]
+    for title, module in (("Of pxdbg and the library", pxdbg_runtime.errors), ("Of the export", export.errors)):
+        kinds = [getattr(module, name) for name in module.__all__ if name[0].isupper() and name != "PxdbgError"]
+        parts += [f"## {title}\n", *map(describe_error, kinds)]
+    (sphinx.srcdir / "errors.md").write_text("\n".join(parts), encoding="utf-8")
+
+
 def setup(sphinx: Sphinx) -> None:
     """Register what is made at each build."""
     sphinx.connect("builder-inited", write_command_reference)
+    sphinx.connect("builder-inited", write_error_reference)

@@ -321,8 +321,6 @@ class BrokenPackageError(MissingPackageError):
     Run the command in the message, which installs it again.
     """
 
-    docs_section = "running.md#when-onnx-runtime-does-not-import"
-
 
 class MissingReleaseError(PxdbgError, ImportError):
     """The Python module `module`, which comes with a release of basf2, is missing.

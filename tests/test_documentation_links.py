@@ -39,7 +39,7 @@ def list_anchors(page: str) -> set[str]:
 def test_all_sections_exist() -> None:
     assert export.errors.FidelityError in list_errors()
     sections = {error.docs_section for error in list_errors() if error.docs_section} | {"running.md#providers"}
-    assert len(sections) >= 14
+    assert len(sections) >= 13
     for section in sections:
         page, _, anchor = section.partition("#")
         assert anchor in list_anchors(page), section

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer.cli
@@ -24,18 +26,33 @@ project = "pxdbg-runtime"
 author = "The pxdbg_runtime developers"
 copyright = f"2026, {author}"  # noqa: A001  # the name is Sphinx's
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design", "sphinx_gallery.gen_gallery"]
 myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+exclude_patterns = ["examples"]
 smartquotes = False  # dashes of options stay two
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_title = f"{project} {version}"
 html_extra_path = ["campaign.html", "validation-convnet.html", "validation-ieagan.html", "validation-resnet.html"]
 linkcheck_timeout = 20
+sys.path.insert(0, str(Path(__file__).parent))  # for figure_scraper
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "example-pages",
+    "filename_pattern": r"/first_",  # these pages run
+    "image_scrapers": ("figure_scraper.scrape_figures",),
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "write_computation_times": False,
+}
 
 
 def write_command_reference(sphinx: Sphinx) -> None:

@@ -54,7 +54,7 @@ def draw_hits(axes: Axes, event: Digits) -> None:
             c=event.charge[chosen],
             norm=LogNorm(7, 255),
             cmap="plasma_r",
-            s=1.2,
+            s=0.65,
             marker="s",
             linewidths=0,
         )
@@ -86,9 +86,11 @@ def draw_occupancies(axes: Axes, events: Sequence[Digits], published: Sequence[f
             color=colour,
             alpha=0.75,
             edgecolor="white",
+            linewidth=0.5,
+            error_kw={"linewidth": 1.0},
             label=f"generated, layer {layer}: mean of {len(events)} events",
         )
-    axes.hlines(100 * np.array(published), lefts, lefts + half, color="black", linewidth=2.2, label="Geant4, published")
+    axes.hlines(100 * np.array(published), lefts, lefts + half, color="black", linewidth=2.0, label="Geant4, published")
     ladders = {sensor: left for sensor, left in zip(SENSORS, find_left_edges(), strict=True) if sensor.sensor == 1}
     axes.set_xticks([left + half for left in ladders.values()], [f"{each.layer}.{each.ladder}" for each in ladders])
     axes.set(xlabel="ladder: layer.ladder, with its sensors 1 and 2", ylabel="occupancy (%)")
@@ -99,7 +101,7 @@ def draw_occupancies(axes: Axes, events: Sequence[Digits], published: Sequence[f
 
 def draw(events: Sequence[Digits], published: Sequence[float]) -> Figure:
     """Draw the first event above the occupancies of all."""
-    figure = Figure(figsize=(12.0, 6.4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(8.6, 5.6), dpi=150, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.15, 1.0))
     draw_hits(above, events[0])
     draw_occupancies(below, events, published)

@@ -27,14 +27,16 @@ if TYPE_CHECKING:
 
     from export.graph.compiler import Stage
 
-_BOX_WIDTH, _BOX_HEIGHT = 196, 40
-_X_PITCH, _Y_PITCH = 212, 62
-_MARGIN: Final = 14
-_GAP: Final = 30
-_HEADER: Final = 46
-_MIN_WIDTH: Final = 250
+_BOX_WIDTH, _BOX_HEIGHT = 178, 38
+_X_PITCH, _Y_PITCH = 188, 58
+_BEND_PITCH: Final = 40
+_MARGIN: Final = 8
+_GAP: Final = 12
+_HEADER: Final = 36
+_MAX_WIDTH: Final = 400
+"""Of both graphs side by side: a telephone shows that; wider ones are drawn one above the other."""
 _STYLE: Final = (
-    "<style>text{font:13px sans-serif;text-anchor:middle;fill:#111}.size{font-size:11px;fill:#444}"
+    "<style>text{font:12px sans-serif;text-anchor:middle;fill:#111}.size{font-size:10.5px;fill:#444}"
     ".head{font-weight:bold}path{fill:none;stroke:#555;stroke-width:1.4}</style>"
 )
 _ARROW_HEAD: Final = (
@@ -173,18 +175,20 @@ def bend_long_arrows(boxes: Sequence[Box]) -> list[Box]:
     return bent
 
 
-def place_boxes(boxes: Sequence[Box], left: float) -> tuple[list[tuple[float, float]], float, float]:
+def place_boxes(boxes: Sequence[Box], left: float, top: float) -> tuple[list[tuple[float, float]], float, float]:
     """Place boxes level by level, near those that take their values; return centres, width and height."""
     levels = find_levels(boxes)
     rows = [[place for place, level in enumerate(levels) if level == row] for row in range(max(levels) + 1)]
-    width = max(_MIN_WIDTH, max(map(len, rows)) * _X_PITCH)
+    pitches = [_BEND_PITCH if box.is_bend else _X_PITCH for box in boxes]
+    width = max(sum(pitches[place] for place in members) for members in rows)
     centres = [(left + width / 2, 0.0)] * len(boxes)
     for row, members in reversed(list(enumerate(rows))):
         users = {place: [user for user, box in enumerate(boxes) if place in box.sources] for place in members}
         members.sort(key=lambda place: sum(centres[user][0] for user in users[place]) / max(1, len(users[place])))
-        for column, place in enumerate(members):
-            x = left + width / 2 + (column - (len(members) - 1) / 2) * _X_PITCH
-            centres[place] = (x, _HEADER + _MARGIN + row * _Y_PITCH + _BOX_HEIGHT / 2)
+        edge = left + (width - sum(pitches[place] for place in members)) / 2
+        for place in members:
+            centres[place] = (edge + pitches[place] / 2, top + _HEADER + row * _Y_PITCH + _BOX_HEIGHT / 2)
+            edge += pitches[place]
     return centres, width, _HEADER + len(rows) * _Y_PITCH
 
 
@@ -211,8 +215,8 @@ def draw_graph(
         corner = f'x="{x - _BOX_WIDTH / 2:g}" y="{y - _BOX_HEIGHT / 2:g}"'
         parts += [
             f'<rect {corner} width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="6" fill="{fill}" stroke="#555"/>',
-            f'<text x="{x:g}" y="{y - 3:g}">{escape(box.title)}</text>',
-            f'<text x="{x:g}" y="{y + 13:g}" class="size">{escape(box.size)}</text>',
+            f'<text x="{x:g}" y="{y - 2:g}">{escape(box.title)}</text>',
+            f'<text x="{x:g}" y="{y + 12:g}" class="size">{escape(box.size)}</text>',
         ]
     return "\n".join(parts)
 
@@ -226,19 +230,21 @@ def draw_pass(name: str) -> str:
     boxes = [bend_long_arrows(list_boxes(stage)) for stage in (before, after)]
     counts = [Counter((box.title, box.size) for box in each) for each in boxes]
     common = counts[0] & counts[1]
-    right, drawn, bottom = float(_MARGIN), [], 0.0
+    drawn = []
+    left, top, right, bottom = float(_MARGIN), float(_MARGIN), 0.0, 0.0
+    is_stacked = sum(place_boxes(each, 0, 0)[1] for each in boxes) > _MAX_WIDTH
     for stage, each, word in zip((before, after), boxes, ("before", "after"), strict=True):
-        centres, width, height = place_boxes(each, right)
-        x, bottom = right + width / 2, max(bottom, height)
+        centres, width, height = place_boxes(each, left, top)
+        x, right, bottom = left + width / 2, max(right, left + width), max(bottom, top + height)
         products, megabytes = stage.cost.multiply_accumulates / 1e6, stage.cost.bytes_moved / 1e6
         cost = f"{products:,.{1 if products >= 1 else 3}f} M products, {megabytes:,.1f} MB moved"
         drawn += [
-            f'<text x="{x:g}" y="20" class="head">{word}</text>',
-            f'<text x="{x:g}" y="36" class="size">{cost}</text>',
+            f'<text x="{x:g}" y="{top + 10:g}" class="head">{word}</text>',
+            f'<text x="{x:g}" y="{top + 26:g}" class="size">{cost}</text>',
             draw_graph(each, centres, common, word),
         ]
-        right += width + _GAP
-    width, height = right - _GAP + _MARGIN, bottom + _MARGIN
+        left, top = (left, bottom + _GAP) if is_stacked else (right + _GAP, top)
+    width, height = right + _MARGIN, bottom
     return "\n".join(
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}">',

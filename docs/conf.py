@@ -60,7 +60,13 @@ def write_command_reference(sphinx: Sphinx) -> None:
     command: Any = get_command(program)
     with command.make_context("pxdbg", [], resilient_parsing=True) as context:
         text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="pxdbg", title="Command line")
+    text = re.sub(r"(?<=: One of:\n)\n((?:[a-z0-9-]+: .*\n+)+)", _indent_choices, text)
     (sphinx.srcdir / "command-line.md").write_text(text, encoding="utf-8")
+
+
+def _indent_choices(found: re.Match[str]) -> str:
+    """Make a list below an option of the choices that its help has a paragraph for."""
+    return "".join(f"  * {line}\n" for line in found[1].splitlines() if line)
 
 
 ERRORS_INTRODUCTION = """# Errors

@@ -25,6 +25,8 @@ from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParse
 if TYPE_CHECKING:
     from sybil import Example
 
+collect_ignore_glob = ["docs/*.py", "docs/*/*.py"]
+"""Programs without doctests, some of which take minutes when they are imported."""
 _TIMEOUT_S: Final = 300
 _CHECKOUT: Final = Path(__file__).resolve().parent
 _MAX_EVENTS: Final = {"--events": 4, "--events-per-part": 2}

@@ -10,6 +10,7 @@ from unittest import mock
 
 from msgspec import structs
 
+from pxdbg_runtime.limits.threads import JobCpus
 from pxdbg_runtime.model import builtin_models
 from pxdbg_runtime.model.builtin_models import MANIFEST_NAME, format_manifest, read_manifest
 from tests.graphs import FIDELITY, describe_graph, latent_model, write_graph
@@ -26,7 +27,10 @@ _MIN_CHARGE_ADU: Final = 7
 
 @contextlib.contextmanager
 def replace_builtin_models() -> Iterator[None]:
-    """Replace each built-in graph in this block by one of the same name and precision that takes milliseconds."""
+    """Replace each built-in graph in this block by one of the same name and precision that takes milliseconds.
+
+    Campaigns find one CPU, so that they start no worker processes, which takes seconds.
+    """
     with tempfile.TemporaryDirectory() as folder:
         graphs = []
         for listed in read_manifest():
@@ -42,7 +46,11 @@ def replace_builtin_models() -> Iterator[None]:
             )
             graphs.append(describe_graph(write_graph(Path(folder) / listed.file, latent_model(), card)))
         (Path(folder) / MANIFEST_NAME).write_text(format_manifest(tuple(graphs)), encoding="utf-8")
-        with mock.patch.object(builtin_models, "find_artifacts_folder", return_value=Path(folder)):
+        one_cpu = JobCpus(count=1, limited_by="the tests of pages start no worker processes")
+        with (
+            mock.patch.object(builtin_models, "find_artifacts_folder", return_value=Path(folder)),
+            mock.patch("pxdbg_runtime.command_line.campaign.count_job_cpus", return_value=one_cpu),
+        ):
             read_manifest.cache_clear()
             yield
     read_manifest.cache_clear()

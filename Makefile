@@ -45,10 +45,13 @@ lowest: .venv-lowest/.installed
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -p no:cacheprovider -W ignore::DeprecationWarning \
 	  -m "not slow and not exhaustive" $(PYTEST_ARGS)
 
-# The documentation site, in build/docs; a warning is an error.
+# The code blocks of README and documentation as tests, then the site, in build/docs, whose links must lead somewhere; a
+# warning is an error.
 docs: .venv-test/.installed
 	$(TEST)/python $(PIP) --group docs
+	OMP_NUM_THREADS=1 $(TEST)/python -m pytest -q README.md docs
 	$(TEST)/python -m sphinx -W -q -b html docs build/docs
+	$(TEST)/python docs/check_links.py build/docs
 
 # Five random checkpoints of each model, three events each, digit by digit against PyTorch; an hour or two on two cores.
 parity: .venv-test/.installed

@@ -17,6 +17,9 @@ __all__ = ["CheckpointError", "ConditionsError", "FidelityError", "GraphError", 
 class CheckpointError(PxdbgError, ValueError):
     """A checkpoint cannot be read, or belongs to another family.
 
+    Pass its ``--family``; if it holds several models, ``--state-key`` takes one. The message names the keys that do
+    not fit.
+
     Attributes
     ----------
     path : Path
@@ -29,11 +32,18 @@ class CheckpointError(PxdbgError, ValueError):
 
 
 class GraphError(PxdbgError, RuntimeError):
-    """A graph cannot be built, or is not valid."""
+    """A graph cannot be built, or is not valid.
+
+    Install the versions of PyTorch, onnx and onnxscript that pyproject.toml admits. If they are, please report it.
+    """
+
+    docs_section = "export.md#what-is-checked"
 
 
 class ParityError(PxdbgError, RuntimeError):
     """ONNX Runtime's images of the exported graph differ from PyTorch's by too much.
+
+    Do not use the graph: it is not written. Try another release of ONNX Runtime, and report it with the message.
 
     Attributes
     ----------
@@ -51,6 +61,9 @@ class ParityError(PxdbgError, RuntimeError):
 class FidelityError(PxdbgError, RuntimeError):
     """The digits of a float16 or int8 graph are too far from float32's.
 
+    Use float32, or write the graph all the same by ``--accept-beyond-bounds`` and judge its digits by ``pxdbg
+    validate``.
+
     Attributes
     ----------
     fidelity : Fidelity
@@ -64,13 +77,18 @@ class FidelityError(PxdbgError, RuntimeError):
 
 
 class ConditionsError(PxdbgError, RuntimeError):
-    """The conditions database has no usable payload, or none of its servers answers."""
+    """The conditions database has no usable payload, or none of its servers answers.
+
+    Correct the global tag, the experiment or the run; name another source by ``--server``.
+    """
 
     docs_section = "conditions.md#sources"
 
 
 class ServerError(ConditionsError):
     """One server of the conditions database failed or sent an invalid answer; another server may succeed.
+
+    Nothing, if another source is left: it is tried next.
 
     Attributes
     ----------

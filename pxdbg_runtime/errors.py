@@ -1,7 +1,8 @@
 """The exceptions of this package; each subclasses the built-in one that a caller expects.
 
 Every message is one sentence or two: what was expected, what came, what to do. An exception has the arguments of its
-constructor, the message aside, as attributes.
+constructor, the message aside, as attributes. The docstring of a class says when it is raised and, in its second
+paragraph, what to do: the documentation prints both (docs/conf.py).
 """
 
 from __future__ import annotations
@@ -81,15 +82,23 @@ class _FileError(PxdbgError):
 
 
 class ArgumentValueError(_ArgumentError, ValueError):
-    """An argument of the right type has an invalid value."""
+    """An argument of the right type has an invalid value.
+
+    Pass a value that the message admits; ``pxdbg COMMAND --help`` describes all options.
+    """
 
 
 class ArgumentTypeError(_ArgumentError, TypeError):
-    """An argument has the wrong type."""
+    """An argument has the wrong type.
+
+    Pass an object of the type that the message names.
+    """
 
 
 class JsonFieldError(PxdbgError, ValueError):
     """A field of a JSON object is missing or invalid.
+
+    Write the file again with the program that wrote it: such files are not for editing by hand.
 
     Attributes
     ----------
@@ -105,6 +114,8 @@ class JsonFieldError(PxdbgError, ValueError):
 class CardError(PxdbgError, ValueError):
     """A field of a model card is missing or invalid.
 
+    Export the checkpoint again; if the message calls the card newer, upgrade pxdbg-runtime.
+
     Attributes
     ----------
     field : str
@@ -117,15 +128,26 @@ class CardError(PxdbgError, ValueError):
 
 
 class GraphFileError(_FileError, ValueError):
-    """A file is not a graph that this package can run."""
+    """A file is not a graph that this package can run.
+
+    Pass a graph that ``python -m export`` wrote; if it is damaged or of an old release, export the checkpoint again.
+    """
 
 
 class ManifestError(_FileError, RuntimeError):
-    """The manifest of the built-in graphs is missing or does not match the files beside it."""
+    """The manifest of the built-in graphs is missing or does not match the files beside it.
+
+    Install pxdbg-runtime again; in a checkout, ``python -m export.manifest artifacts`` writes it anew.
+    """
+
+    docs_section = "graph-files.md#the-manifest"
 
 
 class ModelNotFoundError(PxdbgError, FileNotFoundError):
-    """Neither a built-in model nor a file has the name `model`; `available` are the names of the built-in models."""
+    """Neither a built-in model nor a file has the name `model`; `available` are the names of the built-in models.
+
+    Pass one of those names, or the path of a graph, which ends in ``.onnx``.
+    """
 
     def __init__(self, model: str, available: Sequence[str], message: str) -> None:
         super().__init__(message)
@@ -134,25 +156,46 @@ class ModelNotFoundError(PxdbgError, FileNotFoundError):
 
 
 class DigitFileError(_FileError, ValueError):
-    """A digit file cannot be read."""
+    """A digit file cannot be read.
+
+    If it is damaged, generate it again: ``pxdbg show`` of a sound copy prints model and seed. If another tool wrote
+    it, give it
+    the five columns as integers.
+    """
 
 
 class MarginalsError(_FileError, ValueError):
-    """A file of published marginals cannot be read."""
+    """A file of published marginals cannot be read.
+
+    Correct the field that the message names.
+    """
 
     docs_section = "validation.md#a-file-of-published-marginals"
 
 
 class OutputError(_FileError, OSError):
-    """A file could not be written; nothing was left behind."""
+    """A file could not be written; nothing was left behind.
+
+    Make room, correct the permissions, or choose another output; an older file of this name is intact.
+    """
 
 
 class CampaignError(_FileError, RuntimeError):
-    """A campaign's plan, graph or partition at `path` is not what it should be, or its partitions cannot be made."""
+    """A campaign's plan, graph or partition at `path` is not what it should be, or its partitions cannot be made.
+
+    ``pxdbg campaign status`` says what failed, and ``pxdbg campaign run`` makes damaged and missing partitions again.
+    """
+
+    docs_section = "campaigns.md#on-one-machine"
 
 
 class SchedulerError(PxdbgError, ConnectionError):
-    """No Dask scheduler answers at `address`."""
+    """No Dask scheduler answers at `address`.
+
+    Start one (``dask scheduler``) and pass the address that it prints.
+    """
+
+    docs_section = "campaigns.md#on-dask"
 
     def __init__(self, address: str, message: str) -> None:
         super().__init__(message)
@@ -160,15 +203,31 @@ class SchedulerError(PxdbgError, ConnectionError):
 
 
 class MachineMismatchError(PxdbgError, RuntimeError):
-    """Digits from this machine are not known to be the same as those from the machine of a campaign's plan."""
+    """Digits from this machine are not known to be the same as those from the machine of a campaign's plan.
+
+    Run the partition on a machine like that of the plan, plan in int8, or accept small differences by
+    ``--allow-mixed-hardware``.
+    """
+
+    docs_section = "campaigns.md#on-which-machines"
 
 
 class ImageError(PxdbgError, ValueError):
-    """Images have the wrong shape or type, or hold values that are not numbers."""
+    """Images have the wrong shape or type, or hold values that are not numbers.
+
+    Images of a generator: the graph computes nonsense here, and ``pxdbg check`` says on which provider. Images of
+    your own: pass
+    (n, 250, 768), float32 within [-1, 1] or uint8.
+    """
+
+    docs_section = "running.md#digits"
 
 
 class ProviderError(PxdbgError, RuntimeError):
-    """The execution provider `provider`, named as requested, cannot run here."""
+    """The execution provider `provider`, named as requested, cannot run here.
+
+    ``pxdbg providers`` says of each provider what is missing; ``provider="auto"`` takes one that runs.
+    """
 
     docs_section = "running.md#providers"
 
@@ -178,11 +237,20 @@ class ProviderError(PxdbgError, RuntimeError):
 
 
 class InferenceError(PxdbgError, RuntimeError):
-    """ONNX Runtime could not create a session for a graph, or failed while it ran one."""
+    """ONNX Runtime could not create a session for a graph, or failed while it ran one.
+
+    ``pxdbg doctor GRAPH`` tries the graph on this machine. After a fork, create the generator in the process that
+    uses it.
+    """
+
+    docs_section = "running.md#threads-processes-and-signals"
 
 
 class KnownAnswerError(PxdbgError, RuntimeError):
     """The installed ONNX Runtime computes wrong outputs for the known images of a graph on this machine.
+
+    Install another release of ONNX Runtime, or name another provider; ``pxdbg check`` computes all known images on
+    all providers.
 
     Attributes
     ----------
@@ -206,6 +274,8 @@ class KnownAnswerError(PxdbgError, RuntimeError):
 class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because MemoryError has a constructor of its own
     """The call needs more memory or address space than is available.
 
+    Raise the limit of the job to what the message says, or take a smaller batch, fewer threads, or int8.
+
     Attributes
     ----------
     needed_bytes : int or None
@@ -220,7 +290,10 @@ class MemoryLimitError(MemoryError, PxdbgError):  # in this order, because Memor
 
 
 class ThreadLimitError(PxdbgError, RuntimeError):
-    """The system started only `started` of the `asked` threads."""
+    """The system started only `started` of the `asked` threads.
+
+    Raise the limit (``ulimit -u``), or ask for fewer threads: ``nintra``, ``ninter``.
+    """
 
     docs_section = "running.md#grid-slots"
 
@@ -231,7 +304,10 @@ class ThreadLimitError(PxdbgError, RuntimeError):
 
 
 class MissingPackageError(PxdbgError, ImportError):
-    """The package with the import name `package` is not installed; `extra` of pxdbg-runtime installs it."""
+    """The package with the import name `package` is not installed; `extra` of pxdbg-runtime installs it.
+
+    Run the command in the message.
+    """
 
     def __init__(self, package: str, extra: str, message: str) -> None:
         super().__init__(message)
@@ -240,11 +316,17 @@ class MissingPackageError(PxdbgError, ImportError):
 
 
 class BrokenPackageError(MissingPackageError):
-    """A package that this call needs is installed, but does not import or is too old."""
+    """A package that this call needs is installed, but does not import or is too old.
+
+    Run the command in the message, which installs it again.
+    """
 
 
 class MissingReleaseError(PxdbgError, ImportError):
-    """The Python module `module`, which comes with a release of basf2, is missing."""
+    """The Python module `module`, which comes with a release of basf2, is missing.
+
+    Set up a release in this shell, and run the steering file by ``basf2``.
+    """
 
     docs_section = "basf2.md#a-steering-file"
 
@@ -254,7 +336,10 @@ class MissingReleaseError(PxdbgError, ImportError):
 
 
 class ModuleStateError(PxdbgError, RuntimeError):
-    """A method of the basf2 module was called in the wrong state."""
+    """A method of the basf2 module was called in the wrong state.
+
+    Add the module to a path: basf2 calls its methods in the right order.
+    """
 
 
 _MAX_LINE_CHARACTERS: Final = 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import re
 from email.message import Message
 from pathlib import Path
@@ -38,10 +39,20 @@ def list_anchors(page: str) -> set[str]:
 def test_all_sections_exist() -> None:
     assert export.errors.FidelityError in list_errors()
     sections = {error.docs_section for error in list_errors() if error.docs_section} | {"running.md#providers"}
-    assert len(sections) >= 7
+    assert len(sections) >= 13
     for section in sections:
         page, _, anchor = section.partition("#")
         assert anchor in list_anchors(page), section
+
+
+def test_every_error_says_what_to_do() -> None:
+    """In the second paragraph of its docstring, from which docs/conf.py writes the page of the errors."""
+    for error in list_errors():
+        if not error.__name__.startswith("_"):
+            when, advice, *attributes = inspect.cleandoc(error.__doc__ or "").split("\n\n")
+            assert when.endswith("."), error
+            assert advice.endswith("."), error
+            assert not attributes or attributes[0].startswith("Attributes\n"), error
 
 
 def fail(error: PxdbgError) -> None:

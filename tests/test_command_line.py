@@ -169,7 +169,7 @@ def test_a_demonstration_is_called_one_exactly_once(tmp_path: Path, demonstratio
         options = ("--model", demonstration_graph.path, "--events", 2, "--output", tmp_path / "bg.npz")
         result = invoke("generate", *options)
         assert result.exit_code == 0, result.output
-        assert words(result.stderr).count(f"The model toy is a demonstration. {TOY_PROVENANCE}") == 1
+        assert words(result.stderr).count(f"The model toy is a demonstration: {TOY_PROVENANCE}") == 1
         assert result.stderr.count("demonstration") == 1
         assert result.stderr.count("WARNING") == 1
         assert "toy" not in result.stdout
@@ -298,7 +298,7 @@ def test_the_help_lists_the_commands_and_a_first_event() -> None:
     assert result.exit_code == 0
     for command in COMMANDS:
         assert re.search(rf" {command} [A-Z]", text), command
-    assert "A first event: pxdbg generate --events 1 --output bg.parquet" in text
+    assert "A first event: pxdbg generate --output bg.parquet" in text
     assert "Usage: pxdbg" in words(invoke().output)
 
 

@@ -14,7 +14,7 @@ from pxdbg_runtime.campaigns.status import read_status
 from pxdbg_runtime.campaigns.verifying import choose_sample, compare_sample, find_stranger_findings, verify_part
 from pxdbg_runtime.command_line.console import FAILURE, format_event_count, report_failures, stderr, stdout
 from pxdbg_runtime.command_line.convert import copy_events
-from pxdbg_runtime.command_line.digit_output import FormatName
+from pxdbg_runtime.command_line.digit_output import FormatName, Overwrite
 from pxdbg_runtime.command_line.progress import format_duration, track
 from pxdbg_runtime.errors import ArgumentValueError, CampaignError
 from pxdbg_runtime.formats import SUFFIX_LIST
@@ -102,6 +102,7 @@ def merge(
     list_files: Annotated[
         bool, typer.Option("--list", help="Print the paths of the files, which are read as one sample, and write none.")
     ] = False,
+    overwrite: Overwrite = False,
     format_name: FormatName = None,
 ) -> None:
     """Write all events of a complete campaign to one file, or list its files.
@@ -125,7 +126,7 @@ def merge(
                 stdout.print(str(path), soft_wrap=True)
         else:
             run_numbers = opened.plan.run_numbers if format_name == "overlay" else None
-            copy_events(paths, output, format_name, run_numbers, joins_jobs=True)
+            copy_events(paths, output, format_name, run_numbers, overwrite=overwrite, joins_jobs=True)
 
 
 def _build_table(found: CampaignStatus) -> Table:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from pxdbg_runtime.command_line.completion import complete_format
 from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.errors import OutputError
 from pxdbg_runtime.formats import FORMATS, find_format
@@ -21,9 +22,12 @@ __all__ = ["ExperimentNumber", "FormatName", "Overwrite", "PartFormat", "RunNumb
 _LINES: Final = tuple(f"{name}: {each.summary} ({' or '.join(each.suffixes)})." for name, each in FORMATS.items())
 _HELP: Final = "\n\n".join(("One of:", *_LINES))
 """An empty line is what makes typer begin a line."""
-FormatName = Annotated[str | None, typer.Option("--format", metavar="NAME", show_default="by the suffix", help=_HELP)]
+FormatName = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", show_default="by the suffix", help=_HELP, autocompletion=complete_format),
+]
 """Type of the parameter `format_name` of a command."""
-PartFormat = Annotated[str, typer.Option("--format", metavar="NAME", help=_HELP)]
+PartFormat = Annotated[str, typer.Option("--format", metavar="NAME", help=_HELP, autocompletion=complete_format)]
 """Its type where no path has a suffix."""
 ExperimentNumber = Annotated[
     int | None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pxdbg_runtime.checks import MAX_EVENT
+from pxdbg_runtime.command_line.completion import complete_model
 from pxdbg_runtime.command_line.console import stderr
 from pxdbg_runtime.command_line.safe_text import make_line
 from pxdbg_runtime.errors import ArgumentValueError
@@ -40,7 +41,10 @@ __all__ = [
     "print_origin",
 ]
 
-Model = Annotated[str, typer.Option(help="Name of a built-in model, or path of a graph (.onnx).")]
+Model = Annotated[
+    str,
+    typer.Option(help="Name of a built-in model, or path of a graph (.onnx).", autocompletion=complete_model),
+]
 # Limits of 64 bits would widen the help text; they are checked where the numbers are used.
 FirstEvent = Annotated[int, typer.Option(min=0, help="Number of the first event.")]
 SensorNames = Annotated[

@@ -19,7 +19,7 @@ EXTRAS = cpu,parquet,uproot,root,hdf5,pandas,dask,plot,validate,export
 
 demo: .venv-demo/.installed
 	mkdir -p demo
-	$(DEMO)/pxdbg generate --model ieagan --precision float32 --events 2 --seed 7 --output demo/background.parquet
+	$(DEMO)/pxdbg generate --model ieagan --precision float32 --events 2 --seed 7 --overwrite --output demo/background.parquet
 	$(DEMO)/pxdbg show demo/background.parquet
 	$(DEMO)/pxdbg plot demo/background.parquet --output demo/event.png
 
@@ -155,10 +155,10 @@ INT8_EVENTS ?= $(EVENTS)
 # A CPU computes float16 slowly, by converting to float32.
 FLOAT16_EVENTS ?= 25
 SAMPLES = build/validation
-GENERATE = $(TEST)/pxdbg generate --seed 1 --nintra 2
+GENERATE = $(TEST)/pxdbg generate --seed 1 --nintra 2 --overwrite
 validation: .venv-test/.installed
 	mkdir -p $(SAMPLES)
-	$(TEST)/python -m artifacts.standins simulate --events $(EVENTS) --seed 1 --output $(SAMPLES)/simulation.parquet
+	$(TEST)/python -m artifacts.standins simulate --events $(EVENTS) --seed 1 --overwrite --output $(SAMPLES)/simulation.parquet
 	for family in $(STANDINS); do \
 	  $(GENERATE) --model build/graphs/$$family-float32.onnx --events $(EVENTS) --output $(SAMPLES)/$$family-float32.parquet \
 	  && $(GENERATE) --model artifacts/$$family-int8.onnx --events $(INT8_EVENTS) --output $(SAMPLES)/$$family-int8.parquet \

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import operator
+import os
+from pathlib import Path
 from typing import Final, SupportsIndex
 
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 
-__all__ = ["MAX_EVENT", "MAX_SEED", "MIN_SEED", "check_event", "check_integer", "check_seed"]
+__all__ = ["MAX_EVENT", "MAX_SEED", "MIN_SEED", "StrPath", "check_event", "check_integer", "check_path", "check_seed"]
+
+StrPath = str | os.PathLike[str]
+"""A path argument of a function for users; inside, paths are `Path`."""
 
 MIN_SEED: Final = -(2**63)
 MAX_SEED: Final = 2**63 - 1
@@ -71,3 +76,23 @@ def check_seed(seed: object) -> int:
 def check_event(event: object) -> int:
     """Return an event number as a Python integer; raises as `check_integer` unless it is in [0, 2^63 - 1]."""
     return check_integer("event", event, 0, MAX_EVENT, limits="[0, 2^63 - 1]")
+
+
+def check_path(argument: str, value: StrPath) -> Path:
+    """Return a path argument as a `Path`.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is neither a string nor an object that stands for one, `os.PathLike`.
+
+    Examples
+    --------
+    >>> check_path("path", "bg.parquet").suffix
+    '.parquet'
+    """
+    try:
+        return Path(value)
+    except TypeError:
+        message = f"{argument} must be a path, but is {value!r} ({type(value).__name__})."
+        raise ArgumentTypeError(argument, message) from None

@@ -19,6 +19,7 @@ from pxdbg_runtime.inference.batches import Batch, compute_batches
 from pxdbg_runtime.inference.latents import RandomStreamName, make_stream
 from pxdbg_runtime.limits.address_space import check_room_for_events, check_room_for_libraries
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, find_graph, is_best_for_cpu, is_path
+from pxdbg_runtime.model.card import describe_weights
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, select_sensors
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.checks import StrPath
     from pxdbg_runtime.digitisation.digitiser import Images
     from pxdbg_runtime.inference.session import ImageSession
     from pxdbg_runtime.model.card import Precision, Target
@@ -57,7 +59,7 @@ class Generator:
 
     Parameters
     ----------
-    model : str or Path
+    model : str or path
         Name of a built-in model (``pxdbg models`` lists them), or the path of a graph from ``python -m export``.
     precision : {"auto", "float32", "float16", "int8"}
         Which graph of a built-in model. ``auto`` takes float16 on CUDA and int8 on a CPU if at export its digits were
@@ -123,7 +125,7 @@ class Generator:
 
     def __init__(
         self,
-        model: str | Path = DEFAULT_MODEL,
+        model: StrPath = DEFAULT_MODEL,
         *,
         precision: PrecisionChoice = "auto",
         provider: str = "auto",
@@ -169,7 +171,8 @@ class Generator:
         if verify:
             require_known_answer(self._session)
         if self.card.nature != "checkpoint":
-            _log.warning("The model %s is a %s. %s", self.card.name, self.card.nature, self.card.provenance)
+            weights = describe_weights(self.card.nature, self.card.provenance)
+            _log.warning("The model %s is a %s", self.card.name, weights)
         # The chosen precision, provider and seed, not 'auto' and None: a copy elsewhere must not choose others.
         self._recreate = functools.partial(
             type(self),
@@ -299,7 +302,7 @@ class Generator:
 
 
 def _open_session(
-    model: str | Path,
+    model: StrPath,
     precision: Precision | None,
     target: Target,
     create_session: Callable[[GraphFile], ImageSession],

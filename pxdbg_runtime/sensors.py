@@ -25,6 +25,7 @@ __all__ = [
     "N_U_CELLS",
     "N_V_CELLS",
     "PIXELS_PER_SENSOR",
+    "READOUT_THRESHOLD_ADU",
     "SENSORS",
     "SENSORS_PER_LADDER",
     "Sensor",
@@ -43,6 +44,8 @@ N_V_CELLS: Final = 768
 """Pixels of a sensor along v (z)."""
 MAX_CHARGE_ADU: Final = 255
 """Largest charge of a pixel: the read-out has eight bits."""
+READOUT_THRESHOLD_ADU: Final = 7
+"""Smallest charge of a hit in the public samples and their marginals. Source: IEA-GAN's authors."""
 PIXELS_PER_SENSOR: Final = N_U_CELLS * N_V_CELLS
 LADDERS_OF_LAYER: Final = {1: 8, 2: 12}
 SENSORS_PER_LADDER: Final = 2

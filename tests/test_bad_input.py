@@ -89,7 +89,7 @@ BAD_EXPORTS: Final[dict[str, tuple[Any, ...]]] = {
     ),
     "checkpoint of the other model": (
         EXPORT,
-        "is that of a convnet, not of a resnet: pass --family convnet",
+        "is of the family convnet, not resnet: pass --family convnet",
         1,
         save_with_torch(lambda: {"state_dict": ConvNet().state_dict()}),
     ),

@@ -332,7 +332,7 @@ def test_a_payload_that_a_later_run_lacks_ends_the_job_there(
 def test_a_graph_of_another_family_is_refused_before_any_event(double: ModuleType, resnet_graph: GraphFile) -> None:
     specs = Specs(checkpoint=resnet_graph.path)
     with pytest.raises(
-        ArgumentValueError, match="model is 'convnet', but the graph tiny is a resnet: give model='resnet'"
+        ArgumentValueError, match="model is 'convnet', but the graph tiny is of the family resnet: give model='resnet'"
     ):
         process_events(double, specs, {(0, 0): 1})
 

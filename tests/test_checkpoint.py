@@ -98,7 +98,7 @@ def test_parameters_and_expanded_weights_load(family: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("dropped", "added", "expected"),
     [
-        ((WEIGHT,), (), rf"is not that of a resnet: it lacks {WEIGHT}\.$"),
+        ((WEIGHT,), (), rf"is not of the family resnet: it lacks {WEIGHT}\.$"),
         ((), ("blocks.5.conv.weight",), r"it holds blocks\.5\.conv\.weight, which is unknown\.$"),
         (("fc.weight",), ("fc.wieght", "extra"), r"lacks fc\.weight and holds extra, fc\.wieght, which are unknown\.$"),
         ((WEIGHT,), (f"module.{WEIGHT}",), rf"lacks {WEIGHT} and holds module\.{WEIGHT}, which is unknown"),

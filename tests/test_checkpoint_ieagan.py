@@ -171,6 +171,6 @@ def test_the_checkpoint_of_either_variant_is_recognised_as_another_family(
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in variant.module_class().state_dict().items()}
     path = save({key: torch.tensor(0.25).expand(shape) for key, shape in shapes.items()}, tmp_path / "generator.pt")
-    expected = rf"is that of a ieagan, not of a {message}: pass --family ieagan\.$"
+    expected = rf"is of the family ieagan, not {message}: pass --family ieagan\.$"
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(path, message)

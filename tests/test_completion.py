@@ -20,6 +20,9 @@ RUN = "from pxdbg_runtime.command_line import app; app(prog_name='pxdbg')"
     [
         ("pxdbg che", ["check"]),
         ("pxdbg doctor res", ["resnet"]),
+        ("pxdbg check conv", ["convnet"]),
+        ("pxdbg generate --model i", ["ieagan"]),
+        ("pxdbg convert --format hd", ["hdf5"]),
         ("pxdbg generate --precision int", ["int8"]),
         ("pxdbg generate --first-e", ["--first-event"]),
     ],

@@ -33,7 +33,7 @@ each_suffix = pytest.mark.parametrize("suffix", [".parquet", ".npz"])
 
 def generate(graph: GraphFile, output: Path) -> tuple[int, str]:
     arguments = ("--model", graph.path, "--events", 3, "--seed", 5, "--min-charge", 7, "--no-verify")
-    result = invoke("generate", *map(str, arguments), "--output", str(output))
+    result = invoke("generate", *map(str, arguments), "--overwrite", "--output", str(output))
     return result.exit_code, result.stderr
 
 

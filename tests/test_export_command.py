@@ -253,7 +253,7 @@ def whole_module(folder: Path) -> Path:
     [
         (missing, r"The checkpoint \S+/gone\.pt cannot be read: No such file or directory\."),
         (empty, r"The checkpoint \S+/empty\.pt is empty: it was not completely written or copied; .*"),
-        (of_the_other_model, r"The checkpoint \S+ is that of a convnet, not of a resnet: pass --family convnet\."),
+        (of_the_other_model, r"The checkpoint \S+ is of the family convnet, not resnet: pass --family convnet\."),
         (with_nan, r"The checkpoint \S+ holds nan in fc\.bias: every value must be finite in float32\."),
         (with_two_state_dicts, r"The checkpoint \S+ holds several state dicts, .*: choose with --state-key\."),
         (with_brackets, r"The checkpoint \S+/\[bold\]gone\[/bold\]\.pt cannot be read: No such file or directory\."),

@@ -231,7 +231,7 @@ def test_nan_images_of_both_sides_are_refused(tmp_path: Path, monkeypatch: pytes
 def test_an_unsound_checkpoint_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
         export_checkpoint(tmp_path / "gone.pt", "flat", tmp_path / "graphs")
-    with pytest.raises(CheckpointError, match="is that of a resnet, not of a flat"):
+    with pytest.raises(CheckpointError, match="is of the family resnet, not flat"):
         export_checkpoint(save(light_state("resnet"), tmp_path / "resnet.pt"), "flat", tmp_path / "graphs")
     assert not (tmp_path / "graphs").exists()
 

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from pxdbg_runtime import Digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.formats import Provenance, merge_files
-from pxdbg_runtime.plots.summary import REAL_MIN_CHARGE, summarise
+from pxdbg_runtime.plots.summary import summarise
+from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU
 from tests.digit_files import ANY_SUFFIX, PROVENANCE, each_suffix, list_columns, random_digits, write, write_plainly
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_command_line_inspection import row_of
@@ -51,7 +52,7 @@ def test_jobs_of_other_events_are_one_sample(tmp_path: Path, suffix: str) -> Non
     text = words(result.stdout)
     digits = Digits.concatenate(events)
     assert f"9 events, {len(digits):,} digits of 1 ADU or more" in text
-    counted = digits.select_rows(digits.charge >= REAL_MIN_CHARGE)
+    counted = digits.select_rows(digits.charge >= READOUT_THRESHOLD_ADU)
     assert row_of(result.stdout, "both layers")[1] == f"{summarise(counted, 9)[2].digits_per_event:,.0f}"
     assert "events 3 to 6" in text
     assert "events 7 to 8" in text

@@ -6,15 +6,32 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from msgspec.structs import replace
 
 import pxdbg_runtime
-from pxdbg_runtime import Digits
-from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
+from pxdbg_runtime import Digits, Generator
+from pxdbg_runtime.campaigns.folder import open_campaign
+from pxdbg_runtime.errors import ArgumentValueError, CampaignError, DigitFileError, MarginalsError
+from pxdbg_runtime.formats import FORMATS, find_format, merge_files, open_events, open_writer, read_digits
+from pxdbg_runtime.plots.event_display import save_event
+from pxdbg_runtime.validation.marginals import read_marginals
 from tests.digit_files import ANY_SUFFIX, COLUMNS, PROVENANCE, SAMPLE, renumber, write, write_plainly
+
+if TYPE_CHECKING:
+    from pxdbg_runtime.model.graph_file import GraphFile
+
+
+class Entry(os.PathLike[str]):
+    """A path that is no `Path`, such as `os.DirEntry`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return str(self._path)
 
 
 @pytest.mark.parametrize("as_path", [str, lambda path: path, lambda path: [path], lambda path: iter([str(path)])])
@@ -26,6 +43,24 @@ def test_one_file(tmp_path: Path, as_path: type) -> None:
     assert Digits.concatenate(sample.read_blocks()) == SAMPLE
     assert (sample.n_events, sample.is_checked, sample.remark) == (4, True, "")
     assert sample.jobs == (sample.provenance,) == (PROVENANCE,)
+
+
+def test_each_function_for_users_takes_a_string(tmp_path: Path, latent_graph: GraphFile) -> None:
+    """No AttributeError of a string where a path is meant."""
+    path = str(tmp_path / "a.npz")
+    with open_writer(path, PROVENANCE) as writer:
+        writer.write(SAMPLE)
+    assert read_digits(path).digits == open_events(path).read() == merge_files([path]).read() == SAMPLE
+    assert find_format(path) is FORMATS["npz"]
+    assert Generator(str(latent_graph.path), seed=7).generate(0) == Generator(
+        Entry(latent_graph.path), seed=7
+    ).generate(0)
+    save_event(SAMPLE, str(tmp_path / "event.png"), title="")
+    assert (tmp_path / "event.png").is_file()
+    with pytest.raises(MarginalsError, match=r"gone\.json cannot be read"):
+        read_marginals(str(tmp_path / "gone.json"))
+    with pytest.raises(CampaignError, match="is not the folder of a campaign"):
+        open_campaign(str(tmp_path))
 
 
 def test_several_files_are_read_one_after_the_other(tmp_path: Path) -> None:

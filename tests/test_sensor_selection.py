@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from pxdbg_runtime import SENSORS, Digits, Generator
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.formats import describe_generation, merge_files, open_events, read_digits
-from pxdbg_runtime.plots.summary import REAL_MIN_CHARGE, summarise
+from pxdbg_runtime.plots.summary import summarise
+from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU
 from tests.digit_files import (
     METADATA,
     PROVENANCE,
@@ -191,7 +192,7 @@ def test_show_takes_no_missing_sensor_for_an_empty_one(tmp_path: Path) -> None:
     digits = write_sensors(path, LAYER_1[:3])
     result = invoke("show", path)
     assert result.exit_code == 0, result.output
-    counted = digits.select_rows(digits.charge >= REAL_MIN_CHARGE)
+    counted = digits.select_rows(digits.charge >= READOUT_THRESHOLD_ADU)
     (part,) = summarise(counted, 4, LAYER_1[:3])
     assert part.occupancy == pytest.approx(len(counted) / (4 * 3 * 250 * 768))
     assert row_of(result.stdout, "layer 1")[1:4] == [
@@ -208,7 +209,7 @@ def test_show_compares_no_mean_over_some_sensors_of_both_layers(tmp_path: Path) 
     path = tmp_path / "bg.parquet"
     digits = write_sensors(path, SENSORS[14:20])
     stdout = invoke("show", path).stdout
-    occupancy = np.count_nonzero(digits.charge >= REAL_MIN_CHARGE) / (4 * 6 * 250 * 768)
+    occupancy = np.count_nonzero(digits.charge >= READOUT_THRESHOLD_ADU) / (4 * 6 * 250 * 768)
     assert row_of(stdout, "both layers")[2:4] == [f"{100 * occupancy:.2f} %", ""]
     assert row_of(stdout, "both layers")[5] == ""
     assert [row_of(stdout, f"layer {layer}")[3] for layer in (1, 2)] == ["1.49 %", "0.51 %"]

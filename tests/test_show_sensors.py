@@ -9,8 +9,7 @@ import pytest
 from msgspec import structs
 
 from pxdbg_runtime import N_SENSORS, SENSORS, Digits
-from pxdbg_runtime.plots.summary import REAL_MIN_CHARGE
-from pxdbg_runtime.sensors import PIXELS_PER_SENSOR
+from pxdbg_runtime.sensors import PIXELS_PER_SENSOR, READOUT_THRESHOLD_ADU
 from tests.digit_files import ANY_SUFFIX, PROVENANCE, random_digits, write
 from tests.graphs import LATENT_CARD, latent_model, write_graph
 from tests.test_command_line import invoke, require_failure
@@ -42,7 +41,7 @@ def average_sensor(digits: Digits, index: int) -> tuple[float, float]:
 def test_each_sensor_is_in_the_row_of_its_ladder(tmp_path: Path, digits: Digits) -> None:
     result = invoke("show", write(tmp_path / "bg.npz", [digits]))
     assert (result.exit_code, result.stderr) == (0, "")
-    counted = select_charges(digits, REAL_MIN_CHARGE)
+    counted = select_charges(digits, READOUT_THRESHOLD_ADU)
     for ladder in range(1, 13):
         row = row_of(result.stdout, str(ladder))
         of_ladder = [sensor for sensor in SENSORS if sensor.ladder == ladder]
@@ -56,7 +55,7 @@ def test_only_generated_sensors_are_listed(tmp_path: Path, digits: Digits) -> No
     provenance = structs.replace(PROVENANCE, sensors=tuple(map(str, sensors)))
     path = write(tmp_path / "bg.npz", [some], provenance)
     stdout = invoke("show", path).stdout
-    counted = select_charges(digits, REAL_MIN_CHARGE)
+    counted = select_charges(digits, READOUT_THRESHOLD_ADU)
     cells = ["{:.2f} %, {:.1f}".format(*average_sensor(counted, sensor.index)) for sensor in sensors]
     assert row_of(stdout, "2") == ["2", cells[0], "", ""]
     assert row_of(stdout, "3") == ["3", "", *cells[1:]]

@@ -11,11 +11,11 @@ from artifacts.standins.simulated_events import describe_simulation, simulate_ev
 from export.packages import require_packages
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line.console import report_failures, stdout
-from pxdbg_runtime.command_line.digit_output import check_output
+from pxdbg_runtime.command_line.digit_output import Overwrite, check_output
 from pxdbg_runtime.command_line.generator_options import build_event_range
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.progress import track
-from pxdbg_runtime.formats import open_writer
+from pxdbg_runtime.formats import SUFFIX_LIST, open_writer
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.limits.threads import count_job_cpus
 
@@ -27,7 +27,8 @@ app = Program(
 
 @app.command(epilog="Example: python -m artifacts.standins simulate --events 500 --seed 1 --output simulation.parquet")
 def simulate(
-    output: Annotated[Path, typer.Option(help="File to write: .parquet or .npz.")],
+    output: Annotated[Path, typer.Option(help=f"File to write, {SUFFIX_LIST}.")],
+    overwrite: Overwrite = False,
     events: Annotated[int, typer.Option(min=1, max=MAX_EVENT, help="Number of events.")] = 1,
     first_event: Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")] = 0,
     seed: Annotated[int, typer.Option(min=MIN_SEED, max=MAX_SEED, help="Seed, any signed 64-bit integer.")] = 0,
@@ -41,7 +42,7 @@ def simulate(
     """
     with report_failures():
         numbers = build_event_range(first_event, events)
-        check_output(output)
+        check_output(output, overwrite=overwrite)
         n_digits = 0
         with open_writer(output, describe_simulation(numbers, seed)) as writer:
             simulated = simulate_events(numbers, seed, n_threads=threads or count_job_cpus().count)

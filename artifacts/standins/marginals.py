@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENT_SPREAD",
-    "READOUT_THRESHOLD_ADU",
     "SPECTRUM_CHARGES",
     "SPECTRUM_CUMULATIVE",
     "compute_mean_occupancies",
 ]
-
-READOUT_THRESHOLD_ADU: Final = 7
-"""Smallest charge in the real sample."""
 
 SPECTRUM_CHARGES: Final = (
     *(7, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 31, 34, 38, 43, 50, 60, 75, 95, 120, 150, 180, 210, 230, 255, 256),

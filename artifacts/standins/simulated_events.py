@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from artifacts.standins.marginals import READOUT_THRESHOLD_ADU
 from artifacts.standins.simulation import RAW_THRESHOLD, draw_occupancies, map_charges, simulate_raw_charges
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.formats.provenance import Provenance
-from pxdbg_runtime.sensors import SENSORS, Sensor
+from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU, SENSORS, Sensor
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:

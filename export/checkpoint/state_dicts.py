@@ -224,14 +224,14 @@ def _explain_misfit(
     """Explain why no state dict fits: another family, keys that the nearest candidate lacks, or other content."""
     for other in others:
         if any(candidate.fits for candidate in _list_candidates(contents, other)):
-            return f"is that of a {other.family}, not of a {layout.family}: pass --family {other.family}."
+            return f"is of the family {other.family}, not {layout.family}: pass --family {other.family}."
     if not candidates and archive.module is not None:
         return explain_whole_model(archive.module)
     if not candidates:
         example = next(iter(layout.shapes))
         tensors = _list_some(".".join(key) for key in contents.weights)
         found = f"its tensors are {tensors}" if tensors else "it holds no tensors"
-        return f"holds no weights of a {layout.family}, such as {example}: {found}."
+        return f"holds no weights of the family {layout.family}, such as {example}: {found}."
     nearest = max(
         candidates, key=lambda candidate: len(candidate.weights) + len(candidate.others) - len(candidate.unknown)
     )
@@ -244,7 +244,7 @@ def _explain_misfit(
     if nearest.unknown:
         are = "are" if len(nearest.unknown) > 1 else "is"
         parts.append(f"holds {_list_some(nearest.unknown)}, which {are} unknown")
-    return f"is not that of a {layout.family}:{where} it {' and '.join(parts)}."
+    return f"is not of the family {layout.family}:{where} it {' and '.join(parts)}."
 
 
 def _format_path(candidate: _Candidate) -> str:

@@ -184,5 +184,8 @@ def _find_payload(filename: str, specs: Specs) -> Path:
 
 def _check_family(card: ModelCard, specs: Specs) -> None:
     if card.family != specs.model:
-        message = f"model is {specs.model!r}, but the graph {card.name} is a {card.family}: give model={card.family!r}."
+        message = (
+            f"model is {specs.model!r}, but the graph {card.name} is of the family {card.family}: "
+            f"give model={card.family!r}."
+        )
         raise ArgumentValueError("model", message)

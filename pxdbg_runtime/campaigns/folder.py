@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from pxdbg_runtime.campaigns.part_lock import is_held
 from pxdbg_runtime.campaigns.part_record import FailureRecord, PartRecord
 from pxdbg_runtime.campaigns.plan import CampaignPlan
+from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.errors import ArgumentValueError, CampaignError, JsonFieldError
 from pxdbg_runtime.json_records import Record, decode_record
 from pxdbg_runtime.regular_file import open_regular
@@ -17,6 +18,8 @@ from pxdbg_runtime.regular_file import open_regular
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pxdbg_runtime.checks import StrPath
 
 __all__ = ["GRAPH_NAME", "PLAN_NAME", "Campaign", "PartState", "PartStatus", "hash_file", "open_campaign"]
 
@@ -167,7 +170,7 @@ class Campaign:
         return ""
 
 
-def open_campaign(folder: Path) -> Campaign:
+def open_campaign(folder: StrPath) -> Campaign:
     """Read the plan of a campaign.
 
     Raises
@@ -175,6 +178,7 @@ def open_campaign(folder: Path) -> Campaign:
     CampaignError
         If there is no plan, or it is not valid.
     """
+    folder = check_path("folder", folder)
     path = folder / PLAN_NAME
     try:
         with open_regular(path) as file:

@@ -8,6 +8,7 @@ from pxdbg_runtime.campaigns.folder import GRAPH_NAME, PLAN_NAME, Campaign, open
 from pxdbg_runtime.campaigns.machine import describe_machine
 from pxdbg_runtime.campaigns.part_lock import hold_lock
 from pxdbg_runtime.campaigns.plan import CampaignPlan, split_events
+from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.errors import ArgumentValueError, CampaignError
 from pxdbg_runtime.formats import find_format
 from pxdbg_runtime.formats.atomic_write import atomic_write
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from pxdbg_runtime.checks import StrPath
     from pxdbg_runtime.formats.run_numbers import RunNumbers
     from pxdbg_runtime.generator import Generator
     from pxdbg_runtime.sensors import SensorLike
@@ -37,8 +39,9 @@ def check_random_stream(random_stream: str) -> Literal["philox"]:
     return "philox"
 
 
-def check_new_campaign(folder: Path) -> None:
+def check_new_campaign(folder: StrPath) -> None:
     """Check before the work that a folder has no plan yet; raises `CampaignError` if it has one."""
+    folder = check_path("folder", folder)
     path = folder / PLAN_NAME
     if path.exists():
         message = (
@@ -48,7 +51,7 @@ def check_new_campaign(folder: Path) -> None:
 
 
 def write_plan(
-    folder: Path,
+    folder: StrPath,
     generator: Generator,
     events: range,
     *,
@@ -66,7 +69,7 @@ def write_plan(
 
     Parameters
     ----------
-    folder : Path
+    folder : str or path
         Created if need be; it may not have a plan yet.
     generator : Generator
         As the workers of this campaign create theirs.
@@ -113,6 +116,7 @@ def write_plan(
         machine=describe_machine(generator.provider, provider_options),
         partitions=split_events(events, events_per_part),
     )
+    folder = check_path("folder", folder)
     find_format(folder / f"part{plan.suffix}", format_name)
     create_folder(folder)
     with hold_lock(folder / ".plan.lock") as is_locked:

@@ -58,8 +58,8 @@ def _print_version(is_wanted: bool) -> None:
 
 @app.callback(
     epilog=(
-        "Can this machine do it: pxdbg doctor. A first event: pxdbg generate --events 1 --output bg.parquet, "
-        "then pxdbg show bg.parquet, then pxdbg plot bg.parquet --output event.png"
+        "Whether this machine can do it: pxdbg doctor\n\nA first event: pxdbg generate --output bg.parquet\n\n"
+        "Its occupancies: pxdbg show bg.parquet\n\nIts picture: pxdbg plot bg.parquet --output event.png"
     )
 )
 def pxdbg(

@@ -14,7 +14,6 @@ from pxdbg_runtime.campaigns.making import make_part, open_generator, record_fai
 from pxdbg_runtime.campaigns.plan import DEFAULT_EVENTS_PER_PART
 from pxdbg_runtime.campaigns.planning import check_new_campaign, check_random_stream, write_plan
 from pxdbg_runtime.campaigns.running import LocalMaker, find_work, run_parts
-from pxdbg_runtime.checks import MAX_EVENT
 from pxdbg_runtime.command_line.campaign_reports import merge, status, verify
 from pxdbg_runtime.command_line.console import (
     BUSY,
@@ -81,7 +80,7 @@ AllowMixed = Annotated[
 
 @campaign.command(epilog="Example: pxdbg campaign plan --events 100000 --seed 7 --output bg")
 def plan(
-    events: Annotated[int, typer.Option(min=1, max=MAX_EVENT, help="Number of events.")],
+    events: Annotated[int, typer.Option(min=1, help="Number of events.")],
     output: Annotated[Path, typer.Option(help="Folder of the campaign; made if need be.")],
     events_per_part: Annotated[
         int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Events of each partition, which is one file.")

@@ -20,7 +20,7 @@ from pxdbg_runtime.campaigns.verifying import (
 )
 from pxdbg_runtime.command_line.console import FAILURE, format_event_count, report_failures, stderr, stdout
 from pxdbg_runtime.command_line.convert import copy_events
-from pxdbg_runtime.command_line.digit_output import FormatName
+from pxdbg_runtime.command_line.digit_output import FormatName, Overwrite
 from pxdbg_runtime.command_line.progress import format_duration, track
 from pxdbg_runtime.errors import ArgumentValueError, CampaignError
 from pxdbg_runtime.formats import SUFFIX_LIST
@@ -112,6 +112,7 @@ def merge(
     list_files: Annotated[
         bool, typer.Option("--list", help="Print the paths of the files, which are read as one sample, and write none.")
     ] = False,
+    overwrite: Overwrite = False,
     format_name: FormatName = None,
 ) -> None:
     """Write all events of a complete campaign to one file, or list its files.
@@ -136,7 +137,7 @@ def merge(
                 stdout.print(str(path), soft_wrap=True)
         else:
             run_numbers = opened.plan.run_numbers if format_name == "overlay" else None
-            copy_events(paths, output, format_name, run_numbers, joins_jobs=True)
+            copy_events(paths, output, format_name, run_numbers, overwrite=overwrite, joins_jobs=True)
 
 
 def _build_table(found: CampaignStatus) -> Table:

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pxdbg_runtime.command_line.completion import complete_model
 from pxdbg_runtime.command_line.console import FAILURE, report_failures, stdout
 from pxdbg_runtime.errors import InferenceError, ProviderError
 from pxdbg_runtime.inference.devices import name_device
@@ -39,7 +40,9 @@ def check(
     model: Annotated[
         str | None,
         typer.Argument(
-            show_default="all built-in models", help="Name of a built-in model, or path of a graph (.onnx)."
+            show_default="all built-in models",
+            help="Name of a built-in model, or path of a graph (.onnx).",
+            autocompletion=complete_model,
         ),
     ] = None,
 ) -> None:

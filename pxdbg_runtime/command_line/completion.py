@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pxdbg_runtime.errors import PxdbgError
+from pxdbg_runtime.formats import FORMATS
 from pxdbg_runtime.model.builtin_models import read_manifest
 
-__all__ = ["complete_model"]
+__all__ = ["complete_format", "complete_model"]
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -15,3 +16,8 @@ def complete_model(incomplete: str) -> list[str]:
     except PxdbgError:
         return []
     return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_format(incomplete: str) -> list[str]:
+    """List the formats of digit files whose names begin with what was typed."""
+    return [name for name in FORMATS if name.startswith(incomplete)]

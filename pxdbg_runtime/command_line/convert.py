@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stderr, stdout
-from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, RunNumber, check_output
+from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, Overwrite, RunNumber, check_output
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import SUFFIX_LIST, FileMetadata, merge_files, open_writer
@@ -27,6 +27,7 @@ __all__ = ["convert", "copy_events"]
 def convert(
     file: Annotated[Path, typer.Argument(help=f"Digit file to read, {SUFFIX_LIST}.")],
     output: Annotated[Path, typer.Option(help=f"File to write, {SUFFIX_LIST}.")],
+    overwrite: Overwrite = False,
     format_name: FormatName = None,
     experiment: ExperimentNumber = None,
     run: RunNumber = None,
@@ -38,7 +39,7 @@ def convert(
     """
     with report_failures():
         run_numbers = choose_run_numbers(format_name, experiment, run)
-        copy_events([file], output, format_name, run_numbers)
+        copy_events([file], output, format_name, run_numbers, overwrite=overwrite)
 
 
 def copy_events(
@@ -47,6 +48,7 @@ def copy_events(
     format_name: str | None,
     run_numbers: RunNumbers | None,
     *,
+    overwrite: bool,
     joins_jobs: bool = False,
 ) -> None:
     """Write the events of digit files to one file, ordered by event number, in bounded memory.
@@ -59,6 +61,8 @@ def copy_events(
         Name of the format to write; None takes the first that writes the path's suffix.
     run_numbers : RunNumbers or None
         For a format that records them.
+    overwrite : bool
+        Whether an existing file may be replaced.
     joins_jobs : bool
         Whether jobs that follow on each other are recorded as one.
 
@@ -70,7 +74,7 @@ def copy_events(
         If a file is damaged, if two are not one sample or have an event in common, or if it is unknown how the digits
         of one were generated.
     """
-    check_output(output, format_name, inputs=inputs)
+    check_output(output, format_name, overwrite=overwrite, inputs=inputs)
     sample = merge_files(inputs)
     _check_origin(sample)
     n_digits = 0

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stdout
-from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, RunNumber, check_output
+from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, Overwrite, RunNumber, check_output
 from pxdbg_runtime.command_line.generator_options import (
     BatchSize,
     FirstEvent,
@@ -43,6 +43,7 @@ __all__ = ["generate"]
 
 def generate(
     output: Annotated[Path, typer.Option(help=f"File to write, {SUFFIX_LIST}.")],
+    overwrite: Overwrite = False,
     format_name: FormatName = None,
     model: Model = DEFAULT_MODEL,
     events: Annotated[int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Number of events.")] = 1,
@@ -72,7 +73,7 @@ def generate(
         numbers = build_event_range(first_event, events)
         run_numbers = choose_run_numbers(format_name, experiment, run)
         chosen = choose_sensors(sensors, layer)
-        check_output(output, format_name, inputs=[Path(model)] if is_path(model) else [])
+        check_output(output, format_name, overwrite=overwrite, inputs=[Path(model)] if is_path(model) else [])
         generator = Generator(
             model,
             precision=precision,

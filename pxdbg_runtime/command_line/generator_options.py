@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
+from pxdbg_runtime.checks import MAX_EVENT
+from pxdbg_runtime.command_line.completion import complete_model
 from pxdbg_runtime.command_line.console import stderr
 from pxdbg_runtime.command_line.safe_text import make_line
 from pxdbg_runtime.errors import ArgumentValueError
@@ -40,8 +41,12 @@ __all__ = [
     "print_origin",
 ]
 
-Model = Annotated[str, typer.Option(help="Name of a built-in model, or path of a graph (.onnx).")]
-FirstEvent = Annotated[int, typer.Option(min=0, max=MAX_EVENT, help="Number of the first event.")]
+Model = Annotated[
+    str,
+    typer.Option(help="Name of a built-in model, or path of a graph (.onnx).", autocompletion=complete_model),
+]
+# Limits of 64 bits would widen the help text; they are checked where the numbers are used.
+FirstEvent = Annotated[int, typer.Option(min=0, help="Number of the first event.")]
 SensorNames = Annotated[
     str | None,
     typer.Option(
@@ -57,7 +62,7 @@ LayerNumber = Annotated[
 ]
 OptionalSeed = Annotated[
     int | None,
-    typer.Option(min=MIN_SEED, max=MAX_SEED, show_default="random, printed", help="Seed: any signed 64-bit integer."),
+    typer.Option(show_default="random, printed", help="Seed: any signed 64-bit integer."),
 ]
 Precision = Annotated[PrecisionChoice, typer.Option(help="Precision of the built-in model's graph.")]
 Provider = Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from pxdbg_runtime.command_line.console import report_failures
 from pxdbg_runtime.command_line.convert import copy_events
-from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, RunNumber
+from pxdbg_runtime.command_line.digit_output import ExperimentNumber, FormatName, Overwrite, RunNumber
 from pxdbg_runtime.formats import SUFFIX_LIST
 from pxdbg_runtime.formats.run_numbers import choose_run_numbers
 
@@ -19,6 +19,7 @@ __all__ = ["merge"]
 def merge(
     files: Annotated[list[Path], typer.Argument(help=f"Digit files to read, {SUFFIX_LIST}, of any formats.")],
     output: Annotated[Path, typer.Option(help=f"File to write, {SUFFIX_LIST}.")],
+    overwrite: Overwrite = False,
     format_name: FormatName = None,
     experiment: ExperimentNumber = None,
     run: RunNumber = None,
@@ -31,4 +32,4 @@ def merge(
     """
     with report_failures():
         run_numbers = choose_run_numbers(format_name, experiment, run)
-        copy_events(files, output, format_name, run_numbers)
+        copy_events(files, output, format_name, run_numbers, overwrite=overwrite)

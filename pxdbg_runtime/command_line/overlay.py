@@ -11,12 +11,11 @@ import numpy as np
 import typer
 
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stderr, stdout
-from pxdbg_runtime.command_line.inputs import check_not_an_input
+from pxdbg_runtime.command_line.digit_output import Overwrite, check_new_file
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, EventReader, open_events
-from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.formats.overlaid import OverlayRecord, check_overlaid_path, open_overlaid_writer
 from pxdbg_runtime.overlaying import MAX_SUM_ADU, overlay_event
 
@@ -27,6 +26,7 @@ def overlay(
     signal: Annotated[Path, typer.Argument(help=f"Digits of the signal, {SUFFIX_LIST}.")],
     background: Annotated[Path, typer.Argument(help=f"Digits of the background, {SUFFIX_LIST}.")],
     output: Annotated[Path, typer.Option(help="File to write, .parquet.")],
+    overwrite: Overwrite = False,
     saturate: Annotated[
         int | None,
         typer.Option(
@@ -48,8 +48,7 @@ def overlay(
     """
     with report_failures():
         check_overlaid_path(output)
-        check_target(output)
-        check_not_an_input("output", output, [signal, background])
+        check_new_file(output, overwrite=overwrite, inputs=[signal, background])
         signals, backgrounds = open_events(signal), open_events(background)
         n_unused = 0 if reuse else _match_events(signals, backgrounds)
         record = OverlayRecord(

@@ -19,8 +19,8 @@ from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.plots.drawing import StyleName, find_picture_format, save_figure
 from pxdbg_runtime.plots.event_display import save_event
-from pxdbg_runtime.sensors import N_SENSORS, SENSORS, Sensor, describe_sensors, sensor_of
-from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
+from pxdbg_runtime.sensors import N_SENSORS, READOUT_THRESHOLD_ADU, SENSORS, Sensor, describe_sensors, sensor_of
+from pxdbg_runtime.validation.marginals import read_marginals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,8 @@ def plot(
         Path | None,
         typer.Option(
             show_default="means of the layers",
-            help=f"Published marginals (.json) beside occupancies; hits below {PUBLIC_MIN_CHARGE} ADU are left out.",
+            help="Published marginals (.json) beside occupancies; "
+            f"hits below {READOUT_THRESHOLD_ADU} ADU are left out.",
         ),
     ] = None,
     style: Annotated[
@@ -133,10 +134,10 @@ def _draw_sample(
     return figures.draw_occupancies(
         _track_events(reader),
         sensors=sensors,
-        min_charge=PUBLIC_MIN_CHARGE,
+        min_charge=READOUT_THRESHOLD_ADU,
         reference=published.sensor_mean_occupancy,
         reference_name=f"published: {published.name}",
-        title=f"{title}, {PUBLIC_MIN_CHARGE} ADU or more",
+        title=f"{title}, {READOUT_THRESHOLD_ADU} ADU or more",
         style=style,
     )
 
@@ -169,10 +170,11 @@ def _find_sensor(reader: EventReader, name: str) -> Sensor:
 
 def _check_threshold(reader: EventReader) -> None:
     threshold = max((job.min_charge for job in reader.jobs), default=0)
-    if threshold > PUBLIC_MIN_CHARGE:
+    if threshold > READOUT_THRESHOLD_ADU:
         message = (
             f"{reader.path} was made with a threshold of {threshold} ADU, but published marginals are cut at "
-            f"{PUBLIC_MIN_CHARGE} ADU: leave out --reference, or generate it with --min-charge {PUBLIC_MIN_CHARGE}."
+            f"{READOUT_THRESHOLD_ADU} ADU: leave out --reference, or generate it with "
+            f"--min-charge {READOUT_THRESHOLD_ADU}."
         )
         raise ArgumentValueError("reference", message)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pxdbg_runtime.command_line.console import format_event_count, report_failures, stdout
+from pxdbg_runtime.command_line.digit_output import Overwrite, check_new_file
 from pxdbg_runtime.command_line.generator_options import (
     BatchSize,
     FirstEvent,
@@ -25,10 +26,8 @@ from pxdbg_runtime.command_line.generator_options import (
     parse_provider_options,
     print_origin,
 )
-from pxdbg_runtime.command_line.inputs import check_not_an_input
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.formats import FileMetadata, describe_generation
-from pxdbg_runtime.formats.atomic_write import check_target
 from pxdbg_runtime.formats.overlay_replacement import check_replacement, count_events, open_replacement
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.inference.providers import CPU
@@ -41,6 +40,7 @@ __all__ = ["replace_pxd"]
 def replace_pxd(
     overlay: Annotated[Path, typer.Argument(metavar="OVERLAY.root", help="Complete overlay file of basf2.")],
     output: Annotated[Path, typer.Option(help="File to write, .root; not the one that is read.")],
+    overwrite: Overwrite = False,
     model: Model = DEFAULT_MODEL,
     first_event: FirstEvent = 0,
     seed: OptionalSeed = None,
@@ -63,8 +63,8 @@ def replace_pxd(
     """
     with report_failures():
         check_replacement(output)
-        check_target(output)
-        check_not_an_input("output", output, [overlay, *([Path(model)] if is_path(model) else [])])
+        inputs = [overlay, Path(model)] if is_path(model) else [overlay]
+        check_new_file(output, overwrite=overwrite, inputs=inputs)
         numbers = build_event_range(first_event, count_events(overlay))
         generator = Generator(
             model,

@@ -19,10 +19,10 @@ from pxdbg_runtime.command_line.sensor_tables import (
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_files, open_events
 from pxdbg_runtime.model.builtin_models import find_graph
-from pxdbg_runtime.model.card import Fidelity, ModelCard
+from pxdbg_runtime.model.card import Fidelity, ModelCard, describe_weights
 from pxdbg_runtime.model.graph_file import GraphFile
-from pxdbg_runtime.plots.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE, REAL_MIN_CHARGE, SummaryCounter
-from pxdbg_runtime.sensors import SENSORS, Sensor
+from pxdbg_runtime.plots.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE, SummaryCounter
+from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU, SENSORS, Sensor
 from pxdbg_runtime.validation.marginals import read_marginals
 
 __all__ = ["show"]
@@ -55,6 +55,7 @@ def show(
             message = f"--reference is compared with digit files, {SUFFIX_LIST}, but {others[0]} is none: omit it."
             raise ArgumentValueError("reference", message)
         elif len(paths) == 1:
+            _check_kind(paths[0])
             _show_graph(find_graph(file[0], None))
         else:
             message = (
@@ -62,6 +63,13 @@ def show(
                 "show it alone."
             )
             raise ArgumentValueError("file", message)
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse a file whose name says that it is neither a graph nor digits; there may be a model of any other name."""
+    if path.suffix not in {"", ".onnx"} and path.is_file():
+        message = f"{path} is neither a graph (.onnx) nor a digit file ({SUFFIX_LIST}): expected one of them."
+        raise ArgumentValueError("file", message)
 
 
 def _show_graph(graph: GraphFile) -> None:
@@ -121,7 +129,7 @@ def _format_fidelity(fidelity: Fidelity) -> str:
 
 def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     counter, threshold = _count_digits(reader)
-    cut_adu = max(threshold, REAL_MIN_CHARGE)
+    cut_adu = max(threshold, READOUT_THRESHOLD_ADU)
     of_sensors = (
         build_ladder_table(_average_sensors(reader, counter, cut_adu))
         if reference is None
@@ -133,7 +141,7 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     sensors = _list_sensors(reader)
     for part in counter.summarise(reader.n_events, sensors, min_charge=cut_adu):
         # A mean over some sensors of both layers has no real counterpart, nor has a higher threshold.
-        is_comparable = threshold <= REAL_MIN_CHARGE and (part.part != "both layers" or sensors == SENSORS)
+        is_comparable = threshold <= READOUT_THRESHOLD_ADU and (part.part != "both layers" or sensors == SENSORS)
         table.add_row(
             part.part,
             f"{part.digits_per_event:,.0f}",
@@ -144,8 +152,8 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
         )
     stdout.print(table)
     stdout.print(of_sensors)
-    if threshold < REAL_MIN_CHARGE:
-        stdout.print(f"counted in the tables: digits of {REAL_MIN_CHARGE} ADU or more, as in the real sample")
+    if threshold < READOUT_THRESHOLD_ADU:
+        stdout.print(f"counted in the tables: digits of {READOUT_THRESHOLD_ADU} ADU or more, as in the real sample")
     stdout.print(
         "\n".join([*map(make_line, _format_provenance(reader)), _REAL]),
         markup=False,
@@ -204,7 +212,7 @@ def _format_provenance(reader: DigitReader) -> list[str]:
     if reader.jobs:
         job = reader.jobs[0]
         lines += [] if job.graph_sha256 is None else [f"graph SHA-256 {job.graph_sha256}"]
-        lines.append(f"{job.nature}: {job.provenance}")
+        lines.append(describe_weights(job.nature, job.provenance))
     else:
         lines += [
             f"provenance: unknown ({reader.remark})",

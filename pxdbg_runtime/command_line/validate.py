@@ -21,8 +21,8 @@ from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_file
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.limits.address_space import check_room_for_validation
 from pxdbg_runtime.optional_imports import is_installed, require
-from pxdbg_runtime.sensors import MAX_CHARGE_ADU
-from pxdbg_runtime.validation.marginals import PUBLIC_MIN_CHARGE, read_marginals
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, READOUT_THRESHOLD_ADU
+from pxdbg_runtime.validation.marginals import read_marginals
 
 if TYPE_CHECKING:
     from pxdbg_runtime.validation.report import Report
@@ -46,7 +46,7 @@ def validate(
     ] = None,
     min_charge: Annotated[
         int, typer.Option(min=1, max=MAX_CHARGE_ADU, help="Cut in ADU: drop hits below it first.")
-    ] = PUBLIC_MIN_CHARGE,
+    ] = READOUT_THRESHOLD_ADU,
     merge: Annotated[bool, typer.Option("--merge", help="Validate all files of digits as one sample.")] = False,
 ) -> None:
     """Compare samples of digits with references, and each with itself.
@@ -74,9 +74,9 @@ def validate(
         from pxdbg_runtime.validation.report import build_report
 
         public = tuple(read_marginals(path) for path in listed if path.suffix == ".json")
-        if public and min_charge != PUBLIC_MIN_CHARGE:
+        if public and min_charge != READOUT_THRESHOLD_ADU:
             message = (
-                f"--min-charge is {min_charge}, but published marginals are cut at {PUBLIC_MIN_CHARGE} ADU: "
+                f"--min-charge is {min_charge}, but published marginals are cut at {READOUT_THRESHOLD_ADU} ADU: "
                 "omit --min-charge, or omit them."
             )
             raise ArgumentValueError("min_charge", message)

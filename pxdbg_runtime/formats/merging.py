@@ -11,7 +11,6 @@ import heapq
 import itertools
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,15 +22,15 @@ from pxdbg_runtime.formats.reader import EventReader, open_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.checks import StrPath
     from pxdbg_runtime.formats.provenance import Provenance
     from pxdbg_runtime.formats.reader import DigitReader
 
 __all__ = ["MergedReader", "merge_files", "open_digits"]
-
-StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,12 +112,12 @@ class MergedReader:
         return Digits.concatenate(self.read_blocks())
 
 
-def merge_files(paths: Sequence[Path]) -> MergedReader:
+def merge_files(paths: Sequence[StrPath]) -> MergedReader:
     """Open digit files as one sample.
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of str or path
         At least one.
 
     Raises
@@ -170,8 +169,8 @@ def open_digits(paths: StrPath | Iterable[StrPath]) -> DigitReader:
     """
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if len(listed) == 1:
-        return open_events(Path(listed[0]))
-    return merge_files([Path(path) for path in listed])
+        return open_events(listed[0])
+    return merge_files(listed)
 
 
 def _read_together(readers: list[EventReader]) -> Iterator[tuple[int, Digits]]:

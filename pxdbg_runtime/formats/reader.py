@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
+from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import DigitFileError, JsonFieldError
 from pxdbg_runtime.formats.damage import CHANGED, refuse_rows, report_damage
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.checks import StrPath
     from pxdbg_runtime.formats.interface import FormatReader, StoredTexts
     from pxdbg_runtime.formats.provenance import Provenance
 
@@ -191,7 +193,7 @@ class EventReader:
             raise DigitFileError(self.path, message)
 
 
-def open_events(path: Path) -> EventReader:
+def open_events(path: StrPath) -> EventReader:
     """Open a digit file to read it event by event.
 
     Integers of any width and additional columns are accepted. A file without a digest, of an older release or of
@@ -202,6 +204,7 @@ def open_events(path: Path) -> EventReader:
     ArgumentValueError, MissingPackageError, DigitFileError
         As `read_digits`; invalid rows of a file with a digest are found when they are read.
     """
+    path = check_path("path", path)
     reader = open_reader(path)
     with report_damage(path):
         texts = reader.read_texts()
@@ -229,12 +232,12 @@ def open_events(path: Path) -> EventReader:
     )
 
 
-def read_digits(path: Path) -> DigitFile:
+def read_digits(path: StrPath) -> DigitFile:
     """Read a whole digit file.
 
     Parameters
     ----------
-    path : Path
+    path : str or path
         Ends in one of `SUFFIXES`. Other tools may have written it, if it holds the columns of `Digits` as integers.
 
     Raises

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.hdf5 import Hdf5Reader
 from pxdbg_runtime.formats.hdf5_writer import write_hdf5
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from pxdbg_runtime.checks import StrPath
     from pxdbg_runtime.formats.interface import DigitWriter, FormatReader
     from pxdbg_runtime.formats.metadata import FileMetadata
 
@@ -136,12 +138,12 @@ SUFFIXES: Final = tuple(dict.fromkeys(suffix for each in FORMATS.values() for su
 SUFFIX_LIST: Final = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 
 
-def find_format(path: Path, name: str | None = None) -> FileFormat:
+def find_format(path: StrPath, name: str | None = None) -> FileFormat:
     """Find the format to write a path in, and check that its package is installed.
 
     Parameters
     ----------
-    path : Path
+    path : str or path
     name : str or None
         Name of the format; None takes the first whose files have the path's suffix.
 
@@ -152,6 +154,7 @@ def find_format(path: Path, name: str | None = None) -> FileFormat:
     MissingPackageError
         If the format needs a package that is not installed.
     """
+    path = check_path("path", path)
     _check_suffix(path)
     if name is None:
         name = next(name for name, each in FORMATS.items() if path.suffix in each.suffixes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import open_partial, report_file_errors
 from pxdbg_runtime.formats.interface import MAX_METADATA_BYTES, DigitWriter
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from pxdbg_runtime.checks import StrPath
     from pxdbg_runtime.digits import Digits
 
 __all__ = ["DigitWriter", "open_checked_writer", "open_writer"]
@@ -66,7 +68,7 @@ class _CheckedWriter:
 
 @contextlib.contextmanager
 def open_writer(
-    path: Path, provenance: Provenance | FileMetadata, *, format_name: str | None = None
+    path: StrPath, provenance: Provenance | FileMetadata, *, format_name: str | None = None
 ) -> Iterator[DigitWriter]:
     """Open a digit file to write; the complete file appears when the block ends without an error.
 
@@ -75,7 +77,7 @@ def open_writer(
 
     Parameters
     ----------
-    path : Path
+    path : str or path
     provenance : Provenance or FileMetadata
         How the digits were generated: one job, or those of the files that are merged.
     format_name : str or None
@@ -88,6 +90,7 @@ def open_writer(
     OutputError
         If the file cannot be written; nothing is left behind then.
     """
+    path = check_path("path", path)
     file_format = find_format(path, format_name)
     if isinstance(provenance, Provenance) and provenance.events > MAX_FILE_EVENTS:
         message = (

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Final, get_args
 
 import msgspec
 
@@ -21,6 +21,9 @@ from pxdbg_runtime.errors import (
 from pxdbg_runtime.json_records import PositiveInteger, Record, Sha256, Text, decode_record
 from pxdbg_runtime.model.card import FULL_WEIGHT_BITS, ModelCard, Precision, Target
 from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file
+
+if TYPE_CHECKING:
+    from pxdbg_runtime.checks import StrPath
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -112,12 +115,12 @@ def read_manifest(folder: Path | None = None) -> tuple[BuiltinGraph, ...]:
         raise ManifestError(path, message) from None
 
 
-def find_graph(model: str | Path, precision: Precision | None, target: Target = "cpu") -> GraphFile:
+def find_graph(model: StrPath, precision: Precision | None, target: Target = "cpu") -> GraphFile:
     """Find a graph by the name of a built-in model or by its path, and read it.
 
     Parameters
     ----------
-    model : str or Path
+    model : str or path
         A name in the manifest, or the path of a graph file: a string with a folder in it or ending in ``.onnx``.
     precision : {"float32", "float16", "int8"} or None
         Which graph of a built-in model. None takes float16 for CUDA, and int8 for a CPU, if at export the digits were
@@ -155,12 +158,12 @@ def find_graph(model: str | Path, precision: Precision | None, target: Target = 
     return _read_builtin(candidates[-1])
 
 
-def is_best_for_cpu(model: str | Path, precision: Precision | None, card: ModelCard) -> bool:
+def is_best_for_cpu(model: StrPath, precision: Precision | None, card: ModelCard) -> bool:
     """Whether `find_graph` is known to find the same graph for a CPU as it found for another target.
 
     Parameters
     ----------
-    model : str or Path
+    model : str or path
     precision : {"float32", "float16", "int8"} or None
         The arguments of `find_graph`.
     card : ModelCard
@@ -170,13 +173,13 @@ def is_best_for_cpu(model: str | Path, precision: Precision | None, card: ModelC
     return is_path(model) or (precision is not None and card.target == "cpu")
 
 
-def is_path(model: str | Path) -> bool:
+def is_path(model: StrPath) -> bool:
     """Whether a model is given by the path of a graph file, and not by its name."""
-    return isinstance(model, Path) or Path(model).suffix == ".onnx" or Path(model).name != model
+    return isinstance(model, os.PathLike) or Path(model).suffix == ".onnx" or Path(model).name != model
 
 
 def _check_model(model: object) -> None:
-    if not isinstance(model, str | Path):
+    if not isinstance(model, str | os.PathLike):
         raise ArgumentTypeError("model", f"model must be the name of a model or the path of a graph, but is {model!r}.")
 
 

@@ -51,6 +51,7 @@ __all__ = [
     "Precision",
     "Target",
     "build_feed",
+    "describe_weights",
 ]
 
 SCHEMA: Final = 3
@@ -357,3 +358,19 @@ def _check_inputs(draws: tuple[Draw, ...], inputs: tuple[GraphInput, ...], laten
     latents = [each for each in inputs if each.role == "latent"]
     if len(latents) != 1 or shapes[latents[0].draw or ""][1] != latent_size:
         raise CardError("inputs", f"inputs must hold one latent, fed by a draw of {latent_size} values a sensor.")
+
+
+def describe_weights(nature: str, provenance: str) -> str:
+    """Describe weights by their nature and their provenance, which may begin with the nature.
+
+    Examples
+    --------
+    >>> describe_weights("demonstration", "random weights of seed 3")
+    'demonstration: random weights of seed 3'
+    >>> describe_weights("stand-in", "A stand-in, not the collaboration's weights")
+    "stand-in, not the collaboration's weights"
+    """
+    repeated = f"a {nature}, "
+    if provenance.lower().startswith(repeated):
+        return f"{nature}, {provenance[len(repeated) :]}"
+    return f"{nature}: {provenance}"

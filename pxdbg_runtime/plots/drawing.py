@@ -6,6 +6,7 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.optional_imports import require
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from pxdbg_runtime.checks import StrPath
 
 __all__ = ["COLOUR_OF_LAYER", "DPI", "StyleName", "apply_style", "create_axes", "find_picture_format", "save_figure"]
 
@@ -87,14 +90,14 @@ def find_picture_format(path: Path) -> str:
     return file_format
 
 
-def save_figure(figure: Figure, path: Path, *, style: StyleName | None = None) -> None:
+def save_figure(figure: Figure, path: StrPath, *, style: StyleName | None = None) -> None:
     """Save a figure in the format of the suffix, as a whole or not at all.
 
     Parameters
     ----------
     figure : Figure
         With its own dots per inch.
-    path : Path
+    path : str or path
         Ends in .png, .pdf, .svg or another format of matplotlib.
     style : str or None
         That with which it was drawn: some settings count when it is saved.
@@ -106,6 +109,7 @@ def save_figure(figure: Figure, path: Path, *, style: StyleName | None = None) -
     OutputError
         If the file cannot be written.
     """
+    path = check_path("path", path)
     file_format = find_picture_format(path)
     # In memory first: an error of matplotlib's fonts or caches is not an error of the file.
     picture = io.BytesIO()

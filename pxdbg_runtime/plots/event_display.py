@@ -20,13 +20,13 @@ from pxdbg_runtime.sensors import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.checks import StrPath
     from pxdbg_runtime.digits import Digits
     from pxdbg_runtime.sensors import Sensor
 
@@ -47,14 +47,14 @@ _SPECTRUM_PLACE: Final = (0.06, 0.77, 0.9, 0.2)
 """Above the ladders of layer 1, which are fewer: left, bottom, width and height in shares of the axes."""
 
 
-def save_event(digits: Digits, path: Path, *, title: str, sensors: Sequence[Sensor] = SENSORS) -> None:
+def save_event(digits: Digits, path: StrPath, *, title: str, sensors: Sequence[Sensor] = SENSORS) -> None:
     """Draw one event and save the picture.
 
     Parameters
     ----------
     digits : Digits
         Of one event.
-    path : Path
+    path : str or path
         Ends in .png, .pdf, .svg or another format of matplotlib.
     title : str
     sensors : sequence of Sensor

@@ -21,7 +21,6 @@ __all__ = [
     "INDEX_BY_VXD_ID",
     "REAL_BACKGROUND",
     "REAL_MEAN_CHARGE",
-    "REAL_MIN_CHARGE",
     "PartSummary",
     "SummaryCounter",
     "summarise",
@@ -53,8 +52,6 @@ REAL_BACKGROUND: Final = {"layer 1": 0.0149, "layer 2": 0.0051, "both layers": 0
 """Mean occupancy of the real sample. Source: public Geant4 statistics of the IEA-GAN authors, 10,000 events."""
 REAL_MEAN_CHARGE: Final = 22.0
 """Mean charge of a hit in the real sample, ADU; the same source."""
-REAL_MIN_CHARGE: Final = 7
-"""Smallest charge of a hit in the real sample, ADU; the same source."""
 _CHARGES: Final = MAX_CHARGE_ADU + 1
 """Values of a charge, 0 to 255 ADU."""
 INDEX_BY_VXD_ID: Final = np.full(1 << 16, N_SENSORS, dtype=np.int64)

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Final
 import numpy as np
 from msgspec import Meta
 
+from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.errors import JsonFieldError, MarginalsError
 from pxdbg_runtime.json_records import Fraction, Record, Text, convert_record, decode_record, show_name
 from pxdbg_runtime.regular_file import open_regular
-from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, READOUT_THRESHOLD_ADU, SENSORS
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
 from pxdbg_runtime.validation.sensor_scores import SensorScores, score_sensors
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
+
+    from pxdbg_runtime.checks import StrPath
 
 __all__ = [
     "OCCUPANCY_BINS",
     "OCCUPANCY_RANGE",
-    "PUBLIC_MIN_CHARGE",
     "LayerMeans",
     "MarginalScores",
     "Marginals",
@@ -36,8 +36,6 @@ __all__ = [
 OCCUPANCY_BINS: Final = 200
 OCCUPANCY_RANGE: Final = 0.02
 """Upper edge of the last bin of the occupancy of an image; images above it are counted separately."""
-PUBLIC_MIN_CHARGE: Final = 7
-"""The cut of the published marginals, ADU."""
 _MAX_FILE_BYTES: Final = 16 << 20
 """The public file has 17 kB."""
 _SIMULATION: Final = "geant4"
@@ -163,7 +161,7 @@ class PublicMarginals:
     published: tuple[Marginals, ...]
 
 
-def read_marginals(path: Path) -> PublicMarginals:
+def read_marginals(path: StrPath) -> PublicMarginals:
     """Read a JSON file of published marginals.
 
     Raises
@@ -171,6 +169,7 @@ def read_marginals(path: Path) -> PublicMarginals:
     MarginalsError
         If the file cannot be read, or is something else.
     """
+    path = check_path("path", path)
     try:
         with open_regular(path) as file:
             size = file.seek(0, io.SEEK_END)
@@ -197,7 +196,7 @@ class _MarginalsFile(Record, frozen=True, kw_only=True):
     samples: dict[Text, object]
 
 
-_N_CHARGES: Final = MAX_CHARGE_ADU + 1 - PUBLIC_MIN_CHARGE
+_N_CHARGES: Final = MAX_CHARGE_ADU + 1 - READOUT_THRESHOLD_ADU
 _Count = Annotated[int, Meta(ge=0, le=np.iinfo(np.int64).max // (MAX_CHARGE_ADU + 1))]
 """The sum of a histogram of such counts is an int64."""
 
@@ -236,7 +235,7 @@ def _build_marginals(name: str, value: object) -> Marginals:
             raise JsonFieldError(path, f"samples.{show_name(name)}.{field} must not be all zero.")
     return Marginals(
         name=name,
-        min_charge=PUBLIC_MIN_CHARGE,
+        min_charge=READOUT_THRESHOLD_ADU,
         empty_pixels=record.empty_pixels,
         charge_counts=np.array(record.charge_counts, dtype=np.int64),
         occupancy_counts=np.array(record.occupancy_counts, dtype=np.int64),

@@ -44,7 +44,7 @@ class Driver:
 
 def use_driver(monkeypatch: pytest.MonkeyPatch, refused: str = "") -> Driver:
     driver = Driver(refused)
-    monkeypatch.setattr(pinned_memory.ctypes, "CDLL", lambda _: driver)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: driver)
     return driver
 
 

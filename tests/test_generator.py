@@ -182,7 +182,7 @@ def test_weights_without_physics_are_warned_of_once_and_others_are_not(
     generator.generate(0)
     generator.generate_images(1)
     warned = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
-    assert warned == [f"The model tiny is a {nature}. Its weights are random."] * (nature != "checkpoint")
+    assert warned == [f"The model tiny is a {nature}: Its weights are random."] * (nature != "checkpoint")
 
 
 def test_a_graph_that_makes_no_numbers_is_an_error(tmp_path: Path) -> None:

@@ -106,15 +106,15 @@ def measure_resident_kb() -> float:
     return pages * _PAGE_KB * 1.024
 
 
-def _soak_all(folder: Path, small_events: int, builtin_events: int) -> Iterator[tuple[str, Soak]]:
+def _soak_all(folder: Path, small_events: int, builtin_events: int, model: str) -> Iterator[tuple[str, Soak]]:
     path = folder / "events.parquet"
     if small_events:
         graph = write_graph(folder / "small.onnx", event_wide_model(), EVENT_WIDE_CARD)
         generator = Generator(graph.path, seed=1, provider="cpu", min_charge=SMALL_MIN_CHARGE)
         yield "small graph, four sensors", soak(generator, small_events, path, SMALL_SENSORS)
     if builtin_events:
-        generator = Generator("ieagan", precision="int8", seed=1, provider="cpu")
-        yield "built-in ieagan int8", soak(generator, builtin_events, path)
+        generator = Generator(model, precision="int8", seed=1, provider="cpu")
+        yield f"built-in {model} int8", soak(generator, builtin_events, path)
 
 
 def main() -> None:
@@ -123,11 +123,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=20_000, help="events of the small graph; 0 for none")
     parser.add_argument("--builtin-events", type=int, default=500, help="events of the built-in graph; 0 for none")
+    parser.add_argument("--model", default="ieagan", help="the built-in graph, in int8")
     arguments = parser.parse_args()
     is_flat = True
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for name, result in _soak_all(folder, arguments.events, arguments.builtin_events):
+        for name, result in _soak_all(folder, arguments.events, arguments.builtin_events, arguments.model):
             print(f"{name}: {result}", flush=True)  # noqa: T201
             is_flat &= result.slope_kb - 2 * result.slope_error_kb <= LIMIT_KB
     sys.exit(not is_flat)

@@ -247,6 +247,30 @@ def test_a_scheduler_that_is_started_again_goes_on(campaign: Campaign) -> None:
     assert log == ["the scheduler was started again"]
 
 
+def test_new_workers_are_not_asked_before_their_scheduler_has_the_plugin(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler's name is an old one for a moment after it was started again."""
+    client = FakeClient({"a": ""}, lambda _, worker, part: made(worker, part))
+    ids = iter(["first"] * 3)
+
+    def describe() -> dict[str, str]:
+        return {"address": "tcp://fake", "id": next(ids, "second")}
+
+    def refuse_without_plugin(*_: object, workers: list[str], on_error: str) -> dict[str, str]:
+        assert on_error == "return"
+        return dict.fromkeys(workers, "" if len(registered) > 1 else "no session")
+
+    registered: list[str] = []
+    monkeypatch.setattr(client, "scheduler_info", describe)
+    monkeypatch.setattr(client, "register_plugin", lambda _, name: registered.append(name))
+    monkeypatch.setattr(client, "unregister_worker_plugin", lambda _: None)
+    monkeypatch.setattr(client, "run", refuse_without_plugin)
+    outcomes, log, _ = run_fake(campaign, client)
+    assert sorted(outcome.part for outcome in outcomes) == [0, 1, 2, 3]
+    assert log == ["the scheduler was started again"]
+
+
 def test_nobody_at_the_address_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pxdbg_runtime.campaigns.dask_maker._CONNECT_S", 0.2)
     with (

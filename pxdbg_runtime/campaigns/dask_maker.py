@@ -200,7 +200,9 @@ class _Dispatch:
             self._find_scheduler()
             present = set(self._client.nthreads())
             new = sorted(present - self._fit - self._refusals.keys())
-            answers: dict[str, Any] = self._ask(new) if new else {}
+            answers: dict[str, Any] = self._ask(new) if new and not self._is_other_scheduler() else {}
+            if self._is_other_scheduler():  # its workers wait for the plugin
+                return
         # Lost connections and time-outs are OSError; a client that loses its connection meanwhile has no scheduler.
         except (OSError, ValueError, AttributeError, RuntimeError) as error:
             self._check_scheduler(error)
@@ -223,9 +225,9 @@ class _Dispatch:
         """Give the scheduler the plugin; one that was started again has neither the plugin nor the former workers."""
         from pxdbg_runtime.campaigns.dask_worker import SessionPlugin
 
-        found = str(self._client.scheduler_info()["id"])
-        if found == self._scheduler:
+        if not self._is_other_scheduler():
             return
+        found = str(self._client.scheduler_info()["id"])
         if self._scheduler:
             self._maker.log("the scheduler was started again")
         self._waiting += [part for part, _future in self._running.values()]
@@ -239,6 +241,9 @@ class _Dispatch:
         except Exception as error:  # noqa: BLE001  # of any worker, such as one without this package; it gets nothing
             _log.info("a worker did not take the plugin: %s", one_line(error))
         self._scheduler = found
+
+    def _is_other_scheduler(self) -> bool:
+        return str(self._client.scheduler_info()["id"]) != self._scheduler
 
     def _ask(self, workers: list[str]) -> dict[str, Any]:
         from pxdbg_runtime.campaigns.dask_worker import explain_refusal

@@ -49,7 +49,7 @@ lowest: .venv-lowest/.installed
 # warning is an error.
 docs: .venv-test/.installed
 	$(TEST)/python $(PIP) --group docs
-	OMP_NUM_THREADS=1 $(TEST)/python -m pytest -q README.md docs
+	OMP_NUM_THREADS=1 $(TEST)/python -m pytest -q -p tests.code_blocks README.md docs
 	$(TEST)/python -m sphinx -W -q -b html docs build/docs
 	$(TEST)/python docs/check_links.py build/docs
 

@@ -124,17 +124,16 @@ print(f"{len(signal)} and {len(events[0])} digits give {len(both)}")
 
 from matplotlib.figure import Figure
 
-figure = Figure(figsize=(11, 3.2), layout="constrained")
-for axes, digits, title in zip(
-    figure.subplots(1, 2, sharey=True), (signal, both), ("signal", "signal and background"), strict=True
-):
+figure = Figure(figsize=(9, 5.4), layout="constrained")
+rows = figure.subplots(2, 1, sharex=True)
+for axes, digits, title in zip(rows, (signal, both), ("signal", "signal and background"), strict=True):
     chosen = digits.sensor_id == sensor_id
     image = np.zeros((250, 768))
     image[digits.u_cell[chosen], digits.v_cell[chosen]] = digits.charge[chosen]
-    shown = axes.imshow(image, origin="lower", vmin=0, vmax=150, cmap="viridis", interpolation="nearest")
-    axes.set(title=title, xlabel="v cell", xlim=(200, 600), ylim=(80, 160))
-figure.axes[0].set_ylabel("u cell")
-colours = figure.colorbar(shown, ax=figure.axes, label="charge (ADU)")
+    shown = axes.imshow(image, origin="lower", vmax=120, cmap="magma", interpolation="nearest", aspect="auto")
+    axes.set(title=title, ylabel="u cell", xlim=(240, 400), ylim=(95, 125))
+rows[1].set_xlabel("v cell")
+colours = figure.colorbar(shown, ax=rows, label="charge (ADU)")
 
 # %%
 # Files do the same: ``pxdbg overlay signal.parquet background.parquet --output both.parquet`` (:doc:`overlay

@@ -1,5 +1,9 @@
 """Run the code blocks of README and documentation as tests: each page in a folder of its own, from top to bottom.
 
+    python -m pytest -p tests.code_blocks README.md docs
+
+A plugin and no conftest.py, so that other tests do not need sybil.
+
 A block that cannot run here is skipped, and a comment before it gives the reason (``<!--- skip: next "…" -->``). What a
 page expects in its reader's folder, a comment writes before (``<!--- invisible-code-block: python``). To be cheap, the
 built-in models are replaced by small graphs with the same names, and commands get few events. The pages in
@@ -25,10 +29,8 @@ from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParse
 if TYPE_CHECKING:
     from sybil import Example
 
-collect_ignore_glob = ["docs/*.py", "docs/*/*.py"]
-"""Programs without doctests, some of which take minutes when they are imported."""
 _TIMEOUT_S: Final = 300
-_CHECKOUT: Final = Path(__file__).resolve().parent
+_CHECKOUT: Final = Path(__file__).resolve().parent.parent
 _MAX_EVENTS: Final = {"--events": 4, "--events-per-part": 2}
 _CHECKED_ONLY: Final = frozenset({"pip", "make"})
 """Programs that would install packages or take minutes: only the extras and targets that a page names are checked."""
@@ -67,11 +69,11 @@ def _check_names(words: list[str]) -> None:
 
 def _limit_events(line: str) -> str:
     """Limit the numbers of events in a command."""
-    for option, most in _MAX_EVENTS.items():
-        line = re.sub(
-            rf"{option} (\d+)", lambda found, most=most: f"{found[0].split()[0]} {min(int(found[1]), most)}", line
-        )
-    return line
+    words = line.split(" ")
+    for place, option in enumerate(words[:-1]):
+        if option in _MAX_EVENTS:
+            words[place + 1] = str(min(int(words[place + 1]), _MAX_EVENTS[option]))
+    return " ".join(words)
 
 
 def _run_here(arguments: list[str]) -> tuple[int, str]:
@@ -89,7 +91,7 @@ def _run_here(arguments: list[str]) -> tuple[int, str]:
 def _run_in_shell(command: str) -> tuple[int, str]:
     """Run a command as a reader types it, with this environment's programs and this checkout's packages."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(  # noqa: S602  # it is from our own page
+    done = subprocess.run(  # from our own page
         command,
         shell=True,
         executable="/bin/bash",
@@ -117,6 +119,7 @@ def leave_folder(namespace: dict[str, Any]) -> None:
 
 
 pytest_collect_file = Sybil(
+    path=str(_CHECKOUT),
     parsers=[SkipParser(), PythonCodeBlockParser(), CodeBlockParser("console", run_commands)],
     patterns=["README.md", "docs/*.md"],
     excludes=["docs/command-line.md", "docs/errors.md"],

@@ -60,7 +60,7 @@ def test_a_page_and_its_json(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "wrote out.html and out.json" in result.stdout
     assert "against geant4, hits of 7 ADU or more" in result.stdout
-    assert "demonstration, Made for a test" in result.stderr
+    assert "demonstration: Made for a test" in result.stderr
     page = read_page(folder / "out.html")
     content = json.loads((folder / "out.json").read_text(encoding="utf-8"))
 

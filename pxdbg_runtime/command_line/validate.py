@@ -20,6 +20,7 @@ from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_files, open_events
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.limits.address_space import check_room_for_validation
+from pxdbg_runtime.model.card import describe_weights
 from pxdbg_runtime.optional_imports import is_installed, require
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, READOUT_THRESHOLD_ADU
 from pxdbg_runtime.validation.marginals import read_marginals
@@ -183,5 +184,6 @@ def _print_summary(report: Report) -> None:
             )
             stdout.print(make_safe(text), markup=False, soft_wrap=True)
     for each in report.digits:
-        origin = f"{each.jobs[0].nature}, {each.jobs[0].provenance}" if each.jobs else "provenance unknown"
-        stderr.print(make_line(f"{each.name}: {origin}"), soft_wrap=True)
+        job = each.jobs[0] if each.jobs else None
+        origin = "provenance unknown" if job is None else describe_weights(job.nature, job.provenance)
+        stderr.print(make_line(f"{each.name} ({origin})"), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.int8.weights import quantize_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -173,8 +174,15 @@ class GraphBuilder:
         return self.add_node("QLinearAdd", inputs, output, shape, is_onnx=False)
 
     def add_split(self, value: str, sizes: str, outputs: Sequence[str]) -> None:
-        """Add a Split of an input of the graph, before all other nodes."""
-        self._nodes.insert(0, helper.make_node("Split", [value, sizes], list(outputs), axis=0))
+        """Add a Split of the first axis."""
+        self._nodes.append(helper.make_node("Split", [value, sizes], list(outputs), axis=0))
+
+    @contextmanager
+    def before_others(self) -> Iterator[None]:
+        """Put the nodes that are added meanwhile before all others."""
+        others, self._nodes = self._nodes, []
+        yield
+        self._nodes += others
 
     def add_reshape(self, value: str, shape: Sequence[int], output: str, element: str = "uint8") -> str:
         """Add a Reshape to a shape, given without the batch."""

@@ -60,6 +60,8 @@ __all__ = ["OutputRange", "quantize_graph"]
 
 _FEW_CHANNELS: Final = 16
 _COLUMNS_AT_ONCE: Final = 4
+_MAX_COARSENING: Final = 0.25
+"""By so much a step may grow for a sum of bytes."""
 _FULL_KERNEL: Final = 64
 """Output channels that use the kernel fully."""
 
@@ -257,22 +259,42 @@ class _Lowering:
             message = "a graph with conditions has no loop over its images"
             raise GraphError(message)
         names = VaryingAffine(
-            factor=self._add_float(affine.factor), offset=self._add_float(affine.offset), channels=output.channels
+            factor=self._add_vector(affine.factor), offset=self._add_vector(affine.offset), channels=output.channels
         )
-        (_, highest_offset), (low, high) = (
-            self._ranges[str(each.name)] for each in (affine.offset, affine.product.outputs[0])
-        )
+        lowest, highest = self._ranges[str(affine.offset.name)]
+        lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+        low, high = self._ranges[str(affine.product.outputs[0].name)]
+        # One step for the sum and both operands makes the sum exact.
+        params, offset_params = fit_quant_params(low, high), self._fit_params(affine.offset, rectified=False)
         if rectified:
-            # One step for all three makes the sum exact. What is less than minus the largest offset becomes 0.
-            params = fit_quant_params(-highest_offset, high)
+            # What is less than minus the largest offset becomes 0.
+            params = fit_quant_params(-highest, high)
             offset_params = QuantParams(scale=params.scale, zero_point=255 - params.zero_point)
             output = replace(output, params=QuantParams(scale=params.scale, zero_point=0))
-        else:
-            params, offset_params = fit_quant_params(low, high), self._fit_params(affine.offset, rectified=False)
+        finest, add_offset = params.scale, self._loop.add_offset
+        if rectified and highest - lowest <= _MAX_COARSENING * 255 * finest:
+            # The sum of the levels of both operands must not pass 255.
+            wide = fit_quant_params(lowest - 2 * highest, high)
+            params, offset_params = (
+                QuantParams(scale=wide.scale, zero_point=round(each / wide.scale)) for each in (highest, -lowest)
+            )
+            zero_point = params.zero_point + offset_params.zero_point
+            output = replace(output, params=QuantParams(scale=wide.scale, zero_point=zero_point))
+            add_offset = self._loop.add_rectified_offset
         product = replace(output, name=f"{output.name}.product", params=params)
         self._add_product(affine.image, names, product)
-        self._loop.add_offset(names, product, offset_params, output)
+        add_offset(names, product, offset_params, output)
         return output
+
+    def _add_vector(self, value: ir.Value) -> str:
+        """Add a value of float32 (n, channels, 1, 1) as (n, channels)."""
+        node, name = value.producer(), f"{value.name}.vector"
+        if node is not None and node.op_type == "Unsqueeze":
+            return self._add_float(_require(node.inputs[0]))
+        if name not in self._floats:
+            channels = (read_shape(value) or ())[1] or 0
+            self._floats[name] = self._new.add_reshape(self._add_float(value), [channels], name, "float32")
+        return self._floats[name]
 
     def _add_product(self, value: ir.Value, affine: VaryingAffine, product: QuantImage) -> None:
         """Multiply an image by the factor: in the convolution or the batch norm that makes it, or a depthwise one."""

@@ -160,6 +160,24 @@ class GraphBuilder:
             strides=weights.strides,
         )
 
+    def add_linear_layer(
+        self, vector: QuantImage, weight: NDArray[np.float32], bias: NDArray[np.floating], output: QuantImage
+    ) -> str:
+        """Quantize weights, shape (out, in), and add a linear layer of a vector; return the output's name."""
+        name = output.name
+        image = weight[:, :, np.newaxis, np.newaxis]
+        integers = quantize_weights(image, bias.astype(np.float64), vector.params.scale, self._bits)
+        inputs = [
+            vector.name,
+            *self.add_params(vector.params, f"{name}.input"),
+            self.add_constant(np.ascontiguousarray(integers.weight[:, :, 0, 0].T), f"{name}.weight"),
+            self.add_constant(integers.scale, f"{name}.weight_scale"),
+            self.add_constant(np.zeros(len(weight), np.int8), f"{name}.weight_zero_point"),
+            self.add_constant(integers.bias, f"{name}.bias"),
+            *self.add_params(output.params, name),
+        ]
+        return self.add_node("QGemm", inputs, name, [len(weight)], is_onnx=False)
+
     def add_sum(
         self, left: QuantImage, right: QuantImage, params: QuantParams, output: str, shape: Sequence[int]
     ) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageLoop", "VaryingAffine"]
 
 _MAX_LEVEL: Final = 255
-_OFFSETS_AT_ONCE: Final = 1024
+_OFFSETS_AT_ONCE: Final = 4096
 """Bytes of a repeated vector of offsets: shorter ones are added slowly."""
 _STEP_OF_PIXELS: Final = 0.6180339887498949
 _STEP_OF_CHANNELS: Final = 0.7548776662466927

@@ -60,6 +60,8 @@ __all__ = ["OutputRange", "quantize_graph"]
 
 _FEW_CHANNELS: Final = 16
 _COLUMNS_AT_ONCE: Final = 4
+_LINEAR_MARGIN: Final = 1.25
+"""Larger conditions than any of the calibration by so much are represented."""
 _MAX_COARSENING: Final = 0.25
 """By so much a step may grow for a sum of bytes."""
 _FULL_KERNEL: Final = 64
@@ -215,6 +217,18 @@ class _Lowering:
         """Reorder a linear layer's outputs to channels last, and quantize them."""
         n_outputs, (height, width, channels) = len(layer.weight), output.shape
         order = np.arange(n_outputs).reshape(channels, height, width).transpose(1, 2, 0).ravel()
+        source = _require(layer.node.inputs[0])
+        if self._loop is not None and str(source.name) in self._ranges:
+            low, high = (_LINEAR_MARGIN * each for each in self._ranges[str(source.name)])
+            params = fit_quant_params(low, high)
+            inputs = [self._add_float(source), *self._new.add_params(params, f"{output.name}.condition")]
+            levels = self._new.add_node("QuantizeLinear", inputs, f"{output.name}.condition", [layer.weight.shape[1]])
+            condition = QuantImage(name=levels, params=params, height=1, width=1, channels=layer.weight.shape[1])
+            flat = replace(output, name=f"{output.name}.flat")
+            self._new.add_linear_layer(condition, layer.weight[order], layer.bias[order], flat)
+            images = self._new.add_reshape(flat.name, output.shape, f"{output.name}.images")
+            self._loop.take_images(images, output)
+            return
         if name not in self._floats:
             inputs = [
                 self._add_float(_require(layer.node.inputs[0])),
@@ -248,9 +262,7 @@ class _Lowering:
     def _add_first_channels(self, image: QuantImage, channels: int, name: str) -> QuantImage:
         """Add the first channels of an image."""
         output = replace(image, name=name, channels=channels)
-        numbers = {"first": 0, "end": channels, "axis": 3}
-        inputs = [self._integers.add_constant(np.array([each]), f"{name}.{key}") for key, each in numbers.items()]
-        self._integers.add_node("Slice", [image.name, *inputs], name, output.shape)
+        self._add_slice(image.name, name, output.shape, {"first": 0, "end": channels, "axis": 3})
         return output
 
     def _add_conditional(self, affine: ConditionalNorm, output: QuantImage, *, rectified: bool) -> QuantImage:
@@ -342,24 +354,53 @@ class _Lowering:
         """Convolve the small image for each of two output rows, and interleave the rows."""
         rows = []
         for row in (0, 1):
-            apart = [build_phase_weights(found, (row,), (column,)) for column in (0, 1)]
-            together = build_phase_weights(found, (row,), (0, 1))
-            wasteful = together.weight.size > sum(each.weight.size for each in apart)
-            phase = replace(output, name=f"{output.name}.row{row}", height=image.height, width=image.width)
-            if wasteful and output.channels >= _FULL_KERNEL:
-                columns = [
-                    self._convolve(found, image, weights, replace(phase, name=f"{phase.name}.column{column}"))
-                    for column, weights in enumerate(apart)
-                ]
-                shape = image.height, image.width, 2 * output.channels
-                both = self._integers.add_node("Concat", columns, phase.name, shape, axis=3)
+            name = f"{output.name}.row{row}"
+            phase = replace(output, name=name, height=image.height, width=image.width)
+            if self._loop is not None:
+                rows.append(self._add_shifted_row(found, image, row, phase))
             else:
-                both = self._convolve(found, image, together, phase)
-            flat = image.height, 1, output.width * output.channels
-            rows.append(self._integers.add_reshape(both, flat, f"{phase.name}.flat"))
+                both = self._add_row(found, image, row, phase)
+                flat = image.height, 1, output.width * output.channels
+                rows.append(self._integers.add_reshape(both, flat, f"{name}.flat"))
         shape = image.height, 2, output.width * output.channels
         pairs = self._integers.add_node("Concat", rows, f"{output.name}.rows", shape, axis=2)
         self._integers.add_reshape(pairs, output.shape, output.name)
+
+    def _add_row(self, found: Convolution, image: QuantImage, row: int, phase: QuantImage) -> str:
+        """Convolve the small image for one of two output rows, with the columns 2 j and 2 j + 1 as channels."""
+        apart = [build_phase_weights(found, (row,), (column,)) for column in (0, 1)]
+        together = build_phase_weights(found, (row,), (0, 1))
+        wasteful = together.weight.size > sum(each.weight.size for each in apart)
+        if not wasteful or phase.channels < _FULL_KERNEL:
+            return self._convolve(found, image, together, phase)
+        columns = [
+            self._convolve(found, image, weights, replace(phase, name=f"{phase.name}.column{column}"))
+            for column, weights in enumerate(apart)
+        ]
+        shape = image.height, image.width, 2 * phase.channels
+        return self._integers.add_node("Concat", columns, phase.name, shape, axis=3)
+
+    def _add_shifted_row(self, found: Convolution, image: QuantImage, row: int, phase: QuantImage) -> str:
+        """Convolve the small image for one of two output rows, with the columns 2 j - 1 and 2 j as channels.
+
+        Both depend on the same two columns of the small image if the kernel has three, so that no product is of a zero.
+        Of one column more than the image has, the first half and the last one are cut off.
+        """
+        weights = build_phase_weights(found, (row,), (-1, 0))
+        top, left, bottom, right = weights.pads
+        weights = replace(weights, pads=(top, left, bottom, right + 1))
+        wide = replace(phase, width=image.width + 1)
+        both = self._convolve(found, image, weights, wide)
+        shape = image.height, 1, 2 * wide.width * phase.channels
+        flat = self._integers.add_reshape(both, shape, f"{phase.name}.flat")
+        n_wanted = 2 * image.width * phase.channels
+        numbers = {"first": phase.channels, "end": phase.channels + n_wanted, "axis": 3}
+        return self._add_slice(flat, f"{phase.name}.inner", (image.height, 1, n_wanted), numbers)
+
+    def _add_slice(self, value: str, name: str, shape: tuple[int, int, int], numbers: dict[str, int]) -> str:
+        """Add a Slice of one axis; numbers are the first and the end along it, and the axis."""
+        inputs = [self._integers.add_constant(np.array([each]), f"{name}.{key}") for key, each in numbers.items()]
+        return self._integers.add_node("Slice", [value, *inputs], name, shape)
 
     def _convolve(self, found: Convolution, image: QuantImage, weights: BlockWeights, output: QuantImage) -> str:
         """Add one convolution, with the bias repeated for each pixel of a block."""

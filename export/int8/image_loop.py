@@ -94,7 +94,7 @@ class ImageLoop:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._taken: list[str] = []
-        self.body = GraphBuilder(self._inputs, self._outputs, opset, bits)
+        self.body = GraphBuilder(self._inputs, self._outputs, opset, bits, batch=1)
         self._factors: list[_Factors] = []
         self._offsets: list[_Offsets] = []
 
@@ -125,15 +125,16 @@ class ImageLoop:
         highest, least = (
             body.add_constant(np.uint8(each), f"level_{each}") for each in (_MAX_LEVEL - zero_point, zero_point)
         )
-        capped = body.add_node("Clip", [grouped.name, "", highest], f"{output.name}.capped", grouped.shape[1:])
-        added = body.add_node("Add", [capped, offset.name], f"{output.name}.sum", grouped.shape[1:])
-        clipped = body.add_node("Clip", [added, least], f"{output.name}.clipped", grouped.shape[1:])
-        body.add_reshape(clipped, output.shape, output.name)
+        value, shape = grouped.name, grouped.shape
+        for operator, inputs in (("Clip", ["", highest]), ("Add", [offset.name]), ("Clip", [least])):
+            name = f"{output.name}.{'sum' if operator == 'Add' else 'capped' if '' in inputs else 'rectified'}"
+            value = body.add_node(operator, [value, *inputs], name, shape, has_batch=False)
+        body.add_reshape(value, output.shape, output.name)
 
     def _group_pixels(
         self, affine: VaryingAffine, image: QuantImage, offset_params: QuantParams, output: QuantImage, highest: int
     ) -> tuple[QuantImage, QuantImage]:
-        """Reshape an image to (n, pixels, channels), and list the offsets of so many pixels."""
+        """Reshape an image to (groups, pixels, channels), and list the offsets of a group."""
         height, width, channels = output.shape
         pixels = _find_divisor(height * width, _OFFSETS_AT_ONCE // channels)
         offset = QuantImage(
@@ -149,8 +150,8 @@ class ImageLoop:
                 channels=channels,
             )
         )
-        name = self.body.add_reshape(image.name, (pixels, channels), f"{output.name}.grouped")
-        grouped = replace(image, name=name, height=height * width // pixels, width=pixels)
+        grouped = replace(image, name=f"{output.name}.grouped", height=height * width // pixels, width=pixels)
+        self.body.add_reshape(image.name, grouped.shape, grouped.name, has_batch=False)
         return grouped, offset
 
     def build(self, value: str, shape: Sequence[int], output: str) -> None:
@@ -220,11 +221,12 @@ class ImageLoop:
         body = self.body
         spread = _STEP_OF_PIXELS * np.arange(pixels)[:, np.newaxis] + _STEP_OF_CHANNELS * np.arange(channels)
         moves = body.add_constant((spread % 1.0 - 0.5).astype(np.float32), f"{value}.moves")
-        rows = body.add_reshape(value, [1, channels], f"{value}.rows", "float32")
-        moved = body.add_node("Add", [rows, moves], f"{value}.moved", [pixels, channels], "float32")
+        n, shape = len(outputs), (len(outputs), pixels, channels)
+        rows = body.add_reshape(value, [n, 1, channels], f"{value}.rows", "float32", has_batch=False)
+        moved = body.add_node("Add", [rows, moves], f"{value}.moved", shape, "float32", has_batch=False)
         inputs = [moved, *body.add_params(QuantParams(scale=1.0, zero_point=0), "offsets")]
-        rounded = body.add_node("QuantizeLinear", inputs, f"{value}.rounded", [pixels, channels])
-        sizes = body.add_constant(np.ones(len(outputs), np.int64), f"{value}.ones")
+        rounded = body.add_node("QuantizeLinear", inputs, f"{value}.rounded", shape, has_batch=False)
+        sizes = body.add_constant(np.ones(n, np.int64), f"{value}.ones")
         body.add_split(rounded, sizes, outputs)
 
     def _join(self, sources: list[str], size: int, name: str) -> str:

@@ -113,7 +113,8 @@ class ImageLoop:
     ) -> None:
         """Add the offset to an image that has been multiplied by the factor."""
         grouped, offset = self._group_pixels(affine, image, offset_params, output, _MAX_LEVEL)
-        added = self.body.add_sum(grouped, offset, output.params, f"{output.name}.sum", grouped.shape[1:])
+        name = f"{output.name}.sum"
+        added = self.body.add_sum(grouped, offset, output.params, name, grouped.shape, has_batch=False)
         self.body.add_reshape(added, output.shape, output.name)
 
     def add_rectified_offset(

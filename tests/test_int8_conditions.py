@@ -256,8 +256,9 @@ def test_offsets_that_would_widen_the_steps_too_much_are_no_sums_of_bytes(
 
 def make_positive(sketch: Sketch) -> None:
     """Take the absolute weights of the last convolution, and no bias."""
-    for tensor, change in zip(sketch.constants[-2:], (np.abs, np.zeros_like), strict=True):
-        tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), tensor.name))
+    weight, bias = sketch.constants[-2:]
+    weight.CopyFrom(numpy_helper.from_array(np.abs(numpy_helper.to_array(weight)), weight.name))
+    bias.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(bias)), bias.name))
 
 
 def test_the_condition_may_come_from_a_table_of_the_event() -> None:

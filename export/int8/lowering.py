@@ -275,7 +275,8 @@ class _Lowering:
             output = replace(output, params=QuantParams(scale=params.scale, zero_point=0))
         finest, add_offset = params.scale, self._loop.add_offset
         if rectified and highest - lowest <= _MAX_COARSENING * 255 * finest:
-            # The sum of the levels of both operands must not pass 255.
+            # The sum of the levels of both operands must not pass 255: level 0 of the product is minus the largest
+            # offset, and level 0 of the offsets the smallest one.
             wide = fit_quant_params(lowest - 2 * highest, high)
             params, offset_params = (
                 QuantParams(scale=wide.scale, zero_point=round(each / wide.scale)) for each in (highest, -lowest)
@@ -291,7 +292,7 @@ class _Lowering:
     def _add_vector(self, value: ir.Value) -> str:
         """Add a value of float32 (n, channels, 1, 1) as (n, channels)."""
         node, name = value.producer(), f"{value.name}.vector"
-        if node is not None and node.op_type == "Unsqueeze":
+        if node is not None and node.op_type == "Unsqueeze" and len(read_shape(node.inputs[0]) or ()) == 2:
             return self._add_float(_require(node.inputs[0]))
         if name not in self._floats:
             channels = (read_shape(value) or ())[1] or 0

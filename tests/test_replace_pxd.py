@@ -278,6 +278,17 @@ def test_unreadable_files_are_one_sentence(complete: Path, tmp_path: Path, damag
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_a_file_on_which_root_crashes_is_one_sentence(
+    complete: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "pxdbg_runtime.formats.overlay_replacement._read_once", lambda *_: os.kill(os.getpid(), signal.SIGSEGV)
+    )
+    result = invoke("replace-pxd", complete, "--output", tmp_path / "new.root")
+    require_failure(result, 1, "overlay.root is damaged: ROOT crashes when it reads it. Take another copy of it.")
+    assert names_in(tmp_path) == []
+
+
 def test_the_number_of_events_must_be_that_of_the_file(complete: Path, tmp_path: Path) -> None:
     metadata = FileMetadata(jobs=(replace(PROVENANCE, events=3),))
     with pytest.raises(ArgumentValueError, match=r"overlay.root has 120 events, but digits of 3 were announced"):

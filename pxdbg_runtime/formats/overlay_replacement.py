@@ -25,7 +25,13 @@ from pxdbg_runtime.formats.overlay_classes import (
 )
 from pxdbg_runtime.formats.overlay_writer import BASKET_BYTES, SPLIT_LEVEL, TREE_BYTES, set_texts
 from pxdbg_runtime.formats.root_identity import derive_uuid, fix_uuids
-from pxdbg_runtime.formats.root_library import create_root_file, import_root, open_root_file, report_root_errors
+from pxdbg_runtime.formats.root_library import (
+    create_root_file,
+    import_root,
+    open_root_file,
+    report_root_errors,
+    survives_in_fork,
+)
 from pxdbg_runtime.formats.whole_events import EventAssembler
 from pxdbg_runtime.formats.writer import open_checked_writer
 
@@ -64,8 +70,18 @@ def count_events(path: Path) -> int:
         If ROOT is not installed.
     """
     root = _prepare_root()
+    if not survives_in_fork(root, lambda: _read_once(root, path)):
+        raise DigitFileError(path, f"{path} is damaged: ROOT crashes when it reads it. Take another copy of it.")
     with _open_overlay(root, path) as file:
         return int(file.Get(TREE).GetEntries())
+
+
+def _read_once(root: ModuleType, path: Path) -> None:
+    """Read what ROOT interprets when digits are replaced; it copies the rest as bytes."""
+    with _open_overlay(root, path) as file:
+        _read_description(file.Get(PERSISTENT), create_object(root, FILE_CLASS))
+        for key in file.GetListOfKeys():
+            file.Get(key.GetName())
 
 
 def open_replacement(source: Path, target: Path, metadata: FileMetadata) -> AbstractContextManager[DigitWriter]:

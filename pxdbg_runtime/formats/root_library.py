@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import threading
+import warnings
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -14,11 +15,11 @@ from pxdbg_runtime.errors import BrokenPackageError
 from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["create_root_file", "import_root", "open_root_file", "report_root_errors"]
+__all__ = ["create_root_file", "import_root", "open_root_file", "report_root_errors", "survives_in_fork"]
 
 _HEADER_BYTES: Final = 20
 _REPRODUCIBLE: Final = "?reproducible=pxdbg.root"
@@ -118,6 +119,26 @@ def report_root_errors(root: ModuleType) -> Iterator[None]:
     if number:
         raise OSError(number, os.strerror(number))
     raise OSError(0, f"ROOT reports {message}")
+
+
+def survives_in_fork(root: ModuleType, read: Callable[[], None]) -> bool:
+    """Tell whether a fork of this process survives a function, because ROOT may crash on a damaged file.
+
+    Exceptions count as survival: where they come again, the caller handles them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the fork does not need
+        child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            root.gEnv.SetValue("Root.Stacktrace", "no")  # which takes half a minute
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            read()
+        os._exit(0)
+    _child, status = os.waitpid(child, 0)
+    return status == 0
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from benchmarks.timing import Case, Measurement, Run, find_measurement, time_run
 from pxdbg_runtime.model.card import Precision
 from pxdbg_runtime.model.graph_file import GraphFile
 
-_MAX_BESIDE_S: Final = 2.0
+_MAX_BESIDE_S: Final = 0.8
 """Target of a cold ``pxdbg generate --events 1`` less a warm event, seconds."""
 _PARTS: Final = ("import", "session", "first event")
 _WHOLE: Final = "pxdbg generate --events 1"

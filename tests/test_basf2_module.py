@@ -142,7 +142,6 @@ import sys
 from pathlib import Path
 import numpy as np
 import basf2
-import pxdbg_runtime.digitisation.digitiser  # loads numba before the fork, once for all workers
 from pxdbg_runtime.basf2 import Specs, add_pxd_background_generator, add_simulation
 from tests.basf2_store import reader
 

@@ -254,6 +254,19 @@ def test_offsets_that_would_widen_the_steps_too_much_are_no_sums_of_bytes(
     )  # ONNX Runtime's warning of a shape that is not the stated one
 
 
+def test_factors_and_offsets_need_not_be_linear_in_the_condition() -> None:
+    sketch = ConditionalSketch(1)
+    shape = sketch.constant(np.array([0, 4, 1, 1], np.int64))
+    flat = [sketch.node("Gemm", ["latent", sketch.constant(sketch.normal(4))], transB=1) for _ in range(2)]
+    factor, offset = (sketch.node("Reshape", [sketch.node("Tanh", [each]), shape]) for each in flat)
+    convolved = sketch.convolve(sketch.relu(sketch.image(4, 4, 8)), 4, 4, 3)
+    image = sketch.relu(sketch.node("Add", [sketch.node("Mul", [convolved, factor]), offset]))
+    sketch.convolve(image, 4, 1, 3)
+    made = Quantised(sketch)
+    require_near(made)
+    assert sum(node.name.endswith(".vector") for node in made.integers.graph.node) == 2
+
+
 def make_positive(sketch: Sketch) -> None:
     """Take the absolute weights of the last convolution, and no bias."""
     weight, bias = sketch.constants[-2:]

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -23,9 +22,10 @@ from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE, SessionPlugin, exp
 from pxdbg_runtime.errors import MachineMismatchError, SchedulerError
 from pxdbg_runtime.limits.address_space import estimate_process_memory
 from tests.campaigns import change_plan, make_parts, plan_campaign, read_parts
+from tests.fake_dask import Answer, FakeClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from distributed import Client
@@ -40,89 +40,6 @@ pytest.importorskip("distributed")
 @pytest.fixture
 def campaign(latent_graph: GraphFile, tmp_path: Path) -> Campaign:
     return plan_campaign(tmp_path / "bg", latent_graph)
-
-
-Answer = PartOutcome | RuntimeError | TimeoutError | None
-
-
-class FakeFuture:
-    def __init__(self) -> None:
-        self.status = "pending"
-        self.callbacks: list[Callable[[FakeFuture], None]] = []
-        self.outcome: Answer = None
-
-    def add_done_callback(self, callback: Callable[[FakeFuture], None]) -> None:
-        self.callbacks.append(callback)
-        if self.status != "pending":
-            callback(self)
-
-    def finish(self, outcome: PartOutcome | RuntimeError | TimeoutError) -> None:
-        self.status = "error" if isinstance(outcome, RuntimeError) else "finished"
-        self.outcome = outcome
-        for callback in self.callbacks:
-            callback(self)
-
-    def result(self, timeout: float) -> PartOutcome:
-        assert timeout > 0
-        if isinstance(self.outcome, TimeoutError):
-            raise self.outcome
-        assert isinstance(self.outcome, PartOutcome)
-        return self.outcome
-
-    def exception(self) -> RuntimeError:
-        assert isinstance(self.outcome, RuntimeError)
-        return self.outcome
-
-    def cancel(self) -> None:
-        self.status = "cancelled"
-
-
-class FakeClient:
-    """A cluster whose workers answer at once, by a function of worker and partition."""
-
-    def __init__(self, workers: dict[str, str], answer: Callable[[FakeClient, str, int], Answer]) -> None:
-        self.refusals = workers
-        self.answer = answer
-        self.status, self.scheduler = "running", "first"
-        self.asked: dict[int, list[str]] = defaultdict(list)
-        self.plugins: list[str] = []
-        self.resources: set[Any] = set()
-
-    def scheduler_info(self) -> dict[str, str]:
-        return {"address": "tcp://fake", "id": self.scheduler}
-
-    def register_plugin(self, plugin: SessionPlugin, name: str) -> None:
-        assert not plugin.refusal
-        self.plugins.append(name)
-
-    def unregister_worker_plugin(self, name: str) -> None:
-        self.plugins.remove(name)
-
-    def nthreads(self) -> dict[str, int]:
-        if self.status != "running":
-            raise TimeoutError
-        return dict.fromkeys(self.refusals, 1)
-
-    def run(self, _: object, __: str, *, workers: list[str], on_error: str) -> dict[str, str]:
-        assert on_error == "return"
-        return {worker: self.refusals[worker] for worker in workers}
-
-    def submit(
-        self, _: object, __: object, part: int, *, workers: list[str], resources: object, **options: bool
-    ) -> FakeFuture:
-        assert options == {"allow_other_workers": False, "pure": False}
-        self.resources.add(str(resources))
-        (worker,) = workers
-        self.asked[part].append(worker)
-        future = FakeFuture()
-        outcome = self.answer(self, worker, part)
-        if outcome is not None:
-            future.finish(outcome)
-        return future
-
-    def cancel(self, futures: list[FakeFuture]) -> None:
-        for future in futures:
-            future.cancel()
 
 
 def made(worker: str, part: int) -> PartOutcome:

@@ -127,7 +127,7 @@ def test_missing_and_unexpected_keys_are_named(
 @pytest.mark.parametrize(("family", "other"), [("convnet", "resnet"), ("resnet", "convnet")])
 def test_the_checkpoint_of_the_other_model_is_recognised(tmp_path: Path, family: str, other: str) -> None:
     path = save(light_state(other), tmp_path / "generator.pt")
-    expected = rf"is that of a {other}, not of a {family}: pass --family {other}\.$"
+    expected = rf"is of the family {other}, not {family}: pass --family {other}\.$"
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(path, family)
 

@@ -103,7 +103,7 @@ def test_the_logged_norm_may_have_either_shape(family: Family, tmp_path: Path, n
 def test_a_missing_key_is_named(family: Family, tmp_path: Path, key: str) -> None:
     state = state_of(family)
     del state[key]
-    require_refused(state, tmp_path, rf"is not that of a tiny: it lacks {re.escape(key)}\.$")
+    require_refused(state, tmp_path, rf"is not of the family tiny: it lacks {re.escape(key)}\.$")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_part_of_the_layer_of_the_event_noise_is_refused(
     state = state_of(TINY_VARIANTS[1])
     for key in [key for key in state if key.startswith("linear_f.") and not key.endswith(kept)]:
         del state[key]
-    require_refused(state, tmp_path, rf"is not that of a tiny: it {lacks}")
+    require_refused(state, tmp_path, rf"is not of the family tiny: it {lacks}")
 
 
 def zero(value: Tensor) -> Tensor:

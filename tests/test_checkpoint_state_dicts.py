@@ -255,7 +255,7 @@ def test_the_nearest_candidate_is_named_with_what_it_lacks(tmp_path: Path) -> No
     nearest = {key: value for key, value in state.items() if key != "conv.weight"} | {"conv.wieght": torch.zeros(1)}
     content = {"D": discriminator_state(), "nets": {"G": nearest, "H": {"fc.bias": state["fc.bias"]}}}
     expected = r"under 'nets\.G' it lacks conv\.weight and holds conv\.wieght, which is unknown\.$"
-    require_refused(content, tmp_path, rf"is not that of a small: {expected}")
+    require_refused(content, tmp_path, rf"is not of the family small: {expected}")
     expected = r"under 'nets\.H' it lacks conv\.bias, conv\.weight, fc\.weight, last\.bias and 5 more\.$"
     require_refused(content, tmp_path, expected, state_key="nets.H")
 
@@ -263,7 +263,7 @@ def test_the_nearest_candidate_is_named_with_what_it_lacks(tmp_path: Path) -> No
 @pytest.mark.parametrize(("family", "other"), [("convnet", "resnet"), ("small", "convnet")])
 def test_a_nested_state_dict_of_another_family_is_recognised(tmp_path: Path, family: str, other: str) -> None:
     path = save({"D": discriminator_state(), "g": under("module.", light_state(other))}, tmp_path / "generator.pt")
-    with pytest.raises(CheckpointError, match=rf"is that of a {other}, not of a {family}: pass --family {other}\.$"):
+    with pytest.raises(CheckpointError, match=rf"is of the family {other}, not {family}: pass --family {other}\.$"):
         load_checkpoint(path, family)
 
 
@@ -272,8 +272,8 @@ def test_a_nested_state_dict_of_another_family_is_recognised(tmp_path: Path, fam
     [
         (torch.zeros(2), "holds a Tensor: expected a state dict"),
         (None, "holds a NoneType: expected a state dict"),
-        ({}, r"holds no weights of a small, such as fc\.weight: it holds no tensors\.$"),
-        ([torch.zeros(2)], r"holds no weights of a small, such as fc\.weight: its tensors are 0\.$"),
+        ({}, r"holds no weights of the family small, such as fc\.weight: it holds no tensors\.$"),
+        ([torch.zeros(2)], r"holds no weights of the family small, such as fc\.weight: its tensors are 0\.$"),
         ({0: torch.zeros(2), "a": {"b": torch.zeros(2)}}, r"such as fc\.weight: its tensors are 0, a\.b\.$"),
         (discriminator_state(), r"its tensors are 0\.bias, 0\.weight, 1\.bias, 1\.num_batches_tracked and 5 more\.$"),
         ({"fc.weight": [0.5, 0.5]}, r"holds list under 'fc\.weight': expected a tensor\.$"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -238,11 +237,11 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
                 profile = partial(_prepare_profile, graph, filters, n_images, tuple(layers))
                 labels = family, precision
                 cases = [Case(rows=tuple((*labels, *layer) for layer in layers), prepare=profile)]
-                cases += (
-                    Case(rows=((*labels, *layer),), prepare=partial(_prepare_constant, cost.products), unit=PRODUCTS)
-                    for layer, cost in layers.items()
-                    if cost.products
-                )
+                products = {layer: cost.products for layer, cost in layers.items() if cost.products}
+                rows = tuple((*labels, *layer) for layer in products)
+                if rows:
+                    values = partial(_prepare_constants, tuple(products.values()))
+                    cases.append(Case(rows=rows, prepare=values, unit=PRODUCTS))
                 cases += (
                     Case(rows=((*labels, _RATE_ROW, name),), prepare=partial(prepare_rate, name), unit=RATE)
                     for name in RATES[precision]
@@ -260,8 +259,8 @@ def _prepare_profile(
     return run
 
 
-def _prepare_constant(value: float) -> Run:
-    return lambda: (value,)
+def _prepare_constants(values: tuple[float, ...]) -> Run:
+    return lambda: values
 
 
 def _build_report_tables(plan: Plan, measurements: Sequence[Measurement]) -> tuple[Table, ...]:
@@ -271,7 +270,7 @@ def _build_report_tables(plan: Plan, measurements: Sequence[Measurement]) -> tup
             own = [each for each in measurements if each.labels[:2] == (family, precision) and each.samples]
             seconds = {each.labels[2:]: each.median for each in own if each.unit == SECONDS}
             products = {each.labels[2:]: each.median for each in own if each.unit == PRODUCTS}
-            rates = {each.labels[3]: statistics.median(each.samples) * 1e9 for each in own if each.unit == RATE}
+            rates = {each.labels[3]: max(each.samples) * 1e9 for each in own if each.unit == RATE}
             if not seconds or not rates:
                 continue
             costs = {

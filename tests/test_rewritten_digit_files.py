@@ -229,7 +229,7 @@ def test_validate_what_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = write_plainly(tmp_path / "bg.parquet", columns, None)
     result = invoke("validate", path, "--report", tmp_path / "out.html")
     assert result.exit_code == 0, result.output
-    assert "bg: provenance unknown" in result.stderr
+    assert "bg (provenance unknown)" in result.stderr
     assert "unknown; events without digits are not counted" in (tmp_path / "out.html").read_text(encoding="utf-8")
     high = {name: column[columns["charge"] >= 9] for name, column in columns.items()}
     write_plainly(path, high, None)

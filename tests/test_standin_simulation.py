@@ -107,5 +107,5 @@ def test_the_command_takes_the_cpus_of_the_job_unless_told(monkeypatch: pytest.M
     monkeypatch.setattr("artifacts.standins.__main__.count_job_cpus", lambda: cpus)
     monkeypatch.setattr("artifacts.standins.__main__.simulate_events", see)
     for options in ((), ("--threads", "5")):
-        CliRunner().invoke(standin, ["simulate", "--output", str(tmp_path / "a.npz"), *options])
+        CliRunner().invoke(standin, ["simulate", "--overwrite", "--output", str(tmp_path / "a.npz"), *options])
     assert asked == [3, 5]

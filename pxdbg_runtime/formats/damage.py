@@ -32,13 +32,14 @@ _DAMAGED: Final = (
     RuntimeError,  # NotImplementedError and RecursionError among them
     SyntaxError,
     TypeError,
+    UnboundLocalError,  # uproot 5.7, where compressed data hold no block
     ValueError,
     struct.error,
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What NumPy, zipfile and pyarrow raise where the bytes are not what they should be. Not MemoryError, whose usual
+"""What NumPy, zipfile, pyarrow and uproot raise where the bytes are not what they should be. Not MemoryError, whose usual
 cause is the limits of a job, whatever the file holds."""
 
 

@@ -39,8 +39,8 @@ _DAMAGED: Final = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What NumPy, zipfile, pyarrow and uproot raise where the bytes are not what they should be. Not MemoryError, whose usual
-cause is the limits of a job, whatever the file holds."""
+"""What NumPy, zipfile, pyarrow and uproot raise where the bytes are not what they should be. Not MemoryError, whose
+usual cause is the limits of a job, whatever the file holds."""
 
 
 @contextlib.contextmanager

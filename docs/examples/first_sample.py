@@ -28,14 +28,13 @@ from pathlib import Path
 import pxdbg_runtime
 
 CHECKOUT = Path(pxdbg_runtime.__file__).resolve().parent.parent
-folder = tempfile.TemporaryDirectory()
-os.chdir(folder.name)
+folder = tempfile.TemporaryDirectory()  # sphinx-gallery starts each block in the folder of this file
 
 
 def run(command):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(shlex.split(command), env=environment, capture_output=True, text=True)
+    done = subprocess.run(shlex.split(command), cwd=folder.name, env=environment, capture_output=True, text=True)
     print(f"$ {command}\n{done.stdout}" + ("" if done.returncode == 0 else done.stderr))
     done.check_returncode()
 
@@ -47,6 +46,9 @@ run("pxdbg generate --events 12 --seed 7 --output background.parquet")
 # %%
 # The file says how its digits were generated. Its events can be read one after another, or at once.
 
+# sphinx_gallery_start_ignore
+os.chdir(folder.name)
+# sphinx_gallery_end_ignore
 import pxdbg_runtime
 
 sample = pxdbg_runtime.open("background.parquet")
@@ -93,6 +95,9 @@ run("pxdbg validate background.parquet --reference simulation.parquet --report r
 # a few percent. A classifier nevertheless tells every image of this stand-in from a simulated one: it is no substitute
 # for the physics.
 
+# sphinx_gallery_start_ignore
+os.chdir(folder.name)
+# sphinx_gallery_end_ignore
 spectrum = draw_charges(events, label="generated")
 simulated = list(pxdbg_runtime.open("simulation.parquet"))
 spectrum = draw_charges(simulated, label="simulated", axes=spectrum, title="charge spectrum, twelve events each")

@@ -143,12 +143,12 @@ def test_peak_memory_is_compared_with_its_target() -> None:
         return [(claim.what, claim.verdict) for claim in compare_peaks("ieagan", measurements)]
 
     names = ("float32, peak memory, MB", "int8, peak memory, MB")
-    assert find_peaks(349, 279) == [(name, "holds") for name in names]
-    assert find_peaks(351, 281) == [(name, "does not hold") for name in names]
-    assert compare_peaks("resnet", ()) == ()
+    assert find_peaks(349, 229) == [(name, "holds") for name in names]
+    assert find_peaks(351, 231) == [(name, "does not hold") for name in names]
+    assert compare_peaks("toy", ()) == ()
 
 
-def test_the_time_beside_an_event_is_compared_with_two_seconds() -> None:
+def test_the_time_beside_an_event_is_compared_with_its_target() -> None:
     def claim(whole: float, warm: float) -> str:
         measurements = (
             Measurement(labels=("resnet", "int8", "pxdbg generate --events 1"), unit="s", samples=(whole,)),
@@ -156,7 +156,7 @@ def test_the_time_beside_an_event_is_compared_with_two_seconds() -> None:
         )
         return build_claim("resnet", "int8", measurements).verdict
 
-    assert (claim(3.0, 1.5), claim(3.0, 0.5)) == ("holds", "does not hold")
+    assert (claim(3.0, 2.3), claim(3.0, 2.1)) == ("holds", "does not hold")
 
 
 def test_the_table_of_passes_compares_each_with_the_one_before() -> None:

@@ -177,7 +177,7 @@ def show_name(name: str) -> str:
 
 def _show(value: object) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
+        text = json.dumps(value, ensure_ascii=False, default=repr).encode(errors="backslashreplace").decode()
     except RecursionError:
         return "a value that is nested too deeply"
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"

@@ -221,6 +221,7 @@ PT2_OF_2_1: Final = ("serialized_exported_program.json", "serialized_state_dict.
         (write(b"root\x00\x00\xf7\x00" + bytes(50)), r"is a ROOT file: expected a file written by"),
         (write(b""), r"is empty: it was not completely written or copied"),
         (write(bytes(5000)), r"contains only zeros: it was not completely written or copied"),
+        (write(b"\x08"), r"is not a checkpoint: expected a file written"),
         (write(b"Not a checkpoint.\n"), r"is not a checkpoint: expected a file written by .* \(it is text\)\.$"),
         (write(b'{"fc.weight": [0.5]}'), r"is not a checkpoint: expected a file .* \(it is text\)\.$"),
         (write(random.Random(5).randbytes(5000)), r"is not a checkpoint: expected a file written"),

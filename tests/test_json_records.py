@@ -18,6 +18,7 @@ from pxdbg_runtime.json_records import (
     Record,
     Sha256,
     Text,
+    convert_record,
     decode_record,
     parse_json,
 )
@@ -102,6 +103,12 @@ def test_what_is_not_valid_is_named_with_what_was_expected(text: str, field: str
 @pytest.mark.parametrize("digest", ["0" * 63, "0" * 65, "A" * 64, "0" * 64 + "\\n"])
 def test_a_sha256_is_64_hexadecimal_digits(digest: str) -> None:
     assert refuse(f'{{"digest": "{digest}"}}').field == "digest"
+
+
+def test_a_value_that_json_cannot_hold_is_shown() -> None:
+    """SQLite gives bytes where a text was expected."""
+    with pytest.raises(JsonFieldError, match=r"b'\\\\xc5'"):
+        convert_record({"kind": b"\xc5"}, Outer)
 
 
 def test_a_long_value_is_shown_in_part() -> None:

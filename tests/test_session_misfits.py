@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -101,3 +102,12 @@ def test_an_output_of_another_name_is_refused(tmp_path: Path) -> None:
     graph = write_graph(tmp_path / "graph.onnx", latent_model(), structs.replace(LATENT_CARD, output="pictures"))
     with pytest.raises(InferenceError, match=r"its outputs are \{'images': .*\}, expected 'pictures'"):
         ImageSession(graph)
+
+
+def test_an_axis_whose_name_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    model = latent_model()
+    content = model.SerializeToString().replace(b"\x12\x01n", b"\x12\x01\xc5")
+    graph = write_graph(tmp_path / "graph.onnx", model, LATENT_CARD)
+    odd = replace(graph, content=content)
+    with pytest.raises(InferenceError, match=r"names of its inputs or outputs are no UTF-8\.$"):
+        ImageSession(odd, provider="cpu")

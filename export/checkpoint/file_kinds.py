@@ -87,7 +87,8 @@ def describe_file(start: bytes) -> str:
         return _write_sentence(
             "a web page, as after a download that failed", "download the file itself, logged in if need be"
         )
-    if start[:1] == b"\x08" and 3 <= start[1] <= _MAX_ONNX_IR_VERSION and start[2:3] in b"\x12\x1a\x22\x28\x32\x3a\x42":
+    is_version = start[:1] == b"\x08" and len(start) > 2 and 3 <= start[1] <= _MAX_ONNX_IR_VERSION
+    if is_version and start[2:3] in b"\x12\x1a\x22\x28\x32\x3a\x42":
         return _write_sentence(
             "an ONNX graph, which is the result of an export", f"give the PyTorch checkpoint; {SAVE_ALONE}"
         )

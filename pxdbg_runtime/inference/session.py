@@ -335,8 +335,12 @@ def _check_against_card(session: InferenceSession, graph: GraphFile) -> None:
     """Compare the inputs and the output of a session with those of the card."""
     card = graph.card
     expected = {each.name: (_format_type(each), _find_shape(each, card)) for each in card.inputs}
-    found = {each.name: (each.type, _drop_axis_names(each.shape)) for each in session.get_inputs()}
-    outputs = {each.name: (each.type, _drop_axis_names(each.shape)) for each in session.get_outputs()}
+    try:
+        found = {each.name: (each.type, _drop_axis_names(each.shape)) for each in session.get_inputs()}
+        outputs = {each.name: (each.type, _drop_axis_names(each.shape)) for each in session.get_outputs()}
+    except UnicodeDecodeError:
+        message = f"The graph {graph.path} does not fit its card: names of its inputs or outputs are no UTF-8."
+        raise InferenceError(message) from None
     if found != expected:
         message = f"The graph {graph.path} does not fit its card: its inputs are {found}, but the card has {expected}."
         raise InferenceError(message)

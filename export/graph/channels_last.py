@@ -1,14 +1,14 @@
 """Interleave phases and add upsampled images with channels last, where ONNX Runtime's CUDA kernels are fast.
 
-With channels last, two rows of phases are two runs of memory, so a ``Concat`` interleaves them; and an upsampled image
-need not be written, since a broadcast reads the small one. ONNX Runtime lays out float16 images in this way for
-convolutions on a GPU, so its optimiser removes the transpositions written here together with its own. Measured on an
-H100: docs/performance.md.
+With channels last, a row of pixels is one run of memory. So a ``Concat`` of rows interleaves phases, and a sum repeats
+each row of a small image by broadcasting, without writing the upsampled image. In float16 ONNX Runtime transposes
+images to channels last around each convolution on a GPU; its optimiser removes those transpositions together with the
+ones written here. docs/performance.md has the times on an H100.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_repeated", "find_before_interleaving", "use_channels_last"]
 
-_TO_LAST = [0, 2, 3, 1]
-_TO_FIRST = [0, 3, 1, 2]
+_TO_LAST: Final = [0, 2, 3, 1]
+_TO_FIRST: Final = [0, 3, 1, 2]
 
 
 def use_channels_last(model: ir.Model) -> int:
@@ -81,6 +81,7 @@ def _interleave_rows(write: Writer, node: ir.Node) -> ir.Value | None:
 
 
 def _add_upsampled(write: Writer, node: ir.Node) -> ir.Value | None:
+    """Add an image and an upsampled one."""
     for image, other in (node.inputs, reversed(node.inputs)):
         small, shape = find_before_upsampling(other), read_shape(image)
         if image is None or small is None or shape is None or None in shape[1:] or not have_equal_shapes(image, other):

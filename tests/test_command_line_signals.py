@@ -236,7 +236,7 @@ class Careless:
 
 
 @pytest.mark.usefixtures("defaults")
-@pytest.mark.parametrize("way", ["the next item", "the next signal", "by itself"])
+@pytest.mark.parametrize("way", ["the next item", "the next signal", "after C", "in a wait"])
 def test_a_signal_whose_exception_was_dropped_ends_the_command(capsys: pytest.CaptureFixture[str], way: str) -> None:
     came: list[int] = []
 
@@ -244,12 +244,14 @@ def test_a_signal_whose_exception_was_dropped_ends_the_command(capsys: pytest.Ca
         items = track(range(5), total=5, description="steps") if way == "the next item" else range(5)
         for number in items:
             came.append(number)
-            if number == 1 and way == "by itself":
+            if number == 1 and way == "after C":
                 Careless()
                 time.sleep(10)
             elif number == 1:
                 with suppress(BaseException):
                     signal.raise_signal(signal.SIGTERM)
+                if way == "in a wait":
+                    threading.Event().wait(10)
             elif number == 2:
                 signal.raise_signal(signal.SIGUSR2)
 

@@ -7,6 +7,7 @@ import atexit
 import signal
 import sys
 import threading
+import time
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -85,7 +86,7 @@ class StopSignals:
         """Raise `Stopped` if a signal came and code that ignores exceptions dropped it."""
         if self.received is None or not self._is_armed:
             return
-        if self._under_way is None or self._under_way() is None:
+        if self._is_dropped():
             stopped = Stopped(self.received.name)
             self._under_way = weakref.ref(stopped)
             try:
@@ -94,14 +95,8 @@ class StopSignals:
                 del stopped  # its traceback would keep it alive
 
     def _handle_lost(self, lost: sys.UnraisableHookArgs) -> None:
-        """Raise again soon if C code that called Python (numba, ctypes) dropped the exception."""
-        if isinstance(lost.exc_value, Stopped) and self.received is not None:
-            again = threading.Timer(_RETRY_S, _interrupt_main_thread, [self.received])
-            again.daemon = True
-            with suppress(RuntimeError):  # no more threads start: `raise_if_stopped` raises later
-                again.start()
-            self._under_way = None  # last: a signal that comes before must not raise in here
-        elif self._report_lost is not None:
+        """Print nothing about a `Stopped` that C code dropped: `_watch` raises it again."""
+        if self._report_lost is not None and not isinstance(lost.exc_value, Stopped):
             self._report_lost(lost)
 
     def _ignore(self) -> None:
@@ -110,8 +105,23 @@ class StopSignals:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received is None:
+            with suppress(RuntimeError):  # no more threads start: `raise_if_stopped` raises a dropped exception again
+                _thread.start_new_thread(self._watch, ())  # without locks, which a signal handler must not wait for
             self.received = signal.Signals(number)
         self.raise_if_received()
+
+    def _watch(self) -> None:
+        """Send the signal again as long as its exception is dropped.
+
+        Calls of Python from C (numba, ctypes) and the import of extension modules (numpy.random) drop exceptions.
+        """
+        while self._is_armed:
+            time.sleep(_RETRY_S)
+            if self.received is not None and self._is_dropped():
+                _interrupt_main_thread(self.received)
+
+    def _is_dropped(self) -> bool:
+        return self._under_way is None or self._under_way() is None
 
 
 def _interrupt_main_thread(number: signal.Signals) -> None:

@@ -115,8 +115,10 @@ class StopSignals:
 
         Calls of Python from C (numba, ctypes) and the import of extension modules (numpy.random) drop exceptions.
         """
-        while self._is_armed:
+        while True:
             time.sleep(_RETRY_S)
+            if not self._is_armed:
+                return
             if self.received is not None and self._is_dropped():
                 _interrupt_main_thread(self.received)
 

@@ -17,6 +17,7 @@ from pxdbg_runtime.formats.interface import (
 from pxdbg_runtime.formats.overlaid import OVERLAY_KEY
 from pxdbg_runtime.formats.parquet_columns import check_schema, read_event_rows, read_rows, read_steps
 from pxdbg_runtime.formats.parquet_layouts import COMPACT, EVENTS, MARK, find_layout
+from pxdbg_runtime.formats.withheld_columns import WithheldColumns
 from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class ParquetReader:
 
     def read_texts(self) -> StoredTexts:
         """Read the texts, and check that the columns exist and hold integers, or lists of them."""
-        with self._open() as (file, has_mark):
+        with self._open() as (file, _content, has_mark):
             layout = find_layout(file.schema_arrow)
             check_schema(file.schema_arrow, layout)
             stored = file.metadata.metadata or {}
@@ -69,19 +70,19 @@ class ParquetReader:
 
     def read_blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks; of a row group, only the compressed bytes are in memory at once."""
-        with self._open() as (file, _has_mark):
+        with self._open() as (file, content, _has_mark):
             layout = find_layout(file.schema_arrow)
             check_schema(file.schema_arrow, layout)
             if layout is COMPACT:
                 yield from read_steps(file)
             elif layout is EVENTS:
-                yield from read_event_rows(file)
+                yield from read_event_rows(file, content)
             else:
                 yield from read_rows(file, layout)
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[tuple[Any, bool]]:
-        """Open the file once: as a `pyarrow.parquet.ParquetFile`, and whether it has our writer's mark."""
+    def _open(self) -> Iterator[tuple[Any, WithheldColumns, bool]]:
+        """Open the file once: as a `pyarrow.parquet.ParquetFile`, what that reads, and whether it has our mark."""
         import pyarrow.parquet
 
         with open_regular(self._path) as content:
@@ -91,13 +92,14 @@ class ParquetReader:
             # A file, not a path: some readers take a path such as event=5/bg.parquet for a column, and pyarrow wants
             # paths in UTF-8. No buffer_size, because with one pyarrow 17 fails on valid files ("Cannot shrink read
             # buffer").
+            columns = WithheldColumns(content)
             with pyarrow.parquet.ParquetFile(
-                content,
+                columns,
                 page_checksum_verification=True,
                 pre_buffer=False,
                 thrift_string_size_limit=_MAX_TEXT_IN_FOOTER,
             ) as file:
-                yield file, has_mark
+                yield file, columns, has_mark
 
 
 def _find_footer(content: BinaryIO) -> int:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.formats.withheld_columns import WithheldColumns
+
 __all__ = ["check_schema", "read_event_rows", "read_rows", "read_steps"]
 
 _MAX_EVENT_DIGITS: Final = N_SENSORS * PIXELS_PER_SENSOR
@@ -74,7 +76,7 @@ def read_steps(file: Any) -> Iterator[Columns]:  # noqa: ANN401
         yield {**columns, "u_cell": pixels // N_V_CELLS, "v_cell": pixels % N_V_CELLS}
 
 
-def read_event_rows(file: Any) -> Iterator[Columns]:  # noqa: ANN401
+def read_event_rows(file: Any, content: WithheldColumns) -> Iterator[Columns]:  # noqa: ANN401
     """Read a row an event, as many rows at a time as have some `BLOCK_ROWS` digits.
 
     Raises
@@ -85,7 +87,8 @@ def read_event_rows(file: Any) -> Iterator[Columns]:  # noqa: ANN401
     """
     for group in range(file.metadata.num_row_groups):
         n_rows = file.metadata.row_group(group).num_rows
-        n_digits = _check_claim(file.metadata.row_group(group))
+        content.check_footer(file, group, EVENTS.columns)
+        n_digits = _check_claim(file, group)
         size = max(1, BLOCK_ROWS * n_rows // max(n_digits, 1))
         options = {"row_groups": [group], "columns": list(EVENTS.columns), "use_threads": False}
         for batch in file.iter_batches(batch_size=min(size, BLOCK_ROWS), **options):
@@ -94,10 +97,11 @@ def read_event_rows(file: Any) -> Iterator[Columns]:  # noqa: ANN401
                 yield {name: column[start : start + BLOCK_ROWS] for name, column in columns.items()}
 
 
-def _check_claim(group: Any) -> int:  # noqa: ANN401
+def _check_claim(file: Any, number: int) -> int:  # noqa: ANN401
     """Return the number of digits that a row group claims; an empty list counts as one."""
-    columns = [group.column(index) for index in range(group.num_columns)]
-    claims = {each.path_in_schema.split(".")[0]: each for each in columns}
+    group = file.metadata.row_group(number)
+    names = [file.schema.column(index).path.split(".")[0] for index in range(group.num_columns)]
+    claims = {name: group.column(names.index(name)) for name in LIST_COLUMNS}
     n_digits: int = claims["v_cell"].num_values
     n_bytes: int = claims["v_cell"].total_compressed_size
     if any(claims[name].num_values != n_digits for name in LIST_COLUMNS):

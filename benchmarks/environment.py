@@ -20,7 +20,7 @@ from pxdbg_runtime.model.card import PackageVersion
 from pxdbg_runtime.version import __version__
 
 NOT_INSTALLED: Final = "not installed"
-_PACKAGES: Final = ("numpy", "numba", "torch", "openvino")
+_PACKAGES: Final = ("numpy", "numba", "torch", "openvino", "nncf")
 
 
 @dataclass(frozen=True, kw_only=True)

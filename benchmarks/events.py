@@ -23,9 +23,9 @@ PEER_BATCH_SIZE: Final = 4
 """Images a call of a peer that works in batches: few enough for the caches, many enough for the linear layer."""
 
 
-def draw_event(card: ModelCard) -> dict[str, NDArray[np.float32]]:
-    """Draw the values of the event, by the names of the draws of a card."""
-    values = make_stream("philox", SEED, card.draws).draw(EVENT)
+def draw_event(card: ModelCard, event: int = EVENT) -> dict[str, NDArray[np.float32]]:
+    """Draw the values of an event, by the names of the draws of a card."""
+    values = make_stream("philox", SEED, card.draws).draw(event)
     return {draw.name: drawn for draw, drawn in zip(card.draws, values, strict=True)}
 
 

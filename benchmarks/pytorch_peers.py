@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,10 +20,6 @@ from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
     from export.families.generator_module import GeneratorModule
-
-_MATRIX_SIZE: Final = 2048
-"""Large enough for the product to be limited by arithmetic."""
-_PRODUCTS: Final = 5
 
 Hits = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.uint8]"]
 """Sensor index, u cell, v cell, and charge in ADU of each hit."""
@@ -67,16 +63,3 @@ def time_model(model: Callable[..., torch.Tensor], card: ModelCard) -> Run:
             model(*map(torch.from_numpy, build_feed(card.inputs, draws, sensors).values()))
 
     return time_images(images)
-
-
-@use_one_thread()
-def measure_product_rate(clock: Callable[[], float]) -> float:
-    """Measure the multiply-accumulates a second of a large float32 matrix product; the best of several."""
-    left, right = (torch.rand(_MATRIX_SIZE, _MATRIX_SIZE) for _ in range(2))
-    product = torch.empty(_MATRIX_SIZE, _MATRIX_SIZE)
-    shortest = float("inf")
-    for _ in range(_PRODUCTS):
-        start = clock()
-        torch.mm(left, right, out=product)
-        shortest = min(shortest, clock() - start)
-    return _MATRIX_SIZE**3 / shortest

@@ -40,8 +40,8 @@ MIN_IDENTICAL: Final = 0.9999
 """Of families with latents alone."""
 MAX_CHARGE_DIFFERENCE_ADU: Final = 1
 MIN_HITS: Final = 2500
-MIN_CONDITIONAL_HITS: Final = 250
-"""An image must have more on average. Random weights of a ResNet or ConvNet give thousands, some of IEA-GAN 480."""
+MIN_CONDITIONAL_HITS: Final = 200
+"""An image must have more on average. Random weights of a ResNet or ConvNet give thousands, some of IEA-GAN 221."""
 SHAPE: Final = (40, 250, 768)
 BATCH_SIZE: Final = 10
 EXACT_SENSORS: Final = slice(None, None, 4)

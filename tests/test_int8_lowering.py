@@ -54,11 +54,11 @@ def require_shapes_as_said(model: onnx.ModelProto, values: dict[str, NDArray[np.
 
 def require_integers_between(model: onnx.ModelProto) -> None:
     """Check that every value from the first quantization to the last layer is uint8 (n, height, width, channels)."""
-    (added,) = (node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat")
+    (last,) = {node.input[0] for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}
     said = {value.name: value.type.tensor_type for value in model.graph.value_info}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {node.output[0]: node for node in model.graph.node}
-    waiting, seen = [added.input[0]], set()
+    waiting, seen = [last], set()
     while waiting:
         node = makers[waiting.pop()]
         if node.output[0] in seen:
@@ -77,7 +77,7 @@ def require_integers_between(model: onnx.ModelProto) -> None:
         waiting += [name for name in node.input if name in makers]
     floats = {node.op_type for node in model.graph.node if node.output[0] not in seen}
     # A last convolution of single pixels is done before the doubling, which then comes behind it.
-    assert floats <= {"Gemm", "Reshape", "MatMulIntegerToFloat", "Transpose", "Resize"}
+    assert floats <= {"Gemm", "Reshape", "MatMulIntegerToFloat", "Transpose", "Concat", "Resize"}
 
 
 @few

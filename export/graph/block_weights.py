@@ -74,7 +74,7 @@ def build_block_weights(
     block : tuple of int
         Height and width of a block of output pixels, multiples of `upsampling`.
     rows, columns : sequence of int
-        Wanted rows and columns of a block.
+        Wanted rows and columns of a block; negative ones are of the block before.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def _place_phases(n_taps: int, pad: int, stride: int) -> _Axis:
 
 
 def _place_taps(n_taps: int, pad: int, upsampling: int, block: int, wanted: Sequence[int]) -> _Axis:
-    if block % upsampling or not wanted or not all(0 <= each < block for each in wanted):
+    if block % upsampling or not wanted or not all(-block < each < block for each in wanted):
         message = f"positions {list(wanted)} of a block of {block} after an upsampling by {upsampling}"
         raise ValueError(message)
     stride = block // upsampling

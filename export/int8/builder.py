@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.int8.weights import quantize_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -52,6 +53,8 @@ class GraphBuilder:
     opset : int
     bits : {7, 8}
         Bits of the weights, see `export.int8.weights.quantize_weights`.
+    batch : int or str
+        Images of a batch, the first axis of every value whose shape is given without it.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class GraphBuilder:
         outputs: Sequence[onnx.ValueInfoProto],
         opset: int,
         bits: WeightBits = 7,
+        batch: int | str = "n",
     ) -> None:
         self._inputs, self._outputs, self._opset, self._bits = inputs, outputs, opset, bits
+        self._batch = batch
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._values: list[onnx.ValueInfoProto] = []
@@ -83,14 +88,16 @@ class GraphBuilder:
         element: str = "uint8",
         *,
         is_onnx: bool = True,
+        has_batch: bool = True,
         **attributes: float | str | Sequence[int] | onnx.GraphProto,
     ) -> str:
-        """Add a node of one output, whose shape is given without the batch; return the output's name."""
+        """Add a node of one output, whose shape is given without the batch if it has one; return the output's name."""
         domain = "" if is_onnx else MICROSOFT
         node = helper.make_node(operator, list(inputs), [output], name=output, domain=domain)
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self._nodes.append(node)
-        self._values.append(helper.make_tensor_value_info(output, ELEMENT_TYPES[element], ["n", *shape]))
+        whole = [self._batch, *shape] if has_batch else shape
+        self._values.append(helper.make_tensor_value_info(output, ELEMENT_TYPES[element], whole))
         return output
 
     def copy_node(self, node: onnx.NodeProto, inputs: Sequence[str]) -> None:
@@ -159,8 +166,33 @@ class GraphBuilder:
             strides=weights.strides,
         )
 
+    def add_linear_layer(
+        self, vector: QuantImage, weight: NDArray[np.float32], bias: NDArray[np.floating], output: QuantImage
+    ) -> str:
+        """Quantize weights, shape (out, in), and add a linear layer of a vector; return the output's name."""
+        name = output.name
+        image = weight[:, :, np.newaxis, np.newaxis]
+        integers = quantize_weights(image, bias.astype(np.float64), vector.params.scale, self._bits)
+        inputs = [
+            vector.name,
+            *self.add_params(vector.params, f"{name}.input"),
+            self.add_constant(np.ascontiguousarray(integers.weight[:, :, 0, 0].T), f"{name}.weight"),
+            self.add_constant(integers.scale, f"{name}.weight_scale"),
+            self.add_constant(np.zeros(len(weight), np.int8), f"{name}.weight_zero_point"),
+            self.add_constant(integers.bias, f"{name}.bias"),
+            *self.add_params(output.params, name),
+        ]
+        return self.add_node("QGemm", inputs, name, [len(weight)], is_onnx=False)
+
     def add_sum(
-        self, left: QuantImage, right: QuantImage, params: QuantParams, output: str, shape: Sequence[int]
+        self,
+        left: QuantImage,
+        right: QuantImage,
+        params: QuantParams,
+        output: str,
+        shape: Sequence[int],
+        *,
+        has_batch: bool = True,
     ) -> str:
         """Add a sum of two images, one of which may be repeated; return the output's name."""
         inputs = [
@@ -170,16 +202,35 @@ class GraphBuilder:
             *self.add_params(right.params, f"{output}.right"),
             *self.add_params(params, output),
         ]
-        return self.add_node("QLinearAdd", inputs, output, shape, is_onnx=False)
+        return self.add_node("QLinearAdd", inputs, output, shape, is_onnx=False, has_batch=has_batch)
 
     def add_split(self, value: str, sizes: str, outputs: Sequence[str]) -> None:
-        """Add a Split of an input of the graph, before all other nodes."""
-        self._nodes.insert(0, helper.make_node("Split", [value, sizes], list(outputs), axis=0))
+        """Add a Split of the first axis."""
+        self._nodes.append(helper.make_node("Split", [value, sizes], list(outputs), axis=0))
 
-    def add_reshape(self, value: str, shape: Sequence[int], output: str, element: str = "uint8") -> str:
-        """Add a Reshape to a shape, given without the batch."""
-        name = self.add_constant(np.array([-1, *shape], dtype=np.int64), "shape_" + "x".join(map(str, shape)))
-        return self.add_node("Reshape", [value, name], output, shape, element)
+    @contextmanager
+    def before_others(self) -> Iterator[None]:
+        """Put the nodes that are added meanwhile before all others."""
+        others, self._nodes = self._nodes, []
+        yield
+        self._nodes += others
+
+    def add_slice(self, value: str, first: int, end: int, output: str, shape: Sequence[int]) -> str:
+        """Add the part of a value (batch, height, width, channels) from one channel up to another."""
+        inputs = [
+            self.add_constant(np.array([each]), f"{output}.{key}")
+            for key, each in (("first", first), ("end", end), ("axis", 3))
+        ]
+        return self.add_node("Slice", [value, *inputs], output, shape)
+
+    def add_reshape(
+        self, value: str, shape: Sequence[int], output: str, element: str = "uint8", *, has_batch: bool = True
+    ) -> str:
+        """Add a Reshape to a shape, given without the batch if it has one."""
+        whole = [-1, *shape] if has_batch else shape
+        prefix = "shape_" if has_batch else "whole_shape_"
+        name = self.add_constant(np.array(whole, dtype=np.int64), prefix + "x".join(map(str, shape)))
+        return self.add_node("Reshape", [value, name], output, shape, element, has_batch=has_batch)
 
     def build(self, name: str) -> onnx.ModelProto:
         """Build the model."""

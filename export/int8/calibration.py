@@ -38,7 +38,7 @@ def calibrate(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Ranges:
     others = {value.name for value in (*model.graph.output, *model.graph.input, *model.graph.initializer)}
     layers = [node.output[0] for node in model.graph.node if node.op_type in _MEASURED]
     # The parts of a sum may be an image and the offsets of its channels.
-    parts = [name for node in model.graph.node if node.op_type == "Add" for name in node.input]
+    parts = [name for node in model.graph.node if node.op_type in {"Add", "Gemm"} for name in node.input]
     names = [name for name in dict.fromkeys([*layers, *parts]) if name not in others]
     ranges: Ranges = {}
     for values in _compute_values(model, names, feeds):

@@ -125,18 +125,44 @@ def add_last_layer(
         channels=n_segments * n_pixels,
     )
     graph.add_convolution(image, weights, (found.bias[0] - starts).ravel(), segments, input_means=input_means)
-    flat = graph.add_reshape(segments.name, [segments.channels], f"{name}.flat")
+    n_blocks = segments.height * segments.width
+    flat = graph.add_reshape(segments.name, [n_blocks, segments.channels], f"{name}.flat")
+    adding = np.repeat(np.eye(n_pixels, dtype=np.int8), n_segments, axis=0)
+    if is_small:
+        # One product for each row of the blocks: joining rows is faster than a transposition of short runs.
+        parts = []
+        for row in range(rows):
+            pixels = slice(row * columns, (row + 1) * columns)
+            added = _add_segments(graph, flat, n_blocks, adding[:, pixels], lows[pixels], step, f"{name}.row{row}")
+            shape = segments.height, 1, width
+            parts.append(graph.add_reshape(added, shape, f"{name}.row{row}.image", "float32"))
+        in_place = graph.add_node("Concat", parts, f"{name}.rows", (segments.height, rows, width), "float32", axis=2)
+    else:
+        added = _add_segments(graph, flat, n_blocks, adding, lows, step, name)
+        apart = graph.add_reshape(added, [segments.height, segments.width, rows, columns], f"{name}.blocks", "float32")
+        interleaved = segments.height, rows, segments.width, columns
+        in_place = graph.add_node("Transpose", [apart], f"{name}.rows", interleaved, "float32", perm=[0, 1, 3, 2, 4])
+    graph.add_reshape(in_place, [1, height, width], name, "float32")
+
+
+def _add_segments(
+    graph: GraphBuilder,
+    segments: str,
+    n_blocks: int,
+    adding: NDArray[np.int8],
+    lows: NDArray[np.float64],
+    step: float,
+    name: str,
+) -> str:
+    """Sum the segments of some pixels, and scale them to values."""
     inputs = [
-        flat,
-        graph.add_constant(np.repeat(np.eye(n_pixels, dtype=np.int8), n_segments, axis=0), f"{name}.adding"),
+        segments,
+        graph.add_constant(adding, f"{name}.adding"),
         graph.add_constant(np.float32(step), f"{name}.step"),
         graph.add_constant(np.float32(1.0), f"{name}.one"),
         "",
         "",
         graph.add_constant(lows.astype(np.float32), f"{name}.low"),
     ]
-    added = graph.add_node("MatMulIntegerToFloat", inputs, f"{name}.added", [n_pixels], "float32", is_onnx=False)
-    apart = graph.add_reshape(added, [segments.height, segments.width, rows, columns], f"{name}.blocks", "float32")
-    interleaved = segments.height, rows, segments.width, columns
-    in_place = graph.add_node("Transpose", [apart], f"{name}.rows", interleaved, "float32", perm=[0, 1, 3, 2, 4])
-    graph.add_reshape(in_place, [1, height, width], name, "float32")
+    shape = n_blocks, len(lows)
+    return graph.add_node("MatMulIntegerToFloat", inputs, f"{name}.added", shape, "float32", is_onnx=False)

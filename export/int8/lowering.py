@@ -5,10 +5,7 @@ The operators are ONNX Runtime's own for this layout (``com.microsoft``: QLinear
 which its optimiser would create from quantize and dequantize nodes where it succeeds. Such a graph is for the CPU.
 
 - ``Relu`` costs nothing: the layer before gets the zero point 0.
-- ``Conv`` of an upsampled image: phases as in `export.graph.phase_convolutions`. In this layout two columns as
-  channels are two adjacent columns, and rows are interleaved by copying whole rows.
-- ``Conv`` with sixteen channels or fewer computes four columns at once, since the kernel computes 64 channels at a
-  time.
+- ``Conv``: see `export.int8.convolutions`.
 - ``Add`` with an upsampled image takes the small one: columns doubled as channels, rows by broadcasting.
 - ``BatchNormalization`` that cannot be folded is a depthwise convolution.
 - ``Slice`` of the first channels is a Slice.
@@ -20,7 +17,6 @@ which its optimiser would create from quantize and dequantize nodes where it suc
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +26,7 @@ import onnx_ir as ir
 
 from export.errors import GraphError
 from export.graph.batch_norms import ChannelAffine, match_batch_norm
-from export.graph.block_weights import BlockWeights, build_block_weights
+from export.graph.block_weights import BlockWeights
 from export.graph.conditional_norms import ConditionalNorm, match_conditional_norm
 from export.graph.nodes import (
     Convolution,
@@ -42,15 +38,13 @@ from export.graph.nodes import (
     read_shape,
     takes_first_channels,
 )
-from export.graph.phase_convolutions import build_phase_weights
 from export.int8.builder import GraphBuilder, QuantImage
+from export.int8.convolutions import Convolutions
 from export.int8.image_loop import ImageLoop, VaryingAffine
 from export.int8.last_layer import OutputRange, add_last_layer
 from export.int8.weights import QuantParams, fit_quant_params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from export.int8.calibration import Means, Ranges
@@ -58,10 +52,10 @@ if TYPE_CHECKING:
 
 __all__ = ["OutputRange", "quantize_graph"]
 
-_FEW_CHANNELS: Final = 16
-_COLUMNS_AT_ONCE: Final = 4
-_FULL_KERNEL: Final = 64
-"""Output channels that use the kernel fully."""
+_LINEAR_MARGIN: Final = 1.25
+"""Larger conditions than any of the calibration by so much are represented."""
+_MAX_COARSENING: Final = 0.05
+"""By so much a step may grow for a sum of bytes."""
 
 
 def quantize_graph(
@@ -108,7 +102,7 @@ class _Lowering:
         self._floats: dict[str, str] = {value.name: value.name for value in model.graph.input}
         self._images: dict[tuple[str, bool], QuantImage] = {}
         self._wide: dict[str, QuantImage] = {}
-        self._factors: dict[str, VaryingAffine] = {}
+        self._convolutions = Convolutions(self._integers, self._loop, means)
 
     def build(self) -> onnx.ModelProto:
         for output in self._old.graph.outputs:
@@ -213,9 +207,14 @@ class _Lowering:
         """Reorder a linear layer's outputs to channels last, and quantize them."""
         n_outputs, (height, width, channels) = len(layer.weight), output.shape
         order = np.arange(n_outputs).reshape(channels, height, width).transpose(1, 2, 0).ravel()
+        source = _require(layer.node.inputs[0])
+        if self._loop is not None and str(source.name) in self._ranges:
+            name = self._add_integer_layer(source, layer.weight[order], layer.bias[order], output)
+            self._loop.take_images(self._new.add_reshape(name, output.shape, f"{output.name}.images"), output)
+            return
         if name not in self._floats:
             inputs = [
-                self._add_float(_require(layer.node.inputs[0])),
+                self._add_float(source),
                 self._new.add_constant(np.ascontiguousarray(layer.weight[order]), f"{name}.weight"),
                 self._new.add_constant(layer.bias[order], f"{name}.bias"),
             ]
@@ -228,27 +227,32 @@ class _Lowering:
             images = self._new.add_node("QuantizeLinear", inputs, f"{output.name}.images", output.shape)
             self._loop.take_images(images, output)
 
+    def _add_integer_layer(
+        self, source: ir.Value, weight: NDArray[np.float32], bias: NDArray[np.float32], output: QuantImage
+    ) -> str:
+        """Add a linear layer of 8-bit integers, whose weights take a quarter of the memory."""
+        low, high = (_LINEAR_MARGIN * each for each in self._ranges[str(source.name)])
+        n_inputs, params = weight.shape[1], fit_quant_params(low, high)
+        vector = QuantImage(name=f"{output.name}.condition", params=params, height=1, width=1, channels=n_inputs)
+        inputs = [self._add_float(source), *self._new.add_params(params, vector.name)]
+        self._new.add_node("QuantizeLinear", inputs, vector.name, [n_inputs])
+        return self._new.add_linear_layer(vector, weight, bias, replace(output, name=f"{output.name}.flat"))
+
     def _add_batch_norm(
         self, affine: ChannelAffine, image: QuantImage, output: QuantImage, factors: VaryingAffine | None = None
     ) -> None:
         """Add a batch norm that was not folded as a depthwise convolution."""
         weight = affine.factor.astype(np.float32).reshape(-1, 1, 1, 1)
         weights = BlockWeights(weight=weight, pads=(0, 0, 0, 0), strides=(1, 1))
-        scale = self._find_scaling(factors)
+        scale = self._convolutions.find_scaling(factors)
         self._integers.add_convolution(
             image, weights, affine.offset, output, groups=output.channels, scale_weights=scale
         )
 
-    def _find_scaling(self, factors: VaryingAffine | None) -> Callable[[NDArray[np.float32], str], str] | None:
-        """Find what multiplies the weight scales by factors."""
-        return None if factors is None or self._loop is None else functools.partial(self._loop.scale_weights, factors)
-
     def _add_first_channels(self, image: QuantImage, channels: int, name: str) -> QuantImage:
         """Add the first channels of an image."""
         output = replace(image, name=name, channels=channels)
-        numbers = {"first": 0, "end": channels, "axis": 3}
-        inputs = [self._integers.add_constant(np.array([each]), f"{name}.{key}") for key, each in numbers.items()]
-        self._integers.add_node("Slice", [image.name, *inputs], name, output.shape)
+        self._integers.add_slice(image.name, 0, channels, name, output.shape)
         return output
 
     def _add_conditional(self, affine: ConditionalNorm, output: QuantImage, *, rectified: bool) -> QuantImage:
@@ -257,29 +261,50 @@ class _Lowering:
             message = "a graph with conditions has no loop over its images"
             raise GraphError(message)
         names = VaryingAffine(
-            factor=self._add_float(affine.factor), offset=self._add_float(affine.offset), channels=output.channels
+            factor=self._add_vector(affine.factor), offset=self._add_vector(affine.offset), channels=output.channels
         )
-        (_, highest_offset), (low, high) = (
-            self._ranges[str(each.name)] for each in (affine.offset, affine.product.outputs[0])
-        )
+        lowest, highest = self._ranges[str(affine.offset.name)]
+        lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+        low, high = self._ranges[str(affine.product.outputs[0].name)]
+        # One step for the sum and both operands makes the sum exact.
+        params, offset_params = fit_quant_params(low, high), self._fit_params(affine.offset, rectified=False)
         if rectified:
-            # One step for all three makes the sum exact. What is less than minus the largest offset becomes 0.
-            params = fit_quant_params(-highest_offset, high)
+            # What is less than minus the largest offset becomes 0.
+            params = fit_quant_params(-highest, high)
             offset_params = QuantParams(scale=params.scale, zero_point=255 - params.zero_point)
             output = replace(output, params=QuantParams(scale=params.scale, zero_point=0))
-        else:
-            params, offset_params = fit_quant_params(low, high), self._fit_params(affine.offset, rectified=False)
+        finest, add_offset = params.scale, self._loop.add_offset
+        if rectified and highest - lowest <= _MAX_COARSENING * 255 * finest:
+            # The sum of the levels of both operands must not pass 255: level 0 of the product is minus the largest
+            # offset, and level 0 of the offsets the smallest one.
+            wide = fit_quant_params(lowest - 2 * highest, high)
+            params, offset_params = (
+                QuantParams(scale=wide.scale, zero_point=round(each / wide.scale)) for each in (highest, -lowest)
+            )
+            zero_point = params.zero_point + offset_params.zero_point
+            output = replace(output, params=QuantParams(scale=wide.scale, zero_point=zero_point))
+            add_offset = self._loop.add_rectified_offset
         product = replace(output, name=f"{output.name}.product", params=params)
         self._add_product(affine.image, names, product)
-        self._loop.add_offset(names, product, offset_params, output)
+        add_offset(names, product, offset_params, output)
         return output
+
+    def _add_vector(self, value: ir.Value) -> str:
+        """Add a value of float32 (n, channels, 1, 1) as (n, channels)."""
+        node, name = value.producer(), f"{value.name}.vector"
+        if node is not None and node.op_type == "Unsqueeze" and len(read_shape(node.inputs[0]) or ()) == 2:
+            return self._add_float(_require(node.inputs[0]))
+        if name not in self._floats:
+            channels = (read_shape(value) or ())[1] or 0
+            self._floats[name] = self._new.add_reshape(self._add_float(value), [channels], name, "float32")
+        return self._floats[name]
 
     def _add_product(self, value: ir.Value, affine: VaryingAffine, product: QuantImage) -> None:
         """Multiply an image by the factor: in the convolution or the batch norm that makes it, or a depthwise one."""
         node = value.producer() if find_only_user(value) is not None else None
         found, before = match_convolution(node), None if node is None else match_batch_norm(node)
         if found is not None:
-            self._factors[str(value.name)] = affine
+            self._convolutions.factors[str(value.name)] = affine
             self._add_convolution(found, product)
         elif node is not None and before is not None:
             self._add_batch_norm(before, self._add_image(node.inputs[0]), product, affine)
@@ -291,62 +316,7 @@ class _Lowering:
     def _add_convolution(self, found: Convolution, output: QuantImage) -> None:
         small = find_before_upsampling(found.node.inputs[0])
         image = self._add_image(found.node.inputs[0] if small is None else small)
-        if small is not None and found.keeps_size:
-            self._add_phases(found, image, output)
-        elif small is not None or found.dilations != (1, 1) or found.groups not in {1, output.channels}:
-            message = (
-                f"int8 has no form for the convolution {output.name}: expected one group, or one for each channel, and "
-                "no dilation, and after an upsampling one group, stride 1 and an odd kernel that keeps the size."
-            )
-            raise GraphError(message)
-        elif self._takes_columns(found, output):
-            columns = range(_COLUMNS_AT_ONCE)
-            weights = build_block_weights(
-                found.weight, found.pads, upsampling=1, block=(1, _COLUMNS_AT_ONCE), rows=(0,), columns=columns
-            )
-            wide = replace(output, name=f"{output.name}.columns", width=output.width // _COLUMNS_AT_ONCE)
-            self._integers.add_reshape(self._convolve(found, image, weights, wide), output.shape, output.name)
-        else:
-            weights = BlockWeights(weight=found.weight, pads=found.pads, strides=found.strides)
-            self._convolve(found, image, weights, output)
-
-    def _takes_columns(self, found: Convolution, output: QuantImage) -> bool:
-        """Whether computing several columns at once is faster."""
-        if not found.keeps_size or output.channels > _FEW_CHANNELS or output.width % _COLUMNS_AT_ONCE:
-            return False
-        return self._loop is None
-
-    def _add_phases(self, found: Convolution, image: QuantImage, output: QuantImage) -> None:
-        """Convolve the small image for each of two output rows, and interleave the rows."""
-        rows = []
-        for row in (0, 1):
-            apart = [build_phase_weights(found, (row,), (column,)) for column in (0, 1)]
-            together = build_phase_weights(found, (row,), (0, 1))
-            wasteful = together.weight.size > sum(each.weight.size for each in apart)
-            phase = replace(output, name=f"{output.name}.row{row}", height=image.height, width=image.width)
-            if wasteful and output.channels >= _FULL_KERNEL:
-                columns = [
-                    self._convolve(found, image, weights, replace(phase, name=f"{phase.name}.column{column}"))
-                    for column, weights in enumerate(apart)
-                ]
-                shape = image.height, image.width, 2 * output.channels
-                both = self._integers.add_node("Concat", columns, phase.name, shape, axis=3)
-            else:
-                both = self._convolve(found, image, together, phase)
-            flat = image.height, 1, output.width * output.channels
-            rows.append(self._integers.add_reshape(both, flat, f"{phase.name}.flat"))
-        shape = image.height, 2, output.width * output.channels
-        pairs = self._integers.add_node("Concat", rows, f"{output.name}.rows", shape, axis=2)
-        self._integers.add_reshape(pairs, output.shape, output.name)
-
-    def _convolve(self, found: Convolution, image: QuantImage, weights: BlockWeights, output: QuantImage) -> str:
-        """Add one convolution, with the bias repeated for each pixel of a block."""
-        bias = np.tile(found.bias.astype(np.float64), len(weights.weight) // len(found.bias))
-        means = self._means.get(str(found.node.outputs[0].name)) if found.groups == 1 else None
-        scale = self._find_scaling(self._factors.get(str(found.node.outputs[0].name)))
-        return self._integers.add_convolution(
-            image, weights, bias, output, groups=found.groups, input_means=means, scale_weights=scale
-        )
+        self._convolutions.add(found, image, output, is_upsampled=small is not None)
 
     def _add_sum(self, node: ir.Node, output: QuantImage) -> None:
         """Add two images, one of which may be upsampled."""
@@ -377,7 +347,7 @@ class _Lowering:
             if find_before_upsampling(found.node.inputs[0]) is None:
                 # A convolution with twice the channels is cheaper than a copy.
                 twice = BlockWeights(weight=np.tile(found.weight, (2, 1, 1, 1)), pads=found.pads, strides=(1, 1))
-                self._convolve(found, self._add_image(found.node.inputs[0]), twice, output)
+                self._convolutions.convolve(found, self._add_image(found.node.inputs[0]), twice, output)
                 return output
         image = self._add_image(value)
         output = replace(image, name=name, channels=2 * image.channels)

@@ -1,4 +1,4 @@
-"""``scaling``: events a second on one core and on all, as processes and as threads of one process."""
+"""``scaling``: events a second of more and more processes, and of threads of one process."""
 
 from __future__ import annotations
 
@@ -20,22 +20,28 @@ from benchmarks.timing import Case, Run
 from pxdbg_runtime import Generator
 from pxdbg_runtime.model.card import Precision
 
-_EVENTS_PER_CORE: Final = 5
-_QUICK_EVENTS_PER_CORE: Final = 2
+_EVENTS_PER_WORKER: Final = 5
+_QUICK_EVENTS_PER_WORKER: Final = 2
+
+_FEW_PROCESSES: Final = (1, 2, 4, 8)
+"""Tried on every machine: more processes than cores should cost nothing but memory."""
 
 Layout = tuple[int, int]
 """Number of processes, and of threads in each."""
 
 
 def list_layouts(n_cores: int) -> tuple[Layout, ...]:
-    """List the layouts that use one core or all.
+    """List the layouts: processes of one thread, up to the cores and beyond, and threads of one process.
 
     Examples
     --------
-    >>> list_layouts(8)
-    ((1, 1), (8, 1), (1, 8))
+    >>> list_layouts(2)
+    ((1, 1), (2, 1), (4, 1), (8, 1), (1, 2))
     """
-    return tuple(dict.fromkeys(((1, 1), (n_cores, 1), (1, n_cores))))
+    doubled = [2**power for power in range(n_cores.bit_length())]
+    n_processes = sorted({*doubled, *_FEW_PROCESSES, n_cores})
+    n_threads = sorted({*doubled, n_cores} - {1})
+    return (*((number, 1) for number in n_processes), *((1, number) for number in n_threads))
 
 
 def measure_rate(graph: Path, layout: Layout, n_events: int) -> float:
@@ -93,14 +99,15 @@ def _list_cases(plan: Plan) -> abc.Generator[tuple[Case, ...], None, None]:
 
 def _prepare(plan: Plan, family: str, precision: Precision, layout: Layout) -> Run:
     n_processes, n_threads = layout
-    n_events = (_QUICK_EVENTS_PER_CORE if plan.quick else _EVENTS_PER_CORE) * n_processes * n_threads
+    n_workers = max(n_processes, n_threads)
+    n_events = (_QUICK_EVENTS_PER_WORKER if plan.quick else _EVENTS_PER_WORKER) * n_workers
     graph = plan.workspace.find_graph(family, precision).path.resolve()
     return lambda: (measure_rate(graph, layout, n_events),)
 
 
 BENCHMARK: Final = Benchmark(
     name="scaling",
-    help="Events a second on one core and on all, as processes and as threads.",
+    help="Events a second of 1, 2, 4, ... processes, and of threads.",
     columns=("model", "precision", "processes", "threads of each"),
     remarks=("Every sample starts new processes; the events are timed after each process has generated one.",),
     cases=_list_cases,

@@ -83,10 +83,17 @@ def test_a_graph_makes_the_images_of_an_event(latent_graph: GraphFile) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_cores", "expected"), [(1, ((1, 1),)), (2, ((1, 1), (2, 1), (1, 2))), (64, ((1, 1), (64, 1), (1, 64)))]
+    ("n_cores", "processes", "threads"),
+    [
+        (1, (1, 2, 4, 8), ()),
+        (2, (1, 2, 4, 8), (2,)),
+        (6, (1, 2, 4, 6, 8), (2, 4, 6)),
+        (12, (1, 2, 4, 8, 12), (2, 4, 8, 12)),
+    ],
 )
-def test_one_core_and_all_as_processes_and_as_threads(n_cores: int, expected: tuple[tuple[int, int], ...]) -> None:
-    assert list_layouts(n_cores) == expected
+def test_processes_and_threads_are_doubled(n_cores: int, processes: tuple[int, ...], threads: tuple[int, ...]) -> None:
+    expected = [(number, 1) for number in processes] + [(1, number) for number in threads]
+    assert list_layouts(n_cores) == tuple(expected)
 
 
 @pytest.mark.slow

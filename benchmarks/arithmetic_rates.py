@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -65,7 +66,7 @@ def _prepare_conv() -> tuple[float, Callable[[], object]]:
     weight = np.ones((_CHANNELS, _CHANNELS, 3, 3), dtype=np.float32)
     node = helper.make_node("Conv", ["x", "weight"], ["y"], pads=[1] * 4)
     image = np.ones((1, _CHANNELS, *_IMAGE), dtype=np.float32)
-    return float(weight.size) * np.prod(_IMAGE), _run_node(node, image, {"weight": weight})
+    return float(weight.size) * math.prod(_IMAGE), _run_node(node, image, {"weight": weight})
 
 
 def _prepare_int8_conv() -> tuple[float, Callable[[], object]]:
@@ -86,7 +87,7 @@ def _prepare_int8_conv() -> tuple[float, Callable[[], object]]:
     inputs = ["x", *constants]
     node = helper.make_node("QLinearConv", inputs, ["y"], domain="com.microsoft", channels_last=1, pads=[1] * 4)
     image = np.ones((1, *_IMAGE, _CHANNELS), dtype=np.uint8)
-    return float(weight.size) * np.prod(_IMAGE), _run_node(node, image, constants)
+    return float(weight.size) * math.prod(_IMAGE), _run_node(node, image, constants)
 
 
 def _run_node(node: NodeProto, value: Array, constants: Mapping[str, Array]) -> Callable[[], object]:

@@ -3,7 +3,7 @@ A validated sample, and an overlay
 ==================================
 
 From nothing to a sample of background that has been looked at, compared with a simulation, and added to a signal.
-It takes two minutes on one core, without a GPU and without PyTorch.
+It takes one to two minutes on one core, without a GPU and without PyTorch.
 
 You need a checkout, and there ``pip install '.[cpu,parquet,plot,validate]'``. Lines after a dollar sign are typed in a
 shell; this page runs them by a little function, ``run``.
@@ -33,7 +33,7 @@ folder = tempfile.TemporaryDirectory()  # sphinx-gallery starts each block in th
 
 def run(command):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "140", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(shlex.split(command), cwd=folder.name, env=environment, capture_output=True, text=True)
     print(f"$ {command}\n{done.stdout}" + ("" if done.returncode == 0 else done.stderr))
     done.check_returncode()

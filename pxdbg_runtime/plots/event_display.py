@@ -8,7 +8,7 @@ import numpy as np
 
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.plots.drawing import COLOUR_OF_LAYER, DPI, save_figure
-from pxdbg_runtime.plots.summary import INDEX_BY_VXD_ID, REAL_BACKGROUND, SummaryCounter
+from pxdbg_runtime.plots.summary import INDEX_BY_VXD_ID, GEANT4_OCCUPANCIES, SummaryCounter
 from pxdbg_runtime.sensors import (
     LADDERS_OF_LAYER,
     MAX_CHARGE_ADU,
@@ -77,7 +77,7 @@ def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSOR
 
     Each layer is unrolled: its ladders one above the other, the two sensors of a ladder side by side, in the same scale
     for both layers. Every hit is drawn at its cell, coloured by its charge. Positions are cell numbers, not lengths.
-    Beside them the charge spectrum, and the occupancy of each sensor with the mean of its layer in the real sample.
+    Beside them the charge spectrum, and the occupancy of each sensor with the mean of its layer in Geant4.
 
     Parameters
     ----------
@@ -180,9 +180,9 @@ def _draw_occupancies(axes: Axes, occupancies: NDArray[np.float64]) -> None:
         of_layer = np.array([sensor.layer == layer for sensor in SENSORS])
         axes.barh(places[of_layer], 100 * np.nan_to_num(occupancies[of_layer]), color=colour)
         ends = places[of_layer][[0, -1]] + (-0.5, 0.5)
-        axes.vlines(100 * REAL_BACKGROUND[f"layer {layer}"], *ends, color="black", linestyle="--")
+        axes.vlines(100 * GEANT4_OCCUPANCIES[f"layer {layer}"], *ends, color="black", linestyle="--")
     axes.set_yticks(places, [*map(str, SENSORS)])
     axes.tick_params(axis="y", length=0, labelsize=_LABEL_SIZE)
     axes.margins(y=0.01)
-    axes.set(xlabel="occupancy (%)\ndashed: real, mean of the layer", ylabel="sensor")
+    axes.set(xlabel="occupancy (%)\ndashed: Geant4, mean of the layer", ylabel="sensor")
     axes.set_title("occupancy of each sensor", fontsize="medium")

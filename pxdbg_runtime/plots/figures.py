@@ -20,7 +20,7 @@ from pxdbg_runtime.plots.histograms import (
     fill_hit_map,
     fill_occupancies,
 )
-from pxdbg_runtime.plots.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE
+from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, GEANT4_MEAN_CHARGE
 from pxdbg_runtime.sensors import (
     LADDERS_OF_LAYER,
     MAX_CHARGE_ADU,
@@ -96,8 +96,8 @@ def draw_charges(
         edges = np.arange(MAX_CHARGE_ADU + 1) + 0.5
         _draw_shares(axes, counts, edges, _join_label(label, f"{n_digits:,} digits{mean}"))
         if not axes.lines:  # once, if several samples share the axes
-            name = f"mean of the real sample, {REAL_MEAN_CHARGE:.0f} ADU"
-            axes.axvline(REAL_MEAN_CHARGE, color="black", linestyle="--", linewidth=_compute_linewidth(), label=name)
+            name = f"mean of Geant4, {GEANT4_MEAN_CHARGE:.0f} ADU"
+            axes.axvline(GEANT4_MEAN_CHARGE, color="black", linestyle="--", linewidth=_compute_linewidth(), label=name)
         axes.set(xlabel="charge (ADU)", ylabel="share of the digits / ADU", xlim=(0, MAX_CHARGE_ADU + 1))
         _add_legend(axes)
         _add_title(axes, title)
@@ -159,7 +159,7 @@ def draw_occupancies(
     min_charge : int
         Cut in ADU: digits below it are left out.
     reference : ndarray of float64, shape (40,), or None
-        Occupancy of each sensor, 0 to 1; None draws the mean of each layer in the real sample.
+        Occupancy of each sensor, 0 to 1; None draws the mean of each layer in the Geant4 simulation.
     reference_name : str
         Name of the reference in the legend.
     title, axes, style
@@ -254,7 +254,7 @@ def draw_sensor(
 
 
 def _draw_reference(axes: Axes, occupancies: NDArray[np.float64] | None, name: str) -> None:
-    """Draw lines at the occupancy of each sensor, or at the mean of each layer in the real sample."""
+    """Draw lines at the occupancy of each sensor, or at the mean of each layer in the Geant4 simulation."""
     if occupancies is not None:
         ends = _PLACES - 0.5, _PLACES + 0.5
         axes.hlines(100 * occupancies, *ends, color="black", linewidth=_compute_linewidth(), label=name)
@@ -262,13 +262,13 @@ def _draw_reference(axes: Axes, occupancies: NDArray[np.float64] | None, name: s
     for layer in LADDERS_OF_LAYER:
         places = _PLACES[[sensor.layer == layer for sensor in SENSORS]]
         axes.hlines(
-            100 * REAL_BACKGROUND[f"layer {layer}"],
+            100 * GEANT4_OCCUPANCIES[f"layer {layer}"],
             places[0] - 0.5,
             places[-1] + 0.5,
             color="black",
             linestyle="--",
             linewidth=_compute_linewidth(),
-            label="real sample, mean of the layer" if layer == 1 else "",
+            label="Geant4, mean of the layer" if layer == 1 else "",
         )
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from pxdbg_runtime import SENSORS, Digits
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError
 from pxdbg_runtime.plots.drawing import StyleName, save_figure
+from pxdbg_runtime.plots.event_display import draw_event
 from pxdbg_runtime.plots.figures import draw_charges, draw_cluster_sizes, draw_occupancies, draw_sensor
 from tests.digit_files import digits_of, random_digits
 
@@ -140,6 +141,20 @@ def test_hits_and_charges_of_a_sensor(events: list[Digits]) -> None:
     assert (hits.get_title(), charges.get_title()) == ("sensor 2.1.1", "event 0")
     scales = [next(other for other in axes.figure.axes if other is not axes).get_ylabel() for axes in (hits, charges)]
     assert scales == ["hits of each cell", "charge (ADU)"]
+
+
+@pytest.mark.parametrize(("charges", "first"), [([7, 40], 7), ([9, 255], 7), ([3, 40], 3), ([], 7)])
+def test_charges_have_the_same_colours_in_an_event_and_in_a_sensor(charges: list[int], first: int) -> None:
+    """The scale begins at the read-out threshold, or below it if there are such charges."""
+    digits = digits_of([(0, 8480, 0, v_cell, charge) for v_cell, charge in enumerate(charges)])
+    layers = draw_event(digits, title="an event").axes[:2]
+    image = draw_sensor(digits, "1.1.1", weigh_by_charge=True).images[0]
+    colours = []
+    for each in (*(axes.collections[0] for axes in layers), image):
+        assert each.get_clim() == (first, 255)
+        colours.append(np.asarray(each.to_rgba(np.array([first, 255]))))
+    assert all(np.array_equal(each, colours[0]) for each in colours)
+    assert colours[0][0, :3].max() < 0.9  # visible on white
 
 
 @each_function

@@ -21,7 +21,7 @@ from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_file
 from pxdbg_runtime.model.builtin_models import find_graph
 from pxdbg_runtime.model.card import Fidelity, ModelCard, describe_weights
 from pxdbg_runtime.model.graph_file import GraphFile
-from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, GEANT4_MEAN_CHARGE, SummaryCounter
+from pxdbg_runtime.plots.summary import GEANT4_MEAN_CHARGE, GEANT4_OCCUPANCIES, SummaryCounter
 from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU, SENSORS, Sensor
 from pxdbg_runtime.validation.marginals import read_marginals
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.plots.drawing import COLOUR_OF_LAYER, DPI, StyleName, apply_style, create_axes
+from pxdbg_runtime.plots.drawing import (
+    CHARGE_TICKS,
+    COLOUR_OF_LAYER,
+    DPI,
+    StyleName,
+    apply_style,
+    choose_charge_colours,
+    create_axes,
+)
 from pxdbg_runtime.plots.histograms import (
     MAX_CLUSTER_SIZE,
     fill_charges,
@@ -20,7 +28,7 @@ from pxdbg_runtime.plots.histograms import (
     fill_hit_map,
     fill_occupancies,
 )
-from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, GEANT4_MEAN_CHARGE
+from pxdbg_runtime.plots.summary import GEANT4_MEAN_CHARGE, GEANT4_OCCUPANCIES
 from pxdbg_runtime.sensors import (
     LADDERS_OF_LAYER,
     MAX_CHARGE_ADU,
@@ -51,7 +59,6 @@ _MAP_DPI: Final = 1.5 * DPI
 _LINEWIDTH: Final = 0.13
 _TITLE_PAD: Final = 0.6
 """Width of lines and distance of titles, in sizes of letters."""
-_CHARGE_TICKS: Final = (1, 2, 5, 10, 20, 50, 100, 200)
 _FIRST_SIZES: Final = 15
 """Cluster sizes that are drawn in any case."""
 _PLACES: Final = np.array([sensor.index + 1.5 * (sensor.layer - 1) for sensor in SENSORS])
@@ -228,24 +235,25 @@ def draw_sensor(
         As `draw_charges` and `fill_hit_map`.
     """
     with apply_style(style):
-        from matplotlib.colors import LogNorm, Normalize
+        from matplotlib.colors import Normalize
         from matplotlib.ticker import FixedLocator, MaxNLocator
 
         histogram = fill_hit_map(events, sensor, weigh_by_charge=weigh_by_charge)
         axes = axes or create_axes(*_WIDE_SIZE, dpi=_MAP_DPI)
         values = histogram.values().T
-        norm = LogNorm(1, MAX_CHARGE_ADU) if weigh_by_charge else Normalize(0, max(1, values.max()))
+        scale, colours = choose_charge_colours(values[values > 0])
+        norm = scale if weigh_by_charge else Normalize(0, max(1, values.max()))
         image = axes.imshow(
             np.ma.masked_equal(values, 0),
             norm=norm,
-            cmap="viridis_r",
+            cmap=colours,
             aspect="auto",
             origin="lower",
             interpolation="nearest",
             extent=(-0.5, N_V_CELLS - 0.5, -0.5, N_U_CELLS - 0.5),
         )
         label = "charge (ADU)" if weigh_by_charge else "hits of each cell"
-        ticks = FixedLocator(_CHARGE_TICKS) if weigh_by_charge else MaxNLocator(integer=True)
+        ticks = FixedLocator(CHARGE_TICKS) if weigh_by_charge else MaxNLocator(integer=True)
         bar = axes.figure.colorbar(image, ax=axes, label=label, ticks=ticks, format="%d", fraction=0.02, pad=0.01)
         bar.ax.minorticks_off()
         axes.set(xlabel="v cell", ylabel="u cell")

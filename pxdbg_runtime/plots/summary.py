@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pxdbg_runtime.sensors import Sensor
 
 __all__ = [
-    "INDEX_BY_VXD_ID",
-    "GEANT4_OCCUPANCIES",
     "GEANT4_MEAN_CHARGE",
+    "GEANT4_OCCUPANCIES",
+    "INDEX_BY_VXD_ID",
     "PartSummary",
     "SummaryCounter",
     "summarise",

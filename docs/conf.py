@@ -120,7 +120,10 @@ def _describe_attribute(attribute: str) -> str:
 def write_error_reference(sphinx: Sphinx) -> None:
     """Write the page of the errors from the docstrings of their classes."""
     parts = [ERRORS_INTRODUCTION]
-    for title, module in (("Errors of pxdbg and the library", pxdbg_runtime.errors), ("Errors of the export", export.errors)):
+    for title, module in (
+        ("Errors of pxdbg and the library", pxdbg_runtime.errors),
+        ("Errors of the export", export.errors),
+    ):
         kinds = [getattr(module, name) for name in module.__all__ if name[0].isupper() and name != "PxdbgError"]
         parts += [f"## {title}\n", *map(describe_error, kinds)]
     (sphinx.srcdir / "errors.md").write_text("\n".join(parts), encoding="utf-8")

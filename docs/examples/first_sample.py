@@ -33,7 +33,7 @@ folder = tempfile.TemporaryDirectory()  # sphinx-gallery starts each block in th
 
 def run(command):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "140", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(shlex.split(command), cwd=folder.name, env=environment, capture_output=True, text=True)
     print(f"$ {command}\n{done.stdout}" + ("" if done.returncode == 0 else done.stderr))
     done.check_returncode()

@@ -18,6 +18,8 @@ from pxdbg_runtime import __version__
 from pxdbg_runtime.command_line import app as program
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sphinx.application import Sphinx
 
     from pxdbg_runtime.errors import PxdbgError
@@ -61,7 +63,24 @@ def write_command_reference(sphinx: Sphinx) -> None:
     with command.make_context("pxdbg", [], resilient_parsing=True) as context:
         text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="pxdbg", title="Command line")
     text = re.sub(r"(?<=: One of:\n)\n((?:[a-z0-9-]+: .*\n+)+)", _indent_choices, text)
+    for each in _list_commands(command):
+        text = text.replace(f"* `{each.name}`: {each.get_short_help_str()}\n", f"* `{each.name}`: {_summarise(each)}\n")
+    text = re.sub(r"^([A-Z][^:`\n]*): (pxdbg .+)$", r"\1: `\2`", text, flags=re.MULTILINE)  # examples
     (sphinx.srcdir / "command-line.md").write_text(text, encoding="utf-8")
+
+
+def _list_commands(group: Any) -> Iterator[Any]:  # noqa: ANN401  # click's, or typer's own copy of it
+    """List the commands of a group, and those of the groups in it."""
+    for each in group.commands.values():
+        yield each
+        if hasattr(each, "commands"):
+            yield from _list_commands(each)
+
+
+def _summarise(command: Any) -> str:  # noqa: ANN401
+    """Find the first sentence of a command's help, which typer would cut at 45 letters."""
+    text = " ".join(inspect.cleandoc(command.help).split("\n\n")[0].split())
+    return re.split(r"(?<=\.) (?=[A-Z])", text)[0]
 
 
 def _indent_choices(found: re.Match[str]) -> str:
@@ -101,7 +120,10 @@ def _describe_attribute(attribute: str) -> str:
 def write_error_reference(sphinx: Sphinx) -> None:
     """Write the page of the errors from the docstrings of their classes."""
     parts = [ERRORS_INTRODUCTION]
-    for title, module in (("Of pxdbg and the library", pxdbg_runtime.errors), ("Of the export", export.errors)):
+    for title, module in (
+        ("Errors of pxdbg and the library", pxdbg_runtime.errors),
+        ("Errors of the export", export.errors),
+    ):
         kinds = [getattr(module, name) for name in module.__all__ if name[0].isupper() and name != "PxdbgError"]
         parts += [f"## {title}\n", *map(describe_error, kinds)]
     (sphinx.srcdir / "errors.md").write_text("\n".join(parts), encoding="utf-8")

@@ -55,7 +55,7 @@ class Generator:
     The constructor loads ONNX Runtime and creates the session, so it reports at once what cannot run. Threads may
     share a generator. A pickled or copied generator is created again from its arguments, with the seed that was
     drawn, and refuses a graph with another SHA-256. In a fork a generator with ``ninter=1`` works, and any other
-    raises an error (docs/running.md).
+    raises an error.
 
     Parameters
     ----------
@@ -74,8 +74,10 @@ class Generator:
         In [-2^63, 2^63 - 1]; drawn from the system's random source if None, see the attribute.
     random_stream : {"philox", "torch"}
         ``philox``: each event is independent of the others. ``torch``: the original's latents, drawn event after event.
-    nintra, ninter : int
-        Threads within an operator, and operators at a time.
+    nintra : int
+        Threads within an operator.
+    ninter : int
+        Operators that run at a time.
     batch_size : int, optional
         Images per call of ONNX Runtime, 1 to 40. On a CPU it does not change the digits; on CUDA in float32 it
         changes a few. If None: on a CPU 2 in int8 and 1 in other precisions, on other providers 40.

@@ -183,6 +183,16 @@ def test_the_page_needs_no_other_file_and_shows_hostile_texts_as_they_are(campai
     assert [page.count(f'<span class="{state}" title="partition ') for state in ("complete", "failed")] == [3, 1]
 
 
+def test_the_page_advises_to_make_what_is_missing_only_if_something_is(campaign: Campaign) -> None:
+    advice = f"<code>pxdbg campaign run {campaign.folder}</code>"
+    assert advice not in render_page(read_status(campaign))
+    campaign.digits_path(3).write_bytes(b"damaged")
+    assert advice in render_page(read_status(campaign))
+    campaign.record_path(3).unlink()
+    campaign.digits_path(3).unlink()
+    assert advice in render_page(read_status(campaign))
+
+
 def test_the_command_writes_the_page_whatever_the_state(latent_graph: GraphFile, tmp_path: Path) -> None:
     campaign = plan_campaign(tmp_path / "bg", latent_graph, events=1000, events_per_part=1)
     page = tmp_path / "bg.html"

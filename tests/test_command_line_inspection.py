@@ -140,7 +140,7 @@ def test_show_digits(tmp_path: Path, suffix: str, digits: Digits) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     text = words(result.stdout)
     assert "events 3 to 6, 12,345 digits of 1 ADU or more" in text
-    assert "counted in the tables: digits of 7 ADU or more, as in the real sample" in text
+    assert "counted in the tables: digits of 7 ADU or more, as in Geant4" in text
     for part in summarise(digits.select_rows(digits.charge >= 7), 4):
         row = row_of(result.stdout, part.part)
         assert row[1:3] == [f"{part.digits_per_event:,.0f}", f"{100 * part.occupancy:.2f} %"]
@@ -152,7 +152,7 @@ def test_show_digits(tmp_path: Path, suffix: str, digits: Digits) -> None:
 
 
 @pytest.mark.parametrize(("threshold", "is_comparable"), [(6, True), (7, True), (8, False)])
-def test_digits_of_a_higher_threshold_stand_beside_no_real_value(
+def test_digits_of_a_higher_threshold_stand_beside_no_mean_of_geant4(
     tmp_path: Path, digits: Digits, threshold: int, is_comparable: bool
 ) -> None:
     some = digits.select_rows(digits.charge >= threshold)

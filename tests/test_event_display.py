@@ -198,7 +198,7 @@ def test_the_axes_say_what_they_show() -> None:
     assert (spectrum.get_xlabel(), spectrum.get_ylabel()) == ("charge (ADU)", "digits / ADU")
     assert bar.get_xlabel() == "charge (ADU)"
     assert occupancies.get_title() == "occupancy of each sensor"
-    assert occupancies.get_xlabel() == "occupancy (%)\ndashed: real, mean of the layer"
+    assert occupancies.get_xlabel() == "occupancy (%)\ndashed: Geant4, layer mean"
 
 
 def test_the_spectrum_counts_charges() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits
-from pxdbg_runtime.plots.summary import REAL_BACKGROUND, PartSummary, SummaryCounter, summarise
+from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, PartSummary, SummaryCounter, summarise
 from tests.digit_files import digits_of, random_digits
 
 
@@ -101,6 +101,6 @@ def test_no_digits(n_events: int) -> None:
 
 
 def test_the_real_sample_has_the_same_parts() -> None:
-    assert list(REAL_BACKGROUND) == [part.part for part in summarise(Digits.empty(), 1)]
-    weighted = (16 * REAL_BACKGROUND["layer 1"] + 24 * REAL_BACKGROUND["layer 2"]) / 40
-    assert weighted == pytest.approx(REAL_BACKGROUND["both layers"], abs=5e-5)
+    assert list(GEANT4_OCCUPANCIES) == [part.part for part in summarise(Digits.empty(), 1)]
+    weighted = (16 * GEANT4_OCCUPANCIES["layer 1"] + 24 * GEANT4_OCCUPANCIES["layer 2"]) / 40
+    assert weighted == pytest.approx(GEANT4_OCCUPANCIES["both layers"], abs=5e-5)

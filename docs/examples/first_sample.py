@@ -3,7 +3,7 @@ A validated sample, and an overlay
 ==================================
 
 From nothing to a sample of background that has been looked at, compared with a simulation, and added to a signal.
-It takes two minutes on one core, without a GPU and without PyTorch.
+It takes one to two minutes on one core, without a GPU and without PyTorch.
 
 You need a checkout, and there ``pip install '.[cpu,parquet,plot,validate]'``. Lines after a dollar sign are typed in a
 shell; this page runs them by a little function, ``run``.

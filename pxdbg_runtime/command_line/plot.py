@@ -71,7 +71,7 @@ def plot(
     """Draw one event, or figures of a whole sample.
 
     An event: both layers unrolled, hits coloured by charge, and the charge
-    spectrum. A sample: charges, occupancies beside the real sample, clusters.
+    spectrum. A sample: charges, occupancies beside Geant4, clusters.
     """
     with report_failures():
         _check_options(kind, {"event": event, "sensor": sensor, "reference": reference, "style": style})

@@ -21,14 +21,14 @@ from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_file
 from pxdbg_runtime.model.builtin_models import find_graph
 from pxdbg_runtime.model.card import Fidelity, ModelCard, describe_weights
 from pxdbg_runtime.model.graph_file import GraphFile
-from pxdbg_runtime.plots.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE, SummaryCounter
+from pxdbg_runtime.plots.summary import GEANT4_MEAN_CHARGE, GEANT4_OCCUPANCIES, SummaryCounter
 from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU, SENSORS, Sensor
 from pxdbg_runtime.validation.marginals import read_marginals
 
 __all__ = ["show"]
 
-_REAL: Final = (
-    "real: means of the public Geant4 statistics of the IEA-GAN authors; a model that does not know its sensors has "
+_GEANT4: Final = (
+    "Geant4: means of the public statistics of the IEA-GAN authors; a model that does not know its sensors has "
     "about the mean of both layers in each"
 )
 
@@ -137,25 +137,25 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     )
     cut = f" of {threshold} ADU or more" if counter.n_digits or reader.jobs else ""
     stdout.print(f"{_format_events(reader)}, {counter.n_digits:,} digits{cut}", soft_wrap=True)
-    table = Table("", "digits per event", "occupancy", "real", "mean charge", "real")
+    table = Table("", "digits per event", "occupancy", "Geant4", "mean charge", "Geant4")
     sensors = _list_sensors(reader)
     for part in counter.summarise(reader.n_events, sensors, min_charge=cut_adu):
-        # A mean over some sensors of both layers has no real counterpart, nor has a higher threshold.
+        # A mean over some sensors of both layers has no counterpart in Geant4, nor has a higher threshold.
         is_comparable = threshold <= READOUT_THRESHOLD_ADU and (part.part != "both layers" or sensors == SENSORS)
         table.add_row(
             part.part,
             f"{part.digits_per_event:,.0f}",
             f"{100 * part.occupancy:.2f} %",
-            f"{100 * REAL_BACKGROUND[part.part]:.2f} %" if is_comparable else "",
+            f"{100 * GEANT4_OCCUPANCIES[part.part]:.2f} %" if is_comparable else "",
             "–" if part.mean_charge is None else f"{part.mean_charge:.1f} ADU",  # noqa: RUF001  # a dash, as printed
-            f"{REAL_MEAN_CHARGE:.0f} ADU" if part.part == "both layers" and is_comparable else "",
+            f"{GEANT4_MEAN_CHARGE:.0f} ADU" if part.part == "both layers" and is_comparable else "",
         )
     stdout.print(table)
     stdout.print(of_sensors)
     if threshold < READOUT_THRESHOLD_ADU:
-        stdout.print(f"counted in the tables: digits of {READOUT_THRESHOLD_ADU} ADU or more, as in the real sample")
+        stdout.print(f"counted in the tables: digits of {READOUT_THRESHOLD_ADU} ADU or more, as in Geant4")
     stdout.print(
-        "\n".join([*map(make_line, _format_provenance(reader)), _REAL]),
+        "\n".join([*map(make_line, _format_provenance(reader)), _GEANT4]),
         markup=False,
         soft_wrap=True,
     )

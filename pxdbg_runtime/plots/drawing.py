@@ -4,30 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+import numpy as np
 
 from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.optional_imports import require
+from pxdbg_runtime.sensors import MAX_CHARGE_ADU, READOUT_THRESHOLD_ADU
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, LogNorm
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from pxdbg_runtime.checks import StrPath
 
-__all__ = ["COLOUR_OF_LAYER", "DPI", "StyleName", "apply_style", "create_axes", "find_picture_format", "save_figure"]
+__all__ = [
+    "CHARGE_TICKS",
+    "COLOUR_OF_LAYER",
+    "DPI",
+    "StyleName",
+    "apply_style",
+    "choose_charge_colours",
+    "create_axes",
+    "find_picture_format",
+    "save_figure",
+]
 
 StyleName = Literal["ATLAS", "CMS", "ROOT"]
 """Styles of mplhep; it has none of Belle II."""
 DPI: Final = 110
 COLOUR_OF_LAYER: Final = {1: "#d55e00", 2: "#0072b2"}
+CHARGE_TICKS: Final = (1, 2, 5, 7, 10, 20, 50, 100, 200)
+"""Charges in ADU that are written beside their colours; 7 is the read-out threshold."""
 _FONT_SIZE: Final = 10.0
 """Of matplotlib's own style, in points; the sizes of figures are those for it."""
+_N_COLOURS: Final = 256
+_FIRST_COLOUR: Final = 0.15
+"""The share of the colours that is left out, because single cells of them can hardly be seen on white."""
 _NO_CURSIVE: Final = {"mathtext.cal": "sans"}
 """No picture has cursive letters, and matplotlib warns where no such font is installed."""
 _EXCLUDED_FORMATS: Final = {"pgf", "raw", "rgba"}
@@ -67,6 +87,18 @@ def create_axes(width_inches: float, height_inches: float, *, dpi: float = DPI) 
     scale = float(mpl.rcParams["font.size"]) / _FONT_SIZE
     figure = NewFigure(figsize=(scale * width_inches, scale * height_inches), dpi=dpi / scale, layout="constrained")
     return figure.subplots()
+
+
+def choose_charge_colours(charges: NDArray[np.integer[Any] | np.floating[Any]]) -> tuple[LogNorm, Colormap]:
+    """Choose a logarithmic scale for charges in ADU, and its colours: the larger the charge, the darker.
+
+    The scale begins at the read-out threshold, or at the smallest charge if that is less, and ends at 255 ADU.
+    """
+    import matplotlib as mpl
+    from matplotlib.colors import ListedColormap, LogNorm
+
+    colours = mpl.colormaps["viridis_r"](np.linspace(_FIRST_COLOUR, 1, _N_COLOURS))
+    return LogNorm(float(charges.min(initial=READOUT_THRESHOLD_ADU)), MAX_CHARGE_ADU), ListedColormap(colours)
 
 
 def find_picture_format(path: Path) -> str:

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.optional_imports import require
-from pxdbg_runtime.plots.drawing import COLOUR_OF_LAYER, DPI, save_figure
-from pxdbg_runtime.plots.summary import INDEX_BY_VXD_ID, REAL_BACKGROUND, SummaryCounter
+from pxdbg_runtime.plots.drawing import (
+    CHARGE_TICKS,
+    COLOUR_OF_LAYER,
+    DPI,
+    choose_charge_colours,
+    save_figure,
+)
+from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, INDEX_BY_VXD_ID, SummaryCounter
 from pxdbg_runtime.sensors import (
     LADDERS_OF_LAYER,
     MAX_CHARGE_ADU,
@@ -77,7 +83,7 @@ def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSOR
 
     Each layer is unrolled: its ladders one above the other, the two sensors of a ladder side by side, in the same scale
     for both layers. Every hit is drawn at its cell, coloured by its charge. Positions are cell numbers, not lengths.
-    Beside them the charge spectrum, and the occupancy of each sensor with the mean of its layer in the real sample.
+    Beside them the charge spectrum, and the occupancy of each sensor with the mean of its layer in Geant4.
 
     Parameters
     ----------
@@ -106,23 +112,33 @@ def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSOR
     *layers, bars = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 0.55))
     for axes, layer in zip(layers, LADDERS_OF_LAYER, strict=True):
         points = _draw_layer(axes, digits, layer, occupancies)
-    figure.colorbar(points, ax=layers, location="bottom", label="charge (ADU)", fraction=0.03, pad=0.01)
+    bar = figure.colorbar(
+        points,
+        ax=layers,
+        location="bottom",
+        label="charge (ADU)",
+        ticks=CHARGE_TICKS,
+        format="%d",
+        fraction=0.03,
+        pad=0.01,
+    )
+    bar.ax.minorticks_off()
     _draw_spectrum(layers[0].inset_axes(_SPECTRUM_PLACE), digits)
     _draw_occupancies(bars, occupancies)
     return figure
 
 
 def _draw_layer(axes: Axes, digits: Digits, layer: int, occupancies: NDArray[np.float64]) -> PathCollection:
-    from matplotlib.colors import LogNorm
-
     sensors = [sensor for sensor in SENSORS if sensor.layer == layer]
     index = INDEX_BY_VXD_ID[digits.sensor_id]
     chosen = np.isin(index, [sensor.index for sensor in sensors])
+    norm, colours = choose_charge_colours(digits.charge)  # one scale for both layers
     points = axes.scatter(
         _FIRST_COLUMNS[index[chosen]] + digits.v_cell[chosen],
         _FIRST_ROWS[index[chosen]] + digits.u_cell[chosen],
         c=digits.charge[chosen],
-        norm=LogNorm(1, MAX_CHARGE_ADU),
+        norm=norm,
+        cmap=colours,
         s=_POINT_AREA,
         marker="s",
         linewidths=0,
@@ -180,9 +196,9 @@ def _draw_occupancies(axes: Axes, occupancies: NDArray[np.float64]) -> None:
         of_layer = np.array([sensor.layer == layer for sensor in SENSORS])
         axes.barh(places[of_layer], 100 * np.nan_to_num(occupancies[of_layer]), color=colour)
         ends = places[of_layer][[0, -1]] + (-0.5, 0.5)
-        axes.vlines(100 * REAL_BACKGROUND[f"layer {layer}"], *ends, color="black", linestyle="--")
+        axes.vlines(100 * GEANT4_OCCUPANCIES[f"layer {layer}"], *ends, color="black", linestyle="--")
     axes.set_yticks(places, [*map(str, SENSORS)])
     axes.tick_params(axis="y", length=0, labelsize=_LABEL_SIZE)
     axes.margins(y=0.01)
-    axes.set(xlabel="occupancy (%)\ndashed: real, mean of the layer", ylabel="sensor")
+    axes.set(xlabel="occupancy (%)\ndashed: Geant4, layer mean", ylabel="sensor")
     axes.set_title("occupancy of each sensor", fontsize="medium")

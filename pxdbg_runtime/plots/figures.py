@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError
-from pxdbg_runtime.plots.drawing import COLOUR_OF_LAYER, DPI, StyleName, apply_style, create_axes
+from pxdbg_runtime.plots.drawing import (
+    CHARGE_TICKS,
+    COLOUR_OF_LAYER,
+    DPI,
+    StyleName,
+    apply_style,
+    choose_charge_colours,
+    create_axes,
+)
 from pxdbg_runtime.plots.histograms import (
     MAX_CLUSTER_SIZE,
     fill_charges,
@@ -20,7 +28,7 @@ from pxdbg_runtime.plots.histograms import (
     fill_hit_map,
     fill_occupancies,
 )
-from pxdbg_runtime.plots.summary import REAL_BACKGROUND, REAL_MEAN_CHARGE
+from pxdbg_runtime.plots.summary import GEANT4_MEAN_CHARGE, GEANT4_OCCUPANCIES
 from pxdbg_runtime.sensors import (
     LADDERS_OF_LAYER,
     MAX_CHARGE_ADU,
@@ -51,7 +59,6 @@ _MAP_DPI: Final = 1.5 * DPI
 _LINEWIDTH: Final = 0.13
 _TITLE_PAD: Final = 0.6
 """Width of lines and distance of titles, in sizes of letters."""
-_CHARGE_TICKS: Final = (1, 2, 5, 10, 20, 50, 100, 200)
 _FIRST_SIZES: Final = 15
 """Cluster sizes that are drawn in any case."""
 _PLACES: Final = np.array([sensor.index + 1.5 * (sensor.layer - 1) for sensor in SENSORS])
@@ -96,8 +103,8 @@ def draw_charges(
         edges = np.arange(MAX_CHARGE_ADU + 1) + 0.5
         _draw_shares(axes, counts, edges, _join_label(label, f"{n_digits:,} digits{mean}"))
         if not axes.lines:  # once, if several samples share the axes
-            name = f"mean of the real sample, {REAL_MEAN_CHARGE:.0f} ADU"
-            axes.axvline(REAL_MEAN_CHARGE, color="black", linestyle="--", linewidth=_compute_linewidth(), label=name)
+            name = f"mean of Geant4, {GEANT4_MEAN_CHARGE:.0f} ADU"
+            axes.axvline(GEANT4_MEAN_CHARGE, color="black", linestyle="--", linewidth=_compute_linewidth(), label=name)
         axes.set(xlabel="charge (ADU)", ylabel="share of the digits / ADU", xlim=(0, MAX_CHARGE_ADU + 1))
         _add_legend(axes)
         _add_title(axes, title)
@@ -159,7 +166,7 @@ def draw_occupancies(
     min_charge : int
         Cut in ADU: digits below it are left out.
     reference : ndarray of float64, shape (40,), or None
-        Occupancy of each sensor, 0 to 1; None draws the mean of each layer in the real sample.
+        Occupancy of each sensor, 0 to 1; None draws the mean of each layer in the Geant4 simulation.
     reference_name : str
         Name of the reference in the legend.
     title, axes, style
@@ -228,24 +235,25 @@ def draw_sensor(
         As `draw_charges` and `fill_hit_map`.
     """
     with apply_style(style):
-        from matplotlib.colors import LogNorm, Normalize
+        from matplotlib.colors import Normalize
         from matplotlib.ticker import FixedLocator, MaxNLocator
 
         histogram = fill_hit_map(events, sensor, weigh_by_charge=weigh_by_charge)
         axes = axes or create_axes(*_WIDE_SIZE, dpi=_MAP_DPI)
         values = histogram.values().T
-        norm = LogNorm(1, MAX_CHARGE_ADU) if weigh_by_charge else Normalize(0, max(1, values.max()))
+        scale, colours = choose_charge_colours(values[values > 0])
+        norm = scale if weigh_by_charge else Normalize(0, max(1, values.max()))
         image = axes.imshow(
             np.ma.masked_equal(values, 0),
             norm=norm,
-            cmap="viridis_r",
+            cmap=colours,
             aspect="auto",
             origin="lower",
             interpolation="nearest",
             extent=(-0.5, N_V_CELLS - 0.5, -0.5, N_U_CELLS - 0.5),
         )
         label = "charge (ADU)" if weigh_by_charge else "hits of each cell"
-        ticks = FixedLocator(_CHARGE_TICKS) if weigh_by_charge else MaxNLocator(integer=True)
+        ticks = FixedLocator(CHARGE_TICKS) if weigh_by_charge else MaxNLocator(integer=True)
         bar = axes.figure.colorbar(image, ax=axes, label=label, ticks=ticks, format="%d", fraction=0.02, pad=0.01)
         bar.ax.minorticks_off()
         axes.set(xlabel="v cell", ylabel="u cell")
@@ -254,7 +262,7 @@ def draw_sensor(
 
 
 def _draw_reference(axes: Axes, occupancies: NDArray[np.float64] | None, name: str) -> None:
-    """Draw lines at the occupancy of each sensor, or at the mean of each layer in the real sample."""
+    """Draw lines at the occupancy of each sensor, or at the mean of each layer in the Geant4 simulation."""
     if occupancies is not None:
         ends = _PLACES - 0.5, _PLACES + 0.5
         axes.hlines(100 * occupancies, *ends, color="black", linewidth=_compute_linewidth(), label=name)
@@ -262,13 +270,13 @@ def _draw_reference(axes: Axes, occupancies: NDArray[np.float64] | None, name: s
     for layer in LADDERS_OF_LAYER:
         places = _PLACES[[sensor.layer == layer for sensor in SENSORS]]
         axes.hlines(
-            100 * REAL_BACKGROUND[f"layer {layer}"],
+            100 * GEANT4_OCCUPANCIES[f"layer {layer}"],
             places[0] - 0.5,
             places[-1] + 0.5,
             color="black",
             linestyle="--",
             linewidth=_compute_linewidth(),
-            label="real sample, mean of the layer" if layer == 1 else "",
+            label="Geant4, mean of the layer" if layer == 1 else "",
         )
 
 

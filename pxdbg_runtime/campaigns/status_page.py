@@ -96,7 +96,9 @@ def _draw_sample(found: CampaignStatus) -> tuple[str, str, str]:
         number, digits = next(iter(reader.read_events()))
     except PxdbgError as error:
         return "", "", one_line(error)
-    title = f"Event {number}, seed {campaign.plan.seed}"
+    others = ", ".join(sorted({job.nature for job in reader.jobs} - {"checkpoint"}))
+    remark = f" ({others}, no real physics)" if others else ""
+    title = f"Event {number}, seed {campaign.plan.seed}{remark}"
     figure = draw_event(digits, title=title, sensors=campaign.plan.generated_sensors)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=90)

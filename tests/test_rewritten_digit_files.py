@@ -40,7 +40,7 @@ NAMES: Final = list(COLUMN_DTYPES)
 def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], **options: Any) -> Path:  # noqa: ANN401
     """Read a Parquet file with pyarrow and write it changed, as other tools do."""
     other = path.with_name(f"rewritten-{path.name}")
-    pyarrow.parquet.write_table(change(pyarrow.parquet.read_table(path)), other, **options)
+    pyarrow.parquet.write_table(change(pyarrow.parquet.read_table(path, partitioning=None)), other, **options)
     return other
 
 

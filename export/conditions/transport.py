@@ -25,6 +25,7 @@ Progress = Callable[[int, int | None], None]
 """Called with the number of bytes received so far, and the number that the server announced or None."""
 Result = TypeVar("Result")
 
+_MAX_PORT: Final = 65535
 _MAX_REDIRECTS: Final = 5
 _PASSING_STATUS: Final = frozenset({408, 425, 429})
 """Answers other than 500 to 599 after which the same request may succeed later."""
@@ -41,7 +42,15 @@ def open_client(limits: Limits, proxy: str | None = None) -> httpx.Client:
         follow_redirects=True,
         max_redirects=_MAX_REDIRECTS,
         headers={"User-Agent": f"pxdbg-runtime/{__version__}", "Accept-Encoding": "identity"},
+        event_hooks={"request": [_check_port]},
     )
+
+
+def _check_port(request: httpx.Request) -> None:
+    """Refuse a port that none can be, also after a redirect: what Python does with it depends on its release."""
+    if (request.url.port or 0) > _MAX_PORT:
+        message = "no such port"
+        raise httpx.InvalidURL(message)
 
 
 @functools.cache  # reading all certificates takes a tenth of a second

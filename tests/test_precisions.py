@@ -103,7 +103,10 @@ def test_card_file_and_images_agree(tiny: Tiny, tmp_path: Path, precision: Preci
         assert np.array_equal(images, images_of(build_once(tiny, precision, target).model, 5, 3))
     if precision == "float32":
         assert card.fidelity is None
-        assert card.parity.max_abs_difference <= 1e-5
+        # Old releases of ONNX Runtime round otherwise than PyTorch, but no worse.
+        parity = card.parity
+        is_nearer = parity.max_float64_difference <= parity.pytorch_float64_difference
+        assert parity.max_abs_difference <= 1e-5 or is_nearer, parity
         assert not any("digits against float32" in line for line in lines)
     else:
         assert card.fidelity is not None

@@ -70,6 +70,13 @@ def test_each_partition_goes_to_one_worker(campaign: Campaign) -> None:
     assert (log, sorted(advanced), client.resources) == ([], [1, 2, 2, 2], {"None"})
 
 
+def test_only_generated_events_count_as_progress(campaign: Campaign) -> None:
+    found = PartOutcome(part=0, state="complete", host="a")
+    client = FakeClient({"a": ""}, lambda _, worker, part: found if part == 0 else made(worker, part))
+    _outcomes, _log, advanced = run_fake(campaign, client)
+    assert sorted(advanced) == [1, 2, 2]
+
+
 def test_a_failed_partition_goes_to_another_worker(campaign: Campaign) -> None:
     client = FakeClient(
         {"a": "", "b": ""}, lambda _, worker, part: failed(worker, part) if worker == "a" else made(worker, part)

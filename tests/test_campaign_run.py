@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from pxdbg_runtime.campaigns import PartOutcome, find_work, open_campaign, run_parts
+from pxdbg_runtime.campaigns import LocalMaker, PartOutcome, find_work, open_campaign, run_parts
 from pxdbg_runtime.campaigns.part_lock import hold_lock
 from pxdbg_runtime.errors import CampaignError
 from pxdbg_runtime.formats import merge_files
@@ -97,12 +98,30 @@ def test_a_run_makes_what_is_missing(campaign: Campaign) -> None:
     assert f"{campaign.digits_path(2)} has another SHA-256 than its record: it was changed. It is made" in done.stderr
     assert "1 of 4 partitions are complete already" in done.stderr
     assert "events: 6/6" in done.stderr
+    assert re.search(r"^partitions checked: 0/4\npartitions checked: 4/4 in 0:00:\d\d\n", done.stderr)
     assert f"{campaign.folder} is complete: 4 partitions" in done.stdout
     assert read_parts(campaign) == expected
     assert campaign.digits_path(3).stat().st_ino == untouched
     again = invoke("campaign", "run", campaign.folder)
     assert again.exit_code == 0
     assert "events: " not in again.stderr
+
+
+def test_only_generated_events_count_as_progress(campaign: Campaign) -> None:
+    make_parts(campaign, [1])
+    advanced: list[int] = []
+    outcomes = list(LocalMaker(campaign=campaign).make([0, 1, 3], advanced.append))
+    assert [outcome.state for outcome in outcomes] == ["made", "complete", "made"]
+    assert sum(advanced) == 2 + 1
+
+
+def test_what_another_run_made_leaves_the_total(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_parts(campaign, [1])
+    command = sys.modules["pxdbg_runtime.command_line.campaign"]  # the package has the Typer of this name
+    monkeypatch.setattr(command, "find_work", lambda *_, **__: ([0, 1, 2, 3], []))
+    done = invoke("campaign", "run", campaign.folder, "--workers", 1)
+    assert done.exit_code == 0
+    assert re.search(r"events: 0/7\nevents: 5/5 in 0:00:\d\d, [\d.]+ events/s\n", done.stderr)
 
 
 def test_a_run_refuses_files_of_another_plan(campaign: Campaign, latent_graph: GraphFile, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from pxdbg_runtime.command_line.progress import show_progress, track
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 COUNT: Final = """
-from pxdbg_runtime.command_line.progress import track
-for each in track(range(3), total=3, description="steps"):
-    pass
+from pxdbg_runtime.command_line.progress import show_progress
+with show_progress(total=5, description="steps") as progress:
+    progress.omit(2)
+    progress.advance(3)
 """
 
 
@@ -67,9 +68,32 @@ def test_a_job_of_minutes_has_a_line_a_minute(capsys: pytest.CaptureFixture[str]
     assert lines == [*(f"events: {n}/300" for n in (0, 60, 120, 180, 240)), "events: 300/300 in 0:05:00"]
 
 
+def test_omitted_items_leave_the_total_and_the_rate(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
+    with show_progress(total=1000, description="events") as shown:
+        shown.omit(800)
+        clock.now_s += 100
+        shown.advance(50)
+        clock.now_s += 100
+        shown.advance(50)
+        shown.omit(100)
+    assert capsys.readouterr().err.splitlines() == [
+        "events: 0/1000",
+        "events: 50/200, 0.5 events/s, 0:05:00 left",
+        "events: 100/200, 0.5 events/s, 0:03:20 left",
+        "events: 100/100 in 0:03:20, 0.5 events/s",
+    ]
+
+
+def test_a_rate_may_be_left_out(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
+    for _ in track(range(2), total=2, description="files", shows_rate=False):
+        clock.now_s += 90
+    lines = ["files: 0/2", "files: 1/2, 0:01:30 left", "files: 2/2 in 0:03:00"]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
 def test_a_failure_ends_without_a_last_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="broken"), show_progress(total=3, description="events") as advance:  # noqa: PT012
-        advance(1)
+    with pytest.raises(ValueError, match="broken"), show_progress(total=3, description="events") as shown:  # noqa: PT012
+        shown.advance(1)
         message = "broken"
         raise ValueError(message)
     assert capsys.readouterr().err == "events: 0/3\n"
@@ -88,4 +112,4 @@ def test_a_bar_on_a_terminal_that_can_draw_one(term: str, is_bar: bool) -> None:
     printed = os.read(ours, 65536).decode()
     os.close(ours)
     assert ("\x1b[2K" in printed or "\x1b[?25l" in printed) == is_bar
-    assert ("3/3" in printed) == is_bar or re.fullmatch(r"steps: 0/3\r\nsteps: 3/3 in 0:00:00, .*\r\n", printed)
+    assert ("3/3" in printed) == is_bar or re.fullmatch(r"steps: 0/5\r\nsteps: 3/3 in 0:00:00, .*\r\n", printed)

@@ -142,7 +142,7 @@ class DaskMaker:
         dispatch = _Dispatch(self, key, name, parts)
         try:
             for outcome in dispatch.run():
-                if outcome.state in {"made", "complete"}:
+                if outcome.state == "made":
                     advance(self.campaign.plan.partitions[outcome.part].events)
                 yield outcome
         finally:

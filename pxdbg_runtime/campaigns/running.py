@@ -64,8 +64,6 @@ class LocalMaker:
                 outcome = make_part(self.campaign, part, lambda: generator, lambda: advance(1))
             except PxdbgError as error:
                 outcome = PartOutcome(part=part, state="failed", host=platform.node(), reason=one_line(error))
-            if outcome.state == "complete":
-                advance(self.campaign.plan.partitions[part].events)
             yield outcome
 
 
@@ -143,7 +141,7 @@ def run_parts(
     advance : callable
         Called with numbers of events that were generated.
     report : callable
-        Called for each partition that was made or failed.
+        Called for each partition that is complete, was made or failed.
 
     Raises
     ------

@@ -171,8 +171,8 @@ def part(
         if generator.provider == CPU:
             return_freed_memory()
         try:
-            with show_progress(total=n_events, description="events") as advance:
-                outcome = make_part(opened, number, lambda: generator, lambda: advance(1))
+            with show_progress(total=n_events, description="events") as progress:
+                outcome = make_part(opened, number, lambda: generator, lambda: progress.advance(1))
         except PxdbgError as error:
             record_failure(opened, number, one_line(error))
             raise
@@ -220,7 +220,8 @@ def run(
         parts, damaged = find_work(
             opened,
             compare_hash=not quick,
-            watch=lambda statuses: track(statuses, total=total, description="partitions"),
+            # How fast files are looked at says nothing about how fast partitions are made.
+            watch=lambda statuses: track(statuses, total=total, description="partitions checked", shows_rate=False),
         )
         for each in damaged:
             stderr.print(f"{each.reason} It is made again.", soft_wrap=True)
@@ -231,8 +232,15 @@ def run(
             stderr.print(f"{total - len(parts):,} of {_format_parts(total)} are complete already.", soft_wrap=True)
         n_events = sum(opened.plan.partitions[each].events for each in parts)
         with _choose_maker(opened, len(parts), workers, scheduler, retries, allow_mixed_hardware) as maker:  # noqa: SIM117
-            with show_progress(total=n_events, description="events") as advance:
-                result = run_parts(opened, parts, maker, advance=advance, report=_report_failure)
+            with show_progress(total=n_events, description="events") as progress:
+
+                def report(outcome: PartOutcome) -> None:
+                    if outcome.state == "complete":  # another process made it
+                        progress.omit(opened.plan.partitions[outcome.part].events)
+                    elif outcome.state == "failed":
+                        stderr.print(f"partition {outcome.part} failed: {outcome.reason}", soft_wrap=True)
+
+                result = run_parts(opened, parts, maker, advance=progress.advance, report=report)
         if result.failures:
             stderr.print(
                 f"{_format_parts(len(result.failures))} failed: see pxdbg campaign status {folder}, and go on with "
@@ -273,11 +281,6 @@ def _choose_workers(opened: Campaign) -> int:
     if opened.plan.provider != CPU or importlib.util.find_spec("distributed") is None:
         return 1
     return max(count_job_cpus().count // (opened.plan.nintra * opened.plan.ninter), 1)
-
-
-def _report_failure(outcome: PartOutcome) -> None:
-    if outcome.state == "failed":
-        stderr.print(f"partition {outcome.part} failed: {outcome.reason}", soft_wrap=True)
 
 
 def _describe_progress(opened: Campaign) -> str:

@@ -128,9 +128,9 @@ def _count_samples(sources: list[tuple[DigitReader, str]], min_charge: int) -> t
     from pxdbg_runtime.validation.sample import count_events
 
     n_events = sum(reader.n_events for reader, _name in sources)
-    with show_progress(total=n_events, description="events") as advance:
+    with show_progress(total=n_events, description="events") as progress:
         return tuple(
-            count_events(_report_progress(reader.read_events(), advance), reader, name, min_charge)
+            count_events(_report_progress(reader.read_events(), progress.advance), reader, name, min_charge)
             for reader, name in sources
         )
 

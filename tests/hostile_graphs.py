@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pxdbg_runtime.model.graph_file import append_card
 from pxdbg_runtime.model.protobuf import encode_delimited
 from tests.graphs import LATENT_CARD, OPSET, latent_model
+from tests.release_digits import release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HOSTILE", "add_nodes", "write_hostile_graph"]
 
+RELEASE: Final = release()
+"""Of ONNX Runtime: older ones check no sizes before they ask for the memory."""
 OURS: Final = "ours"
 LONG: Final = 2_000_000
 """Characters of a name."""
@@ -137,11 +140,11 @@ def _add_cycle(model: onnx.ModelProto) -> None:
 HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "constant of shape": (_change(_add_constant_of_shape), "not enough memory"),
     "expand": (_change(_add_expand), "not enough memory"),
-    "tile": (_change(_add_tile), "failed to run .* (Tile|not enough memory)|not enough memory: .* Tile"),
+    "tile": (_change(_add_tile), "failed to run .* Tile" if RELEASE >= (1, 27) else "not enough memory: .* Tile"),
     "range": (_change(_add_range), "not enough memory"),
     "more values than bytes": (
         _change(lambda model: _claim_values(model, [10**6, 10**6])),
-        "created no session|not enough memory: .* during initialization",
+        "created no session" if RELEASE >= (1, 25) else "not enough memory: .* during initialization",
     ),
     "size that overflows": (_change(lambda model: _claim_values(model, [2**62, 2**62])), "created no session"),
     "negative size": (_change(lambda model: _claim_values(model, [-5])), "created no session"),

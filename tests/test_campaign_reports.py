@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
@@ -17,6 +17,7 @@ from pxdbg_runtime.campaigns.status_page import render_page
 from pxdbg_runtime.campaigns.verifying import choose_sample, compare_sample, verify_part
 from pxdbg_runtime.formats import FileMetadata, open_writer, read_digits
 from pxdbg_runtime.formats.metadata import join_consecutive_jobs
+from pxdbg_runtime.plots.event_display import draw_event
 from tests.campaigns import MIN_CHARGE, make_parts, plan_campaign
 from tests.digit_files import PROVENANCE
 from tests.graphs import LATENT_CARD, latent_model, write_graph
@@ -25,6 +26,9 @@ from tests.test_command_line import invoke, words
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from matplotlib.figure import Figure
+
+    from pxdbg_runtime import Digits
     from pxdbg_runtime.campaigns import Campaign
     from pxdbg_runtime.model.card import Nature
     from pxdbg_runtime.model.graph_file import GraphFile
@@ -185,12 +189,29 @@ def test_the_page_needs_no_other_file_and_shows_hostile_texts_as_they_are(campai
     assert [page.count(f'<span class="{state}" title="partition ') for state in ("complete", "failed")] == [3, 1]
 
 
-@pytest.mark.parametrize(("nature", "remark"), [("checkpoint", ""), ("stand-in", " (stand-in, no real physics)")])
-def test_the_page_says_that_weights_are_no_checkpoint(tmp_path: Path, nature: Nature, remark: str) -> None:
+@pytest.mark.parametrize(
+    ("nature", "remark"),
+    [
+        ("checkpoint", ""),
+        ("stand-in", " (stand-in, no real physics)"),
+        ("demonstration", " (demonstration, no real physics)"),
+    ],
+)
+def test_the_page_says_that_weights_are_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nature: Nature, remark: str
+) -> None:
+    drawings: list[dict[str, Any]] = []
+
+    def draw_and_record(digits: Digits, **options: Any) -> Figure:  # noqa: ANN401
+        drawings.append(options)
+        return draw_event(digits, **options)
+
+    monkeypatch.setattr("pxdbg_runtime.campaigns.status_page.draw_event", draw_and_record)
     graph = write_graph(tmp_path / "a.onnx", latent_model(), replace(LATENT_CARD, nature=nature, provenance="Made."))
     planned = plan_campaign(tmp_path / "bg", graph)
     make_parts(planned, [0])
     assert f"Event 5, seed 7{remark}: each hit" in render_page(read_status(planned))
+    assert [each["compare_geant4"] for each in drawings] == [nature != "demonstration"]
 
 
 def test_the_page_advises_to_make_what_is_missing_only_if_something_is(campaign: Campaign) -> None:

@@ -135,7 +135,7 @@ def digits() -> Digits:
 
 @each_suffix
 def test_show_digits(tmp_path: Path, suffix: str, digits: Digits) -> None:
-    path = write(tmp_path / f"bg{suffix}", [digits])
+    path = write(tmp_path / f"bg{suffix}", [digits], structs.replace(PROVENANCE, nature="stand-in"))
     result = invoke("show", path)
     assert (result.exit_code, result.stderr) == (0, "")
     text = words(result.stdout)
@@ -148,7 +148,16 @@ def test_show_digits(tmp_path: Path, suffix: str, digits: Digits) -> None:
     assert row_of(result.stdout, "both layers")[3:] == ["0.90 %", row_of(result.stdout, "both layers")[4], "22 ADU"]
     assert f"tiny float32 on CPUExecutionProvider, seed -7, stream philox, pxdbg-runtime {PROVENANCE.version}" in text
     assert f"graph SHA-256 {PROVENANCE.graph_sha256}" in text
-    assert f"demonstration: {PROVENANCE.provenance}" in text
+    assert f"stand-in: {PROVENANCE.provenance}" in text
+    assert "Geant4: means of the public statistics" in text
+
+
+def test_digits_of_random_weights_stand_beside_no_mean_of_geant4(tmp_path: Path, digits: Digits) -> None:
+    stdout = invoke("show", write(tmp_path / "bg.npz", [digits])).stdout
+    assert row_of(stdout, "layer 1")[3] == ""
+    assert row_of(stdout, "both layers")[3::2] == ["", ""]
+    assert f"demonstration: {PROVENANCE.provenance}" in words(stdout)
+    assert "Geant4: means" not in words(stdout)
 
 
 @pytest.mark.parametrize(("threshold", "is_comparable"), [(6, True), (7, True), (8, False)])
@@ -156,7 +165,8 @@ def test_digits_of_a_higher_threshold_stand_beside_no_mean_of_geant4(
     tmp_path: Path, digits: Digits, threshold: int, is_comparable: bool
 ) -> None:
     some = digits.select_rows(digits.charge >= threshold)
-    path = write(tmp_path / "bg.npz", [some], structs.replace(PROVENANCE, min_charge=threshold))
+    provenance = structs.replace(PROVENANCE, min_charge=threshold, nature="stand-in")
+    path = write(tmp_path / "bg.npz", [some], provenance)
     stdout = invoke("show", path).stdout
     assert row_of(stdout, "layer 1")[3] == ("1.49 %" if is_comparable else "")
     assert row_of(stdout, "both layers")[3::2] == (["0.90 %", "22 ADU"] if is_comparable else ["", ""])
@@ -210,14 +220,14 @@ def test_show_needs_a_name() -> None:
 
 
 @pytest.fixture
-def drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str]]:
-    """Record the digits and the title of each drawing."""
+def drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str, bool]]:
+    """Record the digits and the title of each drawing, and whether it compares them with Geant4."""
     calls = []
     draw_event = event_display.draw_event
 
-    def draw_and_record(digits: Digits, *, title: str, sensors: Sequence[Sensor]) -> Figure:
-        calls.append((digits, title))
-        return draw_event(digits, title=title, sensors=sensors)
+    def draw_and_record(digits: Digits, *, title: str, sensors: Sequence[Sensor], compare_geant4: bool) -> Figure:
+        calls.append((digits, title, compare_geant4))
+        return draw_event(digits, title=title, sensors=sensors, compare_geant4=compare_geant4)
 
     monkeypatch.setattr(event_display, "draw_event", draw_and_record)
     return calls
@@ -234,7 +244,7 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str]]:
     ],
 )
 def test_plot_an_event(
-    tmp_path: Path, drawings: list[tuple[Digits, str]], options: tuple[str | int, ...], event: int, nature: str
+    tmp_path: Path, drawings: list[tuple[Digits, str, bool]], options: tuple[str | int, ...], event: int, nature: str
 ) -> None:
     path = write(tmp_path / "bg.parquet", [SAMPLE], structs.replace(PROVENANCE, nature=nature))
     result = invoke("plot", path, "--output", tmp_path / "event.png", *options)
@@ -242,7 +252,8 @@ def test_plot_an_event(
     assert result.stdout == f"wrote {tmp_path / 'event.png'}\n"
     assert (tmp_path / "event.png").read_bytes().startswith(b"\x89PNG")
     remark = "  (demonstration, no real physics)" if nature == "demonstration" else ""
-    assert drawings == [(SAMPLE.of_event(event), f"PXD background, event {event}: tiny, seed -7{remark}")]
+    title = f"PXD background, event {event}: tiny, seed -7{remark}"
+    assert drawings == [(SAMPLE.of_event(event), title, nature != "demonstration")]
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,14 @@ def test_the_axes_say_what_they_show() -> None:
     assert occupancies.get_xlabel() == "occupancy (%)\ndashed: Geant4, layer mean"
 
 
+def test_random_weights_are_not_compared_with_geant4() -> None:
+    compared, alone = (
+        find_panels(draw_event(event_of(100), title="", compare_geant4=chosen)).occupancies for chosen in (True, False)
+    )
+    assert (len(compared.collections), len(alone.collections)) == (2, 0)
+    assert alone.get_xlabel() == "occupancy (%)"
+
+
 def test_the_spectrum_counts_charges() -> None:
     digits = digits_of([(0, 8480, 0, v_cell, charge) for v_cell, charge in enumerate([1, 7, 7, 7, 255])])
     spectrum = find_panels(draw_event(digits, title="five hits")).spectrum

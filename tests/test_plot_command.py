@@ -73,6 +73,16 @@ def test_a_kind_draws_all_events(tmp_path: Path, drawings: list[tuple[str, list[
     assert (options["title"], options["style"]) == (TITLE, None)
 
 
+@pytest.mark.parametrize("kind", ["charge", "occupancy"])
+@pytest.mark.parametrize("nature", ["demonstration", "stand-in", "checkpoint"])
+def test_random_weights_are_not_compared_with_geant4(
+    tmp_path: Path, drawings: list[tuple[str, list[Digits], Any]], kind: str, nature: str
+) -> None:
+    path = write(tmp_path / "bg.parquet", [SAMPLE], structs.replace(PROVENANCE, nature=nature))
+    assert invoke("plot", path, "--kind", kind, "--output", tmp_path / "a.png").exit_code == 0
+    assert drawings[0][2]["compare_geant4"] == (nature != "demonstration")
+
+
 def test_hits_of_a_sensor(tmp_path: Path, drawings: list[tuple[str, list[Digits], Any]]) -> None:
     path = write(tmp_path / "bg.npz", [SAMPLE])
     for number, options in enumerate([(), ("--event", 5, "--style", "ROOT")]):

@@ -66,6 +66,14 @@ def test_charges() -> None:
     assert (axes.get_title(), axes.get_yscale()) == ("four $digits", "log")
 
 
+def test_random_weights_are_not_compared_with_geant4(events: list[Digits]) -> None:
+    digits = digits_of(TRIPLE)
+    assert legend_of(draw_charges(digits, compare_geant4=False)) == ["3 digits, mean 9.0 ADU"]
+    assert legend_of(draw_occupancies(events, compare_geant4=False)) == ["layer 1", "layer 2"]
+    reference = np.linspace(0.001, 0.04, 40)
+    assert "reference" in legend_of(draw_occupancies(events, reference=reference, compare_geant4=False))
+
+
 def test_samples_share_axes() -> None:
     """Each is normalised, so that samples of different sizes can be compared."""
     first = draw_charges(digits_of(TRIPLE), label="one")

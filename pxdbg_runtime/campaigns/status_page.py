@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pxdbg_runtime.errors import PxdbgError, one_line
 from pxdbg_runtime.formats import open_events
 from pxdbg_runtime.formats.atomic_write import atomic_write
+from pxdbg_runtime.formats.provenance import has_random_weights
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.plots.event_display import draw_event
 from pxdbg_runtime.version import __version__
@@ -99,7 +100,12 @@ def _draw_sample(found: CampaignStatus) -> tuple[str, str, str]:
     others = ", ".join(sorted({job.nature for job in reader.jobs} - {"checkpoint"}))
     remark = f" ({others}, no real physics)" if others else ""
     title = f"Event {number}, seed {campaign.plan.seed}{remark}"
-    figure = draw_event(digits, title=title, sensors=campaign.plan.generated_sensors)
+    figure = draw_event(
+        digits,
+        title=title,
+        sensors=campaign.plan.generated_sensors,
+        compare_geant4=not has_random_weights(reader.jobs),
+    )
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=90)
     return title, base64.b64encode(content.getbuffer()).decode(), ""

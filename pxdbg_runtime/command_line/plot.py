@@ -16,6 +16,7 @@ from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, EventReader, open_events
 from pxdbg_runtime.formats.atomic_write import check_target
+from pxdbg_runtime.formats.provenance import has_random_weights
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.plots.drawing import StyleName, find_picture_format, save_figure
 from pxdbg_runtime.plots.event_display import save_event
@@ -71,7 +72,8 @@ def plot(
     """Draw one event, or figures of a whole sample.
 
     An event: both layers unrolled, hits coloured by charge, and the charge
-    spectrum. A sample: charges, occupancies beside Geant4, clusters.
+    spectrum. A sample: charges, occupancies, clusters. Means of Geant4 are drawn
+    beside them, but not beside the digits of random weights.
     """
     with report_failures():
         _check_options(kind, {"event": event, "sensor": sensor, "reference": reference, "style": style})
@@ -100,7 +102,8 @@ def _check_options(kind: Kind, options: dict[str, object]) -> None:
 def _plot_event(reader: EventReader, event: int | None, output: Path) -> None:
     chosen = int(reader.event_numbers[0]) if event is None else event
     digits = _read_event(reader, chosen)
-    save_event(digits, output, title=_format_title(reader, chosen), sensors=_list_sensors(reader))
+    title, sensors = _format_title(reader, chosen), _list_sensors(reader)
+    save_event(digits, output, title=title, sensors=sensors, compare_geant4=not has_random_weights(reader.jobs))
 
 
 def _draw_sample(
@@ -116,19 +119,21 @@ def _draw_sample(
         require(module, extra="plot", purpose="A picture of a sample")
     from pxdbg_runtime.plots import figures
 
-    title = _format_title(reader, event)
+    title, compare_geant4 = _format_title(reader, event), not has_random_weights(reader.jobs)
     if kind == "sensor":
         chosen = _find_sensor(reader, sensor or "")
         events = _track_events(reader) if event is None else _read_event(reader, event)
         title += f", sensor {chosen}"
         return figures.draw_sensor(events, chosen, weigh_by_charge=event is not None, title=title, style=style)
     if kind == "charge":
-        return figures.draw_charges(_track_events(reader), title=title, style=style)
+        return figures.draw_charges(_track_events(reader), compare_geant4=compare_geant4, title=title, style=style)
     if kind == "clusters":
         return figures.draw_cluster_sizes(_track_events(reader), title=title, style=style)
     sensors = _list_sensors(reader)
     if reference is None:
-        return figures.draw_occupancies(_track_events(reader), sensors=sensors, title=title, style=style)
+        return figures.draw_occupancies(
+            _track_events(reader), sensors=sensors, compare_geant4=compare_geant4, title=title, style=style
+        )
     _check_threshold(reader)
     published = read_marginals(reference).reference
     return figures.draw_occupancies(

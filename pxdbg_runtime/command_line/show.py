@@ -18,6 +18,7 @@ from pxdbg_runtime.command_line.sensor_tables import (
 )
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_files, open_events
+from pxdbg_runtime.formats.provenance import has_random_weights
 from pxdbg_runtime.model.builtin_models import find_graph
 from pxdbg_runtime.model.card import Fidelity, ModelCard, describe_weights
 from pxdbg_runtime.model.graph_file import GraphFile
@@ -138,10 +139,11 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     cut = f" of {threshold} ADU or more" if counter.n_digits or reader.jobs else ""
     stdout.print(f"{_format_events(reader)}, {counter.n_digits:,} digits{cut}", soft_wrap=True)
     table = Table("", "digits per event", "occupancy", "Geant4", "mean charge", "Geant4")
-    sensors = _list_sensors(reader)
+    sensors, is_random = _list_sensors(reader), has_random_weights(reader.jobs)
     for part in counter.summarise(reader.n_events, sensors, min_charge=cut_adu):
-        # A mean over some sensors of both layers has no counterpart in Geant4, nor has a higher threshold.
-        is_comparable = threshold <= READOUT_THRESHOLD_ADU and (part.part != "both layers" or sensors == SENSORS)
+        # Random weights, a mean over some sensors of both layers and a higher threshold have no counterpart in Geant4.
+        is_whole = part.part != "both layers" or sensors == SENSORS
+        is_comparable = not is_random and threshold <= READOUT_THRESHOLD_ADU and is_whole
         table.add_row(
             part.part,
             f"{part.digits_per_event:,.0f}",
@@ -155,7 +157,7 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     if threshold < READOUT_THRESHOLD_ADU:
         stdout.print(f"counted in the tables: digits of {READOUT_THRESHOLD_ADU} ADU or more, as in Geant4")
     stdout.print(
-        "\n".join([*map(make_line, _format_provenance(reader)), _GEANT4]),
+        "\n".join([*map(make_line, _format_provenance(reader)), *([] if is_random else [_GEANT4])]),
         markup=False,
         soft_wrap=True,
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.generator import Generator
     from pxdbg_runtime.sensors import Sensor, SensorLike
 
-__all__ = ["MAX_FILE_EVENTS", "DigitNature", "Provenance", "describe_generation"]
+__all__ = ["MAX_FILE_EVENTS", "DigitNature", "Provenance", "describe_generation", "has_random_weights"]
 
 MAX_FILE_EVENTS: Final = 1_000_000
 """Most events of one file, a terabyte of digits: whoever reads a file counts each of its events."""
@@ -110,6 +110,11 @@ class Provenance(StoredRecord, frozen=True):
             found = str(list(names))[:200]
             message = f"sensors must be null or names of different sensors, ordered by index, but is {found}."
             raise JsonFieldError("sensors", message)
+
+
+def has_random_weights(jobs: Iterable[Provenance]) -> bool:
+    """Return whether digits come from a demonstration's weights: no comparison with a simulation means anything."""
+    return any(job.nature == "demonstration" for job in jobs)
 
 
 def describe_generation(generator: Generator, events: range, sensors: Iterable[SensorLike] | None = None) -> Provenance:

@@ -53,7 +53,9 @@ _SPECTRUM_PLACE: Final = (0.06, 0.77, 0.9, 0.2)
 """Above the ladders of layer 1, which are fewer: left, bottom, width and height in shares of the axes."""
 
 
-def save_event(digits: Digits, path: StrPath, *, title: str, sensors: Sequence[Sensor] = SENSORS) -> None:
+def save_event(
+    digits: Digits, path: StrPath, *, title: str, sensors: Sequence[Sensor] = SENSORS, compare_geant4: bool = True
+) -> None:
     """Draw one event and save the picture.
 
     Parameters
@@ -65,6 +67,8 @@ def save_event(digits: Digits, path: StrPath, *, title: str, sensors: Sequence[S
     title : str
     sensors : sequence of Sensor
         The sensors of the event: another one was not generated, which is not the same as empty.
+    compare_geant4 : bool
+        Whether to draw the occupancies of the Geant4 simulation; they say nothing about the digits of random weights.
 
     Raises
     ------
@@ -75,10 +79,12 @@ def save_event(digits: Digits, path: StrPath, *, title: str, sensors: Sequence[S
     OutputError
         If the file cannot be written.
     """
-    save_figure(draw_event(digits, title=title, sensors=sensors), path)
+    save_figure(draw_event(digits, title=title, sensors=sensors, compare_geant4=compare_geant4), path)
 
 
-def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSORS) -> Figure:
+def draw_event(
+    digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSORS, compare_geant4: bool = True
+) -> Figure:
     """Draw one event.
 
     Each layer is unrolled: its ladders one above the other, the two sensors of a ladder side by side, in the same scale
@@ -92,6 +98,8 @@ def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSOR
     title : str
     sensors : sequence of Sensor
         As of `save_event`; the others are hatched.
+    compare_geant4 : bool
+        As of `save_event`.
 
     Raises
     ------
@@ -124,7 +132,7 @@ def draw_event(digits: Digits, *, title: str, sensors: Sequence[Sensor] = SENSOR
     )
     bar.ax.minorticks_off()
     _draw_spectrum(layers[0].inset_axes(_SPECTRUM_PLACE), digits)
-    _draw_occupancies(bars, occupancies)
+    _draw_occupancies(bars, occupancies, compare_geant4=compare_geant4)
     return figure
 
 
@@ -190,15 +198,17 @@ def _draw_spectrum(axes: Axes, digits: Digits) -> None:
     axes.set_title(f"charge spectrum{mean}", fontsize="medium")
 
 
-def _draw_occupancies(axes: Axes, occupancies: NDArray[np.float64]) -> None:
+def _draw_occupancies(axes: Axes, occupancies: NDArray[np.float64], *, compare_geant4: bool) -> None:
     places = np.array([sensor.index + 2 * (sensor.layer - 1) for sensor in SENSORS])  # a gap separates the layers
     for layer, colour in COLOUR_OF_LAYER.items():
         of_layer = np.array([sensor.layer == layer for sensor in SENSORS])
         axes.barh(places[of_layer], 100 * np.nan_to_num(occupancies[of_layer]), color=colour)
-        ends = places[of_layer][[0, -1]] + (-0.5, 0.5)
-        axes.vlines(100 * GEANT4_OCCUPANCIES[f"layer {layer}"], *ends, color="black", linestyle="--")
+        if compare_geant4:
+            ends = places[of_layer][[0, -1]] + (-0.5, 0.5)
+            axes.vlines(100 * GEANT4_OCCUPANCIES[f"layer {layer}"], *ends, color="black", linestyle="--")
     axes.set_yticks(places, [*map(str, SENSORS)])
     axes.tick_params(axis="y", length=0, labelsize=_LABEL_SIZE)
     axes.margins(y=0.01)
-    axes.set(xlabel="occupancy (%)\ndashed: Geant4, layer mean", ylabel="sensor")
+    legend = "\ndashed: Geant4, layer mean" if compare_geant4 else ""
+    axes.set(xlabel=f"occupancy (%){legend}", ylabel="sensor")
     axes.set_title("occupancy of each sensor", fontsize="medium")

@@ -70,6 +70,7 @@ def draw_charges(
     *,
     title: str = "",
     label: str | None = None,
+    compare_geant4: bool = True,
     axes: Axes | None = None,
     style: StyleName | None = None,
 ) -> Axes:
@@ -81,6 +82,8 @@ def draw_charges(
     title : str
     label : str or None
         Name of the sample in the legend, which also has the number of digits and their mean charge.
+    compare_geant4 : bool
+        Whether to draw the mean charge of the Geant4 simulation; it says nothing about the digits of random weights.
     axes : Axes or None
         Where to draw; several samples may share axes.
     style : str or None
@@ -102,7 +105,7 @@ def draw_charges(
         mean = f", mean {counts @ charges / n_digits:.1f} ADU" if n_digits else ""
         edges = np.arange(MAX_CHARGE_ADU + 1) + 0.5
         _draw_shares(axes, counts, edges, _join_label(label, f"{n_digits:,} digits{mean}"))
-        if not axes.lines:  # once, if several samples share the axes
+        if compare_geant4 and not axes.lines:  # once, if several samples share the axes
             name = f"mean of Geant4, {GEANT4_MEAN_CHARGE:.0f} ADU"
             axes.axvline(GEANT4_MEAN_CHARGE, color="black", linestyle="--", linewidth=_compute_linewidth(), label=name)
         axes.set(xlabel="charge (ADU)", ylabel="share of the digits / ADU", xlim=(0, MAX_CHARGE_ADU + 1))
@@ -121,7 +124,7 @@ def draw_cluster_sizes(
 ) -> Axes:
     """Draw the sizes of 8-connected clusters: the share of the clusters with 1, 2, … 40 digits, and with more.
 
-    Parameters and errors are those of `draw_charges`.
+    Parameters and errors are those of `draw_charges`, without Geant4.
     """
     with apply_style(style):
         histogram = fill_cluster_sizes(events)
@@ -150,6 +153,7 @@ def draw_occupancies(
     min_charge: int = 1,
     reference: NDArray[np.float64] | None = None,
     reference_name: str = "reference",
+    compare_geant4: bool = True,
     title: str = "",
     axes: Axes | None = None,
     style: StyleName | None = None,
@@ -166,9 +170,11 @@ def draw_occupancies(
     min_charge : int
         Cut in ADU: digits below it are left out.
     reference : ndarray of float64, shape (40,), or None
-        Occupancy of each sensor, 0 to 1; None draws the mean of each layer in the Geant4 simulation.
+        Occupancy of each sensor, 0 to 1.
     reference_name : str
         Name of the reference in the legend.
+    compare_geant4 : bool
+        Whether to draw, without a reference, the mean of each layer in the Geant4 simulation.
     title, axes, style
         As of `draw_charges`.
 
@@ -197,7 +203,8 @@ def draw_occupancies(
                 error_kw={"linewidth": _compute_linewidth()},
                 label=f"layer {layer}" if chosen.any() else "",
             )
-        _draw_reference(axes, reference, reference_name)
+        if reference is not None or compare_geant4:
+            _draw_reference(axes, reference, reference_name)
         axes.set_xticks(_PLACES, map(str, SENSORS), rotation=90, fontsize="small")
         axes.minorticks_off()
         axes.set(xlabel="sensor: layer.ladder.sensor", ylabel="occupancy (%)", xlim=_PLACES[[0, -1]] + (-1, 1))

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import Digits
+from pxdbg_runtime.command_line.console import stdout
 from tests.digit_files import ANY_SUFFIX, names_in, random_digits
 from tests.test_command_line import invoke, require_failure
 from tests.validation_samples import build_marginals_content, write_events, write_marginals
@@ -99,6 +101,18 @@ def test_a_page_and_its_json(folder: Path) -> None:
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes seconds."""
     monkeypatch.setattr("pxdbg_runtime.validation.page.draw_pictures", lambda *_arguments: ())
+
+
+@pytest.mark.usefixtures("_without_pictures", "folder")
+def test_the_table_fits_the_terminal_and_loses_no_character(monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = []
+    for width in (200, 80, 60, 40):
+        monkeypatch.setattr(stdout, "_width", width)
+        result = invoke("validate", "ours.parquet", "--reference", "marginals.json", "--report", "out.html")
+        table, _wrote, _paths = result.stdout.partition("wrote ")
+        assert max(map(len, table.splitlines())) <= width
+        contents.append(Counter(re.sub(r"[\s─]", "", table)))
+    assert contents == contents[:1] * 4
 
 
 @pytest.mark.usefixtures("_without_pictures")

@@ -159,10 +159,10 @@ def _print_summary(report: Report) -> None:
     against = "" if report.primary is None else f"against {report.primary}, "
     title = f"{against}hits of {report.min_charge} ADU or more"
     rows = [row for row in build_rows(report) if row.short_label]
-    # Narrow, so that all columns fit into 80 characters.
+    # Narrow, so that all columns fit into 80 characters; folded, so that nothing is cut on fewer.
     table = Table(
         Column(overflow="fold"),
-        *(Column(row.short_label.replace(" ", "\n"), max_width=9) for row in rows),
+        *(Column(row.short_label.replace(" ", "\n"), max_width=9, overflow="fold") for row in rows),
         title=title,
         title_justify="left",
         box=SIMPLE_HEAD,

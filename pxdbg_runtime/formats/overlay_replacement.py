@@ -70,7 +70,7 @@ def count_events(path: Path) -> int:
         If ROOT is not installed.
     """
     root = _prepare_root()
-    if not survives_in_fork(root, lambda: _read_once(root, path)):
+    if not survives_in_fork(lambda: _read_once(root, path)):
         raise DigitFileError(path, f"{path} is damaged: ROOT crashes when it reads it. Take another copy of it.")
     with _open_overlay(root, path) as file:
         return int(file.Get(TREE).GetEntries())

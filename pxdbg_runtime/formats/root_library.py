@@ -27,6 +27,7 @@ _REPRODUCIBLE: Final = "?reproducible=pxdbg.root"
 _USED_HEADER_BYTES: Final = 63
 _LARGE_FILE: Final = 1_000_000
 """Added to the version in the header of a file whose offsets have 64 bits."""
+_CRASHES: Final = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
 _HELPERS: Final = """
 #include <TError.h>
 #include <TSystem.h>
@@ -121,7 +122,7 @@ def report_root_errors(root: ModuleType) -> Iterator[None]:
     raise OSError(0, f"ROOT reports {message}")
 
 
-def survives_in_fork(root: ModuleType, read: Callable[[], None]) -> bool:
+def survives_in_fork(read: Callable[[], None]) -> bool:
     """Tell whether a fork of this process survives a function, because ROOT may crash on a damaged file.
 
     Exceptions count as survival: where they come again, the caller handles them.
@@ -131,7 +132,10 @@ def survives_in_fork(root: ModuleType, read: Callable[[], None]) -> bool:
         child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
-            root.gEnv.SetValue("Root.Stacktrace", "no")  # which takes half a minute
+            # A crash ends the fork at once: ROOT's own handlers write a trace for half a minute, and then run the exit
+            # functions of all libraries, which may wait for threads that the fork does not have.
+            for number in _CRASHES:
+                signal.signal(number, signal.SIG_DFL)
             quiet = os.open(os.devnull, os.O_WRONLY)
             os.dup2(quiet, 1)
             os.dup2(quiet, 2)

@@ -35,7 +35,7 @@ def calibrate(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Ranges:
     feeds : sequence of Feed
         Inputs of one image each.
     """
-    others = {value.name for value in (*model.graph.output, *model.graph.input, *model.graph.initializer)}
+    others = {value.name for value in (*model.graph.output, *model.graph.initializer)}
     layers = [node.output[0] for node in model.graph.node if node.op_type in _MEASURED]
     # The parts of a sum may be an image and the offsets of its channels.
     parts = [name for node in model.graph.node if node.op_type in {"Add", "Gemm"} for name in node.input]
@@ -64,7 +64,10 @@ def _compute_values(
     """Compute some values of a graph, image by image."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
-    watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    inputs = {value.name for value in model.graph.input}
+    computed = [name for name in names if name not in inputs]
+    watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in computed)
     session = import_onnxruntime().InferenceSession(watched.SerializeToString(), providers=[CPU])
     for feed in feeds:
-        yield dict(zip(names, session.run(names, feed), strict=True))
+        found = dict(zip(computed, session.run(computed, feed), strict=True))
+        yield {name: feed[name] if name in inputs else found[name] for name in names}

@@ -2,8 +2,8 @@
 
 - Of an upsampled image: phases as in `export.graph.phase_convolutions`. In this layout two columns as channels are two
   adjacent columns, and rows are interleaved by copying whole rows.
-- With sixteen channels or fewer: four columns at once, since the kernel computes 64 channels at a time; not in a loop
-  over images, where it was no faster.
+- With sixteen channels or fewer: two columns at once, since the kernel computes 64 channels at a time and loses most
+  with the fewest; not in a loop over images, where it was no faster.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Convolutions"]
 
 _FEW_CHANNELS: Final = 16
-_COLUMNS_AT_ONCE: Final = 4
-_FULL_KERNEL: Final = 64
-"""Output channels that use the kernel fully."""
+_COLUMNS_AT_ONCE: Final = 2
 
 
 class Convolutions:
@@ -88,39 +86,24 @@ class Convolutions:
         """Convolve the small image for each of two output rows, and interleave the rows."""
         rows = []
         for row in (0, 1):
-            name = f"{output.name}.row{row}"
-            phase = replace(output, name=name, height=image.height, width=image.width)
-            if self._loop is not None:
-                rows.append(self._add_shifted_row(found, image, row, phase))
+            phase = replace(output, name=f"{output.name}.row{row}", height=image.height, width=image.width)
+            aligned, shifted = (build_phase_weights(found, (row,), columns) for columns in ((0, 1), (-1, 0)))
+            if shifted.weight.size < aligned.weight.size:
+                rows.append(self._add_shifted_row(found, image, shifted, phase))
             else:
-                both = self._add_row(found, image, row, phase)
+                both = self.convolve(found, image, aligned, phase)
                 flat = image.height, 1, output.width * output.channels
-                rows.append(self._graph.add_reshape(both, flat, f"{name}.flat"))
+                rows.append(self._graph.add_reshape(both, flat, f"{phase.name}.flat"))
         shape = image.height, 2, output.width * output.channels
         pairs = self._graph.add_node("Concat", rows, f"{output.name}.rows", shape, axis=2)
         self._graph.add_reshape(pairs, output.shape, output.name)
 
-    def _add_row(self, found: Convolution, image: QuantImage, row: int, phase: QuantImage) -> str:
-        """Convolve the small image for one of two output rows, with the columns 2 j and 2 j + 1 as channels."""
-        apart = [build_phase_weights(found, (row,), (column,)) for column in (0, 1)]
-        together = build_phase_weights(found, (row,), (0, 1))
-        wasteful = together.weight.size > sum(each.weight.size for each in apart)
-        if not wasteful or phase.channels < _FULL_KERNEL:
-            return self.convolve(found, image, together, phase)
-        columns = [
-            self.convolve(found, image, weights, replace(phase, name=f"{phase.name}.column{column}"))
-            for column, weights in enumerate(apart)
-        ]
-        shape = image.height, image.width, 2 * phase.channels
-        return self._graph.add_node("Concat", columns, phase.name, shape, axis=3)
-
-    def _add_shifted_row(self, found: Convolution, image: QuantImage, row: int, phase: QuantImage) -> str:
+    def _add_shifted_row(self, found: Convolution, image: QuantImage, weights: BlockWeights, phase: QuantImage) -> str:
         """Convolve the small image for one of two output rows, with the columns 2 j - 1 and 2 j as channels.
 
         Both depend on the same two columns of the small image if the kernel has three, so that no product is of a zero.
         Of one column more than the image has, the first half and the last one are cut off.
         """
-        weights = build_phase_weights(found, (row,), (-1, 0))
         top, left, bottom, right = weights.pads
         weights = replace(weights, pads=(top, left, bottom, right + 1))
         wide = replace(phase, width=image.width + 1)

@@ -2,8 +2,7 @@
 
 The output range that matters is split into four segments. Each pixel has four 8-bit outputs, one for each segment,
 which differ only in their bias: an output is 0 below its segment and 255 above it, so their sum is the level of the
-result, 0 to 1020. One matrix product sums and scales them. Four outputs for each of sixteen pixels are the 64 channels
-that the kernel computes at a time, so the finer result costs almost nothing.
+result, 0 to 1020. A matrix product for each row of a block sums and scales them.
 
 A level is worth up to 0.7 ADU, or 1.4 with two segments, which an image of many channels gets. If all pixels had the
 same levels, charges would have one level and two levels in turn, a comb in the spectrum. So the levels of the pixels of
@@ -12,6 +11,7 @@ a block are shifted by fractions of a level, at no cost.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -34,12 +34,10 @@ __all__ = ["OutputRange", "add_last_layer"]
 
 _SEGMENTS: Final = 4
 _LEVELS_PER_SEGMENT: Final = 255
-_BLOCK: Final = (2, 8)
-"""Sixteen pixels, wide rather than high: the two rows are interleaved by copying runs of eight."""
-_SMALL_BLOCK: Final = (2, 4)
+_BLOCK: Final = (2, 4)
+"""Larger blocks would fill the 64 channels that the kernel computes at a time, but waste more products than it gains."""
 _FEW_SEGMENTS: Final = 2
-"""For an image of more than sixteen channels, where the products that a larger block wastes cost more than the kernel
-gains: sixteen outputs for eight pixels, with levels twice as far apart."""
+"""For a full-size image of more than sixteen channels, where products cost most: levels are twice as far apart."""
 _FEW_CHANNELS: Final = 16
 _SHIFTS: Final = np.array([0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15])
 """Shift of the levels of each pixel of a block, in sixteenths of a level; neighbours differ much."""
@@ -97,8 +95,8 @@ def add_last_layer(
     GraphError
         If the convolution has another form.
     """
-    is_small = upsampling == 1 and image.channels > _FEW_CHANNELS
-    (rows, columns), n_segments = (_SMALL_BLOCK, _FEW_SEGMENTS) if is_small else (_BLOCK, _SEGMENTS)
+    (rows, columns), n_pixels = _BLOCK, math.prod(_BLOCK)
+    n_segments = _FEW_SEGMENTS if upsampling == 1 and image.channels > _FEW_CHANNELS else _SEGMENTS
     shape = read_shape(value)
     if shape is None or None in shape[1:] or shape[1] != 1 or not found.keeps_size:
         message = f"int8 needs a last convolution of one channel that keeps the size, but {value.name} is another."
@@ -114,7 +112,6 @@ def add_last_layer(
         found.weight, found.pads, upsampling=upsampling, block=(rows, columns), rows=range(rows), columns=range(columns)
     )
     weights = replace(blocks, weight=np.repeat(blocks.weight, n_segments, axis=0))
-    n_pixels = rows * columns
     lows = output_range.low - step * _SHIFTS[:n_pixels] / len(_SHIFTS)
     starts = lows[:, np.newaxis] + step * _LEVELS_PER_SEGMENT * np.arange(n_segments)
     segments = QuantImage(
@@ -128,20 +125,14 @@ def add_last_layer(
     n_blocks = segments.height * segments.width
     flat = graph.add_reshape(segments.name, [n_blocks, segments.channels], f"{name}.flat")
     adding = np.repeat(np.eye(n_pixels, dtype=np.int8), n_segments, axis=0)
-    if is_small:
-        # One product for each row of the blocks: joining rows is faster than a transposition of short runs.
-        parts = []
-        for row in range(rows):
-            pixels = slice(row * columns, (row + 1) * columns)
-            added = _add_segments(graph, flat, n_blocks, adding[:, pixels], lows[pixels], step, f"{name}.row{row}")
-            shape = segments.height, 1, width
-            parts.append(graph.add_reshape(added, shape, f"{name}.row{row}.image", "float32"))
-        in_place = graph.add_node("Concat", parts, f"{name}.rows", (segments.height, rows, width), "float32", axis=2)
-    else:
-        added = _add_segments(graph, flat, n_blocks, adding, lows, step, name)
-        apart = graph.add_reshape(added, [segments.height, segments.width, rows, columns], f"{name}.blocks", "float32")
-        interleaved = segments.height, rows, segments.width, columns
-        in_place = graph.add_node("Transpose", [apart], f"{name}.rows", interleaved, "float32", perm=[0, 1, 3, 2, 4])
+    # One product for each row of the blocks: joining rows is faster than a transposition of short runs.
+    parts = []
+    for row in range(rows):
+        pixels = slice(row * columns, (row + 1) * columns)
+        added = _add_segments(graph, flat, n_blocks, adding[:, pixels], lows[pixels], step, f"{name}.row{row}")
+        shape = segments.height, 1, width
+        parts.append(graph.add_reshape(added, shape, f"{name}.row{row}.image", "float32"))
+    in_place = graph.add_node("Concat", parts, f"{name}.rows", (segments.height, rows, width), "float32", axis=2)
     graph.add_reshape(in_place, [1, height, width], name, "float32")
 
 

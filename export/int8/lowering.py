@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["OutputRange", "quantize_graph"]
 
 _LINEAR_MARGIN: Final = 1.25
-"""Larger conditions than any of the calibration by so much are represented."""
+"""Inputs of a linear layer are represented up to so many times the largest of the calibration."""
 _MAX_COARSENING: Final = 0.05
 """By so much a step may grow for a sum of bytes."""
 
@@ -181,7 +181,7 @@ class _Lowering:
             width=width,
             channels=channels,
         )
-        is_layer = found is not None or conditional is not None
+        is_layer = found is not None or conditional is not None or layer is not None
         if is_layer and rectified and any(user.op_type != "Relu" for user in value.consumers()):
             whole = self._add_image(value)
             zero = self._integers.add_constant(np.uint8(whole.params.zero_point), f"{output.name}.least")
@@ -190,7 +190,7 @@ class _Lowering:
         if found is not None:
             self._add_convolution(found, output)
         elif layer is not None:
-            self._add_first_image(layer, str(node.outputs[0].name), output)
+            self._add_first_image(layer, output)
         elif affine is not None:
             self._add_batch_norm(affine, self._add_image(node.inputs[0]), output)
         elif conditional is not None:
@@ -203,40 +203,22 @@ class _Lowering:
         low, high = self._ranges[str(value.name)]
         return fit_quant_params(0.0 if rectified else low, high)
 
-    def _add_first_image(self, layer: LinearLayer, name: str, output: QuantImage) -> None:
-        """Reorder a linear layer's outputs to channels last, and quantize them."""
+    def _add_first_image(self, layer: LinearLayer, output: QuantImage) -> None:
+        """Add a linear layer of 8-bit integers, with its outputs reordered to channels last."""
         n_outputs, (height, width, channels) = len(layer.weight), output.shape
         order = np.arange(n_outputs).reshape(channels, height, width).transpose(1, 2, 0).ravel()
         source = _require(layer.node.inputs[0])
-        if self._loop is not None and str(source.name) in self._ranges:
-            name = self._add_integer_layer(source, layer.weight[order], layer.bias[order], output)
-            self._loop.take_images(self._new.add_reshape(name, output.shape, f"{output.name}.images"), output)
-            return
-        if name not in self._floats:
-            inputs = [
-                self._add_float(source),
-                self._new.add_constant(np.ascontiguousarray(layer.weight[order]), f"{name}.weight"),
-                self._new.add_constant(layer.bias[order], f"{name}.bias"),
-            ]
-            flat = self._new.add_node("Gemm", inputs, f"{name}.flat", [n_outputs], "float32", transB=1)
-            self._floats[name] = self._new.add_reshape(flat, output.shape, f"{name}.channels_last", "float32")
-        inputs = [self._floats[name], *self._new.add_params(output.params, output.name)]
-        if self._loop is None:
-            self._new.add_node("QuantizeLinear", inputs, output.name, output.shape)
-        else:
-            images = self._new.add_node("QuantizeLinear", inputs, f"{output.name}.images", output.shape)
-            self._loop.take_images(images, output)
-
-    def _add_integer_layer(
-        self, source: ir.Value, weight: NDArray[np.float32], bias: NDArray[np.float32], output: QuantImage
-    ) -> str:
-        """Add a linear layer of 8-bit integers, whose weights take a quarter of the memory."""
         low, high = (_LINEAR_MARGIN * each for each in self._ranges[str(source.name)])
-        n_inputs, params = weight.shape[1], fit_quant_params(low, high)
+        n_inputs, params = layer.weight.shape[1], fit_quant_params(low, high)
         vector = QuantImage(name=f"{output.name}.condition", params=params, height=1, width=1, channels=n_inputs)
         inputs = [self._add_float(source), *self._new.add_params(params, vector.name)]
         self._new.add_node("QuantizeLinear", inputs, vector.name, [n_inputs])
-        return self._new.add_linear_layer(vector, weight, bias, replace(output, name=f"{output.name}.flat"))
+        flat = replace(output, name=f"{output.name}.flat")
+        self._new.add_linear_layer(vector, layer.weight[order], layer.bias[order], flat)
+        if self._loop is None:
+            self._new.add_reshape(flat.name, output.shape, output.name)
+        else:
+            self._loop.take_images(self._new.add_reshape(flat.name, output.shape, f"{output.name}.images"), output)
 
     def _add_batch_norm(
         self, affine: ChannelAffine, image: QuantImage, output: QuantImage, factors: VaryingAffine | None = None

@@ -17,6 +17,8 @@ from tests.int8_sketches import Sketch, feeds_of, latents
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from export.families import Feed
+
 SIZE: Final = (3, 2, 4)
 few = settings(max_examples=15)
 
@@ -30,11 +32,11 @@ def sum_of_two(seed: int = 0) -> tuple[Sketch, onnx.ModelProto]:
 
 
 def plain_values(sketch: Sketch, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """Compute the outputs of the layers above in float64."""
+    """Compute the outputs of the layers above in float64, and their input."""
     linear, shift, _, weight, bias, *_ = (numpy_helper.to_array(each).astype(np.float64) for each in sketch.constants)
     image = (inputs @ linear.T + shift).reshape(-1, *SIZE)
     mixed = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], np.maximum(image, 0)) + bias.reshape(1, -1, 1, 1)
-    return {"Reshape": image, "Conv": mixed, "Add": image + mixed}
+    return {"latent": inputs.astype(np.float64), "Reshape": image, "Conv": mixed, "Add": image + mixed}
 
 
 @few
@@ -80,13 +82,38 @@ def test_the_graph_is_left_as_it_is() -> None:
 def test_a_graph_may_have_several_inputs() -> None:
     model = onnx.parser.parse_model("""
         <ir_version: 10, opset_import: ["": 18]>
-        two (float[n, 2] first, float[n, 2] second) => (float[n, 2] result) {
+        several (float[n, 2] first, float[n, 2] second, float[n, 2] third) => (float[n, 2] result) {
             sum = Add(first, second)
-            result = Relu(sum)
+            result = Mul(sum, third)
         }
     """)
     rows = np.arange(8, dtype=np.float32).reshape(4, 1, 2)
-    assert calibrate(model, [{"first": row, "second": -3 * row} for row in rows]) == {"sum": (-14.0, 0.0)}
+    feeds: list[Feed] = [{"first": row, "second": -3 * row, "third": row} for row in rows]
+    # The third input is a part neither of a sum nor of a linear layer.
+    assert calibrate(model, feeds) == {"sum": (-14.0, 0.0), "first": (0.0, 7.0), "second": (-21.0, 0.0)}
+
+
+def test_a_graph_may_have_no_layer_before_its_output() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 18]>
+        linear (float[n, 2] latent) => (float[n, 1] result) <float[2, 1] weight = {1.0, 2.0}> {
+            result = Gemm(latent, weight)
+        }
+    """)
+    rows = np.arange(8, dtype=np.float32).reshape(4, 1, 2)
+    assert calibrate(model, [{"latent": row} for row in rows]) == {"latent": (0.0, 7.0)}
+
+
+def test_a_convolution_may_be_of_an_input() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 18]>
+        one (float[n, 2, 1, 2] image) => (float[n, 1, 1, 2] result) <float[1, 2, 1, 1] weight = {1.0, 2.0}> {
+            result = Conv(image, weight)
+        }
+    """)
+    images = np.arange(8, dtype=np.float32).reshape(2, 1, 2, 1, 2)
+    means = measure_means(model, [{"image": image} for image in images])
+    assert {name: values.tolist() for name, values in means.items()} == {"result": [2.5, 4.5]}
 
 
 @few

@@ -35,7 +35,7 @@ __all__ = ["OutputRange", "add_last_layer"]
 _SEGMENTS: Final = 4
 _LEVELS_PER_SEGMENT: Final = 255
 _BLOCK: Final = (2, 4)
-"""Larger blocks would fill the 64 channels that the kernel computes at a time, but waste more products than it gains."""
+"""Larger blocks would fill the 64 channels that the kernel computes at a time, but waste more than that gains."""
 _FEW_SEGMENTS: Final = 2
 """For a full-size image of more than sixteen channels, where products cost most: levels are twice as far apart."""
 _FEW_CHANNELS: Final = 16

@@ -45,8 +45,6 @@ from export.int8.last_layer import OutputRange, add_last_layer
 from export.int8.weights import QuantParams, fit_quant_params
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from export.int8.calibration import Means, Ranges
     from export.int8.weights import WeightBits
 

@@ -106,7 +106,33 @@ class MatMulIntegerToFloat(OpRun):
         return (products.astype(np.float32) * (scale * matrix_scale) + bias,)
 
 
-OPERATORS: Final[list[type[OpRun]]] = [QLinearConv, QLinearAdd, MatMulIntegerToFloat]
+class QGemm(OpRun):
+    """A linear layer: integers throughout, until each sum is scaled by one float32 product."""
+
+    op_domain = MICROSOFT
+
+    def _run(
+        self,
+        vector: NDArray[np.uint8],
+        vector_scale: NDArray[np.float32],
+        vector_zero_point: NDArray[np.uint8],
+        weight: NDArray[np.int8],
+        weight_scale: NDArray[np.float32],
+        weight_zero_point: NDArray[np.int8],
+        bias: NDArray[np.int32],
+        scale: NDArray[np.float32],
+        zero_point: NDArray[np.uint8],
+    ) -> tuple[NDArray[np.uint8]]:
+        assert not weight_zero_point.any()
+        sums = (vector.astype(np.int64) - int(vector_zero_point)) @ weight.astype(np.int64) + bias
+        assert np.abs(sums).max(initial=0) < 2**31
+        factor = (vector_scale * weight_scale) / scale
+        assert factor.dtype == np.float32
+        levels = np.rint(sums.astype(np.float32) * factor) + int(zero_point)
+        return (np.clip(levels, 0, 255).astype(np.uint8),)
+
+
+OPERATORS: Final[list[type[OpRun]]] = [QLinearConv, QLinearAdd, MatMulIntegerToFloat, QGemm]
 
 
 def without_groups(weight: NDArray[np.int8], n_in: int) -> NDArray[np.int64]:
@@ -223,6 +249,31 @@ def test_a_convolution_of_seven_bits_gives_the_plain_integers(
         strides=[stride, stride],
     )
     check_plain_integers(single(node, image, constants, TensorProto.UINT8), {"image": image})
+
+
+@few
+@given(
+    seed=st.integers(0, 2**32), sizes=st.tuples(st.integers(1, 140), st.integers(1, 300)), n_vectors=st.integers(1, 3)
+)
+def test_a_linear_layer_of_seven_bits_gives_the_plain_integers(
+    seed: int, sizes: tuple[int, int], n_vectors: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    n_in, n_out = sizes
+    vector = levels(generator, (n_vectors, n_in))
+    constants: dict[str, NDArray[np.generic]] = {
+        "vector_scale": np.array(0.7, np.float32),
+        "vector_zero_point": np.array(generator.integers(0, 256), np.uint8),
+        "weight": generator.integers(-64, 65, (n_in, n_out), dtype=np.int8),
+        "weight_scale": generator.uniform(0.5, 1.5, n_out).astype(np.float32),
+        "weight_zero_point": np.zeros(n_out, np.int8),
+        "bias": generator.integers(-2000, 2000, n_out, dtype=np.int32),
+        # So that most results lie within the levels, and some beyond.
+        "scale": np.array(50 * np.sqrt(n_in), np.float32),
+        "zero_point": np.array(generator.integers(0, 256), np.uint8),
+    }
+    node = helper.make_node("QGemm", ["vector", *constants], ["result"], domain=MICROSOFT)
+    check_plain_integers(single(node, vector, constants, TensorProto.UINT8), {"vector": vector})
 
 
 @few

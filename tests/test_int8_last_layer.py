@@ -23,10 +23,9 @@ ROUNDING: Final = 1e-3
 """In levels: the bias is rounded to an integer, and the sum to float32."""
 
 
-def grid_shifts(shape: tuple[int, ...], *, is_small: bool = False) -> NDArray[np.float64]:
-    """Find the shift of each pixel's levels, in levels, by its position in a block of 2 x 8, or of 2 x 4."""
-    sixteenths = np.array([[0, 8, 4, 12, 2, 10, 6, 14], [1, 9, 5, 13, 3, 11, 7, 15]]) / 16
-    block = np.array([[0, 8, 4, 12], [2, 10, 6, 14]]) / 16 if is_small else sixteenths
+def grid_shifts(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Find the shift of each pixel's levels, in levels, by its position in a block of 2 x 4."""
+    block = np.array([[0, 4, 2, 6], [1, 5, 3, 7]]) / 8
     height, width = shape[-2:]
     return np.broadcast_to(np.tile(block, (height // len(block), width // block.shape[1])), shape)
 
@@ -59,12 +58,12 @@ class Sample:
         self.integers = quantize_graph(self.exact, ranges, self.output_range)
         values = check_plain_integers(self.integers, {"latent": latents(seed)})
         self.found = values[output].astype(np.float64)
-        self.image, self.image_scale = self._dequantise(values)
+        self.image, self.image_scale = self._dequantise(f"{output}.segments", values)
         self.upsampling = upsampling
         # Two segments instead of four for an image of many channels.
-        is_small = upsampling == 1 and n_in > 16
-        self.n_levels, self.step = (511, 2 * self.output_range.step) if is_small else (1021, self.output_range.step)
-        self.shifts = grid_shifts(self.found.shape, is_small=is_small)
+        is_coarse = upsampling == 1 and n_in > 16
+        self.n_levels, self.step = (511, 2 * self.output_range.step) if is_coarse else (1021, self.output_range.step)
+        self.shifts = grid_shifts(self.found.shape)
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.integers.graph.initializer}
         self.weight_step = float(constants[f"{output}.segments.weight_scale"].max())
         self.bias = float(numpy_helper.to_array(sketch.constants[-1 if upsampling == 1 else -2])[0])
@@ -93,12 +92,14 @@ class Sample:
         summed: NDArray[np.float64] = np.einsum("ncyxab,ocab->noyx", windows, weight)
         return summed
 
-    def _dequantise(self, values: dict[str, NDArray[np.generic]]) -> tuple[NDArray[np.float64], float]:
+    def _dequantise(
+        self, convolution: str, values: dict[str, NDArray[np.generic]]
+    ) -> tuple[NDArray[np.float64], float]:
         """Dequantize the input of the convolution, (n, channels, height, width); return its scale too."""
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.integers.graph.initializer}
-        (node,) = (each for each in self.integers.graph.node if each.op_type == "QuantizeLinear")
-        scale, zero_point = (constants[name].astype(np.float64) for name in node.input[1:])
-        image = (values[node.output[0]].astype(np.float64) - zero_point) * scale
+        (node,) = (each for each in self.integers.graph.node if each.output[0] == convolution)
+        scale, zero_point = (constants[name].astype(np.float64) for name in node.input[1:3])
+        image = (values[node.input[0]].astype(np.float64) - zero_point) * scale
         return image.transpose(0, 3, 1, 2), float(scale)
 
 
@@ -189,15 +190,30 @@ def test_levels_climb_one_by_one_through_the_ends_of_the_segments() -> None:
     assert np.array_equal(steps, np.rint(steps))
     assert (steps.min(), steps.max()) == (0, 1020)
     inside = sums / 16 < 1019
-    assert np.abs(found - sums / 16)[inside].max() <= 0.5
+    # Sums are odd sixteenths and shifts are eighths, so no sum lies between two levels.
+    assert np.abs(found - sums / 16)[inside].max() <= 7 / 16
 
 
 def test_the_grids_of_a_block_lie_evenly_between_two_levels() -> None:
-    assert sorted(grid_shifts((2, 8)).ravel()) == [sixteenth / 16 for sixteenth in range(16)]
-    for n_in, n_grids in ((16, 16), (17, 8)):
-        sample = Sample(2, n_in=n_in, size=5, upsampling=1, width=0.6)
-        sixteenths = np.rint((sample.found - sample.output_range.low) / sample.step * 16) % 16
-        assert len(np.unique(sixteenths)) == n_grids
+    assert sorted(grid_shifts((2, 4)).ravel()) == [eighth / 8 for eighth in range(8)]
+    for n_in, upsampling in ((16, 1), (17, 1), (17, 2)):
+        sample = Sample(2, n_in=n_in, size=5, upsampling=upsampling, width=0.6)
+        eighths = (sample.found - sample.output_range.low) / sample.step * 8
+        assert np.abs(eighths - np.rint(eighths)).max() < 8 * sample.rounding
+        assert set(np.unique(np.rint(eighths) % 8)) == set(range(8))
+
+
+@pytest.mark.parametrize(("n_in", "upsampling", "n_segments"), [(16, 1, 4), (17, 1, 2), (16, 2, 4), (17, 2, 4)])
+def test_each_row_of_the_blocks_is_one_product(n_in: int, upsampling: int, n_segments: int) -> None:
+    graph = Sample(3, n_in=n_in, size=3, upsampling=upsampling).integers.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    (convolution,) = (node for node in graph.node if node.op_type == "QLinearConv")
+    assert constants[convolution.input[3]].dims[0] == n_segments * 8
+    products = [node for node in graph.node if node.op_type == "MatMulIntegerToFloat"]
+    assert [list(constants[node.input[1]].dims) for node in products] == 2 * [[n_segments * 8, 4]]
+    (joined,) = (node for node in graph.node if node.op_type == "Concat")
+    assert len(joined.input) == len(products)
+    assert not any(node.op_type == "Transpose" for node in graph.node)
 
 
 def test_the_step_is_that_of_1021_levels() -> None:

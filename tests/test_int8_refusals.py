@@ -61,10 +61,10 @@ LAST_LAYERS: Final[dict[str, tuple[Writer, str]]] = {
     "two channels": (lambda s: s.convolve(s.relu(s.linear(3, 2, 8)), 3, 2, 3), NOT_KEPT),
     "smaller": (lambda s: s.convolve(s.linear(3, 4, 10), 3, 1, 3, pad=0), NOT_KEPT),
     "stride 2": (lambda s: s.convolve(s.linear(3, 4, 16), 3, 1, 3, strides=[2, 2]), NOT_KEPT),
-    "odd rows": (lambda s: s.convolve(s.linear(3, 3, 8), 3, 1, 3), r"multiple of 2 x 8 pixels, but Conv_\d+ has 3 x 8"),
-    "odd columns": (
-        lambda s: s.convolve(s.upsample(s.linear(3, 2, 2)), 3, 1, 3),
-        r"multiple of 2 x 8 pixels, but Conv_\d+ has 4 x 4",
+    "odd rows": (lambda s: s.convolve(s.linear(3, 3, 8), 3, 1, 3), r"multiple of 2 x 4 pixels, but Conv_\d+ has 3 x 8"),
+    "six columns": (
+        lambda s: s.convolve(s.upsample(s.linear(3, 2, 3)), 3, 1, 3),
+        r"multiple of 2 x 4 pixels, but Conv_\d+ has 4 x 6",
     ),
     "unknown first layer": (
         lambda s: s.convolve(s.node("Reshape", ["latent", s.constant(np.array([-1, 1, 2, 3], np.int64))]), 1, 1, 3),

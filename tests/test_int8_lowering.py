@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -15,12 +14,13 @@ from onnx.reference import ReferenceEvaluator
 from export.graph import simplify_graph
 from export.int8 import OutputRange, calibrate, quantize_graph
 from tests.int8_sketches import Int8Graph, Sketch, chain, feeds_of, finish, images_of, latents, lower, residual
-from tests.test_int8_operators import OPERATORS, check_plain_integers
+from tests.test_int8_operators import OPERATORS, check_plain_integers, every_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-INTEGER_OPERATORS: Final = {"QLinearConv", "QLinearAdd", "Concat", "Reshape", "Clip"}
+VECTOR_OPERATORS: Final = {"QuantizeLinear", "QGemm"}
+INTEGER_OPERATORS: Final = {*VECTOR_OPERATORS, "QLinearConv", "QLinearAdd", "Concat", "Reshape", "Slice", "Clip"}
 
 few = settings(max_examples=20)
 
@@ -53,7 +53,11 @@ def require_shapes_as_said(model: onnx.ModelProto, values: dict[str, NDArray[np.
 
 
 def require_integers_between(model: onnx.ModelProto) -> None:
-    """Check that every value from the first quantization to the last layer is uint8 (n, height, width, channels)."""
+    """Check that every value from the quantized input to the last layer is uint8.
+
+    Images are (n, height, width, channels), the input and output of the linear layer (n, elements), the segments of the
+    last layer (n, blocks, channels).
+    """
     (last,) = {node.input[0] for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}
     said = {value.name: value.type.tensor_type for value in model.graph.value_info}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -66,10 +70,14 @@ def require_integers_between(model: onnx.ModelProto) -> None:
         seen.add(node.output[0])
         value = said[node.output[0]]
         assert value.elem_type == TensorProto.UINT8, node.output[0]
-        assert node.op_type in INTEGER_OPERATORS | {"QuantizeLinear"}
+        assert node.op_type in INTEGER_OPERATORS
+        n_axes = 3 if node.output[0] == last else 2 if node.op_type in VECTOR_OPERATORS else 4
+        assert len(value.shape.dim) == n_axes, node.output[0]
         if node.op_type == "QuantizeLinear":
-            assert len(value.shape.dim) == 4
+            assert node.input[0] == "latent"
             continue
+        if node.op_type == "QGemm":
+            assert value.shape.dim[1].dim_value == constants[node.input[3]].dims[1]
         if node.op_type == "QLinearConv":
             attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
             assert attributes["channels_last"] == 1
@@ -77,7 +85,7 @@ def require_integers_between(model: onnx.ModelProto) -> None:
         waiting += [name for name in node.input if name in makers]
     floats = {node.op_type for node in model.graph.node if node.output[0] not in seen}
     # A last convolution of single pixels is done before the doubling, which then comes behind it.
-    assert floats <= {"Gemm", "Reshape", "MatMulIntegerToFloat", "Transpose", "Concat", "Resize"}
+    assert floats <= {"Reshape", "MatMulIntegerToFloat", "Concat", "Resize"}
 
 
 @few
@@ -134,42 +142,49 @@ def names_of(model: onnx.ModelProto, operator: str) -> list[str]:
     return [node.output[0] for node in model.graph.node if node.op_type == operator]
 
 
-@pytest.mark.parametrize(
-    ("channels", "size", "expected"),
-    [
-        (63, 3, ["row0", "row1"]),
-        (64, 3, ["row0.column0", "row0.column1", "row1.column0", "row1.column1"]),
-        (64, 5, ["row0", "row1"]),
-    ],
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 2**32),
+    shape=st.tuples(st.integers(1, 70), st.just(2), st.sampled_from((4, 8))),
+    is_rectified=st.booleans(),
 )
-def test_a_convolution_of_a_doubled_image_is_made_of_rows_or_phases(
-    channels: int, size: int, expected: list[str]
+def test_the_bytes_of_a_linear_layer_are_those_of_plain_numpy(
+    seed: int, shape: tuple[int, int, int], is_rectified: bool
 ) -> None:
-    sketch = chain(0, (3, channels, 17), (size, 3, 3))
-    convolutions = names_of(lower(simplify_graph(finish(sketch))).integers, "QLinearConv")
-    found = [name.partition(".rectified.")[2] for name in convolutions if ".row" in name]
-    assert found == expected
-
-
-@pytest.mark.parametrize(("channels", "is_wide"), [(16, True), (17, False)])
-def test_few_channels_are_made_four_columns_at_once(channels: int, is_wide: bool) -> None:
-    made = lower(simplify_graph(finish(chain(0, (3, 20, channels), (3, 3, 3)))))
-    names = names_of(made.integers, "QLinearConv")
-    assert any(name.endswith(".columns") for name in names) == is_wide
-    require_sound(made)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_columns_that_are_no_multiple_of_four_are_made_one_by_one(stride: int) -> None:
-    sketch = Sketch()
-    image = sketch.convolve(sketch.linear(3, 4, 6 * stride), 3, 5, 3, strides=[1, stride])
-    image = sketch.relu(sketch.convolve(sketch.relu(image), 5, 5, 1))
-    # 3 x 3 with pads of two: two columns more, and two rows.
-    image = sketch.convolve(image, 5, 4, 3, pad=2)
-    sketch.convolve(sketch.relu(image), 4, 1, 3)
+    sketch = Sketch(seed)
+    image = sketch.linear(*shape)
+    weight, bias = sketch.constants[:2]
+    for each in (weight, bias):
+        numbers = sketch.random.standard_normal(list(each.dims)).astype(np.float32)
+        each.CopyFrom(numpy_helper.from_array(numbers, each.name))
+    sketch.convolve(sketch.relu(image) if is_rectified else image, shape[0], 1, 3)
     made = lower(finish(sketch))
-    assert not any(name.endswith(".columns") for name in names_of(made.integers, "QLinearConv")[:2])
-    require_sound(made)
+    name = f"{image}.{'rectified' if is_rectified else 'u8'}"
+    found = every_value(made.integers, {"latent": made.inputs})[name]
+
+    factors, offsets = (numpy_helper.to_array(each).astype(np.float64) for each in (weight, bias))
+    exact = images_of(sketch.model(image), made.inputs)
+    # A quarter more than the largest latents, and 0, have levels.
+    inputs, in_scale = quantize(made.inputs, 1.25 * min(made.inputs.min(), 0), 1.25 * made.inputs.max())
+    low = 0.0 if is_rectified else float(exact.min())
+    _, scale = quantize(exact, low, float(exact.max()))
+    steps = (np.abs(factors).max(axis=1) / 64).astype(np.float32)
+    integers = np.rint(factors / steps[:, np.newaxis].astype(np.float64)).astype(np.int64)
+    shifts = np.rint(offsets / (float(in_scale) * steps.astype(np.float64))).astype(np.int64)
+    sums = inputs @ integers.T + shifts
+    levels = np.rint(sums.astype(np.float32) * (in_scale * steps / scale)) + round(-low / float(scale))
+    expected = np.clip(levels, 0, 255).reshape(-1, *shape).transpose(0, 2, 3, 1)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, expected)
+
+
+def quantize(values: NDArray[np.float32], low: float, high: float) -> tuple[NDArray[np.int64], np.float32]:
+    """Quantize values by 256 levels of this range: levels above that of 0, and the distance of two levels."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.float32((high - low) / 255)
+    zero_point = round(-low / float(scale))
+    levels: NDArray[np.float64] = np.clip(np.rint(values / scale) + zero_point, 0, 255)
+    return levels.astype(np.int64) - zero_point, scale
 
 
 def test_what_is_used_both_rectified_and_not_is_convolved_once() -> None:
@@ -187,8 +202,16 @@ def test_what_is_used_both_rectified_and_not_is_convolved_once() -> None:
 def test_a_linear_layer_used_both_rectified_and_not_is_multiplied_once() -> None:
     made = lower(simplify_graph(finish(residual(4, (5, 18), 3))))
     require_sound(made)
-    assert len(names_of(made.integers, "Gemm")) == 1
-    assert len(names_of(made.integers, "QuantizeLinear")) == 2
+    assert not names_of(made.integers, "Gemm")
+    assert len(names_of(made.integers, "QGemm")) == 1
+    assert len(names_of(made.integers, "QuantizeLinear")) == 1
+    (clipped,) = (node for node in made.integers.graph.node if node.op_type == "Clip")
+    values = every_value(made.integers, {"latent": made.inputs})
+    (zero_point,) = (numpy_helper.to_array(t) for t in made.integers.graph.initializer if t.name == clipped.input[1])
+    whole, rectified = (values[name] for name in (clipped.input[0], clipped.output[0]))
+    assert 0 < zero_point < 255
+    assert np.array_equal(rectified, np.maximum(whole, zero_point))
+    assert (whole < zero_point).any()
 
 
 def test_a_doubled_image_that_others_use_too_is_added_by_copying_its_columns() -> None:

@@ -195,6 +195,19 @@ def test_the_integers_are_those_of_plain_numpy() -> None:
     assert np.mean(made.found != np.asarray(expected)) < 0.01
 
 
+def test_a_linear_layer_used_both_rectified_and_not_is_multiplied_once() -> None:
+    sketch = ConditionalSketch(4)
+    image = sketch.image(6, 4, 8)
+    normed = sketch.norm(sketch.convolve(sketch.relu(image), 6, 6, 3), 6)
+    sketch.convolve(sketch.relu(sketch.node("Add", [normed, image])), 6, 1, 3)
+    made = Quantised(sketch)
+    require_near(made)
+    outside = Counter(node.op_type for node in made.integers.graph.node)
+    assert outside["QGemm"] == outside["QuantizeLinear"] == 1
+    (clipped,) = (node for node in made.body.node if node.op_type == "Clip" and node.output[0].endswith(".rectified"))
+    assert clipped.output[0] == f"{image}.rectified"
+
+
 def test_the_mean_of_an_offset_is_exact() -> None:
     """With factor 0 each channel is its offset, rounded up in some pixels and down in others."""
     sketch = ConditionalSketch(9)

@@ -75,6 +75,7 @@ def files_in(folder: Path) -> list[str]:
 def test_fidelity_uses_twenty_events_that_the_calibration_does_not() -> None:
     assert precisions._FIDELITY_IMAGES == N_SENSORS * 20 == 800
     assert precisions._CALIBRATION_IMAGES == N_SENSORS * 2
+    assert precisions._MATCHED_IMAGES == N_SENSORS * 8
     assert len({precisions._CALIBRATION_SEED, precisions._FIDELITY_SEED}) == 2
 
 
@@ -169,7 +170,7 @@ def test_weight_bits_are_those_of_the_graph(
     lines: list[str] = []
     graph = convnet.export(tmp_path, "int8", weight_bits=weight_bits, accept_beyond_bounds=True, log=lines.append)
     assert graph.card.weight_bits == weight_bits
-    assert f"calibrated on {N_IMAGES} images, weights of {weight_bits} bits" in lines
+    assert f"calibrated on {N_IMAGES} images, corrected on {N_IMAGES}, weights of {weight_bits} bits" in lines
     weights = [
         numpy_helper.to_array(tensor)
         for tensor in onnx.load(graph.path).graph.initializer

@@ -151,6 +151,7 @@ def few_images(patched: pytest.MonkeyPatch) -> None:
     """Calibrate on few images, and measure on few."""
     patched.setattr(precisions, "_FIDELITY_IMAGES", N_IMAGES)
     patched.setattr(precisions, "_CALIBRATION_IMAGES", N_IMAGES)
+    patched.setattr(precisions, "_MATCHED_IMAGES", N_IMAGES)
 
 
 @functools.cache

@@ -39,7 +39,7 @@ def calibrate(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Ranges:
     layers = [node.output[0] for node in model.graph.node if node.op_type in _MEASURED]
     # The parts of a sum may be an image and the offsets of its channels.
     parts = [name for node in model.graph.node if node.op_type in {"Add", "Gemm"} for name in node.input]
-    names = [name for name in dict.fromkeys([*layers, *parts]) if name not in others]
+    names = [name for name in dict.fromkeys([*layers, *parts]) if name and name not in others]
     ranges: Ranges = {}
     for values in _compute_values(model, names, feeds):
         for name, value in values.items():

@@ -108,4 +108,4 @@ def _draw_sample(found: CampaignStatus) -> tuple[str, str, str]:
     )
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=90)
-    return title, base64.b64encode(content.getbuffer()).decode(), ""
+    return title, base64.b64encode(content.getvalue()).decode(), ""

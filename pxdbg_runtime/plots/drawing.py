@@ -148,4 +148,4 @@ def save_figure(figure: Figure, path: StrPath, *, style: StyleName | None = None
     with apply_style(style):
         figure.savefig(picture, format=file_format, dpi=figure.dpi)
     with atomic_write(path) as partial:
-        partial.write_bytes(picture.getbuffer())
+        partial.write_bytes(picture.getvalue())

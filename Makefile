@@ -43,7 +43,7 @@ lint: .venv-test/.installed
 # The quick tests with the oldest versions that pyproject.toml admits. What those need is new, and may call them outdated.
 lowest: .venv-lowest/.installed
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -p no:cacheprovider -W ignore::DeprecationWarning \
-	  -m "not slow and not exhaustive" $(PYTEST_ARGS)
+	  --numprocesses 2 --dist loadgroup -m "not slow and not exhaustive" $(PYTEST_ARGS)
 
 # The code blocks of README and documentation as tests, then the site, in build/docs, whose links must lead somewhere; a
 # warning is an error.

@@ -26,6 +26,7 @@ import signal, sys
 from itertools import count
 from pathlib import Path
 
+import h5py  # an import that is interrupted leaves half a module
 import numpy as np
 
 from pxdbg_runtime.formats import open_writer

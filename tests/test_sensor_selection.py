@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from msgspec import structs
 from msgspec.structs import replace
 
 from pxdbg_runtime import SENSORS, Digits, Generator
@@ -53,7 +52,7 @@ def write_sensors(path: Path, sensors: Sequence[Sensor], n_hits: int = 4000) -> 
     """Write the events 3 to 6 of some sensors, and return their digits."""
     rng = np.random.default_rng(1)
     digits = Digits.concatenate(select_digits(random_digits(rng, n_hits, event), sensors) for event in range(3, 7))
-    write(path, [digits], structs.replace(describe(sensors), nature="stand-in"))
+    write(path, [digits], replace(describe(sensors), nature="stand-in"))
     return digits
 
 
@@ -181,7 +180,7 @@ def test_files_of_other_sensors_are_not_one_sample(tmp_path: Path, others: tuple
 def test_files_of_the_same_sensors_are_one_sample(tmp_path: Path) -> None:
     paths = [tmp_path / "a.parquet", tmp_path / "b.npz"]
     digits = write_sensors(paths[0], LAYER_1)
-    write(paths[1], [digits], replace(describe(LAYER_1), seed=8))
+    write(paths[1], [digits], replace(describe(LAYER_1), seed=8, nature="stand-in"))
     assert merge_files(paths).n_events == 8
 
 

@@ -39,8 +39,9 @@ _BLOCK: Final = (2, 4)
 _FEW_SEGMENTS: Final = 2
 """For a full-size image of more than sixteen channels, where products cost most: levels are twice as far apart."""
 _FEW_CHANNELS: Final = 16
-_SHIFTS: Final = np.array([0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15])
-"""Shift of the levels of each pixel of a block, in sixteenths of a level; neighbours differ much."""
+_SHIFTS: Final = np.array([0, 5, 3, 6, 7, 2, 4, 1])
+"""Shift of the levels of each pixel of a block, in eighths of a level. A pixel becomes a hit at its first level above the
+threshold, so a row or a column whose levels lie higher would have fewer hits: all have the same mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ def add_last_layer(
         found.weight, found.pads, upsampling=upsampling, block=(rows, columns), rows=range(rows), columns=range(columns)
     )
     weights = replace(blocks, weight=np.repeat(blocks.weight, n_segments, axis=0))
-    lows = output_range.low - step * _SHIFTS[:n_pixels] / len(_SHIFTS)
+    lows = output_range.low - step * _SHIFTS / len(_SHIFTS)
     starts = lows[:, np.newaxis] + step * _LEVELS_PER_SEGMENT * np.arange(n_segments)
     segments = QuantImage(
         name=f"{name}.segments",

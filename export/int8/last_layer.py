@@ -40,8 +40,8 @@ _FEW_SEGMENTS: Final = 2
 """For a full-size image of more than sixteen channels, where products cost most: levels are twice as far apart."""
 _FEW_CHANNELS: Final = 16
 _SHIFTS: Final = np.array([0, 5, 3, 6, 7, 2, 4, 1])
-"""Shift of the levels of each pixel of a block, in eighths of a level. A pixel becomes a hit at its first level above the
-threshold, so a row or a column whose levels lie higher would have fewer hits: all have the same mean."""
+"""Shift of the levels of each pixel of a block, in eighths of a level. A pixel becomes a hit at its first level above
+the threshold, so a row or a column whose levels lie higher would have fewer hits: all have the same mean."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -223,7 +223,9 @@ def test_the_graph_after_each_pass_is_measured(flat_plan: Plan) -> None:
 def test_the_original_has_the_inputs_and_the_cut_of_a_variant(variant: int, monkeypatch: pytest.MonkeyPatch) -> None:
     register_family(monkeypatch, "tiny", TINY)
     model = random_model(TINY_VARIANTS[variant].module_class)
-    sensor, _, _, charge = generate_original_event(model, "tiny", 2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # with other latents all charges may be larger
+        sensor, _, _, charge = generate_original_event(model, "tiny", 2)
     assert set(sensor) == {0, 1}
     assert charge.min() == 6
 

@@ -23,9 +23,9 @@ demo: .venv-demo/.installed
 	$(DEMO)/pxdbg show demo/background.parquet
 	$(DEMO)/pxdbg plot demo/background.parquet --output demo/event.png
 
-# A module of tests, or a group that shares an export, runs in one of two processes; each takes up to 5 GB.
+# A module of tests runs in one of two processes; each takes up to 5 GB.
 test: .venv-test/.installed
-	OMP_NUM_THREADS=1 $(TEST)/python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(TEST)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 # The same, with the statements and branches that no test reaches; it takes half as long again.
 coverage: .venv-test/.installed
@@ -43,7 +43,7 @@ lint: .venv-test/.installed
 # The quick tests with the oldest versions that pyproject.toml admits. What those need is new, and may call them outdated.
 lowest: .venv-lowest/.installed
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -p no:cacheprovider -W ignore::DeprecationWarning \
-	  --numprocesses 2 --dist loadgroup -m "not slow and not exhaustive" $(PYTEST_ARGS)
+	  --numprocesses 2 --dist loadfile -m "not slow and not exhaustive" $(PYTEST_ARGS)
 
 # The code blocks of README and documentation as tests, then the site, in build/docs, whose links must lead somewhere; a
 # warning is an error.

@@ -36,19 +36,6 @@ collect_ignore = [str(BASF2_DOUBLE), "root_reading.py"]
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
 
-SHARING: Final = ("test_basf2_module.py", "test_demonstration.py", "test_exactness.py", "test_export_torch_graph.py")
-"""Modules that use `tests.checkpoints.first_export`, which takes a minute in each process."""
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the tests of a module, and of all modules that share an export, run in one process of pytest-xdist."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        group = "first export" if item.path.name in SHARING else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
 
 @pytest.fixture(scope="session")
 def latent_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:

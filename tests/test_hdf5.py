@@ -353,7 +353,10 @@ def test_every_flipped_byte_is_found(path: Path) -> None:
 
 def test_truncated_and_foreign_files(path: Path) -> None:
     whole = path.read_bytes()
-    for length in (0, 1, 8, 100, len(whole) // 2, len(whole) - 1):
+    for length in (0, 1, 8, 95):
+        path.write_bytes(whole[:length])
+        require_refusal(path, rf"{NOT_OURS} \(it is shorter than the 96 bytes of a header of HDF5\)")
+    for length in (96, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         require_refusal(path, NOT_OURS)
     for content in (b"PK\x03\x04", b"PAR1" * 3, whole[:8] + bytes(2000), np.random.default_rng(1).bytes(5000)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,8 @@ _CACHE_BYTES: Final = 2 << 20
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _PIPELINES: Final = ((_SHUFFLE, _DEFLATE, _FLETCHER32), (_FLETCHER32, _SHUFFLE, _DEFLATE))
 """Filters of a chunk, in the orders in which they may be applied; each may be absent."""
+_HEADER_BYTES: Final = 96
+"""Of a file that h5py writes by default. Of a shorter one, old releases of HDF5 read memory that was never written."""
 _CHECKSUM_BYTES: Final = 4
 _STREAM_BYTES: Final = 64
 """More than a zlib stream adds to a few bytes."""
@@ -73,6 +76,9 @@ class Hdf5Reader:
         import h5py
 
         with open_regular(self._path) as content:
+            if os.fstat(content.fileno()).st_size < _HEADER_BYTES:
+                message = f"it is shorter than the {_HEADER_BYTES} bytes of a header of HDF5"
+                raise ValueError(message)
             try:
                 # A file, not a path: h5py would lock it, which some disks cannot, and wants names in UTF-8.
                 with h5py.File(content, "r", rdcc_nbytes=_CACHE_BYTES) as file:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, OutputError
 from pxdbg_runtime.formats import FileMetadata, open_events
 from pxdbg_runtime.formats.overlay_replacement import count_events, open_replacement
+from pxdbg_runtime.formats.root_library import import_root, survives_in_fork
 from tests.digit_files import PROVENANCE, SAMPLE, names_in, random_digits, renumber
 from tests.isolation import limit_file_size
 from tests.release_program import make_old_overlay
@@ -287,6 +289,25 @@ def test_a_file_on_which_root_crashes_is_one_sentence(
     result = invoke("replace-pxd", complete, "--output", tmp_path / "new.root")
     require_failure(result, 1, "overlay.root is damaged: ROOT crashes when it reads it. Take another copy of it.")
     assert names_in(tmp_path) == []
+
+
+def test_a_crash_ends_the_fork_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ROOT's handler would run the exit functions of all libraries, which may wait for threads that a fork lacks."""
+    import_root("A test")
+    statuses: list[int] = []
+    wait = os.waitpid
+
+    def watch(child: int, options: int) -> tuple[int, int]:
+        found = wait(child, options)
+        statuses.append(found[1])
+        return found
+
+    monkeypatch.setattr(os, "waitpid", watch)
+    for number in (signal.SIGSEGV, signal.SIGABRT):
+        assert not survives_in_fork(partial(signal.raise_signal, number))
+        assert os.WIFSIGNALED(statuses[-1])
+        assert os.WTERMSIG(statuses[-1]) == number
+    assert survives_in_fork(lambda: None)
 
 
 def test_the_number_of_events_must_be_that_of_the_file(complete: Path, tmp_path: Path) -> None:

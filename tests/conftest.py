@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,10 +20,11 @@ from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_
 from tests.release_program import compile_release
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
     from pxdbg_runtime.model.graph_file import GraphFile
+    from tests.checkpoints import Export
     from tests.release_program import ReleaseProgram
 
 os.environ.pop("COLUMNS", None)
@@ -47,6 +49,17 @@ def latent_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
 def event_wide_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a tiny graph that takes latents, sensor indices, and values of the whole event."""
     return write_graph(tmp_path_factory.mktemp("event") / "tiny-event.onnx", event_wide_model(), EVENT_WIDE_CARD)
+
+
+@pytest.fixture(scope="session")
+def first_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
+    """Give the export of a family's first checkpoint, which all processes of a run share."""
+    from tests.checkpoints import share_first_export  # some environments of tests have no PyTorch
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return cache(partial(share_first_export, folder))
 
 
 @pytest.fixture(params=["v2", "hsf"])

@@ -16,15 +16,17 @@ from export.checkpoint.demonstration_mark import is_demonstration
 from export.demonstration import main
 from export.families.resnet import ResNet
 from export.random_weights import HitStatistics, build_random_model
-from tests.checkpoints import BUSY, FAMILY_NAMES, first_export
+from tests.checkpoints import BUSY, FAMILY_NAMES
 from tests.tiny_ieagan import TINY_VARIANTS, describe_variant
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch import Tensor
 
     from export.families import Family
+    from tests.checkpoints import Export
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_the_seed_decides_the_weights_of_a_variant_and_the_vectors_of_its_norms(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_images_look_as_asked_for_on_fresh_latents(family: str) -> None:
+def test_images_look_as_asked_for_on_fresh_latents(family: str, first_export: Callable[[str], Export]) -> None:
     model = first_export(family).model
     generator = torch.Generator().manual_seed(2026)
     with torch.inference_mode():
@@ -75,7 +77,9 @@ def test_images_look_as_asked_for_on_fresh_latents(family: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_model_is_ready_for_inference_and_its_filters_but_the_last_are_sparse(family: str) -> None:
+def test_model_is_ready_for_inference_and_its_filters_but_the_last_are_sparse(
+    family: str, first_export: Callable[[str], Export]
+) -> None:
     model = first_export(family).model
     assert not model.training
     filters = [weight for weight in model.state_dict().values() if weight.dim() == 4]

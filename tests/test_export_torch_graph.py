@@ -23,10 +23,14 @@ from export.graph import list_passes
 from export.torch_graph import OPSET, export_to_onnx
 from pxdbg_runtime import SENSORS, __version__
 from pxdbg_runtime.model.graph_file import read_graph_file
-from tests.checkpoints import FAMILY_NAMES, Export, FlatNet, first_export
+from tests.checkpoints import FAMILY_NAMES, FlatNet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from onnx import ModelProto, ValueInfoProto
+
+    from tests.checkpoints import Export
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 DYNAMIC: Final = None
@@ -35,7 +39,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=FAMILY_NAMES)
-def example(request: pytest.FixtureRequest) -> Export:
+def example(request: pytest.FixtureRequest, first_export: Callable[[str], Export]) -> Export:
     return first_export(str(request.param))
 
 

@@ -68,7 +68,7 @@ def measure_fidelity(
     return Fidelity(
         images=n_compared,
         charge_w1_adu=compute_charge_w1(spectra[0], spectra[1]),
-        occupancy_ratio=n_found / n_expected if n_expected else float(n_found == 0),
+        occupancy_ratio=n_found / n_expected if n_expected else 1.0 + n_found,
         identical_digits=n_equal / n_either if n_either else 1.0,
     )
 

@@ -184,5 +184,6 @@ def _find_output_range(
         message = "int8 needs a generator that ends in a convolution, but this one has none: export it in float32."
         raise GraphError(message)
     low, largest = (float(np.arctanh(np.float64(value))) for value in (thresholds[min_charge - 1], thresholds[-2]))
-    highest = _HEADROOM * ranges[last.output[0]][1]
+    seen = ranges[last.output[0]][1]
+    highest = max(_HEADROOM * seen, seen / _HEADROOM)  # above a negative value too
     return OutputRange(low=low - _RANGE_MARGIN, high=max(min(largest + _RANGE_MARGIN, highest), low + _RANGE_MARGIN))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pxdbg_runtime.errors import MemoryLimitError, MissingPackageError
+from pxdbg_runtime.inference.providers import CPU, CUDA
 from pxdbg_runtime.limits import address_space
 from pxdbg_runtime.limits.address_space import (
     check_room,
@@ -199,8 +200,18 @@ def test_memory_errors_become_ours_with_the_limits_of_the_job(
 
 
 def test_other_failures_of_onnx_runtime_are_not_of_memory() -> None:
-    assert explain_memory_failure(RuntimeError("the graph has no node")) is None
-    assert isinstance(explain_memory_failure(RuntimeError("bad allocation")), MemoryLimitError)
+    assert explain_memory_failure("the graph has no node", CPU) is None
+    assert isinstance(explain_memory_failure("bad allocation", CPU), MemoryLimitError)
+
+
+def test_memory_of_a_gpu_is_not_that_of_the_job() -> None:
+    text = "Failed to allocate memory for requested buffer of size 12582912"
+    expected = (
+        f"There is not enough memory for {CUDA}: ONNX Runtime could not allocate more: {text}. Take a smaller "
+        "batch_size, or provider='cpu'."
+    )
+    assert str(explain_memory_failure(text, CUDA)) == expected
+    assert "limit" in str(explain_memory_failure(text, CPU))
 
 
 def test_the_limit_is_the_soft_one() -> None:

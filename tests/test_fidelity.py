@@ -161,10 +161,10 @@ def test_two_graphs_without_hits_are_alike() -> None:
     assert fidelity_of((), ()) == Fidelity(images=3, charge_w1_adu=0.0, occupancy_ratio=1.0, identical_digits=1.0)
 
 
-@pytest.mark.parametrize(("exact", "other"), [((9,), ()), ((), (9,))])
-def test_a_graph_without_hits_is_like_no_other(exact: tuple[int, ...], other: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("exact", "other", "ratio"), [((9,), (), 0.0), ((), (9,), 4.0)])
+def test_a_graph_without_hits_is_like_no_other(exact: tuple[int, ...], other: tuple[int, ...], ratio: float) -> None:
     found = fidelity_of(exact, other)
-    assert (found.charge_w1_adu, found.occupancy_ratio, found.identical_digits) == (256.0, 0.0, 0.0)
+    assert (found.charge_w1_adu, found.occupancy_ratio, found.identical_digits) == (256.0, ratio, 0.0)
     assert not found.is_within_bounds
 
 

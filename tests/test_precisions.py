@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from msgspec import structs
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import export.pipeline
 from export import precisions
@@ -21,7 +21,7 @@ from export.graph import INT8_PASSES, compile_graph, list_passes, run_passes
 from export.inference import compute_images, draw_feeds
 from export.int8.correction import Line
 from export.pipeline import ExportOptions, export_checkpoint
-from export.precisions import build_graph, print_pass_costs
+from export.precisions import _find_output_range, build_graph, print_pass_costs
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
@@ -332,3 +332,11 @@ def test_passes_are_explained_only_if_that_is_wanted(convnet: Tiny, tmp_path: Pa
     convnet.export(tmp_path, explain=explain, log=lines.append)
     named = [each.name for each in list_passes("cpu") if any(line.startswith(each.name) for line in lines)]
     assert named == ([each.name for each in list_passes("cpu")] if explain else [])
+
+
+@pytest.mark.parametrize("seen", [-1.5, -0.4, -0.1, 0.3, 0.9])
+def test_the_range_of_the_last_layer_goes_beyond_what_was_seen(seen: float) -> None:
+    convolution = helper.make_node("Conv", ["image", "weight"], ["values"])
+    graph = onnx.ModelProto(graph=onnx.GraphProto(node=[convolution]))
+    found = _find_output_range(graph, {"values": (-3.0, seen)}, THRESHOLDS, 1)
+    assert found.high > max(seen, found.low)

@@ -95,6 +95,27 @@ def test_a_provider_without_its_libraries_is_reported_without_source_paths(
     )
 
 
+def test_a_provider_without_memory_or_threads_leaves_the_others_in_the_report(
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_session = onnxruntime.InferenceSession
+
+    def refuse(*arguments: Any, providers: list[tuple[str, dict[str, str]]], **options: Any) -> object:  # noqa: ANN401
+        if providers[0][0] == CUDA:
+            message = "/onnxruntime/core/framework/bfc_arena.cc:376 Failed to allocate memory for 7 bytes"
+            raise RuntimeError(message)
+        return create_session(*arguments, providers=providers, **options)
+
+    offer(monkeypatch, CUDA, CPU)
+    monkeypatch.setattr(session, "explain_unusable", lambda _: None)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    statuses = report(latent_graph)
+    assert statuses[CPU].state == "runs"
+    assert statuses[CUDA].state == "does not run"
+    assert statuses[CUDA].remark.startswith(f"There is not enough memory for {CUDA}: ONNX Runtime could not")
+    assert ".cc" not in statuses[CUDA].remark
+
+
 def test_a_graph_that_is_refused(tmp_path: Path) -> None:
     model = build_model([helper.make_node("NoSuchOperator", ["z"], ["images"])], {"z": ("n", 2)}, "images")
     graph = write_graph(tmp_path / "refused.onnx", model, LATENT_CARD)

@@ -284,7 +284,7 @@ NO_MEMORY: Final = r"^There is not enough memory: ONNX Runtime could not allocat
     [
         ("A kernel\n failed", InferenceError, rf"ONNX Runtime failed to run .*tiny\.onnx on {CPU}: A kernel failed"),
         (
-            "Failed to allocate\n memory for 7 bytes",
+            "/onnxruntime/core/framework/bfc_arena.cc:376 Failed to allocate\n memory for 7 bytes",
             MemoryLimitError,
             NO_MEMORY.format("Failed to allocate memory for 7 bytes"),
         ),

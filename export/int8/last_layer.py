@@ -1,8 +1,8 @@
 """The last convolution: from 8-bit integers to a float32 image with more than 256 levels.
 
-The output range that matters is split into four segments. Each pixel has four 8-bit outputs, one for each segment,
+The output range that matters is split into four segments, or two. Each pixel has an 8-bit output for each segment,
 which differ only in their bias: an output is 0 below its segment and 255 above it, so their sum is the level of the
-result, 0 to 1020. A matrix product for each row of a block sums and scales them.
+result, 0 to 1020 or 510. A matrix product for each row of a block sums and scales them.
 
 A level is worth up to 0.7 ADU, or 1.4 with two segments, which an image of many channels gets. If all pixels had the
 same levels, charges would have one level and two levels in turn, a comb in the spectrum. So the levels of the pixels of

@@ -11,7 +11,7 @@ which its optimiser would create from quantize and dequantize nodes where it suc
 - ``Slice`` of the first channels is a Slice.
 - Batch norms that depend on the condition (`export.graph.conditional_norms`) make a loop over the images of a batch
   (`export.int8.image_loop`).
-- The last convolution, whose output is float32, is the sum of four 8-bit segments of its range
+- The last convolution, whose output is float32, is the sum of two or four 8-bit segments of its range
   (`export.int8.last_layer`).
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pxdbg_runtime.errors import InferenceError, ProviderError
+from pxdbg_runtime.errors import InferenceError, MemoryLimitError, ProviderError, ThreadLimitError
 from pxdbg_runtime.inference.providers import CUDA, explain_not_offered, import_onnxruntime
 from pxdbg_runtime.inference.session import ImageSession
 
@@ -54,6 +54,6 @@ def list_provider_statuses(graph: GraphFile) -> tuple[ProviderStatus, ...]:
 def _try_provider(graph: GraphFile, name: str) -> ProviderStatus:
     try:
         ImageSession(graph, provider=name)
-    except (ProviderError, InferenceError) as error:
+    except (ProviderError, InferenceError, MemoryLimitError, ThreadLimitError) as error:
         return ProviderStatus(name=name, state="does not run", remark=str(error))
     return ProviderStatus(name=name, state="runs", remark="")

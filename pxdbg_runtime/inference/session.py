@@ -196,10 +196,9 @@ class ImageSession:
                 binding.bind_output(self.card.output, "cpu", 0, images.dtype.type, images.shape, images.ctypes.data)
                 self._session.run_with_iobinding(binding, run)
             except _list_session_errors() as error:
-                message = (
-                    f"ONNX Runtime failed to run {self.path} on {self.provider}: {describe_onnxruntime_error(error)}"
-                )
-                raise explain_memory_failure(error) or InferenceError(message) from error
+                text = describe_onnxruntime_error(error)
+                message = f"ONNX Runtime failed to run {self.path} on {self.provider}: {text}"
+                raise explain_memory_failure(text, self.provider) or InferenceError(message) from error
         return images
 
     def _find_fork_obstacle(self) -> str | None:
@@ -253,7 +252,8 @@ class ImageSession:
                 enable_fallback=0,
             )
         except _list_session_errors() as error:
-            raise explain_memory_failure(error) or self._explain_refusal(provider, error) from error
+            text = describe_onnxruntime_error(error)
+            raise explain_memory_failure(text, provider) or self._explain_refusal(provider, error) from error
         # ONNX Runtime keeps the bytes to recreate the session on another provider, which enable_fallback=0 forbids.
         vars(session).pop("_model_bytes", None)
         if session.get_providers()[0] != provider:

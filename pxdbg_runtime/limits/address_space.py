@@ -151,12 +151,23 @@ def report_memory_errors(purpose: str = "") -> Iterator[None]:
         raise _describe_memory_error(text, purpose) from error
 
 
-def explain_memory_failure(error: Exception) -> MemoryLimitError | None:
-    """Turn an error of ONNX Runtime into `MemoryLimitError` if an allocation failed, else return None."""
-    text = one_line(error)
+def explain_memory_failure(text: str, provider: str) -> MemoryLimitError | None:
+    """Explain what ONNX Runtime says if an allocation failed, else return None.
+
+    Parameters
+    ----------
+    text : str
+        Its message, in one line.
+    provider : str
+        The execution provider. The limits of the job are those of the CPU's.
+    """
     if not any(words in text for words in _OUT_OF_MEMORY):
         return None
-    return _describe_memory_error(f"ONNX Runtime could not allocate more: {text}")
+    text = f"ONNX Runtime could not allocate more: {text}"
+    if provider == "CPUExecutionProvider":
+        return _describe_memory_error(text)
+    message = f"There is not enough memory for {provider}: {text}. Take a smaller batch_size, or provider='cpu'."
+    return MemoryLimitError(None, message)
 
 
 def _describe_memory_error(text: str, purpose: str = "") -> MemoryLimitError:

@@ -175,7 +175,7 @@ class Fidelity(Record, frozen=True, kw_only=True):
     charge_w1_adu : float
         Wasserstein distance of the two charge spectra, ADU.
     occupancy_ratio : float
-        Number of hits over float32's.
+        Number of hits over float32's; 1 more than the number where float32 has none.
     identical_digits : float
         Share of the pixels with a hit in either whose charges are equal, 0 to 1.
     """

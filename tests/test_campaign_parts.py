@@ -79,6 +79,20 @@ def test_a_complete_partition_is_not_made_again(campaign: Campaign) -> None:
     assert "is complete already" in done.stdout
 
 
+def test_the_command_claims_no_file_that_another_process_wrote(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_while_another_makes_it(campaign: Campaign, *, allow_mixed_hardware: bool) -> Generator:
+        make(campaign, 0)
+        return open_generator(campaign, allow_mixed_hardware=allow_mixed_hardware)
+
+    command = sys.modules["pxdbg_runtime.command_line.campaign"]  # the package has the Typer of this name
+    monkeypatch.setattr(command, "open_generator", open_while_another_makes_it)
+    done = invoke("campaign", "part", "0", str(campaign.folder))
+    assert done.exit_code == 0
+    assert done.stdout == f"{campaign.digits_path(0)} is complete already\n"
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 

@@ -179,6 +179,9 @@ def part(
         if outcome.state == "busy":
             stderr.print(f"{path} is being made by another process: look again later.", soft_wrap=True)
             raise typer.Exit(BUSY)
+        if outcome.state == "complete":  # another process made it meanwhile
+            stdout.print(f"{path} is complete already", soft_wrap=True)
+            return
         stdout.print(f"wrote {path}: {format_event_count(n_events)}, {outcome.digits:,} digits", soft_wrap=True)
 
 

@@ -7,12 +7,22 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
+from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from pxdbg_runtime.campaigns import LocalMaker, PartOutcome, find_work, open_campaign, run_parts
+from pxdbg_runtime.campaigns import (
+    LocalMaker,
+    PartOutcome,
+    find_work,
+    make_part,
+    open_campaign,
+    open_generator,
+    run_parts,
+)
 from pxdbg_runtime.campaigns.part_lock import hold_lock
 from pxdbg_runtime.errors import CampaignError
 from pxdbg_runtime.formats import merge_files
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from pxdbg_runtime import Generator
     from pxdbg_runtime.campaigns import Campaign
     from pxdbg_runtime.model.graph_file import GraphFile
 
@@ -67,6 +78,34 @@ def test_partitions_of_other_processes_are_asked_for_again(campaign: Campaign, m
     maker, reported, failures = run_scripted(campaign, "mbb" + "bc" + "m", [0, 1, 2])
     assert maker.asked == [[0, 1, 2], [1, 2], [1]]
     assert (reported, failures, len(pauses)) == (["0 made", "2 complete", "1 made"], [], 2)
+
+
+@pytest.mark.parametrize(("is_made", "n_sessions", "last"), [(True, 1, "complete"), (False, 2, "made")])
+def test_a_run_that_waits_for_another_creates_no_sessions(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, is_made: bool, n_sessions: int, last: str
+) -> None:
+    generator = open_generator(campaign, allow_mixed_hardware=False)
+    opened: list[Campaign] = []
+    pauses: list[float] = []
+
+    def count(campaign: Campaign, **_: bool) -> Generator:
+        opened.append(campaign)
+        return generator
+
+    def end_at_the_third_pause(pause_s: float) -> None:
+        pauses.append(pause_s)
+        if len(pauses) == 3:
+            other.close()
+            if is_made:
+                make_part(campaign, 1, lambda: generator)
+
+    monkeypatch.setattr("pxdbg_runtime.campaigns.running.open_generator", count)
+    monkeypatch.setattr("pxdbg_runtime.campaigns.running.time", SimpleNamespace(sleep=end_at_the_third_pause))
+    with ExitStack() as other:
+        other.enter_context(hold_lock(campaign.lock_path(1)))
+        outcomes = make_parts(campaign).outcomes
+    assert outcomes == Counter(["made"] * 3 + [last])
+    assert (len(pauses), len(opened)) == (3, n_sessions)
 
 
 def test_failures_are_recorded_and_others_made(campaign: Campaign) -> None:

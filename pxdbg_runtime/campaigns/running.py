@@ -152,24 +152,41 @@ def run_parts(
     """
     result = RunResult()
     in_a_row = 0
+    for outcome in _make_all(campaign, parts, maker, advance):
+        result.outcomes[outcome.state] += 1
+        report(outcome)
+        in_a_row = in_a_row + 1 if outcome.state == "failed" else 0
+        if outcome.state == "failed":
+            result.failures[outcome.part] = outcome
+            record_failure(campaign, outcome.part, outcome.reason)
+        if in_a_row >= _HOPELESS:
+            message = f"{in_a_row} partitions failed one after the other, the last because: {outcome.reason}"
+            raise CampaignError(campaign.digits_path(outcome.part), message)
+    return result
+
+
+def _make_all(
+    campaign: Campaign, parts: Sequence[int], maker: PartMaker, advance: Callable[[int], None]
+) -> Iterator[PartOutcome]:
+    """Make partitions, and wait for those that other processes make; yields each when it is no longer being made."""
     waiting = list(parts)
     while waiting:
         busy = []
         for outcome in maker.make(waiting, advance):
             if outcome.state == "busy":
                 busy.append(outcome.part)
-                continue
-            result.outcomes[outcome.state] += 1
-            report(outcome)
-            in_a_row = in_a_row + 1 if outcome.state == "failed" else 0
-            if outcome.state == "failed":
-                result.failures[outcome.part] = outcome
-                record_failure(campaign, outcome.part, outcome.reason)
-            if in_a_row >= _HOPELESS:
-                message = f"{in_a_row} partitions failed one after the other, the last because: {outcome.reason}"
-                raise CampaignError(campaign.digits_path(outcome.part), message)
-        if busy:
-            _log.info("%d partitions are being made by other processes", len(busy))
-            time.sleep(_BUSY_PAUSE_S)
+            else:
+                yield outcome
         waiting = busy
-    return result
+        if waiting:
+            _log.info("%d partitions are being made by other processes", len(waiting))
+        # A maker creates sessions, which takes time from the other processes: call it only if there is work.
+        has_work = False
+        while waiting and not has_work:
+            time.sleep(_BUSY_PAUSE_S)
+            for part in [each for each in waiting if not campaign.is_being_made(each)]:
+                if campaign.examine(part, compare_hash=True).state == "complete":
+                    waiting.remove(part)
+                    yield PartOutcome(part=part, state="complete", host=platform.node())
+                else:
+                    has_work = True

@@ -57,7 +57,7 @@ class FakeClient:
         self.answer = answer
         self.status, self.scheduler = "running", "first"
         self.asked: dict[int, list[str]] = defaultdict(list)
-        self.plugins: list[str] = []
+        self.plugins: dict[str, SessionPlugin] = {}
         self.resources: set[Any] = set()
 
     def scheduler_info(self) -> dict[str, str]:
@@ -65,19 +65,19 @@ class FakeClient:
 
     def register_plugin(self, plugin: SessionPlugin, name: str) -> None:
         assert not plugin.refusal
-        self.plugins.append(name)
+        self.plugins[name] = plugin
 
     def unregister_worker_plugin(self, name: str) -> None:
-        self.plugins.remove(name)
+        del self.plugins[name]
 
     def nthreads(self) -> dict[str, int]:
         if self.status != "running":
             raise TimeoutError
         return dict.fromkeys(self.refusals, 1)
 
-    def run(self, _: object, __: str, *, workers: list[str], on_error: str) -> dict[str, str]:
+    def run(self, _: object, plugin: str, *, workers: list[str], on_error: str) -> dict[str, str]:
         assert on_error == "return"
-        return {worker: self.refusals[worker] for worker in workers}
+        return {worker: self.refusals[worker] if plugin in self.plugins else "no session" for worker in workers}
 
     def submit(
         self, _: object, __: object, part: int, *, workers: list[str], resources: object, **options: bool

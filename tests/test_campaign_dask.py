@@ -57,7 +57,7 @@ def run_fake(
     advanced: list[int] = []
     maker = DaskMaker(campaign=campaign, client=cast("Client", client), log=log.append, retries=retries)
     outcomes = list(maker.make(range(campaign.plan.n_parts), advanced.append))
-    assert client.plugins == []
+    assert client.plugins == {}
     return outcomes, log, advanced
 
 
@@ -122,7 +122,7 @@ def test_workers_that_do_not_fit_end_the_run(campaign: Campaign) -> None:
     client = FakeClient({"a": "It differs.", "b": "It differs."}, lambda *_: None)
     with pytest.raises(MachineMismatchError, match=r"None of the 2 workers can run the campaign, .*: It differs\."):
         run_fake(campaign, client)
-    assert client.plugins == []
+    assert client.plugins == {}
 
 
 def test_workers_come_and_go(campaign: Campaign) -> None:
@@ -160,7 +160,7 @@ def test_a_scheduler_that_has_gone_ends_the_run(campaign: Campaign) -> None:
 def test_a_scheduler_that_is_started_again_goes_on(campaign: Campaign) -> None:
     def answer(client: FakeClient, worker: str, part: int) -> Answer:
         if client.scheduler == "first" and part == 1:
-            client.scheduler, client.refusals, client.plugins = "second", {"b": ""}, []
+            client.scheduler, client.refusals, client.plugins = "second", {"b": ""}, {}
             return None
         return made(worker, part)
 
@@ -193,6 +193,21 @@ def test_new_workers_are_not_asked_before_their_scheduler_has_the_plugin(
     outcomes, log, _ = run_fake(campaign, client)
     assert sorted(outcome.part for outcome in outcomes) == [0, 1, 2, 3]
     assert log == ["the scheduler was started again"]
+
+
+def test_a_run_that_ends_leaves_the_plugin_of_another_run(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pxdbg_runtime.campaigns.dask_maker._POLL_S", 0.0)
+    client = FakeClient({"a": ""}, lambda _, worker, part: made(worker, part))
+    log: list[str] = []
+    maker = DaskMaker(campaign=campaign, client=cast("Client", client), log=log.append)
+    outcomes = maker.make([0, 1], lambda _: None)
+    assert next(outcomes).part == 0
+    assert [outcome.part for outcome in maker.make([2, 3], lambda _: None)] == [2, 3]
+    client.refusals = {"b": ""}  # a worker that starts after the other run has ended
+    assert [outcome.part for outcome in outcomes] == [1]
+    assert (client.asked[1], log, client.plugins) == (["b"], [], {})
 
 
 def test_nobody_at_the_address_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

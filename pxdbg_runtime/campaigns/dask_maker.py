@@ -11,6 +11,7 @@ import logging
 import math
 import queue
 import time
+import uuid
 from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,8 +138,8 @@ class DaskMaker:
         if self.is_local:
             check_machine(self.campaign, allow_mixed_hardware=self.allow_mixed_hardware)
         key = str(self.campaign.folder.resolve()), self.campaign.plan_sha256, self.allow_mixed_hardware
-        # One name for all runs with these arguments: a run that was killed leaves no second session behind.
-        name = f"pxdbg-campaign-{self.campaign.plan_sha256[:16]}{'-mixed' if self.allow_mixed_hardware else ''}"
+        # A name for each run: the one that ends first leaves the plugin of another. Their sessions are the same.
+        name = f"pxdbg-campaign-{self.campaign.plan_sha256[:16]}-{uuid.uuid4().hex}"
         dispatch = _Dispatch(self, key, name, parts)
         try:
             for outcome in dispatch.run():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import signal
@@ -141,6 +142,53 @@ def test_workers_come_and_go(campaign: Campaign) -> None:
     ]
 
 
+def test_a_worker_that_starts_again_is_waited_for_beside_one_that_does_not_fit(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks_without_it = itertools.count(1)
+
+    def answer(client: FakeClient, worker: str, part: int) -> Answer:
+        if worker == "a":  # it is killed; its nanny starts it again at another address
+            del client.refusals["a"]
+            return None
+        return made(worker, part)
+
+    def start_again_at_the_third_look() -> dict[str, int]:
+        if "a" not in client.refusals and next(looks_without_it) == 3:
+            client.refusals["c"] = ""
+        return dict.fromkeys(client.refusals, 1)
+
+    client = FakeClient({"a": "", "b": "It differs."}, answer)
+    monkeypatch.setattr(client, "nthreads", start_again_at_the_third_look)
+    monkeypatch.setattr("pxdbg_runtime.campaigns.dask_maker._POLL_S", 0.0)
+    outcomes, log, _ = run_fake(campaign, client)
+    assert sorted(outcome.part for outcome in outcomes) == [0, 1, 2, 3]
+    assert {outcome.host for outcome in outcomes} == {"c"}
+    assert log == [
+        "worker b gets no partitions: It differs.",
+        "partition 0 failed (try 1 of 4) its worker a was lost: killed, out of memory, or at its end",
+        "waiting for workers that can run the campaign",
+    ]
+
+
+def test_a_worker_that_was_refused_is_asked_again_when_it_starts_again(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(client: FakeClient, worker: str, part: int) -> Answer:
+        if part == 0:
+            del client.refusals["b"]
+        elif part == 1:
+            client.refusals["b"] = ""
+        return made(worker, part)
+
+    client = FakeClient({"a": "", "b": "It differs."}, answer)
+    monkeypatch.setattr("pxdbg_runtime.campaigns.dask_maker._POLL_S", 0.0)
+    outcomes, log, _ = run_fake(campaign, client)
+    assert len(outcomes) == 4
+    assert client.asked == {0: ["a"], 1: ["a"], 2: ["a"], 3: ["b"]}
+    assert log == ["worker b gets no partitions: It differs."]
+
+
 def test_a_scheduler_that_has_gone_ends_the_run(campaign: Campaign) -> None:
     def answer(client: FakeClient, worker: str, part: int) -> Answer:
         if part < 2:
@@ -195,9 +243,7 @@ def test_new_workers_are_not_asked_before_their_scheduler_has_the_plugin(
     assert log == ["the scheduler was started again"]
 
 
-def test_a_run_that_ends_leaves_the_plugin_of_another_run(
-    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_ends_leaves_the_plugin_of_another_run(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pxdbg_runtime.campaigns.dask_maker._POLL_S", 0.0)
     client = FakeClient({"a": ""}, lambda _, worker, part: made(worker, part))
     log: list[str] = []

@@ -165,6 +165,7 @@ class _Dispatch:
         self._running: dict[str, tuple[int, Future[PartOutcome]]] = {}
         self._refusals: dict[str, str] = {}
         self._fit: set[str] = set()
+        self._has_fitted = False
         self._finished: queue.SimpleQueue[tuple[str, Future[PartOutcome]]] = queue.SimpleQueue()
         self._next_look_s = -math.inf
         self._answered_s = time.monotonic()
@@ -215,12 +216,14 @@ class _Dispatch:
                 self._maker.log(f"worker {worker} gets no partitions: {refusal}")
             else:
                 self._fit.add(worker)
+                self._has_fitted = True
         self._fit &= present
+        self._refusals = {worker: reason for worker, reason in self._refusals.items() if worker in present}
         for worker in self._running.keys() - present:
             part, future = self._running.pop(worker)
             future.cancel()
             yield from self._retry(part, worker, f"its worker {worker} was lost: killed, out of memory, or at its end")
-        self._require_workers(present)
+        self._require_workers()
 
     def _find_scheduler(self) -> None:
         """Give the scheduler the plugin; one that was started again has neither the plugin nor the former workers."""
@@ -256,17 +259,18 @@ class _Dispatch:
             for worker, answer in found.items()
         }
 
-    def _require_workers(self, present: set[str]) -> None:
+    def _require_workers(self) -> None:
+        """Wait for workers, unless all that there ever were do not fit the plan."""
         if self._fit:
             self._has_waited = False
             return
-        refusals = [self._refusals[worker] for worker in sorted(present & self._refusals.keys())]
-        if refusals:
-            message = f"None of the {len(refusals)} workers can run the campaign, the first because: {refusals[0]}"
+        if self._refusals and not self._has_fitted:  # else a worker that fits may be about to start again
+            reason = self._refusals[min(self._refusals)]
+            message = f"None of the {len(self._refusals)} workers can run the campaign, the first because: {reason}"
             raise MachineMismatchError(message)
         if not self._has_waited:
             self._has_waited = True
-            self._maker.log("waiting for workers")
+            self._maker.log("waiting for workers that can run the campaign")
 
     def _check_scheduler(self, error: Exception | None) -> None:
         if self._client.status == "closed" or time.monotonic() - self._answered_s > _UNANSWERED_S:

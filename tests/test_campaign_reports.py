@@ -15,6 +15,7 @@ from pxdbg_runtime.campaigns.part_lock import hold_lock
 from pxdbg_runtime.campaigns.part_record import encode_record
 from pxdbg_runtime.campaigns.status_page import render_page
 from pxdbg_runtime.campaigns.verifying import choose_sample, compare_sample, verify_part
+from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import FileMetadata, open_writer, read_digits
 from pxdbg_runtime.formats.metadata import join_consecutive_jobs
 from pxdbg_runtime.plots.event_display import draw_event
@@ -129,6 +130,18 @@ def test_generating_again_finds_digits_that_every_hash_agrees_with(campaign: Cam
     done = invoke("campaign", "verify", campaign.folder, "--sample", 4)
     assert done.exit_code == 1
     assert forged.text in done.stdout
+
+
+def test_an_event_that_cannot_be_compared_is_one_sentence(campaign: Campaign) -> None:
+    generator = open_generator(campaign, allow_mixed_hardware=False)
+    campaign.digits_path(1).write_bytes(b"cut")
+    absent, damaged = compare_sample(campaign, generator, [(0, 11), (1, 7)])
+    assert absent is not None
+    assert absent.text == f"{campaign.digits_path(0)} has no event 11."
+    assert damaged is not None
+    with pytest.raises(DigitFileError, match=r"part-000001\.npz .*[^.]\.$") as caught:
+        read_digits(campaign.digits_path(1))
+    assert (damaged.part, damaged.text) == (1, str(caught.value))
 
 
 def test_a_sample_takes_events_of_each_part_of_the_campaign(latent_graph: GraphFile, tmp_path: Path) -> None:

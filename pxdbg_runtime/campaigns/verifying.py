@@ -138,11 +138,13 @@ def compare_sample(
         path = campaign.digits_path(part)
         expected = generator.generate(event, campaign.plan.sensors)
         try:
-            found = next(digits for number, digits in open_events(path).read_events() if number == event)
-        except (PxdbgError, StopIteration) as error:
-            yield Finding(part=part, text=f"{path} does not give event {event}: {error}.")
+            found = next((digits for number, digits in open_events(path).read_events() if number == event), None)
+        except PxdbgError as error:
+            yield Finding(part=part, text=str(error))
             continue
-        if found == expected:
+        if found is None:
+            yield Finding(part=part, text=f"{path} has no event {event}.")
+        elif found == expected:
             yield None
         else:
             counts = f"{len(found):,} digits, generated now {len(expected):,}"

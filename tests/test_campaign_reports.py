@@ -202,6 +202,24 @@ def test_the_page_needs_no_other_file_and_shows_hostile_texts_as_they_are(campai
     assert [page.count(f'<span class="{state}" title="partition ') for state in ("complete", "failed")] == [3, 1]
 
 
+def test_a_partition_that_is_made_again_after_a_failure_is_shown_as_being_made(campaign: Campaign) -> None:
+    for part in (1, 2):
+        campaign.record_path(part).unlink()
+        campaign.digits_path(part).unlink()
+        record_failure(campaign, part, f"Sentence {part}.")
+    with hold_lock(campaign.lock_path(1)):
+        page = render_page(read_status(campaign))
+        text = words(invoke("campaign", "status", campaign.folder).stdout)
+    assert '<span class="being-made" title="partition 1: being made">' in page
+    assert '<span class="failed" title="partition 2: failed">' in page
+    assert "<b>1</b>being made" in page
+    assert "<b>1</b>failed or damaged" in page
+    assert "being made 1 failed 1 time left" in text
+    for last_failure in ("Sentence 1.", "Sentence 2."):  # why the last try failed stays of interest
+        assert last_failure in page
+        assert last_failure in text
+
+
 @pytest.mark.parametrize(
     ("nature", "remark"),
     [

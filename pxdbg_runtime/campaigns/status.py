@@ -57,6 +57,12 @@ class CampaignStatus:
     failures: tuple[FailureRecord, ...]
 
     @property
+    def failed(self) -> tuple[int, ...]:
+        """Partitions whose last try failed and that no process makes again now."""
+        in_progress = set(self.in_progress)
+        return tuple(failure.part for failure in self.failures if failure.part not in in_progress)
+
+    @property
     def records(self) -> tuple[PartRecord, ...]:
         """Records of the complete partitions."""
         return tuple(part.record for part in self.parts if part.record is not None)

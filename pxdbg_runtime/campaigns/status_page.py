@@ -71,7 +71,7 @@ def _build_map(found: CampaignStatus) -> list[tuple[str, str]]:
     """Build the cells of the map: the state of a partition, or the worst of several, and the text about it."""
     n_parts = len(found.parts)
     size = -(-n_parts // _CELLS)
-    failed = {failure.part for failure in found.failures}
+    failed, in_progress = set(found.failed), set(found.in_progress)
     cells = []
     for start in range(0, n_parts, size):
         group = found.parts[start : start + size]
@@ -79,7 +79,7 @@ def _build_map(found: CampaignStatus) -> list[tuple[str, str]]:
         if state in {"missing", "unfinished"}:
             if failed.intersection(part.part for part in group):
                 state = "failed"
-            elif set(found.in_progress).intersection(part.part for part in group):
+            elif in_progress.intersection(part.part for part in group):
                 state = "being made"
         name = f"partition {start}" if size == 1 else f"partitions {start} to {group[-1].part}"
         cells.append((state.replace(" ", "-"), f"{name}: {state}"))

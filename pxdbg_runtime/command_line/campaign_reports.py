@@ -150,7 +150,7 @@ def _build_table(found: CampaignStatus) -> Table:
     table.add_row("events", f"{found.events:,} of {plan.n_events:,}")
     table.add_row("digits", f"{found.digits:,}, {found.size_bytes / 1e6:,.1f} MB")
     table.add_row("being made", ", ".join(map(str, found.in_progress)) or "none")
-    table.add_row("failed", f"{len(found.failures):,}")
+    table.add_row("failed", f"{len(found.failed):,}")
     left_s = found.cpu_seconds_left
     table.add_row("time left", "unknown" if left_s is None else f"{format_duration(left_s)} of one worker")
     return table

@@ -28,6 +28,14 @@ flags\t\t: fpu
 """
 
 
+@pytest.fixture(autouse=True)
+def _read_anew() -> Iterator[None]:
+    """Forget what was read, since a folder that passed tests leave behind may be taken again."""
+    detect_cpu.cache_clear()
+    yield
+    detect_cpu.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("text", "name", "dot_products"),
     [

@@ -122,21 +122,24 @@ class _Column:
         if not stored.size:
             return  # it was never written, and has the fill value
         applied = [each for index, each in enumerate(self._filters) if not stored.filter_mask >> index & 1]
-        with_checksum = n_bytes + _CHECKSUM_BYTES * (_FLETCHER32 in applied)
+        n_checksum = _CHECKSUM_BYTES * (_FLETCHER32 in applied)
         if _DEFLATE not in applied:
-            is_complete = stored.size == with_checksum
+            is_complete = stored.size == n_bytes + n_checksum
         else:
-            is_complete = stored.size <= 2 * with_checksum + _STREAM_BYTES and self._is_stream(row, with_checksum)
+            n_after = n_checksum if applied[-1] == _FLETCHER32 else 0
+            is_complete = stored.size <= 2 * (n_bytes + n_checksum) + _STREAM_BYTES and self._is_stream(
+                row, n_bytes + n_checksum - n_after, n_after
+            )
         if not is_complete:
             message = f"a chunk of the dataset {self._name} has not the {n_bytes:,} bytes that it claims"
             raise ValueError(message)
 
-    def _is_stream(self, row: int, n_bytes: int) -> bool:
-        """Whether a chunk is a complete zlib stream, which makes these bytes with what follows it."""
+    def _is_stream(self, row: int, n_inflated: int, n_after: int) -> bool:
+        """Whether a chunk is a complete zlib stream of `n_inflated` bytes and `n_after` bytes that follow it."""
         _mask, content = self._dataset.id.read_direct_chunk((row,))
         inflater = zlib.decompressobj()
-        n_inflated = len(inflater.decompress(content, n_bytes + 1))
-        return inflater.eof and n_inflated + len(inflater.unused_data) == n_bytes
+        inflated = inflater.decompress(content, n_inflated + 1)
+        return inflater.eof and len(inflated) == n_inflated and len(inflater.unused_data) == n_after
 
 
 def _open_columns(file: Any) -> dict[str, _Column]:  # noqa: ANN401

@@ -1,0 +1,77 @@
+"""HDF5: chunks as HDF5 stores them are read, and chunks that hold less than they claim are refused.
+
+HDF5 gives the memory after a chunk that is too short as its values.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Final
+
+import h5py
+import pytest
+from h5py import h5d, h5p, h5s, h5t
+
+from pxdbg_runtime.formats import read_digits
+from tests.digit_files import COLUMNS, NOT_OURS, SAMPLE, require_refusal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PIPELINES: Final = (
+    "deflate",
+    "shuffle deflate",
+    "deflate fletcher32",
+    "shuffle deflate fletcher32",
+    "fletcher32 deflate",
+    "fletcher32 shuffle deflate",
+)
+EVENT: Final = SAMPLE.event.tobytes()
+CLAIM: Final = rf"{NOT_OURS} \(a chunk of the dataset event has not the {len(EVENT)} bytes that it claims\)"
+
+
+def write_events(path: Path, filters: str) -> Path:
+    """Write the sample; filters are applied to its events in the order that they have in a text."""
+    properties = h5p.create(h5p.DATASET_CREATE)
+    properties.set_chunk((len(SAMPLE),))
+    for name in filters.split():
+        getattr(properties, f"set_{name}")(*[4] * (name == "deflate"))
+    with h5py.File(path, "w") as file:
+        for name, column in COLUMNS.items():
+            if name != "event":
+                file[name] = column
+        space = h5s.create_simple((len(SAMPLE),))
+        h5d.create(file.id, b"event", h5t.NATIVE_INT64, space, properties).write(h5s.ALL, h5s.ALL, SAMPLE.event)
+    return path
+
+
+def replace_chunk(path: Path, content: bytes, mask: int = 0) -> Path:
+    with h5py.File(path, "r+") as file:
+        file["event"].id.write_direct_chunk((0,), content, mask)
+    return path
+
+
+@pytest.mark.parametrize("filters", [*PIPELINES, "shuffle", "fletcher32", "fletcher32 shuffle"])
+def test_every_order_of_the_filters(tmp_path: Path, filters: str) -> None:
+    assert read_digits(write_events(tmp_path / "bg.h5", filters)).digits == SAMPLE
+
+
+@pytest.mark.parametrize("filters", PIPELINES)
+def test_skipped_filters(tmp_path: Path, filters: str) -> None:
+    path = write_events(tmp_path / "bg.h5", filters)
+    all_filters = (1 << len(filters.split())) - 1
+    assert read_digits(replace_chunk(path, EVENT, all_filters)).digits == SAMPLE
+    all_others = all_filters ^ 1 << filters.split().index("deflate")
+    assert read_digits(replace_chunk(path, zlib.compress(EVENT), all_others)).digits == SAMPLE
+
+
+@pytest.mark.parametrize("n_inflated", [0, 20, len(EVENT) - 4])
+@pytest.mark.parametrize("filters", PIPELINES)
+def test_a_short_stream_with_bytes_after_it(tmp_path: Path, filters: str, n_inflated: int) -> None:
+    path = write_events(tmp_path / "bg.h5", filters)
+    n_checksum = 4 if "fletcher32" in filters else 0
+    after = bytes(len(EVENT) + n_checksum - n_inflated)
+    require_refusal(replace_chunk(path, zlib.compress(EVENT[:n_inflated]) + after), CLAIM)
+    all_others = (1 << len(filters.split())) - 1 ^ 1 << filters.split().index("deflate")
+    after = bytes(len(EVENT) - n_inflated)
+    require_refusal(replace_chunk(path, zlib.compress(EVENT[:n_inflated]) + after, all_others), CLAIM)

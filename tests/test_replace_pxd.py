@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,13 +19,14 @@ from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, OutputError
 from pxdbg_runtime.formats import FileMetadata, open_events
 from pxdbg_runtime.formats.overlay_replacement import count_events, open_replacement
-from pxdbg_runtime.formats.root_library import import_root, survives_in_fork
 from tests.digit_files import PROVENANCE, SAMPLE, names_in, random_digits, renumber
 from tests.isolation import limit_file_size
 from tests.release_program import make_old_overlay
 from tests.test_command_line import invoke, require_failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pxdbg_runtime.model.graph_file import GraphFile
     from tests.release_program import ReleaseProgram
 
@@ -291,23 +291,23 @@ def test_a_file_on_which_root_crashes_is_one_sentence(
     assert names_in(tmp_path) == []
 
 
-def test_a_crash_ends_the_fork_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ROOT's handler would run the exit functions of all libraries, which may wait for threads that a fork lacks."""
-    import_root("A test")
-    statuses: list[int] = []
-    wait = os.waitpid
-
-    def watch(child: int, options: int) -> tuple[int, int]:
-        found = wait(child, options)
-        statuses.append(found[1])
-        return found
-
-    monkeypatch.setattr(os, "waitpid", watch)
-    for number in (signal.SIGSEGV, signal.SIGABRT):
-        assert not survives_in_fork(partial(signal.raise_signal, number))
-        assert os.WIFSIGNALED(statuses[-1])
-        assert os.WTERMSIG(statuses[-1]) == number
-    assert survives_in_fork(lambda: None)
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), r"was ended by signal 9 \(Killed\)"),
+        (lambda: os._exit(3), "ended with status 3"),
+    ],
+)
+def test_a_process_that_did_not_crash_is_not_called_damage(
+    complete: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[], None], expected: str
+) -> None:
+    """A system whose memory is full kills processes."""
+    monkeypatch.setattr("pxdbg_runtime.formats.overlay_replacement._read_once", lambda *_: end())
+    result = invoke("replace-pxd", complete, "--output", tmp_path / "new.root")
+    message = f"overlay.root cannot be read: the process in which ROOT tries it first {expected}; run the command"
+    require_failure(result, 1, message)
+    assert "damaged" not in result.stderr
+    assert names_in(tmp_path) == []
 
 
 def test_the_number_of_events_must_be_that_of_the_file(complete: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import signal
 from typing import TYPE_CHECKING, Any, Final
 
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, PxdbgError, one_line
@@ -26,11 +27,12 @@ from pxdbg_runtime.formats.overlay_classes import (
 from pxdbg_runtime.formats.overlay_writer import BASKET_BYTES, SPLIT_LEVEL, TREE_BYTES, set_texts
 from pxdbg_runtime.formats.root_identity import derive_uuid, fix_uuids
 from pxdbg_runtime.formats.root_library import (
+    CRASH_SIGNALS,
     create_root_file,
     import_root,
     open_root_file,
     report_root_errors,
-    survives_in_fork,
+    run_in_fork,
 )
 from pxdbg_runtime.formats.whole_events import EventAssembler
 from pxdbg_runtime.formats.writer import open_checked_writer
@@ -70,8 +72,18 @@ def count_events(path: Path) -> int:
         If ROOT is not installed.
     """
     root = _prepare_root()
-    if not survives_in_fork(lambda: _read_once(root, path)):
+    exit_code = run_in_fork(lambda: _read_once(root, path))
+    if -exit_code in CRASH_SIGNALS:
         raise DigitFileError(path, f"{path} is damaged: ROOT crashes when it reads it. Take another copy of it.")
+    if exit_code:
+        end = f"ended with status {exit_code}"
+        if exit_code < 0:
+            end = f"was ended by signal {-exit_code} ({signal.strsignal(-exit_code)})"
+        message = (
+            f"{path} cannot be read: the process in which ROOT tries it first {end}; run the command again, with more "
+            "memory if the job has little."
+        )
+        raise DigitFileError(path, message)
     with _open_overlay(root, path) as file:
         return int(file.Get(TREE).GetEntries())
 

@@ -9,7 +9,7 @@ import struct
 import threading
 import warnings
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 from pxdbg_runtime.errors import BrokenPackageError
 from pxdbg_runtime.optional_imports import require
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["create_root_file", "import_root", "open_root_file", "report_root_errors", "survives_in_fork"]
+__all__ = ["CRASH_SIGNALS", "create_root_file", "import_root", "open_root_file", "report_root_errors", "run_in_fork"]
 
 _HEADER_BYTES: Final = 20
 _REPRODUCIBLE: Final = "?reproducible=pxdbg.root"
@@ -27,7 +27,8 @@ _REPRODUCIBLE: Final = "?reproducible=pxdbg.root"
 _USED_HEADER_BYTES: Final = 63
 _LARGE_FILE: Final = 1_000_000
 """Added to the version in the header of a file whose offsets have 64 bits."""
-_CRASHES: Final = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
+CRASH_SIGNALS: Final = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
+"""Signals that end a process which crashes."""
 _HELPERS: Final = """
 #include <TError.h>
 #include <TSystem.h>
@@ -122,27 +123,51 @@ def report_root_errors(root: ModuleType) -> Iterator[None]:
     raise OSError(0, f"ROOT reports {message}")
 
 
-def survives_in_fork(read: Callable[[], None]) -> bool:
-    """Tell whether a fork of this process survives a function, because ROOT may crash on a damaged file.
+def run_in_fork(read: Callable[[], None]) -> int:
+    """Run a function in a fork of this process, because ROOT may crash on a damaged file.
 
-    Exceptions count as survival: where they come again, the caller handles them.
+    Exceptions count as success: where they come again, the caller handles them. If an exception ends the waiting, as
+    handlers of signals raise, the fork is killed.
+
+    Returns
+    -------
+    int
+        0, or minus the signal that ended the fork, one of `CRASH_SIGNALS` if ROOT crashed; or the positive status with
+        which a library ended it.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the fork does not need
-        child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            # A crash ends the fork at once: ROOT's own handlers write a trace for half a minute, and then run the exit
-            # functions of all libraries, which may wait for threads that the fork does not have.
-            for number in _CRASHES:
-                signal.signal(number, signal.SIG_DFL)
-            quiet = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(quiet, 1)
-            os.dup2(quiet, 2)
-            read()
-        os._exit(0)
-    _child, status = os.waitpid(child, 0)
-    return status == 0
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # until both processes handle exceptions
+    child = 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the fork does not need
+            child = os.fork()
+        if child == 0:
+            _read_and_exit(read, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _child, status = os.waitpid(child, 0)
+    except BaseException:
+        if child:
+            with contextlib.suppress(OSError):  # it has ended already
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _read_and_exit(read: Callable[[], None], mask: set[int | signal.Signals]) -> NoReturn:
+    with contextlib.suppress(BaseException):
+        # A crash ends the fork at once: ROOT's own handlers write a trace for half a minute, and then run the exit
+        # functions of all libraries, which may wait for threads that the fork does not have.
+        for number in CRASH_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        read()
+    os._exit(0)
 
 
 @contextlib.contextmanager

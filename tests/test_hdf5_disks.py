@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from pxdbg_runtime.errors import OutputError
-from pxdbg_runtime.formats import read_digits
-from tests.digit_files import SAMPLE, names_in, random_digits, write
+from pxdbg_runtime.errors import DigitFileError, OutputError
+from pxdbg_runtime.formats import open_events, read_digits
+from pxdbg_runtime.formats.interface import BLOCK_ROWS
+from tests.digit_files import COLUMNS, NOT_OURS, SAMPLE, names_in, random_digits, write
 from tests.isolation import limit_file_size
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -39,7 +41,7 @@ FULL: Final = """
 import sys
 from pathlib import Path
 import numpy as np
-from pxdbg_runtime.errors import OutputError
+from pxdbg_runtime.errors import DigitFileError, OutputError
 from tests.digit_files import PROVENANCE, random_digits, write
 from tests.isolation import limit_file_size
 digits = random_digits(np.random.default_rng(5), 200_000, 3)
@@ -64,3 +66,16 @@ def test_a_file_need_not_be_on_a_disk_with_locks(path: Path) -> None:
     with h5py.File(path, "r+"):
         assert read_digits(path).digits == SAMPLE
     assert h5py.File(io.BytesIO(path.read_bytes())).keys() >= {"sensor_id", "u_cell", "v_cell", "charge"}
+
+
+def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
+    """h5py ignores that it gets fewer bytes than it asks for."""
+    digits = random_digits(np.random.default_rng(5), 3 * BLOCK_ROWS, 3)
+    with h5py.File(tmp_path / "bg.h5", "w") as file:
+        for name in COLUMNS:
+            file[name] = getattr(digits, name)
+    blocks = open_events(tmp_path / "bg.h5").read_blocks()
+    assert next(blocks) == digits.select_rows(slice(BLOCK_ROWS))
+    os.truncate(tmp_path / "bg.h5", 3000)
+    with pytest.raises(DigitFileError, match=rf"{NOT_OURS} .it was cut while it was read"):
+        next(blocks)

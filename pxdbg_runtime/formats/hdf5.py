@@ -7,7 +7,7 @@ import io
 import math
 import os
 import zlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 
@@ -82,12 +82,28 @@ class Hdf5Reader:
                 raise ValueError(message)
             try:
                 # A file, not a path: h5py would lock it, which some disks cannot, and wants names in UTF-8.
-                with h5py.File(content, "r", rdcc_nbytes=_CACHE_BYTES) as file:
+                with h5py.File(_Content(content), "r", rdcc_nbytes=_CACHE_BYTES) as file:
                     yield file
             except OSError as error:
                 if error.errno is not None:
                     raise
                 raise ValueError(str(error)) from None  # HDF5 says so if the content is damaged
+
+
+class _Content:
+    """The content of a file; h5py takes memory for what a file that was cut in the meantime no longer has."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """Read as many bytes as asked for; raises `EOFError` if there are fewer."""
+        content = self._file.read(size)
+        if len(content) < size:
+            message = "it was cut while it was read"
+            raise EOFError(message)
+        return content
 
 
 class _Column:

@@ -112,3 +112,13 @@ def test_a_stream_where_a_chunk_has_no_filters(
     require_refusal(path, f"{NOT_OURS} .a chunk of the dataset event has not the 8,000 bytes that it claims")
     replace_chunk(path, EVENT + bytes(8000 - len(EVENT)))
     assert read_digits(path).digits == SAMPLE
+
+
+def test_integers_of_more_bits_than_their_bytes_hold(tmp_path: Path) -> None:
+    path = write_events(tmp_path / "bg.h5", "")
+    content = path.read_bytes()
+    bits = (0).to_bytes(2, "little") + (64).to_bytes(2, "little")  # the first bit, and the number of bits
+    size = (8).to_bytes(4, "little")
+    assert content.count(size + bits) == 1
+    path.write_bytes(content.replace(size + bits, size + bits[:3] + b"\x40"))
+    require_refusal(path, f"{NOT_OURS} .*(more bits than their 8 bytes hold|out of bounds)")

@@ -222,6 +222,10 @@ def _open_dataset(file: Any, name: str) -> Any:  # noqa: ANN401
     if problem is not None:
         message = f"does not hold the columns of Digits: {problem}"
         raise ContentError(message)
+    kind = dataset.id.get_type()
+    if isinstance(kind, h5py.h5t.TypeIntegerID) and kind.get_offset() + kind.get_precision() > 8 * kind.get_size():
+        message = f"the integers of the dataset {name} have more bits than their {kind.get_size()} bytes hold"
+        raise ValueError(message)  # HDF5 1.14.2 reads the memory after them
     if dataset.external or dataset.is_virtual:
         message = f"cannot be read: the values of {name} lie in another file, expected them in this one"
         raise ContentError(message)

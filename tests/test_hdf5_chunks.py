@@ -122,3 +122,18 @@ def test_integers_of_more_bits_than_their_bytes_hold(tmp_path: Path) -> None:
     assert content.count(size + bits) == 1
     path.write_bytes(content.replace(size + bits, size + bits[:3] + b"\x40"))
     require_refusal(path, f"{NOT_OURS} .*(more bits than their 8 bytes hold|out of bounds)")
+
+
+@pytest.mark.parametrize("filters", ["", "deflate", "shuffle deflate fletcher32"])
+def test_a_chunk_of_no_bytes(tmp_path: Path, filters: str) -> None:
+    """HDF5 reads memory as such a chunk, or crashes."""
+    path = write_events(tmp_path / "bg.h5", filters)
+    with h5py.File(path) as file:
+        stored = file["event"].id.get_chunk_info(0)
+    content = path.read_bytes()
+    key = bytes(4) + bytes(16)  # no skipped filter; the first row, and the first byte of a value
+    size = stored.size.to_bytes(4, "little") + key
+    place = stored.byte_offset.to_bytes(8, "little")
+    assert content.count(size + place) == 1
+    path.write_bytes(content.replace(size + place, bytes(4) + key + place))
+    require_refusal(path, CLAIM)

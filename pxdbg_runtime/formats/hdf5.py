@@ -136,7 +136,7 @@ class _Column:
     def _check_chunk(self, row: int, n_bytes: int) -> None:
         """Check that the chunk that begins with a row has as many bytes as its dataset claims."""
         stored = self._dataset.id.get_chunk_info_by_coord((row,))
-        if not stored.size:
+        if stored.byte_offset is None:
             return  # it was never written, and has the fill value
         applied = [each for index, each in enumerate(self._filters) if not stored.filter_mask >> index & 1]
         if applied and row + self._dataset.chunks[0] > self.size and not _filters_partial_chunks(self._dataset):

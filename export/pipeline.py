@@ -203,7 +203,9 @@ def _build(
     if options.explain:
         print_pass_costs(plain, options.target, log)
     if not options.rewrite:
-        return BuiltGraph(model=plain, passes=(), thresholds=thresholds, cut=loaded.family.cut, fidelity=None)
+        return BuiltGraph(
+            model=plain, exact=plain, passes=(), thresholds=thresholds, cut=loaded.family.cut, fidelity=None
+        )
     return build_graph(
         plain,
         loaded.family,
@@ -225,6 +227,8 @@ def _verify(
     if graph.fidelity is None or not math.isfinite(parity.max_abs_difference):
         check_parity(parity)
     else:
+        # An error that the float32 graph shares would not show between the two.
+        check_parity(measure_parity(references, graph.exact, graph.thresholds, min_charge, graph.cut))
         log(format_fidelity(graph.fidelity))
         if not options.accept_beyond_bounds:
             check_fidelity(graph.fidelity, options.precision)

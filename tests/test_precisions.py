@@ -272,9 +272,9 @@ def test_a_refused_graph_leaves_the_older_one(convnet: Tiny, tmp_path: Path, mon
     assert read_graph_file(older.path) == older
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda"])
+@pytest.mark.parametrize(("precision", "target"), COMBINATIONS)
 def test_a_rewritten_graph_must_still_be_pytorchs(
-    convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
+    convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, target: Target
 ) -> None:
     def shift_weights(
         plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | None = None
@@ -288,7 +288,7 @@ def test_a_rewritten_graph_must_still_be_pytorchs(
 
     monkeypatch.setattr(precisions, "run_passes", shift_weights)
     with pytest.raises(ParityError, match="nothing was written"):
-        convnet.export(tmp_path / "graphs", "float32", target, accept_beyond_bounds=True)
+        convnet.export(tmp_path / "graphs", precision, target, accept_beyond_bounds=True)
     assert files_in(tmp_path / "graphs") == []
 
 

@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 
 from pxdbg_runtime import Digits
+from pxdbg_runtime.errors import DigitFileError, OutputError
 from pxdbg_runtime.formats import open_events
 from pxdbg_runtime.formats.overlaid import OVERLAY_KEY, OverlayRecord, open_overlaid_writer
 from pxdbg_runtime.overlaying import OVERLAID_DTYPES, overlay, overlay_event
@@ -33,7 +34,10 @@ from tests.isolation import limit_file_size
 from tests.test_command_line import invoke, require_failure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from pxdbg_runtime import OverlaidDigits
 
 SIGNAL = digits_of([(4, 8480, 1, 1, 250), (5, 8512, 17, 400, 250), (5, 8512, 17, 402, 9)])
 """Of the events 4 and 5, for the background SAMPLE, which has the events 3 to 6."""
@@ -46,6 +50,17 @@ def read_rows(path: Path) -> list[tuple[int, ...]]:
     assert table.schema.names == list(OVERLAID_DTYPES)
     assert not any(field.nullable for field in table.schema)
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def open_record(tmp_path: Path) -> OverlayRecord:
+    reader = open_events(write(tmp_path / "bg.npz", [SAMPLE]))
+    return OverlayRecord(signal=reader, background=reader, n_events=5, saturate=None, reuses_background=False)
+
+
+def write_overlaid(path: Path, record: OverlayRecord, events: Iterable[OverlaidDigits]) -> None:
+    with open_overlaid_writer(path, record) as write_event:
+        for overlaid in events:
+            write_event(overlaid)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -164,16 +179,41 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["bg.npz"]
 
 
+@pytest.mark.parametrize("n_hits", [1, 100_000])
+@pytest.mark.parametrize("n_bytes", [3, 100, 1000])
+def test_a_disk_that_fills_at_any_byte(tmp_path: Path, n_bytes: int, n_hits: int) -> None:
+    """A short file is written when it is closed; after a row group that cannot be written, closing fails too."""
+    record = open_record(tmp_path)
+    digits = random_digits(np.random.default_rng(0), n_hits, 3)
+    overlaid = overlay(digits, digits)
+    path = tmp_path / "both.parquet"
+    with limit_file_size(n_bytes), pytest.raises(OutputError, match="cannot be written: File too large") as caught:
+        write_overlaid(path, record, [overlaid])
+    assert caught.value.path == path
+    assert names_in(tmp_path) == ["bg.npz"]
+
+
+def test_an_error_of_an_input_on_a_full_disk(tmp_path: Path) -> None:
+    record = open_record(tmp_path)
+    error = DigitFileError(record.signal.path, "bg.npz is damaged.")
+
+    def read_damaged() -> Iterator[OverlaidDigits]:
+        yield overlay(SAMPLE, SAMPLE)
+        raise error
+
+    with limit_file_size(3), pytest.raises(DigitFileError, match=r"^bg\.npz is damaged\.$") as caught:
+        write_overlaid(tmp_path / "both.parquet", record, read_damaged())
+    assert caught.value is error
+    assert names_in(tmp_path) == ["bg.npz"]
+
+
 def test_long_files_have_row_groups_of_whole_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pxdbg_runtime.formats.overlaid._GROUP_ROWS", 100)
     rng = np.random.default_rng(3)
-    reader = open_events(write(tmp_path / "bg.npz", [SAMPLE]))
-    record = OverlayRecord(signal=reader, background=reader, n_events=5, saturate=None, reuses_background=False)
+    record = open_record(tmp_path)
     events = [random_digits(rng, n_hits, event) for event, n_hits in enumerate([60, 70, 0, 200, 1])]
     path = tmp_path / "both.parquet"
-    with open_overlaid_writer(path, record) as write_event:
-        for digits in events:
-            write_event(overlay(digits, digits))
+    write_overlaid(path, record, (overlay(digits, digits) for digits in events))
     file = pyarrow.parquet.ParquetFile(path)
     assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [130, 200, 1]
     assert np.array_equal(file.read()["charge"], 2 * np.concatenate([each.charge.astype(int) for each in events]))

@@ -147,9 +147,24 @@ def open_overlaid_writer(path: Path, record: OverlayRecord) -> Iterator[Callable
         if n_waiting >= _GROUP_ROWS:
             write_group()
 
-    with open_partial(path) as partial, ParquetSink(partial) as target:
+    with open_partial(path) as partial, _open_sink(path, partial) as target:
         file = pyarrow.parquet.ParquetWriter(target, schema, compression="zstd", write_page_checksum=True)
         yield write
         write_group()
         with report_file_errors(path):
             file.close()
+
+
+@contextlib.contextmanager
+def _open_sink(path: Path, partial: Path) -> Iterator[ParquetSink]:
+    """Open the sink at `partial`, whose closing writes what is buffered; errors name `path`."""
+    with report_file_errors(path):
+        sink = ParquetSink(partial)
+    try:
+        yield sink
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is raised
+            sink.close()
+        raise
+    with report_file_errors(path):
+        sink.close()

@@ -1,7 +1,7 @@
 """Files of overlaid digits: flat Parquet whose charges may have 16 bits, beside what is known of signal and background.
 
-They are no files of a generator, so they have neither `Provenance` nor a digest. Digit files are read wherever other
-tools' are: as long as no charge is above 255 ADU, these are too.
+They are no files of a generator, so they have neither `Provenance` nor a digest. If the overlay saturated at 255 ADU or
+below, they are read as digit files of another tool.
 """
 
 from __future__ import annotations

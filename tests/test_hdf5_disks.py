@@ -1,4 +1,4 @@
-"""HDF5 on disks that fill, and on disks without locks."""
+"""HDF5 on disks that fill, on disks without locks, and in jobs without threads."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import h5py
 import numpy as np
 import pytest
 
-from pxdbg_runtime.errors import DigitFileError, OutputError
+from pxdbg_runtime.errors import DigitFileError, OutputError, ThreadLimitError
 from pxdbg_runtime.formats import open_events, read_digits
 from pxdbg_runtime.formats.interface import BLOCK_ROWS
 from tests.digit_files import COLUMNS, NOT_OURS, SAMPLE, names_in, random_digits, write
 from tests.isolation import limit_file_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pxdbg_runtime import Digits
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
@@ -79,3 +85,36 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
     os.truncate(tmp_path / "bg.h5", 3000)
     with pytest.raises(DigitFileError, match=rf"{NOT_OURS} .it was cut while it was read"):
         next(blocks)
+
+
+def count_open_files() -> int:
+    count: int = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+    return count
+
+
+def test_an_error_about_threads_while_a_file_is_written_closes_it(tmp_path: Path) -> None:
+    """As of a generator whose second thread is refused."""
+    n_before = count_open_files()
+    error = ThreadLimitError(1, 0, "No second thread.")
+
+    def generate() -> Iterator[Digits]:
+        yield SAMPLE
+        assert count_open_files() == n_before + 1
+        raise error
+
+    with pytest.raises(ThreadLimitError, match=r"^No second thread\.$") as caught:
+        write(tmp_path / "bg.h5", generate())
+    assert caught.value is error
+    assert count_open_files() == n_before
+    assert names_in(tmp_path) == []
+
+
+def test_a_writer_whose_thread_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(ThreadLimitError, match=r"^1 thread was to be started, but the system starts only 0"):
+        write(tmp_path / "bg.h5", [SAMPLE])
+    assert names_in(tmp_path) == []

@@ -14,7 +14,6 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
-from pxdbg_runtime.errors import ThreadLimitError
 from pxdbg_runtime.formats.digest import RowHasher
 from pxdbg_runtime.formats.hdf5_layout import DIGIT_COLUMNS, EVENT, OFFSET, OFFSET_DTYPE
 from pxdbg_runtime.formats.interface import DIGEST_KEY, METADATA_KEY
@@ -178,14 +177,12 @@ def write_hdf5(path: Path, metadata: FileMetadata) -> Iterator[_ThreadWriter]:
     """Write an HDF5 file; it is complete when the block ends without an error."""
     with path.open("w+b") as file, ThreadPoolExecutor(max_workers=1) as thread:
         writer = _Hdf5Writer(file, metadata)
+        with report_thread_limit():
+            thread.submit(int)  # starts the thread, without which there is nothing to abandon
         try:
-            with report_thread_limit():
-                opening = thread.submit(writer.open)
-            opening.result()
+            thread.submit(writer.open).result()
             yield _ThreadWriter(writer, thread)
             thread.submit(writer.finish).result()
-        except ThreadLimitError:
-            raise
         except BaseException:
             thread.submit(writer.abandon).result()
             raise

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from export.conditions.fetching import fetch_payload
 from export.conditions.files import copy_privately
 from export.errors import ConditionsError
+from pxdbg_runtime.errors import OutputError
 from tests.conditions_server import (
     CONTENT,
     MD5,
@@ -24,6 +28,7 @@ from tests.conditions_server import (
     serving,
 )
 from tests.conditions_sqlite import FLAT, write_database, write_payload
+from tests.isolation import limit_file_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,3 +106,46 @@ def test_what_is_read_is_a_copy_that_no_other_user_can_change(server: Conditions
     changed = copy_privately(found.path, found.entry)
     with pytest.raises(ConditionsError, match=rf"^{payload} was changed after its MD5 {MD5} was checked: run the c"):
         changed.__enter__()
+
+
+def test_a_file_that_goes_after_its_check(server: ConditionsServer, tmp_path: Path) -> None:
+    payload = write_payload(tmp_path / "cache")
+    found = fetch(tmp_path / "cache", server)
+    payload.unlink()
+    message = rf"^{payload} cannot be read: No such file or directory: run the command again\.$"
+    with pytest.raises(ConditionsError, match=message):
+        copy_privately(found.path, found.entry).__enter__()
+
+
+def test_a_file_that_fails_while_it_is_copied(
+    server: ConditionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FailingFile(io.BytesIO):
+        def read(self, _size: int | None = None) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    payload = write_payload(tmp_path / "cache")
+    found = fetch(tmp_path / "cache", server)
+    monkeypatch.setattr("export.conditions.files.open_regular", lambda _path: FailingFile())
+    with pytest.raises(ConditionsError, match=rf"^{payload} cannot be read: Input/output error: run the command"):
+        copy_privately(found.path, found.entry).__enter__()
+
+
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_no_room_for_the_copy(
+    server: ConditionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_folder: bool
+) -> None:
+    payload = write_payload(tmp_path / "cache")
+    found = fetch(tmp_path / "cache", server)
+    temporary = tmp_path / "temporary"
+    if has_folder:
+        temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    reason = "File too large" if has_folder else "No such file or directory"
+    message = (
+        rf"^{payload} cannot be copied to a temporary folder: {reason}\. Set TMPDIR to a folder with room for it\.$"
+    )
+    with limit_file_size(len(CONTENT) - 1), pytest.raises(OutputError, match=message) as caught:
+        copy_privately(found.path, found.entry).__enter__()
+    assert caught.value.path == payload
+    assert files(temporary) == []

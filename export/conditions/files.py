@@ -7,14 +7,14 @@ basf2, or at ``<folder>/dbstore_<name>_rev_<revision>.root``, as in its folders 
 from __future__ import annotations
 
 import hashlib
-import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from export.errors import ConditionsError
 from pxdbg_runtime.basf2.payloads import payload_path
+from pxdbg_runtime.errors import OutputError
 from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
@@ -54,13 +54,24 @@ def copy_privately(path: Path, entry: PayloadEntry) -> Iterator[Path]:
     Raises
     ------
     ConditionsError
-        If the file no longer has the MD5.
+        If the file no longer has the MD5, or cannot be read.
+    OutputError
+        If the folder of temporary files has no room for the copy.
     """
-    with TemporaryDirectory(prefix="pxdbg-payload-") as folder:
-        copy = payload_path(Path(folder), entry.name, entry.revision, entry.md5)
-        copy.parent.mkdir()
-        with open_regular(path) as source, copy.open("xb") as target:
-            shutil.copyfileobj(source, target)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="pxdbg-payload-"))
+            copy = payload_path(Path(folder), entry.name, entry.revision, entry.md5)
+            copy.parent.mkdir()
+            with copy.open("xb") as target:
+                for chunk in _read_chunks(path):
+                    target.write(chunk)
+        except OSError as error:
+            message = (
+                f"{path} cannot be copied to a temporary folder: {error.strerror or error}. "
+                "Set TMPDIR to a folder with room for it."
+            )
+            raise OutputError(path, message) from None
         if not _has_md5(copy, entry.md5):
             message = f"{path} was changed after its MD5 {entry.md5} was checked: run the command again."
             raise ConditionsError(message)
@@ -70,9 +81,19 @@ def copy_privately(path: Path, entry: PayloadEntry) -> Iterator[Path]:
 def _has_md5(path: Path, md5: str) -> bool:
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        with open_regular(path) as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    except OSError:  # it is not there, not readable, or not a regular file
+        for chunk in _read_chunks(path):
+            digest.update(chunk)
+    except ConditionsError:  # it is not there, not readable, or not a regular file
         return False
     return digest.hexdigest() == md5
+
+
+def _read_chunks(path: Path) -> Iterator[bytes]:
+    """Read a file in chunks of 1 MB; raises `ConditionsError` if that fails."""
+    try:
+        with open_regular(path) as file:
+            while chunk := file.read(1 << 20):
+                yield chunk
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}: run the command again."
+        raise ConditionsError(message) from None

@@ -145,6 +145,75 @@ def test_the_same_file_as_sample_and_reference(folder: Path) -> None:
     assert find_row(page, "charge spectrum: KS")[0] == "0.000"
 
 
+def list_columns(page: Element) -> list[tuple[str, str]]:
+    """List the names and the kinds of the columns of the summary."""
+    heads = page.iter("th")
+    return [("".join(head.itertext())[: -len(kind.text or "")], kind.text or "") for head in heads for kind in head]
+
+
+@pytest.mark.usefixtures("_without_pictures")
+@pytest.mark.parametrize(
+    ("second", "names"),
+    [
+        ("others.json", ("(marginals)", "(others)")),
+        ("folder/marginals.json", ("(marginals.json)", "(folder/marginals.json)")),
+    ],
+)
+def test_two_files_of_marginals_are_two_references(folder: Path, second: str, names: tuple[str, str]) -> None:
+    """The summary shows the generators of the first one only, as its scores are against that."""
+    (folder / "folder").mkdir()
+    write_marginals(folder / second, build_marginals_content("one<b>", "two"))
+    result = invoke(
+        *("validate", "ours.parquet", "--reference", "marginals.json", "--reference", second, "--report", "out.html")
+    )
+    assert result.exit_code == 0, result.output
+    content = json.loads((folder / "out.json").read_text(encoding="utf-8"))
+    first_name, second_name = names
+    assert [(each["name"], each["role"], each["against"]) for each in content["comparisons"]] == [
+        ("ours", "sample", f"geant4 {first_name}"),
+        (f"one<b> {first_name}", "published", f"geant4 {first_name}"),
+        (f"two {first_name}", "published", f"geant4 {first_name}"),
+        ("ours", "sample", f"geant4 {second_name}"),
+        (f"one<b> {second_name}", "published", f"geant4 {second_name}"),
+        (f"two {second_name}", "published", f"geant4 {second_name}"),
+        ("ours", "half against half", "ours"),
+    ]
+    assert list_columns(read_page(folder / "out.html")) == [
+        ("ours", "sample"),
+        ("ours", "half against half"),
+        (f"one<b> {first_name}", "published generator"),
+        (f"two {first_name}", "published generator"),
+    ]
+    assert content["primary"] == f"geant4 {first_name}"
+
+
+@pytest.mark.usefixtures("_without_pictures")
+@pytest.mark.parametrize(
+    ("samples", "name"), [("ours.parquet", "ours.parquet"), ("ours.parquet more.npz --merge", "ours and 1 more")]
+)
+def test_digits_that_have_the_name_of_the_published_simulation(folder: Path, samples: str, name: str) -> None:
+    write_sample(folder / "geant4.npz", seed=4)
+    write_events(folder / "more.npz", [random_digits(np.random.default_rng(5), 15_000, 6)], first_event=6)
+    references = "--reference marginals.json --reference geant4.npz"
+    result = invoke("validate", *samples.split(), *references.split(), "--report", "out.html")
+    assert result.exit_code == 0, result.output
+    page = read_page(folder / "out.html")
+    assert list_columns(page)[0] == (name, "sample")
+    assert ("geant4.npz", "simulated digits") in list_columns(page)
+    assert find_row(page, "cluster size against simulation: mean / median")[0].endswith(" %")
+    content = json.loads((folder / "out.json").read_text(encoding="utf-8"))
+    against = [each["against"] for each in content["comparisons"] if (each["name"], each["role"]) == (name, "sample")]
+    assert against == ["geant4", "geant4.npz"]
+
+
+@pytest.mark.usefixtures("_without_pictures")
+def test_a_sample_that_has_the_name_of_the_published_simulation(folder: Path) -> None:
+    write_sample(folder / "geant4.npz", seed=4)
+    result = invoke("validate", "geant4.npz", "--reference", "marginals.json", "--report", "out.html")
+    assert result.exit_code == 0, result.output
+    assert list_columns(read_page(folder / "out.html"))[0] == ("geant4.npz", "sample")
+
+
 @pytest.mark.parametrize(
     ("options", "exit_code", "expected"),
     [
@@ -159,6 +228,11 @@ def test_the_same_file_as_sample_and_reference(folder: Path) -> None:
         ("ours.parquet --reference a.csv --report out.html", 2, rf"must end in \.json, {ANY_SUFFIX}, but is a"),
         ("ours.parquet --reference gone.npz --report out.html", 1, "gone.npz cannot be read"),
         ("ours.parquet ours.parquet --report out.html", 2, "ours.parquet is given twice"),
+        (
+            "ours.parquet --reference marginals.json --reference marginals.json --report out.html",
+            2,
+            r"marginals\.json is given twice\.",
+        ),
         ("high.npz --report out.html", 2, "ask for --min-charge 9"),
         ("empty.npz --report out.html", 1, "holds no digit of 7 ADU or more"),
         ("ours.parquet --reference empty.npz --report out.html", 1, "empty.npz holds no digit"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS
+from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.validation.marginals import read_marginals
 from pxdbg_runtime.validation.report import Report, build_report
 from pxdbg_runtime.validation.summary_table import build_columns, build_rows
@@ -86,6 +88,19 @@ def test_everything_is_compared(ours: Sample, simulation: Sample, tmp_path: Path
     assert find_text(report, "cluster size: mean / median", "two: published generator") == "-"
     assert find_text(report, "cluster charge (ADU): mean / median", "simulation: simulated digits") == "20.0 / 20"
     assert find_text(report, "repeated images / tiles", "ours: sample") == f"0 / {ours.repeats.equal_tiles}"
+
+
+@pytest.mark.parametrize("place", ["sample", "reference", "published reference"])
+def test_a_name_that_comes_twice_is_refused(ours: Sample, simulation: Sample, tmp_path: Path, place: str) -> None:
+    """Comparisons are found by the names of both sides."""
+    public = read_marginals(write_marginals(tmp_path / "m.json", build_marginals_content("IEA-GAN")))
+    named = replace(simulation, name="ours" if place == "reference" else "geant4")
+    samples = (ours, named) if place == "sample" else (ours,)
+    references = (named,) if place == "reference" else ()
+    files = (public, public) if place == "published reference" else (public,)
+    expected = f"Two samples or references have the name {named.name}: rename one of the files"
+    with pytest.raises(ArgumentValueError, match=expected):
+        build_report(samples, references, files)
 
 
 def test_without_a_reference(ours: Sample) -> None:

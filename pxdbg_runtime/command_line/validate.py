@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ from pxdbg_runtime.limits.address_space import check_room_for_validation
 from pxdbg_runtime.model.card import describe_weights
 from pxdbg_runtime.optional_imports import is_installed, require
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, READOUT_THRESHOLD_ADU
-from pxdbg_runtime.validation.marginals import read_marginals
+from pxdbg_runtime.validation.marginals import Marginals, PublicMarginals, read_marginals
 
 if TYPE_CHECKING:
     from pxdbg_runtime.validation.report import Report
@@ -74,7 +75,8 @@ def validate(
         from pxdbg_runtime.validation.page import render_page
         from pxdbg_runtime.validation.report import build_report
 
-        public = tuple(read_marginals(path) for path in listed if path.suffix == ".json")
+        _check_paths(digits, listed)
+        public = _read_public([path for path in listed if path.suffix == ".json"])
         if public and min_charge != READOUT_THRESHOLD_ADU:
             message = (
                 f"--min-charge is {min_charge}, but published marginals are cut at {READOUT_THRESHOLD_ADU} ADU: "
@@ -82,8 +84,8 @@ def validate(
             )
             raise ArgumentValueError("min_charge", message)
         references = [path for path in listed if path.suffix != ".json"]
-        _check_paths(digits, references)
-        counted = _count_samples(_open_sources(digits, references, merge=merge), min_charge)
+        taken = {each.reference.name for each in public}
+        counted = _count_samples(_open_sources(digits, references, taken, merge=merge), min_charge)
         n_samples = len(counted) - len(references)
         samples, simulations = counted[:n_samples], counted[n_samples:]
         result = build_report(samples, simulations, public)
@@ -111,17 +113,34 @@ def _check_paths(digits: list[Path], references: list[Path]) -> None:
             if paths.count(path) > 1:
                 raise ArgumentValueError(argument, f"{path} is given twice.")
     for path in references:
-        if path.suffix not in SUFFIXES:
+        if path.suffix not in (".json", *SUFFIXES):
             raise ArgumentValueError("reference", f"--reference must end in .json, {SUFFIX_LIST}, but is {path}.")
 
 
-def _open_sources(digits: list[Path], references: list[Path], *, merge: bool) -> list[tuple[DigitReader, str]]:
-    """Open and name the samples, then the references."""
+def _read_public(paths: list[Path]) -> tuple[PublicMarginals, ...]:
+    """Read files of published marginals; of several, the names of their samples end in the name of the file."""
+    files = [read_marginals(path) for path in paths]
+    if len(files) < 2:
+        return tuple(files)
+    return tuple(_add_to_names(file, f" ({name})") for file, name in zip(files, _choose_names(paths, []), strict=True))
+
+
+def _add_to_names(file: PublicMarginals, ending: str) -> PublicMarginals:
+    def rename(marginals: Marginals) -> Marginals:
+        return replace(marginals, name=marginals.name + ending)
+
+    return replace(file, reference=rename(file.reference), published=tuple(map(rename, file.published)))
+
+
+def _open_sources(
+    digits: list[Path], references: list[Path], taken: Collection[str], *, merge: bool
+) -> list[tuple[DigitReader, str]]:
+    """Open and name the samples, then the references; names of published references are taken."""
     if merge and len(digits) > 1:
         merged = (merge_files(digits), f"{digits[0].stem} and {len(digits) - 1} more")
-        return [merged, *_open_sources([], references, merge=False)]
-    paths = [*digits, *references]
-    return [(open_events(path), name) for path, name in zip(paths, _choose_names(digits, references), strict=True)]
+        return [merged, *_open_sources([], references, taken, merge=False)]
+    names = _choose_names(digits, references, taken)
+    return [(open_events(path), name) for path, name in zip([*digits, *references], names, strict=True)]
 
 
 def _count_samples(sources: list[tuple[DigitReader, str]], min_charge: int) -> tuple[Sample, ...]:
@@ -143,11 +162,11 @@ def _report_progress(
         advance(1)
 
 
-def _choose_names(samples: list[Path], references: list[Path]) -> list[str]:
-    """Name digits by their files: by the stem, or by the path and the role if stems are equal."""
+def _choose_names(samples: list[Path], references: list[Path], taken: Collection[str] = ()) -> list[str]:
+    """Name files by their stems, or by their paths and roles if a stem comes twice or is taken."""
     paths = [*samples, *references]
     stems = [path.stem for path in paths]
-    if len(set(stems)) == len(stems):
+    if len({*stems, *taken}) == len(stems) + len(taken):
         return stems
     roles = [""] * len(samples) + [" (reference)"] * len(references)
     return [f"{path}{role if paths.count(path) > 1 else ''}" for path, role in zip(paths, roles, strict=True)]

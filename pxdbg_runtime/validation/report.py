@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 import numpy as np
 
+from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.optional_imports import is_installed
 from pxdbg_runtime.sensors import LADDERS_OF_LAYER, PIXELS_PER_SENSOR
 from pxdbg_runtime.validation.classifier import Classification, classify_images
@@ -198,7 +199,11 @@ def build_report(
     ------
     MissingPackageError
         If scipy is not installed.
+    ArgumentValueError
+        If two samples or references, published ones included, have the same name.
     """
+    names = [each.reference.name for each in public] + [each.name for each in references]
+    _check_names([*names, *(each.name for each in samples)])
     comparisons: list[Comparison] = []
     for file in public:
         comparisons += [_compare(each.bin_marginals(), "sample", file.reference) for each in samples]
@@ -217,7 +222,6 @@ def build_report(
             # Only beside a reference of digits: where there is none, these scores have nothing to be the scale of.
             features = sample.split_features() if references else None
             comparisons.append(_compare(even, "half against half", odd, clusters, features))
-    names = [each.reference.name for each in public] + [each.name for each in references]
     return Report(
         min_charge=samples[0].min_charge,
         samples=tuple(map(_describe_digits, samples)),
@@ -226,6 +230,14 @@ def build_report(
         comparisons=tuple(comparisons),
         primary=names[0] if names else None,
     )
+
+
+def _check_names(names: list[str]) -> None:
+    """Refuse a name that comes twice: comparisons are found by names."""
+    for name in names:
+        if names.count(name) > 1:
+            message = f"Two samples or references have the name {name}: rename one of the files."
+            raise ArgumentValueError("references", message)
 
 
 def _describe_digits(sample: Sample) -> DigitReport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,8 @@ from tests.validation_samples import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from pxdbg_runtime.validation.sample import Sample
 
@@ -101,6 +104,49 @@ def test_a_name_that_comes_twice_is_refused(ours: Sample, simulation: Sample, tm
     expected = f"Two samples or references have the name {named.name}: rename one of the files"
     with pytest.raises(ArgumentValueError, match=expected):
         build_report(samples, references, files)
+
+
+def draw_bars(*lengths: int) -> NDArray[np.uint8]:
+    """Draw the images of an event with one cluster of so many hits of 20 ADU on each of the first sensors."""
+    images = create_images().reshape(N_SENSORS, -1)
+    for sensor, length in enumerate(lengths):
+        images[sensor, :length] = 20
+    return images.reshape(N_SENSORS, N_U_CELLS, N_V_CELLS)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        ([40_000], []),
+        ([3], [40_000]),  # the mean of the two is the median
+        ([3, 40_000, 5], [501, 499]),
+        ([3, 700, 2, 1], [40_000, 600]),
+        ([399, 400], [401, 402]),
+        ([499, 500], [500, 501]),
+        ([1, 2], [40_000]),
+    ],
+)
+def test_means_and_medians_of_huge_clusters_are_exact(tmp_path: Path, lengths: tuple[list[int], list[int]]) -> None:
+    """Histograms end at 500 hits and at 8000 ADU, which 400 of these hits have."""
+    events = [build_digits(draw_bars(*of_event), event) for event, of_event in enumerate(lengths)]
+    sample = count_file(write_events(tmp_path / "d.npz", events, first_event=0), "huge")
+    for of_event, half in zip(
+        (lengths[0] + lengths[1], *lengths), (sample.all_clusters, *sample.clusters), strict=True
+    ):
+        assert sorted(half.large_sizes.tolist()) == sorted(length for length in of_event if length >= 500)
+        assert sorted(half.large_charges.tolist()) == sorted(20 * length for length in of_event if length >= 400)
+    report = build_report((sample,), (), ())
+    sizes = lengths[0] + lengths[1]
+    found = report.samples[0].clusters
+    assert found.clusters == len(sizes)
+    assert (found.mean_size, found.median_size) == (fmean(sizes), median(sizes))
+    assert (found.mean_charge_adu, found.median_charge_adu) == (20 * fmean(sizes), 20 * median(sizes))
+    assert len(report.comparisons) == (1 if lengths[1] else 0)  # half against half, if both have hits
+    for each in report.comparisons:
+        assert each.clusters is not None
+        even, odd = lengths
+        assert each.clusters.mean_size_percent == pytest.approx(100 * (fmean(even) / fmean(odd) - 1))
+        assert each.clusters.median_charge_percent == pytest.approx(100 * (median(even) / median(odd) - 1))
 
 
 def test_without_a_reference(ours: Sample) -> None:

@@ -294,8 +294,8 @@ def _compare_clusters(ours: ClusterCounts, theirs: ClusterCounts) -> ClusterDiff
 
 
 def _summarise_clusters(counts: ClusterCounts) -> ClusterSummary:
-    mean_size, median_size = _compute_mean_and_median(counts.sizes)
-    mean_charge, median_charge = _compute_mean_and_median(counts.charges)
+    mean_size, median_size = _compute_mean_and_median(counts.sizes, counts.large_sizes)
+    mean_charge, median_charge = _compute_mean_and_median(counts.charges, counts.large_charges)
     return ClusterSummary(
         clusters=int(counts.sizes.sum()),
         mean_size=mean_size,
@@ -305,12 +305,17 @@ def _summarise_clusters(counts: ClusterCounts) -> ClusterSummary:
     )
 
 
-def _compute_mean_and_median(counts: NDArray[np.int64]) -> tuple[float, float]:
-    """Use a histogram with one bin for each of the values 0, 1, 2 and so on."""
+def _compute_mean_and_median(counts: NDArray[np.int64], large: NDArray[np.int64]) -> tuple[float, float]:
+    """Use a histogram with one bin for each of the values 0, 1, 2 and so on; `large` has the values of the last bin."""
     running = np.cumsum(counts)
-    n_values = int(running[-1])
-    middle = np.searchsorted(running, [(n_values - 1) // 2, n_values // 2], side="right")
-    return float((np.arange(len(counts)) * counts).sum() / n_values), float(middle.mean())
+    n_values, n_small = int(running[-1]), int(running[-2])
+    total = int((np.arange(len(counts) - 1) * counts[:-1]).sum() + large.sum())
+    ordered = np.sort(large)
+    middle = [
+        int(ordered[place - n_small] if place >= n_small else np.searchsorted(running, place, side="right"))
+        for place in ((n_values - 1) // 2, n_values // 2)
+    ]
+    return total / n_values, sum(middle) / 2
 
 
 def _replace_nan(value: Any) -> Any:  # noqa: ANN401  # JSON of any shape

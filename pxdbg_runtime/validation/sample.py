@@ -53,10 +53,14 @@ class ClusterCounts:
         Clusters by their number of hits.
     charges : ndarray of int64, shape (8001,)
         Clusters by their charge, ADU.
+    large_sizes, large_charges : ndarray of int64
+        The values in the last bins, one by one, in no order.
     """
 
     sizes: NDArray[np.int64]
     charges: NDArray[np.int64]
+    large_sizes: NDArray[np.int64]
+    large_charges: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,7 +143,12 @@ class Sample:
     def all_clusters(self) -> ClusterCounts:
         """Clusters of all events."""
         even, odd = self.clusters
-        return ClusterCounts(sizes=even.sizes + odd.sizes, charges=even.charges + odd.charges)
+        return ClusterCounts(
+            sizes=even.sizes + odd.sizes,
+            charges=even.charges + odd.charges,
+            large_sizes=np.concatenate([even.large_sizes, odd.large_sizes]),
+            large_charges=np.concatenate([even.large_charges, odd.large_charges]),
+        )
 
     @property
     def sensor_errors(self) -> SensorErrors:
@@ -242,6 +251,8 @@ class _Counter:
         self._hit_map = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.int64)
         self._sizes = np.zeros((2, MAX_CLUSTER_SIZE + 1), dtype=np.int64)
         self._cluster_charges = np.zeros((2, _MAX_CLUSTER_CHARGE + 1), dtype=np.int64)
+        self._large_sizes = (array.array("q"), array.array("q"))
+        self._large_charges = (array.array("q"), array.array("q"))
         self._features = array.array("f")
         self._repeats = RepeatFinder()
         self._shown = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.uint8)
@@ -269,13 +280,20 @@ class _Counter:
         clusters = describe_clusters(sensor, u_cell, v_cell, charge)
         self._sizes[half] += _count_values(clusters.sizes, MAX_CLUSTER_SIZE)
         self._cluster_charges[half] += _count_values(clusters.charges, _MAX_CLUSTER_CHARGE)
+        self._large_sizes[half].extend(clusters.sizes[clusters.sizes >= MAX_CLUSTER_SIZE].tolist())
+        self._large_charges[half].extend(clusters.charges[clusters.charges >= _MAX_CLUSTER_CHARGE].tolist())
         self._features.frombytes(compute_features(sensor, u_cell, v_cell, charge, clusters).tobytes())
         self._repeats.add(sensor, u_cell, v_cell, charge)
 
     def build_sample(self, name: str, jobs: tuple[Provenance, ...]) -> Sample:
         even, odd = (
-            ClusterCounts(sizes=sizes, charges=charges)
-            for sizes, charges in zip(self._sizes, self._cluster_charges, strict=True)
+            ClusterCounts(
+                sizes=self._sizes[half],
+                charges=self._cluster_charges[half],
+                large_sizes=np.array(self._large_sizes[half], dtype=np.int64),
+                large_charges=np.array(self._large_charges[half], dtype=np.int64),
+            )
+            for half in (0, 1)
         )
         event_numbers = np.array(self._events, dtype=np.int64)
         features = np.array(self._features, dtype=np.float32)

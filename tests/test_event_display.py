@@ -223,6 +223,21 @@ def test_the_spectrum_counts_charges() -> None:
     assert spectrum.get_yscale() == "log"
 
 
+def test_digits_of_other_detectors_are_not_drawn() -> None:
+    digits = digits_of([(0, 8480, 0, 0, 9), (0, 19_520, 0, 0, 11), (0, 3 << 13, 0, 0, 255), (0, 8481, 0, 0, 1)])
+    layers, spectrum, _occupancies, bar = find_panels(draw_event(digits, title="two hits"))
+    (steps,) = spectrum.patches
+    values, _edges, _baseline = steps.get_data()  # type: ignore[attr-defined]  # a StepPatch
+    assert np.flatnonzero(values).tolist() == [8, 10]
+    assert spectrum.get_title() == "charge spectrum, mean 10.0 ADU"
+    assert [texts_of(axes)[-1] for axes in layers] == [
+        "layer 1: 1 digits, occupancy 0.00 %",
+        "layer 2: 1 digits, occupancy 0.00 %",
+    ]
+    alone = find_panels(draw_event(digits.select_rows(slice(2)), title="two hits"))
+    assert bar.get_xlim() == alone.bar.get_xlim()  # the scale of the colours
+
+
 def test_an_event_without_hits() -> None:
     (first, second), spectrum, _occupancies, _bar = find_panels(draw_event(Digits.empty(), title="nothing"))
     assert texts_of(first)[-1] == "layer 1: 0 digits, occupancy 0.00 %"

@@ -106,6 +106,7 @@ def test_large_clusters_are_in_the_overflow() -> None:
 
 def test_digits_of_other_detectors_are_not_counted() -> None:
     digits = digits_of([(0, 8480, 0, 0, 9), (0, 3 << 13, 0, 0, 9)])
+    assert fill_charges(digits).sum() == 1
     assert fill_cluster_sizes(digits).sum(flow=True) == 1
     assert fill_occupancies(digits).values().sum() == pytest.approx(100 / (N_U_CELLS * N_V_CELLS))
 

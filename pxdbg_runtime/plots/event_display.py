@@ -18,6 +18,7 @@ from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, INDEX_BY_VXD_ID, Sum
 from pxdbg_runtime.sensors import (
     LADDERS_OF_LAYER,
     MAX_CHARGE_ADU,
+    N_SENSORS,
     N_U_CELLS,
     N_V_CELLS,
     SENSORS,
@@ -61,7 +62,7 @@ def save_event(
     Parameters
     ----------
     digits : Digits
-        Of one event.
+        Of one event. Digits of other detectors are ignored.
     path : str or path
         Ends in .png, .pdf, .svg or another format of matplotlib.
     title : str
@@ -94,7 +95,7 @@ def draw_event(
     Parameters
     ----------
     digits : Digits
-        Of one event.
+        As of `save_event`.
     title : str
     sensors : sequence of Sensor
         As of `save_event`; the others are hatched.
@@ -109,6 +110,7 @@ def draw_event(
     require("matplotlib", extra="plot", purpose="A picture")
     from matplotlib.figure import Figure
 
+    digits = digits.select_rows(INDEX_BY_VXD_ID[digits.sensor_id] < N_SENSORS)
     counter = SummaryCounter()
     counter.add(digits)
     parts = counter.summarise_sensors(1)

@@ -52,6 +52,11 @@ def split_events(events: Events) -> Iterator[Digits]:
 def fill_charges(events: Events) -> Hist[Any]:
     """Count digits by their charge.
 
+    Parameters
+    ----------
+    events : Digits or iterable of Digits
+        Digits of other detectors are ignored.
+
     Returns
     -------
     hist.Hist
@@ -66,7 +71,7 @@ def fill_charges(events: Events) -> Hist[Any]:
     axis = hist.axis.Integer(1, MAX_CHARGE_ADU + 1, name="charge", label="charge (ADU)", flow=False)
     result: Hist[Any] = hist.Hist(axis, storage=hist.storage.Int64())
     for digits in split_events(events):
-        result.fill(charge=digits.charge)
+        result.fill(charge=digits.charge[INDEX_BY_VXD_ID[digits.sensor_id] < N_SENSORS])
     return result
 
 

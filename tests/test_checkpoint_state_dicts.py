@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from export.checkpoint import load_checkpoint, state_dicts
 from export.errors import CheckpointError
-from tests.checkpoints import SmallNet, light_state, random_model, register_family, save
+from tests.checkpoints import SmallNet, light_state, random_model, register_family, save, save_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,6 +239,36 @@ def test_the_top_of_a_file_can_be_named(model: GeneratorModule, tmp_path: Path) 
     content = {**model.state_dict(), "ema": other_state()}
     require_refused(content, tmp_path, r"several state dicts, \. \(the top of the file\) and ema: choose")
     require_found(content, tmp_path, model, None, state_key=".")
+
+
+@pytest.mark.parametrize("inner", ["ema", "_orig_mod"])
+def test_a_second_state_dict_below_the_first_is_never_taken_unasked(
+    model: GeneratorModule, tmp_path: Path, inner: str
+) -> None:
+    """In a flat file, as every file of safetensors is."""
+    top, second = model, random_model("small", seed=6)
+    path = save_safetensors({**top.state_dict(), **under(f"{inner}.", second.state_dict())}, tmp_path / "a.safetensors")
+    first = r"\. \(the top of the file\)"  # safetensors sorts the keys
+    expected = rf"several state dicts, ({first} and {inner}|{inner} and {first}): choose with --state-key\.$"
+    with pytest.raises(CheckpointError, match=expected):
+        load_checkpoint(path, "small")
+    for state_key, chosen in ((".", top), (inner, second)):
+        found = load_checkpoint(path, "small", state_key=state_key).state_dict()
+        assert torch.equal(found["fc.weight"], chosen.state_dict()["fc.weight"])
+    alone = under(f"{inner}.", dict(second.state_dict()))
+    require_found(alone, tmp_path, second, None if inner == "_orig_mod" else inner, state_key=inner)
+
+
+def test_both_of_two_state_dicts_are_refused_if_each_holds_unknown_keys(model: GeneratorModule, tmp_path: Path) -> None:
+    content = {**model.state_dict(), **under("ema.", other_state()), "ema.decay": torch.tensor(0.5)}
+    require_refused(content, tmp_path, r"is not of the family small: under 'ema' it holds decay, which is unknown\.$")
+
+
+def test_a_named_path_with_all_weights_stands_for_no_deeper_one(model: GeneratorModule, tmp_path: Path) -> None:
+    nested = {**model.state_dict(), "extra": torch.zeros(1), "ema": other_state()}
+    expected = "it holds extra, which is unknown"
+    require_refused({"g": nested}, tmp_path, rf"under 'g' {expected}\.$", state_key="g")
+    require_refused(nested, tmp_path, rf"is not of the family small: {expected}\.$", state_key=".")
 
 
 def test_a_path_where_none_lies_is_refused_with_those_that_fit(tmp_path: Path) -> None:

@@ -119,14 +119,14 @@ def find_state_dict(
     if not isinstance(archive.content, dict | list | tuple):
         raise CheckpointError(path, f"holds a {type(archive.content).__name__}: expected a state dict.")
     contents = _list_contents(path, archive.content)
-    candidates = [candidate for layout in layouts for candidate in _list_candidates(contents, layout)]
+    candidates = list(_list_candidates(contents, layouts))
     fitting = [candidate for candidate in candidates if candidate.fits]
     if state_key is not None:
         candidates = _within(candidates, state_key)
         if not candidates:
             found = ", ".join(_format_path(candidate) for candidate in fitting) or "none"
             raise CheckpointError(path, f"holds no state dict under {state_key!r} (found: {found}).")
-        fitting = _within(fitting, state_key)
+        fitting = [candidate for candidate in candidates if candidate.fits]
     if len(fitting) > 1:
         fitting = [candidate for candidate in fitting if candidate.has_shapes] or fitting
     if len(fitting) > 1:
@@ -139,15 +139,22 @@ def find_state_dict(
 
 
 def _within(candidates: list[_Candidate], state_key: str) -> list[_Candidate]:
-    """Select the candidates at a path, or else all candidates below it."""
-    wanted = () if state_key == TOP else _drop_wrappers(tuple(state_key.split(".")))
-    exact = [candidate for candidate in candidates if candidate.prefix == wanted]
+    """Select the candidates at a path if one lacks no weights, or else also all candidates below it."""
+    wanted = () if state_key == TOP else tuple(state_key.split("."))
+    if not any(candidate.prefix[: len(wanted)] == wanted for candidate in candidates):
+        wanted = _drop_wrappers(wanted)
+    exact = [candidate for candidate in candidates if candidate.prefix == wanted and not candidate.missing]
     return exact or [candidate for candidate in candidates if candidate.prefix[: len(wanted)] == wanted]
 
 
-def _list_candidates(contents: _Contents, layout: Layout) -> Iterator[_Candidate]:
-    for prefix in _list_prefixes([*contents.weights, *contents.others], layout):
+def _list_candidates(contents: _Contents, layouts: Iterable[Layout]) -> Iterator[_Candidate]:
+    """List all prefixes of the layouts; the tensors of a whole state dict below a prefix are not unknown there."""
+    paths = [*contents.weights, *contents.others]
+    prefixes = [(layout, prefix) for layout in layouts for prefix in _list_prefixes(paths, layout)]
+    whole = [prefix for layout, prefix in prefixes if _is_whole(contents, layout, prefix)]
+    for layout, prefix in prefixes:
         n = len(prefix)
+        inner = [each for each in whole if len(each) > n and each[:n] == prefix]
         keys = {key: (*prefix, *key.split(".")) for key in layout.shapes}
         weights = {key: contents.weights[full] for key, full in keys.items() if full in contents.weights}
         dicts = {contents.dicts[source] for weight in weights.values() for source in weight.sources}
@@ -162,11 +169,19 @@ def _list_candidates(contents: _Contents, layout: Layout) -> Iterator[_Candidate
                 for key, full in below.items()
                 if key not in layout.shapes
                 and not key.endswith(COUNTERS)
+                and not any(full[: len(each)] == each for each in inner)
                 and any(contents.dicts[source] in dicts for source in contents.weights[full].sources)
             ),
             others={key: contents.others[full] for key, full in keys.items() if full in contents.others},
             has_shapes=all(tuple(weight.tensor.shape) == layout.shapes[key] for key, weight in weights.items()),
         )
+
+
+def _is_whole(contents: _Contents, layout: Layout, prefix: Key) -> bool:
+    """Whether the weights below a prefix are those of the layout and no others, apart from counters."""
+    n = len(prefix)
+    below = {".".join(key[n:]) for key in contents.weights if key[:n] == prefix and not key[-1].endswith(COUNTERS)}
+    return below == layout.shapes.keys()
 
 
 def _list_prefixes(keys: Iterable[Key], layout: Layout) -> list[Key]:
@@ -223,7 +238,7 @@ def _explain_misfit(
 ) -> str:
     """Explain why no state dict fits: another family, keys that the nearest candidate lacks, or other content."""
     for other in others:
-        if any(candidate.fits for candidate in _list_candidates(contents, other)):
+        if any(candidate.fits for candidate in _list_candidates(contents, [other])):
             return f"is of the family {other.family}, not {layout.family}: pass --family {other.family}."
     if not candidates and archive.module is not None:
         return explain_whole_model(archive.module)

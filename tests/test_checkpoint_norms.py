@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from export.checkpoint import load_checkpoint
+from export.checkpoint.norms import gather_weights
 from export.errors import CheckpointError
 from export.pipeline import export_checkpoint
 from tests.checkpoints import SmallNet, light_state, random_model, register_family, save
@@ -91,6 +92,51 @@ def test_some_layers_may_be_normed_and_others_plain(tmp_path: Path) -> None:
     nn.utils.spectral_norm(model.get_submodule("conv"))
     parametrizations.weight_norm(model.get_submodule("last"))
     require_equal_outputs(model.eval(), load_checkpoint(save(model.state_dict(), tmp_path / "a.pt"), "small"))
+
+
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize(
+    ("build", "options"),
+    [
+        (lambda: nn.Conv2d(8, 8, 3), {}),
+        (lambda: nn.Conv2d(8, 8, 3), {"dim": 1}),
+        (lambda: nn.ConvTranspose2d(8, 8, 3), {}),  # dim=1, PyTorch's choice
+        (lambda: nn.Linear(8, 8), {"dim": 1}),
+        (lambda: nn.Conv2d(3, 3, 3), {"dim": 1}),
+    ],
+)
+@pytest.mark.parametrize("n_steps", [3, 100])
+def test_the_axis_of_a_spectral_norm_is_found_among_axes_of_the_same_size(
+    norm: Callable[..., nn.Module], build: Callable[[], nn.Module], options: dict[str, object], n_steps: int
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(13)
+        layer = build()
+        n_channels = len(next(layer.parameters()))
+        norm(layer, **options)
+        images = torch.randn(4, n_channels) if isinstance(layer, nn.Linear) else torch.randn(4, n_channels, 5, 5)
+        optimizer = torch.optim.Adam(layer.parameters())
+        for _ in range(n_steps):
+            optimizer.zero_grad()
+            layer(images).square().mean().backward()
+            optimizer.step()
+    require_folded(layer.eval(), images)
+
+
+def test_a_spectral_norm_that_never_ran_is_along_the_first_axis() -> None:
+    """The vectors of a hook are random before the first step of the training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(14)
+        for _ in range(5):
+            require_folded(nn.utils.spectral_norm(nn.Conv2d(32, 32, 3)).eval(), torch.randn(1, 32, 5, 5))
+
+
+def require_folded(layer: nn.Module, images: Tensor) -> None:
+    """Require that the folded weight is that with which a layer computes."""
+    layer(images)
+    tensors = {tuple(key.split(".")): value for key, value in layer.state_dict().items()}
+    folded = gather_weights(tensors)["weight",].fold().float()
+    torch.testing.assert_close(folded, layer.weight, rtol=1e-3, atol=0)  # random vectors amplify rounding
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)

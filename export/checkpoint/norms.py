@@ -26,6 +26,8 @@ __all__ = ["Key", "Weight", "gather_weights"]
 Key = tuple[str, ...]
 """Path of a tensor in a checkpoint: all keys on the way to it, split at their dots."""
 _PARAMETRIZATIONS: Final = "parametrizations"
+_MIN_COSINE: Final = 0.7
+"""Of u and M v after a power iteration: 1, or less if the weights changed since, as those of an average do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +142,25 @@ def _find_parametrization(weight_key: Key, parts: Mapping[Key, Tensor]) -> Itera
 
 
 def _apply_spectral_norm(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Divide by the norm of M, whose rows are along the first axis that fits the vectors.
+
+    If axes 0 and 1 both fit, a power iteration tells them apart: it sets u to M v / ‖M v‖. Without one, as in a module
+    that never ran, axis 0 is taken, PyTorch's default.
+    """
+    products = {}
     for dim in range(weight.ndim):  # 0, except for a transposed convolution or at the user's request
         matrix = weight.movedim(dim, 0).flatten(1) if weight.ndim > 1 else weight[:, None]
         if (u.shape, v.shape) == (matrix.shape[:1], matrix.shape[1:]):
-            return weight / torch.dot(u, torch.mv(matrix, v))
-    shapes = f"u {tuple(u.shape)}, v {tuple(v.shape)}"
-    message = f"a spectral norm whose vectors, {shapes}, do not fit a weight of shape {tuple(weight.shape)}"
-    raise ValueError(message)
+            products[dim] = torch.mv(matrix, v)
+    if not products:
+        shapes = f"u {tuple(u.shape)}, v {tuple(v.shape)}"
+        message = f"a spectral norm whose vectors, {shapes}, do not fit a weight of shape {tuple(weight.shape)}"
+        raise ValueError(message)
+    chosen = min(products)
+    if {0, 1} <= products.keys():
+        cosines = [float(torch.cosine_similarity(u, products[dim], dim=0).abs()) for dim in (0, 1)]
+        chosen = 1 if cosines[1] > max(cosines[0], _MIN_COSINE) else 0
+    return weight / torch.dot(u, products[chosen])
 
 
 def _apply_weight_norm(direction: Tensor, magnitude: Tensor) -> Tensor:

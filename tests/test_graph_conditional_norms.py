@@ -201,6 +201,22 @@ def test_images_of_a_batch_come_one_after_another(
     check_untouched(compute_image_by_image, rewriting.after)
 
 
+@pytest.mark.parametrize("n_norms", [2, 3])
+def test_a_norm_may_be_of_the_result_of_another(n_norms: int) -> None:
+    graph = SmallGraph()
+    graph.input(3, name="c")
+    image = graph.input(2, 4, 6)
+    for _ in range(n_norms):
+        image = norm(graph, image, 2)
+    rewriting = apply_pass(compute_image_by_image, graph.model(graph.node("Relu", image)))
+    assert rewriting.n_changes == n_norms
+    assert list_operators(rewriting.after) == ["Scan"]
+    assert_same_function(rewriting, graph, 3)
+    feeds = graph.feeds(3)
+    (after,), (before,) = (run_by_onnxruntime(each, feeds) for each in (rewriting.after, rewriting.before))
+    assert_close(after, before)
+
+
 def test_what_does_not_depend_on_the_batch_runs_once() -> None:
     graph = SmallGraph(whole=False)
     graph.input(3, name="c")

@@ -40,7 +40,7 @@ _BY_IMAGE: Final = POINTWISE | {
 def compute_image_by_image(model: ir.Model) -> int:
     """Compute the images one at a time, and each norm by one operator; return the number of norms."""
     graph = model.graph
-    norms = [norm for node in graph if (norm := match_conditional_norm(node)) is not None]
+    norms = [node for node in graph if match_conditional_norm(node) is not None]
     batched = [value for value in graph.inputs if _is_batched(value)]
     inside = _find_dependents(graph, batched)
     is_separable = all(node.op_type in _BY_IMAGE and all(map(_is_batched, node.outputs)) for node in inside)
@@ -49,8 +49,10 @@ def compute_image_by_image(model: ir.Model) -> int:
         return 0
     if not all(each.producer() in inside for each in graph.outputs):
         return 0
-    for norm in norms:
-        inside |= _write_batch_norm(graph, norm)
+    for node in norms:
+        norm = match_conditional_norm(node)  # again: its image may be the result of a norm that was replaced
+        if norm is not None:
+            inside |= _write_batch_norm(graph, norm)
     _scan(graph, batched, [node for node in graph if node in inside])
     return len(norms)
 

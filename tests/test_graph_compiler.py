@@ -207,6 +207,25 @@ def test_two_runs_give_the_same_bytes(target: Target, write: Writer) -> None:
     assert first == second
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_batch_may_be_another_axis(target: Target) -> None:
+    graph = SmallGraph()
+    turned = graph.node("Relu", graph.node("Transpose", graph.input(5), perm=[1, 0]))
+    plain = graph.model(graph.node("Transpose", turned, perm=[1, 0]))
+    plain.graph.ClearField("value_info")  # which name the batch only where it is the first axis
+    check_same_images(compile_graph(plain, target), plain, graph, 3)
+    assert {stage.cost.bytes_moved for stage in run_passes(plain, target)} == {3 * 2 * 5 * 4}
+
+
+def test_the_cost_is_counted_only_when_it_is_read() -> None:
+    """It needs the number of axes of each value, which ONNX may not know; the export does not."""
+    graph = SmallGraph()
+    value = graph.node("Reshape", graph.input(5), graph.input(name="shape"))
+    plain = graph.model(value)
+    plain.graph.output[0].type.tensor_type.ClearField("shape")
+    assert list_operators(compile_graph(plain, "cpu")) == ["Reshape"]
+
+
 def nothing_to_match() -> onnx.ModelProto:
     graph = SmallGraph(whole=False)
     image = graph.conv(graph.input(2, 5, 7), 2, 6)

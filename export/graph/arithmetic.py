@@ -52,7 +52,7 @@ def count_cost(model: ir.Model) -> Cost:
     Raises
     ------
     ValueError
-        If a shape is unknown, apart from the batch.
+        If the number of axes of a value is unknown. An axis of any size, such as the batch, counts as 1.
     """
     products = moved = 0
     for node in model.graph.all_nodes():
@@ -79,7 +79,7 @@ def _count_products(node: ir.Node) -> int:
 
 def _count_elements(value: ir.Value) -> int:
     shape = read_shape(value)
-    if shape is None or any(axis is None for axis in shape[1:]):
+    if shape is None:
         message = f"the shape of {value.name} is unknown"
         raise ValueError(message)
     return math.prod(axis or 1 for axis in shape)

@@ -69,15 +69,17 @@ class Stage:
         Name of the pass; ``plain`` for the graph of PyTorch's exporter.
     n_changes : int
         Number of places that the pass changed.
-    cost : Cost
-        Cost of one image after the pass.
     model : onnx.ModelProto
     """
 
     name: str
     n_changes: int
-    cost: Cost
     model: onnx.ModelProto
+
+    @property
+    def cost(self) -> Cost:
+        """Cost of one image after the pass."""
+        return count_cost(ir.from_proto(self.model))
 
 
 SIMPLIFYING_PASSES: Final = (
@@ -155,7 +157,7 @@ def _take_last(stages: Iterator[Stage]) -> onnx.ModelProto:
 
 
 def _build_stage(name: str, n_changes: int, model: ir.Model) -> Stage:
-    return Stage(name=name, n_changes=n_changes, cost=count_cost(model), model=ir.to_proto(model))
+    return Stage(name=name, n_changes=n_changes, model=ir.to_proto(model))
 
 
 def _infer_shapes(model: ir.Model) -> None:

@@ -67,6 +67,21 @@ def test_jobs_of_other_seeds_have_other_events(tmp_path: Path, change: dict[str,
     merged = merge_files([tmp_path / "a.parquet", tmp_path / "b.parquet"])
     assert merged.n_events == 8
     assert [digits for _number, digits in merged.read_events()] == events
+    assert Digits.concatenate(merged.read_blocks()) == Digits.concatenate(events)
+    expected = (
+        r"a\.parquet and other files has different events of the same number \(3\).*: iterate over it, or generate"
+    )
+    with pytest.raises(ArgumentValueError, match=expected):
+        merged.read()
+
+
+def test_common_numbers_of_events_without_digits_are_found_too(tmp_path: Path) -> None:
+    """Event 6 is the last of both jobs, without digits."""
+    paths = [tmp_path / "a.parquet", tmp_path / "b.npz"]
+    write_job(paths[0], PROVENANCE)
+    write_job(paths[1], replace(PROVENANCE, first_event=6, events=1, seed=8))
+    with pytest.raises(ArgumentValueError, match=r"of the same number \(6\)"):
+        merge_files(paths).read()
 
 
 @pytest.mark.parametrize(

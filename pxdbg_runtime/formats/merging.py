@@ -108,7 +108,23 @@ class MergedReader:
         yield from _read_together(overlapping)
 
     def read(self) -> Digits:
-        """Read all digits, of one file after the other; raises as `EventReader.read_blocks`."""
+        """Read all digits, of one file after the other.
+
+        Raises
+        ------
+        ArgumentValueError
+            If events of different jobs have the same number, which alone tells the events of `Digits` apart.
+        DigitFileError
+            As `EventReader.read_blocks`.
+        """
+        numbers = np.sort(self.event_numbers)
+        common = numbers[1:][np.diff(numbers) == 0]
+        if len(common):
+            message = (
+                f"The sample of {self.path} and other files has different events of the same number ({common[0]}), "
+                "which read() would join: iterate over it, or generate one of the jobs with another --first-event."
+            )
+            raise ArgumentValueError("paths", message)
         return Digits.concatenate(self.read_blocks())
 
 
@@ -155,7 +171,8 @@ def open_digits(paths: StrPath | Iterable[StrPath]) -> DigitReader:
     Raises
     ------
     ArgumentValueError, MissingPackageError, DigitFileError
-        As `open_events` and `merge_files`; damaged rows are found when they are read.
+        As `open_events` and `merge_files`; damaged rows are found when they are read. `read()` also refuses a sample
+        that has events of equal numbers and different seeds.
 
     Examples
     --------

@@ -113,7 +113,7 @@ class DigitReader(Protocol):
         """Read event by event: number and digits."""
 
     def read(self) -> Digits:
-        """Read all digits."""
+        """Read all digits; raises `ArgumentValueError` if two events of a sample have the same number."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -24,7 +24,15 @@ from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __ve
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, MissingPackageError, OutputError
-from pxdbg_runtime.formats import Provenance, describe_generation, find_format, open_events, open_writer, read_digits
+from pxdbg_runtime.formats import (
+    FORMATS,
+    Provenance,
+    describe_generation,
+    find_format,
+    open_events,
+    open_writer,
+    read_digits,
+)
 from tests.digit_files import (
     ANY_SUFFIX,
     METADATA,
@@ -33,6 +41,7 @@ from tests.digit_files import (
     Hit,
     digits_of,
     each_suffix,
+    in_first,
     names_in,
     random_digits,
     renumber,
@@ -160,6 +169,25 @@ def test_what_would_not_be_read_is_not_written(
 ) -> None:
     with pytest.raises(ArgumentValueError, match=f"was given {expected}" if parts else expected):
         write(tmp_path / f"bg{suffix}", parts, replace(PROVENANCE, **changes))
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["npz", "parquet-compact"])
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("event", -3, "event from -3 to 5, expected 0 to 9223372036854775807"),
+        ("sensor_id", 12345, "the VxdID 12345, which is no sensor of the PXD"),
+        ("u_cell", 5000, "u_cell from 17 to 5000, expected 0 to 249"),
+        ("v_cell", 900, "v_cell from 5 to 900, expected 0 to 767"),
+        ("charge", 0, "charge from 0 to 255, expected 1 to 255"),
+    ],
+)
+def test_what_is_no_digit_is_not_written(tmp_path: Path, name: str, column: str, value: int, expected: str) -> None:
+    """In the compact layout a cell that does not exist would be read as another pixel."""
+    path = tmp_path / f"bg{FORMATS[name].suffixes[0]}"
+    with pytest.raises(ArgumentValueError, match=f"bg.* was given {expected}"):
+        write(path, [Digits(**in_first(column, value))], format_name=name)
     assert names_in(tmp_path) == []
 
 

@@ -67,7 +67,8 @@ class DigitWriter(Protocol):
         Raises
         ------
         ArgumentValueError
-            If they are not ordered by event, sensor, u, v, come twice, or contradict the file's `Provenance`.
+            If one is no digit of the PXD, or if they are not ordered by event, sensor, u, v, come twice, or contradict
+            the file's `Provenance`.
         """
 
 

@@ -6,13 +6,14 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pxdbg_runtime.checks import check_path
+from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import open_partial, report_file_errors
 from pxdbg_runtime.formats.interface import MAX_METADATA_BYTES, DigitWriter
 from pxdbg_runtime.formats.metadata import FileMetadata
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS, Provenance
 from pxdbg_runtime.formats.registry import find_format
-from pxdbg_runtime.formats.row_checks import RowChecker, RowError
+from pxdbg_runtime.formats.row_checks import RowChecker, RowError, convert_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ class _CheckedWriter:
     def write(self, digits: Digits) -> None:
         """Append digits."""
         try:
-            self._checker.check(digits)
+            self._checker.check(convert_columns({name: getattr(digits, name) for name in COLUMN_DTYPES}))
         except RowError as error:
             raise ArgumentValueError("digits", f"{self._path} was given {error}.") from None
         with report_file_errors(self._path):

@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -189,6 +189,37 @@ def test_what_is_no_digit_is_not_written(tmp_path: Path, name: str, column: str,
     with pytest.raises(ArgumentValueError, match=f"bg.* was given {expected}"):
         write(path, [Digits(**in_first(column, value))], format_name=name)
     assert names_in(tmp_path) == []
+
+
+@each_suffix
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"events": 0}, "events must be an integer >= 1, but is 0"),
+        ({"first_event": -5}, "first_event must be an integer >= 0, but is -5"),
+        ({"first_event": MAX_EVENT}, f"events must end at {MAX_EVENT}, but 4 events from {MAX_EVENT} go beyond"),
+        ({"min_charge": 0}, "min_charge must be an integer >= 1, but is 0"),
+        ({"model": ""}, "model must be text that is not empty"),
+        ({"graph_sha256": "x"}, "graph_sha256 must be a SHA-256 of 64 hexadecimal digits"),
+        ({"sensors": ("2.12.2", "1.1.1")}, "sensors must be null or names of different sensors, ordered by index"),
+    ],
+)
+def test_provenance_that_would_not_be_read_is_not_written(
+    tmp_path: Path, suffix: str, changes: dict[str, Any], expected: str
+) -> None:
+    expected = f"bg{suffix} would not say how its digits were generated: {expected}"
+    with pytest.raises(ArgumentValueError, match=expected) as caught:
+        write(tmp_path / f"bg{suffix}", [SAMPLE], replace(PROVENANCE, **changes))
+    assert caught.value.argument == "provenance"
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("events", [range(0), range(5, 5), range(0, 10, 2), range(5, 0, -1)])
+def test_events_that_no_provenance_describes(latent_graph: GraphFile, events: range) -> None:
+    generator = Generator(latent_graph.path, provider="cpu")
+    with pytest.raises(ArgumentValueError, match="events must be consecutive and at least one") as caught:
+        describe_generation(generator, events)
+    assert caught.value.argument == "events"
 
 
 def test_provenance_describes_the_generator(latent_graph: GraphFile) -> None:

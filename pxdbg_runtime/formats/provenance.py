@@ -118,7 +118,16 @@ def has_random_weights(jobs: Iterable[Provenance]) -> bool:
 
 
 def describe_generation(generator: Generator, events: range, sensors: Iterable[SensorLike] | None = None) -> Provenance:
-    """Describe how a generator generates consecutive events, or some sensors of them."""
+    """Describe how a generator generates consecutive events, or some sensors of them.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If there is no event, if the events are not consecutive, or if there is no such sensor.
+    """
+    if not events or events.step != 1:
+        message = f"events must be consecutive and at least one, such as range(0, 10), but is {events}."
+        raise ArgumentValueError("events", message)
     card = generator.card
     chosen = select_sensors(sensors)
     return Provenance(

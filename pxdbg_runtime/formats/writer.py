@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.digits import COLUMN_DTYPES
-from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.errors import ArgumentValueError, JsonFieldError
 from pxdbg_runtime.formats.atomic_write import open_partial, report_file_errors
 from pxdbg_runtime.formats.interface import MAX_METADATA_BYTES, DigitWriter
 from pxdbg_runtime.formats.metadata import FileMetadata
@@ -87,7 +87,8 @@ def open_writer(
     Raises
     ------
     ArgumentValueError, MissingPackageError
-        As `find_format`; also if the file would hold more than a million events, or too many jobs.
+        As `find_format`; also if the file would hold more than a million events or too many jobs, or if a field of the
+        provenance is invalid.
     OutputError
         If the file cannot be written; nothing is left behind then.
     """
@@ -123,16 +124,23 @@ def open_checked_writer(
     Raises
     ------
     ArgumentValueError
-        If the metadata are too long to be read again: those of some two thousand jobs.
+        If the metadata could not be read again: a field is invalid, or they are too long, those of some two thousand
+        jobs.
     OutputError
         If the file cannot be written; nothing is left behind then.
     """
-    size = len(metadata.to_json().encode())
+    text = metadata.to_json()
+    size = len(text.encode())
     if size > MAX_METADATA_BYTES:
         message = (
             f"{path} would have metadata of {size:,} bytes for {len(metadata.jobs):,} jobs, expected at most "
             f"{MAX_METADATA_BYTES:,}: merge fewer files, and read the merged files as one sample."
         )
         raise ArgumentValueError("jobs", message)
+    try:
+        FileMetadata.from_json(text)
+    except JsonFieldError as error:
+        message = f"{path} would not say how its digits were generated: {error}"
+        raise ArgumentValueError("provenance", message) from None
     with open_partial(path) as partial, _CheckedWriter(path, metadata, open_unchecked(partial, metadata)) as writer:
         yield writer

@@ -65,7 +65,7 @@ class Digits:
     Raises
     ------
     ArgumentTypeError
-        If an array has another dtype.
+        If an array has another dtype, or is masked: masked values would become digits.
     ArgumentValueError
         If the arrays are not one-dimensional and of equal length.
     """
@@ -274,6 +274,11 @@ def lock_columns(table: object, dtypes: Mapping[str, np.dtype[np.generic]]) -> N
         if not isinstance(column, np.ndarray) or column.dtype != dtype:
             came = column.dtype if isinstance(column, np.ndarray) else type(column).__name__
             raise ArgumentTypeError(name, f"{kind}: {name} must be an array of {dtype}, but is {came}.")
+        if hasattr(column, "mask"):  # without numpy.ma, which takes time to import
+            message = (
+                f"{kind}: {name} must be an array without a mask: select the values that count, or fill the others."
+            )
+            raise ArgumentTypeError(name, message)
         shape = column.shape if shape is None else shape
         if column.shape != shape or column.ndim != 1:
             message = (

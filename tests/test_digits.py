@@ -169,6 +169,17 @@ def test_columns_of_another_type_are_refused(name: str, came: str) -> None:
     assert caught.value.argument == name
 
 
+@pytest.mark.parametrize("name", list(COLUMN_DTYPES))
+@pytest.mark.parametrize("mask", [[True, False], False])
+def test_masked_columns_are_refused(name: str, mask: list[bool] | bool) -> None:
+    columns = {each: np.ones(2, dtype) for each, dtype in COLUMN_DTYPES.items()}
+    masked = np.ma.MaskedArray(columns[name], mask=mask)
+    with pytest.raises(ArgumentTypeError, match=f"Digits: {name} must be an array without a mask") as caught:
+        Digits(**{**columns, name: masked})
+    assert caught.value.argument == name
+    assert len(Digits(**{**columns, name: masked.filled(1)})) == 2
+
+
 @pytest.mark.parametrize("name", ["sensor_id", "charge"])
 @pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), ()])
 def test_columns_of_another_shape_are_refused(name: str, shape: tuple[int, ...]) -> None:

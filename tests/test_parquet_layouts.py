@@ -29,6 +29,7 @@ from tests.digit_files import (
     PROVENANCE,
     SAMPLE,
     digits_of,
+    list_columns,
     random_digits,
     renumber,
     require_refusal,
@@ -200,6 +201,25 @@ def test_rewritten_events(tmp_path: Path, change: Callable[[pa.Table], pa.Table]
     assert (kept.digits, kept.provenance, kept.n_events, kept.is_checked) == (SAMPLE, PROVENANCE, 4, False)
     lost = read_digits(rewrite(path, lambda table: change(table).replace_schema_metadata(None), **options))
     assert (lost.digits, lost.provenance, lost.n_events, lost.is_checked) == (SAMPLE, None, 2, False)
+
+
+@pytest.mark.parametrize(
+    ("order", "event"), [([0, 1, 2, 3, 4, 5, 6, 7], 3), ([3, 2, 6], 5), ([2, 0, 3, 6], 5), ([0, 1, 5, 6], 4)]
+)
+@pytest.mark.parametrize("row_group_size", [1, 100])
+def test_jobs_of_equal_event_numbers_in_one_file(
+    tmp_path: Path, order: list[int], event: int, row_group_size: int
+) -> None:
+    """Two seeds, of four events each, have no pixel in common; in the last case event 4 is without digits in both."""
+    other = Digits(**{**list_columns(SAMPLE), "v_cell": (SAMPLE.v_cell + 2) % 768})
+    paths = [
+        write(tmp_path / f"{seed}.parquet", EVENTS, [digits], replace(PROVENANCE, seed=seed))
+        for seed, digits in ((1, SAMPLE), (2, other))
+    ]
+    joined = pa.concat_tables(pyarrow.parquet.read_table(path) for path in paths).take(order)
+    path = tmp_path / "joined.parquet"
+    pyarrow.parquet.write_table(joined, path, row_group_size=row_group_size)
+    require_refusal(path, f"holds two entries of event {event}, expected one: leave out what was merged twice")
 
 
 def test_events_that_polars_and_duckdb_rewrote(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from pxdbg_runtime.formats.interface import BLOCK_ROWS, Columns, ContentError
 from pxdbg_runtime.formats.parquet_layouts import COMPACT, EVENTS, LIST_COLUMNS, STEP, ParquetLayout, is_list
+from pxdbg_runtime.formats.whole_events import EntryChecker
 from pxdbg_runtime.sensors import N_SENSORS, N_V_CELLS, PIXELS_PER_SENSOR
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ def read_event_rows(file: Any, content: WithheldColumns) -> Iterator[Columns]:  
     ------
     ContentError
         If the rows of a row group claim more digits than an event or the file's bytes can have, an event or one of its
-        values is missing, or its lists differ in length.
+        values is missing, its lists differ in length, or it comes twice.
     """
+    checker = EntryChecker()
     for group in range(file.metadata.num_row_groups):
         n_rows = file.metadata.row_group(group).num_rows
         content.check_footer(file, group, EVENTS.columns)
@@ -92,9 +94,12 @@ def read_event_rows(file: Any, content: WithheldColumns) -> Iterator[Columns]:  
         size = max(1, BLOCK_ROWS * n_rows // max(n_digits, 1))
         options = {"row_groups": [group], "columns": list(EVENTS.columns), "use_threads": False}
         for batch in file.iter_batches(batch_size=min(size, BLOCK_ROWS), **options):
-            columns = _flatten_lists(batch)
+            numbers = _read_integers("event", batch.column("event"))
+            checker.add(numbers)
+            columns = _flatten_lists(numbers, batch)
             for start in range(0, len(columns["event"]), BLOCK_ROWS):
                 yield {name: column[start : start + BLOCK_ROWS] for name, column in columns.items()}
+    checker.finish()
 
 
 def _check_claim(file: Any, number: int) -> int:  # noqa: ANN401
@@ -116,14 +121,14 @@ def _check_claim(file: Any, number: int) -> int:  # noqa: ANN401
     return n_digits
 
 
-def _flatten_lists(batch: Any) -> Columns:  # noqa: ANN401
+def _flatten_lists(numbers: NDArray[np.generic], batch: Any) -> Columns:  # noqa: ANN401
     lists = {name: batch.column(name) for name in LIST_COLUMNS}
     for name, column in lists.items():
         _check_complete(name, column)
     lengths, *others = (np.diff(column.offsets.to_numpy()) for column in lists.values())
     if not all(np.array_equal(lengths, other) for other in others):
         raise ContentError(_OTHER_LENGTHS)
-    events = np.repeat(_read_integers("event", batch.column("event")), lengths)
+    events = np.repeat(numbers, lengths)
     return {"event": events, **{name: _read_integers(name, column.flatten()) for name, column in lists.items()}}
 
 

@@ -18,6 +18,7 @@ from pxdbg_runtime.formats.root_events import (
     flatten_entries,
     write_events,
 )
+from pxdbg_runtime.formats.whole_events import EntryChecker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +77,7 @@ def check_ntuple(ntuple: Any) -> None:  # noqa: ANN401
 
 def read_ntuple(ntuple: Any) -> Iterator[Columns]:  # noqa: ANN401
     """Read the rows of an RNTuple in blocks; one cluster is in memory."""
+    checker = EntryChecker()
     columns = {name: _find_columns(ntuple, name) for name in COLUMN_DTYPES}
     clusters = zip(ntuple.cluster_summaries, ntuple.page_link_list, strict=True)
     for index, (cluster, pages) in enumerate(clusters):
@@ -85,7 +87,8 @@ def read_ntuple(ntuple: Any) -> Iterator[Columns]:  # noqa: ANN401
             if len(each) != cluster.num_entries:
                 message = f"its field {name} has {len(each)} entries in a cluster, expected {cluster.num_entries}"
                 raise ValueError(message)
-        yield from flatten_entries(entries)
+        yield from flatten_entries(entries, checker)
+    checker.finish()
 
 
 def _find_columns(ntuple: Any, name: str) -> list[int]:  # noqa: ANN401

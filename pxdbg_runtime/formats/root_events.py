@@ -17,7 +17,7 @@ from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.formats.digest import RowHasher
 from pxdbg_runtime.formats.interface import BLOCK_ROWS, DIGEST_KEY, METADATA_KEY
 from pxdbg_runtime.formats.root_identity import derive_uuid, fix_dates, fix_uuids
-from pxdbg_runtime.formats.whole_events import EventAssembler
+from pxdbg_runtime.formats.whole_events import EntryChecker, EventAssembler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -156,11 +156,19 @@ class Entries:
         return Entries(values=self.values[offsets[0] : offsets[-1]], offsets=offsets - offsets[0])
 
 
-def flatten_entries(columns: dict[str, Entries]) -> Iterator[Columns]:
+def flatten_entries(columns: dict[str, Entries], checker: EntryChecker) -> Iterator[Columns]:
     """Convert equally many entries of all columns to rows, at most `BLOCK_ROWS` at a time.
+
+    Parameters
+    ----------
+    columns : dict of str to Entries
+    checker : EntryChecker
+        Gets the event numbers, unless an entry is a digit.
 
     Raises
     ------
+    ContentError
+        As `EntryChecker.add`.
     ValueError
         If the lists of an event differ in length.
     """
@@ -171,6 +179,7 @@ def flatten_entries(columns: dict[str, Entries]) -> Iterator[Columns]:
         for start in range(0, len(flat["event"]), BLOCK_ROWS):
             yield {name: values[start : start + BLOCK_ROWS] for name, values in flat.items()}
         return
+    checker.add(columns["event"].values)
     n_rows = int(offsets[-1])
     for name, column in lists.items():
         other = column.offsets

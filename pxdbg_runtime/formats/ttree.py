@@ -17,6 +17,7 @@ from pxdbg_runtime.formats.root_events import (
     flatten_entries,
     write_events,
 )
+from pxdbg_runtime.formats.whole_events import EntryChecker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,6 +97,7 @@ def _is_list_branch(tree: Any, name: str) -> bool:  # noqa: ANN401
 
 def read_tree(tree: Any) -> Iterator[Columns]:  # noqa: ANN401
     """Read the rows of a TTree in blocks; of each column, one basket is in memory, or several small ones."""
+    checker = EntryChecker()
     readers = {name: _read_branch(tree[name]) for name in COLUMN_DTYPES}
     current = {name: next(reader, None) for name, reader in readers.items()}
     while any(current.values()):
@@ -104,12 +106,14 @@ def read_tree(tree: Any) -> Iterator[Columns]:  # noqa: ANN401
         if not n_entries:
             message = "its columns differ in length"
             raise ValueError(message)
-        yield from flatten_entries({name: entries.select(0, n_entries) for name, entries in current.items() if entries})
+        selected = {name: entries.select(0, n_entries) for name, entries in current.items() if entries}
+        yield from flatten_entries(selected, checker)
         for name, entries in current.items():
             if entries and len(entries) > n_entries:
                 current[name] = entries.select(n_entries, len(entries))
             else:
                 current[name] = next(readers[name], None)
+    checker.finish()
 
 
 def _read_branch(branch: Any) -> Iterator[Entries]:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""Cut digits into whole events, those without digits too."""
+"""Cut digits into whole events, those without digits too, and check that a file has one entry for each event."""
 
 from __future__ import annotations
 
@@ -8,13 +8,43 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pxdbg_runtime.digits import Digits
+from pxdbg_runtime.formats.interface import ContentError
+from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["EventAssembler", "assemble_events"]
+__all__ = ["EntryChecker", "EventAssembler", "assemble_events"]
+
+
+class EntryChecker:
+    """Checks that the entries of a file, each with the digits of an event, are of different events.
+
+    Otherwise the digits of two entries with one event number, of different jobs, would be joined.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = bytearray()  # int64, for an entry may come alone
+
+    def add(self, numbers: NDArray[np.generic]) -> None:
+        """Add the event numbers of some entries; raises `ContentError` if a file cannot have so many."""
+        self._numbers += numbers.astype(np.int64).tobytes()
+        if len(self._numbers) > MAX_FILE_EVENTS * np.int64().nbytes:
+            message = f"holds more than {MAX_FILE_EVENTS:,} entries, one for each event: split it into several files"
+            raise ContentError(message)
+
+    def finish(self) -> None:
+        """Check the numbers of all entries; raises `ContentError` if one comes twice."""
+        numbers = np.sort(np.frombuffer(self._numbers, dtype=np.int64))
+        common = numbers[1:][np.diff(numbers) == 0]
+        if len(common):
+            message = (
+                f"holds two entries of event {common[0]}, expected one: leave out what was merged twice, and read "
+                "files of different seeds as one sample instead of joining them"
+            )
+            raise ContentError(message)
 
 
 class EventAssembler:

@@ -51,8 +51,6 @@ class BuiltGraph:
     Attributes
     ----------
     model : onnx.ModelProto
-    exact : onnx.ModelProto
-        The float32 graph with which `fidelity` compares it; the graph itself in float32.
     passes : tuple of str
         Names of the passes that changed the graph, in order.
     thresholds : ndarray of float32, shape (255,)
@@ -64,7 +62,6 @@ class BuiltGraph:
     """
 
     model: onnx.ModelProto
-    exact: onnx.ModelProto
     passes: tuple[str, ...]
     thresholds: NDArray[np.float32]
     cut: float | None
@@ -80,6 +77,7 @@ def build_graph(
     thresholds: NDArray[np.float32],
     min_charge: int,
     weight_bits: WeightBits = 7,
+    check_exact: Callable[[onnx.ModelProto], None] = lambda _: None,
     log: Callable[[str], None] = lambda _: None,
 ) -> BuiltGraph:
     """Build the graph of a precision for a target.
@@ -98,6 +96,9 @@ def build_graph(
         Smallest charge of a hit, ADU.
     weight_bits : {7, 8}
         Bits of the weights of an int8 graph.
+    check_exact : callable, optional
+        Called with the float32 graph before another precision is made of it, whose comparison with that graph would not
+        show an error that both share.
     log : callable, optional
         Called with a line after each step.
 
@@ -108,7 +109,8 @@ def build_graph(
     """
     exact, names = _apply_passes(plain, target, list_passes(target))
     if precision == "float32":
-        return BuiltGraph(model=exact, exact=exact, passes=names, thresholds=thresholds, cut=family.cut, fidelity=None)
+        return BuiltGraph(model=exact, passes=names, thresholds=thresholds, cut=family.cut, fidelity=None)
+    check_exact(exact)
     feeds = draw_feeds(family, _FIDELITY_SEED, _FIDELITY_IMAGES)
     n_runs = 2 * _FIDELITY_IMAGES + (_MATCHING_RUNS * _MATCHED_IMAGES if precision == "int8" else 0)
     time = _format_time(n_runs * measure_seconds_per_image(exact, feeds))
@@ -128,7 +130,7 @@ def build_graph(
             f"calibrated on {_CALIBRATION_IMAGES} images, corrected on {_MATCHED_IMAGES}, weights of {weight_bits} bits"
         )
     fidelity = measure_fidelity(exact, model, table, feeds, min_charge, own_table, log)
-    return BuiltGraph(model=model, exact=exact, passes=names, thresholds=own_thresholds, cut=cut, fidelity=fidelity)
+    return BuiltGraph(model=model, passes=names, thresholds=own_thresholds, cut=cut, fidelity=fidelity)
 
 
 def _apply_passes(

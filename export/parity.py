@@ -35,6 +35,7 @@ __all__ = [
     "ReferenceImages",
     "check_parity",
     "compute_references",
+    "fold_model",
     "format_parity",
     "measure_parity",
 ]
@@ -85,7 +86,7 @@ def compute_references(model: GeneratorModule, family: Family) -> ReferenceImage
         feeds=feeds,
         exact=_compute_pytorch_images(copy.deepcopy(model).double(), feeds, torch.float64),
         float32=_compute_pytorch_images(model, feeds, torch.float32),
-        folded=_compute_pytorch_images(_fold(model), feeds, torch.float32),
+        folded=_compute_pytorch_images(fold_model(model), feeds, torch.float32),
     )
 
 
@@ -164,7 +165,7 @@ def _compute_pytorch_images(model: nn.Module, feeds: tuple[Feed, ...], dtype: to
     return found
 
 
-def _fold(model: GeneratorModule) -> GeneratorModule:
+def fold_model(model: GeneratorModule) -> GeneratorModule:
     """Copy a model, folded, with each batch norm that follows a convolution in a sequence folded into it too."""
     folded = copy.deepcopy(model).fold()
     for sequence in folded.modules():

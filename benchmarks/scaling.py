@@ -16,7 +16,7 @@ from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import count_cores
 from benchmarks.events import SEED
 from benchmarks.graphs import CPU_PRECISIONS
-from benchmarks.timing import Case, Run
+from benchmarks.timing import EVENTS_PER_SECOND, Case, Run
 from pxdbg_runtime import Generator
 from pxdbg_runtime.model.card import Precision
 
@@ -89,7 +89,7 @@ def _list_cases(plan: Plan) -> abc.Generator[tuple[Case, ...], None, None]:
         Case(
             rows=((family, precision, *map(str, layout)),),
             prepare=partial(_prepare, plan, family, precision, layout),
-            unit="events/s",
+            unit=EVENTS_PER_SECOND,
         )
         for family in plan.families
         for precision in CPU_PRECISIONS

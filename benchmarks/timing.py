@@ -14,6 +14,7 @@ T = TypeVar("T")
 Run = Callable[[], tuple[float, ...]]
 """Does the work once and returns one value for each row of its case."""
 SECONDS: Final = "s"
+EVENTS_PER_SECOND: Final = "events/s"
 _FAILURES: Final = (PxdbgError, ImportError, RuntimeError, OSError, MemoryError)
 """Errors that end one case and no other: the measured packages raise these and their subclasses."""
 
@@ -66,6 +67,18 @@ def time_run(
         return ((clock() - start) / repeats,)
 
     return run
+
+
+def time_rate(
+    work: Callable[[], object],
+    n_events: int,
+    *,
+    warm_up: Callable[[], object] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Run:
+    """Warm up as `time_run` does, and return a function that measures the events a second of work on `n_events`."""
+    run = time_run(work, warm_up=warm_up, clock=clock)
+    return lambda: tuple(n_events / seconds for seconds in run())
 
 
 def measure_interleaved(cases: Sequence[Case], rounds: int, log: Callable[[str], None]) -> tuple[Measurement, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.report import Claim, combine_rounds
-from benchmarks.timing import Case, Measurement, find_measurement, measure_interleaved, time_run
+from benchmarks.timing import Case, Measurement, find_measurement, measure_interleaved, time_rate, time_run
 from pxdbg_runtime.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -83,6 +83,13 @@ def test_repeats_are_averaged_and_another_warm_up_takes_the_place_of_the_work() 
     clock.done.clear()
     run = time_run(clock.work("work", 2.5), warm_up=clock.work("warm-up", 40), clock=clock)
     assert clock.done == ["warm-up"]
+    assert run() == (2.5,)
+    assert clock.done == ["warm-up", "work"]
+
+
+def test_a_rate_is_events_over_seconds() -> None:
+    clock = FakeClock()
+    run = time_rate(clock.work("work", 4), 10, warm_up=clock.work("warm-up", 1), clock=clock)
     assert run() == (2.5,)
     assert clock.done == ["warm-up", "work"]
 

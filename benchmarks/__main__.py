@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from benchmarks import basf2, formats, kernels, layer_profile, memory, passes, peers, providers, scaling, startup
+from benchmarks import basf2, formats, gpu, kernels, layer_profile, memory, passes, peers, providers, scaling, startup
 from benchmarks.benchmark import QUICK_ROUNDS, ROUNDS, Benchmark, Plan, run_benchmark
 from benchmarks.chart import check_format, draw_chart
 from benchmarks.graphs import CPU_PRECISIONS, Workspace
@@ -24,7 +24,7 @@ from pxdbg_runtime.model.card import Precision
 from pxdbg_runtime.plots.drawing import save_figure
 
 _CACHE: Final = Path("build/benchmarks")
-_MODULES: Final = (peers, providers, kernels, memory, startup, scaling, basf2, passes, formats, layer_profile)
+_MODULES: Final = (peers, gpu, providers, kernels, memory, startup, scaling, basf2, passes, formats, layer_profile)
 
 app = Program("python -m benchmarks", no_args_is_help=True)
 

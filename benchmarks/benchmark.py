@@ -39,6 +39,8 @@ class Benchmark:
         Yields groups of cases; the cases of a group are interleaved.
     remarks : tuple of str
         What a reader must know beside the numbers.
+    list_remarks : callable, optional
+        Lists what a reader must know of this machine beside its CPU; called after the measurements.
     needs_weights : bool
         Whether the remarks name the weights of the families.
     find_claims : callable, optional
@@ -57,6 +59,7 @@ class Benchmark:
     cases: Callable[[Plan], Generator[Sequence[Case], None, None]]
     title: str = ""
     remarks: tuple[str, ...] = ()
+    list_remarks: Callable[[], tuple[str, ...]] | None = None
     needs_weights: bool = True
     claim_title: str = ""
     find_claims: Callable[[Plan, Sequence[Measurement]], tuple[Claim, ...]] | None = None
@@ -82,10 +85,11 @@ def run_benchmark(benchmark: Benchmark, plan: Plan) -> Report:
         claims = benchmark.find_claims(plan, measurements)
         tables += (build_claim_table(benchmark.claim_title, claims),)
     weights = plan.workspace.describe_weights(plan.families) if benchmark.needs_weights else ()
+    found = benchmark.list_remarks() if benchmark.list_remarks is not None else ()
     return Report(
         command=benchmark.name,
         environment=environment,
-        remarks=(*weights, *benchmark.remarks),
+        remarks=(*found, *weights, *benchmark.remarks),
         columns=benchmark.columns,
         measurements=measurements,
         claims=claims,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 COMMANDS: Final = (
     "peers",
+    "gpu",
     "providers",
     "kernels",
     "memory",

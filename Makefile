@@ -83,7 +83,7 @@ FUZZ_MINUTES ?= 60
 fuzz: .venv-test/.installed
 	OMP_NUM_THREADS=1 $(TEST)/python -m tests.fuzz --minutes $(FUZZ_MINUTES)
 
-# Ours beside the original and other runtimes, one core; half an hour. On a GPU machine: python -m benchmarks providers.
+# Ours beside the original and other runtimes, one core; half an hour. On a GPU machine: python -m benchmarks gpu.
 benchmarks: .venv-test/.installed
 	$(TEST)/python $(PIP) --editable ".[cpu,plot,export]" --group bench
 	mkdir -p build

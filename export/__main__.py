@@ -97,9 +97,11 @@ def export(
     """Export a trained PyTorch generator to one self-describing ONNX file.
 
     onnx checks the graph, and its images are compared with PyTorch's. A float32
-    graph that is more than twice as far from float64 as PyTorch's own float32
-    (at least 5e-6, at most 1e-3) is refused. An int8 or float16 graph is
-    compared with float32 over 20 events. It is refused if W1 of the charge
+    graph is refused if its images, evaluated in float64, are more than 1.5
+    times as far from the model's as those of PyTorch's float32, or if ONNX
+    Runtime rounds more than twice as coarsely as PyTorch and as it does in
+    the unchanged graph. An int8 or float16 graph is compared with float32
+    over 20 events. It is refused if W1 of the charge
     spectrum reaches 0.3 ADU or the occupancy differs by more than 1 %.
     """
     with report_failures():

@@ -41,7 +41,7 @@ class GraphError(PxdbgError, RuntimeError):
 
 
 class ParityError(PxdbgError, RuntimeError):
-    """ONNX Runtime's images of the exported graph differ from PyTorch's by too much.
+    """The images of the exported graph differ from PyTorch's by too much.
 
     Do not use the graph: it is not written. Try another release of ONNX Runtime, and report it with the message.
 

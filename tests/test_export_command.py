@@ -324,8 +324,7 @@ def test_help_explains_itself_with_an_example() -> None:
     options = ("--family", "--output", "--name", "--state-key", "--provenance", "--nature", "--precision", "--target")
     for option in (*options, "--weight-bits", "--accept-beyond-bounds", "--explain"):
         assert option in text
-    assert (
-        "more than twice as far from float64 as PyTorch's own float32 (at least 5e-6, at most 1e-3) is refused" in text
-    )
+    assert "evaluated in float64, are more than 1.5 times as far from the model's as those of PyTorch's float32" in text
+    assert "rounds more than twice as coarsely as PyTorch and as it does in the unchanged graph" in text
     assert "reaches 0.3 ADU or the occupancy differs by more than 1 %" in text
     assert "cpu, for float16 cuda" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,14 @@ from export.charge import find_charge_thresholds
 from export.errors import ParityError
 from export.families.resnet import FAMILY
 from export.inference import draw_event
-from export.parity import REFERENCE_SEED, ReferenceImages, check_parity, compute_references, measure_parity
+from export.parity import (
+    REFERENCE_SEED,
+    ReferenceImages,
+    check_function,
+    check_parity,
+    compute_references,
+    measure_parity,
+)
 from export.reference_outputs import build_known_answers
 from export.torch_graph import export_to_onnx
 from pxdbg_runtime.inference.session import ImageSession
@@ -152,6 +160,44 @@ def test_more_than_twice_the_rounding_of_pytorch_is_refused(difference: float, p
 @pytest.mark.parametrize(("difference", "pytorch"), [(5e-6, 1e-8), (2e-5, 1e-5), (1e-3, 0.5), (0.0, 0.0)])
 def test_up_to_twice_the_rounding_of_pytorch_passes(difference: float, pytorch: float) -> None:
     check_parity(build_parity(difference, pytorch))
+
+
+@pytest.mark.parametrize(
+    ("difference", "plain"), [(1.04e-4, 1.03e-4), (2e-4, 1e-4), (2.6e-4, 5e-4)], ids=["ResNet", "twice", "capped"]
+)
+def test_kernels_that_round_coarsely_are_judged_by_the_unchanged_graph(difference: float, plain: float) -> None:
+    check_parity(build_parity(difference, 3.34e-5), plain)
+
+
+@pytest.mark.parametrize(
+    ("difference", "pytorch", "plain", "bound"),
+    [
+        (1.04e-4, 3.34e-5, 5.1e-5, "0.000102"),
+        (2.7e-4, 3.34e-5, 1.0, "0.000267"),
+        (2.7e-4, 3.34e-5, math.inf, "0.000267"),
+        (1.01e-3, 0.5, 1.0, "0.001"),
+        (math.inf, 3.34e-5, math.inf, "0.000267"),
+    ],
+)
+def test_more_than_twice_the_unchanged_graph_or_eight_times_pytorch_is_refused(
+    difference: float, pytorch: float, plain: float, bound: str
+) -> None:
+    with pytest.raises(ParityError, match=f"more than the {re.escape(bound)} that is allowed"):
+        check_parity(build_parity(difference, pytorch), plain)
+
+
+@pytest.mark.parametrize(
+    ("difference", "pytorch"), [(1.01e-6, 1e-8), (1.51e-5, 1e-5), (1.01e-3, 0.5), (math.inf, 1e-5), (math.nan, 1e-5)]
+)
+def test_more_than_the_rounding_of_weights_is_refused(difference: float, pytorch: float) -> None:
+    with pytest.raises(ParityError, match=r"does not compute the model: .* nothing was written\.") as caught:
+        check_function(difference, build_parity(0.0, pytorch))
+    assert caught.value.max_abs_difference == pytest.approx(difference, nan_ok=True)
+
+
+@pytest.mark.parametrize(("difference", "pytorch"), [(1e-6, 1e-8), (1.5e-5, 1e-5), (1e-3, 0.5), (0.0, 0.0)])
+def test_up_to_the_rounding_of_weights_passes(difference: float, pytorch: float) -> None:
+    check_function(difference, build_parity(1.0, pytorch))
 
 
 def test_a_model_that_float32_computes_coarsely_is_judged_by_its_rounding(model: FlatNet) -> None:

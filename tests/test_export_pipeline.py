@@ -99,6 +99,7 @@ def test_a_graph_is_written_and_each_step_lines(checkpoint: Path, tmp_path: Path
         f"read {checkpoint}",
         "exported to ONNX",
         "ONNX Runtime against PyTorch",
+        "differences from float64",
     ]
     assert "flat, 74,496 parameters" in lines[0]
 
@@ -206,6 +207,31 @@ def test_parity_beyond_the_limit_is_refused_and_the_older_graph_stays(
         export_checkpoint(checkpoint, "flat", folder)
     assert files_in(folder) == ["flat-0-float32.onnx"]
     assert read_graph_file(older.path) == older
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_a_graph_may_be_as_far_from_float64_as_the_unchanged_one_on_this_machine(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The ResNet stand-in for CUDA on a CPU without AVX-512.
+    monkeypatch.setattr(export.pipeline, "measure_parity", lambda *_: build_parity(1.04e-4, 3.34e-5))
+    with pytest.raises(ParityError, match=r"up to 0\.000104, more than the 6\.68e-05"):
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs")
+    assert files_in(tmp_path / "graphs") == []
+    monkeypatch.setattr(export.pipeline, "measure_float64_difference", lambda *_: 1.04e-4)
+    assert export_checkpoint(checkpoint, "flat", tmp_path / "graphs").path.exists()
+
+
+@pytest.mark.usefixtures("exported_before")
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_a_graph_that_does_not_compute_the_model_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
+) -> None:
+    monkeypatch.setattr(export.pipeline, "measure_exact_difference", lambda *_: 1.1e-6)
+    monkeypatch.setattr(export.pipeline, "measure_parity", lambda *_: build_parity(1e-8))
+    with pytest.raises(ParityError, match="does not compute the model"):
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", ExportOptions(target=target))
+    assert files_in(tmp_path / "graphs") == []
 
 
 @pytest.mark.usefixtures("exported_before")

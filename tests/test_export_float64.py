@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from export.families import Feed
     from pxdbg_runtime.model.card import Target
 
     Change = Callable[[onnx.ModelProto], None]
@@ -46,7 +47,8 @@ def scale_largest_weight(tensor: onnx.TensorProto, factor: float) -> None:
 
 def find_phases(graph: onnx.ModelProto) -> onnx.TensorProto:
     """Find the kernel of the last convolution whose four phases DepthToSpace interleaves."""
-    return [each for each in graph.graph.initializer if each.name.endswith("phase0101.weight")][-1]
+    found: onnx.TensorProto = [each for each in graph.graph.initializer if each.name.endswith("phase0101.weight")][-1]
+    return found
 
 
 def change_one_weight(graph: onnx.ModelProto) -> None:
@@ -110,7 +112,7 @@ def test_images_of_a_graph_that_computes_image_by_image() -> None:
     assert compute_image_by_image(model) > 0
     rewritten = ir.to_proto(model)
     assert any(node.op_type == "Scan" for node in rewritten.graph.node)
-    feeds = graph.feeds(3)
+    feeds: Feed = {**graph.feeds(3)}
     exact, scanned = (compute_exact_images(each, [feeds]) for each in (plain, rewritten))
     assert exact.dtype == scanned.dtype == np.float64
     assert np.abs(exact - scanned).max() < 1e-14
@@ -149,10 +151,9 @@ def test_convolutions(axes: int, options: dict[str, Any], attributes: dict[str, 
     dilations = {"dilations": options["dilation"]} if "dilation" in options else {}
     model = write_model("Conv", inputs, group=2, kernel_shape=[3] * axes, **attributes, **dilations)
     found = compute_exact_images(model, [{"image": image}])
-    convolve = functional.conv2d if axes == 2 else functional.conv1d
-    expected = convolve(
-        *(torch.from_numpy(each).double() for each in (image, *inputs.values())), groups=2, **options
-    ).numpy()
+    convolve: Callable[..., torch.Tensor] = functional.conv2d if axes == 2 else functional.conv1d
+    tensors = [torch.from_numpy(each).double() for each in (image, *inputs.values())]
+    expected = convolve(*tensors, groups=2, **options).numpy()
     assert found.dtype == np.float64
     assert np.abs(found - expected).max() < 1e-13
 

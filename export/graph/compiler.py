@@ -19,6 +19,7 @@ from export.graph.image_by_image import compute_image_by_image
 from export.graph.last_interleaving import move_last_interleaving
 from export.graph.last_layer import make_block_outputs
 from export.graph.linear_layers import compose_linear_layers
+from export.graph.norm_products import make_norm_products
 from export.graph.norms_of_sums import distribute_batch_norms
 from export.graph.phase_convolutions import make_phase_convolutions
 from export.graph.row_tables import fold_row_tables
@@ -111,7 +112,8 @@ def list_passes(target: Target, precision: Precision = "float32") -> tuple[Pass,
     )
     if (target, precision) == ("cuda", "float16"):
         moved = Pass(name="largest images in phases", apply=move_last_interleaving)
-        form = (*form, moved, Pass(name="channels last", apply=use_channels_last))
+        products = Pass(name="norms as products of matrices", apply=make_norm_products)
+        form = (*form, moved, products, Pass(name="channels last", apply=use_channels_last))
     if (target, precision) == ("cpu", "float32"):
         blocked = Pass(name="sums in blocks", apply=make_blocked_sums)
         form = (*form, blocked, Pass(name="image by image", apply=compute_image_by_image))

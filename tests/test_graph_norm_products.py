@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.graph.norm_products import make_norm_products
 from tests.small_graphs import (
     BATCHES,
     CHANNELS,
-    FEW,
     SEEDS,
     SmallGraph,
     apply_pass,
@@ -20,10 +19,10 @@ from tests.small_graphs import (
     list_operators,
 )
 
-LARGE_SIZES = st.sampled_from([(32, 96), (96, 33), (3, 1025)])
+LARGE_SIZES = st.sampled_from([(32, 96), (3, 1025)])
 
 
-@FEW
+@settings(max_examples=8)
 @given(seed=SEEDS, batch=BATCHES, n_channels=CHANNELS, size=LARGE_SIZES, n_norms=st.integers(1, 2))
 def test_the_factors_become_matrices(
     seed: int, batch: int, n_channels: int, size: tuple[int, int], n_norms: int

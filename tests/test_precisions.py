@@ -23,6 +23,7 @@ from export.int8.correction import Line
 from export.pipeline import ExportOptions, export_checkpoint
 from export.precisions import _find_output_range, build_graph, print_pass_costs
 from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.inference.cpu import detect_cpu
 from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
 from pxdbg_runtime.sensors import N_SENSORS
@@ -164,7 +165,10 @@ def test_the_precisions_of_the_convnet_are_within_the_bounds(convnet: Tiny, tmp_
     assert files_in(tmp_path) == ["tiny-float16-cuda.onnx", "tiny-float16.onnx", "tiny-int8.onnx"]
 
 
-@pytest.mark.parametrize(("weight_bits", "largest"), [(7, 64), (8, 127)])
+NEEDS_VNNI = pytest.mark.skipif(not detect_cpu().has_dot_products, reason="needs a CPU with VNNI")
+
+
+@pytest.mark.parametrize(("weight_bits", "largest"), [(7, 64), pytest.param(8, 127, marks=NEEDS_VNNI)])
 def test_weight_bits_are_those_of_the_graph(
     convnet: Tiny, tmp_path: Path, weight_bits: WeightBits, largest: int
 ) -> None:

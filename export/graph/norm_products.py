@@ -5,8 +5,9 @@ With channels last, an image is a matrix P of pixels by channels, and a norm wit
     P * f + b = P diag(f) + b
 
 Each element of the product is a factor times a value, plus zeros: with finite values the same in float32, bit for bit.
-In float16 on a GPU a few digits differ. There ONNX Runtime's product with broadcasting takes twice as long as the product of matrices, since it divides to
-find the factor of each value. The sum stays, over an axis less. docs/performance.md has the times.
+In float16 on a GPU a few digits differ. There ONNX Runtime's product with broadcasting takes twice as long as the
+product of matrices, since it divides to find the factor of each value. The sum stays, over an axis less.
+docs/performance.md has the times.
 """
 
 from __future__ import annotations

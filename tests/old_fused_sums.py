@@ -1,4 +1,4 @@
-"""Sums fused into convolutions, which ONNX Runtime 1.21 to 1.26 computes wrongly on a CPU with AVX-512."""
+"""Sums fused into convolutions, which ONNX Runtime 1.21 to 1.26 computes wrongly on CPUs with AVX2 or AVX-512."""
 
 from __future__ import annotations
 

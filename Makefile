@@ -52,7 +52,6 @@ lowest: .venv-lowest/.installed
 # The code blocks of README and documentation as tests, then the site, in build/docs, whose links must lead somewhere; a
 # warning is an error.
 docs: .venv-test/.installed
-	$(TEST)/python $(UV) --python .venv-test --group docs
 	OMP_NUM_THREADS=1 $(TEST)/python -m pytest -q -p tests.code_blocks --numprocesses 2 --dist loadfile README.md docs
 	$(TEST)/python -m sphinx -W -q -b html docs build/docs
 	$(TEST)/python docs/check_links.py build/docs
@@ -196,5 +195,5 @@ check-python:
 	$(PYTHON) -m venv .venv-test
 	$(TEST)/python $(PIP) uv
 	$(TEST)/python $(PIP) $(PIP_TORCH) torch==2.13.0
-	$(TEST)/python $(UV) --python .venv-test --editable ".[cpu,parquet,uproot,hdf5,pandas,dask,plot,validate,export]" --group dev
+	$(TEST)/python $(UV) --python .venv-test --editable ".[cpu,parquet,uproot,hdf5,pandas,dask,plot,validate,export]" --group dev --group docs
 	touch $@

@@ -1,7 +1,8 @@
 """Evaluates a float32 graph in float64.
 
 Its images then differ from those of the model by the rounding of its weights alone, and are the same on every machine.
-onnx's reference implementation evaluates the graph, with PyTorch's convolution: that of onnx is many times slower.
+onnx's reference implementation evaluates the graph, with the convolution of `export.convolution`: that of onnx is many
+times slower.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops import op_conv, op_resize
 from torch.nn import functional
 
+from export.convolution import convolve
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,17 +32,17 @@ _IMAGE_AXES: Final = 4
 
 
 class Conv(op_conv.Conv):
-    """A convolution of images by PyTorch; any other by onnx."""
+    """A convolution of images by `export.convolution`; any other by onnx."""
 
     def _run(self, *inputs: Any, **options: Any) -> Any:  # noqa: ANN401
         images, weight, bias = (*inputs, None)[:3]
         if images.ndim != _IMAGE_AXES or options["auto_pad"] not in {None, "NOTSET"}:
             return super()._run(*inputs, **options)  # type: ignore[no-untyped-call]
         top, left, bottom, right = options["pads"] or (0, 0, 0, 0)
-        convolved = functional.conv2d(
-            functional.pad(torch.tensor(images), (left, right, top, bottom)),
-            torch.tensor(weight),
-            None if bias is None else torch.tensor(bias),
+        convolved = convolve(
+            functional.pad(_to_tensor(images), (left, right, top, bottom)),
+            _to_tensor(weight),
+            None if bias is None else _to_tensor(bias),
             stride=tuple(options["strides"] or (1, 1)),
             dilation=tuple(options["dilations"] or (1, 1)),
             groups=options["group"] or 1,
@@ -73,6 +76,11 @@ def compute_exact_images(graph: onnx.ModelProto, feeds: Sequence[Feed]) -> NDArr
         (found,) = evaluator.run(None, {name: _widen_array(each) for name, each in feed.items()})
         images.append(found)
     return np.concatenate(images)
+
+
+def _to_tensor(values: NDArray[Any]) -> torch.Tensor:
+    """Share an array with PyTorch; copy one that cannot be written to, as constants of a graph."""
+    return torch.from_numpy(np.require(values, requirements="W"))
 
 
 def _widen(graph: GraphProto) -> None:

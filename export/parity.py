@@ -11,6 +11,7 @@ its kernels round depends on the CPU, so the graph of PyTorch's exporter shows h
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export.charge import compute_charges, compute_hit_charges, cut_thresholds
+from export.convolution import FastConvolutions
 from export.errors import ParityError
 from export.float64 import compute_exact_images
 from export.inference import compute_images, draw_event
@@ -218,7 +220,7 @@ def format_parity(parity: Parity) -> str:
 
 def _compute_pytorch_images(model: nn.Module, feeds: tuple[Feed, ...], dtype: torch.dtype) -> NDArray[Any]:
     images = []
-    with torch.inference_mode():
+    with torch.inference_mode(), FastConvolutions() if dtype == torch.float64 else nullcontext():
         for feed in feeds:
             inputs = (torch.from_numpy(each) for each in feed.values())
             images.append(model(*(each.to(dtype) if each.is_floating_point() else each for each in inputs)))

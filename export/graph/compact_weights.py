@@ -20,6 +20,7 @@ __all__ = ["store_compactly"]
 
 _MIN_BYTES: Final = 1_000_000
 _MAX_VALUES: Final = 256
+_SAMPLE: Final = 4096
 _FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
@@ -50,11 +51,13 @@ def _store(graph: onnx.GraphProto, tensor: onnx.TensorProto) -> list[onnx.NodePr
     """Replace an initializer by a table and indices; return the nodes that restore it, none if it stays as it is."""
     values = numpy_helper.to_array(tensor)
     # By bits, so that a zero keeps its sign.
-    table, indices = np.unique(values.view(f"u{values.itemsize}"), return_inverse=True)
-    if len(table) > _MAX_VALUES:
+    bits = values.view(f"u{values.itemsize}")
+    # Trained weights already have too many different values among a few thousand.
+    if len(np.unique(bits.ravel()[:_SAMPLE])) > _MAX_VALUES or len(table := np.unique(bits)) > _MAX_VALUES:
         return []
     name = tensor.name
-    tensor.CopyFrom(numpy_helper.from_array(indices.reshape(values.shape).astype(np.uint8), f"{name}.indices"))
+    indices = np.searchsorted(table, bits).astype(np.uint8)
+    tensor.CopyFrom(numpy_helper.from_array(indices, f"{name}.indices"))
     graph.initializer.append(numpy_helper.from_array(table.view(values.dtype), f"{name}.table"))
     return [
         helper.make_node("Cast", [f"{name}.indices"], [f"{name}.wide"], to=TensorProto.INT32),

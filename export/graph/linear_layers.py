@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from export.convolution import convolve
 from export.graph.nodes import find_only_user, match_convolution, match_linear_layer, read_shape
 from export.graph.rules import Writer, apply_rules
 
@@ -62,7 +63,7 @@ def _convolve_columns(layer: LinearLayer, found: Convolution, shape: list[int]) 
     """Convolve the columns of a linear layer's weights, and its bias as the last column, in float64."""
     columns = np.concatenate([layer.weight.T, layer.bias[np.newaxis]]).astype(np.float64).reshape(-1, *shape)
     top, left, bottom, right = found.pads
-    convolved: NDArray[np.float64] = torch.nn.functional.conv2d(
+    convolved: NDArray[np.float64] = convolve(
         torch.nn.functional.pad(torch.from_numpy(columns), (left, right, top, bottom)),
         torch.from_numpy(found.weight.astype(np.float64)),
         stride=found.strides,

@@ -15,6 +15,7 @@ instead of 100 for 5 x 5. The phases are then interleaved:
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -139,6 +140,7 @@ class _Phases:
 def _is_row_kernel_cheaper(found: Convolution) -> bool:
     if len(found.weight) < _FEW_CHANNELS:
         return True
-    n_together = sum(build_phase_weights(found, (row,), _BOTH).weight.size for row in _BOTH)
-    n_apart = sum(build_phase_weights(found, (row,), (column,)).weight.size for row in _BOTH for column in _BOTH)
+    one = replace(found, weight=found.weight[:1, :1])  # all filters and channels are alike
+    n_together = sum(build_phase_weights(one, (row,), _BOTH).weight.size for row in _BOTH)
+    n_apart = sum(build_phase_weights(one, (row,), (column,)).weight.size for row in _BOTH for column in _BOTH)
     return n_together <= n_apart

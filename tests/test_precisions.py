@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import re
+import shutil
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,7 +19,7 @@ import export.pipeline
 from export import precisions
 from export.errors import FidelityError, GraphError, ParityError
 from export.families.resnet import FAMILY
-from export.fidelity import compute_charge_w1
+from export.fidelity import check_fidelity, compute_charge_w1
 from export.graph import INT8_PASSES, compile_graph, list_passes, run_passes
 from export.inference import compute_images, draw_feeds
 from export.int8.correction import Line
@@ -33,7 +36,7 @@ from tests.release_digits import release
 from tests.tiny_models import N_IMAGES, THRESHOLDS, Tiny, TinyConvNet, TinyResNet, build_once, few_images, tiny_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
     from export.graph import Pass, Stage
     from export.int8 import WeightBits
     from pxdbg_runtime.model.card import Precision, Target
+    from pxdbg_runtime.model.graph_file import GraphFile
+
+    ExportOnce = Callable[[Tiny, Precision, Target], "Exported"]
 
 COMBINATIONS: Final[list[tuple[Precision, Target]]] = [
     ("float32", "cpu"),
@@ -60,6 +66,28 @@ def convnet() -> Tiny:
 @pytest.fixture(params=[(TinyConvNet, 1), (TinyResNet, 2)], ids=["convnet", "resnet"])
 def tiny(request: pytest.FixtureRequest) -> Tiny:
     return tiny_of(*request.param)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exported:
+    """An exported file and the lines that were logged."""
+
+    graph: GraphFile
+    lines: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def export_once(tmp_path_factory: pytest.TempPathFactory) -> ExportOnce:
+    """Export each small generator in each precision once, each to its own folder: do not change the files."""
+
+    @functools.cache
+    def export_tiny(tiny: Tiny, precision: Precision, target: Target) -> Exported:
+        lines: list[str] = []
+        folder = tmp_path_factory.mktemp("exported")
+        graph = tiny.export(folder, precision, target, accept_beyond_bounds=True, log=lines.append)
+        return Exported(graph=graph, lines=tuple(lines))
+
+    return export_tiny
 
 
 def images_of(model: onnx.ModelProto, seed: int, n_images: int) -> NDArray[np.generic]:
@@ -85,11 +113,11 @@ def test_fidelity_uses_twenty_events_that_the_calibration_does_not() -> None:
 
 
 @pytest.mark.parametrize(("precision", "target"), COMBINATIONS)
-def test_card_file_and_images_agree(tiny: Tiny, tmp_path: Path, precision: Precision, target: Target) -> None:
-    lines: list[str] = []
-    graph = tiny.export(tmp_path, precision, target, accept_beyond_bounds=True, log=lines.append)
+def test_card_file_and_images_agree(tiny: Tiny, export_once: ExportOnce, precision: Precision, target: Target) -> None:
+    exported = export_once(tiny, precision, target)
+    graph, lines = exported.graph, exported.lines
     suffix = "-cuda" if target == "cuda" else ""
-    assert files_in(tmp_path) == [f"tiny-{precision}{suffix}.onnx"]
+    assert files_in(graph.path.parent) == [f"tiny-{precision}{suffix}.onnx"]
     assert read_graph_file(graph.path) == graph
     card, model = graph.card, onnx.load(graph.path)
     onnx.checker.check_model(model, full_check=True)
@@ -148,8 +176,10 @@ def test_fidelity_is_that_of_the_images(tiny: Tiny, precision: Precision, target
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_charges_of_a_graph_for_cuda_are_those_of_its_values(tiny: Tiny, tmp_path: Path, precision: Precision) -> None:
-    graph = tiny.export(tmp_path, precision, "cuda")
+def test_charges_of_a_graph_for_cuda_are_those_of_its_values(
+    tiny: Tiny, export_once: ExportOnce, precision: Precision
+) -> None:
+    graph = export_once(tiny, precision, "cuda").graph
     charges = images_of(onnx.load(graph.path), 6, 5)
     expected = charges_of(images_of(build_once(tiny, precision, "cuda").model, 6, 5))
     assert np.array_equal(charges, expected)
@@ -157,12 +187,20 @@ def test_charges_of_a_graph_for_cuda_are_those_of_its_values(tiny: Tiny, tmp_pat
     assert graph.card.thresholds == tuple(THRESHOLDS.tolist())
 
 
-def test_the_precisions_of_the_convnet_are_within_the_bounds(convnet: Tiny, tmp_path: Path) -> None:
-    for precision, target in COMBINATIONS[2:]:
-        card = convnet.export(tmp_path, precision, target).card
-        assert card.fidelity is not None
-        assert card.fidelity.is_within_bounds
-    assert files_in(tmp_path) == ["tiny-float16-cuda.onnx", "tiny-float16.onnx", "tiny-int8.onnx"]
+@pytest.mark.parametrize(("precision", "target"), COMBINATIONS[2:])
+def test_the_precisions_of_the_convnet_are_within_the_bounds(
+    convnet: Tiny, export_once: ExportOnce, precision: Precision, target: Target
+) -> None:
+    fidelity = export_once(convnet, precision, target).graph.card.fidelity
+    assert fidelity is not None
+    assert fidelity.is_within_bounds
+    check_fidelity(fidelity, precision)
+
+
+def test_files_of_other_precisions_stay(convnet: Tiny, tmp_path: Path) -> None:
+    convnet.export(tmp_path, "float16")
+    convnet.export(tmp_path, "float16", "cuda")
+    assert files_in(tmp_path) == ["tiny-float16-cuda.onnx", "tiny-float16.onnx"]
 
 
 NEEDS_VNNI = pytest.mark.skipif(not detect_cpu().has_dot_products, reason="needs a CPU with VNNI")
@@ -186,8 +224,8 @@ def test_weight_bits_are_those_of_the_graph(
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
-def test_the_card_has_the_thresholds_of_its_graph(convnet: Tiny, tmp_path: Path, precision: Precision) -> None:
-    table = np.array(convnet.export(tmp_path, precision, accept_beyond_bounds=True).card.thresholds, dtype=np.float32)
+def test_the_card_has_the_thresholds_of_its_graph(convnet: Tiny, export_once: ExportOnce, precision: Precision) -> None:
+    table = np.array(export_once(convnet, precision, "cpu").graph.card.thresholds, dtype=np.float32)
     assert np.array_equal(table, build_once(convnet, precision, "cpu").thresholds)
     assert np.array_equal(table, THRESHOLDS) == (precision != "int8")
 
@@ -253,7 +291,8 @@ def test_integers_of_a_generator_without_convolutions_are_refused(
 def test_a_graph_beyond_the_bounds_is_written_only_if_that_is_accepted(
     convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, target: Target
 ) -> None:
-    monkeypatch.setattr(precisions, "measure_fidelity", lambda *_: BEYOND)
+    built = dataclasses.replace(build_once(convnet, precision, target), fidelity=BEYOND)
+    monkeypatch.setattr(export.pipeline, "build_graph", lambda *_, **__: built)
     lines: list[str] = []
     with pytest.raises(FidelityError, match=f"The digits of the {precision} graph are too far .* 0.310 ADU") as caught:
         convnet.export(tmp_path / "graphs", precision, target, log=lines.append)
@@ -268,8 +307,10 @@ def test_a_graph_beyond_the_bounds_is_written_only_if_that_is_accepted(
     assert files_in(tmp_path / "graphs") == [graph.path.name]
 
 
-def test_a_refused_graph_leaves_the_older_one(convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    older = convnet.export(tmp_path, "int8")
+def test_a_refused_graph_leaves_the_older_one(
+    convnet: Tiny, export_once: ExportOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = read_graph_file(shutil.copy(export_once(convnet, "int8", "cpu").graph.path, tmp_path))
     monkeypatch.setattr(precisions, "measure_fidelity", lambda *_: structs.replace(BEYOND, occupancy_ratio=1.2))
     with pytest.raises(FidelityError, match=r"occupancy \+20\.00 %"):
         convnet.export(tmp_path, "int8")

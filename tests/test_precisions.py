@@ -7,6 +7,7 @@ import functools
 import math
 import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -37,7 +38,6 @@ from tests.tiny_models import N_IMAGES, THRESHOLDS, Tiny, TinyConvNet, TinyResNe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -310,7 +310,7 @@ def test_a_graph_beyond_the_bounds_is_written_only_if_that_is_accepted(
 def test_a_refused_graph_leaves_the_older_one(
     convnet: Tiny, export_once: ExportOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = read_graph_file(shutil.copy(export_once(convnet, "int8", "cpu").graph.path, tmp_path))
+    older = read_graph_file(Path(shutil.copy(export_once(convnet, "int8", "cpu").graph.path, tmp_path)))
     monkeypatch.setattr(precisions, "measure_fidelity", lambda *_: structs.replace(BEYOND, occupancy_ratio=1.2))
     with pytest.raises(FidelityError, match=r"occupancy \+20\.00 %"):
         convnet.export(tmp_path, "int8")

@@ -106,18 +106,12 @@ def test_another_process_generates_the_same(graph: GraphFile, stream: RandomStre
 def test_the_batch_size_does_not_change_digits_and_images(graph: GraphFile) -> None:
     assert Generator(graph.path, seed=3).batch_size == 1
     expected = Generator(graph.path, seed=3, batch_size=40).generate(2)
-    for batch_size in range(1, 41):
+    images = expected.to_images()
+    for batch_size in (1, 2, 3, 7, 13, 20, 21, 39, 40):  # with and without a rest
         generator = Generator(graph.path, seed=3, batch_size=batch_size)
         assert generator.batch_size == batch_size
         assert generator.generate(2) == expected
-        assert np.array_equal(generator.generate_images(2), expected.to_images())
-
-
-@pytest.mark.slow
-def test_the_batch_size_does_not_change_digits_of_the_built_in_model() -> None:
-    in_twos, in_sevens = (Generator("resnet", seed=7, batch_size=batch_size).generate(5) for batch_size in (2, 7))
-    assert len(in_twos) > 10_000
-    assert in_twos == in_sevens
+        assert np.array_equal(generator.generate_images(2), images)
 
 
 def test_a_stream_generates_each_event_when_it_is_asked_for(latent_graph: GraphFile) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
+import onnx.utils
 import pytest
 import torch
 
@@ -110,8 +111,8 @@ def test_the_features_of_the_resnet_in_int8_are_not_wider_at_the_edges_of_the_fi
         for node in graph.graph.node
         if node.op_type == "QLinearAdd" and np.prod(shapes[node.output[0]]) == exact[0].size
     )
-    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(features))
-    session = import_onnxruntime().InferenceSession(graph.SerializeToString(), providers=[CPU])
+    first_layers = onnx.utils.Extractor(graph).extract_model(["latent"], [features])
+    session = import_onnxruntime().InferenceSession(first_layers.SerializeToString(), providers=[CPU])
     levels = np.concatenate([session.run([features], {"latent": each[None]})[0] for each in latents])
     integers = levels.reshape(-1, 64, 192, 64).transpose(0, 3, 1, 2)
     for axis, n_cells in ((2, SEED_HEIGHT), (3, SEED_WIDTH)):

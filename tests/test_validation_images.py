@@ -13,7 +13,9 @@ from sklearn.metrics import roc_auc_score
 
 from pxdbg_runtime import N_SENSORS
 from pxdbg_runtime.sensors import PIXELS_PER_SENSOR
+from pxdbg_runtime.validation import figures
 from pxdbg_runtime.validation.classifier import classify_images, measure_roc_area
+from pxdbg_runtime.validation.classifier_figure import draw_importances
 from pxdbg_runtime.validation.features import FEATURES, ImageFeatures, standardise_by_sensor
 from pxdbg_runtime.validation.neighbours import compare_neighbours, score_neighbours
 from pxdbg_runtime.validation.page import render_page
@@ -25,8 +27,10 @@ from tests.validation_samples import build_digits, count_file, create_images, dr
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from pxdbg_runtime.validation.classifier_figure import ClassifiedSample
     from pxdbg_runtime.validation.sample import Sample
 
 N_EVENTS = 20
@@ -166,14 +170,27 @@ def test_a_classification_can_be_reproduced(samples: dict[str, Sample], report: 
     assert classify_images(samples["shifted"].features, samples["simulation"].features) == found.classification
 
 
-def test_the_page_and_the_json_have_the_rows(samples: dict[str, Sample], report: Report) -> None:
+def test_the_page_and_the_json_have_the_rows(
+    samples: dict[str, Sample], report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the pictures, only that of the classifier test is encoded, which takes time: the page of a command has all."""
     rows = {row.label.partition(":")[0]: [cell.text for cell in row.cells] for row in build_rows(report)}
     same, shifted, *halves, simulation = rows["classifier test against simulation"]
     assert same.startswith("0.")
     assert shifted.startswith(("0.99", "1.00"))
     assert len(halves) == 2
     assert simulation == "-"
+    drawn: list[Figure] = []
+    encode = figures._encode_png
+
+    def draw_and_note(classified: list[ClassifiedSample]) -> Figure:
+        drawn.append(draw_importances(classified))
+        return drawn[0]
+
+    monkeypatch.setattr(figures, "draw_importances", draw_and_note)
+    monkeypatch.setattr(figures, "_encode_png", lambda figure: encode(figure) if figure in drawn else "")
     page = render_page(report, (samples["same"], samples["shifted"]), (samples["simulation"],))
+    assert page.count("base64,iVBOR") == 1
     assert 'alt="Classifier test"' in page
     assert "Images against images" in page
     content = json.loads(report.to_json())["comparisons"][0]

@@ -274,7 +274,7 @@ def lock_columns(table: object, dtypes: Mapping[str, np.dtype[np.generic]]) -> N
         if not isinstance(column, np.ndarray) or column.dtype != dtype:
             came = column.dtype if isinstance(column, np.ndarray) else type(column).__name__
             raise ArgumentTypeError(name, f"{kind}: {name} must be an array of {dtype}, but is {came}.")
-        if hasattr(column, "mask"):  # without numpy.ma, which takes time to import
+        if type(column) is not np.ndarray and hasattr(column, "mask"):  # without numpy.ma, which takes time to import
             message = (
                 f"{kind}: {name} must be an array without a mask: select the values that count, or fill the others."
             )

@@ -32,6 +32,8 @@ __all__ = ["write_hdf5"]
 _CHUNK_ROWS: Final = 1 << 16
 """Rows of a chunk, about one event; so many digits wait until they are written."""
 _MAX_WAITING: Final = 128
+_CACHE_BYTES: Final = 1 << 20
+"""Cache of the chunks of a dataset, for HDF5 2 would keep 8 MiB of each; chunks are written once, in order."""
 _GZIP_LEVEL: Final = 4
 T = TypeVar("T")
 
@@ -102,7 +104,7 @@ class _Hdf5Writer:
         import h5py
 
         self._make_text_type = h5py.string_dtype
-        self._file = h5py.File(self._sink, "w", libver=("v110", "v110"))
+        self._file = h5py.File(self._sink, "w", libver=("v110", "v110"), rdcc_nbytes=_CACHE_BYTES)
         self._datasets = {name: self._create_dataset(name, COLUMN_DTYPES[name]) for name in DIGIT_COLUMNS}
         self._sink.raise_error()
 

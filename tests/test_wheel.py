@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 import sys
 import zipfile
@@ -18,6 +19,8 @@ pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MAX_MEMORY_KB = 600 * 1000
+WHEEL_PYTHON = "PXDBG_WHEEL_PYTHON"
+"""Environment variable with the Python of an environment into which the wheel of this checkout is installed."""
 
 # Runs in the job slot: proves that the slot is as bad as it should be, then generates an event.
 JOB = """
@@ -59,12 +62,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of an environment that holds the wheel and its extra for the CPU."""
+    """Python of an environment that holds the wheel and its extra for the CPU, of `make wheel-check` where CI names it.
+
+    To install pip there and to compile all modules would take longer than the installation itself.
+    """
+    if WHEEL_PYTHON in os.environ:
+        return Path(os.environ[WHEEL_PYTHON])
     environment = tmp_path_factory.mktemp("site") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     python = environment / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{wheel}[cpu]"]
-    subprocess.run(install, check=True, capture_output=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    subprocess.run([*pip, "install", "--quiet", "--no-compile", f"{wheel}[cpu]"], check=True, capture_output=True)
     return python
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import runpy
 import subprocess
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from tests.checkpoints import Export
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
-N_EVENTS: Final = 20
 SEED: Final = -5
 RARE: Final = -3.5
 """Bias of the flat generator at which its images are nearly empty."""
@@ -52,23 +52,23 @@ class FlatResNet(FlatNet):
     """The smallest generator, under the name of a family that the module knows."""
 
 
-def compare_with_pytorch(basf2: ModuleType, model: GeneratorModule, graph: GraphFile) -> None:
+def compare_with_pytorch(basf2: ModuleType, model: GeneratorModule, graph: GraphFile, n_events: int) -> None:
     specs = Specs(model="resnet", checkpoint=graph.path, seed=SEED, random_stream="torch", precision="float32")
-    found = process_events(basf2, specs, {(0, 0): N_EVENTS})
+    found = process_events(basf2, specs, {(0, 0): n_events})
     family, agreement, largest = load_family("resnet"), Agreement(), 0
-    for digits, draws in zip(found.values(), draw_events(family, SEED, N_EVENTS), strict=True):
+    for digits, draws in zip(found.values(), draw_events(family, SEED, n_events), strict=True):
         expected = compute_original_charges(family, model, draws, range(40))
         assert np.all(np.diff(keys_of_digits(digits)) > 0), "the digits must be ordered by sensor, u, v"
         charges = charges_of_digits(digits)
         agreement.add(charges, expected)
         largest = max(largest, int(np.abs(charges.astype(np.int16) - expected).max()))
-    assert agreement.n_hits > N_EVENTS * 10_000, "too few hits for the comparison to say anything"
+    assert agreement.n_hits > n_events * 10_000, "too few hits for the comparison to say anything"
     assert agreement.share >= 0.9999
     assert largest <= 1
 
 
 @pytest.mark.slow
-def test_twenty_events_hold_the_digits_of_pytorch(
+def test_events_hold_the_digits_of_pytorch(
     double: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register_family(monkeypatch, "resnet", FlatResNet)
@@ -79,7 +79,7 @@ def test_twenty_events_hold_the_digits_of_pytorch(
     model = FlatResNet()
     model.load_state_dict(weights)
     graph = export_checkpoint(checkpoint, "resnet", tmp_path / "graphs", ExportOptions(name="flat"))
-    compare_with_pytorch(double, model.eval(), graph)
+    compare_with_pytorch(double, model.eval(), graph, 6)
 
 
 @pytest.mark.exhaustive
@@ -87,7 +87,7 @@ def test_twenty_events_of_a_resnet_hold_the_digits_of_pytorch(
     double: ModuleType, first_export: Callable[[str], Export]
 ) -> None:
     export = first_export("resnet")
-    compare_with_pytorch(double, export.model, export.graph)
+    compare_with_pytorch(double, export.model, export.graph, 20)
 
 
 def test_an_event_holds_its_digits_alone(double: ModuleType, resnet_graph: GraphFile) -> None:
@@ -142,80 +142,90 @@ def process_one_event(graph: GraphFile, seed: int, event: int) -> Digits:
 
 
 PARALLEL: Final = """
+import json
 import sys
 from pathlib import Path
 import numpy as np
 import basf2
 from pxdbg_runtime.basf2 import Specs, add_pxd_background_generator, add_simulation
-from tests.basf2_store import reader
+from tests.basf2_store import process_events, reader
 
-folder, graph, kind, stream = sys.argv[1:]
+folder, graph = Path(sys.argv[1]), sys.argv[2]
+# PyROOT compiles a function when it is called first: in one process here, not in each of the forks.
+process_events(basf2, Specs(model="resnet", checkpoint=graph, seed=7), {(1003, 5): 1})
 basf2.set_nprocesses(2)
-path = basf2.create_path()
-path.add_module("EventInfoSetter", expList=[1003], runList=[5], evtNumList=[4])
-specs = Specs(model="resnet", checkpoint=graph, seed=7, random_stream=stream)
-if kind == "simulation":
-    add_simulation(path, bkgfiles=["overlay.root"], pxd_background_generator=specs)
-else:
-    path.add_module("BGOverlayInput", inputFileNames=["overlay.root"])
-    add_pxd_background_generator(path, specs)
-path.add_module(reader(basf2, lambda at, digits: np.save(f"{folder}/{at[2]}.npy", digits.to_structured())))
-print(*([module.name() for module in stage] for stage in basf2.split_path(path.modules())), sep="\\n")
-basf2.process(path)
-print(*(text for level, text in basf2.logged if level == "WARNING"), sep="\\n")
+for kind, stream in (("simulation", "philox"), ("path", "philox"), ("simulation", "torch"), ("path", "torch")):
+    job = folder / f"{kind}-{stream}"
+    job.mkdir()
+    basf2.logged.clear()
+    path = basf2.create_path()
+    path.add_module("EventInfoSetter", expList=[1003], runList=[5], evtNumList=[4])
+    specs = Specs(model="resnet", checkpoint=graph, seed=7, random_stream=stream)
+    if kind == "simulation":
+        add_simulation(path, bkgfiles=["overlay.root"], pxd_background_generator=specs)
+    else:
+        path.add_module("BGOverlayInput", inputFileNames=["overlay.root"])
+        add_pxd_background_generator(path, specs)
+    path.add_module(reader(basf2, lambda at, digits: np.save(job / f"{at[2]}.npy", digits.to_structured())))
+    before, workers, after = ([module.name() for module in stage] for stage in basf2.split_path(path.modules()))
+    basf2.process(path)
+    warnings = [text for level, text in basf2.logged if level == "WARNING"]
+    found = {"before": before, "workers": workers, "after": after, "warnings": warnings}
+    (job / "job.json").write_text(json.dumps(found))
 """
 
 
-def run_script(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def parallel_jobs(tmp_path_factory: pytest.TempPathFactory, resnet_graph: GraphFile) -> Path:
+    """Run jobs of four events with two parallel processes each, one after the other in a process without threads."""
+    folder = tmp_path_factory.mktemp("parallel")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(BASF2_DOUBLE), str(CHECKOUT)))}
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=120
-    )
+    command = [sys.executable, "-c", PARALLEL, str(folder), str(resnet_graph.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=240)
     assert done.returncode == 0, done.stderr
-    return done
+    return folder
 
 
-def run_parallel(folder: Path, graph: GraphFile, kind: str, stream: str) -> tuple[list[bytes], list[str]]:
-    """Run four events with two parallel processes; return their digits and the lines that the job printed."""
-    lines = run_script(["-c", PARALLEL, str(folder), str(graph.path), kind, stream]).stdout.splitlines()
-    return [np.load(folder / f"{event}.npy").tobytes() for event in range(1, 5)], lines
+def read_job(folder: Path) -> tuple[list[bytes], dict[str, list[str]]]:
+    """Read the digits of the four events of a job; and the modules of its stages and its warnings."""
+    digits = [np.load(folder / f"{event}.npy").tobytes() for event in range(1, 5)]
+    return digits, json.loads((folder / "job.json").read_text())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["simulation", "path"])
 def test_events_are_the_same_in_parallel_processes(
-    double: ModuleType, tmp_path: Path, resnet_graph: GraphFile, kind: str
+    double: ModuleType, parallel_jobs: Path, resnet_graph: GraphFile, kind: str
 ) -> None:
-    parallel, (before, workers, after, *warnings) = run_parallel(tmp_path, resnet_graph, kind, "philox")
+    parallel, job = read_job(parallel_jobs / f"{kind}-philox")
     one = process_events(double, Specs(model="resnet", checkpoint=resnet_graph.path, seed=7), {(1003, 5): 4})
     assert parallel == [digits.to_structured().tobytes() for digits in one.values()]
     assert len(set(parallel)) == 4
-    assert warnings == [""]
+    assert job["warnings"] == []
     # add_simulation leaves everything from BGOverlayInput on to the output process.
-    assert ("BGOverlayInput" in after, "BGOverlayInput" in before) == (kind == "simulation", kind == "path")
-    assert ("PXDBackgroundGenerator" in after, "PXDBackgroundGenerator" in workers) == (
-        kind == "simulation",
-        kind == "path",
-    )
+    is_simulation = kind == "simulation"
+    assert ("BGOverlayInput" in job["after"], "BGOverlayInput" in job["before"]) == (is_simulation, not is_simulation)
+    generates = "PXDBackgroundGenerator"
+    assert (generates in job["after"], generates in job["workers"]) == (is_simulation, not is_simulation)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["simulation", "path"])
 def test_the_torch_stream_is_that_of_one_process_and_of_the_order_of_arrival(
-    double: ModuleType, tmp_path: Path, resnet_graph: GraphFile, kind: str
+    double: ModuleType, parallel_jobs: Path, resnet_graph: GraphFile, kind: str
 ) -> None:
-    parallel, (*_, workers, after, warning) = run_parallel(tmp_path, resnet_graph, kind, "torch")
+    parallel, job = read_job(parallel_jobs / f"{kind}-torch")
     specs = Specs(model="resnet", checkpoint=resnet_graph.path, seed=7, random_stream="torch")
     one = [digits.to_structured().tobytes() for digits in process_events(double, specs, {(1003, 5): 4}).values()]
     # Events 1 and 3 arrive from one worker of the double, then 2 and 4 from the other.
     arrival = [0, 2, 1, 3] if kind == "simulation" else range(4)
     assert [parallel[event] for event in arrival] == one
-    assert "PXDBackgroundGenerator" not in workers
-    assert ("PXDBackgroundGenerator" in after) == (kind == "simulation")
-    assert warning == (
+    assert "PXDBackgroundGenerator" not in job["workers"]
+    assert ("PXDBackgroundGenerator" in job["after"]) == (kind == "simulation")
+    assert job["warnings"] == [
         "PXDBackgroundGenerator: with random_stream='torch' the background of an event depends on the order in which "
         "events arrive, and with -p that order can differ from run to run: use random_stream='philox', or no -p."
-    )
+    ]
 
 
 def test_the_extension_is_that_of_the_overlay(double: ModuleType, resnet_graph: GraphFile) -> None:

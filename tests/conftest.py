@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from msgspec import structs
 
@@ -39,6 +40,12 @@ settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
 
 
+def find_common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Find the temporary folder that all processes of a run have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="session")
 def latent_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a tiny graph that takes latents alone."""
@@ -56,10 +63,7 @@ def first_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Ex
     """Give the export of a family's first checkpoint, which all processes of a run share."""
     from tests.checkpoints import share_first_export  # some environments of tests have no PyTorch
 
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    return cache(partial(share_first_export, folder))
+    return cache(partial(share_first_export, find_common_folder(tmp_path_factory)))
 
 
 @pytest.fixture(params=["v2", "hsf"])
@@ -96,11 +100,13 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory) -> ReleaseProgram:
-    """Compile the program that makes and reads overlay files as basf2 does.
+    """Compile the program that makes and reads overlay files as basf2 does, once for all processes of a run.
 
     Skips where a compiler or ROOT is missing, but fails there in CI.
     """
-    program = compile_release(tmp_path_factory.mktemp("release"))
+    folder = find_common_folder(tmp_path_factory) / "overlay-release"
+    with FileLock(f"{folder}.lock"):
+        program = compile_release(folder)
     if program is None:
         if os.environ.get("CI"):
             pytest.fail("there is no C++ compiler, or no ROOT with rootcling, which these tests need in CI")

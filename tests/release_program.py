@@ -95,7 +95,7 @@ class ReleaseProgram:
 
 
 def compile_release(folder: Path) -> ReleaseProgram | None:
-    """Compile the program; None if there is no compiler, or no ROOT with its compiler of dictionaries."""
+    """Compile the program, if the folder has none yet; None without a compiler, or ROOT with one of dictionaries."""
     compiler = shutil.which("c++")
     spec = importlib.util.find_spec("ROOT")
     if compiler is None or spec is None or spec.origin is None:
@@ -104,6 +104,10 @@ def compile_release(folder: Path) -> ReleaseProgram | None:
     rootcling, include, libraries = root / "bin/rootcling", root / "include", root / "lib"
     if not rootcling.exists():
         return None
+    program = folder / "release"
+    if program.exists():
+        return ReleaseProgram(program)
+    folder.mkdir(exist_ok=True)
     environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
     dictionary = folder / "dictionary.cpp"
     subprocess.run(
@@ -113,7 +117,6 @@ def compile_release(folder: Path) -> ReleaseProgram | None:
         check=True,
         capture_output=True,
     )
-    program = folder / "release"
     flags = ["-std=c++17", "-O0", f"-I{include}", f"-I{SOURCES}", f"-L{libraries}", f"-Wl,-rpath,{libraries}"]
     subprocess.run(
         [compiler, *flags, dictionary, SOURCES / "release.cpp", "-o", program, *(f"-l{name}" for name in LIBRARIES)],

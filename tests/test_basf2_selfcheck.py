@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pxdbg_runtime.basf2 import selfcheck
+from pxdbg_runtime import Generator
+from pxdbg_runtime.basf2 import Specs, selfcheck
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 
 def read_rows(output: str) -> dict[str, tuple[str, str]]:
@@ -69,8 +72,11 @@ def test_what_a_release_lacks_is_wrong(
 
 @pytest.mark.usefixtures("_wide")
 def test_digits_that_do_not_arrive_are_wrong(
-    double: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    double: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], resnet_graph: GraphFile
 ) -> None:
+    """With a small graph, for the other tests run the built-in one."""
+    monkeypatch.setattr(selfcheck, "_SPECS", Specs("resnet", resnet_graph.path, seed=1))
+    monkeypatch.setattr(selfcheck, "Generator", lambda _, seed: Generator(resnet_graph.path, seed=seed))
     monkeypatch.setattr(double.ROOT.Belle2.PyStoreArray, "fillArray", lambda *_, **__: None)
     ((what, remark),) = find_wrong_rows(capfd).items()
     assert what == "job of one event"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import signal
 import subprocess
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
     from pxdbg_runtime.formats.interface import Columns
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
-N_POSITIONS: Final = 200
-"""Bytes that are damaged, one at a time."""
-N_POSITIONS_OF_SLOW_READERS: Final = {"overlay": 40}
+N_POSITIONS: Final = 60
+"""Bytes that are damaged, one at a time, most of them in the columns of a long file; tests of the formats damage more
+bytes of short files, and with them more of what describes the columns."""
+N_POSITIONS_OF_SLOW_READERS: Final = {"overlay": 30}
 """Uproot takes a tenth of a second to read the descriptions of basf2's classes."""
 
 
@@ -46,6 +48,10 @@ def name(request: pytest.FixtureRequest) -> str:
         except MissingPackageError as error:
             pytest.skip(str(error))
     return name
+
+
+def list_installed() -> list[str]:
+    return [name for name, each in FORMATS.items() if each.package is None or importlib.util.find_spec(each.package)]
 
 
 def name_file(folder: Path, name: str, stem: str = "digits") -> Path:
@@ -125,36 +131,51 @@ def test_a_long_event_is_read_in_bounded_blocks(tmp_path: Path, name: str) -> No
 
 
 KILLED: Final = """
-import sys, time
+import contextlib, sys, time
 from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 from pxdbg_runtime.formats import open_writer
 from tests.digit_files import PROVENANCE, build_metadata, random_digits
 metadata = build_metadata(replace(PROVENANCE, events=10_000))
-with open_writer(Path(sys.argv[1]), metadata, format_name=sys.argv[2]) as writer:
+with contextlib.ExitStack() as stack:
+    writers = [stack.enter_context(open_writer(path, metadata, format_name=path.parent.name))
+               for path in map(Path, sys.argv[1:])]
     for event in range(3, 403):
-        writer.write(random_digits(np.random.default_rng(event), 1000, event))
+        digits = random_digits(np.random.default_rng(event), 1000, event)
+        for writer in writers:
+            writer.write(digits)
     print("in the middle", flush=True)
     time.sleep(600)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_a_killed_writer_leaves_what_was_there(tmp_path: Path, name: str) -> None:
-    """What it was writing stays under another name, until the same target is written again."""
-    path = write(name_file(tmp_path, name), [SAMPLE], format_name=name)
-    command = [sys.executable, "-c", KILLED, str(path), name]
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Kill a process that replaces a file of each format; returns the files, each in a folder of its own."""
+    folder = tmp_path_factory.mktemp("killed")
+    paths = {name: name_file(folder / name, name) for name in list_installed()}
+    for name, path in paths.items():
+        path.parent.mkdir()
+        write(path, [SAMPLE], format_name=name)
+    command = [sys.executable, "-c", KILLED, *map(str, paths.values())]
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "in the middle\n"
         child.send_signal(signal.SIGKILL)
-    left = [each for each in names_in(tmp_path) if each != path.name]
+    return paths
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_writer_leaves_what_was_there(name: str, killed: dict[str, Path]) -> None:
+    """What it was writing stays under another name, until the same target is written again."""
+    path = killed[name]
+    left = [each for each in names_in(path.parent) if each != path.name]
     assert len(left) == 1
     assert left[0].endswith(".partial")
     assert read_digits(path).digits == SAMPLE
     write(path, [SAMPLE.of_event(5)], format_name=name)
-    assert names_in(tmp_path) == [path.name]
+    assert names_in(path.parent) == [path.name]
     assert read_digits(path).digits == SAMPLE.of_event(5)
 
 
@@ -179,22 +200,33 @@ from pathlib import Path
 import numpy as np
 from pxdbg_runtime.errors import OutputError
 from tests.digit_files import random_digits, write
-try:
-    events = (random_digits(np.random.default_rng(event), 400_000, event) for event in (3, 4, 5))
-    write(Path(sys.argv[1]), events, format_name=sys.argv[2])
-except OutputError as error:
-    print(error)
+events = [random_digits(np.random.default_rng(event), 400_000, event) for event in (3, 4, 5)]
+for path in map(Path, sys.argv[1:]):
+    try:
+        write(path, events, format_name=path.stem)
+    except OutputError as error:
+        print(error)
+    print(*(each.name for each in Path().iterdir()))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces of Linux")
-def test_a_full_disk_leaves_nothing(tmp_path: Path, name: str) -> None:
-    path = name_file(tmp_path, name)
-    script = f"PYTHONPATH='{CHECKOUT}' '{sys.executable}' -B -c '{FULL}' '{path.name}' {name}; ls -A"
-    done = run_isolated(script, tmp_path, scratch_mib=1)
+@pytest.fixture(scope="module")
+def on_full_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Write each format on a disk of 1 MB, in one process; by its name, what was printed: errors and names of files."""
+    names = list_installed()
+    files = " ".join(name_file(Path(), name, name).name for name in names)
+    script = f"PYTHONPATH='{CHECKOUT}' '{sys.executable}' -B -c '{FULL}' {files}"
+    done = run_isolated(script, tmp_path_factory.mktemp("full"), scratch_mib=1)
     assert done.returncode == 0, done.stderr
-    # The message is the only line: ls lists nothing.
-    assert re.fullmatch(rf"{re.escape(path.name)} cannot be written: .*\n", done.stdout), done.stdout
+    lines = done.stdout.splitlines()
+    return {name: lines[2 * place : 2 * place + 2] for place, name in enumerate(names)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces of Linux")
+def test_a_full_disk_leaves_nothing(name: str, on_full_disk: dict[str, list[str]]) -> None:
+    error, left = on_full_disk[name]
+    assert error.startswith(f"{name_file(Path(), name, name)} cannot be written: ")
+    assert left == ""
 
 
 MEMORY: Final = """

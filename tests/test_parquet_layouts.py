@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -156,6 +156,7 @@ def test_no_row_group_is_without_rows(tmp_path: Path, layout: str) -> None:
     assert (content.digits, content.n_events, content.is_checked) == (Digits.empty(), 4, True)
 
 
+@settings(max_examples=40)  # of three files each
 @given(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=6), seed=st.integers(0, 1000), block=st.integers(1, 50))
 def test_blocks_of_any_length_come_back(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], seed: int, block: int

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from matplotlib.figure import Figure
 from msgspec.structs import replace
 
 from pxdbg_runtime.campaigns import open_campaign, open_generator, read_status
@@ -18,7 +19,6 @@ from pxdbg_runtime.campaigns.verifying import choose_sample, compare_sample, ver
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import FileMetadata, open_writer, read_digits
 from pxdbg_runtime.formats.metadata import join_consecutive_jobs
-from pxdbg_runtime.plots.event_display import draw_event
 from tests.campaigns import MIN_CHARGE, make_parts, plan_campaign
 from tests.digit_files import PROVENANCE
 from tests.graphs import LATENT_CARD, latent_model, write_graph
@@ -26,8 +26,6 @@ from tests.test_command_line import invoke, words
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from matplotlib.figure import Figure
 
     from pxdbg_runtime import Digits
     from pxdbg_runtime.campaigns import Campaign
@@ -202,7 +200,10 @@ def test_the_page_needs_no_other_file_and_shows_hostile_texts_as_they_are(campai
     assert [page.count(f'<span class="{state}" title="partition ') for state in ("complete", "failed")] == [3, 1]
 
 
-def test_a_partition_that_is_made_again_after_a_failure_is_shown_as_being_made(campaign: Campaign) -> None:
+def test_a_partition_that_is_made_again_after_a_failure_is_shown_as_being_made(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pxdbg_runtime.campaigns.status_page.draw_event", lambda *_, **__: Figure())
     for part in (1, 2):
         campaign.record_path(part).unlink()
         campaign.digits_path(part).unlink()
@@ -233,11 +234,11 @@ def test_the_page_says_that_weights_are_no_checkpoint(
 ) -> None:
     drawings: list[dict[str, Any]] = []
 
-    def draw_and_record(digits: Digits, **options: Any) -> Figure:  # noqa: ANN401
+    def record_and_draw_nothing(_: Digits, **options: Any) -> Figure:  # noqa: ANN401
         drawings.append(options)
-        return draw_event(digits, **options)
+        return Figure()
 
-    monkeypatch.setattr("pxdbg_runtime.campaigns.status_page.draw_event", draw_and_record)
+    monkeypatch.setattr("pxdbg_runtime.campaigns.status_page.draw_event", record_and_draw_nothing)
     graph = write_graph(tmp_path / "a.onnx", latent_model(), replace(LATENT_CARD, nature=nature, provenance="Made."))
     planned = plan_campaign(tmp_path / "bg", graph)
     make_parts(planned, [0])
@@ -245,7 +246,10 @@ def test_the_page_says_that_weights_are_no_checkpoint(
     assert [each["compare_geant4"] for each in drawings] == [nature != "demonstration"]
 
 
-def test_the_page_advises_to_make_what_is_missing_only_if_something_is(campaign: Campaign) -> None:
+def test_the_page_advises_to_make_what_is_missing_only_if_something_is(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pxdbg_runtime.campaigns.status_page.draw_event", lambda *_, **__: Figure())
     advice = f"<code>pxdbg campaign run {campaign.folder}</code>"
     assert advice not in render_page(read_status(campaign))
     campaign.digits_path(3).write_bytes(b"damaged")

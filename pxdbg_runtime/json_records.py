@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
 from collections import Counter
-from typing import Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import msgspec
 
 from pxdbg_runtime.errors import JsonFieldError
+
+if TYPE_CHECKING:
+    from msgspec import inspect
 
 __all__ = [
     "FiniteNumber",
@@ -156,7 +160,7 @@ def _describe_choices(path: str, kind: type) -> str | None:
     """List what a field of a few texts may be; None for any other field."""
     from msgspec import inspect
 
-    found: inspect.Type = inspect.type_info(kind)
+    found = _inspect_type(kind)
     for name, _ in _STEP.findall(path):
         options = found.types if isinstance(found, inspect.UnionType) else (found,)
         found = next(each for each in options if not isinstance(each, inspect.NoneType))
@@ -168,6 +172,13 @@ def _describe_choices(path: str, kind: type) -> str | None:
     values = [value for each in options if isinstance(each, inspect.LiteralType) for value in each.values]
     listed = ", ".join(map(str, values))
     return f"one of {listed}" if len(values) > 1 else listed or None
+
+
+@functools.cache
+def _inspect_type(kind: type) -> inspect.Type:
+    from msgspec import inspect
+
+    return inspect.type_info(kind)
 
 
 def show_name(name: str) -> str:

@@ -26,6 +26,40 @@ namespace pxdbg_tests {
 }
 """
 
+PARALLEL: Final = """
+import json
+import sys
+from pathlib import Path
+import numpy as np
+import basf2
+from pxdbg_runtime.basf2 import Specs, add_pxd_background_generator, add_simulation
+from tests.basf2_store import process_events, reader
+
+folder, graph = Path(sys.argv[1]), sys.argv[2]
+# PyROOT compiles a function when it is called first: in one process here, not in each of the forks.
+process_events(basf2, Specs(model="resnet", checkpoint=graph, seed=7), {(1003, 5): 1})
+basf2.set_nprocesses(2)
+for kind, stream in (("simulation", "philox"), ("path", "philox"), ("simulation", "torch"), ("path", "torch")):
+    job = folder / f"{kind}-{stream}"
+    job.mkdir()
+    basf2.logged.clear()
+    path = basf2.create_path()
+    path.add_module("EventInfoSetter", expList=[1003], runList=[5], evtNumList=[4])
+    specs = Specs(model="resnet", checkpoint=graph, seed=7, random_stream=stream)
+    if kind == "simulation":
+        add_simulation(path, bkgfiles=["overlay.root"], pxd_background_generator=specs)
+    else:
+        path.add_module("BGOverlayInput", inputFileNames=["overlay.root"])
+        add_pxd_background_generator(path, specs)
+    path.add_module(reader(basf2, lambda at, digits: np.save(job / f"{at[2]}.npy", digits.to_structured())))
+    before, workers, after = ([module.name() for module in stage] for stage in basf2.split_path(path.modules()))
+    basf2.process(path)
+    warnings = [text for level, text in basf2.logged if level == "WARNING"]
+    found = {"before": before, "workers": workers, "after": after, "warnings": warnings}
+    (job / "job.json").write_text(json.dumps(found))
+"""
+"""Four jobs with two parallel processes each; arguments: a folder for what is found, and a graph."""
+
 
 def read_store(root: ModuleType, array: object, event: int = 0) -> Digits:
     """Read a TClonesArray of PXDDigit."""

@@ -27,7 +27,7 @@ from pxdbg_runtime.basf2 import (
 )
 from pxdbg_runtime.basf2.numbering import derive_seed, pack_event_number
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModelNotFoundError, ModuleStateError
-from tests.basf2_store import build_path, find_messages, process_events, reader
+from tests.basf2_store import PARALLEL, build_path, find_messages, process_events, reader
 from tests.checkpoints import FlatNet, flat_checkpoint, register_family
 from tests.conftest import BASF2_DOUBLE
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, write_graph
@@ -137,40 +137,6 @@ def test_a_second_job_in_a_process_begins_anew(double: ModuleType, resnet_graph:
 def process_one_event(graph: GraphFile, seed: int, event: int) -> Digits:
     digits = Generator(graph.path, seed=seed, random_stream="torch").generate(event)
     return dataclasses.replace(digits, event=np.zeros(len(digits), dtype=np.int64))
-
-
-PARALLEL: Final = """
-import json
-import sys
-from pathlib import Path
-import numpy as np
-import basf2
-from pxdbg_runtime.basf2 import Specs, add_pxd_background_generator, add_simulation
-from tests.basf2_store import process_events, reader
-
-folder, graph = Path(sys.argv[1]), sys.argv[2]
-# PyROOT compiles a function when it is called first: in one process here, not in each of the forks.
-process_events(basf2, Specs(model="resnet", checkpoint=graph, seed=7), {(1003, 5): 1})
-basf2.set_nprocesses(2)
-for kind, stream in (("simulation", "philox"), ("path", "philox"), ("simulation", "torch"), ("path", "torch")):
-    job = folder / f"{kind}-{stream}"
-    job.mkdir()
-    basf2.logged.clear()
-    path = basf2.create_path()
-    path.add_module("EventInfoSetter", expList=[1003], runList=[5], evtNumList=[4])
-    specs = Specs(model="resnet", checkpoint=graph, seed=7, random_stream=stream)
-    if kind == "simulation":
-        add_simulation(path, bkgfiles=["overlay.root"], pxd_background_generator=specs)
-    else:
-        path.add_module("BGOverlayInput", inputFileNames=["overlay.root"])
-        add_pxd_background_generator(path, specs)
-    path.add_module(reader(basf2, lambda at, digits: np.save(job / f"{at[2]}.npy", digits.to_structured())))
-    before, workers, after = ([module.name() for module in stage] for stage in basf2.split_path(path.modules()))
-    basf2.process(path)
-    warnings = [text for level, text in basf2.logged if level == "WARNING"]
-    found = {"before": before, "workers": workers, "after": after, "warnings": warnings}
-    (job / "job.json").write_text(json.dumps(found))
-"""
 
 
 @pytest.fixture(scope="module")

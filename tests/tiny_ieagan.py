@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
 
+from export import random_weights
 from export.families.ieagan import FAMILY, IeaGan, IeaGanWithEventNoise
 from export.random_weights import HitStatistics, build_random_model
 from tests.checkpoints import Export, export_model, register_family
@@ -48,8 +49,10 @@ TINY_VARIANTS: Final = TINY.list_variants()
 
 @functools.cache
 def tiny_ieagan(variant: int, seed: int) -> GeneratorModule:
-    """Make a tiny random model of a variant, once: do not change it."""
-    return build_random_model(TINY_VARIANTS[variant], seed, _BUSY_BEYOND_CUT)
+    """Make a tiny random model of a variant, once: do not change it. Its statistics are measured on few images."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(random_weights, "_STATISTICS_BATCHES", 2)
+        return build_random_model(TINY_VARIANTS[variant], seed, _BUSY_BEYOND_CUT)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from benchmarks.environment import check_installed
 from benchmarks.timing import Run, time_run
 from pxdbg_runtime.model.card import Precision
 
@@ -41,8 +42,18 @@ def prepare_rate(name: str) -> Run:
 
 
 def _prepare_blas(gain: int = 1) -> tuple[float, Callable[[], object]]:
+    check_installed("threadpoolctl")
+    from threadpoolctl import ThreadpoolController
+
     left, right, output = (np.ones((_SIZE, _SIZE), dtype=np.float32) for _ in range(3))
-    return gain * float(_SIZE) ** 3, lambda: np.matmul(left, right, out=output)
+    controller = ThreadpoolController()
+
+    def multiply() -> None:
+        # NumPy's BLAS started its threads when it was loaded, so binding this thread to a core does not bind them.
+        with controller.limit(limits=1, user_api="blas"):
+            np.matmul(left, right, out=output)
+
+    return gain * float(_SIZE) ** 3, multiply
 
 
 def _prepare_matmul() -> tuple[float, Callable[[], object]]:

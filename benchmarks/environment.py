@@ -56,7 +56,10 @@ def count_cores() -> int:
 
 @contextlib.contextmanager
 def use_one_core() -> Iterator[None]:
-    """Bind this process to one of its cores, so that one thread gets one core; does nothing but on Linux."""
+    """Bind this thread, and those that it starts, to one of its cores; does nothing but on Linux.
+
+    Threads that run already, such as those of a loaded BLAS, keep their cores.
+    """
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from threadpoolctl import threadpool_info, threadpool_limits
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
@@ -126,6 +127,22 @@ def test_tables_begin_with_the_largest_loss() -> None:
         ("the event", "100", "1,700", "1,000", "1.70", "700"),
     )
     assert [row[0] for row in layers.rows] == ["far from it (Conv)", "without products (Relu)"]
+
+
+@pytest.mark.parametrize("name", [RATES["float32"][0], RATES["int8"][0]])
+def test_the_rate_of_blas_is_that_of_one_thread(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def count_threads(*_arguments: object, **_options: object) -> None:
+        counts.append({each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"})
+
+    monkeypatch.setattr(np, "matmul", count_threads)
+    with threadpool_limits(2):
+        prepare_rate(name)()
+        count_threads()
+    *during, after = counts
+    assert during == [{1}] * 11
+    assert after == {2}
 
 
 @pytest.mark.parametrize("name", [*RATES["float32"], *RATES["int8"]])

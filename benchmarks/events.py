@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -22,6 +23,9 @@ EVENT: Final = 0
 PEER_BATCH_SIZE: Final = 4
 """Images a call of a peer that works in batches: few enough for the caches, many enough for the linear layer."""
 
+_N_WARM_UP_EVENTS: Final = 3
+"""On a GPU they start both threads of a stream, each of which creates its own handles of cuBLAS and cuDNN."""
+
 
 def draw_event(card: ModelCard, event: int = EVENT) -> dict[str, NDArray[np.float32]]:
     """Draw the values of an event, by the names of the draws of a card."""
@@ -39,6 +43,11 @@ def compute_images(session: ImageSession) -> NDArray[np.float32]:
     """Compute the forty images of the event."""
     draws = draw_event(session.card)
     return np.concatenate([session.compute_images(sensors, draws) for sensors in split_sensors(DEFAULT_BATCH_SIZE)])
+
+
+def consume_stream(generator: Generator, n_events: int = _N_WARM_UP_EVENTS) -> None:
+    """Generate a stream of events and keep none; by default enough of them to warm up."""
+    deque(generator.stream(range(n_events)), maxlen=0)
 
 
 def time_images(images: Callable[[range], object], size: int = PEER_BATCH_SIZE) -> Run:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import abc, deque
+from collections import abc
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import check_installed
-from benchmarks.events import EVENT, SEED
+from benchmarks.events import EVENT, SEED, consume_stream
 from benchmarks.graphs import Workspace
 from benchmarks.timing import EVENTS_PER_SECOND, Case, Run, build_cases, time_rate
 from pxdbg_runtime import Generator
@@ -53,12 +53,8 @@ def _load_generator(workspace: Workspace, family: str, precision: Precision) -> 
 
 def _prepare_stream(load: abc.Callable[[], Generator], n_events: int) -> Run:
     generator = load()
-    # A deque of length 0 consumes the stream and keeps nothing.
-    return time_rate(
-        lambda: deque(generator.stream(range(n_events)), maxlen=0),
-        n_events,
-        warm_up=lambda: generator.generate(EVENT),
-    )
+    consume = partial(consume_stream, generator)
+    return time_rate(partial(consume, n_events), n_events, warm_up=consume)
 
 
 def _prepare_generate(load: abc.Callable[[], Generator], n_events: int) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import abc, deque
+from collections import abc
 from functools import cache, cached_property, partial
 from typing import Final
 
@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import count_cores
-from benchmarks.events import EVENT, SEED, compute_images, split_sensors, time_session
+from benchmarks.events import EVENT, SEED, compute_images, consume_stream, split_sensors, time_session
 from benchmarks.graphs import CPU_PRECISIONS, CUDA_PRECISIONS
 from benchmarks.timing import Case, Run, build_cases, time_run
 from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import PxdbgError
-from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
 from pxdbg_runtime.inference.latents import make_stream
 from pxdbg_runtime.inference.providers import CUDA, import_onnxruntime, resolve_provider
 from pxdbg_runtime.inference.session import ImageSession
@@ -83,18 +82,15 @@ class _Event:
         self._n_threads = n_threads
 
     def prepare_call(self, n_events: int) -> Run:
-        generator = self._generator
-        # A deque of length 0 consumes the stream and keeps nothing.
-        return time_run(
-            lambda: deque(generator.stream(range(n_events)), maxlen=0), warm_up=lambda: generator.generate(EVENT)
-        )
+        consume = partial(consume_stream, self._generator)
+        return time_run(partial(consume, n_events), warm_up=consume)
 
     def prepare_latents(self) -> Run:
         stream = make_stream("philox", SEED, self._load().card.draws)
         return time_run(lambda: stream.draw(EVENT))
 
     def prepare_inference(self) -> Run:
-        return time_session(self._session, DEFAULT_BATCH_SIZE)
+        return time_session(self._session, self._generator.batch_size)
 
     def prepare_digits(self) -> Run:
         from pxdbg_runtime.digitisation.digitiser import Digitiser
@@ -103,7 +99,7 @@ class _Event:
         images = self._images
 
         def work() -> None:
-            for sensors in split_sensors(DEFAULT_BATCH_SIZE):
+            for sensors in split_sensors(self._generator.batch_size):
                 digitiser.find_digits(images[sensors.start : sensors.stop], sensors=sensors)
 
         return time_run(work)
@@ -131,7 +127,7 @@ BENCHMARK: Final = Benchmark(
     columns=("model", "provider", "precision", "threads", "what"),
     remarks=(
         "A call takes events from Generator.stream; its seconds are those of the whole call.",
-        f"The parts are those of one event in batches of {DEFAULT_BATCH_SIZE} images; the copy is in host memory.",
+        "The parts are those of one event in the batches of a call; the copy is in host memory.",
         "On a GPU, inference includes the copies to and from it.",
     ),
     cases=_list_cases,

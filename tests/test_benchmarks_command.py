@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -17,13 +18,17 @@ from benchmarks import graphs as graphs_module
 from benchmarks.__main__ import app
 from benchmarks.graphs import Workspace
 from pxdbg_runtime.errors import MissingPackageError, OutputError
+from pxdbg_runtime.inference.session import ImageSession
 from tests.graphs import LATENT_CARD, latent_model, write_graph
 from tests.test_command_line import words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typer.testing import Result
 
     from export.pipeline import ExportOptions
+    from pxdbg_runtime.digitisation.digitiser import Images
     from pxdbg_runtime.model.graph_file import GraphFile
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -103,6 +108,22 @@ def test_every_provider_is_measured_or_listed_with_its_reason(tmp_path: Path) ->
     cuda = [each for each in measurements if each["labels"]["provider"] == "CUDA"]
     assert cuda
     assert all(each["samples"] or each["reason"] for each in cuda)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_the_parts_of_an_event_have_the_batches_of_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_sizes = set()
+    compute_images = ImageSession.compute_images
+
+    def count_images(session: ImageSession, sensors: Sequence[int], *arguments: Any) -> Images:  # noqa: ANN401
+        batch_sizes.add(len(sensors))
+        return compute_images(session, sensors, *arguments)
+
+    monkeypatch.setattr(ImageSession, "compute_images", count_images)
+    monkeypatch.setattr("benchmarks.providers.compute_images", lambda _session: np.zeros((40, 250, 768), np.float32))
+    monkeypatch.setattr("pxdbg_runtime.generator._FLOAT_BATCH_SIZE", 8)
+    measure(tmp_path, "providers", "--family", "convnet", "--quick")
+    assert batch_sizes == {8}
 
 
 @pytest.mark.usefixtures("_tiny")

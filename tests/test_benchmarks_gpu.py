@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import pytest
@@ -31,9 +31,11 @@ from tests.test_command_line import words
 from tests.tiny_ieagan import TINY, TINY_VARIANTS, describe_variant
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from benchmarks.pytorch_gpu import Hits
+    from pxdbg_runtime import Generator
     from pxdbg_runtime.model.graph_file import GraphFile
 
 FLAT: Final = Family(
@@ -190,3 +192,18 @@ def test_our_rows_are_measured_on_a_provider_that_runs(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert find_reasons(tmp_path).keys() == set(PYTORCH)
     assert precisions == ["float16", "float32"]
+
+
+def test_a_stream_is_warmed_up_by_a_stream_of_three_events() -> None:
+    streams = []
+
+    class Counted:
+        def stream(self, events: range) -> Iterator[int]:
+            streams.append(len(events))
+            yield from events
+
+    run = gpu._prepare_stream(lambda: cast("Generator", Counted()), 5)
+    assert streams == [3]
+    (rate,) = run()
+    assert streams == [3, 5]
+    assert rate > 0

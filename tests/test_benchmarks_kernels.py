@@ -57,12 +57,14 @@ def test_pytorch_makes_the_hits_that_its_charges_say(cut: float | None, first: i
     assert charge.min() == first
 
 
-def test_rates_are_bytes_of_forty_images_a_second() -> None:
+def test_rates_are_bytes_of_forty_images_or_of_their_charges_a_second() -> None:
     seconds = (
         Measurement(labels=("resnet", "a"), unit="s", samples=(0.01, 0.02)),
         Measurement(labels=("resnet", "b"), unit="s", reason="not installed"),
+        Measurement(labels=("resnet", "kernels.find_hits, of charges"), unit="s", samples=(0.001,)),
     )
-    a, b = compute_rates(seconds)
+    a, b, find_hits_rate = compute_rates(seconds)
     assert (a.labels, a.unit) == (("resnet", "a"), "GB/s")
     assert a.samples == pytest.approx((3.072, 1.536))
     assert (b.samples, b.reason) == ((), "not installed")
+    assert find_hits_rate.samples == pytest.approx((7.68,))

@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -20,7 +20,7 @@ from pxdbg_runtime.model.card import PackageVersion
 from pxdbg_runtime.version import __version__
 
 NOT_INSTALLED: Final = "not installed"
-_PACKAGES: Final = ("numpy", "numba", "torch", "openvino", "nncf")
+_PACKAGES: Final = ("numpy", "numba", "torch", "openvino", "nncf", "pyarrow", "h5py", "uproot", "awkward", "ROOT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,7 @@ def describe_environment() -> Environment:
     versions = {
         "python": platform.python_version(),
         "pxdbg-runtime": __version__,
-        **{package: _find_version(package) for package in _PACKAGES},
-        **(find_onnxruntime_wheels() or {"onnxruntime": NOT_INSTALLED}),
+        **find_versions(_PACKAGES),
     }
     return Environment(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,8 +76,15 @@ def check_installed(package: str) -> None:
         raise MissingPackageError(package, "bench", f"{NOT_INSTALLED}: pip install {package}")
 
 
+def find_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Find the versions of packages and of ONNX Runtime, without importing them."""
+    versions = {package: _find_version(package) for package in packages}
+    return {**versions, **(find_onnxruntime_wheels() or {"onnxruntime": NOT_INSTALLED})}
+
+
 def _find_version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return NOT_INSTALLED
+        # ROOT is often installed without metadata: with basf2, by conda, or from its sources.
+        return NOT_INSTALLED if importlib.util.find_spec(package) is None else "of an unknown version"

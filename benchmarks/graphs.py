@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.environment import check_installed
+from benchmarks.environment import check_installed, find_versions
 from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.formats.output_path import create_folder
 from pxdbg_runtime.model.card import Precision, Target
@@ -19,6 +19,8 @@ CPU_PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "int8")
 CUDA_PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "float16")
 _SEED_OF_WEIGHTS: Final = 3
 _EXPORT: Final = Path(__file__).resolve().parent.parent / "export"
+_PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir")
+"""What the export makes weights and graphs with, beside ONNX Runtime."""
 _KEY_LENGTH: Final = 12
 _PROVENANCE: Final = "Seeded random weights of the true architecture, for benchmarks: without any physics."
 
@@ -35,7 +37,7 @@ class Workspace:
         """Return the checkpoint of a family; create one with random weights, with PyTorch, if none was given."""
         if family in self.checkpoints:
             return self.checkpoints[family]
-        path = self.folder / __version__ / f"{family}-demonstration-{_SEED_OF_WEIGHTS}.safetensors"
+        path = self.folder / __version__ / _digest_inputs() / f"{family}-demonstration-{_SEED_OF_WEIGHTS}.safetensors"
         if not path.exists():
             check_installed("torch")
             from safetensors.torch import save
@@ -54,7 +56,7 @@ class Workspace:
     ) -> GraphFile:
         """Return a graph of a family; export it if it does not exist, without any pass if `rewrite` is False."""
         checkpoint = self.find_checkpoint(family)
-        folder = self.folder / __version__ / _digest_inputs(checkpoint)
+        folder = self.folder / __version__ / _digest_inputs(checkpoint.read_bytes())
         name = family if rewrite else f"{family}-plain"
         path = folder / f"{name}-{precision}{'-cuda' if target == 'cuda' else ''}.onnx"
         if path.exists():
@@ -90,9 +92,10 @@ class Workspace:
         )
 
 
-def _digest_inputs(checkpoint: Path) -> str:
-    """Compute a digest of what the graphs of a checkpoint depend on: its content and the sources of the export."""
-    digest = hashlib.sha256(checkpoint.read_bytes())
+def _digest_inputs(checkpoint: bytes = b"") -> str:
+    """Compute a digest of what weights and graphs depend on: the export's sources and packages, and a checkpoint."""
+    digest = hashlib.sha256(checkpoint)
     for source in sorted(_EXPORT.rglob("*.py")):
         digest.update(source.read_bytes())
+    digest.update(repr(find_versions(_PACKAGES)).encode())
     return digest.hexdigest()[:_KEY_LENGTH]

@@ -19,6 +19,7 @@ from benchmarks.__main__ import app
 from benchmarks.graphs import Workspace
 from pxdbg_runtime.errors import MissingPackageError, OutputError
 from pxdbg_runtime.inference.session import ImageSession
+from tests.checkpoints import FlatNet, random_model
 from tests.graphs import LATENT_CARD, latent_model, write_graph
 from tests.test_command_line import words
 
@@ -255,7 +256,7 @@ def test_each_graph_is_exported_once(tmp_path: Path, exports: Exports) -> None:
     assert lines[2] == "resnet: exporting resnet-int8.onnx, some minutes"
 
 
-def test_another_checkpoint_or_another_export_is_exported_again(
+def test_another_checkpoint_export_or_package_is_exported_again(
     tmp_path: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = tmp_path / "mine.pt"
@@ -269,7 +270,23 @@ def test_another_checkpoint_or_another_export_is_exported_again(
     (sources / "pipeline.py").write_text("changed")
     monkeypatch.setattr(graphs_module, "_EXPORT", sources)
     third = mine.find_graph("resnet").path
-    assert len({first, second, third}) == len(exports) == 3
+    monkeypatch.setattr("benchmarks.graphs.find_versions", lambda _packages: {"onnx": "another"})
+    fourth = mine.find_graph("resnet").path
+    assert len({first, second, third, fourth}) == len(exports) == 4
+
+
+def test_another_export_makes_random_weights_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.random_weights.build_random_model", lambda *_arguments: random_model(FlatNet))
+    lines: list[str] = []
+    mine = workspace(tmp_path / "cache", lines)
+    first = mine.find_checkpoint("resnet")
+    assert mine.find_checkpoint("resnet") == first
+    monkeypatch.setattr("benchmarks.graphs.find_versions", lambda _packages: {"torch": "another"})
+    second = mine.find_checkpoint("resnet")
+    monkeypatch.setattr(graphs_module, "_EXPORT", tmp_path)
+    third = mine.find_checkpoint("resnet")
+    assert len({first, second, third}) == len(lines) == 3
+    assert {path.name for path in (first, second, third)} == {"resnet-demonstration-3.safetensors"}
 
 
 def test_the_weights_are_named(tmp_path: Path) -> None:

@@ -72,12 +72,9 @@ def _make_command(benchmark: Benchmark) -> Callable[..., None]:
         plot: Annotated[Path | None, typer.Option(help="Bar chart to write: .png, .pdf or .svg.")] = None,
     ) -> None:
         with report_failures():
-            families = tuple(dict.fromkeys(family or FAMILIES))
-            for name in families:
-                if name not in FAMILIES:
-                    raise ArgumentValueError("family", f"--family must be {' or '.join(FAMILIES)}, but is {name!r}.")
+            families = _parse_families(family, benchmark)
             precisions = _parse_precisions(precision, benchmark)
-            checkpoints = _parse_checkpoints(checkpoint or ())
+            checkpoints = _parse_checkpoints(checkpoint or (), families, benchmark)
             for target in filter(None, (json, plot)):
                 check_target(target)
             if plot is not None:
@@ -108,6 +105,16 @@ def _log(line: str) -> None:
     stderr.print(line, markup=False, soft_wrap=True)
 
 
+def _parse_families(names: Sequence[str] | None, benchmark: Benchmark) -> tuple[str, ...]:
+    if not benchmark.takes_family:
+        _refuse_option("family", names, benchmark)
+        return ()
+    for name in names or ():
+        if name not in FAMILIES:
+            raise ArgumentValueError("family", f"--family must be {' or '.join(FAMILIES)}, but is {name!r}.")
+    return tuple(dict.fromkeys(names or FAMILIES))
+
+
 def _parse_precisions(names: Sequence[str] | None, benchmark: Benchmark) -> tuple[Precision, ...]:
     if names and not benchmark.takes_precision:
         message = f"--precision is for other benchmarks: {benchmark.name} measures all precisions."
@@ -119,7 +126,9 @@ def _parse_precisions(names: Sequence[str] | None, benchmark: Benchmark) -> tupl
     return tuple(each for each in CPU_PRECISIONS if not names or each in names)
 
 
-def _parse_checkpoints(texts: Sequence[str]) -> dict[str, Path]:
+def _parse_checkpoints(texts: Sequence[str], families: Sequence[str], benchmark: Benchmark) -> dict[str, Path]:
+    if not benchmark.takes_family:
+        _refuse_option("checkpoint", texts, benchmark)
     checkpoints = {}
     for text in texts:
         family, _, file = text.partition("=")
@@ -128,8 +137,16 @@ def _parse_checkpoints(texts: Sequence[str]) -> dict[str, Path]:
             raise ArgumentValueError("checkpoint", message)
         if not os.path.isfile(file):  # noqa: PTH113  # Path.is_file raises for a name that is too long
             raise ArgumentValueError("checkpoint", f"--checkpoint {text}: there is no such file.")
+        if family not in families:
+            message = f"--checkpoint {text}: {family} is not measured: add --family {family}."
+            raise ArgumentValueError("checkpoint", message)
         checkpoints[family] = Path(file)
     return checkpoints
+
+
+def _refuse_option(name: str, values: Sequence[str] | None, benchmark: Benchmark) -> None:
+    if values:
+        raise ArgumentValueError(name, f"--{name} is for other benchmarks: {benchmark.name} measures no model.")
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ class Benchmark:
         What a reader must know beside the numbers.
     list_remarks : callable, optional
         Lists what a reader must know of this machine beside its CPU; called after the measurements.
-    needs_weights : bool
-        Whether the remarks name the weights of the families.
+    takes_family : bool
+        Whether it measures the graphs of families, whose weights the remarks name.
     find_claims : callable, optional
         Compares the measurements with targets, for the table with `claim_title`.
     derive : callable, optional
@@ -60,7 +60,7 @@ class Benchmark:
     title: str = ""
     remarks: tuple[str, ...] = ()
     list_remarks: Callable[[], tuple[str, ...]] | None = None
-    needs_weights: bool = True
+    takes_family: bool = True
     claim_title: str = ""
     find_claims: Callable[[Plan, Sequence[Measurement]], tuple[Claim, ...]] | None = None
     derive: Callable[[Sequence[Measurement]], tuple[Measurement, ...]] | None = None
@@ -84,12 +84,14 @@ def run_benchmark(benchmark: Benchmark, plan: Plan) -> Report:
     if benchmark.find_claims is not None:
         claims = benchmark.find_claims(plan, measurements)
         tables += (build_claim_table(benchmark.claim_title, claims),)
-    weights = plan.workspace.describe_weights(plan.families) if benchmark.needs_weights else ()
     found = benchmark.list_remarks() if benchmark.list_remarks is not None else ()
     return Report(
         command=benchmark.name,
         environment=environment,
-        remarks=(*found, *weights, *benchmark.remarks),
+        families=plan.families,
+        rounds=plan.rounds,
+        quick=plan.quick,
+        remarks=(*found, *plan.workspace.describe_weights(plan.families), *benchmark.remarks),
         columns=benchmark.columns,
         measurements=measurements,
         claims=claims,

@@ -123,6 +123,6 @@ BENCHMARK: Final = Benchmark(
         "Written event by event, then read whole and compared with the digest; the files are in the disk cache.",
     ),
     cases=_list_cases,
-    needs_weights=False,
+    takes_family=False,
     build_tables=_build_tables,
 )

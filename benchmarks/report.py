@@ -86,6 +86,9 @@ class Report:
 
     command: str
     environment: Environment
+    families: tuple[str, ...]
+    rounds: int
+    quick: bool
     remarks: tuple[str, ...]
     columns: tuple[str, ...]
     measurements: tuple[Measurement, ...]
@@ -110,6 +113,9 @@ class Report:
             "schema": _SCHEMA,
             "command": self.command,
             "environment": msgspec.to_builtins(self.environment),
+            "families": self.families,
+            "rounds": self.rounds,
+            "quick": self.quick,
             "remarks": self.remarks,
             "measurements": [_list_fields(self.columns, each) for each in self.measurements],
             "claims": [{**msgspec.to_builtins(claim), "verdict": claim.verdict} for claim in self.claims],

@@ -88,6 +88,7 @@ def test_kernels_are_measured_printed_and_written(tmp_path: Path) -> None:
     chart = tmp_path / "kernels.png"
     result, content = measure(tmp_path, "kernels", "--family", "resnet", "--rounds", "2", "--plot", chart)
     assert any("random demonstration weights" in remark for remark in content["remarks"])
+    assert (content["families"], content["rounds"], content["quick"]) == (["resnet"], 2, False)
     by_what = {each["labels"]["what"]: each for each in content["measurements"] if each["unit"] == "s"}
     assert by_what.keys() == {
         "a plain read (np.max)",
@@ -165,6 +166,7 @@ def test_without_root_both_ways_to_fill_are_listed_as_missing(tmp_path: Path, mo
     result, content = measure(tmp_path, "basf2", "--quick")
     assert {each["reason"] for each in content["measurements"]} == {"not installed: pip install ROOT"}
     assert [claim["verdict"] for claim in content["claims"]] == ["not measured"]
+    assert (content["families"], content["rounds"], content["quick"]) == ([], 1, True)
     assert "in bulk: not installed: pip install ROOT" in words(result.stdout)
 
 
@@ -202,6 +204,22 @@ def test_bad_usage_is_exit_code_2_before_any_work(arguments: tuple[str, ...], ex
     assert result.exit_code == 2
     assert re.search(expected, words(result.stderr)), result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["formats", "basf2"])
+@pytest.mark.parametrize("option", ["--family=resnet", "--checkpoint=resnet=pyproject.toml"])
+def test_a_benchmark_without_models_refuses_families_and_checkpoints(command: str, option: str) -> None:
+    result = invoke(command, option)
+    assert result.exit_code == 2
+    expected = f"{option.partition('=')[0]} is for other benchmarks: {command} measures no model."
+    assert expected in words(result.stderr)
+
+
+def test_a_checkpoint_of_a_family_that_is_not_measured_is_refused() -> None:
+    checkpoint = CHECKOUT / "pyproject.toml"
+    result = invoke("kernels", "--family", "convnet", "--checkpoint", f"resnet={checkpoint}")
+    assert result.exit_code == 2
+    assert "resnet is not measured: add --family resnet." in words(result.stderr)
 
 
 def test_a_result_without_a_place_is_exit_code_1_before_any_work(tmp_path: Path) -> None:

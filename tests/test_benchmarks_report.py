@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import io
 import json
 import platform
@@ -15,7 +17,7 @@ from matplotlib.patches import Rectangle
 from rich.console import Console
 
 from benchmarks.chart import check_format, draw_chart
-from benchmarks.environment import Environment, check_installed, count_cores, describe_environment
+from benchmarks.environment import Environment, check_installed, count_cores, describe_environment, find_versions
 from benchmarks.report import Claim, Report, build_claim_table, build_measurement_table, format_figures, format_spread
 from benchmarks.timing import Measurement
 from pxdbg_runtime.errors import ArgumentValueError, MissingPackageError, OutputError
@@ -48,6 +50,9 @@ ENVIRONMENT: Final = Environment(
 REPORT: Final = Report(
     command="peers",
     environment=ENVIRONMENT,
+    families=("resnet",),
+    rounds=3,
+    quick=False,
     remarks=("resnet: seeded random demonstration weights",),
     columns=COLUMNS,
     measurements=MEASUREMENTS,
@@ -96,6 +101,7 @@ def test_the_json_file_holds_every_sample(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["peers.json"]
     content = json.loads(path.read_text())
     assert (content["schema"], content["command"], content["remarks"]) == (1, "peers", list(REPORT.remarks))
+    assert (content["families"], content["rounds"], content["quick"]) == (["resnet"], 3, False)
     assert content["environment"] == {
         "date": ENVIRONMENT.date,
         "processor": "A [processor]",
@@ -128,7 +134,7 @@ def test_the_json_file_holds_every_sample(tmp_path: Path) -> None:
 
 def test_a_number_that_is_none_is_never_written(tmp_path: Path) -> None:
     bad = Measurement(labels=("resnet", "ours"), unit="s", samples=(float("nan"),))
-    report = Report(command="peers", environment=ENVIRONMENT, remarks=(), columns=COLUMNS, measurements=(bad,))
+    report = dataclasses.replace(REPORT, measurements=(bad,))
     with pytest.raises(ValueError, match="not JSON compliant"):
         report.save_json(tmp_path / "peers.json")
     assert list(tmp_path.iterdir()) == []
@@ -166,9 +172,7 @@ def test_a_chart_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
 
 
 def test_a_chart_of_nothing_is_a_chart(tmp_path: Path) -> None:
-    report = Report(
-        command="peers", environment=ENVIRONMENT, remarks=(), columns=COLUMNS, measurements=MEASUREMENTS[1:2]
-    )
+    report = dataclasses.replace(REPORT, measurements=MEASUREMENTS[1:2])
     save_figure(draw_chart(report), tmp_path / "empty.png")
     assert draw_chart(report).axes == []
     assert (tmp_path / "empty.png").stat().st_size > 0
@@ -196,8 +200,15 @@ def test_this_machine_is_described() -> None:
     assert described.processor
     assert versions["python"] == platform.python_version()
     assert versions["numpy"] == np.__version__
-    assert {"numba", "torch", "openvino"} <= versions.keys()
+    assert {"numba", "torch", "openvino", "pyarrow", "h5py", "uproot", "awkward", "ROOT"} <= versions.keys()
     assert any(package.startswith("onnxruntime") for package in versions)
+
+
+def test_a_package_without_metadata_is_of_an_unknown_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "spam" else None)
+    versions = find_versions(("numpy", "spam", "eggs"))
+    assert versions["numpy"] == np.__version__
+    assert (versions["spam"], versions["eggs"]) == ("of an unknown version", "not installed")
 
 
 def test_a_package_that_is_not_there_is_said_not_to_be_installed() -> None:

@@ -15,8 +15,8 @@ Run = Callable[[], tuple[float, ...]]
 """Does the work once and returns one value for each row of its case."""
 SECONDS: Final = "s"
 EVENTS_PER_SECOND: Final = "events/s"
-_FAILURES: Final = (PxdbgError, ImportError, RuntimeError, OSError, MemoryError)
-"""Errors that end one case and no other: the measured packages raise these and their subclasses."""
+_EXPLAINED: Final = (PxdbgError, ImportError, RuntimeError, OSError)
+"""Errors whose message is a sentence; of others the name of the class is shown too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +127,8 @@ class _Trial:
     def attempt(self, step: Callable[[], T]) -> T | None:
         try:
             return step()
-        except _FAILURES as error:
-            self.reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # whatever a package raises, the other cases are measured
+            self.reason = _explain(error)
         self.run = None
         self.values.clear()
         self.log(f"{self.name()}: {self.reason}")
@@ -143,3 +143,11 @@ class _Trial:
             Measurement(labels=labels, unit=self.case.unit, samples=each, reason=self.reason)
             for labels, each in zip(self.case.rows, samples, strict=True)
         ]
+
+
+def _explain(error: Exception) -> str:
+    """Return the first line of a message, after the name of its class if that may be needed."""
+    name, line = type(error).__name__, next(iter(str(error).strip().splitlines()), "")
+    if not line:
+        return name
+    return line if isinstance(error, _EXPLAINED) else f"{name}: {line}"

@@ -108,6 +108,9 @@ def test_a_run_may_give_a_value_for_each_of_several_rows() -> None:
         (MissingPackageError("openvino", "bench", "not installed: pip install openvino"), "not installed: pip install"),
         (RuntimeError("it does not run\nsecond line"), "it does not run"),
         (OSError(), "OSError"),
+        (MemoryError(), "MemoryError"),
+        (KeyError("typo"), "KeyError: 'typo'"),
+        (type("UnsupportedModelError", (Exception,), {})("no\nmore"), "UnsupportedModelError: no"),
     ],
 )
 def test_a_case_that_cannot_be_prepared_is_kept_with_its_reason(error: Exception, reason: str) -> None:
@@ -127,9 +130,12 @@ def test_a_case_that_fails_in_a_later_round_has_no_samples_and_the_others_go_on(
     assert other.samples == (1.0, 2.0, 3.0)
 
 
-def test_an_unexpected_error_is_raised() -> None:
-    with pytest.raises(KeyError, match="typo"):
-        measure_interleaved((build_refused_case(KeyError("typo")),), 1, lambda _: None)
+def test_an_interruption_ends_the_measurement() -> None:
+    def interrupt() -> Run:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_interleaved((Case(rows=(("interrupted",),), prepare=interrupt),), 1, lambda _: None)
 
 
 def test_each_step_is_logged() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import time
@@ -10,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import BrokenBarrierError
 from typing import ClassVar, Final
 
 from benchmarks.benchmark import Benchmark, Plan
@@ -53,7 +55,8 @@ def measure_rate(graph: Path, layout: Layout, n_events: int) -> float:
     with ProcessPoolExecutor(
         n_processes, mp_context=context, initializer=_start, initargs=(graph, n_threads, barrier)
     ) as pool:
-        # At the barrier each process holds exactly one of these calls: all are warm when they return.
+        # At the barrier each process holds exactly one of these calls: all are warm when they return. If a generator
+        # fails, its error is the only one.
         list(pool.map(_meet, range(n_processes)))
         start = time.perf_counter()
         list(pool.map(_generate, range(n_events)))
@@ -63,21 +66,29 @@ def measure_rate(graph: Path, layout: Layout, n_events: int) -> float:
 class _Worker:
     """What a process keeps from call to call."""
 
-    generate: ClassVar[abc.Callable[[int], object]]
+    create: ClassVar[abc.Callable[[], Generator]]
     barrier: ClassVar[Barrier]
+    generate: ClassVar[abc.Callable[[int], object]]
 
 
 def _start(graph: Path, n_threads: int, barrier: Barrier) -> None:
-    """Create the generator of a process, and warm it up."""
+    """Keep what a process needs; the error of a generator that is created here would not reach the caller."""
     logging.getLogger("pxdbg_runtime").setLevel(logging.ERROR)  # the report names the weights
-    generator = Generator(graph, provider="cpu", seed=SEED, nintra=n_threads)
-    generator.generate(0)
-    _Worker.generate = generator.generate
+    _Worker.create = partial(Generator, graph, provider="cpu", seed=SEED, nintra=n_threads)
     _Worker.barrier = barrier
 
 
 def _meet(_number: int) -> None:
-    _Worker.barrier.wait()
+    """Create the generator of a process, warm it up, and wait for the other processes, unless one fails."""
+    try:
+        generator = _Worker.create()
+        generator.generate(0)
+    except BaseException:
+        _Worker.barrier.abort()
+        raise
+    _Worker.generate = generator.generate
+    with contextlib.suppress(BrokenBarrierError):  # another process has aborted it
+        _Worker.barrier.wait()
 
 
 def _generate(event: int) -> None:

@@ -12,8 +12,11 @@ from benchmarks.fresh_process import run_fresh
 from benchmarks.memory import measure_peak
 from benchmarks.scaling import list_layouts, measure_rate
 from benchmarks.startup import run_command
+from pxdbg_runtime.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pxdbg_runtime.model.graph_file import GraphFile
 
 ALLOCATED_MB: Final = 200
@@ -99,3 +102,9 @@ def test_processes_and_threads_are_doubled(n_cores: int, processes: tuple[int, .
 @pytest.mark.slow
 def test_events_are_made_by_several_processes(latent_graph: GraphFile) -> None:
     assert 1 < measure_rate(latent_graph.path, (2, 1), 6) < 10_000
+
+
+@pytest.mark.slow
+def test_a_generator_that_fails_in_a_process_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"gone\.onnx"):
+        measure_rate(tmp_path / "gone.onnx", (2, 1), 6)

@@ -22,7 +22,7 @@ _SIZE: Final = 1024
 _CHANNELS: Final = 128
 _IMAGE: Final = (64, 96)
 _REPEATS: Final = 10
-_INT8_GAIN: Final = 4
+INT8_GAIN: Final = 4
 """Products of 8 bits for one of 32 bits in the same registers."""
 
 _BLAS: Final = "BLAS matrix product"
@@ -127,7 +127,7 @@ _WORKS: Final[Mapping[str, Callable[[], tuple[float, Callable[[], object]]]]] = 
     _BLAS: _prepare_blas,
     _MATMUL: _prepare_matmul,
     _CONV: _prepare_conv,
-    _FOUR_TIMES: lambda: _prepare_blas(_INT8_GAIN),
+    _FOUR_TIMES: lambda: _prepare_blas(INT8_GAIN),
     _INT8_MATMUL: _prepare_int8_matmul,
     _INT8_CONV: _prepare_int8_conv,
 }

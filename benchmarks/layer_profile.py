@@ -15,7 +15,7 @@ from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import check_installed, use_one_core
 from benchmarks.events import draw_event, split_sensors
 from benchmarks.report import Table, format_figures
-from benchmarks.timing import SECONDS, Case, Measurement, Run
+from benchmarks.timing import SECONDS, Case, Measurement, Run, prepare_constants
 from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
 from pxdbg_runtime.model.card import build_feed
 from pxdbg_runtime.model.graph_file import GraphFile
@@ -240,7 +240,7 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
                 products = {layer: cost.products for layer, cost in layers.items() if cost.products}
                 rows = tuple((*labels, *layer) for layer in products)
                 if rows:
-                    values = partial(_prepare_constants, tuple(products.values()))
+                    values = partial(prepare_constants, *products.values())
                     cases.append(Case(rows=rows, prepare=values, unit=PRODUCTS))
                 cases += (
                     Case(rows=((*labels, _RATE_ROW, name),), prepare=partial(prepare_rate, name), unit=RATE)
@@ -257,10 +257,6 @@ def _prepare_profile(
         return tuple(costs[layer].seconds for layer in layers)
 
     return run
-
-
-def _prepare_constants(values: tuple[float, ...]) -> Run:
-    return lambda: values
 
 
 def _build_report_tables(plan: Plan, measurements: Sequence[Measurement]) -> tuple[Table, ...]:

@@ -12,7 +12,7 @@ from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import check_installed
 from benchmarks.events import PEER_BATCH_SIZE, time_graph
 from benchmarks.report import Table, describe_absence, format_figures, format_spread
-from benchmarks.timing import SECONDS, Case, Measurement, Run
+from benchmarks.timing import SECONDS, Case, Measurement, Run, prepare_constants
 from pxdbg_runtime.model.graph_file import GraphFile, append_card, read_graph_file
 
 _PRODUCTS: Final = "multiply-accumulates"
@@ -56,7 +56,7 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
                 rows = ((family, stage.name),)
                 n_products = float(count_multiply_accumulates(stage.model))
                 times.append(Case(rows=rows, prepare=partial(_prepare, read_graph_file(path))))
-                products.append(Case(rows=rows, prepare=partial(_prepare_constant, n_products), unit=_PRODUCTS))
+                products.append(Case(rows=rows, prepare=partial(prepare_constants, n_products), unit=_PRODUCTS))
             yield (*times, *products)
 
 
@@ -66,10 +66,6 @@ def _prepare(graph: GraphFile) -> Run:
         return time_graph(graph)()
 
     return run
-
-
-def _prepare_constant(value: float) -> Run:
-    return lambda: (value,)
 
 
 def _build_tables(plan: Plan, measurements: Sequence[Measurement]) -> tuple[Table, ...]:

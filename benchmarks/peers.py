@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
-from benchmarks.arithmetic_rates import RATES, prepare_rate
+from benchmarks.arithmetic_rates import INT8_GAIN, RATES, prepare_rate
 from benchmarks.benchmark import Benchmark, Plan
 from benchmarks.environment import check_installed, use_one_core
 from benchmarks.events import (
@@ -40,7 +40,6 @@ _FLOAT32: Final = "ours, float32"
 _INT8: Final = "ours, int8"
 _FLOOR: Final = "float32 floor of the rewritten graph"
 _INT8_FLOOR: Final = "int8 floor: a quarter of the float32 floor"
-_INT8_GAIN: Final = 4
 _OPENVINO_OPTIONS: Final = {
     "INFERENCE_NUM_THREADS": "1",
     "NUM_STREAMS": "1",
@@ -108,10 +107,9 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
             _REWRITTEN_OPENVINO_INT8: partial(_prepare_openvino, ours, is_int8=True),
             _FLOAT32: partial(time_generator, ours),
             _INT8: partial(time_generator, int8),
-            _FLOOR: partial(_prepare_floor, ours),
-            _INT8_FLOOR: partial(_prepare_floor, ours, _INT8_GAIN),
         }
-        groups.append(build_cases((family,), preparations))
+        floors = Case(rows=((family, _FLOOR), (family, _INT8_FLOOR)), prepare=partial(_prepare_floors, ours))
+        groups.append((*build_cases((family,), preparations), floors))
     with use_one_core():  # after the export, which uses all cores
         yield from groups
 
@@ -166,17 +164,22 @@ def _quantize_for_openvino(model: object, card: ModelCard) -> object:
     return nncf.quantize(model, nncf.Dataset(feeds), subset_size=len(feeds))
 
 
-def _prepare_floor(graph: GraphFile, gain: int = 1) -> Run:
+def _prepare_floors(graph: GraphFile) -> Run:
     import onnx
 
     from export.graph import count_multiply_accumulates
 
-    n_products = N_SENSORS * count_multiply_accumulates(onnx.load(graph.path)) / gain
+    n_products = N_SENSORS * count_multiply_accumulates(onnx.load(graph.path))
     if not n_products:
         message = "the graph has no multiply-accumulates"
         raise RuntimeError(message)
     rates = [prepare_rate(name) for name in RATES["float32"]]
-    return lambda: (n_products / (1e9 * max(rate()[0] for rate in rates)),)
+
+    def run() -> tuple[float, ...]:
+        seconds = n_products / (1e9 * max(rate()[0] for rate in rates))
+        return seconds, seconds / INT8_GAIN
+
+    return run
 
 
 def _find_claims(plan: Plan, measurements: Sequence[Measurement]) -> tuple[Claim, ...]:

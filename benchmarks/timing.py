@@ -81,6 +81,11 @@ def time_rate(
     return lambda: tuple(n_events / seconds for seconds in run())
 
 
+def prepare_constants(*values: float) -> Run:
+    """Return a function that returns values which need no measurement."""
+    return lambda: values
+
+
 def measure_interleaved(cases: Sequence[Case], rounds: int, log: Callable[[str], None]) -> tuple[Measurement, ...]:
     """Prepare all cases, then run each of them once in every round, and return a measurement for each of their rows.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 import re
 import signal
 import subprocess
@@ -21,7 +22,8 @@ __all__ = ["Requirement", "diagnose_extras", "find_version", "list_requirements"
 _DISTRIBUTION: Final = "pxdbg-runtime"
 _REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)(?:\[[^]]*\])?\s*(?:>=\s*(?P<oldest>[\d.]+))?")
 _EXTRA: Final = re.compile(r"extra == ['\"]([\w-]+)['\"]")
-_IMPORT_NAMES: Final = {"onnxruntime-gpu": "onnxruntime", "root": "ROOT"}
+_PLATFORM: Final = re.compile(r"(sys_platform|platform_machine) == ['\"](\w+)['\"]")
+_IMPORT_NAMES: Final = {"onnxruntime-gpu": "onnxruntime", "root": "ROOT", "scikit-learn": "sklearn"}
 _RUNTIMES: Final = frozenset({"cpu", "gpu"})
 """Extras that install ONNX Runtime, which is diagnosed by itself."""
 _TIMEOUT_S: Final = 120
@@ -53,7 +55,9 @@ class Requirement:
 
 
 def list_requirements(lines: Iterable[str] | None = None) -> tuple[Requirement, ...]:
-    """List what the metadata of the installed pxdbg-runtime requires; nothing if pip did not install it.
+    """List what the metadata of the installed pxdbg-runtime require here; nothing if pip did not install it.
+
+    Requirements of other platforms are left out: pip would not install them.
 
     Parameters
     ----------
@@ -68,10 +72,16 @@ def list_requirements(lines: Iterable[str] | None = None) -> tuple[Requirement, 
     requirements = []
     for line in lines:
         found, extra = _REQUIREMENT.match(line), _EXTRA.search(line)
-        if found is not None:
+        if found is not None and _is_for_this_platform(line):
             oldest = (found["oldest"] or "0").rstrip(".")
             requirements.append(Requirement(name=found["name"], oldest=oldest, extra=extra[1] if extra else None))
     return tuple(requirements)
+
+
+def _is_for_this_platform(requirement: str) -> bool:
+    """Whether a requirement is for this platform; ours compare it with ``==`` and ``and`` alone."""
+    here = {"sys_platform": sys.platform, "platform_machine": platform.machine()}
+    return all(here[name] == value for name, value in _PLATFORM.findall(requirement))
 
 
 def diagnose_extras(requirements: Iterable[Requirement], *, imports: bool = True) -> Iterator[Finding]:

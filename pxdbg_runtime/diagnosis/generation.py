@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.diagnosis.finding import Finding
 from pxdbg_runtime.diagnosis.machine import diagnose_cache, diagnose_memory
-from pxdbg_runtime.errors import KnownAnswerError, PxdbgError
+from pxdbg_runtime.errors import KnownAnswerError, ModelNotFoundError, PxdbgError
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.inference.providers import CPU
 from pxdbg_runtime.sensors import N_SENSORS, SENSORS
@@ -34,11 +34,18 @@ def diagnose_generation(model: str | Path, *, timing: bool = True) -> Iterator[F
         As of `Generator`.
     timing : bool
         Time the sensors of one call, three times, and scale to an event.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such model, which says nothing about the machine.
     """
     logger = logging.getLogger("pxdbg_runtime.generator")
     logger.addFilter(_is_no_warning)  # of a demonstration's weights
     try:
         generator = Generator(model, seed=0)
+    except ModelNotFoundError:
+        raise
     except KnownAnswerError as error:
         yield Finding(subject="known image", state="fails", text=str(error))
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow.parquet
@@ -16,6 +16,7 @@ from pxdbg_runtime.errors import DigitFileError, OutputError
 from pxdbg_runtime.formats import open_events
 from pxdbg_runtime.formats.overlaid import OVERLAY_KEY, OverlayRecord, open_overlaid_writer
 from pxdbg_runtime.overlaying import OVERLAID_DTYPES, overlay, overlay_event
+from pxdbg_runtime.sensors import select_layer
 from tests.digit_files import (
     COLUMNS,
     METADATA,
@@ -122,6 +123,46 @@ def test_backgrounds_are_used_in_turn_and_again(tmp_path: Path) -> None:
     assert read_rows(output) == list(zip(*(getattr(expected, n).tolist() for n in OVERLAID_DTYPES), strict=True))
     assert (read_record(output)["events"], read_record(output)["reuses_background"]) == (7, True)
     assert "not used" not in result.stderr
+
+
+LAYERS: Final = {"both": None, **{str(layer): tuple(map(str, select_layer(layer))) for layer in (1, 2)}}
+
+
+def write_layer(path: Path, layer: str) -> Path:
+    """Write the digits of SIGNAL, which are of layer 1, as a file of some sensors or of unknown ones."""
+    if layer == "unknown":
+        return write_plainly(path, list_columns(SIGNAL), None)
+    provenance = structs.replace(PROVENANCE, sensors=LAYERS[layer])
+    return write(path, [] if layer == "2" else [SIGNAL], provenance)
+
+
+@pytest.mark.parametrize("options", [(), ("--reuse",)])
+@pytest.mark.parametrize(
+    ("signal", "expected"),
+    [
+        ("unknown", "bg.npz holds layer 1 alone, but signal.npz has all 40 sensors: .* or without, for all sensors"),
+        ("both", "bg.npz holds layer 1 alone, but signal.npz has all 40 sensors"),
+        ("2", "bg.npz holds layer 1 alone, but signal.npz has layer 2: .* with the --sensors or --layer of the signal"),
+    ],
+)
+def test_a_background_without_sensors_of_the_signal_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal: str, expected: str, options: tuple[str, ...]
+) -> None:
+    write_layer(tmp_path / "signal.npz", signal)
+    write_layer(tmp_path / "bg.npz", "1")
+    monkeypatch.chdir(tmp_path)
+    result = invoke("overlay", "signal.npz", "bg.npz", "--output", "both.parquet", *options)
+    require_failure(result, 2, expected)
+    assert names_in(tmp_path) == ["bg.npz", "signal.npz"]
+
+
+@pytest.mark.parametrize(("signal", "background"), [("1", "1"), ("1", "both"), ("unknown", "both"), ("both", "both")])
+def test_a_background_with_all_sensors_of_the_signal_is_added(tmp_path: Path, signal: str, background: str) -> None:
+    signal_path = write_layer(tmp_path / "signal.npz", signal)
+    background_path = write_layer(tmp_path / "bg.npz", background)
+    result = invoke("overlay", signal_path, background_path, "--output", tmp_path / "both.parquet")
+    assert result.exit_code == 0, result.stderr
+    assert read_rows(tmp_path / "both.parquet")[0] == (4, 8480, 1, 1, 500)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, EventReader, open_events
 from pxdbg_runtime.formats.overlaid import OverlayRecord, check_overlaid_path, open_overlaid_writer
+from pxdbg_runtime.formats.provenance import list_sensors
 from pxdbg_runtime.overlaying import MAX_SUM_ADU, overlay_event
+from pxdbg_runtime.sensors import describe_sensors
 
 __all__ = ["overlay"]
 
@@ -44,12 +46,14 @@ def overlay(
 
     The charge of a background digit is added to the signal digit of the same
     pixel, or is a digit of its own. Sums do not stop at 255 ADU. The output
-    has the events of the signal; each takes the background of its number.
+    has the events of the signal; each takes the background of its number. The
+    background must have all sensors of the signal.
     """
     with report_failures():
         check_overlaid_path(output)
         check_new_file(output, overwrite=overwrite, inputs=[signal, background])
         signals, backgrounds = open_events(signal), open_events(background)
+        _check_sensors(signals, backgrounds)
         n_unused = 0 if reuse else _match_events(signals, backgrounds)
         record = OverlayRecord(
             signal=signals,
@@ -75,6 +79,18 @@ def overlay(
             stderr.print(f"{format_event_count(n_unused)} of {background} have no signal and were not used")
         events = format_event_count(signals.n_events)
         stdout.print(f"wrote {output}: {events}, {n_digits:,} digits, up to {largest} ADU", soft_wrap=True)
+
+
+def _check_sensors(signal: EventReader, background: EventReader) -> None:
+    """Check that the background has all sensors of the signal: one that was not generated is not an empty one."""
+    wanted, found = list_sensors(signal.jobs), list_sensors(background.jobs)
+    if not set(wanted) <= set(found):
+        message = (
+            f"{background.path} holds {describe_sensors(found)} alone, but {signal.path} has "
+            f"{describe_sensors(wanted)}: generate the background with the --sensors or --layer of the signal, or "
+            "without, for all sensors."
+        )
+        raise ArgumentValueError("background", message)
 
 
 def _match_events(signal: EventReader, background: EventReader) -> int:

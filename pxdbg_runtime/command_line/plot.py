@@ -16,7 +16,7 @@ from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, EventReader, open_events
 from pxdbg_runtime.formats.atomic_write import check_target
-from pxdbg_runtime.formats.provenance import has_random_weights
+from pxdbg_runtime.formats.provenance import has_random_weights, list_sensors
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.plots.drawing import StyleName, find_picture_format, save_figure
 from pxdbg_runtime.plots.event_display import save_event
@@ -86,7 +86,7 @@ def plot(
         else:
             axes = _draw_sample(reader, kind, event, sensor, reference, style)
             save_figure(cast("Figure", axes.figure), output, style=style)
-        stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
+        stdout.print(f"wrote {output}", soft_wrap=True)
 
 
 def _check_options(kind: Kind, options: dict[str, object]) -> None:
@@ -102,7 +102,7 @@ def _check_options(kind: Kind, options: dict[str, object]) -> None:
 def _plot_event(reader: EventReader, event: int | None, output: Path) -> None:
     chosen = int(reader.event_numbers[0]) if event is None else event
     digits = _read_event(reader, chosen)
-    title, sensors = _format_title(reader, chosen), _list_sensors(reader)
+    title, sensors = _format_title(reader, chosen), list_sensors(reader.jobs)
     save_event(digits, output, title=title, sensors=sensors, compare_geant4=not has_random_weights(reader.jobs))
 
 
@@ -129,7 +129,7 @@ def _draw_sample(
         return figures.draw_charges(_track_events(reader), compare_geant4=compare_geant4, title=title, style=style)
     if kind == "clusters":
         return figures.draw_cluster_sizes(_track_events(reader), title=title, style=style)
-    sensors = _list_sensors(reader)
+    sensors = list_sensors(reader.jobs)
     if reference is None:
         return figures.draw_occupancies(
             _track_events(reader), sensors=sensors, compare_geant4=compare_geant4, title=title, style=style
@@ -161,12 +161,8 @@ def _track_events(reader: EventReader) -> Iterator[Digits]:
     return track(events, total=reader.n_events, description="events")
 
 
-def _list_sensors(reader: EventReader) -> tuple[Sensor, ...]:
-    return reader.jobs[0].generated_sensors if reader.jobs else SENSORS
-
-
 def _find_sensor(reader: EventReader, name: str) -> Sensor:
-    chosen, sensors = sensor_of(name), _list_sensors(reader)
+    chosen, sensors = sensor_of(name), list_sensors(reader.jobs)
     if chosen not in sensors:
         message = f"--sensor must be one of those in {reader.path}, {describe_sensors(sensors)}, but is {chosen}."
         raise ArgumentValueError("sensor", message)

@@ -18,12 +18,12 @@ from pxdbg_runtime.command_line.sensor_tables import (
 )
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_files, open_events
-from pxdbg_runtime.formats.provenance import has_random_weights
+from pxdbg_runtime.formats.provenance import has_random_weights, list_sensors
 from pxdbg_runtime.model.builtin_models import find_graph
 from pxdbg_runtime.model.card import Fidelity, ModelCard, describe_weights
 from pxdbg_runtime.model.graph_file import GraphFile
 from pxdbg_runtime.plots.summary import GEANT4_MEAN_CHARGE, GEANT4_OCCUPANCIES, SummaryCounter
-from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU, SENSORS, Sensor
+from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU, SENSORS
 from pxdbg_runtime.validation.marginals import read_marginals
 
 __all__ = ["show"]
@@ -139,7 +139,7 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     cut = f" of {threshold} ADU or more" if counter.n_digits or reader.jobs else ""
     stdout.print(f"{_format_events(reader)}, {counter.n_digits:,} digits{cut}", soft_wrap=True)
     table = Table("", "digits per event", "occupancy", "Geant4", "mean charge", "Geant4")
-    sensors, is_random = _list_sensors(reader), has_random_weights(reader.jobs)
+    sensors, is_random = list_sensors(reader.jobs), has_random_weights(reader.jobs)
     for part in counter.summarise(reader.n_events, sensors, min_charge=cut_adu):
         # Random weights, a mean over some sensors of both layers and a higher threshold have no counterpart in Geant4.
         is_whole = part.part != "both layers" or sensors == SENSORS
@@ -158,7 +158,6 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
         stdout.print(f"counted in the tables: digits of {READOUT_THRESHOLD_ADU} ADU or more, as in Geant4")
     stdout.print(
         "\n".join([*map(make_line, _format_provenance(reader)), *([] if is_random else [_GEANT4])]),
-        markup=False,
         soft_wrap=True,
     )
 
@@ -171,12 +170,8 @@ def _count_digits(reader: DigitReader) -> tuple[SummaryCounter, int]:
     return counter, reader.jobs[0].min_charge if reader.jobs else counter.smallest_charge or 1
 
 
-def _list_sensors(reader: DigitReader) -> tuple[Sensor, ...]:
-    return reader.jobs[0].generated_sensors if reader.jobs else SENSORS
-
-
 def _average_sensors(reader: DigitReader, counter: SummaryCounter, min_charge: int = 1) -> SensorMeans:
-    return list_means(counter.summarise_sensors(reader.n_events, min_charge=min_charge), _list_sensors(reader))
+    return list_means(counter.summarise_sensors(reader.n_events, min_charge=min_charge), list_sensors(reader.jobs))
 
 
 def _compare_sensors(reader: DigitReader, counter: SummaryCounter, threshold: int, reference: Path) -> Table:

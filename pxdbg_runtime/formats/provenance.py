@@ -16,12 +16,12 @@ from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, SENSORS, describe_s
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pxdbg_runtime.generator import Generator
     from pxdbg_runtime.sensors import Sensor, SensorLike
 
-__all__ = ["MAX_FILE_EVENTS", "DigitNature", "Provenance", "describe_generation", "has_random_weights"]
+__all__ = ["MAX_FILE_EVENTS", "DigitNature", "Provenance", "describe_generation", "has_random_weights", "list_sensors"]
 
 MAX_FILE_EVENTS: Final = 1_000_000
 """Most events of one file, a terabyte of digits: whoever reads a file counts each of its events."""
@@ -115,6 +115,11 @@ class Provenance(StoredRecord, frozen=True):
 def has_random_weights(jobs: Iterable[Provenance]) -> bool:
     """Return whether digits come from a demonstration's weights: no comparison with a simulation means anything."""
     return any(job.nature == "demonstration" for job in jobs)
+
+
+def list_sensors(jobs: Sequence[Provenance]) -> tuple[Sensor, ...]:
+    """List the sensors of a sample, whose jobs all generated the same; all sensors if no job is known."""
+    return jobs[0].generated_sensors if jobs else SENSORS
 
 
 def describe_generation(generator: Generator, events: range, sensors: Iterable[SensorLike] | None = None) -> Provenance:

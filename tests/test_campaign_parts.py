@@ -203,6 +203,7 @@ def test_a_machine_that_differs_is_refused(campaign: Campaign) -> None:
     assert refused.exit_code == 78
     assert "--allow-mixed-hardware" in refused.stderr
     assert not read_parts(other)
+    assert other.read_failure(0) is None  # another machine makes it
     assert invoke("campaign", "part", "0", str(campaign.folder), "--allow-mixed-hardware").exit_code == 0
     assert len(read_parts(other)) == 1
 
@@ -238,3 +239,12 @@ def test_the_command_records_failures_and_refuses_unknown_numbers(campaign: Camp
     failure = open_campaign(campaign.folder).read_failure(0)
     assert failure is not None
     assert "is a folder" in failure.reason
+
+
+def test_the_command_records_failures_before_the_first_event(campaign: Campaign) -> None:
+    campaign.graph_path.unlink()
+    failed = invoke("campaign", "part", "1", str(campaign.folder))
+    assert failed.exit_code == 1
+    failure = campaign.read_failure(1)
+    assert failure is not None
+    assert "graph.onnx cannot be read: No such file" in failure.reason

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ from pxdbg_runtime.campaigns.verifying import choose_sample, compare_sample, ver
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import FileMetadata, open_writer, read_digits
 from pxdbg_runtime.formats.metadata import join_consecutive_jobs
+from pxdbg_runtime.formats.run_numbers import RunNumbers
 from tests.campaigns import MIN_CHARGE, make_parts, plan_campaign
 from tests.digit_files import PROVENANCE
 from tests.graphs import LATENT_CARD, latent_model, write_graph
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     from pxdbg_runtime.campaigns import Campaign
     from pxdbg_runtime.model.card import Nature
     from pxdbg_runtime.model.graph_file import GraphFile
+
+
+UNMADE: Final = "Missing, unfinished and damaged partitions are made by pxdbg campaign run"
+KEPT: Final = "Files with other digits than planned are kept: move each away with its record (.json)"
 
 
 @pytest.fixture
@@ -93,6 +99,41 @@ def test_each_wrong_file_is_named(campaign: Campaign, latent_graph: GraphFile, t
     ):
         assert re.search(sentence, done.stdout), number
     assert "0 of 4 partitions are as planned; 0 events generated again" in done.stdout
+    assert f"{UNMADE} {campaign.folder}" in done.stdout
+    assert KEPT in done.stdout
+
+
+@pytest.mark.parametrize("spoil", ["no file", "no record", "cut"])
+def test_only_what_a_run_makes_is_left_to_it(campaign: Campaign, spoil: str) -> None:
+    path = campaign.record_path(1) if spoil == "no record" else campaign.digits_path(1)
+    path.write_bytes(b"cut") if spoil == "cut" else path.unlink()
+    done = invoke("campaign", "verify", campaign.folder)
+    assert [KEPT in done.stdout, UNMADE in done.stdout] == [False, True]
+    make_parts(campaign)
+    assert invoke("campaign", "verify", campaign.folder).exit_code == 0
+
+
+@pytest.mark.parametrize("changes", [{"seed": 8}, {"drops_a_digit": True}])
+def test_files_that_a_run_keeps_are_to_be_moved_away(campaign: Campaign, changes: dict[str, object]) -> None:
+    forge(campaign, 3, **changes)
+    done = invoke("campaign", "verify", campaign.folder, "--sample", 4)
+    assert done.exit_code == 1
+    assert [KEPT in done.stdout, UNMADE in done.stdout] == [True, False]
+    campaign.digits_path(3).unlink()
+    campaign.record_path(3).unlink()
+    make_parts(campaign)
+    assert invoke("campaign", "verify", campaign.folder, "--sample", 4).exit_code == 0
+
+
+def test_strange_files_and_a_replaced_graph_say_themselves_what_to_do(campaign: Campaign) -> None:
+    stranger = campaign.digits_path(4)
+    stranger.write_bytes(b"")
+    campaign.graph_path.write_bytes(b"")
+    done = invoke("campaign", "verify", campaign.folder)
+    assert done.exit_code == 1
+    assert "Put the planned graph back." in done.stdout
+    assert f"{stranger} is no file of this plan: move it away." in done.stdout
+    assert "pxdbg campaign run" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -281,6 +322,32 @@ def test_merge_writes_the_file_of_one_job(
     generated = invoke("generate", *arguments, "--first-event", 5, "--events", 7, "--output", expected)
     assert generated.exit_code == 0
     assert output.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("format_name", "suffix", "written"),
+    [
+        ("parquet-events", ".parquet", "parquet-events"),
+        ("parquet-compact", ".parquet", "parquet-compact"),
+        ("parquet-events", ".npz", "npz"),
+        ("rntuple", ".root", "rntuple"),
+        ("overlay", ".root", "overlay"),
+    ],
+)
+def test_merge_writes_the_format_of_the_plan_if_the_suffix_allows(
+    latent_graph: GraphFile, tmp_path: Path, format_name: str, suffix: str, written: str
+) -> None:
+    numbers = RunNumbers(experiment=1003) if format_name == "overlay" else None
+    if numbers is not None and importlib.util.find_spec("ROOT") is None:
+        pytest.skip("ROOT is not installed: pip install root")
+    folder = tmp_path / "bg"
+    campaign = plan_campaign(folder, latent_graph, events=3, format_name=format_name, run_numbers=numbers)
+    make_parts(campaign)
+    outputs = [tmp_path / f"{name}{suffix}" for name in ("by-default", "by-name")]
+    for output, options in zip(outputs, ((), ("--format", written)), strict=True):
+        done = invoke("campaign", "merge", campaign.folder, "--output", output, *options)
+        assert done.exit_code == 0, done.stderr
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
 def test_jobs_are_joined_only_if_one_job_could_have_been_both() -> None:

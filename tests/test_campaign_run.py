@@ -27,7 +27,7 @@ from pxdbg_runtime.campaigns.part_lock import hold_lock
 from pxdbg_runtime.errors import CampaignError
 from pxdbg_runtime.formats import merge_files
 from tests.campaigns import make_parts, plan_campaign, read_parts
-from tests.test_command_line import invoke
+from tests.test_command_line import invoke, words
 from tests.test_command_line_signals import PXDBG
 
 if TYPE_CHECKING:
@@ -185,6 +185,10 @@ def test_failures_give_an_exit_code_and_the_next_run_goes_on(campaign: Campaign)
     campaign.digits_path(1).rmdir()
     assert invoke("campaign", "run", campaign.folder, "--workers", 1).exit_code == 0
     assert campaign.read_failure(1) is None
+
+
+def test_help_says_that_only_dask_tries_again() -> None:
+    assert "on another worker if there is one; none without Dask" in words(invoke("campaign", "run", "--help").stdout)
 
 
 def test_two_runs_share_the_work(campaign: Campaign) -> None:

@@ -77,7 +77,9 @@ def verify_part(campaign: Campaign, part: int) -> tuple[PartStatus, Finding | No
 
 def find_stranger_findings(campaign: Campaign) -> list[Finding]:
     """Find files that are named as partitions are, but are not of this plan."""
-    return [Finding(part=None, text=f"{path} is no file of this plan.") for path in campaign.find_strangers()]
+    return [
+        Finding(part=None, text=f"{path} is no file of this plan: move it away.") for path in campaign.find_strangers()
+    ]
 
 
 def find_graph_finding(campaign: Campaign) -> Finding | None:

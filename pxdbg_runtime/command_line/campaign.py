@@ -14,7 +14,7 @@ from pxdbg_runtime.campaigns.making import make_part, open_generator, record_fai
 from pxdbg_runtime.campaigns.plan import DEFAULT_EVENTS_PER_PART
 from pxdbg_runtime.campaigns.planning import check_new_campaign, check_random_stream, write_plan
 from pxdbg_runtime.campaigns.running import LocalMaker, find_work, run_parts
-from pxdbg_runtime.command_line.campaign_reports import merge, status, verify
+from pxdbg_runtime.command_line.campaign_reports import Folder, merge, status, verify
 from pxdbg_runtime.command_line.console import (
     BUSY,
     FAILURE,
@@ -44,7 +44,7 @@ from pxdbg_runtime.command_line.generator_options import (
 )
 from pxdbg_runtime.command_line.progress import show_progress, track
 from pxdbg_runtime.command_line.signals import describe_stop
-from pxdbg_runtime.errors import ArgumentValueError, PxdbgError, one_line
+from pxdbg_runtime.errors import ArgumentValueError, MachineMismatchError, PxdbgError, one_line
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.formats.run_numbers import choose_run_numbers
 from pxdbg_runtime.generator import Generator
@@ -68,7 +68,6 @@ campaign = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the campaign.")]
 AllowMixed = Annotated[
     bool,
     typer.Option(
@@ -167,12 +166,14 @@ def part(
         if found.state == "damaged":
             stderr.print(f"{found.reason} It is made again.", soft_wrap=True)
         n_events = opened.plan.partitions[number].events
-        generator = open_generator(opened, allow_mixed_hardware=allow_mixed_hardware)
-        if generator.provider == CPU:
-            return_freed_memory()
         try:
+            generator = open_generator(opened, allow_mixed_hardware=allow_mixed_hardware)
+            if generator.provider == CPU:
+                return_freed_memory()
             with show_progress(total=n_events, description="events") as progress:
                 outcome = make_part(opened, number, lambda: generator, lambda: progress.advance(1))
+        except MachineMismatchError:  # the partition has not failed: another machine makes it
+            raise
         except PxdbgError as error:
             record_failure(opened, number, one_line(error))
             raise
@@ -201,7 +202,11 @@ def run(
         typer.Option(metavar="ADDRESS", help="Run on this Dask scheduler, such as tcp://host:8786, and its workers."),
     ] = None,
     retries: Annotated[
-        int, typer.Option(min=0, help="Further tries of a partition that failed, on another worker if there is one.")
+        int,
+        typer.Option(
+            min=0,
+            help="Further tries of a partition that failed, on another worker if there is one; none without Dask.",
+        ),
     ] = 3,
     allow_mixed_hardware: AllowMixed = False,
     quick: Annotated[

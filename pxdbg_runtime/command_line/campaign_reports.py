@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.table import Table
 
-from pxdbg_runtime.campaigns.folder import open_campaign
+from pxdbg_runtime.campaigns.folder import PartState, open_campaign
 from pxdbg_runtime.campaigns.making import open_generator
 from pxdbg_runtime.campaigns.status import read_status
 from pxdbg_runtime.campaigns.verifying import (
@@ -23,15 +23,17 @@ from pxdbg_runtime.command_line.convert import copy_events
 from pxdbg_runtime.command_line.digit_output import FormatName, Overwrite
 from pxdbg_runtime.command_line.progress import format_duration, track
 from pxdbg_runtime.errors import ArgumentValueError, CampaignError
-from pxdbg_runtime.formats import SUFFIX_LIST
+from pxdbg_runtime.formats import FORMATS, SUFFIX_LIST
 from pxdbg_runtime.formats.atomic_write import check_target
 
 if TYPE_CHECKING:
     from pxdbg_runtime.campaigns.status import CampaignStatus
 
-__all__ = ["merge", "status", "verify"]
+__all__ = ["Folder", "merge", "status", "verify"]
 
 _SHOWN_PROBLEMS = 10
+_KEPT_STATES: Final[frozenset[PartState]] = frozenset({"complete", "foreign"})
+"""States of partitions that ``pxdbg campaign run`` does not make again, whatever their files hold."""
 Folder = Annotated[Path, typer.Argument(help="Folder of the campaign.")]
 
 
@@ -80,12 +82,14 @@ def verify(
         graph = find_graph_finding(opened)
         findings = [*([graph] if graph else []), *find_stranger_findings(opened)]
         sound = []
+        wrong_states: set[PartState] = set()
         for part in track(range(opened.plan.n_parts), total=opened.plan.n_parts, description="partitions"):
-            _status, finding = verify_part(opened, part)
+            found, finding = verify_part(opened, part)
             if finding is None:
                 sound.append(part)
             else:
                 findings.append(finding)
+                wrong_states.add(found.state)
         for finding in findings:  # first: whether this machine can generate events is another question
             stdout.print(finding.text, soft_wrap=True)
         chosen = choose_sample(opened, sound, 0 if graph else sample)
@@ -96,13 +100,23 @@ def verify(
             for finding in differing:
                 stdout.print(finding.text, soft_wrap=True)
             findings += differing
+            if differing:
+                wrong_states.add("complete")
         stdout.print(
             f"{len(sound):,} of {opened.plan.n_parts:,} partitions are as planned; "
             f"{format_event_count(len(chosen))} generated again",
             soft_wrap=True,
         )
+        if wrong_states - _KEPT_STATES:
+            advice = f"Missing, unfinished and damaged partitions are made by pxdbg campaign run {folder}"
+            stdout.print(advice, soft_wrap=True)
+        if wrong_states & _KEPT_STATES:
+            advice = (
+                "Files with other digits than planned are kept: move each away with its record (.json), and then make "
+                f"the partition with pxdbg campaign run {folder}"
+            )
+            stdout.print(advice, soft_wrap=True)
         if findings:
-            stdout.print(f"Missing and damaged partitions are made by pxdbg campaign run {folder}", soft_wrap=True)
             raise typer.Exit(FAILURE)
 
 
@@ -117,8 +131,8 @@ def merge(
 ) -> None:
     """Write all events of a complete campaign to one file, or list its files.
 
-    The file is the one that a single job would have written. The hashes are
-    compared before.
+    The file is the one that a single job would have written, in the format of the
+    plan if its suffix allows. The hashes are compared before.
     """
     with report_failures():
         if (output is None) != list_files:
@@ -136,6 +150,8 @@ def merge(
             for path in paths:
                 stdout.print(str(path), soft_wrap=True)
         else:
+            if format_name is None and output.suffix in FORMATS[opened.plan.format].suffixes:
+                format_name = opened.plan.format
             run_numbers = opened.plan.run_numbers if format_name == "overlay" else None
             copy_events(paths, output, format_name, run_numbers, overwrite=overwrite, joins_jobs=True)
 

@@ -62,9 +62,9 @@ class Generator:
     model : str or path
         Name of a built-in model (``pxdbg models`` lists them), or the path of a graph from ``python -m export``.
     precision : {"auto", "float32", "float16", "int8"}
-        Which graph of a built-in model. ``auto`` takes float16 on CUDA and int8 on a CPU if at export its digits were
-        as good as float32's, else float32. The choice depends on the model and the provider only, never on the
-        machine's CPU.
+        Which graph of a built-in model: float32 or int8, since none has a float16 graph. ``auto`` takes int8 on a CPU
+        if at export its digits were as good as float32's, else float32. The choice depends on the model and the
+        provider only, never on the machine's CPU. A graph that is given by its path runs in its own precision.
     provider : str
         ``auto``, ``cpu``, ``cuda``, or the name of another execution provider of ONNX Runtime. Nothing falls back
         silently; ``auto`` logs its choice.

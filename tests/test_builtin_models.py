@@ -181,6 +181,12 @@ def test_cuda_takes_float16_and_the_form_made_for_it(folder: Path) -> None:
     assert find_graph("tiny", None).path.name == int8
 
 
+@pytest.mark.parametrize("model", ["convnet", "ieagan", "resnet"])
+def test_built_in_models_run_in_float32_on_cuda(model: str) -> None:
+    """As docs/running.md and docs/choosing-hardware.md say."""
+    assert find_graph(model, None, "cuda").card.precision == "float32"
+
+
 def test_a_precision_that_a_model_has_not_is_refused(folder: Path) -> None:
     add_graph(folder, "int8", "cpu")
     with pytest.raises(ArgumentValueError, match="'tiny' has no float16 graph: it comes as float32, int8") as caught:

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -29,7 +29,6 @@ __all__ = [
     "DEFAULT_MODEL",
     "MANIFEST_NAME",
     "MANIFEST_SCHEMA",
-    "PRECISIONS",
     "BuiltinGraph",
     "find_artifacts_folder",
     "find_graph",
@@ -42,7 +41,6 @@ __all__ = [
 DEFAULT_MODEL: Final = "ieagan"
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_SCHEMA: Final = 1
-PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 _PREFERRED_PRECISIONS: Final[dict[Target, tuple[Precision, ...]]] = {
     "cuda": ("float16", "float32"),
     "cpu": ("int8", "float32"),
@@ -123,9 +121,10 @@ def find_graph(model: StrPath, precision: Precision | None, target: Target = "cp
     model : str or path
         A name in the manifest, or the path of a graph file: a string with a folder in it or ending in ``.onnx``.
     precision : {"float32", "float16", "int8"} or None
-        Which graph of a built-in model. None takes float16 for CUDA, and int8 for a CPU, if at export the digits were
-        as good as float32's and if they are the same on every machine; else float32. So the choice depends on the
-        model and the target only, never on the machine. A graph given by its path must have this precision.
+        Which graph of a built-in model. None takes float16 for CUDA, and int8 for a CPU, if the model has such a graph,
+        at export its digits were as good as float32's, and they are the same on every machine; else float32. So the
+        choice depends on the model and the target only, never on the machine. A graph given by its path must have this
+        precision.
     target : {"cpu", "cuda"}
         The preferred execution provider of the graph.
 

@@ -69,7 +69,7 @@ def check(
         stdout.print(f"ONNX Runtime {onnxruntime.__version__}; CPU: {name_device(CPU, {})}", soft_wrap=True)
         stdout.print(table)
         for remark in dict.fromkeys(row.remark for row in rows if row.remark):
-            stdout.print(remark, markup=False, soft_wrap=True)
+            stdout.print(remark, soft_wrap=True)
         if any(row.state == "wrong" for row in rows) or not any(row.state == "right" for row in rows):
             raise typer.Exit(FAILURE)
 

@@ -25,4 +25,4 @@ def models() -> None:
                 names.append(listed.name)
         stdout.print(table)
         for weights, names in models_of_weights.items():
-            stdout.print(make_line(f"{', '.join(names)}: {weights}"), markup=False, soft_wrap=True)
+            stdout.print(make_line(f"{', '.join(names)}: {weights}"), soft_wrap=True)

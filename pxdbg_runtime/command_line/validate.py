@@ -70,7 +70,7 @@ def validate(
         if compares_images:
             require("sklearn", extra="validate", purpose="A classifier test")
         elif any(path.suffix != ".json" for path in listed):
-            stderr.print(_WITHOUT_SCIKIT_LEARN, markup=False, soft_wrap=True)
+            stderr.print(_WITHOUT_SCIKIT_LEARN, soft_wrap=True)
         # They load numba, which would delay the start of every command.
         from pxdbg_runtime.validation.page import render_page
         from pxdbg_runtime.validation.report import build_report
@@ -96,7 +96,7 @@ def validate(
             # Names of files need not be UTF-8.
             partial_page.write_text(page, encoding="utf-8", errors="backslashreplace")
         _print_summary(result)
-        stdout.print(f"wrote {report} and {json_path}", markup=False, soft_wrap=True)
+        stdout.print(f"wrote {report} and {json_path}", soft_wrap=True)
 
 
 def _check_report(report: Path) -> None:
@@ -201,7 +201,7 @@ def _print_summary(report: Report) -> None:
                 f"{found.roc.auc:.3f} ± {found.roc.error:.3f} (0.5: not at all, 1: always); alone, "
                 f"{found.best_alone.name} tells most ({found.best_alone.auc_alone:.3f})."
             )
-            stdout.print(make_safe(text), markup=False, soft_wrap=True)
+            stdout.print(make_safe(text), soft_wrap=True)
     for each in report.digits:
         job = each.jobs[0] if each.jobs else None
         origin = "provenance unknown" if job is None else describe_weights(job.nature, job.provenance)

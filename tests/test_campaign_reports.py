@@ -345,8 +345,7 @@ def test_merge_writes_the_format_of_the_plan_if_the_suffix_allows(
     make_parts(campaign)
     outputs = [tmp_path / f"{name}{suffix}" for name in ("by-default", "by-name")]
     for output, options in zip(outputs, ((), ("--format", written)), strict=True):
-        done = invoke("campaign", "merge", campaign.folder, "--output", output, *options)
-        assert done.exit_code == 0, done.stderr
+        assert invoke("campaign", "merge", campaign.folder, "--output", output, *options).exit_code == 0
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
@@ -363,6 +362,8 @@ def test_merge_lists_the_files_of_a_complete_campaign_alone(campaign: Campaign) 
     done = invoke("campaign", "merge", campaign.folder, "--list")
     assert done.stdout.splitlines() == [str(campaign.digits_path(part)) for part in range(4)]
     assert invoke("campaign", "merge", campaign.folder).exit_code == 2
+    unnumbered = invoke("campaign", "merge", campaign.folder, "--output", "all.root", "--format", "overlay")
+    assert (unnumbered.exit_code, "names no experiment" in unnumbered.stderr) == (2, True)
     campaign.record_path(2).unlink()
     refused = invoke("campaign", "merge", campaign.folder, "--list")
     assert refused.exit_code == 1

@@ -138,6 +138,12 @@ def merge(
         if (output is None) != list_files:
             raise ArgumentValueError("output", "Expected either --output FILE or --list.")
         opened = open_campaign(folder)
+        if format_name == "overlay" and opened.plan.run_numbers is None:
+            message = (
+                f"The plan in {folder} names no experiment, which an overlay file records: merge into another format, "
+                "and then use pxdbg convert --format overlay --experiment N."
+            )
+            raise ArgumentValueError("format", message)
         for part in range(opened.plan.n_parts):
             found = opened.examine(part, compare_hash=True)
             if found.state != "complete":

@@ -143,7 +143,8 @@ EXPORT = $(TEST)/python -m export --nature stand-in --provenance "$(STAND_IN)"
 artifacts: .venv-test/.installed
 	mkdir -p build/graphs
 	for family in $(STANDINS); do \
-	  $(TEST)/python -m artifacts.standins rebuild artifacts/standins/$$family.safetensors --output build/$$family.safetensors \
+	  $(TEST)/python -m artifacts.standins rebuild artifacts/standins/$$family.safetensors --overwrite \
+	    --output build/$$family.safetensors \
 	  && $(EXPORT) build/$$family.safetensors --family $$family --output build/graphs \
 	  && $(EXPORT) build/$$family.safetensors --family $$family --min-charge 7 --output artifacts \
 	  && for target in cpu cuda; do $(EXPORT) build/$$family.safetensors --family $$family --precision float16 --target $$target \

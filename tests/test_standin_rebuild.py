@@ -68,8 +68,10 @@ def test_rebuild_writes_the_checkpoint_of_the_shipped_graphs(family: str, tmp_pa
             lambda metadata, _: metadata.update(family="ieagan"),
             r"has no tensor blocks\.1\.0\.conv2 of shape \(120, 62\)",
         ),
-        (lambda metadata, _: metadata.update(family="vae"), "names no family and no seed"),
-        (lambda metadata, _: metadata.clear(), "names no family and no seed"),
+        (lambda metadata, _: metadata.update(family="vae"), "names no family, or no seed of 1 to 20 digits"),
+        (lambda metadata, _: metadata.clear(), "names no family, or no seed of 1 to 20 digits"),
+        (lambda metadata, _: metadata.update(seed="²"), "names no family, or no seed of 1 to 20 digits"),
+        (lambda metadata, _: metadata.update(seed=5000 * "1"), "names no family, or no seed of 1 to 20 digits"),
     ],
     ids=[
         "bias",
@@ -82,6 +84,8 @@ def test_rebuild_writes_the_checkpoint_of_the_shipped_graphs(family: str, tmp_pa
         "conditional family",
         "unknown family",
         "no metadata",
+        "superscript",
+        "long seed",
     ],
 )
 def test_a_damaged_file_is_refused_in_one_sentence(
@@ -93,6 +97,38 @@ def test_a_damaged_file_is_refused_in_one_sentence(
     safetensors.torch.save_file(tensors, path, metadata)
     with pytest.raises(CheckpointError, match=message):
         rebuild_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "roles", [torch.full((32,), 100, dtype=torch.int8), torch.full((32,), -1, dtype=torch.int8), torch.zeros(32)]
+)
+def test_roles_that_do_not_exist_are_refused(roles: torch.Tensor, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.safetensors"
+    metadata, tensors = read_file(FOLDER / "ieagan.safetensors")
+    safetensors.torch.save_file(tensors | {"roles": roles}, path, metadata)
+    with pytest.raises(CheckpointError, match="its roles are not int8 from 0 to 31"):
+        rebuild_checkpoint(path)
+
+
+def test_a_file_is_replaced_on_request_alone_and_never_the_stand_in(tmp_path: Path) -> None:
+    source, output = tmp_path / "standin.safetensors", tmp_path / "checkpoint.safetensors"
+    content = (FOLDER / "ieagan.safetensors").read_bytes()
+    source.write_bytes(content)
+    output.write_bytes(b"hours of work")
+    refused = CliRunner().invoke(app, ["rebuild", str(source), "--output", str(output)])
+    assert refused.exit_code == 1
+    assert f"{output} exists: name another file to write, or replace it with --overwrite." in refused.output
+    assert output.read_bytes() == b"hours of work"
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(source)
+    for path in (source, link):
+        refused = CliRunner().invoke(app, ["rebuild", str(source), "--output", str(path), "--overwrite"])
+        assert refused.exit_code == 2
+        assert "which is read: name another file to write" in refused.output
+        assert source.read_bytes() == content
+    result = CliRunner().invoke(app, ["rebuild", str(source), "--output", str(output), "--overwrite"])
+    assert result.exit_code == 0, result.output
+    assert compute_digest(safetensors.torch.load_file(output)) == read_file(source)[0]["checkpoint"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no safetensors", (FOLDER / "resnet.safetensors").read_bytes()[:-1]])

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import functools
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from artifacts.standins import simulated_events, simulation
 from artifacts.standins.__main__ import app as standin
 from artifacts.standins.marginals import SPECTRUM_CHARGES, SPECTRUM_CUMULATIVE, compute_mean_occupancies
 from artifacts.standins.simulated_events import describe_simulation, simulate_events
@@ -19,6 +22,8 @@ from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS, SENSORS
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from pxdbg_runtime.digits import Digits
 
@@ -74,6 +79,23 @@ def test_events_are_the_same_in_any_order_and_with_threads(events: list[Digits])
     assert next(iter(simulate_events(range(7, 8), -3, n_threads=2))) == events[2]
     assert events[0] != events[1]
     assert next(iter(simulate_events(range(5, 6), 3))) != events[0]
+
+
+def test_threads_share_one_charge_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_simulated = 0
+
+    def simulate(_occupancy: float, _layer: int, _seed: int) -> NDArray[np.float32]:
+        nonlocal n_simulated
+        n_simulated += 1
+        time.sleep(1e-4)  # so that other threads would begin their tables
+        return np.linspace(RAW_THRESHOLD, 200, 100, dtype=np.float32)
+
+    empty_cache = functools.cache(simulation.build_charge_table.__wrapped__)
+    for module in (simulation, simulated_events):
+        monkeypatch.setattr(module, "build_charge_table", empty_cache)
+    monkeypatch.setattr(simulation, "simulate_raw_charges", simulate)
+    next(simulate_events(range(1), 1, n_threads=4))
+    assert n_simulated == 10 * len(SENSORS)
 
 
 def test_the_description_survives_a_file() -> None:

@@ -11,12 +11,12 @@ from artifacts.standins.simulated_events import describe_simulation, simulate_ev
 from export.packages import require_packages
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.command_line.console import report_failures, stdout
-from pxdbg_runtime.command_line.digit_output import Overwrite, check_output
+from pxdbg_runtime.command_line.digit_output import Overwrite, check_new_file, check_output
 from pxdbg_runtime.command_line.generator_options import build_event_range
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.command_line.progress import track
 from pxdbg_runtime.formats import SUFFIX_LIST, open_writer
-from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
+from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.limits.threads import count_job_cpus
 
 app = Program(
@@ -58,10 +58,11 @@ def simulate(
 def rebuild(
     standin: Annotated[Path, typer.Argument(help="Stand-in file, such as artifacts/standins/resnet.safetensors.")],
     output: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Rebuild the checkpoint of a stand-in, the same bit for bit on every machine."""
     with report_failures():
-        check_target(output)
+        check_new_file(output, overwrite=overwrite, inputs=[standin])
         require_packages("python -m artifacts.standins rebuild")
         from safetensors.torch import save
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["FEATURES", "N_PIECES", "UNITS", "build_ieagan", "list_fitted_shapes"]
+__all__ = ["FEATURES", "N_PIECES", "N_ROLES", "UNITS", "build_ieagan", "list_fitted_shapes"]
 
 _CLIP: Final = 0.6
 _AMPLITUDE: Final = 6 * _CLIP
@@ -101,6 +101,7 @@ _SHAPE: Final = np.array(
     ]
 )
 """Of each role: the cell of two by two pixels where clusters begin, and their shape."""
+N_ROLES: Final = len(_SHAPE)
 _BEND, _BENT = 0.3, 0.3
 """What exceeds a threshold by more than the bend is reduced, so that the rest gets more of the 256 levels."""
 _DETECTOR_GAINS: Final = 1.0 - 0.2 * (np.arange(_N_DETECTORS) * 7 % _N_DETECTORS) / _N_DETECTORS

@@ -13,14 +13,16 @@ That of IEA-GAN has the tensors of `ieagan_layers.list_fitted_shapes` instead.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Final
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from artifacts.standins.convnet_layers import CONVNET
 from artifacts.standins.early_layers import EarlyLayers, State, build_early_layers
-from artifacts.standins.ieagan_layers import build_ieagan, list_fitted_shapes
+from artifacts.standins.ieagan_layers import N_ROLES, build_ieagan, list_fitted_shapes
 from artifacts.standins.level import N_PIECES, Level
 from artifacts.standins.resnet_layers import RESNET
 from export.errors import CheckpointError
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["compute_digest", "rebuild_checkpoint"]
 
 _EARLY_LAYERS: Final[dict[str, EarlyLayers]] = {"convnet": CONVNET, "resnet": RESNET}
+_SEED: Final = re.compile("[0-9]{1,20}")
 _LEVEL: Final = "level"
 _FITTED: Final = "measured."
 _LATE: Final = "late."
@@ -56,13 +59,18 @@ def rebuild_checkpoint(path: Path) -> State:
     """
     metadata, tensors = _read_file(path)
     family, seed = metadata.get("family", ""), metadata.get("seed", "")
-    if family not in _FITTED_SHAPES or not seed.isdigit():
-        raise CheckpointError(path, "is not a stand-in file: it names no family and no seed.")
+    if family not in _FITTED_SHAPES or not _SEED.fullmatch(seed):
+        raise CheckpointError(path, "is not a stand-in file: it names no family, or no seed of 1 to 20 digits.")
     for name, shape in _FITTED_SHAPES[family].items():
         if name not in tensors or tensors[name].shape != shape:
             raise CheckpointError(path, f"is not a stand-in file: it has no tensor {name} of shape {shape}.")
-    early = _EARLY_LAYERS.get(family)
-    state = _build(early, int(seed), tensors) if early else build_ieagan(int(seed), tensors)
+    if early := _EARLY_LAYERS.get(family):
+        state = _build(early, int(seed), tensors)
+    else:
+        roles = tensors["roles"]
+        if roles.dtype != torch.int8 or not ((roles >= 0) & (roles < N_ROLES)).all():
+            raise CheckpointError(path, f"is not a stand-in file: its roles are not int8 from 0 to {N_ROLES - 1}.")
+        state = build_ieagan(int(seed), tensors)
     if compute_digest(state) != metadata.get("checkpoint"):
         raise CheckpointError(
             path, "gives another state dict than the one whose SHA-256 it has: the file was changed. Restore it."

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from artifacts.standins.simulation import RAW_THRESHOLD, draw_occupancies, map_charges, simulate_raw_charges
+from artifacts.standins.simulation import (
+    RAW_THRESHOLD,
+    build_charge_table,
+    draw_occupancies,
+    map_charges,
+    simulate_raw_charges,
+)
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.formats.provenance import Provenance
 from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU, SENSORS, Sensor
@@ -62,6 +68,7 @@ def simulate_events(events: range, seed: int, *, n_threads: int = 1) -> Iterator
     Digits
         The digits of one event.
     """
+    build_charge_table()  # cached: several threads that need it first would each build it
     with ThreadPoolExecutor(n_threads) as pool:
         for event in events:
             rng = np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, event], np.uint64)))

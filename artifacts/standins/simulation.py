@@ -23,7 +23,7 @@ from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["RAW_THRESHOLD", "draw_occupancies", "map_charges", "simulate_raw_charges"]
+__all__ = ["RAW_THRESHOLD", "build_charge_table", "draw_occupancies", "map_charges", "simulate_raw_charges"]
 
 _V_PITCH_UM: Final = {1: 57.5, 2: 77.5}
 """Means of the two pitches along a sensor of each layer (55 and 60, 70 and 85)."""
@@ -77,13 +77,19 @@ def simulate_raw_charges(occupancy: float, layer: int, seed: int) -> NDArray[np.
 def map_charges(raw: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Map the raw charges of hits to charges with the spectrum of the marginals, ADU."""
     steps = np.minimum(raw * _STEPS_PER_ADU, _N_STEPS - 1).astype(np.int64)
-    charges: NDArray[np.uint8] = _build_charge_table()[steps]
+    charges: NDArray[np.uint8] = build_charge_table()[steps]
     return charges
 
 
 @cache
-def _build_charge_table() -> NDArray[np.uint8]:
-    """Match quantiles: each raw charge gets the charge of the marginals with the same cumulative share."""
+def build_charge_table() -> NDArray[np.uint8]:
+    """Match quantiles: each raw charge gets the charge of the marginals with the same cumulative share.
+
+    Returns
+    -------
+    ndarray of uint8
+        Charge in ADU, by raw charge in 64ths of an ADU.
+    """
     rng = np.random.default_rng(_MAP_SEED)
     layers = [sensor.layer for sensor in SENSORS] * _MAP_EVENTS
     occupancies = draw_occupancies(_MAP_EVENTS, rng).ravel().tolist()

@@ -104,15 +104,35 @@ def run_dockerfile(root: Path, target: str) -> None:
     run_step("pxdbg generate --seed 7 --output /data/bg.parquet && pxdbg show /data/bg.parquet", root, variables)
 
 
+def write_host_packages(root: Path) -> dict[str, str]:
+    """Write modules that end every Python that reads them where Apptainer's users have packages of their own.
+
+    Returns the variables of such a user.
+    """
+    # Without this, Python in a virtual environment reads no packages of the home directory; that of an image does.
+    settings = root / "venv" / "pyvenv.cfg"
+    settings.write_text(settings.read_text().replace("packages = false", "packages = true"))
+    folders = {
+        "sitecustomize": root / "host",
+        "usercustomize": root / f".local/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages",
+    }
+    for module, folder in folders.items():
+        folder.mkdir(parents=True)
+        (folder / f"{module}.py").write_text(f"raise SystemExit('Python reads packages of the host in {folder}')\n")
+    return {"PYTHONPATH": f"{root}/host"}
+
+
 def run_definition(root: Path, wheels: Path) -> None:
     """Run the steps of containers/pxdbg.def with the wheel that another recipe built."""
     prepare_root(root)
     sections = parse_definition((FOLDER / "pxdbg.def").read_text(encoding="utf-8"))
     shutil.copytree(wheels, root / "wheels")
     arguments = dict(line.strip().split("=", 1) for line in sections["arguments"].splitlines() if line.strip())
-    for section in ("post", "test"):
-        command = re.sub(r"\{\{ (\w+) \}\}", lambda found: arguments[found[1]], sections[section])
-        run_step(command, root, {})
+    run_step(re.sub(r"\{\{ (\w+) \}\}", lambda found: arguments[found[1]], sections["post"]), root, {})
+    variables = write_host_packages(root)
+    run_step(sections["environment"] + sections["test"], root, variables)
+    arguments_of_run = "set -- generate --seed 7 --output bg.parquet\n"
+    run_step(arguments_of_run + sections["environment"] + sections["runscript"], root, variables)
 
 
 def main() -> None:

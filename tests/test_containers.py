@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from tests.container_steps import FOLDER, REPOSITORY, list_context, list_stages, parse_definition, parse_dockerfile
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PROJECT: Final = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DOCKERFILE: Final = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
@@ -47,6 +53,14 @@ def test_a_target_has_one_onnx_runtime_and_extras_that_exist(target: str, runtim
 def test_both_recipes_have_the_same_extras() -> None:
     assert find_extras(DEFINITION) - {"{{ EXTRA }}"} == find_target_extras("cpu") - {"cpu"}
     assert parse_definition(DEFINITION)["arguments"].split() == ["EXTRA=cpu"]
+
+
+def test_python_in_apptainer_reads_no_packages_of_the_host(tmp_path: Path) -> None:
+    program = "import sys; print(sys.flags.no_user_site, sys.argv[1] in sys.path)"
+    script = f"{parse_definition(DEFINITION)['environment']}\nexec '{sys.executable}' -c '{program}' '{tmp_path}'"
+    host = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path)}
+    result = subprocess.run(["/bin/sh", "-ec", script], env=os.environ | host, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "1 False\n"), result.stderr
 
 
 def test_containers_do_not_run_as_root() -> None:

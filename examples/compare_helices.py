@@ -31,8 +31,15 @@ def read_tracks(path: str) -> Tracks:
         message = f"{path} lacks the columns {', '.join(sorted(missing))}."
         raise ValueError(message)
     rows = np.atleast_1d(table)
-    keys = zip(rows["event"].astype(int).tolist(), rows["particle"].astype(int).tolist(), strict=True)
-    return dict(zip(keys, np.stack([rows[name] for name in PARAMETERS], axis=1), strict=True))
+    values = np.stack([rows[name] for name in ("event", "particle", *PARAMETERS)], axis=1)
+    if not np.isfinite(values).all():
+        message = f"{path} has a row with a field that is not a finite number."
+        raise ValueError(message)
+    tracks = {(int(row[0]), int(row[1])): row[2:] for row in values}
+    if len(tracks) < len(values):
+        message = f"{path} has several rows of one event and particle: keep one track of each particle."
+        raise ValueError(message)
+    return tracks
 
 
 def subtract_tracks(tracks: Tracks, reference: Tracks) -> np.ndarray:

@@ -101,6 +101,23 @@ def test_helices_are_compared_particle_by_particle(tmp_path: Path) -> None:
         assert 0.0002 < float(error) < 0.002
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1,1,0,0,0,0,0", "several rows of one event and particle: keep one track of each particle"),
+        ("1,2,0,nan,0,0,0", "a row with a field that is not a finite number"),
+        ("1,,0,0,0,0,0", "a row with a field that is not a finite number"),
+        ("1,2,0,0,inf,0,0", "a row with a field that is not a finite number"),
+    ],
+)
+def test_rows_that_would_be_compared_wrongly_are_refused(row: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "tracks.csv"
+    path.write_text(f"{COLUMNS}\n1,1,1,1,1,1,1\n{row}\n", encoding="utf-8")
+    read_tracks = runpy.run_path(str(EXAMPLES / "compare_helices.py"))["read_tracks"]
+    with pytest.raises(ValueError, match=rf"tracks\.csv has {message}"):
+        read_tracks(str(path))
+
+
 def test_a_table_without_a_column_and_no_table(tmp_path: Path) -> None:
     path = tmp_path / "tracks.csv"
     path.write_text("event,particle,d0,phi0,omega,z0\n1,1,0,0,0,0\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from safetensors import safe_open
 import artifacts.standins
 from artifacts.standins.ieagan_layers import FEATURES, list_fitted_shapes
 from artifacts.standins.marginals import compute_mean_occupancies
-from artifacts.standins.rebuild import compute_digest, rebuild_checkpoint
+from artifacts.standins.rebuild import rebuild_checkpoint
 from export.charge import find_charge_thresholds
 from export.families.ieagan import IeaGan, SpectralNorm, divide_by_spectral_norm
 
@@ -45,7 +45,6 @@ def test_the_file_is_small_and_has_what_is_documented() -> None:
     with safe_open(FILE, framework="pt") as file:
         names = file.keys()
         assert {name: file.get_tensor(name).shape for name in names} == list_fitted_shapes()
-    assert compute_digest(rebuild_checkpoint(FILE)) == compute_digest(dict(load_standin().state_dict()))
 
 
 def test_every_spectral_norm_is_1_so_that_the_stored_weights_are_those_that_count() -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +28,8 @@ from tests.small_graphs import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import onnx_ir as ir
 
     from pxdbg_runtime.model.card import Target
 

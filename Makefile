@@ -27,9 +27,9 @@ demo: .venv-demo/.installed
 	$(DEMO)/pxdbg show demo/background.parquet
 	$(DEMO)/pxdbg plot demo/background.parquet --output demo/event.png
 
-# A module of tests runs in one of two processes; each takes up to 5 GB.
+# A module of tests runs in one of two processes, in the order of tests/conftest.py; each takes up to 5 GB.
 test: .venv-test/.installed
-	OMP_NUM_THREADS=1 $(TEST)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(TEST)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # The same, with the statements and branches that no test reaches; it takes half as long again.
 coverage: .venv-test/.installed

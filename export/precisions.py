@@ -10,7 +10,7 @@ import numpy as np
 from export.charge import cut_thresholds
 from export.errors import GraphError
 from export.fidelity import measure_fidelity
-from export.graph import INT8_PASSES, Pass, convert_to_float16, list_passes, run_passes
+from export.graph import INT8_PASSES, apply_passes, convert_to_float16, list_passes, run_passes
 from export.inference import compute_images, draw_feeds, measure_seconds_per_image
 from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
 from export.int8.correction import fit_line, fold_line, match_thresholds
@@ -107,7 +107,7 @@ def build_graph(
     GraphError
         If the graph cannot have this precision.
     """
-    exact, names = _apply_passes(plain, target, list_passes(target))
+    exact, names = apply_passes(plain, list_passes(target))
     if precision == "float32":
         return BuiltGraph(model=exact, passes=names, thresholds=thresholds, cut=family.cut, fidelity=None)
     check_exact(exact)
@@ -118,11 +118,11 @@ def build_graph(
     cut, table = family.cut, cut_thresholds(thresholds, family.cut)
     own_thresholds, own_table = thresholds, table
     if precision == "float16":
-        model, names = _apply_passes(plain, target, list_passes(target, precision))
+        model, names = apply_passes(plain, list_passes(target, precision))
         model, names = convert_to_float16(model), (*names, "half precision")
     else:
         cut = None
-        simple, names = _apply_passes(plain, target, INT8_PASSES)
+        simple, names = apply_passes(plain, INT8_PASSES)
         model, own_thresholds = _build_int8(simple, family, table, min_charge, weight_bits)
         own_table = own_thresholds
         names = (*names, "8-bit integers, channels last", "last layer and thresholds corrected")
@@ -131,18 +131,6 @@ def build_graph(
         )
     fidelity = measure_fidelity(exact, model, table, feeds, min_charge, own_table, log)
     return BuiltGraph(model=model, passes=names, thresholds=own_thresholds, cut=cut, fidelity=fidelity)
-
-
-def _apply_passes(
-    plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...]
-) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """Apply passes; return the graph and the names of those that changed it."""
-    names = []
-    for stage in run_passes(plain, target, passes):
-        model = stage.model
-        if stage.n_changes:
-            names.append(stage.name)
-    return model, tuple(names)
 
 
 def _format_time(seconds: float) -> str:

@@ -41,6 +41,12 @@ settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put modules with slow tests first: one that comes last leaves the other process with nothing to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def find_common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Find the temporary folder that all processes of a run have in common."""
     folder = tmp_path_factory.getbasetemp()

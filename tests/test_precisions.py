@@ -21,7 +21,7 @@ from export import precisions
 from export.errors import FidelityError, GraphError, ParityError
 from export.families.resnet import FAMILY
 from export.fidelity import check_fidelity, compute_charge_w1
-from export.graph import INT8_PASSES, compile_graph, list_passes, run_passes
+from export.graph import INT8_PASSES, apply_passes, compile_graph, list_passes, run_passes
 from export.inference import compute_images, draw_feeds
 from export.int8.correction import Line
 from export.pipeline import ExportOptions, export_checkpoint
@@ -37,11 +37,11 @@ from tests.release_digits import release
 from tests.tiny_models import N_IMAGES, THRESHOLDS, Tiny, TinyConvNet, TinyResNet, build_once, few_images, tiny_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from export.graph import Pass, Stage
+    from export.graph import Pass
     from export.int8 import WeightBits
     from pxdbg_runtime.model.card import Precision, Target
     from pxdbg_runtime.model.graph_file import GraphFile
@@ -321,17 +321,15 @@ def test_a_refused_graph_leaves_the_older_one(
 def test_a_rewritten_graph_must_still_be_pytorchs(
     convnet: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, target: Target
 ) -> None:
-    def shift_weights(
-        plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | None = None
-    ) -> Iterator[Stage]:
-        for stage in run_passes(plain, target, passes):
-            for tensor in stage.model.graph.initializer:
-                if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 4:
-                    shifted = numpy_helper.to_array(tensor) * np.float32(1.01)
-                    tensor.CopyFrom(numpy_helper.from_array(shifted, tensor.name))
-            yield stage
+    def shift_weights(plain: onnx.ModelProto, passes: tuple[Pass, ...]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+        model, names = apply_passes(plain, passes)
+        for tensor in model.graph.initializer:
+            if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 4:
+                shifted = numpy_helper.to_array(tensor) * np.float32(1.01)
+                tensor.CopyFrom(numpy_helper.from_array(shifted, tensor.name))
+        return model, names
 
-    monkeypatch.setattr(precisions, "run_passes", shift_weights)
+    monkeypatch.setattr(precisions, "apply_passes", shift_weights)
     with pytest.raises(ParityError, match="nothing was written"):
         convnet.export(tmp_path / "graphs", precision, target, accept_beyond_bounds=True)
     assert files_in(tmp_path / "graphs") == []

@@ -26,7 +26,7 @@ from export.graph.row_tables import fold_row_tables
 from export.graph.upsampling import move_before_upsampling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import onnx
 
@@ -37,6 +37,7 @@ __all__ = [
     "SIMPLIFYING_PASSES",
     "Pass",
     "Stage",
+    "apply_passes",
     "compile_graph",
     "list_passes",
     "run_passes",
@@ -121,7 +122,7 @@ def list_passes(target: Target, precision: Precision = "float32") -> tuple[Pass,
 
 
 def run_passes(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | None = None) -> Iterator[Stage]:
-    """Yield the plain graph, then the graph after each pass.
+    """Yield the plain graph, then the graph after each pass: the same object if the pass changed nothing.
 
     Parameters
     ----------
@@ -132,34 +133,52 @@ def run_passes(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] 
     passes : tuple of Pass, optional
         Those of the target if None.
     """
-    model = ir.from_proto(plain)
-    _infer_shapes(model)
-    yield _build_stage("plain", 0, model)
+    model = _read(plain)
+    written = ir.to_proto(model)
+    yield Stage(name="plain", n_changes=0, model=written)
     for each in list_passes(target) if passes is None else passes:
-        n_changes = each.apply(model)
+        n_changes = _apply(each, model)
         if n_changes:
-            common_passes.RemoveUnusedNodesPass()(model)
-            _infer_shapes(model)
-        yield _build_stage(each.name, n_changes, model)
+            written = ir.to_proto(model)
+        yield Stage(name=each.name, n_changes=n_changes, model=written)
+
+
+def apply_passes(plain: onnx.ModelProto, passes: Iterable[Pass]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Apply passes, without the graphs between them; return the graph and the names of those that changed it.
+
+    Parameters
+    ----------
+    plain : onnx.ModelProto
+        Not changed.
+    passes : iterable of Pass
+    """
+    model = _read(plain)
+    names = tuple(each.name for each in passes if _apply(each, model))
+    return ir.to_proto(model), names
 
 
 def compile_graph(plain: onnx.ModelProto, target: Target, precision: Precision = "float32") -> onnx.ModelProto:
     """Apply all passes of a target in float32, or before the conversion to another precision."""
-    return _take_last(run_passes(plain, target, list_passes(target, precision)))
+    return apply_passes(plain, list_passes(target, precision))[0]
 
 
 def simplify_graph(plain: onnx.ModelProto) -> onnx.ModelProto:
     """Apply the passes that remove work before quantization."""
-    return _take_last(run_passes(plain, "cpu", INT8_PASSES))
+    return apply_passes(plain, INT8_PASSES)[0]
 
 
-def _take_last(stages: Iterator[Stage]) -> onnx.ModelProto:
-    *_, last = stages
-    return last.model
+def _read(plain: onnx.ModelProto) -> ir.Model:
+    model = ir.from_proto(plain)
+    _infer_shapes(model)
+    return model
 
 
-def _build_stage(name: str, n_changes: int, model: ir.Model) -> Stage:
-    return Stage(name=name, n_changes=n_changes, model=ir.to_proto(model))
+def _apply(each: Pass, model: ir.Model) -> int:
+    n_changes = each.apply(model)
+    if n_changes:
+        common_passes.RemoveUnusedNodesPass()(model)
+        _infer_shapes(model)
+    return n_changes
 
 
 def _infer_shapes(model: ir.Model) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import safetensors.torch
 import torch
-from filelock import FileLock
 
 from export import parity, random_weights
-from export.checkpoint import load_checkpoint
 from export.families import FAMILIES, Family, load_family
 from export.families.generator_module import LATENT_DRAW, LATENT_INPUT, GeneratorModule
 from export.pipeline import ExportOptions, export_checkpoint
 from export.random_weights import HitStatistics, build_random_model
-from pxdbg_runtime.model.graph_file import read_graph_file
 from pxdbg_runtime.sensors import N_SENSORS
+from tests.made_once import make_once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,27 +156,18 @@ def export_model(folder: Path, family: str, model: GeneratorModule, stem: str) -
     return Export(family=family, model=model, checkpoint=checkpoint, graph=graph, told=tuple(told))
 
 
-def share_first_export(folder: Path, family: str) -> Export:
-    """Give the export of a family's first checkpoint, made by the first process that asks for it: do not change it.
+@functools.cache
+def export_first(family: str) -> Export:
+    """Export a family's first checkpoint, once in a run of the tests: do not change it.
 
     To save time, its statistics are measured on a quarter of the usual images, its parity on half of them.
     """
-    folder = folder / f"first-{family}"
-    told = folder / "told.json"
-    with FileLock(f"{folder}.lock"):
-        if told.exists():
-            return Export(
-                family=family,
-                model=load_checkpoint(folder / f"{family}-{FIRST_CHECKPOINT}.pt", family),
-                checkpoint=folder / f"{family}-{FIRST_CHECKPOINT}.pt",
-                graph=read_graph_file(folder / "graphs" / f"{family}-{FIRST_CHECKPOINT}-float32.onnx"),
-                told=tuple(json.loads(told.read_text(encoding="utf-8"))),
-            )
-        folder.mkdir(exist_ok=True)
+
+    def make(folder: Path) -> Export:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(random_weights, "_STATISTICS_BATCHES", 3)
             patched.setattr(random_weights, "_BATCH_SIZE", 4)
             patched.setattr(parity, "_SENSORS", range(0, N_SENSORS, 10))
-            export = demonstration_export(folder, family, FIRST_CHECKPOINT)
-        told.write_text(json.dumps(export.told), encoding="utf-8")
-        return export
+            return demonstration_export(folder, family, FIRST_CHECKPOINT)
+
+    return make_once(f"first-{family}", make)

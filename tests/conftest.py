@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,14 +19,14 @@ from msgspec import structs
 from pxdbg_runtime.model.builtin_models import read_manifest
 from tests.conditions_server import ConditionsServer, serving
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, write_graph
+from tests.made_once import find_folder
 from tests.release_program import compile_release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import ModuleType
 
     from pxdbg_runtime.model.graph_file import GraphFile
-    from tests.checkpoints import Export
     from tests.release_program import ReleaseProgram
 
 os.environ.pop("COLUMNS", None)
@@ -47,10 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-def find_common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Find the temporary folder that all processes of a run have in common."""
-    folder = tmp_path_factory.getbasetemp()
-    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+find_folder()
+"""Before pytest-xdist starts its processes, which are to have the same."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,14 +69,6 @@ def latent_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
 def event_wide_graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Make a tiny graph that takes latents, sensor indices, and values of the whole event."""
     return write_graph(tmp_path_factory.mktemp("event") / "tiny-event.onnx", event_wide_model(), EVENT_WIDE_CARD)
-
-
-@pytest.fixture(scope="session")
-def first_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
-    """Give the export of a family's first checkpoint, which all processes of a run share."""
-    from tests.checkpoints import share_first_export  # some environments of tests have no PyTorch
-
-    return cache(partial(share_first_export, find_common_folder(tmp_path_factory)))
 
 
 @pytest.fixture(params=["v2", "hsf"])
@@ -114,12 +104,12 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 @pytest.fixture(scope="session")
-def release(tmp_path_factory: pytest.TempPathFactory) -> ReleaseProgram:
+def release() -> ReleaseProgram:
     """Compile the program that makes and reads overlay files as basf2 does, once for all processes of a run.
 
     Skips where a compiler or ROOT is missing, but fails there in CI.
     """
-    folder = find_common_folder(tmp_path_factory) / "overlay-release"
+    folder = find_folder() / "overlay-release"
     with FileLock(f"{folder}.lock"):
         program = compile_release(folder)
     if program is None:

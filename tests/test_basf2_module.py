@@ -28,19 +28,17 @@ from pxdbg_runtime.basf2 import (
 from pxdbg_runtime.basf2.numbering import derive_seed, pack_event_number
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, ModelNotFoundError, ModuleStateError
 from tests.basf2_store import PARALLEL, build_path, find_messages, process_events, reader
-from tests.checkpoints import FlatNet, flat_checkpoint, register_family
+from tests.checkpoints import FlatNet, export_first, flat_checkpoint, register_family
 from tests.conftest import BASF2_DOUBLE
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, event_wide_model, latent_model, write_graph
 from tests.test_exactness import Agreement, charges_of_digits, compute_original_charges, draw_events, keys_of_digits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import ModuleType
 
     from export.families.generator_module import GeneratorModule
     from pxdbg_runtime.inference.latents import RandomStreamName
     from pxdbg_runtime.model.graph_file import GraphFile
-    from tests.checkpoints import Export
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 SEED: Final = -5
@@ -81,10 +79,8 @@ def test_events_hold_the_digits_of_pytorch(double: ModuleType, tmp_path: Path, m
 
 
 @pytest.mark.exhaustive
-def test_twenty_events_of_a_resnet_hold_the_digits_of_pytorch(
-    double: ModuleType, first_export: Callable[[str], Export]
-) -> None:
-    export = first_export("resnet")
+def test_twenty_events_of_a_resnet_hold_the_digits_of_pytorch(double: ModuleType) -> None:
+    export = export_first("resnet")
     compare_with_pytorch(double, export.model, export.graph, 20)
 
 

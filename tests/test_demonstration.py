@@ -16,17 +16,15 @@ from export.checkpoint.demonstration_mark import is_demonstration
 from export.demonstration import main
 from export.families.resnet import ResNet
 from export.random_weights import HitStatistics, build_random_model
-from tests.checkpoints import BUSY, FAMILY_NAMES, register_family
+from tests.checkpoints import BUSY, FAMILY_NAMES, export_first, register_family
 from tests.tiny_ieagan import TINY_VARIANTS, describe_variant
 from tests.tiny_models import TinyConvNet, TinyResNet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from export.families import Family
     from export.families.generator_module import GeneratorModule
-    from tests.checkpoints import Export
 
 
 @pytest.fixture
@@ -60,8 +58,8 @@ def test_the_seed_decides_the_weights_of_a_variant_and_the_vectors_of_its_norms(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_images_look_as_asked_for_on_fresh_latents(family: str, first_export: Callable[[str], Export]) -> None:
-    model = first_export(family).model
+def test_images_look_as_asked_for_on_fresh_latents(family: str) -> None:
+    model = export_first(family).model
     generator = torch.Generator().manual_seed(2026)
     with torch.inference_mode():
         charges = torch.cat([compute_charges(model(torch.randn(4, 96, generator=generator))) for _ in range(2)])
@@ -74,10 +72,8 @@ def test_images_look_as_asked_for_on_fresh_latents(family: str, first_export: Ca
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_model_is_ready_for_inference_and_its_filters_but_the_last_are_sparse(
-    family: str, first_export: Callable[[str], Export]
-) -> None:
-    model = first_export(family).model
+def test_model_is_ready_for_inference_and_its_filters_but_the_last_are_sparse(family: str) -> None:
+    model = export_first(family).model
     assert not model.training
     filters = [weight for weight in model.state_dict().values() if weight.dim() == 4]
     n_terms = [(weight != 0).sum().item() / len(weight) for weight in filters]

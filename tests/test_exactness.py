@@ -22,7 +22,7 @@ import torch
 from export.charge import compute_charges
 from export.families import FAMILIES, load_family
 from pxdbg_runtime import SENSORS, Generator
-from tests.checkpoints import FAMILY_NAMES, FIRST_CHECKPOINT, demonstration_export
+from tests.checkpoints import FAMILY_NAMES, FIRST_CHECKPOINT, demonstration_export, export_first
 from tests.tiny_ieagan import TINY_VARIANTS, describe_variant, export_tiny_ieagan
 from tests.tiny_models import TinyConvNet, TinyResNet, tiny_of
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from export.families.generator_module import GeneratorModule
     from pxdbg_runtime import Digits
     from pxdbg_runtime.model.graph_file import GraphFile
-    from tests.checkpoints import Export
 
 MIN_IDENTICAL: Final = 0.9999
 """Of families with latents alone."""
@@ -73,10 +72,8 @@ def test_events_of_a_tiny_conditional_model_have_the_digits_of_pytorch(family: F
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_images_of_the_first_sensors_have_the_digits_of_pytorch(
-    family: str, first_export: Callable[[str], Export]
-) -> None:
-    export = first_export(family)
+def test_images_of_the_first_sensors_have_the_digits_of_pytorch(family: str) -> None:
+    export = export_first(family)
     compare_with_pytorch(
         load_family(family),
         export.model,

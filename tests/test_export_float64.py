@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 CHARGES = np.array(THRESHOLDS, np.float32)
 
 
-@pytest.fixture(params=[TinyConvNet, TinyResNet])
+@pytest.fixture(params=[(TinyConvNet, 1), (TinyResNet, 2)], ids=["convnet", "resnet"])
 def tiny(request: pytest.FixtureRequest) -> Tiny:
-    return tiny_of(request.param, 0)
+    return tiny_of(*request.param)
 
 
 def scale_largest_weight(tensor: onnx.TensorProto, factor: float) -> None:
@@ -83,7 +83,7 @@ def test_a_wrong_graph_is_refused_however_coarsely_onnxruntime_computes(tiny: Ti
 
 
 def test_a_wrong_epsilon_is_refused() -> None:
-    tiny = tiny_of(TinyResNet, 0)
+    tiny = tiny_of(TinyResNet, 2)
     graph = onnx.ModelProto()
     graph.CopyFrom(tiny.plain)
     parity = measure_parity(tiny.references, graph, CHARGES, 1)
@@ -96,7 +96,7 @@ def test_a_wrong_epsilon_is_refused() -> None:
 
 
 def test_a_weight_that_differs_by_the_rounding_of_a_sum_is_refused() -> None:
-    tiny = tiny_of(TinyResNet, 0)
+    tiny = tiny_of(TinyResNet, 2)
     graph = compile_graph(tiny.plain, "cuda")
     scale_largest_weight(find_phases(graph), 1 + 5e-6)
     parity = measure_parity(tiny.references, graph, CHARGES, 1)

@@ -220,7 +220,7 @@ def test_a_model_that_float32_computes_coarsely_is_judged_by_its_rounding(
 
 
 def test_pytorch_is_also_judged_with_its_batch_norms_folded() -> None:
-    tiny = tiny_of(TinyConvNet, 0)
+    tiny = tiny_of(TinyConvNet, 1)
     model, references = tiny.model, tiny.references
     assert 0 < np.abs(references.folded - references.float32).max() < 1e-4
     assert any(isinstance(each, torch.nn.BatchNorm2d) for each in model.modules())
@@ -285,7 +285,7 @@ def test_an_exported_graph_passes_its_own_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, target: Target, compared: str
 ) -> None:
     few_images(monkeypatch)
-    tiny = tiny_of(TinyConvNet, 0)
+    tiny = tiny_of(TinyConvNet, 1)
     written = tiny.export(tmp_path, precision, target, accept_beyond_bounds=True)
     answers = written.card.known_answers
     assert answers is not None

@@ -23,11 +23,9 @@ from export.graph import list_passes
 from export.torch_graph import OPSET, export_to_onnx
 from pxdbg_runtime import SENSORS, __version__
 from pxdbg_runtime.model.graph_file import read_graph_file
-from tests.checkpoints import FAMILY_NAMES, FlatNet
+from tests.checkpoints import FAMILY_NAMES, FlatNet, export_first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from onnx import ModelProto, ValueInfoProto
 
     from tests.checkpoints import Export
@@ -39,8 +37,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=FAMILY_NAMES)
-def example(request: pytest.FixtureRequest, first_export: Callable[[str], Export]) -> Export:
-    return first_export(str(request.param))
+def example(request: pytest.FixtureRequest) -> Export:
+    return export_first(str(request.param))
 
 
 @pytest.fixture(scope="module")

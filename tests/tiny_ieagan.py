@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import functools
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
@@ -16,8 +12,11 @@ from export import random_weights
 from export.families.ieagan import FAMILY, IeaGan, IeaGanWithEventNoise
 from export.random_weights import HitStatistics, build_random_model
 from tests.checkpoints import Export, export_model, register_family
+from tests.made_once import make_once
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from export.families import Family
     from export.families.generator_module import GeneratorModule
 
@@ -57,12 +56,14 @@ def tiny_ieagan(variant: int, seed: int) -> GeneratorModule:
 
 @functools.cache
 def export_tiny_ieagan(variant: int, seed: int) -> Export:
-    """Export a tiny random model of a variant in float32, once: do not change it."""
-    folder = Path(tempfile.mkdtemp(prefix="pxdbg-tests-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with pytest.MonkeyPatch.context() as patched:
-        register_family(patched, TINY.name, TINY)
-        return export_model(folder, TINY.name, tiny_ieagan(variant, seed), f"tiny-{variant}-{seed}")
+    """Export a tiny random model of a variant in float32, once in a run of the tests."""
+
+    def make(folder: Path) -> Export:
+        with pytest.MonkeyPatch.context() as patched:
+            register_family(patched, TINY.name, TINY)
+            return export_model(folder, TINY.name, tiny_ieagan(variant, seed), f"tiny-{variant}-{seed}")
+
+    return make_once(f"tiny-ieagan-{variant}-{seed}", make)
 
 
 def describe_variant(family: Family) -> str:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
-import shutil
-import tempfile
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pytest
@@ -26,9 +22,11 @@ from export.pipeline import ExportOptions, export_checkpoint
 from export.precisions import BuiltGraph, build_graph
 from export.torch_graph import export_to_onnx
 from tests.checkpoints import register_family, save
+from tests.made_once import make_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import onnx
 
@@ -164,14 +162,15 @@ def build_once(tiny: Tiny, precision: Precision, target: Target) -> BuiltGraph:
 
 @functools.cache
 def tiny_of(kind: type[TinyConvNet | TinyResNet], seed: int) -> Tiny:
-    """Make a small model with its graph, once."""
-    folder = Path(tempfile.mkdtemp(prefix="pxdbg-tests-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    model = build_lively_model(kind, seed)
-    checkpoint = save(model.state_dict(), folder / "tiny.pt")
-    return Tiny(
-        model=model,
-        checkpoint=checkpoint,
-        plain=export_to_onnx(model, FAMILY),
-        references=compute_references(model, FAMILY),
-    )
+    """Make a small model with its graph, once in a run of the tests."""
+
+    def make(folder: Path) -> Tiny:
+        model = build_lively_model(kind, seed)
+        return Tiny(
+            model=model,
+            checkpoint=save(model.state_dict(), folder / "tiny.pt"),
+            plain=export_to_onnx(model, FAMILY),
+            references=compute_references(model, FAMILY),
+        )
+
+    return make_once(f"{kind.__name__}-{seed}", make)

@@ -256,6 +256,29 @@ def test_an_event_on_a_cpu_loads_neither_numba_nor_scipy(latent_graph: GraphFile
     assert done.stdout == "True True\nset()\n"
 
 
+def test_a_numba_that_does_not_import_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.4 or less. Got NumPy 2.5.')")
+    script = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pxdbg_runtime import Digits, overlay
+from pxdbg_runtime.diagnosis.machine import diagnose_cache
+from pxdbg_runtime.errors import BrokenPackageError
+try:
+    overlay(Digits.empty(), Digits.empty())
+except BrokenPackageError as error:
+    print(error)
+    print(diagnose_cache().state, diagnose_cache().text == str(error))
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    sentence = (
+        "A compiled kernel needs numba, which is installed but does not import (Numba needs NumPy 2.4 or less. Got "
+        "NumPy 2.5.): install it again: pip install --upgrade --force-reinstall numba."
+    )
+    assert done.stdout.splitlines() == [sentence, "broken True"]
+
+
 def test_kernels_load_no_extensions_of_numba_and_other_functions_do(tmp_path: Path) -> None:
     (tmp_path / "other_package.py").write_text("def init(): print('loaded')\n")
     metadata = tmp_path / "other_package-1.dist-info"

@@ -19,7 +19,8 @@ class Finding:
     subject : str
         Such as "CPU" or "extra parquet".
     state : {"ok", "note", "missing", "broken", "fails"}
-        ``missing`` and ``broken`` are for optional packages; ``fails`` means that no event can be generated.
+        ``missing`` and ``broken`` are for what is optional. ``fails`` means that events cannot be generated, or that
+        a package that is always needed is missing or too old.
     text : str
         What was found, why that is, and what to do.
     """

@@ -58,7 +58,7 @@ def _diagnose_packages(needed: list[Requirement]) -> Finding:
     wrong = [f"{each.name}>={each.oldest}" for each in needed if not _is_admitted(each, versions[each.name])]
     if wrong:
         quoted = " ".join(f"'{each}'" for each in wrong)
-        return Finding(subject="packages", state="broken", text=f"{listed}: pip install -U {quoted}")
+        return Finding(subject="packages", state="fails", text=f"{listed}: pip install -U {quoted}")
     return Finding(subject="packages", state="ok", text=listed)
 
 
@@ -142,10 +142,12 @@ def diagnose_memory(precision: str, batch_size: int, n_values: int) -> Finding:
 
 
 def diagnose_cache() -> Finding:
-    """Find out whether compiled kernels are kept for the next process."""
-    from pxdbg_runtime.digitisation.jit import find_cache_folder
-    from pxdbg_runtime.digitisation.kernels import find_hits
-
+    """Find out whether kernels can be compiled, and whether they are kept for the next process."""
+    try:
+        from pxdbg_runtime.digitisation.jit import find_cache_folder
+        from pxdbg_runtime.digitisation.kernels import find_hits
+    except PxdbgError as error:  # on a CPU events need no kernels
+        return Finding(subject="compiled kernels", state="broken", text=str(error))
     folder = find_cache_folder(find_hits)
     advice = "each process compiles them again, about a second: set NUMBA_CACHE_DIR to a folder that can be written to"
     if folder is None:

@@ -8,12 +8,15 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+from pxdbg_runtime.errors import one_line
+from pxdbg_runtime.optional_imports import require
+
+require("numba", extra="cpu", purpose="A compiled kernel")  # its errors are one sentence each
+
 import numba
 from numba.core import caching, config, entrypoints, sigutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
-
-from pxdbg_runtime.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,6 +22,7 @@ from pxdbg_runtime.limits.address_space import (
     report_memory_errors,
 )
 from pxdbg_runtime.optional_imports import require
+from tests.digit_files import SAMPLE, write
 from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
@@ -70,6 +71,13 @@ def test_a_command_works_in_its_limit_or_says_what_it_needs(
     done = run_limited(limit_mb, tmp_path, "generate", "--model", "tiny.onnx", "--output", output)
     works = check_outcome(done, tmp_path, wanted={output}, given={"tiny.onnx"})
     assert fits is None or works is fits
+
+
+@pytest.mark.parametrize("limit_mb", [330, 440])  # the library of numba does not load; numba does not import
+def test_an_overlay_says_what_it_needs(tmp_path: Path, limit_mb: int) -> None:
+    write(tmp_path / "in.npz", [SAMPLE])
+    done = run_limited(limit_mb, tmp_path, "overlay", "in.npz", "in.npz", "--output", "a.parquet")
+    assert not check_outcome(done, tmp_path, wanted=set(), given={"in.npz"})
 
 
 @pytest.mark.exhaustive
@@ -201,7 +209,8 @@ def test_memory_errors_become_ours_with_the_limits_of_the_job(
 
 def test_other_failures_of_onnx_runtime_are_not_of_memory() -> None:
     assert explain_memory_failure("the graph has no node", CPU) is None
-    assert isinstance(explain_memory_failure("bad allocation", CPU), MemoryLimitError)
+    for text in ("bad allocation", "CUDA failure 2: out of memory ; GPU=0"):
+        assert isinstance(explain_memory_failure(text, CPU), MemoryLimitError)
 
 
 def test_memory_of_a_gpu_is_not_that_of_the_job() -> None:

@@ -307,6 +307,18 @@ def test_a_run_that_fails_is_an_error_of_ours(
     assert caught.value.__cause__ is failure
 
 
+def test_memory_that_onnx_runtime_does_not_get_is_an_error_of_ours(
+    latent_graph: GraphFile, draws: dict[str, NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, failure = ImageSession(latent_graph), MemoryError("std::bad_alloc")
+    monkeypatch.setattr(session._session, "run_with_iobinding", raise_always(failure))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", raise_always(failure))
+    for use in (lambda: session.compute_images(range(2), draws), lambda: ImageSession(latent_graph)):
+        with pytest.raises(MemoryLimitError, match=r"^There is not enough memory: std::bad_alloc\. ") as caught:
+            use()
+        assert caught.value.__cause__ is failure
+
+
 def test_images_of_another_number_than_sensors_are_refused(
     tmp_path: Path, draws: dict[str, NDArray[np.float32]]
 ) -> None:

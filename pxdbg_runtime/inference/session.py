@@ -28,7 +28,7 @@ from pxdbg_runtime.inference.providers import (
     import_onnxruntime,
     resolve_provider,
 )
-from pxdbg_runtime.limits.address_space import explain_memory_failure
+from pxdbg_runtime.limits.address_space import explain_memory_failure, report_memory_errors
 from pxdbg_runtime.limits.threads import check_thread_count, prepare_threads
 from pxdbg_runtime.model.card import FULL_WEIGHT_BITS, build_feed
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
@@ -157,6 +157,7 @@ class ImageSession:
         """Create run options for `compute_images`; any thread may set ``terminate`` to True to end the call."""
         return import_onnxruntime().RunOptions()
 
+    @report_memory_errors()
     def compute_images(
         self,
         sensors: Sequence[int],
@@ -186,6 +187,8 @@ class ImageSession:
         ------
         InferenceError
             If ONNX Runtime fails, or if the session belongs to a parent process and cannot run in this fork.
+        MemoryLimitError
+            If there is too little memory.
         """
         images = (self.allocate_images(len(sensors)) if buffer is None else buffer)[: len(sensors)]
         with self._forks.call():
@@ -223,6 +226,7 @@ class ImageSession:
                 return session, CUDA
         return self._create_session(CPU, content), CPU
 
+    @report_memory_errors()
     def _create_session(self, provider: str, content: bytes) -> InferenceSession:
         onnxruntime = import_onnxruntime()
         reason = explain_unusable(provider)

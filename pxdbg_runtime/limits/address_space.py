@@ -68,7 +68,7 @@ _MANY_PROCESSES: Final = 10_000
 """A higher limit on the processes of a user does not restrict a job."""
 _MAX_TRIED_THREADS: Final = 64
 """Importing this package tries no more threads; if more are needed, any limit counts as too low."""
-_OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "bad allocation")
+_OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "bad allocation", "out of memory")
 """Words in ONNX Runtime's errors when an allocation fails."""
 
 

@@ -180,6 +180,14 @@ def test_without_a_driver_cuda_is_in_vain(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 @pytest.mark.usefixtures("gpu_wheel")
+def test_no_other_thread_loses_the_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: seen.append(sys.stdout))
+    explain_unusable(CUDA)
+    assert seen == [sys.stdout]
+
+
+@pytest.mark.usefixtures("gpu_wheel")
 def test_the_library_of_cuda_is_left_to_onnx_runtime_until_it_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = load_all_but(CUDA_LIBRARY, monkeypatch)
     assert explain_unusable(CUDA) is None
@@ -272,3 +280,10 @@ def test_a_graph_is_chosen_for_the_provider_that_will_likely_run_it(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
     monkeypatch.setattr(providers, "explain_unusable", lambda _: obstacle)
     assert providers.guess_target(provider) == target
+
+
+@pytest.mark.parametrize("provider", ["cpu", CPU, "tensorrt", 3])
+def test_cuda_is_loaded_only_where_it_may_be_chosen(monkeypatch: pytest.MonkeyPatch, provider: object) -> None:
+    offer(monkeypatch, CUDA, CPU)
+    monkeypatch.setattr(providers, "explain_unusable", lambda _: pytest.fail("CUDA is loaded"))
+    assert providers.guess_target(provider) == "cpu"

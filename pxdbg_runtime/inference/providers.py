@@ -9,10 +9,10 @@ import contextlib
 import ctypes
 import importlib
 import importlib.metadata
-import io
 import os
 import re
 import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,8 +20,6 @@ from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, Provid
 from pxdbg_runtime.optional_imports import IMPORT_FAILURES, describe_import_failure, is_missing
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from pxdbg_runtime.model.card import Target
 
 __all__ = [
@@ -60,6 +58,9 @@ _SOURCE_LOCATION: Final = re.compile(
     r"|\b(?:file|line|expr)=[^;]*;"
 )
 _MISSING_LIBRARY: Final = re.compile(r"LD_LIBRARY_PATH|cannot open shared object file|Failed to load library")
+_NO_USABLE_GPU: Final = re.compile(r"CUDA failure (?:34|35|36|46|100|209|222|802|803|804|999): [^;]*[^; ]")
+"""CUDA's errors that concern its driver and the GPUs, from cudaErrorStubLibrary to cudaErrorUnknown (driver_types.h);
+not that memory is used up (2), that a fork inherited CUDA (3), or that there is no such ``device_id`` (101)."""
 _SUFFIX: Final = "ExecutionProvider"
 _MODULE: Final = "onnxruntime"
 _NEEDED: Final = ("InferenceSession", "RunOptions", "SessionOptions", "__version__", "get_available_providers")
@@ -70,7 +71,7 @@ _INSTALL_CPU: Final = "pip install 'pxdbg-runtime[cpu]'"
 _INSTALL_GPU: Final = "pip install 'pxdbg-runtime[gpu]'"
 
 
-def import_onnxruntime() -> ModuleType:
+def import_onnxruntime() -> types.ModuleType:
     """Import ONNX Runtime, its telemetry off unless the environment says otherwise.
 
     From 1.29 on it reports sessions, with the names and hashes of their graphs, to its maker, which a simulation job
@@ -198,11 +199,13 @@ def resolve_provider(provider: str) -> str:
 
 def guess_target(provider: object) -> Target:
     """Guess the execution provider of a session before it is created, to choose the graph for it."""
-    wanted = provider.lower() if isinstance(provider, str) else "auto"
+    wanted = provider.lower() if isinstance(provider, str) else ""  # which the session refuses
     if wanted in ("cuda", CUDA.lower()):
         return "cuda"
+    if wanted != "auto":
+        return "cpu"
     has_cuda = CUDA in import_onnxruntime().get_available_providers() and explain_unusable(CUDA) is None
-    return "cuda" if wanted == "auto" and has_cuda else "cpu"
+    return "cuda" if has_cuda else "cpu"
 
 
 def explain_not_offered(provider: str, offered: tuple[str, ...]) -> str:
@@ -234,9 +237,7 @@ def explain_unusable(name: str) -> str | None:
     """
     if name != CUDA:
         return None
-    # It prints what it cannot load; `explain_load_failure` reports the same once.
-    with contextlib.redirect_stdout(io.StringIO()):
-        import_onnxruntime().preload_dlls()
+    _preload_libraries()
     if _find_library(CUDA) is None:
         return None  # another system names the library differently; the session will report an error
     try:
@@ -248,8 +249,23 @@ def explain_unusable(name: str) -> str | None:
     return None
 
 
+def _preload_libraries() -> None:
+    """Load the libraries of CUDA that pip installed, and print nothing of those that do not load.
+
+    `explain_load_failure` reports these once. ONNX Runtime prints them, so a copy of its function gets a `print` that
+    does nothing: a redirection of the standard output would concern all threads.
+    """
+    preload = import_onnxruntime().preload_dlls
+    names = {**preload.__globals__, "print": _print_nothing}
+    types.FunctionType(preload.__code__, names, argdefs=preload.__defaults__, closure=preload.__closure__)()
+
+
+def _print_nothing(*_texts: object, **_options: object) -> None:
+    """Take the place of `print`."""
+
+
 def explain_load_failure(name: str, refusal: Exception | None = None) -> str | None:
-    """Explain why the libraries of a provider do not load; None if they do, or if it is not known.
+    """Explain why a provider does not load: its libraries do not, or it finds no GPU; None if nothing is known.
 
     Call it only after ONNX Runtime tried the provider: loaded earlier, the provider's library would not find its host.
 
@@ -267,9 +283,12 @@ def explain_load_failure(name: str, refusal: Exception | None = None) -> str | N
     except OSError as error:
         action = f"{_INSTALL_GPU} brings CUDA and cuDNN" if name == CUDA else "install them, or use another provider"
         return f"its libraries do not load ({error}): {action}"
-    if refusal is not None and _MISSING_LIBRARY.search(str(refusal)):
-        return describe_onnxruntime_error(refusal).removesuffix(".")
-    return None
+    if refusal is None:
+        return None
+    no_gpu = _NO_USABLE_GPU.search(str(refusal))
+    if no_gpu is not None:
+        return f"it finds no GPU that it can use ({no_gpu[0]}): check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES"
+    return describe_onnxruntime_error(refusal).removesuffix(".") if _MISSING_LIBRARY.search(str(refusal)) else None
 
 
 def _find_library(name: str) -> Path | None:

@@ -177,6 +177,13 @@ def test_fields_that_contradict_each_other_are_refused() -> None:
     assert "fidelity must be null for float32 and given for any other precision" in str(error)
 
 
+@pytest.mark.parametrize("pixels", [[7, 7], [-1, 7], [7, 192_000], [2**31 - 1, -(2**31)], []], ids=str)
+def test_pixels_that_do_not_ascend_within_an_image_are_refused(pixels: list[int]) -> None:
+    image = KnownAnswers.encode_image("charges", 5, np.array(pixels), np.full(len(pixels), 7))
+    with pytest.raises(CardError, match=r"images\[0\] must hold one output per pixel, and pixels that ascend from 0"):
+        structs.replace(ANSWERS, images=(image,))
+
+
 @given(text=st.text(max_size=40))
 def test_any_text_is_refused_in_one_sentence(text: str) -> None:
     assert refuse_card(text).field in ("", "schema")

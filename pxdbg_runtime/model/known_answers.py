@@ -119,8 +119,9 @@ class KnownAnswers(Record, frozen=True, kw_only=True):
             pixels, outputs = image.decode_pixels(), self.decode_outputs(image)
         except (binascii.Error, ValueError):
             raise CardError(field, f"{field} must hold pixels and outputs in base64.") from None
-        is_ascending = bool(np.all(np.diff(pixels) > 0)) and pixels[0] >= 0 and pixels[-1] < PIXELS_PER_SENSOR
-        if len(pixels) != len(outputs) or not is_ascending:
+        # Steps of int32 would overflow.
+        steps = np.diff(pixels.astype(np.int64), prepend=-1, append=PIXELS_PER_SENSOR)
+        if not 0 < len(pixels) == len(outputs) or np.any(steps <= 0):
             message = (
                 f"{field} must hold one output per pixel, and pixels that ascend from 0 to {PIXELS_PER_SENSOR - 1}."
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from pxdbg_runtime.checks import check_event
 from pxdbg_runtime.conversions import build_arrow_table, build_awkward_events, build_data_frame
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.sensors import (
@@ -127,8 +128,14 @@ class Digits:
         return self.select_rows(self.sensor_id == sensor_of(sensor).vxd_id)
 
     def of_event(self, event: int) -> Digits:
-        """Select the digits of one event, which may have none."""
-        return self.select_rows(self.event == event)
+        """Select the digits of one event, which may have none.
+
+        Raises
+        ------
+        ArgumentTypeError, ArgumentValueError
+            If `event` is not an integer in [0, 2^63 - 1].
+        """
+        return self.select_rows(self.event == check_event(event))
 
     def select_rows(self, rows: slice | NDArray[np.generic]) -> Digits:
         """Select rows by a slice (views of the same memory), or by a mask or indices (copies)."""

@@ -77,6 +77,18 @@ def test_selection_by_event_and_by_sensor() -> None:
         digits.of_sensor(1)
 
 
+@pytest.mark.parametrize(
+    ("event", "error", "message"),
+    [
+        *((event, ArgumentTypeError, "an integer") for event in ("3", None, 3.0, True, [3, 4])),
+        (-1, ArgumentValueError, r"lie in \[0, 2\^63 - 1\]"),
+    ],
+)
+def test_an_event_that_is_no_number_is_refused(event: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^event must (be )?{message}, but is "):
+        build_digits(TWO_EVENTS).of_event(event)  # type: ignore[arg-type]  # the point of the test
+
+
 def test_concatenation_keeps_the_order_given() -> None:
     parts = [build_digits([row]) for row in TWO_EVENTS]
     assert Digits.concatenate(parts) == build_digits(TWO_EVENTS)

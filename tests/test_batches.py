@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -73,6 +74,27 @@ def interrupt():
         time.sleep(0.05)
 threading.Thread(target=interrupt, daemon=True).start()
 generator.generate(0)
+"""
+FORK_BETWEEN: Final = """
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")  # newer Pythons warn of every fork beside threads
+from pxdbg_runtime import SENSORS, Generator
+from pxdbg_runtime.errors import InferenceError
+
+batches = Generator(sys.argv[1], seed=1, provider="cpu", batch_size=1)._compute_batches([0], SENSORS)
+next(batches)
+for use in (batches.close, batches.__next__):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)  # ends a child that hangs
+        try:
+            use()
+        except InferenceError as error:
+            print(str(error).partition(", ")[2], flush=True)
+            os._exit(2)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+batches.close()
 """
 
 
@@ -209,6 +231,15 @@ def test_a_signal_ends_a_graph_that_never_ends(endless_graph: GraphFile) -> None
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG_S)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["KeyboardInterrupt 1", "SystemExit 1", "SystemExit 1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_waits_for_no_thread_of_its_parent(endless_graph: GraphFile) -> None:
+    command = [sys.executable, "-c", FORK_BETWEEN, str(endless_graph.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG_S)
+    assert (done.returncode, done.stderr) == (0, "")
+    refusal = "which has no copy of its threads. Create the generator in the process that uses it."
+    assert done.stdout.splitlines() == ["0", refusal, "2"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends a process there")

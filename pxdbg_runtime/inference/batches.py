@@ -7,11 +7,13 @@ second thread; the main thread waits where a signal handler can raise an excepti
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pxdbg_runtime.errors import InferenceError
 from pxdbg_runtime.limits.threads import report_thread_limit
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ def compute_batches(
     """Compute images in batches, each while the caller uses the one before.
 
     If the caller closes the iterator, or an exception such as KeyboardInterrupt is raised, the running batches are
-    terminated: no graph runs after the iterator has ended. A caller that may not use all batches must close it.
+    terminated: no graph runs after the iterator has ended. A caller that may not use all batches must close it. A fork
+    can close the iterator of its parent process, but not go on with it.
 
     Parameters
     ----------
@@ -71,7 +74,9 @@ def compute_batches(
     Raises
     ------
     InferenceError
-        If ONNX Runtime fails.
+        If ONNX Runtime fails, or in a fork of the process in which the iterator began.
+    MemoryLimitError
+        If there is too little memory.
     ThreadLimitError
         If the system cannot start a second thread.
     """
@@ -81,8 +86,15 @@ def compute_batches(
     worker = kept_worker or ThreadPoolExecutor(max_workers=1)
     started: deque[tuple[Batch, Future[Images]]] = deque()
     remaining, error = iter(batches), None
+    process = os.getpid()
     try:
         for number in itertools.count():
+            if os.getpid() != process:
+                message = (
+                    f"Images that process {process} began to compute cannot be continued in its fork {os.getpid()}, "
+                    "which has no copy of its threads. Create the generator in the process that uses it."
+                )
+                raise InferenceError(message)
             try:
                 batch = None if error else next(remaining, None)
             except Exception as raised:  # noqa: BLE001  # raised again below
@@ -103,7 +115,8 @@ def compute_batches(
             raise error
     finally:
         run.terminate = True
-        _wait_for_end([future for _, future in started], None if kept_worker else worker)
+        if os.getpid() == process:  # in a fork no thread runs that could be waited for
+            _wait_for_end([future for _, future in started], None if kept_worker else worker)
         for buffer in buffers:
             session.give_back(buffer)
 

@@ -224,9 +224,14 @@ class ImageError(PxdbgError, ValueError):
 
 
 class ProviderError(PxdbgError, RuntimeError):
-    """The execution provider `provider`, named as requested, cannot run here.
+    """An execution provider cannot run here.
 
     ``pxdbg providers`` says of each provider what is missing; ``provider="auto"`` takes one that runs.
+
+    Attributes
+    ----------
+    provider : str
+        ONNX Runtime's name of it; the requested name in lower case if ONNX Runtime offers no such provider.
     """
 
     docs_section = "running.md#providers"

@@ -20,7 +20,7 @@ from pxdbg_runtime.inference.latents import RandomStreamName, make_stream
 from pxdbg_runtime.limits.address_space import check_room_for_events, check_room_for_libraries
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, find_graph, is_best_for_cpu, is_path
 from pxdbg_runtime.model.card import describe_weights
-from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, select_sensors
+from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, select_sensors
 
 if TYPE_CHECKING:
     import collections.abc
@@ -54,8 +54,8 @@ class Generator:
 
     The constructor loads ONNX Runtime and creates the session, so it reports at once what cannot run. Threads may
     share a generator. A pickled or copied generator is created again from its arguments, with the seed that was
-    drawn, and refuses a graph with another SHA-256. In a fork a generator with ``ninter=1`` works, and any other
-    raises an error.
+    drawn, and refuses a graph with another SHA-256. In a fork of its process, a generator on a CPU with ``ninter=1``
+    works if no other thread ran the graph at the time of the fork, and any other raises an error.
 
     Parameters
     ----------
@@ -223,10 +223,12 @@ class Generator:
         Raises
         ------
         ArgumentTypeError, ArgumentValueError
-            If `event` is not an integer in [0, 2^63 - 1], or `sensors` are not different sensors of the PXD, at least
-            one.
+            If `event` is not an integer in [0, 2^63 - 1], or beyond 10^9 with ``random_stream="torch"``, or if
+            `sensors` are not different sensors of the PXD, at least one.
         InferenceError, ImageError
-            If ONNX Runtime fails, or an image holds NaN or values beyond [-1, 1].
+            If ONNX Runtime fails, an image holds NaN or values beyond [-1, 1], or a fork cannot run the graph.
+        MemoryLimitError, ThreadLimitError
+            If the job has too little memory, or may not start a second thread.
         """
         (digits,) = self._generate([event], select_sensors(sensors))
         return digits
@@ -289,7 +291,7 @@ class Generator:
                 yield Digits.concatenate(parts)
 
     def _compute_batches(
-        self, events: Iterable[int], sensors: Sequence[Sensor] = SENSORS
+        self, events: Iterable[int], sensors: Sequence[Sensor]
     ) -> collections.abc.Generator[tuple[Batch, Images], None, None]:
         """Yield batches of events and their images; close it unless all are used."""
         batches = (batch for event in events for batch in self._split(event, [sensor.index for sensor in sensors]))

@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from export.graph import append_charges
-from pxdbg_runtime import Generator
+from pxdbg_runtime import SENSORS, Generator
 from pxdbg_runtime.errors import ArgumentValueError, InferenceError
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.model.builtin_models import MANIFEST_NAME, format_manifest
@@ -50,7 +50,7 @@ def test_the_next_batch_is_computed_while_one_is_in_use(
         return images
 
     monkeypatch.setattr(generator._session, "compute_images", compute_and_note)
-    batches = generator._compute_batches([0])
+    batches = generator._compute_batches([0], SENSORS)
     batch, images = next(batches)
     assert second_done.wait(timeout=60), "the second batch waits for the first one's consumer"
     assert (batch.sensors, next(batches)[0].sensors) == (list(range(20)), list(range(20, 40)))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FORK: Final = """
 import contextlib, os, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore")  # newer Pythons warn of every fork beside threads
-from pxdbg_runtime import Generator
+from pxdbg_runtime import SENSORS, Generator
 from pxdbg_runtime.errors import InferenceError
 
 def fork(generator, leave):
@@ -51,7 +51,7 @@ def make(**arguments):
     return Generator(sys.argv[1], seed=3, provider="cpu", batch_size=2, **arguments)
 
 def compute_image(generator):
-    with contextlib.closing(generator._compute_batches([1])) as batches:
+    with contextlib.closing(generator._compute_batches([1], SENSORS)) as batches:
         return next(batches)[1].tobytes()
 
 for arguments in ({"nintra": 1}, {"nintra": 2}, {"nintra": 4, "random_stream": "torch"}, {"ninter": 2}):

@@ -375,8 +375,10 @@ def test_weights_of_eight_bits_need_a_cpu_that_does_not_saturate(
         cpu = Cpu(name=name, dot_products=dot_products, features=frozenset())
         monkeypatch.setattr(session_module, "detect_cpu", lambda cpu=cpu: cpu)
         assert ImageSession(seven).provider == CPU
-        with pytest.raises(ProviderError, match=rf"8 bits, whose products saturate on a CPU without VNNI\. {obstacle}"):
+        message = rf"8 bits, whose products saturate on a CPU without VNNI\. {obstacle}"
+        with pytest.raises(ProviderError, match=message) as caught:
             ImageSession(eight)
+        assert caught.value.provider == CPU
     cpu = Cpu(name="New One", dot_products=("avx512_vnni",), features=frozenset())
     monkeypatch.setattr(session_module, "detect_cpu", lambda: cpu)
     assert ImageSession(eight).provider == CPU

@@ -54,8 +54,8 @@ _log = logging.getLogger(__name__)
 class ImageSession:
     """Runs a graph over the sensors of an event.
 
-    Threads may share a session. A fork may use its parent's session if `ninter` is 1 and no graph ran at the time of
-    the fork.
+    Threads may share a session. A fork may use its parent's session on a CPU if `ninter` is 1 and no other thread ran
+    the graph at the time of the fork.
 
     Parameters
     ----------
@@ -317,7 +317,7 @@ def _check_int8_weights(graph: GraphFile) -> None:
             f"The int8 graph {graph.path} has weights of {bits} bits, whose products saturate on a CPU without VNNI. "
             f"{found}: use precision='float32', or export it with --weight-bits 7."
         )
-        raise ProviderError("cpu", message)
+        raise ProviderError(CPU, message)
 
 
 def _parse_provider(provider: object) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -180,11 +183,25 @@ def test_without_a_driver_cuda_is_in_vain(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 @pytest.mark.usefixtures("gpu_wheel")
-def test_no_other_thread_loses_the_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: seen.append(sys.stdout))
-    explain_unusable(CUDA)
-    assert seen == [sys.stdout]
+def test_two_threads_leave_the_standard_output_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    output, order = sys.stdout, itertools.count()
+    second_is_in, first_is_out = threading.Event(), threading.Event()
+
+    def preload() -> None:
+        if next(order) == 0:
+            second_is_in.wait(0.2)
+        else:
+            second_is_in.set()
+            first_is_out.wait(0.2)
+
+    def look_for_cuda(_: int) -> None:
+        explain_unusable(CUDA)
+        first_is_out.set()
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(look_for_cuda, range(2)))
+    assert sys.stdout is output
 
 
 @pytest.mark.usefixtures("gpu_wheel")

@@ -9,10 +9,11 @@ import contextlib
 import ctypes
 import importlib
 import importlib.metadata
+import io
 import os
 import re
 import sys
-import types
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,8 @@ from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, Provid
 from pxdbg_runtime.optional_imports import IMPORT_FAILURES, describe_import_failure, is_missing
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from pxdbg_runtime.model.card import Target
 
 __all__ = [
@@ -58,6 +61,7 @@ _SOURCE_LOCATION: Final = re.compile(
     r"|\b(?:file|line|expr)=[^;]*;"
 )
 _MISSING_LIBRARY: Final = re.compile(r"LD_LIBRARY_PATH|cannot open shared object file|Failed to load library")
+_REDIRECTION: Final = threading.Lock()
 _NO_USABLE_GPU: Final = re.compile(r"CUDA failure (?:34|35|36|46|100|209|222|802|803|804|999): [^;]*[^; ]")
 """CUDA's errors that concern its driver and the GPUs, from cudaErrorStubLibrary to cudaErrorUnknown (driver_types.h);
 not that memory is used up (2), that a fork inherited CUDA (3), or that there is no such ``device_id`` (101)."""
@@ -71,7 +75,7 @@ _INSTALL_CPU: Final = "pip install 'pxdbg-runtime[cpu]'"
 _INSTALL_GPU: Final = "pip install 'pxdbg-runtime[gpu]'"
 
 
-def import_onnxruntime() -> types.ModuleType:
+def import_onnxruntime() -> ModuleType:
     """Import ONNX Runtime, its telemetry off unless the environment says otherwise.
 
     From 1.29 on it reports sessions, with the names and hashes of their graphs, to its maker, which a simulation job
@@ -237,7 +241,10 @@ def explain_unusable(name: str) -> str | None:
     """
     if name != CUDA:
         return None
-    _preload_libraries()
+    # It prints what it cannot load; `explain_load_failure` reports the same once. A redirection concerns all threads:
+    # of two at once, one would restore the other's.
+    with _REDIRECTION, contextlib.redirect_stdout(io.StringIO()):
+        import_onnxruntime().preload_dlls()
     if _find_library(CUDA) is None:
         return None  # another system names the library differently; the session will report an error
     try:
@@ -247,21 +254,6 @@ def explain_unusable(name: str) -> str | None:
             f"there is no NVIDIA driver here ({CUDA_DRIVER} does not load): run on a machine with a GPU and its driver"
         )
     return None
-
-
-def _preload_libraries() -> None:
-    """Load the libraries of CUDA that pip installed, and print nothing of those that do not load.
-
-    `explain_load_failure` reports these once. ONNX Runtime prints them, so a copy of its function gets a `print` that
-    does nothing: a redirection of the standard output would concern all threads.
-    """
-    preload = import_onnxruntime().preload_dlls
-    names = {**preload.__globals__, "print": _print_nothing}
-    types.FunctionType(preload.__code__, names, argdefs=preload.__defaults__, closure=preload.__closure__)()
-
-
-def _print_nothing(*_texts: object, **_options: object) -> None:
-    """Take the place of `print`."""
 
 
 def explain_load_failure(name: str, refusal: Exception | None = None) -> str | None:

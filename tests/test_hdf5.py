@@ -224,6 +224,10 @@ TEXTS: Final = np.array(["a"] * 5, dtype=h5py.string_dtype())
             {"offset": np.array([1, 1, 2, 3, 4, 5])},
             NO_OFFSETS,
         ),
+        (
+            {"event": np.array([0, 0]), "offset": np.array([0, 2, 5])},
+            "holds two entries of event 0, expected one: leave out what was merged twice",
+        ),
         ({"u_cell": np.array([0, 250, 17, 17, 100])}, "holds u_cell from 0 to 250, expected 0 to 249"),
     ],
 )

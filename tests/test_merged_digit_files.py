@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from typing import TYPE_CHECKING
+import re
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +14,14 @@ from msgspec.structs import replace
 
 from pxdbg_runtime import Digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
-from pxdbg_runtime.formats import Provenance, merge_files
+from pxdbg_runtime.formats import FileMetadata, Provenance, merge_files
+from pxdbg_runtime.formats.npz import NpzReader
+from pxdbg_runtime.formats.reader import EventReader
 from pxdbg_runtime.plots.summary import summarise
 from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU
 from tests.digit_files import ANY_SUFFIX, PROVENANCE, each_suffix, list_columns, random_digits, write, write_plainly
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_command_line_inspection import row_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def write_job(path: Path, provenance: Provenance, n_hits: int = 500) -> list[Digits]:
@@ -134,6 +136,70 @@ def test_files_of_which_nothing_is_known(tmp_path: Path) -> None:
     expected = r"how the digits of .*a\.parquet were generated is unknown \(it has no metadata\)"
     with pytest.raises(DigitFileError, match=expected):
         merge_files([paths[0], paths[3]])
+
+
+def replace_files(
+    monkeypatch: pytest.MonkeyPatch, events: list[list[int]], jobs: list[Provenance] | None = None
+) -> list[str]:
+    """Put readers of these events in the place of files; returns the names of the files, which do not exist."""
+    readers = {
+        str(place): EventReader(
+            path=Path(str(place)),
+            metadata=None if jobs is None else FileMetadata(jobs=(jobs[place],)),
+            event_numbers=np.array(numbers),
+            is_checked=False,
+            remark="it has no metadata" if jobs is None else "",
+            _reader=NpzReader(Path(str(place))),
+            _digest=None,
+            _passes=(),
+        )
+        for place, numbers in enumerate(events)
+    }
+    monkeypatch.setattr("pxdbg_runtime.formats.merging.open_events", readers.__getitem__)
+    return list(readers)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_common_events_of_any_two_files_are_found(monkeypatch: pytest.MonkeyPatch, is_known: bool) -> None:
+    rng = np.random.default_rng(24)
+    n_refused = 0
+    for _ in range(500):
+        n_files = int(rng.integers(2, 6))
+        if is_known:
+            numbers = rng.integers([0, 1, 0], [40, 9, 2], (n_files, 3)).tolist()
+            jobs = [replace(PROVENANCE, first_event=first, events=n, seed=seed) for first, n, seed in numbers]
+            events = [[*range(job.first_event, job.last_event + 1)] for job in jobs]
+            paths = replace_files(monkeypatch, events, jobs)
+            seeds = [job.seed for job in jobs]
+        else:
+            events = [sorted(rng.choice(100, rng.integers(1, 9), replace=False).tolist()) for _ in range(n_files)]
+            paths = replace_files(monkeypatch, events)
+            seeds = [0] * n_files
+        common = {
+            (paths[one], paths[other]): set(events[one]) & set(events[other])
+            for one, other in itertools.combinations(range(n_files), 2)
+            if seeds[one] == seeds[other]
+        }
+        if not any(common.values()):
+            assert merge_files(paths).n_events == sum(map(len, events))
+            continue
+        n_refused += 1
+        with pytest.raises(DigitFileError, match="both hold event") as raised:
+            merge_files(paths)
+        text = re.match(r"(\d) and (\d) both hold event (\d+)\b.*, and (\d+) events in all", str(raised.value))
+        assert text is not None
+        both = common[text[1], text[2]]
+        assert (int(text[3]), int(text[4])) == (min(both), len(both))
+        assert raised.value.path == Path(text[2])
+    assert 100 < n_refused < 400
+
+
+def test_thousands_of_files_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [replace(PROVENANCE, first_event=4 * place) for place in range(4000)]
+    paths = replace_files(monkeypatch, [[*range(job.first_event, job.first_event + 4)] for job in jobs], jobs)
+    start_s = time.process_time()
+    assert merge_files(paths).n_events == 16000
+    assert time.process_time() - start_s < 5  # to compare all pairs took 25 s
 
 
 def test_validate_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from pxdbg_runtime.formats.interface import (
     StoredTexts,
 )
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
+from pxdbg_runtime.formats.whole_events import EntryChecker
 from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Hdf5Reader:
         with self._open() as file:
             columns = _open_columns(file)
             offset = _read_offset(file, columns)
-            events = None if offset is None else columns.pop(EVENT).read_whole()
+            events = None if offset is None else _read_entries(columns.pop(EVENT))
             n_rows = columns["charge"].size
             for start in range(0, n_rows, BLOCK_ROWS):
                 stop = min(start + BLOCK_ROWS, n_rows)
@@ -173,6 +174,15 @@ def _open_columns(file: Any) -> dict[str, _Column]:  # noqa: ANN401
             )
             raise ContentError(message)
     return columns
+
+
+def _read_entries(column: _Column) -> NDArray[np.generic]:
+    """Read the number of each event; raises `ContentError` if one comes twice."""
+    events = column.read_whole()
+    checker = EntryChecker()
+    checker.add(events)
+    checker.finish()
+    return events
 
 
 def _read_offset(file: Any, columns: dict[str, _Column]) -> NDArray[np.generic] | None:  # noqa: ANN401

@@ -97,15 +97,8 @@ class MergedReader:
 
         Files are open at the same time, and have a block in memory each, only while their ranges of events overlap.
         """
-        overlapping: list[EventReader] = []
-        last = -1
-        for reader in sorted(self.readers, key=lambda reader: int(reader.event_numbers[0])):
-            if overlapping and reader.event_numbers[0] > last:
-                yield from _read_together(overlapping)
-                overlapping = []
-            overlapping.append(reader)
-            last = max(last, int(reader.event_numbers[-1]))
-        yield from _read_together(overlapping)
+        for group in _group_by_range(self.readers):
+            yield from _read_together([self.readers[place] for place in group])
 
     def read(self) -> Digits:
         """Read all digits, of one file after the other.
@@ -146,8 +139,10 @@ def merge_files(paths: Sequence[StrPath]) -> MergedReader:
     readers = tuple(open_events(path) for path in paths)
     for reader in readers[1:]:
         _check_common_fields(readers[0], reader)
-    for one, other in itertools.combinations(readers, 2):
-        _check_disjoint(one, other)
+    if readers[0].jobs:
+        _check_jobs(readers)
+    else:
+        _check_event_numbers(readers)
     return MergedReader(readers=readers)
 
 
@@ -190,6 +185,20 @@ def open_digits(paths: StrPath | Iterable[StrPath]) -> DigitReader:
     return merge_files(listed)
 
 
+def _group_by_range(readers: Sequence[EventReader]) -> Iterator[list[int]]:
+    """Group the places of files whose ranges of event numbers overlap, ordered by the first number."""
+    group: list[int] = []
+    last = -1
+    for place in sorted(range(len(readers)), key=lambda place: int(readers[place].event_numbers[0])):
+        numbers = readers[place].event_numbers
+        if group and numbers[0] > last:
+            yield group
+            group = []
+        group.append(place)
+        last = max(last, int(numbers[-1]))
+    yield group
+
+
 def _read_together(readers: list[EventReader]) -> Iterator[tuple[int, Digits]]:
     """Read files event by event, ordered by event number."""
     return heapq.merge(*(reader.read_events() for reader in readers), key=lambda event: event[0])
@@ -211,19 +220,32 @@ def _check_common_fields(one: EventReader, other: EventReader) -> None:
         raise DigitFileError(other.path, message)
 
 
-def _check_disjoint(one: EventReader, other: EventReader) -> None:
-    if not one.jobs and not other.jobs:
-        if one.event_numbers[-1] < other.event_numbers[0] or other.event_numbers[-1] < one.event_numbers[0]:
-            return
-        both = np.intersect1d(one.event_numbers, other.event_numbers, assume_unique=True)
-        if len(both):
-            raise _refuse_common_events(one, other, int(both[0]), len(both))
-    for ours, theirs in itertools.product(one.jobs, other.jobs):
+def _check_jobs(readers: Sequence[EventReader]) -> None:
+    """Check that no event is in two files whose jobs are known, by seed, random stream and number."""
+    jobs = [(job, place) for place, reader in enumerate(readers) for job in reader.jobs]
+    jobs.sort(key=lambda item: (item[0].seed, item[0].random_stream, item[0].first_event))
+    # If any two jobs of a seed have common events, then so have two neighbours.
+    for (ours, one), (theirs, other) in itertools.pairwise(jobs):
         if (ours.seed, ours.random_stream) == (theirs.seed, theirs.random_stream):
-            first = max(ours.first_event, theirs.first_event)
-            n_events = min(ours.last_event, theirs.last_event) - first + 1
+            n_events = min(ours.last_event, theirs.last_event) - theirs.first_event + 1
             if n_events > 0:
-                raise _refuse_common_events(one, other, first, n_events, seed=f" of seed {ours.seed}")
+                first, second = readers[min(one, other)], readers[max(one, other)]
+                seed = f" of seed {ours.seed}"
+                raise _refuse_common_events(first, second, theirs.first_event, n_events, seed=seed)
+
+
+def _check_event_numbers(readers: Sequence[EventReader]) -> None:
+    """Check that no event number is in two files whose jobs are unknown."""
+    for group in _group_by_range(readers):
+        places = sorted(group)
+        numbers = np.concatenate([readers[place].event_numbers for place in places])
+        order = np.argsort(numbers, kind="stable")
+        common = np.flatnonzero(np.diff(numbers[order]) == 0)
+        if len(common):
+            owners = np.repeat(places, [readers[place].n_events for place in places])
+            one, other = (readers[owner] for owner in owners[order[common[0] : common[0] + 2]])
+            both = np.intersect1d(one.event_numbers, other.event_numbers, assume_unique=True)
+            raise _refuse_common_events(one, other, int(both[0]), len(both))
 
 
 def _refuse_common_events(

@@ -170,7 +170,7 @@ def record_failure(campaign: Campaign, part: int, reason: str) -> None:
     record = FailureRecord(
         part=part,
         plan_sha256=campaign.plan_sha256,
-        reason=reason,
+        reason=reason.encode(errors="backslashreplace").decode(),  # names of files in it need not be UTF-8
         failed=_format_now(),
         host=_name_host(),
     )

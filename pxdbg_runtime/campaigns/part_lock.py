@@ -56,9 +56,12 @@ def hold_lock(path: Path) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether another process holds the lock; false where the disk has no locks."""
+    """Whether another process holds the lock.
+
+    False where the disk has no locks, and on NFS also for a user who cannot write to the lock file.
+    """
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = _open_for_probe(path)
     except OSError:
         return False
     try:
@@ -67,6 +70,13 @@ def is_held(path: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _open_for_probe(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR)  # NFS locks no file that is open for reading alone
+    except PermissionError:  # it is another user's
+        return os.open(path, os.O_RDONLY)
 
 
 def _acquire(path: Path) -> int | None:

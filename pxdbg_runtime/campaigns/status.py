@@ -98,6 +98,11 @@ class CampaignStatus:
         """Damaged and foreign partitions."""
         return tuple(part for part in self.parts if part.reason)
 
+    @property
+    def failed_or_damaged(self) -> tuple[int, ...]:
+        """Partitions of `failed` and of `problems`, each once."""
+        return tuple(sorted({*self.failed, *(part.part for part in self.problems)}))
+
     def list_hosts(self) -> list[HostRate]:
         """List what each machine has made, ordered by name."""
         groups: dict[tuple[str, str], list[PartRecord]] = {}

@@ -40,7 +40,7 @@ def write_page(found: CampaignStatus, path: Path) -> None:
     """
     text = render_page(found)
     with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of folders need not be UTF-8
 
 
 def render_page(found: CampaignStatus) -> str:

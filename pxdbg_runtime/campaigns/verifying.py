@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pxdbg_runtime.campaigns.making import check_graph
-from pxdbg_runtime.errors import CampaignError, PxdbgError
+from pxdbg_runtime.errors import CampaignError, DigitFileError
 from pxdbg_runtime.formats import open_events
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ def verify_part(campaign: Campaign, part: int) -> tuple[PartStatus, Finding | No
     status : PartStatus
     finding : Finding or None
         None if the partition is complete and as planned.
+
+    Raises
+    ------
+    MissingPackageError, MemoryLimitError
+        If its file cannot be read here, whatever it holds.
     """
     status = campaign.examine(part, compare_hash=True)
     path = campaign.digits_path(part)
@@ -67,7 +72,7 @@ def verify_part(campaign: Campaign, part: int) -> tuple[PartStatus, Finding | No
     try:
         reader = open_events(path)
         n_digits = sum(len(digits) for digits in reader.read_blocks())
-    except PxdbgError as error:
+    except DigitFileError as error:
         return status, Finding(part=part, text=str(error))
     difference = _explain_origin(campaign, part, reader)
     if not difference and n_digits != status.record.digits:
@@ -111,7 +116,7 @@ def choose_sample(campaign: Campaign, parts: Sequence[int], n_events: int) -> li
     n_chosen = min(n_events, len(parts))
     chosen = [parts[round(place * (len(parts) - 1) / max(n_chosen - 1, 1))] for place in range(n_chosen)]
     sample = []
-    for place, part in enumerate(dict.fromkeys(chosen)):
+    for place, part in enumerate(chosen):
         numbers = campaign.plan.partitions[part].numbers
         # The golden ratio's multiples are spread evenly, so first, last and middle events all occur.
         sample.append((part, numbers[int((place * 0.6180339887498949) % 1 * len(numbers))]))
@@ -135,13 +140,20 @@ def compare_sample(
     ------
     Finding or None
         For each event; None if its digits are equal.
+
+    Raises
+    ------
+    MissingPackageError, MemoryLimitError
+        As `verify_part`.
+    PxdbgError
+        As `Generator.generate`.
     """
     for part, event in sample:
         path = campaign.digits_path(part)
         expected = generator.generate(event, campaign.plan.sensors)
         try:
             found = next((digits for number, digits in open_events(path).read_events() if number == event), None)
-        except PxdbgError as error:
+        except DigitFileError as error:
             yield Finding(part=part, text=str(error))
             continue
         if found is None:

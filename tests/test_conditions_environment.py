@@ -48,7 +48,7 @@ def test_else_those_of_basf2_in_its_order(monkeypatch: pytest.MonkeyPatch, cvmfs
     "bad",
     [
         *("ftp://a.example", "http://", "file:///tmp", "http://a.example/?x=1", "http://a.example/#x"),
-        *("http://a.example:99999999", "http://\x00"),
+        *("http://a.example:99999999", "http://\x00", "http://xn--0.example", "http://a.example/\udcff"),
     ],
 )
 def test_urls_of_other_kinds_are_refused(bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +76,15 @@ def test_payload_locations_are_folders_and_servers(monkeypatch: pytest.MonkeyPat
     assert list_payload_locations() == ("/cvmfs/files", "http://a.example/files", "local")
 
 
+@pytest.mark.parametrize("bad", ["https://user:secret@a.example/p", "ftp://a.example/p", "file://a.example/p"])
+def test_payload_locations_of_other_kinds_are_refused(bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BELLE2_CONDB_PAYLOADS", f"/cvmfs/files {bad}")
+    expected = r"^BELLE2_CONDB_PAYLOADS must be an http or https URL .*, or a folder, but is '.*a\.example/p'\.$"
+    with pytest.raises(ArgumentValueError, match=expected) as raised:
+        list_payload_locations()
+    assert (raised.value.argument, "secret" in str(raised.value)) == ("payload_locations", False)
+
+
 @pytest.mark.parametrize(
     ("value", "proxy"),
     [
@@ -83,6 +92,7 @@ def test_payload_locations_are_folders_and_servers(monkeypatch: pytest.MonkeyPat
         ("http://proxy.example:3128/", "http://proxy.example:3128/"),
         ("proxy.example:3128", "http://proxy.example:3128"),
         ("https://user:secret@proxy.example", "https://user:secret@proxy.example"),
+        ("user:a%2Fb%23c%3F@proxy.example:3128", "http://user:a%2Fb%23c%3F@proxy.example:3128"),
     ],
 )
 def test_the_proxy_is_that_of_basf2(value: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +101,17 @@ def test_the_proxy_is_that_of_basf2(value: str, proxy: str | None, monkeypatch: 
     assert find_proxy() == proxy
 
 
-@pytest.mark.parametrize("bad", ["socks5://a.example", "http://", "http://a.example:x"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *("socks5://a.example", "http://", "http://a.example:x", "http://xn--0.example", "http://a.example:1/?x"),
+        *(f"http://user:{password}@a.example:1" for password in ("secret/x", "1/secret", "secret#x", "1#secret")),
+        *("http://user:1?secret@a.example:1", "user:1#secret@a.example:1", "http://\udcff:x@a.example"),
+    ],
+)
 def test_another_proxy_is_refused(bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BELLE2_CONDB_PROXY", bad)
-    with pytest.raises(ArgumentValueError, match=r"^BELLE2_CONDB_PROXY must be an http or https URL such as .*"):
+    expected = r"^BELLE2_CONDB_PROXY must be an http or https URL such as .*, in whose password .* leads to '"
+    with pytest.raises(ArgumentValueError, match=expected) as raised:
         find_proxy()
+    assert "secret" not in str(raised.value)

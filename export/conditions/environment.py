@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from export.conditions.fields import is_web_address
+from export.conditions.fields import is_proxy, is_web_address
 from pxdbg_runtime.errors import ArgumentValueError
 
 if TYPE_CHECKING:
@@ -43,27 +43,22 @@ def choose_sources(given: Sequence[str]) -> tuple[str, ...]:
         If one is a URL that is not of http or https.
     """
     if given:
-        return _check_sources("--server", given)
+        return _check_addresses("--server", given, "the path of an sqlite file")
     for variable in _SOURCES:
         if listed := os.environ.get(variable, "").split():
-            return _check_sources(variable, listed)
+            return _check_addresses(variable, listed, "the path of an sqlite file")
     return (str(CVMFS_FILE),) if CVMFS_FILE.is_file() else (CENTRAL_SERVER,)
 
 
-def _check_sources(subject: str, sources: Sequence[str]) -> tuple[str, ...]:
-    for source in sources:
-        if "://" in source and not is_web_address(source):
-            message = (
-                f"{subject} must be an http or https URL without a user name, a query or a fragment, or the path of an "
-                f"sqlite file, but is {source.rpartition('@')[2]!r}."  # without a password
-            )
-            raise ArgumentValueError("server", message)
-    return _drop_repeated(sources)
-
-
 def list_payload_locations() -> tuple[str, ...]:
-    """List the folders and servers of ``BELLE2_CONDB_PAYLOADS``, in which basf2 looks for payload files first."""
-    return _drop_repeated(os.environ.get(_PAYLOADS, "").split())
+    """List the folders and servers of ``BELLE2_CONDB_PAYLOADS``, in which basf2 looks for payload files first.
+
+    Raises
+    ------
+    ArgumentValueError
+        If one is a URL that is not of http or https.
+    """
+    return _check_addresses(_PAYLOADS, os.environ.get(_PAYLOADS, "").split(), "a folder")
 
 
 def find_proxy() -> str | None:
@@ -72,20 +67,29 @@ def find_proxy() -> str | None:
     Raises
     ------
     ArgumentValueError
-        If it is not an http or https URL.
+        If it is not the http or https URL of a proxy.
     """
     proxy = os.environ.get(_PROXY, "").strip()
     if not proxy:
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
-    scheme, _, rest = proxy.partition("://")
-    place = rest.rpartition("@")[2]
-    if not is_web_address(f"{scheme}://{place}"):
-        message = f"{_PROXY} must be an http or https URL such as http://proxy.example:3128, but leads to {place!r}."
+    if not is_proxy(proxy):
+        message = (
+            f"{_PROXY} must be an http or https URL such as http://proxy.example:3128, in whose password '/', '#' and "
+            f"'?' are %2F, %23 and %3F, but leads to {proxy.rpartition('@')[2]!r}."
+        )
         raise ArgumentValueError("proxy", message)
     return proxy
 
 
-def _drop_repeated(addresses: Sequence[str]) -> tuple[str, ...]:
+def _check_addresses(subject: str, addresses: Sequence[str], other: str) -> tuple[str, ...]:
+    """Check that each address with ``://`` is a URL of http or https; return each once, without a slash at the end."""
+    for address in addresses:
+        if "://" in address and not is_web_address(address):
+            message = (
+                f"{subject} must be an http or https URL without a user name, a query or a fragment, or {other}, "
+                f"but is {address.rpartition('@')[2]!r}."  # without a password
+            )
+            raise ArgumentValueError("payload_locations" if subject == _PAYLOADS else "server", message)
     return tuple(dict.fromkeys(address.rstrip("/") for address in addresses))

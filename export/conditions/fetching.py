@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +20,8 @@ from pxdbg_runtime.errors import ArgumentValueError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    import httpx
 
     from export.conditions.sources import Source
     from export.conditions.transport import Progress
@@ -113,7 +117,8 @@ def fetch_payload(
     Raises
     ------
     ConditionsError
-        If the tag must not be used or has no such payload for this run, or if all sources fail.
+        If the tag must not be used or has no such payload for this run, if all sources fail, or as `open_client` where
+        a server is needed.
     OutputError
         If the cache cannot be written to.
     ArgumentValueError
@@ -128,13 +133,18 @@ def fetch_payload(
     limits = limits or Limits()
     states = (*_USABLE, _OPEN) if allow_open_tag else _USABLE
     failures: list[ServerError] = []
-    with open_client(limits, proxy) as client:
+    with ExitStack() as stack:
+
+        @functools.cache
+        def get_client() -> httpx.Client:  # what is on this machine needs none
+            return stack.enter_context(open_client(limits, proxy))
+
         files = PayloadFiles(
-            client=client, locations=tuple(payload_locations), cache=cache, limits=limits, progress=progress
+            get_client=get_client, locations=tuple(payload_locations), cache=cache, limits=limits, progress=progress
         )
         for address in sources:
             try:
-                source = open_source(address, client, limits)
+                source = open_source(address, get_client, limits)
                 state = _fetch_usable_state(source, global_tag, states)
                 entry = _find_entry(source, name, global_tag, (experiment, run))
                 note = "" if state == _PUBLISHED else f", not {_PUBLISHED}, so it may change"

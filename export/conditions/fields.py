@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import httpx
 import msgspec
 
-__all__ = ["DatabaseText", "check_base_url", "check_md5", "check_payload_url", "is_web_address"]
+__all__ = ["DatabaseText", "check_base_url", "check_md5", "check_payload_url", "is_proxy", "is_web_address"]
 
 DatabaseText = Annotated[str, msgspec.Meta(pattern="^[^\ud800-\udfff]+$")]
 """Not empty, and without the halves of characters that JSON can spell and UTF-8 cannot."""
@@ -21,10 +21,23 @@ def is_web_address(text: str) -> bool:
     """Whether a text is an http or https URL that has a host, and no user name, query or fragment."""
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL:
+        is_web = url.scheme in {"http", "https"} and bool(url.host) and (url.port or 0) <= _MAX_PORT
+    except (httpx.InvalidURL, UnicodeError):  # UnicodeError: invalid Punycode, or bytes that are not UTF-8
         return False
-    is_web = url.scheme in {"http", "https"} and bool(url.host) and (url.port or 0) <= _MAX_PORT
     return is_web and not (url.userinfo or url.query or url.fragment)
+
+
+def is_proxy(text: str) -> bool:
+    """Whether a text is the http or https URL of a proxy, with a user name and a password or without.
+
+    A '/', '#' or '?' of a password that is not escaped would make the user name the host.
+    """
+    try:
+        url = httpx.URL(text)
+        address = url.copy_with(username=None, password=None)
+    except (httpx.InvalidURL, UnicodeError):
+        return False
+    return is_web_address(str(address)) and "@" not in url.path
 
 
 def check_md5(field: str, text: str) -> None:

@@ -18,7 +18,8 @@ class Limits:
     read_timeout_s : float
         For the next bytes of an answer, seconds.
     total_timeout_s : float
-        For a whole answer, seconds: it ends the download from a server that sends a byte a second.
+        For a whole answer, seconds: it ends the download from a server that sends a byte a second. It is checked
+        whenever a part of the content comes, but not while the header comes.
     attempts : int
         Attempts at one request before the server counts as failed.
     first_wait_s : float

@@ -16,6 +16,8 @@ from export.conditions.transport import receive, retry
 from export.errors import ServerError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import httpx
 
     from export.conditions.limits import Limits
@@ -33,7 +35,8 @@ class PayloadFiles:
 
     Attributes
     ----------
-    client : httpx.Client
+    get_client : callable
+        Returns the client; called for a download alone.
     locations : tuple of str
         Folders and base URLs in which a file is looked for before its source's own.
     cache : Path
@@ -41,7 +44,7 @@ class PayloadFiles:
     progress : callable
     """
 
-    client: httpx.Client
+    get_client: Callable[[], httpx.Client]
     locations: tuple[str, ...]
     cache: Path
     limits: Limits
@@ -58,7 +61,7 @@ class PayloadFiles:
         ServerError
             If it is not on this machine and no server gives it.
         ConditionsError
-            If another process holds the lock of the payload for too long.
+            If another process holds the lock of the payload for too long, or as `get_client`.
         OutputError
             If the cache cannot be written to.
         """
@@ -90,6 +93,7 @@ class PayloadFiles:
         raise ServerError(" ".join(str(error) for error in failures))
 
     def _download(self, url: str, md5: str, file: BinaryIO) -> None:
+        client = self.get_client()
         file.seek(0)
         file.truncate()
         digest = hashlib.md5(usedforsecurity=False)
@@ -98,7 +102,7 @@ class PayloadFiles:
             digest.update(chunk)
             file.write(chunk)
 
-        receive(self.client, url, take, self.limits, max_bytes=self.limits.max_payload_bytes, progress=self.progress)
+        receive(client, url, take, self.limits, max_bytes=self.limits.max_payload_bytes, progress=self.progress)
         if digest.hexdigest() != md5:
             message = (
                 f"{url} has the MD5 {digest.hexdigest()}, but the conditions database lists {md5}: "

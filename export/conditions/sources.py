@@ -10,6 +10,7 @@ from export.conditions.sqlite_file import SqliteFile
 from export.conditions.v2 import V2Server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import httpx
@@ -44,22 +45,26 @@ class Source(Protocol):
         """
 
 
-def open_source(address: str, client: httpx.Client, limits: Limits) -> Source:
+def open_source(address: str, get_client: Callable[[], httpx.Client], limits: Limits) -> Source:
     """Open a source of metadata; a server is asked which interface it has.
 
     Parameters
     ----------
     address : str
         Base URL of a server, without a slash at the end, or path of an sqlite file.
-    client : httpx.Client
+    get_client : callable
+        Returns the client; called for a server alone.
     limits : Limits
 
     Raises
     ------
     ServerError
         If the server cannot be reached.
+    ConditionsError
+        As `get_client`.
     """
     if not is_web_address(address):
         return SqliteFile(address=address, limits=limits)
+    client = get_client()
     hsf = HsfServer(client=client, address=address, limits=limits)
     return hsf if hsf.is_recognised() else V2Server(client=client, address=address, limits=limits)

@@ -6,11 +6,13 @@ import functools
 import logging
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import httpx
 
-from export.errors import ServerError
+from export.errors import ConditionsError, ServerError
+from pxdbg_runtime.errors import one_line
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -34,16 +36,48 @@ logger = logging.getLogger(__name__)
 
 
 def open_client(limits: Limits, proxy: str | None = None) -> httpx.Client:
-    """Open the client for a whole download; the caller closes it. Without `proxy`, httpx reads ``HTTPS_PROXY`` etc."""
-    return httpx.Client(
-        verify=_load_certificates(),
-        proxy=proxy,
-        timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
-        follow_redirects=True,
-        max_redirects=_MAX_REDIRECTS,
-        headers={"User-Agent": f"pxdbg-runtime/{__version__}", "Accept-Encoding": "identity"},
-        event_hooks={"request": [_check_port]},
-    )
+    """Open the client for a whole download; the caller closes it.
+
+    Parameters
+    ----------
+    limits : Limits
+    proxy : str, optional
+        URL of a proxy for all requests; without it, httpx reads ``HTTPS_PROXY`` and the like.
+
+    Raises
+    ------
+    ConditionsError
+        If the certificates or the proxies that the environment names cannot be used.
+    """
+    try:
+        certificates = _load_certificates()
+    except OSError as error:
+        message = (
+            f"The certificates of https servers cannot be loaded ({error.strerror or one_line(error)}): correct or "
+            "unset SSL_CERT_FILE, SSL_CERT_DIR and SSLKEYLOGFILE."
+        )
+        raise ConditionsError(message) from None
+    variable = "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or NO_PROXY" if proxy is None else "BELLE2_CONDB_PROXY"
+    try:
+        return httpx.Client(
+            verify=certificates,
+            proxy=proxy,
+            timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
+            headers={"User-Agent": f"pxdbg-runtime/{__version__}", "Accept-Encoding": "identity"},
+            event_hooks={"request": [_check_port]},
+        )
+    except ImportError:
+        message = (
+            f"{variable} names a SOCKS proxy, which needs a further package: pip install 'httpx[socks]', or name an "
+            "http proxy."
+        )
+        raise ConditionsError(message) from None
+    except (ValueError, httpx.InvalidURL):  # their texts may hold a password
+        message = (
+            f"{variable} is not valid, a proxy is a URL such as http://proxy.example:3128: correct the variable, or "
+            "unset it."
+        )
+        raise ConditionsError(message) from None
 
 
 def _check_port(request: httpx.Request) -> None:
@@ -71,6 +105,9 @@ def receive(
 ) -> None:
     """Make one request and pass its answer on, chunk by chunk.
 
+    The limit of the time of a whole answer is checked whenever a chunk comes. While the header comes, the limit of the
+    time without data holds alone.
+
     Parameters
     ----------
     client : httpx.Client
@@ -88,19 +125,22 @@ def receive(
     Raises
     ------
     ServerError
-        If the server cannot be reached, is too slow, answers with a status other than 200, or sends too much.
+        If the server cannot be reached, is too slow, answers with a status other than 200, compresses its answer
+        unasked, or sends too much.
     """
     end = time.monotonic() + limits.total_timeout_s
     try:
-        with client.stream("GET", url, params=params, headers=headers) as response:
+        request = client.build_request("GET", url, params=params, headers=headers)
+        with closing(_follow_redirects(client, request)) as response:
             _check_status(response, url)
+            _check_encoding(response, url)
             n_announced = _find_content_length(response)
             if n_announced is not None and n_announced > max_bytes:
                 message = f"{url} holds {_format_size(n_announced)}: expected at most {_format_size(max_bytes)}."
                 raise ServerError(message)
             n_received = 0
             progress(n_received, n_announced)
-            for chunk in response.iter_bytes():
+            for chunk in response.iter_raw():
                 n_received += len(chunk)
                 if n_received > max_bytes:
                     message = f"{url} sent more than {_format_size(max_bytes)}, the most that is expected."
@@ -129,9 +169,6 @@ def receive(
     except httpx.TransportError as error:
         message = f"{url} cannot be read: {_describe(error)}."
         raise ServerError(message, is_passing=True) from None
-    except httpx.HTTPError as error:
-        message = f"{url} sent what cannot be decoded: {_describe(error)}."
-        raise ServerError(message) from None
 
 
 def retry(request: Callable[[], Result], limits: Limits) -> Result:
@@ -155,6 +192,26 @@ def retry(request: Callable[[], Result], limits: Limits) -> Result:
     return request()
 
 
+def _follow_redirects(client: httpx.Client, request: httpx.Request) -> httpx.Response:
+    """Send a request and those that it is redirected to; httpx would read the content of a redirect to its end."""
+    for _ in range(1 + _MAX_REDIRECTS):
+        response = client.send(request, stream=True)
+        if response.next_request is None:
+            return response
+        response.close()
+        request = response.next_request
+    message = "too many redirects"
+    raise httpx.TooManyRedirects(message)
+
+
+def _check_encoding(response: httpx.Response, url: str) -> None:
+    """Refuse a compressed answer: a server could send blocks that hold nothing for ever."""
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.strip().lower() not in {"", "identity"}:
+        message = f"{url} sent an answer that is compressed ({encoding[:60]!r}), which was not asked for."
+        raise ServerError(message)
+
+
 def _check_status(response: httpx.Response, url: str) -> None:
     status = response.status_code
     if status == httpx.codes.OK:
@@ -169,7 +226,7 @@ def _find_content_length(response: httpx.Response) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _describe(error: httpx.HTTPError) -> str:
+def _describe(error: httpx.TransportError) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 

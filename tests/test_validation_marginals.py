@@ -13,7 +13,7 @@ import pytest
 
 from pxdbg_runtime.errors import MarginalsError
 from pxdbg_runtime.validation.marginals import PublicMarginals, read_marginals, score_marginals
-from tests.validation_samples import build_marginals_content, write_marginals
+from tests.validation_samples import build_marginals_content, count_empty_pixels, write_marginals
 
 PUBLIC: Final = Path(
     os.environ.get("PXDBG_MARGINALS", Path(__file__).parents[2] / "shared" / "reference" / "pxd_marginals.json")
@@ -85,6 +85,8 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     content["samples"]["one"]["sensor_mean_occupancy"] = [0.0099] * 40
     content["samples"]["one"]["sensor_mean_charge"] = [25.0] * 20 + [22.0] * 20
     content["samples"]["one"]["occupancy_overflow"] = 100_000  # left out of the histogram
+    for sample in content["samples"].values():
+        count_empty_pixels(sample)
     read = read_marginals(write_marginals(tmp_path / "m.json", content))
     scores = score_marginals(read.published[0], read.reference)
     assert scores.charge is not None
@@ -100,6 +102,16 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert read.reference.mean_hit_charge == 17
     layer = read.published[0].average_layer(1)
     assert (layer.mean_occupancy, layer.mean_charge_adu) == pytest.approx((0.0099, 25.0))
+
+
+def test_the_mean_charge_of_very_many_hits(tmp_path: Path) -> None:
+    content: Any = build_marginals_content()
+    sample = content["samples"]["geant4"]
+    sample["charge_counts"] = [2**55 - 1] * 249
+    sample["sensor_mean_occupancy"] = [1.0] * 40
+    count_empty_pixels(sample)
+    read = read_marginals(write_marginals(tmp_path / "m.json", content))
+    assert read.reference.mean_hit_charge == pytest.approx(131)  # of 7 to 255 ADU
 
 
 @pytest.mark.parametrize(
@@ -125,6 +137,16 @@ def test_scores_by_hand(tmp_path: Path) -> None:
         ("samples.one.occupancy_counts", [0] * 200, "samples.one.occupancy_counts must not be all zero"),
         ("samples.geant4.occupancy_overflow", -1, "occupancy_overflow must be an integer >= 0, but is -1"),
         ("samples.geant4.empty_pixels", 0.5, "in samples.geant4, empty_pixels must be an integer, but is 0.5"),
+        (
+            "samples.one.empty_pixels",
+            0,
+            "empty_pixels are those of an occupancy of 100 %, but the mean of sensor_mean_o",
+        ),
+        (
+            "samples.geant4.sensor_mean_occupancy",
+            [0.0092] * 40,
+            "are those of an occupancy of 0.9 %, but the mean of sensor_mean_occupancy is 0.92 %.",
+        ),
         ("samples.geant4.sensor_mean_occupancy", [1.5] * 40, "[0] must be a number <= 1.0, but is 1.5"),
         ("samples.geant4.sensor_mean_occupancy", [0.0] * 40, "sensor_mean_occupancy must not be all zero"),
         ("samples.geant4.sensor_mean_charge", [float("nan")] * 40, "NaN is not a number"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import structs
@@ -72,17 +73,23 @@ def write_marginals(path: Path, content: object) -> Path:
     return path
 
 
-def _build_sample_content(slope_adu: float) -> dict[str, object]:
+def _build_sample_content(slope_adu: float) -> dict[str, Any]:
     occupancy = np.zeros(200, dtype=int)
     occupancy[40:140] = 10
-    return {
-        "empty_pixels": 1000,
+    content = {
         "charge_counts": np.rint(1e5 * np.exp(-np.arange(249) / slope_adu)).astype(int).tolist(),
         "occupancy_counts": occupancy.tolist(),
         "occupancy_overflow": 3,
         "sensor_mean_occupancy": [0.009] * N_SENSORS,
         "sensor_mean_charge": [22.0] * N_SENSORS,
     }
+    count_empty_pixels(content)
+    return content
+
+
+def count_empty_pixels(content: dict[str, Any]) -> None:
+    """Set the empty pixels of a published sample to what its hits and its mean occupancy say."""
+    content["empty_pixels"] = round(sum(content["charge_counts"]) * (1 / fmean(content["sensor_mean_occupancy"]) - 1))
 
 
 def draw_digits(rng: np.random.Generator, event: int, *, hits: int, charge_adu: float, pair_share: float) -> Digits:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
@@ -38,6 +40,8 @@ OCCUPANCY_RANGE: Final = 0.02
 """Upper edge of the last bin of the occupancy of an image; images above it are counted separately."""
 _MAX_FILE_BYTES: Final = 16 << 20
 """The public file has 17 kB."""
+_OCCUPANCY_TOLERANCE: Final = 0.01
+"""Relative, for rounded numbers; the public file agrees to a millionth."""
 _SIMULATION: Final = "geant4"
 """Name of the published sample that is the reference of the generators."""
 
@@ -91,7 +95,7 @@ class Marginals:
     def mean_hit_charge(self) -> float:
         """Mean charge of a hit, ADU."""
         charges = np.arange(self.min_charge, MAX_CHARGE_ADU + 1)
-        return float((charges * self.charge_counts).sum() / self.charge_counts.sum())
+        return float(charges @ self.charge_counts.astype(np.float64) / self.charge_counts.sum())
 
     def average_layer(self, layer: int) -> LayerMeans:
         """Average over the sensors of a layer."""
@@ -233,6 +237,15 @@ def _build_marginals(name: str, value: object) -> Marginals:
         if not any(getattr(record, field)):
             path = f"samples.{name}.{field}"
             raise JsonFieldError(path, f"samples.{show_name(name)}.{field} must not be all zero.")
+    n_hits = sum(record.charge_counts)
+    share, mean = n_hits / (n_hits + record.empty_pixels), fmean(record.sensor_mean_occupancy)
+    if not math.isclose(share, mean, rel_tol=_OCCUPANCY_TOLERANCE):
+        path = f"samples.{name}.empty_pixels"
+        message = (
+            f"in samples.{show_name(name)}, charge_counts and empty_pixels are those of an occupancy of "
+            f"{100 * share:.3g} %, but the mean of sensor_mean_occupancy is {100 * mean:.3g} %."
+        )
+        raise JsonFieldError(path, message)
     return Marginals(
         name=name,
         min_charge=READOUT_THRESHOLD_ADU,

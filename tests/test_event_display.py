@@ -197,7 +197,7 @@ def test_the_axes_say_what_they_show() -> None:
     assert (spectrum.get_xlabel(), spectrum.get_ylabel()) == ("charge (ADU)", "digits / ADU")
     assert bar.get_xlabel() == "charge (ADU)"
     assert occupancies.get_title() == "occupancy of each sensor"
-    assert occupancies.get_xlabel() == "occupancy (%)\ndashed: Geant4, layer mean"
+    assert occupancies.get_xlabel() == "occupancy (%)\ndashed: Geant4, layer mean,\n7 ADU or more"
 
 
 def test_random_weights_are_not_compared_with_geant4() -> None:
@@ -235,6 +235,15 @@ def test_digits_of_other_detectors_are_not_drawn() -> None:
     ]
     alone = find_panels(draw_event(digits.select_rows(slice(2)), title="two hits"))
     assert bar.get_xlim() == alone.bar.get_xlim()  # the scale of the colours
+
+
+def test_digits_of_several_events_are_refused(tmp_path: Path) -> None:
+    digits = digits_of([(4, 8480, 0, 0, 9), (5, 8480, 0, 0, 9)])
+    for attempt in (draw_event, lambda digits, title: save_event(digits, tmp_path / "event.png", title=title)):
+        with pytest.raises(ArgumentValueError, match=r"digits must be of one event, but are of 2: select one") as info:
+            attempt(digits, title="two events")
+        assert info.value.argument == "digits"
+    assert names_in(tmp_path) == []
 
 
 def test_an_event_without_hits() -> None:

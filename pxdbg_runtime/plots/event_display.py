@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.plots.drawing import (
     CHARGE_TICKS,
@@ -21,6 +22,7 @@ from pxdbg_runtime.sensors import (
     N_SENSORS,
     N_U_CELLS,
     N_V_CELLS,
+    READOUT_THRESHOLD_ADU,
     SENSORS,
     SENSORS_PER_LADDER,
 )
@@ -69,14 +71,15 @@ def save_event(
     sensors : sequence of Sensor
         The sensors of the event: another one was not generated, which is not the same as empty.
     compare_geant4 : bool
-        Whether to draw the occupancies of the Geant4 simulation; they say nothing about the digits of random weights.
+        Whether to draw the occupancies of the Geant4 simulation, of hits of 7 ADU or more; they say nothing about the
+        digits of random weights, or of a larger threshold.
 
     Raises
     ------
     MissingPackageError
         If matplotlib is not installed.
     ArgumentValueError
-        If matplotlib does not know the format.
+        If the digits are of several events, or matplotlib does not know the format.
     OutputError
         If the file cannot be written.
     """
@@ -106,10 +109,16 @@ def draw_event(
     ------
     MissingPackageError
         If matplotlib is not installed.
+    ArgumentValueError
+        If the digits are of several events.
     """
     require("matplotlib", extra="plot", purpose="A picture")
     from matplotlib.figure import Figure
 
+    n_events = len(np.unique(digits.event))
+    if n_events > 1:
+        message = f"digits must be of one event, but are of {n_events:,}: select one with digits.of_event."
+        raise ArgumentValueError("digits", message)
     digits = digits.select_rows(INDEX_BY_VXD_ID[digits.sensor_id] < N_SENSORS)
     counter = SummaryCounter()
     counter.add(digits)
@@ -211,6 +220,6 @@ def _draw_occupancies(axes: Axes, occupancies: NDArray[np.float64], *, compare_g
     axes.set_yticks(places, [*map(str, SENSORS)])
     axes.tick_params(axis="y", length=0, labelsize=_LABEL_SIZE)
     axes.margins(y=0.01)
-    legend = "\ndashed: Geant4, layer mean" if compare_geant4 else ""
+    legend = f"\ndashed: Geant4, layer mean,\n{READOUT_THRESHOLD_ADU} ADU or more" if compare_geant4 else ""
     axes.set(xlabel=f"occupancy (%){legend}", ylabel="sensor")
     axes.set_title("occupancy of each sensor", fontsize="medium")

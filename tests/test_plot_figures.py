@@ -61,7 +61,7 @@ def test_charges() -> None:
     digits = digits_of([(0, 8480, 0, v_cell, charge) for v_cell, charge in enumerate([1, 7, 7, 255])])
     axes = draw_charges(digits, title="four $digits")
     assert heights_of(axes) == {1: 0.25, 7: 0.5, 255: 0.25}
-    assert legend_of(axes) == ["4 digits, mean 67.5 ADU", "mean of Geant4, 22 ADU"]
+    assert legend_of(axes) == ["4 digits, mean 67.5 ADU", "mean of Geant4, 7 ADU or more: 22 ADU"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("charge (ADU)", "share of the digits / ADU")
     assert (axes.get_title(), axes.get_yscale()) == ("four $digits", "log")
 
@@ -79,7 +79,7 @@ def test_samples_share_axes() -> None:
     first = draw_charges(digits_of(TRIPLE), label="one")
     second = draw_charges(digits_of(TRIPLE[:1]), label="$two", axes=first)
     assert second is first
-    names = ["one: 3 digits, mean 9.0 ADU", "mean of Geant4, 22 ADU", "$two: 1 digits, mean 9.0 ADU"]
+    names = ["one: 3 digits, mean 9.0 ADU", "mean of Geant4, 7 ADU or more: 22 ADU", "$two: 1 digits, mean 9.0 ADU"]
     assert sorted(legend_of(first)) == sorted(names)
     heights = [steps.get_data().values.max() for steps in first.patches]  # type: ignore[attr-defined]  # StepPatches
     assert heights == [1.0, 1.0]
@@ -105,7 +105,7 @@ def test_occupancies(events: list[Digits]) -> None:
     assert [bar.get_height() for bar in bars] == pytest.approx(percent)
     assert [label.get_text() for label in axes.get_xticklabels()] == [str(sensor) for sensor in SENSORS]
     assert [bar.get_x() + bar.get_width() / 2 for bar in bars] == pytest.approx(axes.get_xticks())
-    assert legend_of(axes) == ["Geant4, mean of the layer", "layer 1", "layer 2"]
+    assert legend_of(axes) == ["Geant4, mean of the layer, 7 ADU or more", "layer 1", "layer 2"]
 
 
 def test_a_published_reference(events: list[Digits]) -> None:
@@ -129,7 +129,7 @@ def test_errors_are_of_several_events(events: list[Digits]) -> None:
 def test_sensors_that_were_not_generated_have_no_bar(events: list[Digits]) -> None:
     axes = draw_occupancies(events, sensors=SENSORS[:2])
     assert [len(getattr(each, "patches", [])) for each in axes.containers if hasattr(each, "patches")] == [2, 0]
-    assert legend_of(axes) == ["Geant4, mean of the layer", "layer 1"]
+    assert legend_of(axes) == ["Geant4, mean of the layer, 7 ADU or more", "layer 1"]
 
 
 @pytest.mark.parametrize("shape", [(), (39,), (1, 40)])
@@ -163,6 +163,15 @@ def test_charges_have_the_same_colours_in_an_event_and_in_a_sensor(charges: list
         colours.append(np.asarray(each.to_rgba(np.array([first, 255]))))
     assert all(np.array_equal(each, colours[0]) for each in colours)
     assert colours[0][0, :3].max() < 0.9  # visible on white
+
+
+def test_summed_charges_end_the_scale() -> None:
+    events = [digits_of([(event, 8480, 0, 0, 255), (event, 8480, 0, 1, 64)]) for event in range(5)]
+    image = draw_sensor(events, "1.1.1", weigh_by_charge=True).images[0]
+    assert image.get_clim() == (7, 1275)
+    sums = np.asarray(image.to_rgba(np.array([255, 320, 1275])))
+    assert not np.array_equal(sums[1], sums[2])
+    assert not np.array_equal(sums[0], sums[2])
 
 
 @each_function

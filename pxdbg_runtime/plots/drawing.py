@@ -41,7 +41,7 @@ StyleName = Literal["ATLAS", "CMS", "ROOT"]
 """Styles of mplhep; it has none of Belle II."""
 DPI: Final = 110
 COLOUR_OF_LAYER: Final = {1: "#d55e00", 2: "#0072b2"}
-CHARGE_TICKS: Final = (1, 2, 5, 7, 10, 20, 50, 100, 200)
+CHARGE_TICKS: Final = (1, 2, 5, 7, *(digit * 10**power for power in range(1, 9) for digit in (1, 2, 5)))
 """Charges in ADU that are written beside their colours; 7 is the read-out threshold."""
 _FONT_SIZE: Final = 10.0
 """Of matplotlib's own style, in points; the sizes of figures are those for it."""
@@ -92,13 +92,15 @@ def create_axes(width_inches: float, height_inches: float, *, dpi: float = DPI) 
 def choose_charge_colours(charges: NDArray[np.integer[Any] | np.floating[Any]]) -> tuple[LogNorm, Colormap]:
     """Choose a logarithmic scale for charges in ADU, and its colours: the larger the charge, the darker.
 
-    The scale begins at the read-out threshold, or at the smallest charge if that is less, and ends at 255 ADU.
+    The scale begins at the read-out threshold, or at the smallest charge if that is less. It ends at 255 ADU, or at the
+    largest charge if that is more, as a sum over events can be.
     """
     import matplotlib as mpl
     from matplotlib.colors import ListedColormap, LogNorm
 
     colours = mpl.colormaps["viridis_r"](np.linspace(_FIRST_COLOUR, 1, _N_COLOURS))
-    return LogNorm(float(charges.min(initial=READOUT_THRESHOLD_ADU)), MAX_CHARGE_ADU), ListedColormap(colours)
+    first, last = charges.min(initial=READOUT_THRESHOLD_ADU), charges.max(initial=MAX_CHARGE_ADU)
+    return LogNorm(float(first), float(last)), ListedColormap(colours)
 
 
 def find_picture_format(path: Path) -> str:

@@ -35,6 +35,7 @@ from pxdbg_runtime.sensors import (
     N_SENSORS,
     N_U_CELLS,
     N_V_CELLS,
+    READOUT_THRESHOLD_ADU,
     SENSORS,
     SensorLike,
     sensor_of,
@@ -59,6 +60,7 @@ _MAP_DPI: Final = 1.5 * DPI
 _LINEWIDTH: Final = 0.13
 _TITLE_PAD: Final = 0.6
 """Width of lines and distance of titles, in sizes of letters."""
+_GEANT4_CUT: Final = f"{READOUT_THRESHOLD_ADU} ADU or more"
 _FIRST_SIZES: Final = 15
 """Cluster sizes that are drawn in any case."""
 _PLACES: Final = np.array([sensor.index + 1.5 * (sensor.layer - 1) for sensor in SENSORS])
@@ -83,7 +85,8 @@ def draw_charges(
     label : str or None
         Name of the sample in the legend, which also has the number of digits and their mean charge.
     compare_geant4 : bool
-        Whether to draw the mean charge of the Geant4 simulation; it says nothing about the digits of random weights.
+        Whether to draw the mean charge of the Geant4 simulation, of hits of 7 ADU or more; it says nothing about the
+        digits of random weights, or of a larger threshold.
     axes : Axes or None
         Where to draw; several samples may share axes.
     style : str or None
@@ -106,7 +109,7 @@ def draw_charges(
         edges = np.arange(MAX_CHARGE_ADU + 1) + 0.5
         _draw_shares(axes, counts, edges, _join_label(label, f"{n_digits:,} digits{mean}"))
         if compare_geant4 and not axes.lines:  # once, if several samples share the axes
-            name = f"mean of Geant4, {GEANT4_MEAN_CHARGE:.0f} ADU"
+            name = f"mean of Geant4, {_GEANT4_CUT}: {GEANT4_MEAN_CHARGE:.0f} ADU"
             axes.axvline(GEANT4_MEAN_CHARGE, color="black", linestyle="--", linewidth=_compute_linewidth(), label=name)
         axes.set(xlabel="charge (ADU)", ylabel="share of the digits / ADU", xlim=(0, MAX_CHARGE_ADU + 1))
         _add_legend(axes)
@@ -174,7 +177,7 @@ def draw_occupancies(
     reference_name : str
         Name of the reference in the legend.
     compare_geant4 : bool
-        Whether to draw, without a reference, the mean of each layer in the Geant4 simulation.
+        Whether to draw, without a reference, the mean of each layer in the Geant4 simulation, of hits of 7 ADU or more.
     title, axes, style
         As of `draw_charges`.
 
@@ -230,7 +233,7 @@ def draw_sensor(
     sensor : Sensor, str or int
         As `sensor_of` takes it.
     weigh_by_charge : bool
-        Whether to draw charges in place of numbers of hits, for one event.
+        Whether to draw charges in place of numbers of hits; those of several events are summed.
     title : str
         If empty, the name of the sensor.
     axes, style
@@ -283,7 +286,7 @@ def _draw_reference(axes: Axes, occupancies: NDArray[np.float64] | None, name: s
             color="black",
             linestyle="--",
             linewidth=_compute_linewidth(),
-            label="Geant4, mean of the layer" if layer == 1 else "",
+            label=f"Geant4, mean of the layer, {_GEANT4_CUT}" if layer == 1 else "",
         )
 
 

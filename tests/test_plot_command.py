@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from msgspec import structs
 
 from pxdbg_runtime import SENSORS, Digits
-from pxdbg_runtime.plots import figures
+from pxdbg_runtime.plots import event_display, figures
 from tests.digit_files import (
     PROVENANCE,
     SAMPLE,
+    digits_of,
     list_columns,
     names_in,
     write,
     write_plainly,
 )
 from tests.test_command_line import invoke, require_failure
-from tests.validation_samples import build_marginals_content, write_marginals
+from tests.validation_samples import build_marginals_content, count_empty_pixels, write_marginals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +85,39 @@ def test_random_weights_are_not_compared_with_geant4(
     assert drawings[0][2]["compare_geant4"] == (nature != "demonstration")
 
 
+@pytest.mark.parametrize(("threshold", "is_comparable"), [(1, True), (7, True), (8, False)])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_geant4_stands_beside_hits_of_its_own_cut_alone(
+    tmp_path: Path,
+    drawings: list[tuple[str, list[Digits], Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    threshold: int,
+    is_known: bool,
+    is_comparable: bool,
+) -> None:
+    """The smallest charge of another tool's file is its threshold."""
+    compared: list[bool] = []
+
+    def record_and_draw_nothing(_digits: Digits, *, compare_geant4: bool, **_options: object) -> Figure:
+        compared.append(compare_geant4)
+        return Figure()
+
+    monkeypatch.setattr(event_display, "draw_event", record_and_draw_nothing)
+    digits = digits_of([(3, 8480, 0, 0, threshold), (4, 8480, 0, 1, 100), (4, 16_672, 0, 0, threshold + 1)])
+    if is_known:
+        path = write(
+            tmp_path / "bg.npz", [digits], structs.replace(PROVENANCE, nature="stand-in", min_charge=threshold)
+        )
+    else:
+        path = write_plainly(tmp_path / "bg.npz", list_columns(digits), None)
+    for kind in ("event", "charge", "occupancy"):
+        assert invoke("plot", path, "--kind", kind, "--output", tmp_path / "a.png").exit_code == 0
+    (_, _, charge), (_, _, occupancy) = drawings
+    assert [*compared, charge["compare_geant4"], occupancy["compare_geant4"]] == [is_comparable] * 3
+    assert occupancy["min_charge"] == (7 if is_comparable else 1)
+    assert occupancy["title"].endswith("7 ADU or more") == is_comparable
+
+
 def test_hits_of_a_sensor(tmp_path: Path, drawings: list[tuple[str, list[Digits], Any]]) -> None:
     path = write(tmp_path / "bg.npz", [SAMPLE])
     for number, options in enumerate([(), ("--event", 5, "--style", "ROOT")]):
@@ -102,6 +137,7 @@ def test_occupancies_beside_published_ones(tmp_path: Path, drawings: list[tuple[
     occupancies = np.linspace(0.001, 0.04, 40)
     content: dict[str, Any] = build_marginals_content()
     content["samples"]["geant4"]["sensor_mean_occupancy"] = occupancies.tolist()
+    count_empty_pixels(content["samples"]["geant4"])
     reference = write_marginals(tmp_path / "marginals.json", content)
     path = write(tmp_path / "bg.npz", [SAMPLE])
     result = invoke("plot", path, "--kind", "occupancy", "--reference", reference, "--output", tmp_path / "a.png")
@@ -118,6 +154,9 @@ def test_sensors_that_were_not_generated(tmp_path: Path, drawings: list[tuple[st
     assert invoke("plot", path, "--kind", "occupancy", "--output", tmp_path / "a.png").exit_code == 0
     assert drawings[0][2]["sensors"] == SENSORS[:2]
     assert "2 of 40 sensors" in drawings[0][2]["title"]
+    some = write(tmp_path / "some.npz", [], structs.replace(provenance, nature="stand-in"))
+    assert invoke("plot", some, "--kind", "charge", "--output", tmp_path / "c.png").exit_code == 0
+    assert not drawings[1][2]["compare_geant4"]  # its mean charge is that of all sensors
     result = invoke("plot", path, "--kind", "sensor", "--sensor", "2.1.1", "--output", tmp_path / "b.png")
     require_failure(result, 2, r"--sensor must be one of those in .*bg\.npz, sensors 1\.1\.1, 1\.1\.2, but is 2\.1\.1")
 
@@ -172,6 +211,14 @@ def test_a_sample_with_a_larger_threshold(tmp_path: Path) -> None:
     reference = write_marginals(tmp_path / "m.json", build_marginals_content())
     result = invoke("plot", path, "--kind", "occupancy", "--reference", reference, "--output", tmp_path / "a.png")
     require_failure(result, 2, "made with a threshold of 8 ADU, but published marginals are cut at 7 ADU")
+
+
+def test_a_file_of_unknown_threshold_beside_published_marginals(tmp_path: Path) -> None:
+    digits = digits_of([(0, 8480, 0, 0, 20), (0, 8480, 0, 1, 100)])
+    path = write_plainly(tmp_path / "bg.npz", list_columns(digits), None)
+    reference = write_marginals(tmp_path / "m.json", build_marginals_content())
+    result = invoke("plot", path, "--kind", "occupancy", "--reference", reference, "--output", tmp_path / "a.png")
+    require_failure(result, 2, r"bg\.npz holds no charge below 20 ADU, but published marginals are cut at 7 ADU")
 
 
 @pytest.mark.parametrize(("package", "options"), [("hist", ""), ("matplotlib", ""), ("mplhep", "--style CMS")])

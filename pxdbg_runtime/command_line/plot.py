@@ -72,8 +72,9 @@ def plot(
     """Draw one event, or figures of a whole sample.
 
     An event: both layers unrolled, hits coloured by charge, and the charge
-    spectrum. A sample: charges, occupancies, clusters. Means of Geant4 are drawn
-    beside them, but not beside the digits of random weights.
+    spectrum. A sample: charges, occupancies, clusters. Means of Geant4, of hits of
+    7 ADU or more, are drawn beside them, but not beside the digits of random
+    weights or of a larger threshold.
     """
     with report_failures():
         _check_options(kind, {"event": event, "sensor": sensor, "reference": reference, "style": style})
@@ -103,7 +104,7 @@ def _plot_event(reader: EventReader, event: int | None, output: Path) -> None:
     chosen = int(reader.event_numbers[0]) if event is None else event
     digits = _read_event(reader, chosen)
     title, sensors = _format_title(reader, chosen), list_sensors(reader.jobs)
-    save_event(digits, output, title=title, sensors=sensors, compare_geant4=not has_random_weights(reader.jobs))
+    save_event(digits, output, title=title, sensors=sensors, compare_geant4=_is_comparable(reader))
 
 
 def _draw_sample(
@@ -119,30 +120,39 @@ def _draw_sample(
         require(module, extra="plot", purpose="A picture of a sample")
     from pxdbg_runtime.plots import figures
 
-    title, compare_geant4 = _format_title(reader, event), not has_random_weights(reader.jobs)
+    title = _format_title(reader, event)
     if kind == "sensor":
         chosen = _find_sensor(reader, sensor or "")
         events = _track_events(reader) if event is None else _read_event(reader, event)
         title += f", sensor {chosen}"
         return figures.draw_sensor(events, chosen, weigh_by_charge=event is not None, title=title, style=style)
-    if kind == "charge":
-        return figures.draw_charges(_track_events(reader), compare_geant4=compare_geant4, title=title, style=style)
     if kind == "clusters":
         return figures.draw_cluster_sizes(_track_events(reader), title=title, style=style)
-    sensors = list_sensors(reader.jobs)
-    if reference is None:
-        return figures.draw_occupancies(
-            _track_events(reader), sensors=sensors, compare_geant4=compare_geant4, title=title, style=style
-        )
-    _check_threshold(reader)
-    published = read_marginals(reference).reference
+    if kind == "charge":
+        # The mean charge is that of all sensors.
+        compare_geant4 = list_sensors(reader.jobs) == SENSORS and _is_comparable(reader)
+        return figures.draw_charges(_track_events(reader), compare_geant4=compare_geant4, title=title, style=style)
+    return _draw_occupancies(reader, reference, title, style)
+
+
+def _draw_occupancies(reader: EventReader, reference: Path | None, title: str, style: StyleName | None) -> Axes:
+    """Draw the occupancies of the sensors; beside Geant4's they have its cut."""
+    from pxdbg_runtime.plots import figures
+
+    published = None
+    if reference is not None:
+        _check_threshold(reader)
+        published = read_marginals(reference).reference
+    compare_geant4 = published is None and _is_comparable(reader)
+    is_cut = published is not None or compare_geant4
     return figures.draw_occupancies(
         _track_events(reader),
-        sensors=sensors,
-        min_charge=READOUT_THRESHOLD_ADU,
-        reference=published.sensor_mean_occupancy,
-        reference_name=f"published: {published.name}",
-        title=f"{title}, {READOUT_THRESHOLD_ADU} ADU or more",
+        sensors=list_sensors(reader.jobs),
+        min_charge=READOUT_THRESHOLD_ADU if is_cut else 1,
+        reference=None if published is None else published.sensor_mean_occupancy,
+        reference_name="" if published is None else f"published: {published.name}",
+        compare_geant4=compare_geant4,
+        title=f"{title}, {READOUT_THRESHOLD_ADU} ADU or more" if is_cut else title,
         style=style,
     )
 
@@ -169,13 +179,25 @@ def _find_sensor(reader: EventReader, name: str) -> Sensor:
     return chosen
 
 
+def _is_comparable(reader: EventReader) -> bool:
+    """Return whether Geant4's means can stand beside the digits of a file."""
+    return not has_random_weights(reader.jobs) and _find_threshold(reader) <= READOUT_THRESHOLD_ADU
+
+
+def _find_threshold(reader: EventReader) -> int:
+    """Find the threshold of a file, ADU: the smallest charge, 1 without digits, if the file does not say."""
+    if reader.jobs:
+        return max(job.min_charge for job in reader.jobs)
+    return min((int(block.charge.min()) for block in reader.read_blocks() if len(block)), default=1)
+
+
 def _check_threshold(reader: EventReader) -> None:
-    threshold = max((job.min_charge for job in reader.jobs), default=0)
+    threshold = _find_threshold(reader)
     if threshold > READOUT_THRESHOLD_ADU:
+        fact = "was made with a threshold of" if reader.jobs else "holds no charge below"
         message = (
-            f"{reader.path} was made with a threshold of {threshold} ADU, but published marginals are cut at "
-            f"{READOUT_THRESHOLD_ADU} ADU: leave out --reference, or generate it with "
-            f"--min-charge {READOUT_THRESHOLD_ADU}."
+            f"{reader.path} {fact} {threshold} ADU, but published marginals are cut at {READOUT_THRESHOLD_ADU} ADU: "
+            f"leave out --reference, or generate it with --min-charge {READOUT_THRESHOLD_ADU}."
         )
         raise ArgumentValueError("reference", message)
 

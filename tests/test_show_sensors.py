@@ -94,6 +94,22 @@ def test_beside_digits_of_another_threshold(tmp_path: Path, digits: Digits) -> N
     assert row_of(stdout, "largest") == ["largest", "", "", f"{largest[0]:+.1f} %", "", "", f"{largest[1]:+.1f} %"]
 
 
+@pytest.mark.parametrize(
+    ("reference", "counted"),
+    [(None, "the tables"), ("m.json", "the table of the layers"), ("bg.npz", "the table of the layers")],
+)
+def test_the_cut_is_said_of_the_tables_that_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Digits, reference: str | None, counted: str
+) -> None:
+    """The table of the sensors beside digits has their threshold, 1 ADU here."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "bg.npz", [digits])
+    write_marginals(tmp_path / "m.json", build_marginals_content())
+    stdout = invoke("show", "bg.npz", *([] if reference is None else ["--reference", reference])).stdout
+    assert f"counted in {counted}: digits of 7 ADU or more, as in Geant4" in stdout
+    assert ("hits of 1 ADU or more" in stdout) == (reference == "bg.npz")
+
+
 def test_beside_published_marginals(tmp_path: Path, digits: Digits) -> None:
     """They are cut at 7 ADU."""
     content: Any = build_marginals_content("one")

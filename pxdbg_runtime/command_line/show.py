@@ -155,7 +155,9 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     stdout.print(table)
     stdout.print(of_sensors)
     if threshold < READOUT_THRESHOLD_ADU:
-        stdout.print(f"counted in the tables: digits of {READOUT_THRESHOLD_ADU} ADU or more, as in Geant4")
+        # Beside a reference the title of the sensors' table has the cut of that table.
+        tables = "the tables" if reference is None else "the table of the layers"
+        stdout.print(f"counted in {tables}: digits of {READOUT_THRESHOLD_ADU} ADU or more, as in Geant4")
     stdout.print(
         "\n".join([*map(make_line, _format_provenance(reader)), *([] if is_random else [_GEANT4])]),
         soft_wrap=True,

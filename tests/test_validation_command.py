@@ -87,7 +87,7 @@ def test_a_page_and_its_json(folder: Path) -> None:
     assert shown[5] == f"{by_place['one<b>', 'published', 'geant4']['charge']['w1']:.2f}"
     assert len(find_row(page, "total occupancy, difference")) == len(columns)
     assert find_row(page, "repeated images / tiles") == ["0 / 0", "0 / 0", "-", "-", "0 / 0", "-", "-"]
-    assert find_row(page, "1 to 6 ADU, share of all pixels")[0].endswith(" %")
+    assert find_row(page, "below 7 ADU, share of all pixels")[0].endswith(" %")
     notes = [note.text for note in page.iter("p")]
     assert "ours, _cost$5$, simulation: Made for a test: größer." in notes
     assert "geant4 and published generators: Made for a test: <nobody> & nothing." in notes
@@ -121,7 +121,7 @@ def test_a_sample_alone_and_another_cut(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     page = read_page(folder / "out.html")
     assert find_row(page, "charge spectrum: KS")[0] == "-"
-    assert find_row(page, "1 to 29 ADU, share of all pixels")[0].endswith(" %")
+    assert find_row(page, "below 30 ADU, share of all pixels")[0].endswith(" %")
     content = json.loads((folder / "out.json").read_text(encoding="utf-8"))
     assert len(content["samples"][0]["marginals"]["charge_counts"]) == 226
 
@@ -250,6 +250,22 @@ def test_what_fails_leaves_no_page(folder: Path, options: str, exit_code: int, e
     before = set(names_in(folder))
     require_failure(invoke("validate", *options.split()), exit_code, expected)
     assert set(names_in(folder)) == before
+
+
+@pytest.mark.usefixtures("_without_pictures")
+def test_a_report_replaces_the_json_of_a_report_alone(folder: Path) -> None:
+    """The page is named by the user, the JSON beside it is not: in a campaign it may be the record of a partition."""
+    assert invoke("validate", "ours.parquet", "--report", "ours.html").exit_code == 0
+    first = (folder / "ours.json").read_bytes()
+    assert invoke("validate", "simulation.npz", "--report", "ours.html").exit_code == 0
+    assert (folder / "ours.json").read_bytes() != first
+    for content in (b'{"schema": 1, "part": 0}', first[:-9], b"[" * 100_000, b"\xff", b""):
+        (folder / "ours.json").write_bytes(content)
+        result = invoke("validate", "gone.parquet", "--report", "ours.html")
+        require_failure(
+            result, 2, r"--report would replace ours\.json, which is not the JSON of a report: name another"
+        )
+        assert (folder / "ours.json").read_bytes() == content
 
 
 @pytest.mark.parametrize(

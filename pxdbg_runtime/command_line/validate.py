@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -20,9 +20,11 @@ from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_files, open_events
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
+from pxdbg_runtime.json_records import parse_json
 from pxdbg_runtime.limits.address_space import check_room_for_validation
 from pxdbg_runtime.model.card import describe_weights
 from pxdbg_runtime.optional_imports import is_installed, require
+from pxdbg_runtime.regular_file import open_regular
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, READOUT_THRESHOLD_ADU
 from pxdbg_runtime.validation.marginals import Marginals, PublicMarginals, read_marginals
 
@@ -36,6 +38,8 @@ _WITHOUT_SCIKIT_LEARN = (
     "scikit-learn is not installed, so the report has no classifier test and no comparison of neighbours: "
     "pip install 'pxdbg-runtime[validate]'."
 )
+_MAX_JSON_BYTES: Final = 64 << 20
+"""A report of some samples has 100 kB."""
 _MARK_STYLES = {"": "", "pass": "green", "fail": "bold red", "undecided": "yellow"}
 
 
@@ -65,6 +69,7 @@ def validate(
         check_room_for_validation(compares_images=compares_images)
         for output in (report, json_path):
             check_not_an_input("report", output, [*digits, *listed])
+        _check_replaceable(json_path)
         for module in ("numba", "scipy.stats", "matplotlib", "jinja2"):
             require(module, extra="validate", purpose="A validation")
         if compares_images:
@@ -105,6 +110,23 @@ def _check_report(report: Path) -> None:
         raise ArgumentValueError("report", f"--report must end in .html, but is {report}.")
     check_target(report, room_bytes=100_000)
     check_target(report.with_suffix(".json"), room_bytes=100_000)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to replace a file, which the command does not name, unless it is the JSON of a report, of any release."""
+    try:
+        with open_regular(path) as file:
+            content = parse_json(file.read(_MAX_JSON_BYTES).decode())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or not {"schema", "samples", "comparisons"} <= content.keys():
+        message = (
+            f"--report would replace {path}, which is not the JSON of a report: name another page, or move that "
+            "file away."
+        )
+        raise ArgumentValueError("report", message)
 
 
 def _check_paths(digits: list[Path], references: list[Path]) -> None:

@@ -270,6 +270,32 @@ def test_the_expected_coverage_is_that_of_repeated_experiments() -> None:
     assert np.mean([each.density for each in found]) == pytest.approx(1, abs=0.05)
 
 
+def test_images_without_a_hit_are_left_out_of_the_neighbours() -> None:
+    """They are equal: with them the density of two samples of one distribution is 39."""
+    rng = np.random.default_rng(9)
+    values = rng.normal(5, 1, (2, 60, N_SENSORS, len(FEATURES))).astype(np.float32)
+    is_empty = rng.random((2, 60, N_SENSORS)) < 0.3
+    values[is_empty] = np.nan
+    values[is_empty, FEATURES.index("occupancy (%)")] = values[is_empty, FEATURES.index("clusters")] = 0
+    ours, theirs = (ImageFeatures(np.arange(60), each) for each in values)
+    found = compare_neighbours(ours, theirs)
+    assert found is not None
+    assert found.images == (~is_empty).sum(axis=(1, 2)).min()
+    assert found.density == pytest.approx(1, abs=0.1)
+    assert found.coverage == pytest.approx(found.expected_coverage, abs=0.02)
+
+
+@pytest.mark.parametrize(("n_images", "is_compared"), [(0, False), (5, False), (6, True)])
+def test_neighbours_need_six_images_with_a_hit(samples: dict[str, Sample], n_images: int, is_compared: bool) -> None:
+    numbers, values = samples["same"].features
+    few = np.full((1, N_SENSORS, len(FEATURES)), np.nan, dtype=np.float32)
+    few[:, n_images:, FEATURES.index("occupancy (%)")] = 0
+    few[:, :n_images] = values[:1, :n_images]
+    for pair in ((few, values), (values, few)):
+        found = compare_neighbours(*(ImageFeatures(numbers[: len(each)], each) for each in pair))
+        assert (found is not None) == is_compared
+
+
 def test_without_scikit_learn_a_note_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pxdbg_runtime.validation.page.draw_pictures", lambda *_arguments: ())
     monkeypatch.setitem(sys.modules, "sklearn", None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.optional_imports import require
-from pxdbg_runtime.validation.features import standardise_by_sensor
+from pxdbg_runtime.validation.features import FEATURES, standardise_by_sensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +21,7 @@ N_NEIGHBOURS: Final = 5
 MAX_EVENTS_OF_NEIGHBOURS: Final = 250
 """Of each sample: 10,000 images, as many as Naeem et al. take."""
 
+_OCCUPANCY: Final = FEATURES.index("occupancy (%)")
 _CHUNK_MIB: Final = 32
 """Of distances at a time."""
 
@@ -45,7 +46,7 @@ class NeighbourScores:
     coverage : float
         Share of the reference's images whose ball has at least one of our images (the same).
     expected_coverage : float
-        Of two samples with the same distribution, whatever it is; their density is 1.
+        Of two samples with the same distribution, whatever it is, if no two images are equal; their density is 1.
     """
 
     images: int
@@ -57,9 +58,10 @@ class NeighbourScores:
 
 
 def compare_neighbours(ours: ImageFeatures, theirs: ImageFeatures) -> NeighbourScores | None:
-    """Score the first events of two samples, equally many of each and at most 250.
+    """Score the images with a hit in the first events of two samples, at most 250 events, equally many images of each.
 
     Features are relative to their sensors (`standardise_by_sensor`), and what an image does not have counts as average.
+    Images without a hit are left out: those of a sensor are equal, so that each would be in the balls of all others.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ def compare_neighbours(ours: ImageFeatures, theirs: ImageFeatures) -> NeighbourS
     Returns
     -------
     NeighbourScores or None
-        None if a sample has no event.
+        None if a sample has five such images or fewer.
 
     Raises
     ------
@@ -77,11 +79,15 @@ def compare_neighbours(ours: ImageFeatures, theirs: ImageFeatures) -> NeighbourS
         If scikit-learn is not installed.
     """
     n_events = min(len(ours.values), len(theirs.values), MAX_EVENTS_OF_NEIGHBOURS)
-    if n_events == 0:
+    values = ours.values[:n_events], theirs.values[:n_events]
+    rows = [
+        np.nan_to_num(standardised[of_sample[..., _OCCUPANCY] > 0])
+        for standardised, of_sample in zip(standardise_by_sensor(*values), values, strict=True)
+    ]
+    n_images = min(map(len, rows))
+    if n_images <= N_NEIGHBOURS:
         return None
-    standardised = standardise_by_sensor(ours.values[:n_events], theirs.values[:n_events])
-    rows = [np.nan_to_num(each).reshape(-1, each.shape[2]) for each in standardised]
-    return score_neighbours(*rows)
+    return score_neighbours(*(each[:n_images] for each in rows))
 
 
 def score_neighbours(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NeighbourScores:
@@ -95,9 +101,9 @@ def score_neighbours(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> 
     - density   = 1/(kM) sum_j sum_i [y_j lies within r(x_i) of x_i]
     - coverage  = 1/N sum_i [y_j lies within r(x_i) of x_i for some j]
 
-    For equal distributions the expected density is 1 and the expected coverage is 1 minus the product, over
-    m = 0 … k - 1, of (N - 1 - m) / (M + N - 1 - m) (Naeem et al., ICML 2020, section 3.3); precision and recall have
-    no such value.
+    For equal distributions without equal points the expected density is 1 and the expected coverage is 1 minus the
+    product, over m = 0 … k - 1, of (N - 1 - m) / (M + N - 1 - m) (Naeem et al., ICML 2020, section 3.3); precision and
+    recall have no such value.
 
     Parameters
     ----------

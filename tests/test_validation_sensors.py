@@ -20,6 +20,7 @@ from tests.validation_samples import build_digits, count_file, create_images, wr
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from pxdbg_runtime.validation.sample import Sample
@@ -161,6 +162,30 @@ def test_the_rows_of_the_sensors(pair: tuple[Sample, Sample]) -> None:
     correlation = measure_correlation(ours.hits)
     assert correlation is not None
     assert rows["correlation of sensors, mean"] == f"{correlation.mean:.3f} ± {correlation.error:.3f}"
+
+
+def read_error_bars(axes: Axes) -> NDArray[np.float64]:
+    """Read the half lengths of the error bars of the last points."""
+    _points, _caps, (bars,) = axes.containers[-1]
+    segments = np.array(bars.get_segments())
+    return np.asarray(segments[:, 1, 1] - segments[:, 0, 1]) / 2
+
+
+def test_the_errors_of_the_ratio_are_its_spread() -> None:
+    """Beside a reference of digits, which has errors too, and beside published values, which have none."""
+    rng = np.random.default_rng(9)
+    reference, ours = rng.uniform(0.5, 1.5, (2, N_SENSORS))
+    reference_errors, errors = rng.uniform(0.005, 0.02, (2, N_SENSORS))
+    drawn = rng.normal([ours, reference], [errors, reference_errors], (20_000, 2, N_SENSORS))
+    spread = (drawn[:, 0] / drawn[:, 1]).std(axis=0)
+    for its_errors, expected in ((reference_errors, spread), (None, errors / reference)):
+        series = [
+            SensorSeries("reference", reference, its_errors, Style(color="black")),
+            SensorSeries("ours", ours, errors, Style(color="blue")),
+        ]
+        above, below = draw_sensors("occupancy (%)", series).axes
+        assert read_error_bars(above) == pytest.approx(errors)
+        assert read_error_bars(below) == pytest.approx(expected, rel=0.03)
 
 
 def test_the_picture_of_the_sensors() -> None:

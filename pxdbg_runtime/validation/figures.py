@@ -43,7 +43,8 @@ _CAPTIONS: Final = {
     "Charge spectrum": "Hits per bin of 1 ADU, normalised. Below: pulls against {reference}.",
     "Occupancy of an image": f"All sensors and events, without images above {100 * OCCUPANCY_RANGE:g} %.",
     "Occupancy of each sensor": (
-        "Mean over the images of a sensor. Below: ratio to {reference}. Bars are standard errors of samples of digits."
+        "Mean over the images of a sensor. Below: ratio to {reference}. Bars are standard errors of samples of digits; "
+        "those of the ratio include the errors of a reference of digits, as of independent events."
     ),
     "Mean charge of each sensor": (
         "Mean over the images of a sensor of their mean charges. Below: ratio to {reference}. Bars as above."

@@ -33,6 +33,8 @@ class SensorSeries(NamedTuple):
 def draw_sensors(label: str, series: list[SensorSeries]) -> Figure:
     """Draw a quantity of each sensor, and below it the ratio to the first series.
 
+    The error bars of the ratio are those of independent samples, with the errors of the first series if they are known.
+
     Parameters
     ----------
     label : str
@@ -44,6 +46,7 @@ def draw_sensors(label: str, series: list[SensorSeries]) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     reference, *others = series
     known = np.where(reference.values > 0, reference.values, np.nan)
+    reference_errors = np.zeros(len(SENSORS)) if reference.errors is None else reference.errors
     ends = (_PLACES - 0.45, _PLACES + 0.45)
     above.hlines(reference.values, *ends, color=reference.style.color, label=escape_name(reference.name))
     below.hlines(known / known, *ends, color=reference.style.color)
@@ -51,8 +54,9 @@ def draw_sensors(label: str, series: list[SensorSeries]) -> Figure:
         # Side by side, so that equal values do not hide each other.
         places = _PLACES + 0.8 * ((number + 0.5) / len(others) - 0.5)
         marker = "o" if each.errors is not None else "x"
-        ratio_errors = None if each.errors is None else each.errors / known
-        for axes, values, errors in (above, each.values, each.errors), (below, each.values / known, ratio_errors):
+        ratio = each.values / known
+        ratio_errors = None if each.errors is None else np.hypot(each.errors, ratio * reference_errors) / known
+        for axes, values, errors in (above, each.values, each.errors), (below, ratio, ratio_errors):
             axes.errorbar(
                 *(places, values, errors),
                 fmt=marker,

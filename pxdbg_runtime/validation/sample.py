@@ -128,9 +128,9 @@ class Sample:
 
     @property
     def below_cut_share(self) -> float | None:
-        """Share of all pixels with a charge from 1 up to the cut; None if the sample was made without such hits."""
+        """Share of all pixels with a charge below the cut, from 1 ADU on; None if the sample was made without some."""
         threshold = self.jobs[0].min_charge if self.jobs else self.smallest_charge
-        if threshold is None or threshold >= self.min_charge:
+        if threshold != 1:
             return None
         return self.digits_below_cut / (self.hits.size * PIXELS_PER_SENSOR)
 

@@ -136,7 +136,7 @@ def build_rows(report: Report) -> tuple[Row, ...]:
         _build_row("largest deviation of a sensor's mean charge", sensor_charge, _format_largest),
         _build_row("mean occupancy", digits, lambda of: f"{100 * of.marginals.mean_occupancy:.3f} %"),
         _build_row("largest seam", seams, _format_seam, short="seam"),
-        _build_row(f"1 to {report.min_charge - 1} ADU, share of all pixels", digits, _format_below_cut),
+        _build_row(f"below {report.min_charge} ADU, share of all pixels", digits, _format_below_cut),
         _build_row("cluster size: mean / median", clusters, lambda of: f"{of.mean_size:.2f} / {of.median_size:g}"),
         _build_row(
             f"cluster size against {other}: mean / median",
@@ -179,7 +179,7 @@ def _format_largest(scores: SensorScores) -> str:
 
 def _format_below_cut(digits: DigitReport) -> str:
     share = digits.below_cut_share
-    return "not in the file" if share is None else f"{100 * share:.4f} %"
+    return "not all in the file" if share is None else f"{100 * share:.4f} %"
 
 
 def _format_repeats(digits: DigitReport) -> Cell:

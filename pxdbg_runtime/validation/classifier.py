@@ -77,9 +77,10 @@ class Classification:
 def classify_images(ours: ImageFeatures, theirs: ImageFeatures) -> Classification | None:
     """Train a classifier to tell the images of two samples apart, and test it on other events.
 
-    The classifier is scikit-learn's gradient boosting on histograms with its default settings. Its inputs are the
-    features, each relative to its sensor (`standardise_by_sensor`), and the index of the sensor: so it is not helped by
-    differences between sensors that both samples have, and it sees a sensor whose images are those of another one.
+    The classifier is scikit-learn's gradient boosting on histograms with its default settings but early stopping, which
+    is off. Its inputs are the features, each relative to its sensor (`standardise_by_sensor`), and the index of the
+    sensor: so it is not helped by differences between sensors that both samples have, and it sees a sensor whose images
+    are those of another one.
 
     In a cross-validation of five folds all images of an event are in the same fold, and so are events of the same
     number in both samples, which may have the same latents. The AUC is the mean over the folds. Its error is DeLong's,

@@ -81,7 +81,7 @@ class DigitReport:
     events, digits : int
         Digits that pass the cut.
     below_cut_share : float or None
-        Share of all pixels with a charge from 1 up to the cut; None if the file has no such hits by construction.
+        Share of all pixels with a charge below the cut, from 1 ADU on; None if the file lacks some by construction.
     marginals : Marginals
     layers : tuple of LayerMeans
     seams : tuple of Seam
@@ -130,9 +130,11 @@ class Comparison:
     clusters : ClusterDifference or None
         None if one side has no digits, only marginals.
     classification : Classification or None
-        None without digits on both sides, with fewer than ten events on one, or without scikit-learn.
+        None without digits on both sides, for half against half without a reference of digits, with fewer than ten
+        different event numbers on one side, or without scikit-learn.
     neighbours : NeighbourScores or None
-        None without digits on both sides, or without scikit-learn.
+        None without digits on both sides, for half against half without a reference of digits, with five images with a
+        hit or fewer on one side, or without scikit-learn.
     """
 
     name: str

@@ -55,7 +55,7 @@ def test_each_function_for_users_takes_a_string(tmp_path: Path, latent_graph: Gr
     assert Generator(str(latent_graph.path), seed=7).generate(0) == Generator(
         Entry(latent_graph.path), seed=7
     ).generate(0)
-    save_event(SAMPLE, str(tmp_path / "event.png"), title="")
+    save_event(SAMPLE.of_event(3), str(tmp_path / "event.png"), title="")
     assert (tmp_path / "event.png").is_file()
     with pytest.raises(MarginalsError, match=r"gone\.json cannot be read"):
         read_marginals(str(tmp_path / "gone.json"))

@@ -28,10 +28,11 @@ def plan_campaign(
     events: int = 7,
     events_per_part: int = 2,
     seed: int = 7,
+    min_charge: int = MIN_CHARGE,
     **options: Any,  # noqa: ANN401
 ) -> Campaign:
     """Plan a campaign of the tiny graph."""
-    generator = Generator(graph.path, provider="cpu", seed=seed, min_charge=MIN_CHARGE)
+    generator = Generator(graph.path, provider="cpu", seed=seed, min_charge=min_charge)
     arguments: dict[str, Any] = {"format_name": "npz", "provider_options": {}, "nintra": 1, "ninter": 1} | options
     return write_plan(folder, generator, range(5, 5 + events), events_per_part=events_per_part, **arguments)
 

@@ -263,15 +263,16 @@ def test_a_partition_that_is_made_again_after_a_failure_is_shown_as_being_made(
 
 
 @pytest.mark.parametrize(
-    ("nature", "remark"),
+    ("nature", "remark", "min_charge", "compare_geant4"),
     [
-        ("checkpoint", ""),
-        ("stand-in", " (stand-in, no real physics)"),
-        ("demonstration", " (demonstration, no real physics)"),
+        ("checkpoint", "", 7, True),
+        ("checkpoint", "", 8, False),
+        ("stand-in", " (stand-in, no real physics)", 1, True),
+        ("demonstration", " (demonstration, no real physics)", 1, False),
     ],
 )
-def test_the_page_says_that_weights_are_no_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nature: Nature, remark: str
+def test_the_page_says_that_weights_are_no_checkpoint_and_compares_what_has_the_cut_of_geant4(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nature: Nature, remark: str, min_charge: int, compare_geant4: bool
 ) -> None:
     drawings: list[dict[str, Any]] = []
 
@@ -281,10 +282,10 @@ def test_the_page_says_that_weights_are_no_checkpoint(
 
     monkeypatch.setattr("pxdbg_runtime.campaigns.status_page.draw_event", record_and_draw_nothing)
     graph = write_graph(tmp_path / "a.onnx", latent_model(), replace(LATENT_CARD, nature=nature, provenance="Made."))
-    planned = plan_campaign(tmp_path / "bg", graph)
+    planned = plan_campaign(tmp_path / "bg", graph, min_charge=min_charge)
     make_parts(planned, [0])
     assert f"Event 5, seed 7{remark}: each hit" in render_page(read_status(planned))
-    assert [each["compare_geant4"] for each in drawings] == [nature != "demonstration"]
+    assert [each["compare_geant4"] for each in drawings] == [compare_geant4]
 
 
 def test_the_page_advises_to_make_what_is_missing_only_if_something_is(

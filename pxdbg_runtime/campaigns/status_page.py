@@ -14,6 +14,7 @@ from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.formats.provenance import has_random_weights
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.plots.event_display import draw_event
+from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU
 from pxdbg_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _draw_sample(found: CampaignStatus) -> tuple[str, str, str]:
         digits,
         title=title,
         sensors=campaign.plan.generated_sensors,
-        compare_geant4=not has_random_weights(reader.jobs),
+        compare_geant4=not has_random_weights(reader.jobs) and campaign.plan.min_charge <= READOUT_THRESHOLD_ADU,
     )
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=90)

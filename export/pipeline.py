@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import math
+import os
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -12,10 +14,11 @@ from export.charge import cut_thresholds, find_charge_thresholds
 from export.checkpoint import load_checkpoint
 from export.checkpoint.demonstration_mark import DEMONSTRATION_PROVENANCE, is_demonstration
 from export.errors import CheckpointError, GraphError
-from export.families import load_family
+from export.families import FAMILIES, load_family
 from export.fidelity import check_fidelity, format_fidelity
-from export.graph import append_charges, store_compactly
-from export.model_names import check_name, derive_name
+from export.graph import INT8_PASSES, append_charges, list_passes, store_compactly
+from export.model_names import derive_name
+from export.options import ExportOptions, check_choice
 from export.parity import (
     check_function,
     check_parity,
@@ -26,95 +29,34 @@ from export.parity import (
     measure_parity,
 )
 from export.precisions import BuiltGraph, build_graph, print_pass_costs
-from export.reference_outputs import build_known_answers
+from export.reference_outputs import build_known_answers, check_charges
 from export.torch_graph import OPSET, OUTPUT_NAME, export_to_onnx
 from pxdbg_runtime import __version__
-from pxdbg_runtime.checks import check_integer
-from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.formats.output_path import create_folder
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.inference.verification import check_known_answers, describe_failure
-from pxdbg_runtime.model.card import N_THRESHOLDS, ModelCard, Nature, PackageVersion
+from pxdbg_runtime.model.card import ModelCard, PackageVersion
 from pxdbg_runtime.model.graph_file import GraphFile, append_card, read_graph_file
 from pxdbg_runtime.regular_file import open_regular
 from pxdbg_runtime.sensors import SENSORS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import onnx
 
     from export.families import Family
     from export.families.generator_module import GeneratorModule
-    from export.int8 import WeightBits
+    from export.graph import Pass
     from export.parity import ReferenceImages
-    from pxdbg_runtime.model.card import OutputKind, Parity, Precision, Target
+    from pxdbg_runtime.model.card import OutputKind, Parity
 
 __all__ = ["ExportOptions", "export_checkpoint"]
 
 _PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 _MIN_FREE_BYTES: Final = 100_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Options of an export.
-
-    Attributes
-    ----------
-    name : str or None
-        Name of the model. None derives it from the name of the checkpoint file.
-    state_key : str or None
-        Path of the state dict in the checkpoint, such as ``g_ema`` or ``ema.shadow``, if several fit the family.
-    nature : {"checkpoint", "stand-in", "demonstration"}
-        Kind of the weights. Weights of ``python -m export.demonstration`` are a demonstration unless called a stand-in.
-    provenance : str or None
-        Origin of the weights, in words.
-    precision : {"float32", "float16", "int8"}
-    target : {"cpu", "cuda"}
-        Execution provider that the graph is optimised for; int8 is for the CPU. A graph for CUDA outputs charges.
-    rewrite : bool
-        False keeps the graph of PyTorch's exporter, for comparisons, in float32 for the CPU.
-    weight_bits : {7, 8}
-        Bits of the weights of an int8 graph. With 7 every CPU computes the same digits, with 8 only CPUs with VNNI do.
-    min_charge : int or None
-        Smallest charge of a hit, ADU. None takes the family's, which is the original's.
-    accept_beyond_bounds : bool
-        Write a float16 or int8 graph even if its digits are too far from float32's.
-    explain : bool
-        Log the changes and savings of each pass.
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        If an option is out of range, or two exclude each other.
-    """
-
-    name: str | None = None
-    state_key: str | None = None
-    nature: Nature = "checkpoint"
-    provenance: str | None = None
-    precision: Precision = "float32"
-    target: Target = "cpu"
-    rewrite: bool = True
-    weight_bits: WeightBits = 7
-    min_charge: int | None = None
-    accept_beyond_bounds: bool = False
-    explain: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.rewrite and (self.precision, self.target) != ("float32", "cpu"):
-            message = "rewrite=False is for float32 on the CPU: other precisions and targets need the rewriting passes."
-            raise ArgumentValueError("rewrite", message)
-        if (self.precision, self.target) == ("int8", "cuda"):
-            message = "int8 graphs consist of operators that ONNX Runtime has only for the CPU: use --target cpu."
-            raise ArgumentValueError("target", message)
-        if self.min_charge is not None:
-            check_integer("min_charge", self.min_charge, 1, N_THRESHOLDS, unit="ADU")
-        if self.name is not None:
-            check_name(self.name)
 
 
 def export_checkpoint(
@@ -146,30 +88,48 @@ def export_checkpoint(
 
     Raises
     ------
+    ArgumentTypeError, ArgumentValueError
+        If there is no such family.
     CheckpointError, GraphError, ParityError, FidelityError, OutputError
         Nothing is written.
     """
     options = options or ExportOptions()
+    check_choice("family", family, tuple(FAMILIES))
     name = options.name or derive_name(checkpoint, family)
     suffix = "" if options.target == "cpu" else f"-{options.target}"
     path = output / f"{name}-{options.precision}{suffix}.onnx"
-    if output.is_dir():
+    with _prepare_folder(output):
         check_target(path, room_bytes=_MIN_FREE_BYTES)
-    loaded = _load(checkpoint, family, options, log)
-    if options.nature == "checkpoint" and is_demonstration(checkpoint):
-        options = replace(options, nature="demonstration", provenance=options.provenance or DEMONSTRATION_PROVENANCE)
-        log("these are random weights: the card calls them a demonstration")
-    if options.name is None and name != checkpoint.stem:
-        log(f"named the model {name}, after its file; --name gives it another name")
-    n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-    log(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
-    references = compute_references(loaded.model, loaded.family)
-    plain = export_to_onnx(loaded.model.fold(), loaded.family)
-    log(f"exported to ONNX, opset {OPSET}, {len(plain.graph.node)} nodes")
-    graph = _build(plain, loaded, references, options, log)
-    parity = _verify(graph, plain, references, loaded.min_charge, options, log)
-    card, final = _describe(name, graph, loaded, references, parity, options)
-    return _write(path, store_compactly(final).SerializeToString(), card)
+        loaded = _load(checkpoint, family, options, log)
+        if options.nature == "checkpoint" and is_demonstration(checkpoint):
+            provenance = options.provenance or DEMONSTRATION_PROVENANCE
+            options = replace(options, nature="demonstration", provenance=provenance)
+            log("these are random weights: the card calls them a demonstration")
+        if options.name is None and name != checkpoint.stem:
+            log(f"named the model {name}, after its file; --name gives it another name")
+        n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+        log(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
+        references = compute_references(loaded.model, loaded.family)
+        plain = export_to_onnx(loaded.model.fold(), loaded.family)
+        log(f"exported to ONNX, opset {OPSET}, {len(plain.graph.node)} nodes")
+        graph = _build(plain, loaded, references, options, log)
+        parity = _verify(graph, plain, references, loaded.min_charge, options, log)
+        card, final = _describe(name, graph, loaded, references, parity, options)
+        return _write(path, store_compactly(final).SerializeToString(), card)
+
+
+@contextmanager
+def _prepare_folder(folder: Path) -> Iterator[None]:
+    """Create a folder, and those above it; remove those that are new and empty if the export fails."""
+    new = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    try:
+        create_folder(folder)
+        yield
+    except BaseException:
+        for each in new:
+            with suppress(OSError):
+                each.rmdir()
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +158,7 @@ def _hash_file(path: Path) -> str | None:
     """Compute the SHA-256 of a file; None if it cannot be read, which `load_checkpoint` explains."""
     try:
         with open_regular(path) as file:
-            return hashlib.sha256(file.read()).hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
 
@@ -213,7 +173,7 @@ def _build(
     """Build the graph of the wanted precision and target."""
     thresholds = find_charge_thresholds()
     if options.explain:
-        print_pass_costs(plain, options.target, log)
+        print_pass_costs(plain, options.target, log, passes=_list_passes(options))
     if not options.rewrite:
         return BuiltGraph(model=plain, passes=(), thresholds=thresholds, cut=loaded.family.cut, fidelity=None)
     return build_graph(
@@ -233,6 +193,13 @@ def _build(
         ),
         log=log,
     )
+
+
+def _list_passes(options: ExportOptions) -> tuple[Pass, ...]:
+    """List the passes over the graph, before its conversion to another precision."""
+    if not options.rewrite:
+        return ()
+    return INT8_PASSES if options.precision == "int8" else list_passes(options.target, options.precision)
 
 
 def _verify(
@@ -286,7 +253,10 @@ def _describe(
     """Build the card, and the graph with the output that the card declares."""
     output_kind: OutputKind = "charges" if options.target == "cuda" else "values"
     table = cut_thresholds(graph.thresholds, graph.cut)
-    final = append_charges(graph.model, table) if output_kind == "charges" else graph.model
+    final = graph.model
+    if output_kind == "charges":
+        final = append_charges(graph.model, table)
+        check_charges(references, graph.model, final, table)
     card = ModelCard(
         name=name,
         family=loaded.family.name,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from export.families import Family
+    from export.graph import Pass
     from export.int8 import WeightBits
     from export.int8.calibration import Ranges
     from pxdbg_runtime.model.card import Fidelity, Precision, Target
@@ -137,11 +138,17 @@ def _format_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
-def print_pass_costs(plain: onnx.ModelProto, target: Target, log: Callable[[str], None]) -> None:
-    """Log a table of the passes: places changed, multiply-accumulates and bytes of one image."""
+def print_pass_costs(
+    plain: onnx.ModelProto,
+    target: Target,
+    log: Callable[[str], None],
+    *,
+    passes: tuple[Pass, ...] | None = None,
+) -> None:
+    """Log a table of the passes, those of the target unless given: places changed, and the cost of one image."""
     before: int | None = None
     log("pass                           places   multiply-accumulates   bytes moved   weights")
-    for stage in run_passes(plain, target):
+    for stage in run_passes(plain, target, passes):
         cost, products = stage.cost, stage.cost.multiply_accumulates
         change = f" ({products / before - 1:+.1%})" if before and products != before else ""
         log(

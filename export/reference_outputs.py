@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from export.charge import compute_hit_charges
+from export.errors import GraphError
 from export.inference import compute_images
 from export.parity import REFERENCE_EVENT, REFERENCE_SEED
 from pxdbg_runtime.model.known_answers import KnownAnswers
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     Outputs = NDArray[np.float32] | NDArray[np.uint8]
 
-__all__ = ["build_known_answers"]
+__all__ = ["build_known_answers", "check_charges"]
 
 _N_IMAGES: Final = 3
 _N_PIXELS: Final = 4096
@@ -54,6 +56,11 @@ def build_known_answers(
         Charge thresholds of the graph, raised to its cut.
     precision : {"float32", "float16", "int8"}
     output_kind : {"values", "charges"}
+
+    Raises
+    ------
+    GraphError
+        If an image without hits would be within the tolerances.
     """
     compared: OutputKind = "charges" if precision == "int8" else output_kind
     exact = references.exact.astype(np.float32)
@@ -73,18 +80,70 @@ def build_known_answers(
         for image, pixels in chosen
         for each in found
     ]
+    largest, mean = (max(float(measure(each)) for each in differences) for measure in (np.max, np.mean))
     min_tolerance, min_mean_tolerance = (0.0, 0.0) if precision == "int8" else _MIN_TOLERANCES[compared]
-    return KnownAnswers(
+    answers = KnownAnswers(
         compared=compared,
         seed=REFERENCE_SEED,
         event=REFERENCE_EVENT,
-        tolerance=_round(max(min_tolerance, _MARGIN * max(float(each.max()) for each in differences))),
-        mean_tolerance=_round(max(min_mean_tolerance, _MARGIN * max(float(each.mean()) for each in differences))),
+        tolerance=_round(max(min_tolerance, _MARGIN * largest)),
+        mean_tolerance=_round(max(min_mean_tolerance, _MARGIN * mean)),
         images=tuple(
             KnownAnswers.encode_image(compared, references.sensors[image], pixels, expected[image].ravel()[pixels])
             for image, pixels in chosen
         ),
     )
+    if answers.mean_tolerance > min_mean_tolerance and _accept_no_hits(answers, thresholds):
+        advice = "Export it in float32." if precision == "float16" else "Try other releases of torch and onnxruntime."
+        message = (
+            f"The images of the graph are so far from those of the model in float64, by up to {largest:.3g} "
+            f"{'ADU' if compared == 'charges' else 'in tanh'}, that its known answers would accept images without "
+            f"hits: nothing was written. {advice}"
+        )
+        raise GraphError(message)
+    return answers
+
+
+def check_charges(
+    references: ReferenceImages, values: onnx.ModelProto, charges: onnx.ModelProto, thresholds: NDArray[np.float32]
+) -> None:
+    """Check the charges that a graph outputs.
+
+    Parameters
+    ----------
+    references : ReferenceImages
+        Their inputs are taken.
+    values, charges : onnx.ModelProto
+        The same graph with tanh values and with charges as output.
+    thresholds : ndarray of float32, shape (255,)
+        Charge thresholds of the graph, raised to its cut.
+
+    Raises
+    ------
+    GraphError
+        If a charge is not that of its value.
+    """
+    pairs = zip(compute_images(values, references.feeds), compute_images(charges, references.feeds), strict=True)
+    differences = np.concatenate([found - compute_hit_charges(each, thresholds, 1) for each, found in pairs])
+    if differences.any():
+        message = (
+            f"The graph computes wrong charges of its values in {np.count_nonzero(differences):,} of "
+            f"{differences.size:,} pixels, by up to {np.abs(differences).max()} ADU: nothing was written. The releases "
+            "of onnx and onnxruntime may be at fault: try the newest ones."
+        )
+        raise GraphError(message)
+
+
+def _accept_no_hits(answers: KnownAnswers, thresholds: NDArray[np.float32]) -> bool:
+    """Whether the tolerances accept each image that has hits without these."""
+    empty, smallest_hit = (0.0, 1.0) if answers.compared == "charges" else (-1.0, float(thresholds[0]))
+    accepted = []
+    for image in answers.images:
+        outputs = answers.decode_outputs(image)
+        lost = np.where(outputs >= smallest_hit, outputs - empty, 0.0)
+        if lost.any():
+            accepted.append(lost.max() <= answers.tolerance and lost.mean() <= answers.mean_tolerance)
+    return bool(accepted) and all(accepted)
 
 
 def _to_charges(outputs: Outputs, thresholds: NDArray[np.float32]) -> Outputs:

@@ -87,7 +87,7 @@ WRONG: Final[dict[Path, tuple[str, list[Json]]]] = {
     ("sensors",): ("a list|an integer", [1, ["8480"], [8480.0], [True]]),
     ("precision",): (CHOICE, [None, "float64", "auto"]),
     ("target",): (CHOICE, [1, "CPU", "rocm", "auto"]),
-    ("weight_bits",): ("an integer", [1.5, 0, 1, 9, -7]),
+    ("weight_bits",): ("an integer", [1.5, 0, 4, 6, 9, -7]),
     ("passes",): ("a list|text", ["x", [1], [""], ["half a character \ud800"]]),
     ("opset",): ("an integer", [17.0, 0]),
     ("thresholds",): ("a list|a number", [1, ["0"], [True], [10**400], [None]]),

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from export import precisions
 from export.__main__ import app
 from export.checkpoint.demonstration_mark import DEMONSTRATION_MARK, is_demonstration
-from export.graph import list_passes
+from export.graph import INT8_PASSES
 from pxdbg_runtime.inference.cpu import detect_cpu
 from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
@@ -152,7 +152,7 @@ def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
     done = run_export(tiny_checkpoint, "--precision", "int8", "--explain")
     assert (done.exit_code, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line[:30].rstrip() for line in lines[3:-8]] == ["plain", *(each.name for each in list_passes("cpu"))]
+    assert [line[:30].rstrip() for line in lines[3:-8]] == ["plain", *(each.name for each in INT8_PASSES)]
     assert lines[2].split("  ")[0] == "pass"
     digits = r"W1 of the charge spectrum 0\.\d{3} ADU, occupancy [+-]\d\.\d\d %, identical digits \d\d\.\d %"
     expected = (

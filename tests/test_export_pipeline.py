@@ -18,8 +18,9 @@ import torch
 
 import export.pipeline
 from export.checkpoint import load_checkpoint
-from export.errors import CheckpointError, ParityError
+from export.errors import CheckpointError, GraphError, ParityError
 from export.families import load_family
+from export.graph import INT8_PASSES, append_charges, list_passes
 from export.parity import ReferenceImages, measure_parity
 from export.pipeline import ExportOptions, export_checkpoint
 from export.torch_graph import export_to_onnx
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from export.families import Family
     from export.families.generator_module import GeneratorModule
+    from export.graph import Pass
     from pxdbg_runtime.model.card import Parity, Target
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -73,6 +75,14 @@ def graph_of_flat_0() -> onnx.ModelProto:
 @pytest.fixture
 def exported_before(monkeypatch: pytest.MonkeyPatch, graph_of_flat_0: onnx.ModelProto) -> None:
     monkeypatch.setattr(export.pipeline, "export_to_onnx", lambda *_: graph_of_flat_0)
+
+
+@pytest.fixture
+def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        pytest.fail("the checkpoint is read before the output is checked")
+
+    monkeypatch.setattr(export.pipeline, "load_checkpoint", fail)
 
 
 def shift_weights(model: GeneratorModule, family: Family) -> onnx.ModelProto:
@@ -162,8 +172,8 @@ def test_a_graph_that_differs_is_not_written(checkpoint: Path, tmp_path: Path, m
     monkeypatch.setattr(export.pipeline, "export_to_onnx", shift_weights)
     lines: list[str] = []
     with pytest.raises(ParityError, match=r"in float64 by up to .* nothing was written"):
-        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", log=lines.append)
-    assert files_in(tmp_path / "graphs") == []
+        export_checkpoint(checkpoint, "flat", tmp_path / "new" / "graphs", log=lines.append)
+    assert not (tmp_path / "new").exists()
     assert "largest difference" in lines[-1]
 
 
@@ -239,6 +249,47 @@ def test_a_graph_that_does_not_compute_the_model_is_refused(
 
 
 @pytest.mark.usefixtures("exported_before")
+def test_a_graph_with_wrong_charges_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        export.pipeline, "append_charges", lambda graph, table: append_charges(graph, table - np.float32(0.01))
+    )
+    with pytest.raises(GraphError, match=r"wrong charges of its values in [\d,]+ of 1,536,000 pixels, by up to \d+ "):
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", ExportOptions(target="cuda"))
+    assert files_in(tmp_path / "graphs") == []
+
+
+@pytest.mark.usefixtures("exported_before")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (ExportOptions(precision="int8"), INT8_PASSES),
+        (ExportOptions(precision="float16", target="cuda"), list_passes("cuda", "float16")),
+        (ExportOptions(precision="float16"), list_passes("cpu", "float16")),
+        (ExportOptions(rewrite=False), ()),
+    ],
+    ids=["int8", "float16-cuda", "float16", "plain"],
+)
+def test_the_passes_of_the_graph_itself_are_explained(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: ExportOptions,
+    expected: tuple[Pass, ...],
+) -> None:
+    def stop_after_explanation(*_arguments: object, **_options: object) -> None:
+        raise GraphError("stopped")
+
+    for name in ("build_graph", "_verify"):
+        monkeypatch.setattr(export.pipeline, name, stop_after_explanation)
+    lines: list[str] = []
+    with pytest.raises(GraphError, match=r"^stopped$"):
+        export_checkpoint(checkpoint, "flat", tmp_path, dataclasses.replace(options, explain=True), log=lines.append)
+    assert [line[:30].rstrip() for line in lines[3:]] == ["plain", *(each.name for each in expected)]
+
+
+@pytest.mark.usefixtures("exported_before")
 def test_nan_images_of_both_sides_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def with_nan(
         references: ReferenceImages,
@@ -291,14 +342,16 @@ def test_the_longest_name_of_a_file_is_written(checkpoint: Path, tmp_path: Path)
     assert len(graph.path.name) == 255
 
 
-@pytest.mark.usefixtures("exported_before")
+@pytest.mark.usefixtures("never_loaded")
 def test_a_name_too_long_for_a_file_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises((OutputError, ArgumentValueError), match=r"--name|cannot be written: File name too long"):
-        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", ExportOptions(name="n" * 300))
-    assert files_in(tmp_path / "graphs") == []
+    with pytest.raises(OutputError, match=r"cannot be written: File name too long"):
+        export_checkpoint(checkpoint, "flat", tmp_path / "new" / "graphs", ExportOptions(name="n" * 300))
+    with pytest.raises(OutputError, match=r"^The folder .*nnn cannot be made: File name too long"):
+        export_checkpoint(checkpoint, "flat", tmp_path / "new" / ("n" * 300))
+    assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.usefixtures("exported_before")
+@pytest.mark.usefixtures("never_loaded")
 def test_a_file_in_the_way_of_the_folder_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "graphs").write_text("in the way")
     with pytest.raises(OutputError, match=r"The folder .*graphs cannot be made: File exists") as caught:
@@ -309,7 +362,7 @@ def test_a_file_in_the_way_of_the_folder_is_refused(checkpoint: Path, tmp_path: 
     assert (tmp_path / "graphs").read_text() == "in the way"
 
 
-@pytest.mark.usefixtures("exported_before")
+@pytest.mark.usefixtures("never_loaded")
 def test_a_folder_in_the_way_of_the_graph_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "graphs" / "flat-0-float32.onnx").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"flat-0-float32\.onnx is a folder"):

@@ -59,6 +59,7 @@ SCHEMA: Final = 3
 N_THRESHOLDS: Final = MAX_CHARGE_ADU
 """Each charge from 1 to 255 ADU has a threshold."""
 
+_MIN_WEIGHT_BITS: Final = 7
 FULL_WEIGHT_BITS: Final = 8
 """With this many bits, weights of an int8 graph give correct sums only on a CPU that adds products in 32 bits."""
 
@@ -259,7 +260,7 @@ class ModelCard(Record, frozen=True, kw_only=True):
     sensors: tuple[int, ...]
     precision: Precision
     target: Target
-    weight_bits: Annotated[int, msgspec.Meta(ge=2, le=FULL_WEIGHT_BITS)] | None
+    weight_bits: Annotated[int, msgspec.Meta(ge=_MIN_WEIGHT_BITS, le=FULL_WEIGHT_BITS)] | None
     passes: tuple[Text, ...]
     opset: PositiveInteger
     thresholds: tuple[FiniteNumber, ...]

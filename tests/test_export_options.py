@@ -1,0 +1,62 @@
+"""Options of an export are checked when they are given, and the family before any work."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from export.options import ExportOptions
+from export.pipeline import export_checkpoint
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"precision": "bfloat16"}, "precision must be one of float32, float16, int8, but is 'bfloat16'."),
+        ({"target": "rocm"}, "target must be one of cpu, cuda, but is 'rocm'."),
+        ({"nature": "foo"}, "nature must be one of checkpoint, stand-in, demonstration, but is 'foo'."),
+        ({"precision": "int8", "weight_bits": 4}, "weight_bits must lie between 7 and 8 bits, but is 4."),
+        ({"weight_bits": 9}, "weight_bits must lie between 7 and 8 bits, but is 9."),
+        ({"min_charge": 0}, "min_charge must lie between 1 and 255 ADU, but is 0."),
+        ({"name": ""}, "--name must hold only letters, digits, '.', '_' and '-', but is ''."),
+    ],
+)
+def test_a_value_that_is_not_offered_is_refused(options: dict[str, object], expected: str) -> None:
+    with pytest.raises(ArgumentValueError, match=f"^{re.escape(expected)}$") as caught:
+        ExportOptions(**options)  # type: ignore[arg-type]
+    assert caught.value.argument == list(options)[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"name": 1}, r"^name must be text, but is 1 \(int\)\.$"),
+        ({"state_key": 1}, r"^state_key must be text, but is 1 \(int\)\.$"),
+        ({"provenance": b"x"}, r"^provenance must be text, but is b'x' \(bytes\)\.$"),
+        ({"precision": None}, r"^precision must be text, but is None \(NoneType\)\.$"),
+        ({"weight_bits": 7.0}, r"^weight_bits must be an integer, but is 7\.0 \(float\)\.$"),
+        ({"accept_beyond_bounds": "no"}, r"^accept_beyond_bounds must be True or False, but is 'no'\.$"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(options: dict[str, object], expected: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=expected):
+        ExportOptions(**options)  # type: ignore[arg-type]
+
+
+def test_bits_of_numpy_become_an_integer() -> None:
+    bits = ExportOptions(precision="int8", weight_bits=np.int64(8)).weight_bits  # type: ignore[arg-type]
+    assert (bits, type(bits)) == (8, int)
+
+
+@pytest.mark.parametrize("family", ["resnets", ""])
+def test_an_unknown_family_is_refused(tmp_path: Path, family: str) -> None:
+    with pytest.raises(ArgumentValueError, match=rf"^family must be one of .*resnet.*, but is '{family}'\.$"):
+        export_checkpoint(tmp_path / "gone.pt", family, tmp_path / "graphs")
+    assert not (tmp_path / "graphs").exists()

@@ -17,7 +17,7 @@ from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 def main(
     family: FamilyOption,
     output: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
-    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the weights: any signed 64-bit integer.")] = 3,
 ) -> None:
     """Write a checkpoint of random weights: for demonstrations and tests, without any physics."""
     with report_failures():

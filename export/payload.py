@@ -13,6 +13,7 @@ import typer
 
 from export.conditions.files import flat_path
 from pxdbg_runtime.basf2.payloads import graph_payload_name, payload_path
+from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
@@ -27,6 +28,7 @@ app = Program("python -m export payload")
 
 _ALL_RUNS: Final = "0,0,-1,-1"
 """First experiment, first run, last experiment, last run; -1 is no end."""
+_MAX_REVISION: Final = 2**63 - 1
 _FAMILY: Final = re.compile(r"[a-z0-9]+")
 
 
@@ -65,13 +67,14 @@ def write_payloads(
 
     Raises
     ------
-    ArgumentValueError
-        If there is no such graph, or two of one family.
+    ArgumentTypeError, ArgumentValueError
+        If the revision is no such integer, or there is no such graph, or two of one family.
     GraphFileError, CardError
         If a graph is damaged.
     OutputError
         If a payload cannot be written.
     """
+    revision = check_integer("revision", revision, 0, _MAX_REVISION)
     found: dict[str, GraphFile] = {}
     for path in sorted(folder.glob("*.onnx")):
         graph = read_graph_file(path)

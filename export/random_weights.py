@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from export.charge import compute_charges, find_charge_thresholds
 from export.families import load_family
 from export.families.generator_module import draw_inputs
+from pxdbg_runtime.checks import check_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,14 +67,20 @@ def build_random_model(family: str | Family, seed: int, target: HitStatistics | 
     family : str or Family
         One of `export.families.FAMILIES`, or the description of a family or of one of its variants.
     seed : int
-        Seed of the weights, and of the latents on which statistics are measured.
+        Seed of the weights, and of the latents on which statistics are measured: a signed 64-bit integer.
     target : HitStatistics, optional
 
     Returns
     -------
     GeneratorModule
         In inference mode.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If the seed is no such integer.
     """
+    seed = check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     description = load_family(family) if isinstance(family, str) else family
     with torch.random.fork_rng(devices=[]):

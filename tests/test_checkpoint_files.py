@@ -243,6 +243,19 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     require_refused(tmp_path / "gone.pt", r"gone\.pt cannot be read: No such file or directory\.$")
 
 
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    require_refused(tmp_path / f"{'n' * 300}.pt", r"n\.pt cannot be read: File name too long\.$")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have shorter paths")
+def test_a_folder_whose_path_leaves_no_space_for_a_file_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path
+    while (n_left := 4090 - len(str(folder))) > 0:
+        folder /= "n" * min(n_left, 200)
+    folder.mkdir(parents=True)
+    require_refused(folder, r"is a folder: expected a file written by torch\.save or safetensors\.$")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pt")

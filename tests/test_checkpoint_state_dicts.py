@@ -9,7 +9,7 @@ import types
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
@@ -107,6 +107,13 @@ def test_a_key_with_and_without_a_wrapper_is_two_weights(model: GeneratorModule,
 # Containers
 
 
+class Saved(NamedTuple):
+    """As a training program defines one."""
+
+    epoch: int
+    generator: State
+
+
 def beside_a_discriminator(state: State) -> object:
     both = under("generator.", state) | under("discriminator.", discriminator_state())
     optimizer = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-4}]}
@@ -142,10 +149,12 @@ def double(value: Tensor) -> Tensor:
         (lambda state: {"G": by_layer(state)}, "G"),
         (lambda state: {"D": {key: double(value) for key, value in other_state().items()}, "G": state}, "G"),
         (lambda state: {"run": argparse.Namespace(step=3, generator=state)}, "run.generator"),
+        (lambda state: {"last": Saved(3, state)}, "last.1"),
     ],
     ids=[
         *("model_state_dict", "G", "nested", "ema", "ema-pytorch", "lists", "lightning", "beside", "other-order"),
         *("a compiled layer", "a counter of averages", "each layer for itself", "other shapes", "an object"),
+        "a named tuple",
     ],
 )
 def test_the_one_state_dict_that_fits_is_found(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from export.checkpoint.demonstration_mark import is_demonstration
 from export.demonstration import main
 from export.families.resnet import ResNet
 from export.random_weights import HitStatistics, build_random_model
+from pxdbg_runtime.errors import ArgumentValueError
 from tests.checkpoints import BUSY, FAMILY_NAMES, export_first, register_family
 from tests.tiny_ieagan import TINY_VARIANTS, describe_variant
 from tests.tiny_models import TinyConvNet, TinyResNet
@@ -42,6 +44,30 @@ def test_the_seed_decides_the_weights(kind: type[GeneratorModule], monkeypatch: 
     assert all(torch.equal(first[key], again[key]) for key in first)
     different = [key for key in first if not torch.equal(first[key], other[key])]
     assert set(different) == {key for key in first if not key.endswith("num_batches_tracked")}
+
+
+@pytest.mark.parametrize("seed", [10**25, 2**63, -(2**63) - 1])
+def test_a_seed_of_more_than_64_bits_is_one_sentence(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = f"seed must lie in [-2^63, 2^63 - 1], but is {seed}."
+    with pytest.raises(typer.Exit) as ended:
+        main(family="resnet", output=tmp_path / "resnet.safetensors", seed=seed)
+    assert (ended.value.exit_code, capsys.readouterr().err) == (2, f"Error: {expected}\n")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ArgumentValueError, match=re.escape(expected)):
+        build_random_model("resnet", seed)
+
+
+def test_an_offset_needs_a_bias() -> None:
+    model = TinyConvNet()
+    model.last = torch.nn.Conv2d(TinyConvNet.channels[-1], 1, kernel_size=5, padding=2, bias=False)
+    before = model.last.weight.clone()
+    with pytest.raises(ValueError, match=r"^the last convolution of TinyConvNet has no bias: no offset can be added$"):
+        model.scale_output(2.0, 0.5)
+    assert torch.equal(model.last.weight, before)
+    model.scale_output(2.0, 0.0)
+    assert torch.equal(model.last.weight, 2 * before)
 
 
 @pytest.mark.usefixtures("quick")

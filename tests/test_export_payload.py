@@ -156,6 +156,14 @@ def test_two_graphs_of_a_family_are_one_too_many(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("revision", [-1, 2**63])
+def test_a_revision_that_no_payload_has_is_refused(tmp_path: Path, revision: int) -> None:
+    graph(tmp_path / "mine.onnx", RESNET)
+    with pytest.raises(ArgumentValueError, match=rf"^revision must lie between 0 and \d+, but is {revision}\.$"):
+        write_payloads(tmp_path, tmp_path / "out", revision=revision)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("folder", [".", "gone"])
 def test_a_folder_without_such_a_graph_is_refused(tmp_path: Path, folder: str) -> None:
     graph(tmp_path / "mine.onnx", INT8)

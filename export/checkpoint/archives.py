@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 from typing import TYPE_CHECKING, Final
@@ -61,7 +62,7 @@ def read_archive(path: Path) -> PickledContent:
     MemoryLimitError
         If there is too little memory.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # Path raises for a name that is too long
         raise CheckpointError(path, describe_folder(path))
     try:
         with open_regular(path) as file:

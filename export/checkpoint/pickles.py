@@ -92,10 +92,13 @@ class _Placeholder:
 
 
 class _Attributes:
-    """Placeholder of an object or dictionary of some class: a dictionary that keeps the attributes."""
+    """Placeholder of an object or dictionary of some class: a dictionary that keeps the attributes.
 
-    def __new__(cls, *_arguments: object) -> OrderedDict[object, object]:  # type: ignore[misc]
-        return OrderedDict()
+    It also keeps what the class was called with, by number: the fields of a named tuple.
+    """
+
+    def __new__(cls, *arguments: object) -> OrderedDict[object, object]:  # type: ignore[misc]
+        return OrderedDict(enumerate(arguments))
 
 
 class _Items:

@@ -57,8 +57,17 @@ class GeneratorModule(nn.Module):
 
     @torch.no_grad()
     def scale_output(self, factor: float, offset: float) -> None:
-        """Multiply the values before the tanh by a factor and add an offset, by the weights of the last convolution."""
+        """Multiply the values before the tanh by a factor and add an offset, by the weights of the last convolution.
+
+        Raises
+        ------
+        ValueError
+            If it has no bias, to which the offset would be added.
+        """
         last = [module for module in self.modules() if isinstance(module, nn.Conv2d)][-1]
+        if last.bias is None and offset:
+            message = f"the last convolution of {type(self).__name__} has no bias: no offset can be added"
+            raise ValueError(message)
         last.weight *= factor
         if last.bias is not None:
             last.bias *= factor

@@ -66,6 +66,7 @@ def test_groups_and_strides_cost_what_they_compute() -> None:
         ("MatMul", [("n", 3, 5), (5, 7)], ("n", 3, 7), {}, 3 * 35),
         ("MatMulInteger", [("n", 5), (5, 7)], ("n", 7), {}, 35),
         ("MatMulIntegerToFloat", [("n", 5), (5, 7)], ("n", 7), {}, 35),
+        ("QGemm", [("n", 5), (1,), (1,), (5, 7), (7,), (7,), (7,)], ("n", 7), {}, 35),
         ("Add", [("n", 5), ("n", 5)], ("n", 5), {}, 0),
         ("Resize", [("n", 2, 3, 4)], ("n", 2, 6, 8), {}, 0),
     ],

@@ -61,6 +61,12 @@ def test_other_interleavings_stay_as_they_are(blocksize: int, mode: str) -> None
     check_untouched(use_channels_last, graph.model())
 
 
+def test_the_phases_of_a_convolution_in_groups_stay_as_they_are() -> None:
+    graph = SmallGraph()
+    graph.node("DepthToSpace", graph.conv(graph.input(4, 2, 3), 2, 12, group=2), blocksize=2, mode="DCR")
+    check_untouched(use_channels_last, graph.model())
+
+
 def test_phases_that_no_convolution_computes_and_other_sums_stay_as_they_are() -> None:
     graph = SmallGraph()
     image = graph.node("DepthToSpace", graph.input(12, 2, 3), blocksize=2, mode="DCR")

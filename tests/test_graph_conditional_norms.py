@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto
 
 from export.graph.conditional_norms import merge_conditional_norms
 from export.graph.image_by_image import compute_image_by_image
@@ -237,11 +238,56 @@ def _an_output_of_the_whole_batch(graph: SmallGraph) -> onnx.ModelProto:
     return graph.model(graph.node("Relu", image), graph.node("ReduceMax", image, keepdims=1))
 
 
+def _gathered_images(graph: SmallGraph) -> onnx.ModelProto:
+    index = graph.node("Cast", graph.input(name="index"), to=TensorProto.INT64)
+    return graph.model(graph.node("Gather", norm(graph, graph.input(2, 4, 6), 2), index))
+
+
+def _images_gathered_by_several_axes(graph: SmallGraph) -> onnx.ModelProto:
+    index = graph.node("Cast", graph.input(1, name="index"), to=TensorProto.INT64)
+    return graph.model(graph.node("GatherND", norm(graph, graph.input(2, 4, 6), 2), index))
+
+
+def _a_pixel_gathered_for_each_image(graph: SmallGraph) -> onnx.ModelProto:
+    index = graph.node("Cast", graph.input(name="index"), to=TensorProto.INT64)
+    return graph.model(graph.node("Gather", norm(graph, graph.input(2, 4, 6), 2), index, axis=3))
+
+
+def _two_batches_in_one(graph: SmallGraph) -> onnx.ModelProto:
+    image = norm(graph, graph.input(2, 4, 6), 2)
+    return name_first_axes(graph.model(graph.node("Concat", image, image, axis=-4)))
+
+
+def _a_part_of_the_batch(graph: SmallGraph) -> onnx.ModelProto:
+    return name_first_axes(graph.model(graph.slice(norm(graph, graph.input(2, 4, 6), 2), 1, 3, 0)))
+
+
+def name_first_axes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Let the first axis of each value be of any size, as a batch is in the graphs of PyTorch's exporter."""
+    for value in (*model.graph.output, *model.graph.value_info):
+        first = value.type.tensor_type.shape.dim[0]
+        if not first.dim_param:
+            first.dim_param = "m"
+    return model
+
+
 def _no_norm(graph: SmallGraph) -> onnx.ModelProto:
     return graph.model(graph.conv(graph.input(2, 4, 6), 2, 2))
 
 
-@pytest.mark.parametrize("write", cases(_images_that_depend_on_each_other, _an_output_of_the_whole_batch, _no_norm))
+@pytest.mark.parametrize(
+    "write",
+    cases(
+        _images_that_depend_on_each_other,
+        _an_output_of_the_whole_batch,
+        _gathered_images,
+        _images_gathered_by_several_axes,
+        _a_pixel_gathered_for_each_image,
+        _two_batches_in_one,
+        _a_part_of_the_batch,
+        _no_norm,
+    ),
+)
 def test_other_batches_stay_whole(write: Callable[[SmallGraph], onnx.ModelProto]) -> None:
     graph = SmallGraph()
     graph.input(3, name="c")

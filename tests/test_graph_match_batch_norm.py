@@ -46,6 +46,12 @@ def _a_factor_of_zero_for_others(graph: SmallGraph) -> onnx.ModelProto:
     return graph.model(norm, graph.conv(image, 2, 3, (1, 1)))
 
 
+def _a_tiny_factor_for_others(graph: SmallGraph) -> onnx.ModelProto:
+    image = image_of(graph)
+    norm = graph.batch_norm(image, 2, gamma=np.array([1.0, 1e-39]), beta=np.array([1.0, 0.0]))
+    return graph.model(norm, graph.conv(image, 2, 3, (1, 1)))
+
+
 def _a_summand_that_others_use(graph: SmallGraph) -> onnx.ModelProto:
     first = image_of(graph)
     total = graph.node("Add", first, graph.conv("z", 2, 2))
@@ -147,9 +153,14 @@ def test_a_batch_norm_is_a_line_for_each_channel(
 
 @pytest.mark.parametrize(
     ("gamma", "beta", "is_invertible"),
-    [(1.0, 15.9, True), (-1.0, 15.9, True), (1.0, -16.1, False), (0.01, 0.2, False), (0.0, 0.0, False)],
+    [
+        *((1.0, 15.9, True), (-1.0, 15.9, True), (1.0, -16.1, False), (0.01, 0.2, False), (0.0, 0.0, False)),
+        *((1e-3, 0.0, True), (-1e-3, 0.0, True), (1e-7, 0.0, False), (1e-39, 0.0, False)),
+    ],
 )
-def test_it_can_be_taken_back_where_no_offset_dwarfs_its_factor(gamma: float, beta: float, is_invertible: bool) -> None:
+def test_it_can_be_taken_back_where_its_factor_is_not_tiny_and_no_offset_dwarfs_it(
+    gamma: float, beta: float, is_invertible: bool
+) -> None:
     graph = SmallGraph(whole=False)
     graph.batch_norm(graph.input(2, 4, 6), 2, gamma=np.array([1.0, gamma]), beta=np.array([0.0, beta]))
     lines = match_batch_norm(ir.from_proto(graph.model()).graph[0])
@@ -178,6 +189,7 @@ def test_nor_are_those_of_another_domain_or_that_say_that_they_train() -> None:
     cases(
         _an_offset_that_dwarfs_the_factor_for_others,
         _a_factor_of_zero_for_others,
+        _a_tiny_factor_for_others,
         _a_summand_that_others_use,
         _a_summand_that_the_graph_gives_out,
         _a_sum_that_broadcasts,

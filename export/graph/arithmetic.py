@@ -15,7 +15,7 @@ __all__ = ["Cost", "count_cost", "count_multiply_accumulates"]
 
 _CONVOLUTIONS: Final = {"Conv": 1, "QLinearConv": 3}
 """Operators whose output elements are sums over a filter, and the index of the input that holds the filters."""
-_MATRIX_PRODUCTS: Final = frozenset({"Gemm", "MatMul", "MatMulInteger", "MatMulIntegerToFloat"})
+_MATRIX_PRODUCTS: Final = frozenset({"Gemm", "MatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"})
 _FREE: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Constant", "Flatten"})
 """Operators that move no bytes."""
 _LOOPS: Final = frozenset({"Scan"})

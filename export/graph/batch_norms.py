@@ -4,7 +4,8 @@ Matches ``BatchNormalization`` (inference) of a convolution, of a linear layer r
 these. A batch norm is y = a x + b for each channel and these layers are linear, so it folds into their weights. If
 other nodes use x too (the shortcut of a pre-activation block), each of them must be a pointwise convolution, possibly
 of the upsampled image: its weights then take (y - b) / a. The result is exact up to rounding. If b is large compared
-with a, the subtraction would cancel digits, and the batch norm is left as it is.
+with a, the subtraction would cancel digits; if a is tiny, y would have few digits in float16, and 1 / a may not be
+finite in float32. Such a batch norm is left as it is.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ __all__ = ["ChannelAffine", "fold_batch_norms", "match_batch_norm"]
 
 _MAX_CANCELLATION: Final = 16.0
 """Largest offset of a channel, in standard deviations of its normalised values, that other users may subtract."""
+_MIN_STANDARD_DEVIATION: Final = 1e-4
+"""Smallest standard deviation of a channel's outputs that other users may undo: the steps of float16 are 6e-8 there."""
 _DEFAULT_EPSILON: Final = 1e-5
 
 
@@ -45,7 +48,7 @@ class ChannelAffine:
     ----------
     factor, offset : ndarray of float64, shape (channels,)
     is_invertible : bool
-        Whether the input can be computed from the output without cancellation, in every channel.
+        Whether the input can be computed from the output in every channel, without cancellation or tiny values.
     """
 
     factor: NDArray[np.float64]
@@ -69,7 +72,8 @@ def match_batch_norm(node: ir.Node) -> ChannelAffine | None:
     if gamma is None or beta is None or mean is None or variance is None:
         return None
     factor = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", _DEFAULT_EPSILON))
-    is_invertible = bool(np.all(np.abs(beta) < _MAX_CANCELLATION * np.abs(gamma)))
+    deviation = np.abs(gamma)
+    is_invertible = bool(np.all((np.abs(beta) < _MAX_CANCELLATION * deviation) & (deviation > _MIN_STANDARD_DEVIATION)))
     return ChannelAffine(factor=factor, offset=beta - factor * mean, is_invertible=is_invertible)
 
 

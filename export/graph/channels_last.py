@@ -64,7 +64,7 @@ def _interleave_rows(write: Writer, node: ir.Node) -> ir.Value | None:
     convolved = relu.inputs[0] if relu is not None and is_rectified else phases
     found = None if convolved is None else match_convolution(convolved.producer())
     shape = read_shape(node.outputs[0])
-    if found is None or shape is None or None in shape[1:]:
+    if found is None or found.groups != 1 or shape is None or None in shape[1:]:
         return None
     _, channels, height, width = (each or 0 for each in shape)
     rows = []

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graph.conditional_norms import match_conditional_norm
-from export.graph.nodes import POINTWISE, make_initializer, make_unique_name, read_shape
+from export.graph.nodes import POINTWISE, make_initializer, make_unique_name, read_constant, read_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,10 @@ _BY_IMAGE: Final = POINTWISE | {
     *("Add", "BatchNormalization", "Cast", "Concat", "Conv", "DepthToSpace", "Gather", "GatherND", "Gemm", "Mul"),
     *("Reshape", "Resize", "Slice", "Split", "Transpose", "Unsqueeze"),
 }
-"""Operators that treat each image of a batch by itself if the first axis of their results is the batch."""
+"""Operators that treat each image of a batch by itself if the first axis of their results is the batch.
+
+Some do so along other axes only, or with a table: `_treats_images_apart`.
+"""
 
 
 def compute_image_by_image(model: ir.Model) -> int:
@@ -43,7 +46,8 @@ def compute_image_by_image(model: ir.Model) -> int:
     norms = [node for node in graph if match_conditional_norm(node) is not None]
     batched = [value for value in graph.inputs if _is_batched(value)]
     inside = _find_dependents(graph, batched)
-    is_separable = all(node.op_type in _BY_IMAGE and all(map(_is_batched, node.outputs)) for node in inside)
+    dependent = {*batched, *(value for node in inside for value in node.outputs)}
+    is_separable = all(_treats_images_apart(node, dependent) for node in inside)
     is_same_batch = len({str(each.shape[0]) for each in batched if each.shape is not None}) == 1
     if not norms or not is_separable or not is_same_batch:
         return 0
@@ -69,6 +73,24 @@ def _find_dependents(graph: ir.Graph, values: Sequence[ir.Value]) -> set[ir.Node
             found.add(node)
             dependent.update(node.outputs)
     return found
+
+
+def _treats_images_apart(node: ir.Node, dependent: set[ir.Value]) -> bool:
+    """Whether a node treats each image by itself; `dependent` are the values that depend on the batch."""
+    if node.op_type not in _BY_IMAGE or not all(map(_is_batched, node.outputs)):
+        return False
+    attributes, rank = node.attributes, len(read_shape(node.inputs[0]) or ())
+    if node.op_type == "GatherND":
+        return node.inputs[0] not in dependent
+    if node.op_type == "Gather":
+        is_along_batch = attributes.get_int("axis", 0) in {0, -rank}
+        return node.inputs[0 if is_along_batch else 1] not in dependent
+    if node.op_type in {"Concat", "Split"}:
+        return attributes.get_int("axis", 0) not in {0, -rank}
+    if node.op_type == "Slice":
+        axes = read_constant(node.inputs[3]) if len(node.inputs) > 3 else None
+        return axes is not None and not {0, -rank} & set(axes.tolist())
+    return True
 
 
 def _write_batch_norm(graph: ir.Graph, norm: ConditionalNorm) -> set[ir.Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,9 +94,15 @@ class Workspace:
 
 
 def _digest_inputs(checkpoint: bytes = b"") -> str:
-    """Compute a digest of what weights and graphs depend on: the export's sources and packages, and a checkpoint."""
-    digest = hashlib.sha256(checkpoint)
+    """Compute a digest of what weights and graphs depend on: the export, and a checkpoint."""
+    return hashlib.sha256(_digest_export() + checkpoint).hexdigest()[:_KEY_LENGTH]
+
+
+@functools.cache
+def _digest_export() -> bytes:
+    """Compute a digest of the export's sources and packages, once: a process runs the sources that it has imported."""
+    digest = hashlib.sha256()
     for source in sorted(_EXPORT.rglob("*.py")):
         digest.update(source.read_bytes())
     digest.update(repr(find_versions(_PACKAGES)).encode())
-    return digest.hexdigest()[:_KEY_LENGTH]
+    return digest.digest()

@@ -24,7 +24,7 @@ from tests.graphs import LATENT_CARD, latent_model, write_graph
 from tests.test_command_line import words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from typer.testing import Result
 
@@ -64,6 +64,14 @@ def measure(tmp_path: Path, *arguments: str | Path) -> tuple[Result, dict[str, A
 def _tiny(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace every graph by one that takes no time."""
     monkeypatch.setattr(Workspace, "find_graph", lambda *_arguments, **_options: latent_graph)
+
+
+@pytest.fixture
+def _digests_anew() -> Iterator[None]:
+    """Forget the digest of the export before and after a test that changes it."""
+    graphs_module._digest_export.cache_clear()
+    yield
+    graphs_module._digest_export.cache_clear()
 
 
 def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
@@ -274,6 +282,7 @@ def test_each_graph_is_exported_once(tmp_path: Path, exports: Exports) -> None:
     assert lines[2] == "resnet: exporting resnet-int8.onnx, some minutes"
 
 
+@pytest.mark.usefixtures("_digests_anew")
 def test_another_checkpoint_export_or_package_is_exported_again(
     tmp_path: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,12 +296,16 @@ def test_another_checkpoint_export_or_package_is_exported_again(
     sources.mkdir()
     (sources / "pipeline.py").write_text("changed")
     monkeypatch.setattr(graphs_module, "_EXPORT", sources)
+    assert mine.find_graph("resnet").path == second, "one process has one export, whatever happens to its sources"
+    graphs_module._digest_export.cache_clear()
     third = mine.find_graph("resnet").path
     monkeypatch.setattr("benchmarks.graphs.find_versions", lambda _packages: {"onnx": "another"})
+    graphs_module._digest_export.cache_clear()
     fourth = mine.find_graph("resnet").path
     assert len({first, second, third, fourth}) == len(exports) == 4
 
 
+@pytest.mark.usefixtures("_digests_anew")
 def test_another_export_makes_random_weights_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("export.random_weights.build_random_model", lambda *_arguments: random_model(FlatNet))
     lines: list[str] = []
@@ -300,8 +313,10 @@ def test_another_export_makes_random_weights_again(tmp_path: Path, monkeypatch: 
     first = mine.find_checkpoint("resnet")
     assert mine.find_checkpoint("resnet") == first
     monkeypatch.setattr("benchmarks.graphs.find_versions", lambda _packages: {"torch": "another"})
+    graphs_module._digest_export.cache_clear()
     second = mine.find_checkpoint("resnet")
     monkeypatch.setattr(graphs_module, "_EXPORT", tmp_path)
+    graphs_module._digest_export.cache_clear()
     third = mine.find_checkpoint("resnet")
     assert len({first, second, third}) == len(lines) == 3
     assert {path.name for path in (first, second, third)} == {"resnet-demonstration-3.safetensors"}

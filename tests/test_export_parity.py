@@ -73,6 +73,7 @@ def test_references_are_the_images_of_eight_sensors_of_one_event(model: FlatNet,
     assert references.sensors == tuple(range(0, 40, 5))
     latent = np.concatenate([feed["latent"] for feed in references.feeds])
     assert np.array_equal(latent, draw_event(FAMILY, REFERENCE_SEED, 0)["latent"][::5])
+    assert np.array_equal(latent, references.batch["latent"])
     with torch.inference_mode():
         float32 = model(torch.from_numpy(latent)).numpy()
         exact = copy.deepcopy(model).double()(torch.from_numpy(latent).double()).numpy()
@@ -119,6 +120,22 @@ def test_a_shifted_graph_is_measured_and_refused(
     with pytest.raises(ParityError, match=r"in float64 by up to .*more than the 5e-06 that is allowed") as caught:
         check_parity(parity)
     assert caught.value.max_abs_difference == parity.max_float64_difference
+
+
+def test_a_graph_that_is_wrong_in_batches_alone_is_refused(references: ReferenceImages, graph: onnx.ModelProto) -> None:
+    mixing = onnx.ModelProto()
+    mixing.CopyFrom(graph)
+    index, tanh = next((index, node) for index, node in enumerate(mixing.graph.node) if node.op_type == "Tanh")
+    (values,) = tanh.input
+    # The mean over the batch, which of one image is the image.
+    mixing.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0], np.int64), "batch"))
+    mixing.graph.node.insert(index, onnx.helper.make_node("ReduceMean", [values, "batch"], ["mean"]))
+    mixing.graph.node.insert(index + 1, onnx.helper.make_node("Max", [values, "mean"], ["mixed"]))
+    mixing.graph.node[index + 2].input[0] = "mixed"
+    message = r"images of a batch of 8 differ from .* one at a time by up to .* than the 5e-06 .* nothing was written"
+    with pytest.raises(ParityError, match=message) as caught:
+        measure_parity(references, mixing, THRESHOLDS, 1)
+    assert caught.value.max_abs_difference > 0.1
 
 
 def test_equal_charges_are_counted_among_hits_alone(references: ReferenceImages, graph: onnx.ModelProto) -> None:
@@ -219,7 +236,7 @@ def test_a_model_that_float32_computes_coarsely_is_judged_by_its_rounding(
     check_parity(parity)
 
 
-def test_pytorch_is_also_judged_with_its_batch_norms_folded() -> None:
+def test_pytorch_is_also_judged_with_batch_norms_folded_into_a_convolution_before() -> None:
     tiny = tiny_of(TinyConvNet, 1)
     model, references = tiny.model, tiny.references
     assert 0 < np.abs(references.folded - references.float32).max() < 1e-4
@@ -263,6 +280,7 @@ def test_a_float32_graph_may_be_eight_times_as_far_from_float64_as_pytorch(
     coarse = ReferenceImages(
         sensors=references.sensors,
         feeds=references.feeds,
+        batch=references.batch,
         exact=references.exact,
         float32=(references.exact + noise).astype(np.float32),
         folded=(references.exact - 2 * noise).astype(np.float32),

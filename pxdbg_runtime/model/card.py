@@ -154,7 +154,8 @@ class Parity(Record, frozen=True, kw_only=True):
     max_float64_difference : float
         Largest difference of a tanh value from PyTorch's in float64.
     pytorch_float64_difference : float
-        Largest difference between PyTorch's own float32 images, batch norms folded or not, and its float64 images.
+        Largest difference between PyTorch's own float32 images and its float64 images. It is the larger of two: with
+        the model as it is, and with each batch norm folded that follows a convolution in a sequence of layers.
     equal_charges : float
         Share of equal charges among the pixels that are a hit in either, 0 to 1.
     """
@@ -174,11 +175,11 @@ class Fidelity(Record, frozen=True, kw_only=True):
     images : int
         Number of images compared.
     charge_w1_adu : float
-        Wasserstein distance of the two charge spectra, ADU.
+        Wasserstein distance of the two charge spectra, ADU; 256 if one of them has no hit.
     occupancy_ratio : float
         Number of hits over float32's; 1 more than the number where float32 has none.
     identical_digits : float
-        Share of the pixels with a hit in either whose charges are equal, 0 to 1.
+        Share of the pixels with a hit in either whose charges are equal, 0 to 1; 0 without hits.
     """
 
     images: PositiveInteger

@@ -109,11 +109,11 @@ def test_the_number_of_hits_does_not_matter(charges: list[int], times: int) -> N
     assert compute_charge_w1(spectrum_of(charges), times * spectrum_of(charges)) == pytest.approx(0, abs=1e-9)
 
 
-def test_an_empty_spectrum_is_beyond_the_largest_distance_from_any_other() -> None:
+def test_an_empty_spectrum_is_beyond_the_largest_distance_from_any() -> None:
     some, none = spectrum_of([255]), spectrum_of([], empty=100)
-    assert compute_charge_w1(none, none) == 0
     assert (
-        compute_charge_w1(none, some)
+        compute_charge_w1(none, none)
+        == compute_charge_w1(none, some)
         == compute_charge_w1(some, none)
         == 256
         > compute_charge_w1(some, spectrum_of([1]))
@@ -157,15 +157,23 @@ def test_charges_below_that_of_a_hit_do_not_count() -> None:
     assert [found.charge_w1_adu, found.occupancy_ratio, found.identical_digits] == pytest.approx([1.5, 2.0, 0.5])
 
 
-def test_two_graphs_without_hits_are_alike() -> None:
-    assert fidelity_of((), ()) == Fidelity(images=3, charge_w1_adu=0.0, occupancy_ratio=1.0, identical_digits=1.0)
-
-
-@pytest.mark.parametrize(("exact", "other", "ratio"), [((9,), (), 0.0), ((), (9,), 4.0)])
-def test_a_graph_without_hits_is_like_no_other(exact: tuple[int, ...], other: tuple[int, ...], ratio: float) -> None:
-    found = fidelity_of(exact, other)
-    assert (found.charge_w1_adu, found.occupancy_ratio, found.identical_digits) == (256.0, ratio, 0.0)
+@pytest.mark.parametrize(("other", "ratio"), [((), 1.0), ((9,), 4.0)])
+def test_without_hits_in_float32_there_is_nothing_to_compare(other: tuple[int, ...], ratio: float) -> None:
+    found = fidelity_of((6, 5), other, min_charge=7)
+    assert found == Fidelity(images=3, charge_w1_adu=256.0, occupancy_ratio=ratio, identical_digits=0.0)
     assert not found.is_within_bounds
+    message = (
+        r"^The float32 graph gives no hit in 3 images, .* the int8 graph with: a smaller --min-charge may give hits\."
+    )
+    with pytest.raises(FidelityError, match=message):
+        check_fidelity(found, "int8")
+
+
+def test_a_graph_without_hits_is_too_far_from_one_with_hits() -> None:
+    found = fidelity_of((9,), ())
+    assert (found.charge_w1_adu, found.occupancy_ratio, found.identical_digits) == (256.0, 0.0, 0.0)
+    with pytest.raises(FidelityError, match=r"too far from float32's: W1 of the charge spectrum 256\.000 ADU"):
+        check_fidelity(found, "float16")
 
 
 @pytest.mark.parametrize("n_images", [1, 2, 5])

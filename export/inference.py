@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from export.families import Family, Feed
 
-__all__ = ["compute_images", "draw_event", "draw_feeds", "measure_seconds_per_image"]
+__all__ = ["compute_images", "draw_event", "draw_feeds", "measure_seconds_per_image", "open_session"]
 
 _BATCH_SIZE: Final = 2
 _MAX_THREADS: Final = 8
@@ -43,12 +43,18 @@ def draw_feeds(family: Family, seed: int, n_images: int, batch_size: int = _BATC
     return feeds
 
 
-def compute_images(model: onnx.ModelProto, feeds: Iterable[Feed]) -> Iterator[NDArray[np.float32]]:
-    """Run a graph of one output on the CPU, batch by batch."""
+def open_session(model: onnx.ModelProto) -> InferenceSession:
+    """Load a graph into ONNX Runtime on the CPU, with a thread for each CPU of the job, eight at most."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(_MAX_THREADS, count_job_cpus().count)
     session: InferenceSession = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
+    return session
+
+
+def compute_images(model: onnx.ModelProto, feeds: Iterable[Feed]) -> Iterator[NDArray[np.float32]]:
+    """Run a graph of one output on the CPU, batch by batch."""
+    session = open_session(model)
     for feed in feeds:
         (images,) = session.run(None, feed)
         yield images

@@ -10,6 +10,7 @@ import numpy as np
 from export.charge import cut_thresholds
 from export.errors import GraphError
 from export.fidelity import measure_fidelity
+from export.float16_images import compute_float16_images
 from export.graph import INT8_PASSES, apply_passes, convert_to_float16, list_passes, run_passes
 from export.inference import compute_images, draw_feeds, measure_seconds_per_image
 from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
@@ -39,6 +40,8 @@ _MATCHED_IMAGES: Final = 8 * N_SENSORS
 """Images that correct the last layer and the thresholds: with 80, the number of hits was up to 0.9 % off."""
 _MATCHING_RUNS: Final = 2
 """For the estimate of the time: int8 takes about as long as this many runs of the float32 graph over these images."""
+_ROUNDING_RUNS: Final = 3
+"""For the estimate of the time: an image with rounded results takes about as long as this many in float32."""
 _MEANS_IMAGES: Final = 20
 """Means need fewer images than ranges: the first of the calibration's."""
 _RANGE_MARGIN: Final = 0.15
@@ -106,14 +109,15 @@ def build_graph(
     Raises
     ------
     GraphError
-        If the graph cannot have this precision.
+        If the graph cannot have this precision, as one with weights or values that are too large for float16.
     """
     exact, names = apply_passes(plain, list_passes(target))
     if precision == "float32":
         return BuiltGraph(model=exact, passes=names, thresholds=thresholds, cut=family.cut, fidelity=None)
     check_exact(exact)
     feeds = draw_feeds(family, _FIDELITY_SEED, _FIDELITY_IMAGES)
-    n_runs = 2 * _FIDELITY_IMAGES + (_MATCHING_RUNS * _MATCHED_IMAGES if precision == "int8" else 0)
+    n_runs = (1 + _ROUNDING_RUNS if precision == "float16" else 2) * _FIDELITY_IMAGES
+    n_runs += _MATCHING_RUNS * _MATCHED_IMAGES if precision == "int8" else 0
     time = _format_time(n_runs * measure_seconds_per_image(exact, feeds))
     log(f"making {precision} and comparing {_FIDELITY_IMAGES} images with float32: about {time}")
     cut, table = family.cut, cut_thresholds(thresholds, family.cut)
@@ -130,7 +134,8 @@ def build_graph(
         log(
             f"calibrated on {_CALIBRATION_IMAGES} images, corrected on {_MATCHED_IMAGES}, weights of {weight_bits} bits"
         )
-    fidelity = measure_fidelity(exact, model, table, feeds, min_charge, own_table, log)
+    compute_other = compute_float16_images if precision == "float16" else compute_images
+    fidelity = measure_fidelity(exact, model, table, feeds, min_charge, own_table, log, compute_other)
     return BuiltGraph(model=model, passes=names, thresholds=own_thresholds, cut=cut, fidelity=fidelity)
 
 

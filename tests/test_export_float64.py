@@ -103,8 +103,15 @@ def test_a_wrong_epsilon_is_refused() -> None:
 
 def test_a_weight_that_differs_by_the_rounding_of_a_sum_is_refused() -> None:
     tiny = tiny_of(TinyResNet, 2)
-    graph = compile_graph(tiny.plain, "cuda")
-    scale_largest_weight(find_phases(graph), 1 + 5e-6)
+
+    def build_with(change: float) -> onnx.ModelProto:
+        graph = compile_graph(tiny.plain, "cuda")
+        scale_largest_weight(find_phases(graph), 1 + change)
+        return graph
+
+    # PyTorch's rounding depends on the CPU: 1.7 times as much is between the 1.5 and the 2 that are allowed.
+    wanted = 1.7 * measure_parity(tiny.references, tiny.plain, CHARGES, 1).pytorch_float64_difference
+    graph = build_with(1e-5 * wanted / measure_exact_difference(tiny.references, build_with(1e-5)))
     parity = measure_parity(tiny.references, graph, CHARGES, 1)
     # ONNX Runtime's images alone do not show it.
     check_parity(parity, measure_float64_difference(tiny.references, tiny.plain))

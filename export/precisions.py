@@ -40,8 +40,8 @@ _MATCHED_IMAGES: Final = 8 * N_SENSORS
 """Images that correct the last layer and the thresholds: with 80, the number of hits was up to 0.9 % off."""
 _MATCHING_RUNS: Final = 2
 """For the estimate of the time: int8 takes about as long as this many runs of the float32 graph over these images."""
-_ROUNDING_RUNS: Final = 3
-"""For the estimate of the time: an image with rounded results takes about as long as this many in float32."""
+_ROUNDING_RUNS: Final = 2
+"""For the estimate of the time: an image with rounded results takes 1.5 to 2.4 times as long as one in float32."""
 _MEANS_IMAGES: Final = 20
 """Means need fewer images than ranges: the first of the calibration's."""
 _RANGE_MARGIN: Final = 0.15

@@ -44,8 +44,8 @@ def build_known_answers(
 
     Every machine computes an int8 graph exactly: its own charges are the reference, without a tolerance. The reference
     of any other graph is PyTorch in float64. The tolerance is eight times the difference from it: of PyTorch's float32
-    images, norms folded into weights or not, for a float32 graph with values as output, and of the graph's own images for any
-    other.
+    images, norms folded into weights or not, for a float32 graph with values as output, and of the graph's own images
+    for any other.
 
     Parameters
     ----------

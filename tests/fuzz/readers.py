@@ -267,9 +267,10 @@ def _build_list_reader(_folder: Path, *, interface: Any) -> Reader:  # noqa: ANN
 
     def read(path: Path) -> None:
         def answer(request: httpx.Request) -> httpx.Response:
+            content = path.read_bytes()
             if "user_settings" in request.url.path:
-                return httpx.Response(200, json={"CDB_PAYLOAD_BASE_URL": "https://example.invalid/files"})
-            return httpx.Response(200, content=path.read_bytes())
+                content = b'{"CDB_PAYLOAD_BASE_URL": "https://example.invalid/files"}'
+            return httpx.Response(200, content=iter([content]))  # to be read, as from a server
 
         kind: type[Server] = V2Server if interface == "v2" else HsfServer
         with httpx.Client(transport=httpx.MockTransport(answer)) as client:

@@ -271,7 +271,7 @@ def test_a_partition_that_is_made_again_after_a_failure_is_shown_as_being_made(
         ("demonstration", " (demonstration, no real physics)", 1, False),
     ],
 )
-def test_the_page_says_that_weights_are_no_checkpoint_and_compares_what_has_the_cut_of_geant4(
+def test_the_page_tells_weights_and_shows_geant4_beside_its_own_cut_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nature: Nature, remark: str, min_charge: int, compare_geant4: bool
 ) -> None:
     drawings: list[dict[str, Any]] = []
@@ -303,14 +303,13 @@ def test_the_page_advises_to_make_what_is_missing_only_if_something_is(
 
 def test_the_command_writes_the_page_whatever_the_state(latent_graph: GraphFile, tmp_path: Path) -> None:
     campaign = plan_campaign(tmp_path / "bg", latent_graph, events=1000, events_per_part=1)
-    page = tmp_path / "bg.html"
     refused = invoke("campaign", "status", campaign.folder, "--html", tmp_path / "bg.pdf")
     assert refused.exit_code == 2
     assert "--html must end in .html" in refused.stderr
-    done = invoke("campaign", "status", campaign.folder, "--html", page)
-    assert done.exit_code == 0
-    assert "No partition is complete yet." in page.read_text(encoding="utf-8")
-    assert page.read_text(encoding="utf-8").count('title="partitions ') == 334
+    assert invoke("campaign", "status", campaign.folder, "--html", tmp_path / "bg.html").exit_code == 0
+    page = (tmp_path / "bg.html").read_text(encoding="utf-8")
+    assert "No partition is complete yet." in page
+    assert page.count('title="partitions ') == 334
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import importlib
 import importlib.util
 import os
@@ -54,11 +53,6 @@ def keep_memory() -> None:
 
 
 keep_memory()
-
-
-def pytest_collection_finish() -> None:
-    """Keep the millions of objects of the collection out of later searches for garbage: a twentieth of the time."""
-    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

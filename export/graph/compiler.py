@@ -24,6 +24,7 @@ from export.graph.norms_of_sums import distribute_batch_norms
 from export.graph.phase_convolutions import make_phase_convolutions
 from export.graph.row_tables import fold_row_tables
 from export.graph.upsampling import move_before_upsampling
+from export.graph.zero_biases import choose_zero_biases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -114,7 +115,8 @@ def list_passes(target: Target, precision: Precision = "float32") -> tuple[Pass,
     if (target, precision) == ("cuda", "float16"):
         moved = Pass(name="largest images in phases", apply=move_last_interleaving)
         products = Pass(name="norms as products of matrices", apply=make_norm_products)
-        form = (*form, moved, products, Pass(name="channels last", apply=use_channels_last))
+        last = Pass(name="channels last", apply=use_channels_last)
+        form = (*form, moved, products, last, Pass(name="biases of zeros", apply=choose_zero_biases))
     if (target, precision) == ("cpu", "float32"):
         blocked = Pass(name="sums in blocks", apply=make_blocked_sums)
         form = (*form, blocked, Pass(name="image by image", apply=compute_image_by_image))

@@ -18,6 +18,7 @@ __all__ = [
     "Convolution",
     "LinearLayer",
     "find_before_upsampling",
+    "find_only_producer",
     "find_only_user",
     "have_equal_shapes",
     "is_upsampling",
@@ -209,6 +210,11 @@ def find_only_user(value: ir.Value) -> ir.Node | None:
     if value.is_graph_output() or len(value.uses()) != 1:
         return None
     return users[0]
+
+
+def find_only_producer(value: ir.Value | None) -> ir.Node | None:
+    """Find the node that computes a value which has only one user; None if there is no such node."""
+    return None if value is None or find_only_user(value) is None else value.producer()
 
 
 def make_unique_name(node: ir.Node, suffix: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnxruntime
@@ -17,7 +19,7 @@ from typer.testing import CliRunner
 from pxdbg_runtime import Generator
 from pxdbg_runtime.command_line import app
 from pxdbg_runtime.errors import KnownAnswerError
-from pxdbg_runtime.inference import verification
+from pxdbg_runtime.inference import devices, verification
 from pxdbg_runtime.inference.devices import name_device
 from pxdbg_runtime.inference.latents import PhiloxStream
 from pxdbg_runtime.inference.providers import CPU, CUDA
@@ -253,6 +255,30 @@ def test_a_device_is_named_by_what_it_has_or_not_at_all() -> None:
     assert ", features " in (name_device(CPU, {}) or "")
     assert name_device(CUDA, {"device_id": "not a number"}) is None
     assert name_device("SomeExecutionProvider", {}) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"), [(0, "NVIDIA H200, driver for CUDA 13.0"), (100, None)], ids=["found", "no such GPU"]
+)
+def test_a_gpu_is_named_with_the_newest_cuda_of_its_driver(
+    monkeypatch: pytest.MonkeyPatch, answer: int, name: str | None
+) -> None:
+    def set_integer(value: int, reference: Any, *_: object) -> int:  # noqa: ANN401
+        reference._obj.value = value
+        return 0
+
+    def set_name(buffer: Any, *_: object) -> int:  # noqa: ANN401
+        buffer.value = b"NVIDIA H200"
+        return answer
+
+    driver = SimpleNamespace(
+        cuInit=lambda flags: flags,
+        cuDriverGetVersion=partial(set_integer, 13000),
+        cuDeviceGet=partial(set_integer, 0),
+        cuDeviceGetName=set_name,
+    )
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda _: driver)
+    assert name_device(CUDA, {}) == name
 
 
 # The command

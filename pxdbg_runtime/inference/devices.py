@@ -31,7 +31,7 @@ def name_device(provider: str, options: Mapping[str, str]) -> str | None:
     -------
     str or None
         For the CPU its model and a digest of its instruction sets, since a virtual machine may hide some; for CUDA
-        the model of the GPU and the CUDA version of its driver; None if unknown.
+        the model of the GPU and the newest CUDA that its driver is for; None if unknown.
     """
     if provider == CPU:
         cpu = detect_cpu()
@@ -57,4 +57,7 @@ def _read_gpu_name(device_id: str) -> str | None:
         or driver.cuDeviceGet(ctypes.byref(device), number)
         or driver.cuDeviceGetName(name, _NAME_LENGTH, device)
     )
-    return None if failed else f"{name.value.decode(errors='replace')}, driver {version.value}"
+    if failed:
+        return None
+    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return f"{name.value.decode(errors='replace')}, driver for CUDA {cuda}"

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from pxdbg_runtime import Generator
 from pxdbg_runtime.command_line import app
 from pxdbg_runtime.errors import KnownAnswerError
-from pxdbg_runtime.inference import devices, verification
+from pxdbg_runtime.inference import verification
 from pxdbg_runtime.inference.devices import name_device
 from pxdbg_runtime.inference.latents import PhiloxStream
 from pxdbg_runtime.inference.providers import CPU, CUDA
@@ -277,7 +277,7 @@ def test_a_gpu_is_named_with_the_newest_cuda_of_its_driver(
         cuDeviceGet=partial(set_integer, 0),
         cuDeviceGetName=set_name,
     )
-    monkeypatch.setattr(devices.ctypes, "CDLL", lambda _: driver)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: driver)
     assert name_device(CUDA, {}) == name
 
 

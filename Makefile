@@ -60,18 +60,19 @@ docs: .venv-test/.installed
 parity: .venv-test/.installed
 	$(TEST)/python -m pytest tests/test_exactness.py -m exhaustive -rP $(PYTEST_ARGS)
 
-# Small graphs and the built-in ones in several releases of ONNX Runtime: values against float64, digits against the newest release's,
-# which comes first. Each release goes into a folder of its own, before the one of the environment.
-#   make runtime-matrix RELEASES="newest 1.21.0"
-RELEASES ?= newest 1.26.0 1.23.2 1.21.0
+# Small graphs and the built-in ones in older releases of ONNX Runtime: values against float64, digits against those of the installed release,
+# the newest, which `make test` tests. Each older release goes into a folder of its own, before the one of the environment.
+#   make runtime-matrix RELEASES=1.21.0
+RELEASES ?= 1.26.0 1.23.2 1.21.0
 MATRIX_EVENTS ?= 5
 MATRIX_TESTS = tests/test_runtime_releases.py tests/test_int8_operators.py
+MATRIX_DIGITS = $(TEST)/python -m tests.release_digits --events $(MATRIX_EVENTS) --output build/digits
 runtime-matrix: .venv-test/.installed
+	$(MATRIX_DIGITS)/installed
 	for release in $(RELEASES); do export PYTHONPATH=$(CURDIR)/build/releases/$$release; rm -rf $$PYTHONPATH; \
-	  $(TEST)/python $(UV) --no-deps --target $$PYTHONPATH onnxruntime$$(test $$release = newest || echo ==$$release) \
+	  $(TEST)/python $(UV) --no-deps --target $$PYTHONPATH onnxruntime==$$release \
 	  && $(TEST)/python -m pytest -q -p no:cacheprovider $(MATRIX_TESTS) \
-	  && $(TEST)/python -m tests.release_digits --output build/digits/$$release --events $(MATRIX_EVENTS) \
-	    $$(test $$release = newest || echo --reference build/digits/newest) || exit 1; done
+	  && $(MATRIX_DIGITS)/$$release --reference build/digits/installed || exit 1; done
 
 # Address spaces of 500 MB to 4 GB in steps of 100 MB: an event, or one sentence and nothing left; a quarter of an hour.
 limits: .venv-test/.installed

@@ -1,6 +1,6 @@
 """``python -m tests.release_digits``: compare the built-in graphs' digits of two releases of ONNX Runtime.
 
-`make runtime-matrix` runs it in an environment of each release, the newest first.
+`make runtime-matrix` runs it with the installed release, then with older ones.
 """
 
 from __future__ import annotations

@@ -150,14 +150,24 @@ def print_pass_costs(
     *,
     passes: tuple[Pass, ...] | None = None,
 ) -> None:
-    """Log a table of the passes, those of the target unless given: places changed, and the cost of one image."""
+    """Log a table of the passes, those of the target unless given: places changed, and the cost of one image.
+
+    Where a family's exporter leaves the shape of a value unknown, the line says so.
+    """
     before: int | None = None
     log("pass                           places   multiply-accumulates   bytes moved   weights")
     for stage in run_passes(plain, target, passes):
-        cost, products = stage.cost, stage.cost.multiply_accumulates
+        start = f"{stage.name:30s} {stage.n_changes or '-':>6}"
+        try:
+            cost = stage.cost
+        except ValueError as error:
+            log(f"{start}   unknown, since {error}")
+            before = None
+            continue
+        products = cost.multiply_accumulates
         change = f" ({products / before - 1:+.1%})" if before and products != before else ""
         log(
-            f"{stage.name:30s} {stage.n_changes or '-':>6}   {products / 1e6:8,.0f} M{change:10s}   "
+            f"{start}   {products / 1e6:8,.0f} M{change:10s}   "
             f"{cost.bytes_moved / 1e6:8,.0f} MB   {cost.weight_bytes / 1e6:5,.1f} MB"
         )
         before = products

@@ -23,9 +23,16 @@ from msgspec.structs import replace
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits, Generator, __version__
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.digits import COLUMN_DTYPES
-from pxdbg_runtime.errors import ArgumentValueError, DigitFileError, MissingPackageError, OutputError
+from pxdbg_runtime.errors import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    DigitFileError,
+    MissingPackageError,
+    OutputError,
+)
 from pxdbg_runtime.formats import (
     FORMATS,
+    FileMetadata,
     Provenance,
     describe_generation,
     find_format,
@@ -212,6 +219,25 @@ def test_provenance_that_would_not_be_read_is_not_written(
         write(tmp_path / f"bg{suffix}", [SAMPLE], replace(PROVENANCE, **changes))
     assert caught.value.argument == "provenance"
     assert names_in(tmp_path) == []
+
+
+def test_provenance_of_no_json_is_not_written(tmp_path: Path) -> None:
+    expected = (
+        "bg.npz would not say how its digits were generated: 'object' object cannot be interpreted as an integer."
+    )
+    with pytest.raises(ArgumentTypeError, match=expected) as caught:
+        write(tmp_path / "bg.npz", [SAMPLE], replace(PROVENANCE, model=object()))
+    assert caught.value.argument == "provenance"
+    assert names_in(tmp_path) == []
+
+
+def test_integers_of_numpy_are_written_as_integers(tmp_path: Path) -> None:
+    seed = np.int64(2**40)
+    write(tmp_path / "bg.npz", [SAMPLE], replace(PROVENANCE, seed=seed))
+    assert read_digits(tmp_path / "bg.npz").provenance == replace(PROVENANCE, seed=2**40)
+    later = replace(PROVENANCE, seed=3, first_event=PROVENANCE.last_event + 1)
+    several = FileMetadata(jobs=(replace(PROVENANCE, seed=seed), later))
+    assert [job.seed for job in FileMetadata.from_json(several.to_json()).jobs] == [2**40, 3]
 
 
 @pytest.mark.parametrize("events", [range(0), range(5, 5), range(0, 10, 2), range(5, 0, -1)])

@@ -372,6 +372,18 @@ def test_every_pass_is_explained(tiny: Tiny, target: Target) -> None:
         before = row[2]
 
 
+def test_a_pass_of_unknown_cost_is_explained_too() -> None:
+    shape = helper.make_tensor_value_info("shape", TensorProto.INT64, ["axes"])
+    image, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("image", "out"))
+    nodes = [helper.make_node("Expand", ["image", "shape"], ["wide"]), helper.make_node("Relu", ["wide"], ["out"])]
+    plain = helper.make_model(helper.make_graph(nodes, "g", [image, shape], [out]))
+    lines: list[str] = []
+    print_pass_costs(plain, "cpu", lines.append, passes=list_passes("cpu")[:1])
+    assert [" ".join(line.split()) for line in lines[1:]] == [
+        f"{name} - unknown, since the shape of wide is unknown" for name in ("plain", "merge conditional norms")
+    ]
+
+
 @pytest.mark.parametrize("explain", [False, True])
 def test_passes_are_explained_only_if_that_is_wanted(convnet: Tiny, tmp_path: Path, explain: bool) -> None:
     lines: list[str] = []

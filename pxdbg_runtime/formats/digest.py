@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 import numpy as np
@@ -33,8 +34,8 @@ class StoredRecord(Record, frozen=True, forbid_unknown_fields=False):
     """Base of the texts that a digit file holds: JSON with a field `schema` first; unknown fields are ignored."""
 
     def to_json(self) -> str:
-        """Write it as JSON."""
-        return json.dumps({"schema": _SCHEMA, **structs.asdict(self)})
+        """Write it as JSON; raises TypeError if a field is neither text, a number, nor a list of them."""
+        return json.dumps({"schema": _SCHEMA, **structs.asdict(self)}, default=operator.index)  # NumPy's integers
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Final, Self
@@ -104,7 +105,8 @@ class FileMetadata:
         """Write it as JSON: that of `Provenance` for one job, else a list of jobs."""
         if len(self.jobs) == 1:
             return self.jobs[0].to_json()
-        return json.dumps({"schema": 1, _JOBS: [structs.asdict(job) for job in self.jobs]})
+        jobs = [structs.asdict(job) for job in self.jobs]
+        return json.dumps({"schema": 1, _JOBS: jobs}, default=operator.index)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.digits import COLUMN_DTYPES
-from pxdbg_runtime.errors import ArgumentValueError, JsonFieldError
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, JsonFieldError
 from pxdbg_runtime.formats.atomic_write import open_partial, report_file_errors
 from pxdbg_runtime.formats.interface import MAX_METADATA_BYTES, DigitWriter
 from pxdbg_runtime.formats.metadata import FileMetadata
@@ -123,13 +123,17 @@ def open_checked_writer(
 
     Raises
     ------
-    ArgumentValueError
+    ArgumentTypeError, ArgumentValueError
         If the metadata could not be read again: a field is invalid, or they are too long, those of some two thousand
         jobs.
     OutputError
         If the file cannot be written; nothing is left behind then.
     """
-    text = metadata.to_json()
+    unknown = f"{path} would not say how its digits were generated"
+    try:
+        text = metadata.to_json()
+    except TypeError as error:
+        raise ArgumentTypeError("provenance", f"{unknown}: {error}.") from None
     size = len(text.encode())
     if size > MAX_METADATA_BYTES:
         message = (
@@ -140,7 +144,6 @@ def open_checked_writer(
     try:
         FileMetadata.from_json(text)
     except JsonFieldError as error:
-        message = f"{path} would not say how its digits were generated: {error}"
-        raise ArgumentValueError("provenance", message) from None
+        raise ArgumentValueError("provenance", f"{unknown}: {error}") from None
     with open_partial(path) as partial, _CheckedWriter(path, metadata, open_unchecked(partial, metadata)) as writer:
         yield writer

@@ -44,6 +44,26 @@ except MissingPackageError as error:
     print(error)
 """
 
+FORK_WHILE_LOOKING: Final = """
+import os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore")  # newer Pythons warn of every fork beside threads
+import onnxruntime
+from pxdbg_runtime.inference.providers import CUDA, explain_unusable
+
+is_looking = threading.Event()
+onnxruntime.preload_dlls = lambda: (is_looking.set(), time.sleep(0.2))
+looking = threading.Thread(target=explain_unusable, args=(CUDA,))
+looking.start()
+is_looking.wait()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)  # ends a child that hangs
+    explain_unusable(CUDA)
+    print("found out", flush=True)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
 TENSORRT: Final = "TensorrtExecutionProvider"
 CUDA_LIBRARY: Final = "libonnxruntime_providers_cuda.so"
 TENSORRT_LIBRARY: Final = "libonnxruntime_providers_tensorrt.so"
@@ -202,6 +222,13 @@ def test_two_threads_leave_the_standard_output_as_it_was(monkeypatch: pytest.Mon
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(look_for_cuda, range(2)))
     assert sys.stdout is output
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_during_a_search_for_cuda_can_search_and_print() -> None:
+    command = [sys.executable, "-c", FORK_WHILE_LOOKING]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout.splitlines(), done.stderr) == (["found out", "0"], "")
 
 
 @pytest.mark.usefixtures("gpu_wheel")

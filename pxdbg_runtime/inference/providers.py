@@ -61,7 +61,7 @@ _SOURCE_LOCATION: Final = re.compile(
     r"|\b(?:file|line|expr)=[^;]*;"
 )
 _MISSING_LIBRARY: Final = re.compile(r"LD_LIBRARY_PATH|cannot open shared object file|Failed to load library")
-_REDIRECTION: Final = threading.Lock()
+_REDIRECTION: Final = threading.RLock()
 _NO_USABLE_GPU: Final = re.compile(r"CUDA failure (?:34|35|36|46|100|209|222|802|803|804|999): [^;]*[^; ]")
 """CUDA's errors that concern its driver and the GPUs, from cudaErrorStubLibrary to cudaErrorUnknown (driver_types.h);
 not that memory is used up (2), that a fork inherited CUDA (3), or that there is no such ``device_id`` (101)."""
@@ -288,3 +288,10 @@ def _find_library(name: str) -> Path | None:
     file_name = f"libonnxruntime_providers_{name.removesuffix(_SUFFIX).lower()}.so"
     library = Path(import_onnxruntime().__file__ or "").parent / "capi" / file_name
     return library if library.exists() else None
+
+
+if hasattr(os, "register_at_fork"):
+    # A fork waits for the end of a redirection: in the child, which lacks the thread, it would never end.
+    os.register_at_fork(
+        before=_REDIRECTION.acquire, after_in_parent=_REDIRECTION.release, after_in_child=_REDIRECTION.release
+    )

@@ -196,8 +196,29 @@ def test_the_axes_say_what_they_show() -> None:
         assert [label.get_text() for label in axes.get_yticklabels()] == [str(1 + each) for each in range(n_ladders)]
     assert (spectrum.get_xlabel(), spectrum.get_ylabel()) == ("charge (ADU)", "digits / ADU")
     assert bar.get_xlabel() == "charge (ADU)"
-    assert occupancies.get_title() == "occupancy of each sensor"
+    assert occupancies.get_title() == "occupancy of each sensor,\n7 ADU or more"
     assert occupancies.get_xlabel() == "occupancy (%)\ndashed: Geant4, layer mean,\n7 ADU or more"
+
+
+@pytest.mark.parametrize(
+    ("charges", "compare_geant4", "n_drawn", "title"),
+    [
+        ((6, 7, 8), True, 2, "occupancy of each sensor,\n7 ADU or more"),
+        ((6, 7, 8), False, 3, "occupancy of each sensor"),
+        ((7, 8, 9), True, 3, "occupancy of each sensor"),
+        ((), True, 0, "occupancy of each sensor"),
+    ],
+)
+def test_beside_geant4_occupancies_have_its_cut(
+    charges: tuple[int, ...], compare_geant4: bool, n_drawn: int, title: str
+) -> None:
+    digits = digits_of((0, SENSORS[0].vxd_id, 0, v_cell, charge) for v_cell, charge in enumerate(charges))
+    panels = find_panels(draw_event(digits, title="", compare_geant4=compare_geant4))
+    (first, *others), _ = panels.occupancies.containers
+    assert first.get_width() == pytest.approx(100 * n_drawn / (N_U_CELLS * N_V_CELLS))
+    assert not any(bar.get_width() for bar in others)
+    assert panels.occupancies.get_title() == title
+    assert f"{100 * len(charges) / (N_U_CELLS * N_V_CELLS):.2f} %" in texts_of(panels.layers[0])
 
 
 def test_random_weights_are_not_compared_with_geant4() -> None:

@@ -93,7 +93,8 @@ def draw_event(
 
     Each layer is unrolled: its ladders one above the other, the two sensors of a ladder side by side, in the same scale
     for both layers. Every hit is drawn at its cell, coloured by its charge. Positions are cell numbers, not lengths.
-    Beside them the charge spectrum, and the occupancy of each sensor with the mean of its layer in Geant4.
+    Beside them the charge spectrum, and the occupancy of each sensor with the mean of its layer in Geant4; beside that
+    mean, of hits of 7 ADU or more, other digits are left out.
 
     Parameters
     ----------
@@ -122,10 +123,9 @@ def draw_event(
     digits = digits.select_rows(INDEX_BY_VXD_ID[digits.sensor_id] < N_SENSORS)
     counter = SummaryCounter()
     counter.add(digits)
-    parts = counter.summarise_sensors(1)
-    occupancies = np.array(
-        [part.occupancy if each in sensors else np.nan for each, part in zip(SENSORS, parts, strict=True)]
-    )
+    occupancies = _list_occupancies(counter, sensors, 1)
+    smallest = counter.smallest_charge or READOUT_THRESHOLD_ADU
+    cut = READOUT_THRESHOLD_ADU if compare_geant4 and smallest < READOUT_THRESHOLD_ADU else 1
     figure = Figure(figsize=_SIZE_INCHES, dpi=DPI, layout="constrained")
     figure.suptitle(title, parse_math=False)
     *layers, bars = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 0.55))
@@ -143,8 +143,16 @@ def draw_event(
     )
     bar.ax.minorticks_off()
     _draw_spectrum(layers[0].inset_axes(_SPECTRUM_PLACE), digits)
-    _draw_occupancies(bars, occupancies, compare_geant4=compare_geant4)
+    _draw_occupancies(bars, _list_occupancies(counter, sensors, cut), compare_geant4=compare_geant4)
+    of_cut = f",\n{cut} ADU or more" if cut > 1 else ""
+    bars.set_title(f"occupancy of each sensor{of_cut}", fontsize="medium")
     return figure
+
+
+def _list_occupancies(counter: SummaryCounter, sensors: Sequence[Sensor], min_charge: int) -> NDArray[np.float64]:
+    """List the occupancies of all sensors in one event; NaN if a sensor was not generated."""
+    parts = counter.summarise_sensors(1, min_charge=min_charge)
+    return np.array([part.occupancy if each in sensors else np.nan for each, part in zip(SENSORS, parts, strict=True)])
 
 
 def _draw_layer(axes: Axes, digits: Digits, layer: int, occupancies: NDArray[np.float64]) -> PathCollection:
@@ -222,4 +230,3 @@ def _draw_occupancies(axes: Axes, occupancies: NDArray[np.float64], *, compare_g
     axes.margins(y=0.01)
     legend = f"\ndashed: Geant4, layer mean,\n{READOUT_THRESHOLD_ADU} ADU or more" if compare_geant4 else ""
     axes.set(xlabel=f"occupancy (%){legend}", ylabel="sensor")
-    axes.set_title("occupancy of each sensor", fontsize="medium")

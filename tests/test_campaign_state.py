@@ -35,12 +35,16 @@ def campaign(latent_graph: GraphFile, tmp_path: Path, monkeypatch: pytest.Monkey
     return planned
 
 
-def test_the_lock_of_another_user_is_seen(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error_number", [errno.EACCES, errno.EROFS])
+def test_a_lock_that_cannot_be_written_is_seen(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, error_number: int
+) -> None:
+    """It is another user's, or on a disk that is mounted for reading alone."""
     open_descriptor = os.open
 
     def open_for_reading_alone(path: Any, flags: int, *arguments: Any, **options: Any) -> int:  # noqa: ANN401
         if flags & (os.O_WRONLY | os.O_RDWR):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            raise OSError(error_number, os.strerror(error_number), path)
         return open_descriptor(path, flags, *arguments, **options)
 
     path = campaign.lock_path(1)

@@ -75,7 +75,7 @@ def is_held(path: Path) -> bool:
 def _open_for_probe(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR)  # NFS locks no file that is open for reading alone
-    except PermissionError:  # it is another user's
+    except OSError:  # it is another user's, or on a disk that is mounted for reading alone
         return os.open(path, os.O_RDONLY)
 
 

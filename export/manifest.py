@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from export.graph_folder import list_graphs
 from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.formats.atomic_write import atomic_write
@@ -21,6 +22,8 @@ def write_manifest(folder: Path) -> tuple[BuiltinGraph, ...]:
 
     Raises
     ------
+    ArgumentValueError
+        If the folder cannot be read.
     GraphFileError, CardError
         If a graph is damaged.
     OutputError
@@ -35,7 +38,7 @@ def write_manifest(folder: Path) -> tuple[BuiltinGraph, ...]:
             size=graph.size,
             sha256=graph.sha256,
         )
-        for graph in map(read_graph_file, sorted(folder.glob("*.onnx")))
+        for graph in map(read_graph_file, list_graphs(folder))
     )
     with atomic_write(folder / MANIFEST_NAME) as partial:
         partial.write_text(format_manifest(graphs), encoding="utf-8")

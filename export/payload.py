@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from export.conditions.files import flat_path
+from export.graph_folder import list_graphs
 from pxdbg_runtime.basf2.payloads import graph_payload_name, payload_path
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.command_line.console import report_failures, stdout
@@ -68,7 +69,7 @@ def write_payloads(
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If the revision is no such integer, or there is no such graph, or two of one family.
+        If the revision is no such integer, the folder cannot be read, or there is no such graph, or two of one family.
     GraphFileError, CardError
         If a graph is damaged.
     OutputError
@@ -76,7 +77,7 @@ def write_payloads(
     """
     revision = check_integer("revision", revision, 0, _MAX_REVISION)
     found: dict[str, GraphFile] = {}
-    for path in sorted(folder.glob("*.onnx")):
+    for path in list_graphs(folder):
         graph = read_graph_file(path)
         if (graph.card.precision, graph.card.target) != (precision, target):
             continue

@@ -17,7 +17,7 @@ from pxdbg_runtime.campaigns.machine import Machine, explain_mismatch
 from pxdbg_runtime.campaigns.plan import MAX_PARTS, CampaignPlan, split_events
 from pxdbg_runtime.errors import ArgumentValueError, CampaignError, JsonFieldError
 from tests.campaigns import MIN_CHARGE, plan_campaign
-from tests.test_command_line import invoke
+from tests.test_command_line import invoke, require_failure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -198,3 +198,9 @@ def test_the_command_plans(latent_graph: GraphFile, tmp_path: Path) -> None:
     again = invoke(*arguments)
     assert again.exit_code == 1
     assert "has a plan already" in again.stderr
+
+
+def test_a_folder_whose_name_is_too_long_is_one_sentence(latent_graph: GraphFile, tmp_path: Path) -> None:
+    model = ["--model", str(latent_graph.path), "--provider", "cpu"]
+    done = invoke("campaign", "plan", "--events", "5", *model, "--output", str(tmp_path / ("a" * 300)))
+    require_failure(done, 1, r"Error: The folder \S+ cannot be made: ")

@@ -294,3 +294,8 @@ def test_plot_does_not_write_over_what_it_reads(tmp_path: Path, monkeypatch: pyt
     expected = r"--output would write (over|\S+ over) \S*bg\.npz, which is read: name another file to write"
     require_failure(invoke("plot", "bg.npz", "--output", output), 2, expected)
     assert path.read_bytes() == before
+
+
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path: Path) -> None:
+    for suffix in (".txt", ".onnx", ".parquet"):
+        require_failure(invoke("show", str(tmp_path / ("a" * 300 + suffix))), 1, "Error: ")

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from export.manifest import main, write_manifest
 from export.pipeline import ExportOptions, export_checkpoint
-from pxdbg_runtime.errors import GraphFileError, OutputError
+from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, OutputError
 from pxdbg_runtime.model.builtin_models import read_manifest
 from tests.checkpoints import FlatNet, flat_checkpoint, register_family
 from tests.digit_files import names_in
@@ -113,3 +113,8 @@ def test_a_damaged_graph_ends_the_command_in_one_sentence(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert re.fullmatch(r"Error: \S+graph\.onnx is not an ONNX file[^\n]*\n", done.stderr)
     assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"]
+
+
+def test_a_folder_whose_name_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentValueError, match=r"^The folder \S+ cannot be read: .*\.$"):
+        write_manifest(tmp_path / ("a" * 300))

@@ -196,3 +196,9 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match=r"^The folder \S+ cannot be made: Not a directory\.$"):
         write_payloads(tmp_path, tmp_path / "out")
+
+
+def test_a_folder_whose_name_is_too_long_is_one_sentence(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [str(tmp_path / ("a" * 300))])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(r"Error: The folder \S+ cannot be read: .*\.\n", result.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal
 
 from pxdbg_runtime.campaigns.folder import GRAPH_NAME, PLAN_NAME, Campaign, open_campaign
@@ -43,7 +44,7 @@ def check_new_campaign(folder: StrPath) -> None:
     """Check before the work that a folder has no plan yet; raises `CampaignError` if it has one."""
     folder = check_path("folder", folder)
     path = folder / PLAN_NAME
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110  # Path raises for too long a name; creating the folder reports it
         message = (
             f"{folder} has a plan already: go on with it (pxdbg campaign run {folder}), or plan into another folder."
         )

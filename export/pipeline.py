@@ -257,11 +257,12 @@ def _describe(
     if output_kind == "charges":
         final = append_charges(graph.model, table)
         check_charges(references, graph.model, final, table)
+    provenance = options.provenance or f"Weights of the checkpoint {loaded.checkpoint.name}."
     card = ModelCard(
         name=name,
         family=loaded.family.name,
         nature=options.nature,
-        provenance=options.provenance or f"Weights of the checkpoint {loaded.checkpoint.name}.",
+        provenance=provenance.encode(errors="backslashreplace").decode(),  # names of files need not be UTF-8
         latent_size=loaded.family.latent_size,
         draws=loaded.family.draws,
         inputs=loaded.family.inputs,

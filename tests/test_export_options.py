@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pytest
 from export.options import ExportOptions
 from export.pipeline import export_checkpoint
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
+from tests.checkpoints import FlatNet, flat_checkpoint, register_family
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,3 +62,14 @@ def test_an_unknown_family_is_refused(tmp_path: Path, family: str) -> None:
     with pytest.raises(ArgumentValueError, match=rf"^family must be one of .*resnet.*, but is '{family}'\.$"):
         export_checkpoint(tmp_path / "gone.pt", family, tmp_path / "graphs")
     assert not (tmp_path / "graphs").exists()
+
+
+@pytest.mark.parametrize("given", [None, os.fsdecode(b"Trained at the \xff.")])
+def test_a_provenance_that_is_not_utf_8_is_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    register_family(monkeypatch, "flat", FlatNet)
+    checkpoint = flat_checkpoint(tmp_path).rename(tmp_path / os.fsdecode(b"flat\xff.pt"))
+    graph = export_checkpoint(checkpoint, "flat", tmp_path, ExportOptions(provenance=given))
+    expected = r"Trained at the \udcff." if given else r"Weights of the checkpoint flat\udcff.pt."
+    assert graph.card.provenance == expected

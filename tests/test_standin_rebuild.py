@@ -68,6 +68,18 @@ def test_rebuild_writes_the_checkpoint_of_the_shipped_graphs(family: str, tmp_pa
             lambda metadata, _: metadata.update(family="ieagan"),
             r"has no tensor blocks\.1\.0\.conv2 of shape \(120, 62\)",
         ),
+        (
+            lambda _, tensors: tensors.update({MEANS: tensors[MEANS].long()}),
+            rf"its tensor {re.escape(MEANS)} is torch\.int64, expected torch\.float32",
+        ),
+        (
+            lambda _, tensors: tensors.update({"late.norm.bias": tensors["late.norm.bias"].bfloat16()}),
+            r"its tensor late\.norm\.bias is torch\.bfloat16, expected torch\.float32",
+        ),
+        (
+            lambda _, tensors: tensors.update(level=tensors["level"].int()),
+            r"its tensor level is torch\.int32, expected torch\.float64",
+        ),
         (lambda metadata, _: metadata.update(family="vae"), "names no family, or no seed of 1 to 20 digits"),
         (lambda metadata, _: metadata.clear(), "names no family, or no seed of 1 to 20 digits"),
         (lambda metadata, _: metadata.update(seed="²"), "names no family, or no seed of 1 to 20 digits"),
@@ -82,6 +94,9 @@ def test_rebuild_writes_the_checkpoint_of_the_shipped_graphs(family: str, tmp_pa
         "level",
         "family",
         "conditional family",
+        "integers",
+        "short numbers",
+        "integers of the level",
         "unknown family",
         "no metadata",
         "superscript",

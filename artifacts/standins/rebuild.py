@@ -7,7 +7,8 @@ dict. Its tensors are
 - `measured.<convolution>.factors` and `.means`: weights and means of the gated sums in the early part;
 - `late.<name>`: the state dict of the late part.
 
-That of IEA-GAN has the tensors of `ieagan_layers.list_fitted_shapes` instead.
+The first is float64, the others are float32, but for counters of batches. The file of IEA-GAN has the tensors of
+`ieagan_layers.list_fitted_shapes` instead.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _SEED: Final = re.compile("[0-9]{1,20}")
 _LEVEL: Final = "level"
 _FITTED: Final = "measured."
 _LATE: Final = "late."
+_COUNTER: Final = "num_batches_tracked"
 _FITTED_SHAPES: Final = {
     **{
         family: {_LEVEL: (1 + N_PIECES,), **{_FITTED + name: shape for name, shape in early.fitted_shapes().items()}}
@@ -65,6 +67,7 @@ def rebuild_checkpoint(path: Path) -> State:
         if name not in tensors or tensors[name].shape != shape:
             raise CheckpointError(path, f"is not a stand-in file: it has no tensor {name} of shape {shape}.")
     if early := _EARLY_LAYERS.get(family):
+        _check_types(path, tensors)
         state = _build(early, int(seed), tensors)
     else:
         roles = tensors["roles"]
@@ -76,6 +79,15 @@ def rebuild_checkpoint(path: Path) -> State:
             path, "gives another state dict than the one whose SHA-256 it has: the file was changed. Restore it."
         )
     return state
+
+
+def _check_types(path: Path, tensors: State) -> None:
+    """Check the types of all tensors, none of which is converted; raises `CheckpointError`."""
+    for name, tensor in tensors.items():
+        expected = {_LEVEL: torch.float64}.get(name, torch.int64 if name.endswith(_COUNTER) else torch.float32)
+        if tensor.dtype != expected:
+            message = f"is not a stand-in file: its tensor {name} is {tensor.dtype}, expected {expected}."
+            raise CheckpointError(path, message)
 
 
 def _build(early: EarlyLayers, seed: int, tensors: State) -> State:

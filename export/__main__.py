@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,23 +106,23 @@ def export(
     """
     with report_failures():
         require_packages("python -m export")
-        from export.pipeline import ExportOptions, export_checkpoint
+        from export.pipeline import ExportOptions, export_checkpoint, prepare_folder
 
         conditions = _Conditions(from_conditions, experiment, run, tuple(server or ()), cache, allow_open_tag)
-        with _find_source(checkpoint, provenance, conditions, family) as (path, origin):
-            options = ExportOptions(
-                name=name,
-                state_key=state_key,
-                nature=nature,
-                provenance=origin,
-                precision=precision,
-                target=target or ("cuda" if precision == "float16" else "cpu"),
-                weight_bits=8 if weight_bits == 8 else 7,
-                min_charge=min_charge,
-                accept_beyond_bounds=accept_beyond_bounds,
-                explain=explain,
-            )
-            graph = export_checkpoint(path, family, output, options, log=_print_line)
+        options = ExportOptions(
+            name=name,
+            state_key=state_key,
+            nature=nature,
+            precision=precision,
+            target=target or ("cuda" if precision == "float16" else "cpu"),
+            weight_bits=8 if weight_bits == 8 else 7,
+            min_charge=min_charge,
+            accept_beyond_bounds=accept_beyond_bounds,
+            explain=explain,
+        )
+        # Before a download, which may take half an hour.
+        with prepare_folder(output), _find_source(checkpoint, provenance, conditions, family) as (path, origin):
+            graph = export_checkpoint(path, family, output, replace(options, provenance=origin), log=_print_line)
         _print_line(f"wrote {graph.path}: {graph.size / 1e6:.1f} MB, SHA-256 {graph.sha256}")
 
 

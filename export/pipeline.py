@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from export.parity import ReferenceImages
     from pxdbg_runtime.model.card import OutputKind, Parity
 
-__all__ = ["ExportOptions", "export_checkpoint"]
+__all__ = ["ExportOptions", "export_checkpoint", "prepare_folder"]
 
 _PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 _MIN_FREE_BYTES: Final = 100_000
@@ -98,7 +98,7 @@ def export_checkpoint(
     name = options.name or derive_name(checkpoint, family)
     suffix = "" if options.target == "cpu" else f"-{options.target}"
     path = output / f"{name}-{options.precision}{suffix}.onnx"
-    with _prepare_folder(output):
+    with prepare_folder(output):
         check_target(path, room_bytes=_MIN_FREE_BYTES)
         loaded = _load(checkpoint, family, options, log)
         if options.nature == "checkpoint" and is_demonstration(checkpoint):
@@ -119,8 +119,14 @@ def export_checkpoint(
 
 
 @contextmanager
-def _prepare_folder(folder: Path) -> Iterator[None]:
-    """Create a folder, and those above it; remove those that are new and empty if the export fails."""
+def prepare_folder(folder: Path) -> Iterator[None]:
+    """Create a folder, and those above it; remove those that are new and empty if the block fails.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be created.
+    """
     new = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
     try:
         create_folder(folder)

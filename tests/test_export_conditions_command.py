@@ -6,7 +6,8 @@ import hashlib
 import io
 import re
 import sys
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import pytest
 from rich.console import Console
@@ -18,10 +19,6 @@ from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FlatNet, flat_checkpoint, register_family
 from tests.conditions_server import NAME, TAG, ConditionsServer, answer, answer_json, answer_status, files, serving
 from tests.conditions_sqlite import FLAT, write_database, write_payload
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 EXACTLY_ONE: Final = r"Give a checkpoint file or --from-conditions GLOBALTAG: exactly one of the two\."
 FOR_CONDITIONS: Final = r"--experiment, --run, --server, --cache and --allow-open-tag are for --from-conditions, .*"
@@ -159,6 +156,26 @@ def test_bad_usage_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: tu
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.fullmatch(f"Error: {expected}\n", result.stderr)
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "expected"),
+    [
+        (("--precision", "int8", "--target", "cuda"), 2, r"int8 graphs consist of operators .*: use --target cpu\."),
+        (("--name", "a/b"), 2, r"--name must hold only .*, but is 'a/b'\."),
+        (("--output", "file/graphs"), 1, r"The folder file\S+ cannot be made: .*\."),
+    ],
+)
+def test_options_and_output_are_checked_before_the_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], exit_code: int, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    source = ("--from-conditions", TAG, "--server", "gone.sqlite", "--family", "resnet", "--output", "graphs")
+    result = CliRunner().invoke(app, [*source, *arguments])
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert re.fullmatch(f"Error: {expected}\n", result.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_without_httpx_the_message_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ refuses them, except for the functions with which NumPy's and Python's own data 
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
 import re
@@ -188,8 +189,9 @@ def _open_pickle(path: Path) -> Iterator[tuple[IO[bytes], int]]:
         return
     with zipfile.ZipFile(path) as archive:
         member = next(name for name in archive.namelist() if name.endswith("data.pkl") and name.count("/") <= 1)
-        with archive.open(member) as file:
-            yield file, 1
+        # A member of a zip file reads single bytes, as pickletools asks for, in Python.
+        with archive.open(member) as unbuffered, io.BufferedReader(unbuffered) as buffered:  # type: ignore[type-var]
+            yield buffered, 1
 
 
 def _join_name(argument: str) -> str:

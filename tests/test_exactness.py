@@ -23,7 +23,7 @@ from export.charge import compute_charges
 from export.families import FAMILIES, load_family
 from pxdbg_runtime import SENSORS, Generator
 from tests.checkpoints import FAMILY_NAMES, FIRST_CHECKPOINT, demonstration_export, export_first
-from tests.tiny_ieagan import SHORT, describe_variant, enlarge_seed, export_short_ieagan
+from tests.tiny_ieagan import TINY_VARIANTS, describe_variant, export_tiny_ieagan
 from tests.tiny_models import TinyConvNet, TinyResNet, tiny_of
 
 if TYPE_CHECKING:
@@ -66,12 +66,9 @@ def test_an_event_of_a_tiny_model_has_the_digits_of_pytorch(family: str, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", SHORT.list_variants(), ids=describe_variant)
-def test_events_of_a_tiny_conditional_model_have_the_digits_of_pytorch(
-    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    enlarge_seed(monkeypatch)
-    export = export_short_ieagan(tmp_path, family, 1)
+@pytest.mark.parametrize("family", TINY_VARIANTS, ids=describe_variant)
+def test_events_of_a_tiny_conditional_model_have_the_digits_of_pytorch(family: Family) -> None:
+    export = export_tiny_ieagan(TINY_VARIANTS.index(family), 1)
     every = slice(None)
     compare_with_pytorch(family, export.model, export.graph, seed=-5, n_events=2, n_images=12, exact_sensors=every)
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
 
 from export import random_weights
-from export.families import ieagan
 from export.families.ieagan import FAMILY, IeaGan, IeaGanWithEventNoise
 from export.random_weights import HitStatistics, build_random_model
 from tests.checkpoints import Export, export_model, register_family
+from tests.made_once import make_once
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from export.families import Family
+    from export.families.generator_module import GeneratorModule
 
 TINY_STAGES: Final = ((32, 32), (32, 16), (16, 16), (16, 8), (8, 8), (8, 4))
-SHORT_STAGES: Final = ((16, 16), (16, 8), (8, 4))
 _BUSY_BEYOND_CUT: Final = HitStatistics(occupancy=0.1, mean_charge=20)
 """Many hits, of which enough are beyond the cut."""
 
@@ -45,38 +46,24 @@ TINY: Final = dataclasses.replace(
 TINY_VARIANTS: Final = TINY.list_variants()
 
 
-class ShortIeaGan(TinyIeaGan):
-    """As `TinyIeaGan`, with half of its stages, which make an image of a larger feature map."""
-
-    stages: ClassVar[tuple[tuple[int, int], ...]] = SHORT_STAGES
-
-
-class ShortIeaGanWithEventNoise(TinyIeaGanWithEventNoise):
-    """As `TinyIeaGanWithEventNoise`, with half of its stages."""
-
-    stages: ClassVar[tuple[tuple[int, int], ...]] = SHORT_STAGES
-
-
-SHORT: Final = dataclasses.replace(
-    TINY,
-    module_class=ShortIeaGan,
-    variants=(dataclasses.replace(TINY.variants[0], module_class=ShortIeaGanWithEventNoise),),
-)
-"""PyTorch's exporter takes most of the time of an export, and as long for each stage."""
-
-
-def enlarge_seed(patched: pytest.MonkeyPatch) -> None:
-    """Let IEA-GAN begin with the feature map that `SHORT` needs."""
-    patched.setattr(ieagan, "SEED_HEIGHT", ieagan.SEED_HEIGHT << 3)
-    patched.setattr(ieagan, "SEED_WIDTH", ieagan.SEED_WIDTH << 3)
-
-
-def export_short_ieagan(folder: Path, variant: Family, seed: int) -> Export:
-    """Export a random model of a variant of `SHORT` in float32. Its statistics are measured on few images."""
+@functools.cache
+def tiny_ieagan(variant: int, seed: int) -> GeneratorModule:
+    """Make a tiny random model of a variant, once: do not change it. Its statistics are measured on few images."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(random_weights, "_STATISTICS_BATCHES", 2)
-        register_family(patched, SHORT.name, SHORT)
-        return export_model(folder, SHORT.name, build_random_model(variant, seed, _BUSY_BEYOND_CUT), f"short-{seed}")
+        return build_random_model(TINY_VARIANTS[variant], seed, _BUSY_BEYOND_CUT)
+
+
+@functools.cache
+def export_tiny_ieagan(variant: int, seed: int) -> Export:
+    """Export a tiny random model of a variant in float32, once in a run of the tests."""
+
+    def make(folder: Path) -> Export:
+        with pytest.MonkeyPatch.context() as patched:
+            register_family(patched, TINY.name, TINY)
+            return export_model(folder, TINY.name, tiny_ieagan(variant, seed), f"tiny-{variant}-{seed}")
+
+    return make_once(f"tiny-ieagan-{variant}-{seed}", make)
 
 
 def describe_variant(family: Family) -> str:

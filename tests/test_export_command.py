@@ -56,13 +56,13 @@ DIFFERENCES: Final = (
 )
 
 
-def require_success(output: str, graph: Path, n_parameters: str, n_images: int = 4) -> None:
+def require_success(output: str, graph: Path, n_parameters: str) -> None:
     lines = [line for line in output.splitlines() if not line.startswith("took the state dict at ")]
     assert len(lines) == 5
     assert n_parameters in lines[0]
     assert re.fullmatch(r"exported to ONNX, opset 18, \d+ nodes", lines[1])
     told = re.fullmatch(
-        rf"ONNX Runtime against PyTorch, {n_images} images: largest difference (\d\.\d\de[+-]\d\d), from float64 \S+ "
+        r"ONNX Runtime against PyTorch, 8 images: largest difference (\d\.\d\de[+-]\d\d), from float64 \S+ "
         r"\(PyTorch's own \S+\), equal charges of hits (\d+\.\d{3}) %",
         lines[2],
     )
@@ -137,7 +137,7 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     command = [sys.executable, "-c", AS_A_PROGRAM, str(checkpoint), "--family", "resnet", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
-    require_success(done.stdout, tmp_path / "generator-float32.onnx", "resnet, 1,231 parameters", n_images=8)
+    require_success(done.stdout, tmp_path / "generator-float32.onnx", "resnet, 1,231 parameters")
 
 
 # Precisions and targets
@@ -161,7 +161,7 @@ def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
         r"calibrated on 4 images, corrected on 4, weights of 7 bits",
         r"compared with float32: 2 of 4 images",
         r"compared with float32: 4 of 4 images",
-        r"ONNX Runtime against PyTorch, 4 images: .*",
+        r"ONNX Runtime against PyTorch, 8 images: .*",
         rf"digits against float32, 4 images: {digits}",
         r"wrote \S+/graphs/tiny-int8\.onnx: \d\.\d MB, SHA-256 [0-9a-f]{64}",
     )

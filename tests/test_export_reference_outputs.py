@@ -25,7 +25,7 @@ def tiny() -> Tiny:
 def test_charges_by_the_thresholds_of_the_card_are_accepted_and_no_others(tiny: Tiny) -> None:
     charges = append_charges(tiny.plain, THRESHOLDS)
     check_charges(tiny.references, tiny.plain, charges, THRESHOLDS)
-    expected = r"^The graph computes wrong charges of its values in [\d,]+ of 768,000 pixels, by up to \d+ ADU: "
+    expected = r"^The graph computes wrong charges of its values in [\d,]+ of 1,536,000 pixels, by up to \d+ ADU: "
     with pytest.raises(GraphError, match=expected):
         check_charges(tiny.references, tiny.plain, charges, THRESHOLDS + np.float32(1e-3))
 

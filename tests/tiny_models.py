@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import export.pipeline
-from export import parity, precisions
+from export import precisions
 from export.charge import find_charge_thresholds
 from export.families.generator_module import GeneratorModule
 from export.families.resnet import FAMILY, UpsamplingBlock
@@ -21,7 +21,6 @@ from export.parity import ReferenceImages, compute_references
 from export.pipeline import ExportOptions, export_checkpoint
 from export.precisions import BuiltGraph, build_graph
 from export.torch_graph import export_to_onnx
-from pxdbg_runtime.sensors import N_SENSORS
 from tests.checkpoints import register_family, save
 from tests.made_once import make_once
 
@@ -163,18 +162,15 @@ def build_once(tiny: Tiny, precision: Precision, target: Target) -> BuiltGraph:
 
 @functools.cache
 def tiny_of(kind: type[TinyConvNet | TinyResNet], seed: int) -> Tiny:
-    """Make a small model with its graph, once in a run of the tests; exports compare half of the usual images."""
+    """Make a small model with its graph, once in a run of the tests."""
 
     def make(folder: Path) -> Tiny:
         model = build_lively_model(kind, seed)
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(parity, "_SENSORS", range(0, N_SENSORS, 10))
-            references = compute_references(model, FAMILY)
         return Tiny(
             model=model,
             checkpoint=save(model.state_dict(), folder / "tiny.pt"),
             plain=export_to_onnx(model, FAMILY),
-            references=references,
+            references=compute_references(model, FAMILY),
         )
 
     return make_once(f"{kind.__name__}-{seed}", make)

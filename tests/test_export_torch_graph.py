@@ -131,7 +131,7 @@ def test_card_names_what_made_the_graph(example: Export) -> None:
 
 def test_card_holds_the_parity_that_was_told(example: Export) -> None:
     parity = example.graph.card.parity
-    assert parity.images == 2
+    assert parity.images == 4
     assert 0 < parity.max_abs_difference <= 1e-5
     assert 0 < parity.max_float64_difference <= max(2 * parity.pytorch_float64_difference, 5e-6)
     assert 0.9995 <= parity.equal_charges <= 1

@@ -9,6 +9,7 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -70,6 +71,18 @@ def _commands_built_once() -> Iterator[None]:
     """Keep the commands that typer's runner builds of an app: for each call it would build all of them, in 40 ms."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("typer.testing._get_command", cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_registered_once() -> Iterator[None]:
+    """Keep the table of operators that PyTorch's exporter builds anew for each graph, in more than a second."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        registry = "torch.onnx._internal.exporter._registration.ONNXRegistry.from_torchlib"
+        patch.setattr(registry, staticmethod(cache(resolve_name(registry))))
         yield
 
 

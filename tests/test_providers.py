@@ -146,8 +146,7 @@ INSTALL: Final = r"&& pip install 'pxdbg-runtime\[gpu\]'\.$"
         (
             {"onnxruntime": "1.99.0", "onnxruntime_gpu": "1.98.0"},
             (
-                r"is hidden: both onnxruntime 1\.99\.0, onnxruntime-gpu 1\.98\.0 are installed in one place, "
-                r"and the CPU "
+                r"is hidden: onnxruntime 1\.99\.0, onnxruntime-gpu 1\.98\.0 are installed in one place, and another "
                 rf"wheel's files overwrite the GPU wheel's\. .* pip uninstall -y onnxruntime onnxruntime-gpu {INSTALL}"
             ),
         ),

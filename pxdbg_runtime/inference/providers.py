@@ -30,6 +30,7 @@ __all__ = [
     "CUDA",
     "CUDA_DRIVER",
     "OLDEST_RELEASE",
+    "OPENVINO",
     "describe_onnxruntime_error",
     "explain_load_failure",
     "explain_not_offered",
@@ -44,6 +45,7 @@ __all__ = [
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
+OPENVINO: Final = "OpenVINOExecutionProvider"
 CUDA_DRIVER: Final = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 """The library of NVIDIA's driver."""
 OLDEST_RELEASE: Final = (1, 21)
@@ -116,10 +118,11 @@ def _describe_breakage(reason: str) -> BrokenPackageError:
     wheels = find_onnxruntime_wheels()
     installed = " and ".join(f"{wheel} {version}" for wheel, version in wheels.items()) or "no wheel that pip knows"
     extra, install = ("gpu", _INSTALL_GPU) if _GPU_WHEEL in wheels else ("cpu", _INSTALL_CPU)
+    names = " ".join(dict.fromkeys((_CPU_WHEEL, _GPU_WHEEL, *wheels)))
     message = (
         f"ONNX Runtime is installed, but does not work: {reason}. Found {installed}"
-        f"{', which overwrite each other' if len(wheels) > 1 else ''}. Install it again: pip uninstall -y {_CPU_WHEEL} "
-        f"{_GPU_WHEEL} && {install}."
+        f"{', which overwrite each other' if len(wheels) > 1 else ''}. Install it again: pip uninstall -y {names} && "
+        f"{install}."
     )
     return BrokenPackageError(_MODULE, extra, message)
 
@@ -142,7 +145,8 @@ def _parse_release(version: str) -> tuple[int, ...]:
 
 def find_wheel() -> str:
     """Find the name of the installed ONNX Runtime wheel; that of the CPU wheel if there is none."""
-    return _GPU_WHEEL if _GPU_WHEEL in find_onnxruntime_wheels() else _CPU_WHEEL
+    wheels = find_onnxruntime_wheels()
+    return _GPU_WHEEL if _GPU_WHEEL in wheels else next(iter(wheels), _CPU_WHEEL)
 
 
 def describe_onnxruntime_error(error: Exception) -> str:
@@ -173,9 +177,9 @@ def explain_too_new(refusal: str, exported_with: str | None) -> str | None:
 
 
 def find_onnxruntime_wheels() -> dict[str, str]:
-    """Find the installed wheels of ONNX Runtime and their versions."""
+    """Find the installed wheels of ONNX Runtime and their versions: onnxruntime-openvino is one too."""
     found = {}
-    for wheel in (_CPU_WHEEL, _GPU_WHEEL):
+    for wheel in (_CPU_WHEEL, _GPU_WHEEL, *importlib.metadata.packages_distributions().get(_MODULE, ())):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[wheel] = importlib.metadata.version(wheel) or "of an unknown version"  # None for a damaged wheel
     return found
@@ -217,15 +221,15 @@ def explain_not_offered(provider: str, offered: tuple[str, ...]) -> str:
     wheels = find_onnxruntime_wheels()
     installed = ", ".join(f"{wheel} {version}" for wheel, version in wheels.items())
     if provider.lower() in ("cuda", CUDA.lower()):
-        if _GPU_WHEEL in wheels and _CPU_WHEEL in wheels:
+        names = " ".join(wheels) or _CPU_WHEEL
+        if _GPU_WHEEL in wheels and len(wheels) > 1:
             return (
-                f"provider='cuda' is hidden: both {installed} are installed in one place, and the CPU wheel's files "
-                f"overwrite the GPU wheel's. Uninstall both and install one: pip uninstall -y {_CPU_WHEEL} "
-                f"{_GPU_WHEEL} && {_INSTALL_GPU}."
+                f"provider='cuda' is hidden: {installed} are installed in one place, and another wheel's files "
+                f"overwrite the GPU wheel's. Uninstall all and install one: pip uninstall -y {names} && {_INSTALL_GPU}."
             )
         return (
             f"provider='cuda' needs {_GPU_WHEEL}, but {installed or 'another build'} is installed: pip uninstall -y "
-            f"{_CPU_WHEEL} && {_INSTALL_GPU}."
+            f"{names} && {_INSTALL_GPU}."
         )
     return (
         f"provider={provider!r} is not one of those that the installed ONNX Runtime ({installed or 'own build'}) "

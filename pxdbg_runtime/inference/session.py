@@ -21,6 +21,7 @@ from pxdbg_runtime.inference.pinned_memory import pin_memory
 from pxdbg_runtime.inference.providers import (
     CPU,
     CUDA,
+    OPENVINO,
     describe_onnxruntime_error,
     explain_load_failure,
     explain_too_new,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, RunOptions
 
     from pxdbg_runtime.digitisation.digitiser import Images
-    from pxdbg_runtime.model.card import GraphInput, ModelCard, Precision
+    from pxdbg_runtime.model.card import GraphInput, ModelCard
     from pxdbg_runtime.model.graph_file import GraphFile
 
 __all__ = ["ImageSession", "ProviderOptions"]
@@ -234,7 +235,7 @@ class ImageSession:
             raise ProviderError(provider, f"{provider} cannot run here: {reason}.")
         if provider == CPU and self._given_options:
             _log.warning("%s takes no options and ignores provider_options: %s", CPU, self._given_options)
-        self.provider_options = _add_default_options(provider, self.card.precision, self._given_options)
+        self.provider_options = self._add_default_options(provider)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._nintra
         options.inter_op_num_threads = self._ninter
@@ -266,6 +267,26 @@ class ImageSession:
             raise ProviderError(provider, message)
         return session
 
+    def _add_default_options(self, provider: str) -> ProviderOptions:
+        """Add our defaults to the given options, which take precedence.
+
+        With those for CUDA a seed gives the same digits in each process: by itself cuDNN times its algorithms in each
+        process and takes the fastest, where ``HEURISTIC`` chooses without timing; and TF32 would round the factors of a
+        float32 graph to ten bits of mantissa. OpenVINO has threads of its own, as many as there are cores.
+        """
+        if provider == OPENVINO:
+            return {"num_of_threads": str(self._nintra), **self._given_options}
+        if provider != CUDA:
+            return self._given_options
+        defaults = {"cudnn_conv_algo_search": "HEURISTIC"}
+        if self.card.precision == "float32":
+            defaults["use_tf32"] = "0"
+        elif "prefer_nhwc" not in self._given_options:
+            # Measured on an H200: the same digits, 6.9 ms an event instead of 9.0 (ResNet) and 1.7 instead of 2.4
+            # (ConvNet). Without channels last cuDNN cannot fuse biases into float16 convolutions.
+            defaults |= {"prefer_nhwc": "1", "fuse_conv_bias": "1"}
+        return {**defaults, **self._given_options}
+
     def _explain_refusal(self, provider: str, error: Exception) -> Exception:
         reason = explain_load_failure(provider, error)
         if reason is not None:
@@ -284,24 +305,6 @@ class ImageSession:
         if self.provider_options:
             message += f" (provider_options: {self.provider_options})"
         return InferenceError(message)
-
-
-def _add_default_options(provider: str, precision: Precision, given: ProviderOptions) -> ProviderOptions:
-    """Add defaults for CUDA under which a seed gives the same digits in each process; given options take precedence.
-
-    By default cuDNN times its algorithms in each process and takes the fastest; ``HEURISTIC`` chooses without timing.
-    TF32 would round the factors of a float32 graph to ten bits of mantissa.
-    """
-    if provider != CUDA:
-        return given
-    defaults = {"cudnn_conv_algo_search": "HEURISTIC"}
-    if precision == "float32":
-        defaults["use_tf32"] = "0"
-    elif "prefer_nhwc" not in given:
-        # Measured on an H200: the same digits, 6.9 ms an event instead of 9.0 (ResNet) and 1.7 instead of 2.4
-        # (ConvNet). Without channels last cuDNN cannot fuse biases into float16 convolutions.
-        defaults |= {"prefer_nhwc": "1", "fuse_conv_bias": "1"}
-    return {**defaults, **given}
 
 
 def _check_int8_weights(graph: GraphFile) -> None:

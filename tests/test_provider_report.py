@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 import pytest
+from msgspec import structs
 from onnx import helper
 
 from pxdbg_runtime.errors import MissingPackageError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def report(graph: GraphFile) -> dict[str, ProviderStatus]:
-    statuses = list_provider_statuses(graph)
+    statuses = list_provider_statuses([graph])
     by_name = {status.name: status for status in statuses}
     assert len(by_name) == len(statuses)
     return by_name
@@ -53,7 +54,7 @@ def test_cuda_that_is_not_installed_says_what_to_install(
     latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer(monkeypatch, CPU)
-    assert list_provider_statuses(latent_graph) == (
+    assert list_provider_statuses([latent_graph]) == (
         ProviderStatus(name=CPU, state="runs", remark=""),
         ProviderStatus(name=CUDA, state="not installed", remark=providers.explain_not_offered("cuda", (CPU,))),
     )
@@ -64,7 +65,7 @@ def test_cuda_that_does_not_load_says_why(latent_graph: GraphFile, monkeypatch: 
     monkeypatch.setattr(
         session, "explain_unusable", lambda name: "there is no NVIDIA driver here" if name == CUDA else None
     )
-    cuda, cpu = list_provider_statuses(latent_graph)
+    cuda, cpu = list_provider_statuses([latent_graph])
     expected = f"{CUDA} cannot run here: there is no NVIDIA driver here."
     assert cuda == ProviderStatus(name=CUDA, state="does not run", remark=expected)
     assert cpu.state == "runs"
@@ -125,7 +126,19 @@ def test_a_graph_that_is_refused(tmp_path: Path) -> None:
     assert "NoSuchOperator" in status.remark
 
 
+def test_a_provider_that_runs_some_graphs_says_which(
+    latent_graph: GraphFile, event_wide_graph: GraphFile, tmp_path: Path
+) -> None:
+    model = build_model([helper.make_node("NoSuchOperator", ["z"], ["images"])], {"z": ("n", 2)}, "images")
+    refused = write_graph(tmp_path / "refused.onnx", model, structs.replace(LATENT_CARD, name="new"))
+    statuses = list_provider_statuses([latent_graph, refused, event_wide_graph])
+    status = next(each for each in statuses if each.name == CPU)
+    first, last = latent_graph.card.name, event_wide_graph.card.name
+    assert status.state == "runs some"
+    assert status.remark.startswith(f"{first} and {last} alone: ONNX Runtime created no session for {refused.path}")
+
+
 def test_without_onnx_runtime(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingPackageError, match=r"not installed: pip install 'pxdbg-runtime\[cpu\]'"):
-        list_provider_statuses(latent_graph)
+        list_provider_statuses([latent_graph])

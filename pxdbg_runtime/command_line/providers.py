@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -9,23 +11,25 @@ from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.inference.cpu import Cpu, detect_cpu
 from pxdbg_runtime.inference.provider_report import list_provider_statuses
 from pxdbg_runtime.inference.providers import find_onnxruntime_wheels
-from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, find_graph
+from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 
 __all__ = ["providers"]
 
+_COLOURS: Final = {"runs": "green", "runs some": "yellow", "does not run": "red", "not installed": "yellow"}
+
 
 def providers() -> None:
-    """Show the execution providers: whether each is installed and runs a graph, and how to install it."""
+    """Show the execution providers: whether each is installed and runs the built-in graphs, and how to install it."""
     with report_failures():
-        statuses = list_provider_statuses(find_graph(DEFAULT_MODEL, "float32"))
+        graphs = [find_graph(each.name, "float32") for each in read_manifest() if each.precision == "float32"]
+        statuses = list_provider_statuses(graphs)
         wheels = ", ".join(f"{wheel} {version}" for wheel, version in find_onnxruntime_wheels().items())
         stdout.print(f"installed: {wheels or 'an ONNX Runtime of another build'}", soft_wrap=True)
         cpu = detect_cpu()
         stdout.print(f"CPU: {cpu.name}; instructions for int8 (VNNI): {_format_dot_products(cpu)}", soft_wrap=True)
         table = Table("execution provider", "state", Column("remark", overflow="fold"))
         for status in statuses:
-            colour = {"runs": "green", "does not run": "red", "not installed": "yellow"}[status.state]
-            table.add_row(status.name, Text(status.state, style=colour), status.remark)
+            table.add_row(status.name, Text(status.state, style=_COLOURS[status.state]), status.remark)
         stdout.print(table)
 
 

@@ -1,4 +1,4 @@
-"""Report which execution providers run a graph on this machine, by trying each."""
+"""Report which execution providers run graphs on this machine, by trying each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pxdbg_runtime.inference.providers import CUDA, explain_not_offered, import_
 from pxdbg_runtime.inference.session import ImageSession
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pxdbg_runtime.model.graph_file import GraphFile
 
 __all__ = ["ProviderState", "ProviderStatus", "list_provider_statuses"]
 
-ProviderState = Literal["runs", "does not run", "not installed"]
+ProviderState = Literal["runs", "runs some", "does not run", "not installed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +27,10 @@ class ProviderStatus:
     ----------
     name : str
         ONNX Runtime's name of the provider.
-    state : {"runs", "does not run", "not installed"}
+    state : {"runs", "runs some", "does not run", "not installed"}
+        Of the graphs that were tried.
     remark : str
-        Why it does not run and what to do; empty if it runs.
+        Why it does not run the first that it does not, and what to do; empty if it runs all.
     """
 
     name: str
@@ -35,8 +38,8 @@ class ProviderStatus:
     remark: str
 
 
-def list_provider_statuses(graph: GraphFile) -> tuple[ProviderStatus, ...]:
-    """Create a session of a graph on each offered provider, and explain what to do if CUDA is not offered.
+def list_provider_statuses(graphs: Sequence[GraphFile]) -> tuple[ProviderStatus, ...]:
+    """Create a session of each graph on each offered provider, and explain what to do if CUDA is not offered.
 
     Raises
     ------
@@ -44,16 +47,24 @@ def list_provider_statuses(graph: GraphFile) -> tuple[ProviderStatus, ...]:
         If ONNX Runtime is not installed.
     """
     offered = tuple(import_onnxruntime().get_available_providers())
-    statuses = [_try_provider(graph, name) for name in offered]
+    statuses = [_try_provider(graphs, name) for name in offered]
     if CUDA not in offered:
         remark = explain_not_offered("cuda", offered)
         statuses.append(ProviderStatus(name=CUDA, state="not installed", remark=remark))
     return tuple(statuses)
 
 
-def _try_provider(graph: GraphFile, name: str) -> ProviderStatus:
-    try:
-        ImageSession(graph, provider=name)
-    except (ProviderError, InferenceError, MemoryLimitError, ThreadLimitError) as error:
-        return ProviderStatus(name=name, state="does not run", remark=str(error))
-    return ProviderStatus(name=name, state="runs", remark="")
+def _try_provider(graphs: Sequence[GraphFile], name: str) -> ProviderStatus:
+    refusals: dict[str, str] = {}
+    for graph in graphs:
+        try:
+            ImageSession(graph, provider=name)
+        except (ProviderError, InferenceError, MemoryLimitError, ThreadLimitError) as error:
+            refusals[graph.card.name] = str(error)
+    if not refusals:
+        return ProviderStatus(name=name, state="runs", remark="")
+    first = next(iter(refusals.values()))
+    running = [graph.card.name for graph in graphs if graph.card.name not in refusals]
+    if not running:
+        return ProviderStatus(name=name, state="does not run", remark=first)
+    return ProviderStatus(name=name, state="runs some", remark=f"{' and '.join(running)} alone: {first}")

@@ -250,10 +250,11 @@ def process(path: Path) -> None:
         if n_workers == 0:
             _run_stage(master, modules, events)
         else:
+            _compile_streaming(store)
             before, parallel, after = split_path(modules)
             events = _run_in_process(master, before, events)
             shares = [_run_in_process(master, parallel, events[first::n_workers]) for first in range(n_workers)]
-            _run_in_process(master, after, [event for share in shares for event in share])
+            _run_in_process(master, after, [event for share in shares for event in share], passes_on=False)
     finally:
         store.phase = _Store.c_Building
 
@@ -269,8 +270,17 @@ def split_path(modules: list[Module]) -> tuple[list[Module], list[Module], list[
     return modules[:first], modules[first:last], modules[last:]
 
 
-def _run_stage(master: _EventInfoSetter, modules: list[Module], events: list[_Event]) -> list[_Event]:
-    """Run modules for events as a process receives them, and return the events as it passes them on."""
+def _compile_streaming(store: object) -> None:
+    """Stream no digits: PyROOT compiles a function at its first call, here once instead of in each forked process."""
+    for name in store.listArrays():  # type: ignore[attr-defined]  # of ROOT
+        store.unpackDigits(name, np.zeros(1, dtype=np.uint16), 0)  # type: ignore[attr-defined]
+        np.array(store.packDigits(name))  # type: ignore[attr-defined]
+
+
+def _run_stage(
+    master: _EventInfoSetter, modules: list[Module], events: list[_Event], *, passes_on: bool = False
+) -> list[_Event]:
+    """Run modules for events as a process receives them, and return the events as it passes them on, if it does."""
     store = _Store.Instance()
     passed_on: list[_Event] = []
     for numbers, arrays in events:
@@ -281,17 +291,20 @@ def _run_stage(master: _EventInfoSetter, modules: list[Module], events: list[_Ev
                 store.unpackDigits(name, values, len(values))
         for module in modules:
             module.event()
-        passed_on.append((numbers, {str(name): np.array(store.packDigits(name)) for name in store.listArrays()}))
+        if passes_on:
+            passed_on.append((numbers, {str(name): np.array(store.packDigits(name)) for name in store.listArrays()}))
     for module in modules:
         module.terminate()
     return passed_on
 
 
-def _run_in_process(master: _EventInfoSetter, modules: list[Module], events: list[_Event]) -> list[_Event]:
+def _run_in_process(
+    master: _EventInfoSetter, modules: list[Module], events: list[_Event], *, passes_on: bool = True
+) -> list[_Event]:
     """Run a stage in a forked process; one after the other, so a worker's events arrive before those of the next."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: sender.send(_run_stage(master, modules, events)))
+    process = context.Process(target=lambda: sender.send(_run_stage(master, modules, events, passes_on=passes_on)))
     process.start()
     sender.close()
     try:

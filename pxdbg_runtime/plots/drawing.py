@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from pxdbg_runtime.checks import StrPath
 
 __all__ = [
-    "CHARGE_TICKS",
     "COLOUR_OF_LAYER",
     "DPI",
     "StyleName",
     "apply_style",
     "choose_charge_colours",
+    "choose_charge_ticks",
     "create_axes",
     "find_picture_format",
     "save_figure",
@@ -41,7 +41,7 @@ StyleName = Literal["ATLAS", "CMS", "ROOT"]
 """Styles of mplhep; it has none of Belle II."""
 DPI: Final = 110
 COLOUR_OF_LAYER: Final = {1: "#d55e00", 2: "#0072b2"}
-CHARGE_TICKS: Final = (1, 2, 5, 7, *(digit * 10**power for power in range(1, 9) for digit in (1, 2, 5)))
+_CHARGE_TICKS: Final = (1, 2, 5, 7, *(digit * 10**power for power in range(1, 9) for digit in (1, 2, 5)))
 """Charges in ADU that are written beside their colours; 7 is the read-out threshold."""
 _FONT_SIZE: Final = 10.0
 """Of matplotlib's own style, in points; the sizes of figures are those for it."""
@@ -99,8 +99,17 @@ def choose_charge_colours(charges: NDArray[np.integer[Any] | np.floating[Any]]) 
     from matplotlib.colors import ListedColormap, LogNorm
 
     colours = mpl.colormaps["viridis_r"](np.linspace(_FIRST_COLOUR, 1, _N_COLOURS))
-    first, last = charges.min(initial=READOUT_THRESHOLD_ADU), charges.max(initial=MAX_CHARGE_ADU)
-    return LogNorm(float(first), float(last)), ListedColormap(colours)
+    return LogNorm(*_find_charge_range(charges)), ListedColormap(colours)
+
+
+def choose_charge_ticks(charges: NDArray[np.integer[Any] | np.floating[Any]]) -> list[int]:
+    """Choose the charges that are written beside `choose_charge_colours`: those off the scale take matplotlib time."""
+    first, last = _find_charge_range(charges)
+    return [charge for charge in _CHARGE_TICKS if first <= charge <= last]
+
+
+def _find_charge_range(charges: NDArray[np.integer[Any] | np.floating[Any]]) -> tuple[float, float]:
+    return float(charges.min(initial=READOUT_THRESHOLD_ADU)), float(charges.max(initial=MAX_CHARGE_ADU))
 
 
 def find_picture_format(path: Path) -> str:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.plots.drawing import (
-    CHARGE_TICKS,
     COLOUR_OF_LAYER,
     DPI,
     choose_charge_colours,
+    choose_charge_ticks,
+    find_picture_format,
     save_figure,
 )
 from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, INDEX_BY_VXD_ID, SummaryCounter
@@ -83,6 +85,8 @@ def save_event(
     OutputError
         If the file cannot be written.
     """
+    path = check_path("path", path)
+    find_picture_format(path)  # before the event is drawn, which takes longer
     save_figure(draw_event(digits, title=title, sensors=sensors, compare_geant4=compare_geant4), path)
 
 
@@ -136,7 +140,7 @@ def draw_event(
         ax=layers,
         location="bottom",
         label="charge (ADU)",
-        ticks=CHARGE_TICKS,
+        ticks=choose_charge_ticks(digits.charge),
         format="%d",
         fraction=0.03,
         pad=0.01,

@@ -13,12 +13,12 @@ import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.plots.drawing import (
-    CHARGE_TICKS,
     COLOUR_OF_LAYER,
     DPI,
     StyleName,
     apply_style,
     choose_charge_colours,
+    choose_charge_ticks,
     create_axes,
 )
 from pxdbg_runtime.plots.histograms import (
@@ -251,7 +251,8 @@ def draw_sensor(
         histogram = fill_hit_map(events, sensor, weigh_by_charge=weigh_by_charge)
         axes = axes or create_axes(*_WIDE_SIZE, dpi=_MAP_DPI)
         values = histogram.values().T
-        scale, colours = choose_charge_colours(values[values > 0])
+        charges = values[values > 0]
+        scale, colours = choose_charge_colours(charges)
         norm = scale if weigh_by_charge else Normalize(0, max(1, values.max()))
         image = axes.imshow(
             np.ma.masked_equal(values, 0),
@@ -263,7 +264,7 @@ def draw_sensor(
             extent=(-0.5, N_V_CELLS - 0.5, -0.5, N_U_CELLS - 0.5),
         )
         label = "charge (ADU)" if weigh_by_charge else "hits of each cell"
-        ticks = FixedLocator(CHARGE_TICKS) if weigh_by_charge else MaxNLocator(integer=True)
+        ticks = FixedLocator(choose_charge_ticks(charges)) if weigh_by_charge else MaxNLocator(integer=True)
         bar = axes.figure.colorbar(image, ax=axes, label=label, ticks=ticks, format="%d", fraction=0.02, pad=0.01)
         bar.ax.minorticks_off()
         axes.set(xlabel="v cell", ylabel="u cell")

@@ -33,7 +33,7 @@ def create_images(*hits: tuple[int, int, int, int]) -> NDArray[np.uint8]:
 
 def build_digits(images: NDArray[np.uint8], event: int) -> Digits:
     """Convert the charges of forty sensors to digits."""
-    index, u_cell, v_cell = np.nonzero(images)
+    index, u_cell, v_cell = np.unravel_index(np.flatnonzero(images != 0), images.shape)  # much faster than np.nonzero
     vxd_ids = np.array([sensor.vxd_id for sensor in SENSORS], dtype=np.uint16)
     return Digits(
         event=np.full(len(index), event, dtype=np.int64),

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from benchmarks import graphs as graphs_module
 from benchmarks.__main__ import app
+from benchmarks.events import compute_images
 from benchmarks.graphs import Workspace
 from pxdbg_runtime.errors import MissingPackageError, OutputError
 from pxdbg_runtime.inference.session import ImageSession
@@ -112,34 +113,52 @@ def test_kernels_are_measured_printed_and_written(tmp_path: Path) -> None:
     assert "resnet, NumPy, round 2 of 2" in words(result.stderr)
 
 
-@pytest.mark.usefixtures("_tiny")
-def test_every_provider_is_measured_or_listed_with_its_reason(tmp_path: Path) -> None:
-    measurements = measure(tmp_path, "providers", "--family", "convnet", "--quick")[1]["measurements"]
-    cpu = [each for each in measurements if each["labels"]["provider"] == "CPU"]
+class Providers(NamedTuple):
+    """What a run of the benchmark of providers measured, and the batch sizes of its calls and parts."""
+
+    measurements: list[dict[str, Any]]
+    batch_sizes: set[int]
+
+
+@pytest.fixture(scope="module")
+def providers(latent_graph: GraphFile, tmp_path_factory: pytest.TempPathFactory) -> Providers:
+    """Measure all providers once, in batches of 8; the images that the part of digits takes are made in others."""
+    batch_sizes: list[int] = []
+    compute_batch = ImageSession.compute_images
+
+    def count_images(session: ImageSession, sensors: Sequence[int], *arguments: Any) -> Images:  # noqa: ANN401
+        batch_sizes.append(len(sensors))
+        return compute_batch(session, sensors, *arguments)
+
+    def compute_uncounted(session: ImageSession) -> Images:
+        n_before = len(batch_sizes)
+        images = compute_images(session)
+        del batch_sizes[n_before:]
+        return images
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workspace, "find_graph", lambda *_arguments, **_options: latent_graph)
+        patch.setattr(ImageSession, "compute_images", count_images)
+        patch.setattr("benchmarks.providers.compute_images", compute_uncounted)
+        patch.setattr("pxdbg_runtime.generator._FLOAT_BATCH_SIZE", 8)
+        _, content = measure(tmp_path_factory.mktemp("providers"), "providers", "--family", "convnet", "--quick")
+    return Providers(content["measurements"], set(batch_sizes))
+
+
+def test_every_provider_is_measured_or_listed_with_its_reason(providers: Providers) -> None:
+    cpu = [each for each in providers.measurements if each["labels"]["provider"] == "CPU"]
     one_thread = {each["labels"]["what"] for each in cpu if each["labels"]["threads"] == "1"}
     parts = {"latents", "inference", "digits", "a copy of the images"}
     assert one_thread == {"1 event a call", "2 events a call", *parts}
     assert {each["labels"]["precision"] for each in cpu} == {"float32", "int8"}
     assert all(each["samples"] for each in cpu)
-    cuda = [each for each in measurements if each["labels"]["provider"] == "CUDA"]
+    cuda = [each for each in providers.measurements if each["labels"]["provider"] == "CUDA"]
     assert cuda
     assert all(each["samples"] or each["reason"] for each in cuda)
 
 
-@pytest.mark.usefixtures("_tiny")
-def test_the_parts_of_an_event_have_the_batches_of_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch_sizes = set()
-    compute_images = ImageSession.compute_images
-
-    def count_images(session: ImageSession, sensors: Sequence[int], *arguments: Any) -> Images:  # noqa: ANN401
-        batch_sizes.add(len(sensors))
-        return compute_images(session, sensors, *arguments)
-
-    monkeypatch.setattr(ImageSession, "compute_images", count_images)
-    monkeypatch.setattr("benchmarks.providers.compute_images", lambda _session: np.zeros((40, 250, 768), np.float32))
-    monkeypatch.setattr("pxdbg_runtime.generator._FLOAT_BATCH_SIZE", 8)
-    measure(tmp_path, "providers", "--family", "convnet", "--quick")
-    assert batch_sizes == {8}
+def test_the_parts_of_an_event_have_the_batches_of_a_call(providers: Providers) -> None:
+    assert providers.batch_sizes == {8}
 
 
 @pytest.mark.usefixtures("_tiny")
@@ -178,8 +197,15 @@ def test_without_root_both_ways_to_fill_are_listed_as_missing(tmp_path: Path, mo
     assert "in bulk: not installed: pip install ROOT" in words(result.stdout)
 
 
+@pytest.fixture
+def _root() -> None:
+    """Skip or fail as `double` does, without loading ROOT here too."""
+    if importlib.util.find_spec("ROOT") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("ROOT is not installed: pip install root")
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("_root")
 def test_both_ways_to_fill_are_measured(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "basf2", "--quick", "--json", str(tmp_path / "basf2.json")]
     done = subprocess.run(command, cwd=CHECKOUT, check=False, capture_output=True, text=True)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pxdbg_runtime.model.graph_file import GraphFile
+
 EXPECTED: Final = {
     "float32, against the plain export on ONNX Runtime": (1.45, 2.6),
     "float32, against the plain export on OpenVINO": (1.3, 2.3),
@@ -53,11 +55,11 @@ EXPECTED_OF_IEAGAN: Final = {
 }
 
 
-@pytest.fixture
-def flat_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """Replace every model and graph by those of a family that takes no time."""
-    register_family(monkeypatch, "resnet", FlatNet)
-    path = flat_checkpoint(tmp_path)
+@pytest.fixture(scope="module")
+def flat_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GraphFile]:
+    """Write a checkpoint of a model that takes no time, and its graph."""
+    folder = tmp_path_factory.mktemp("flat")
+    path = flat_checkpoint(folder)
     card = structs.replace(
         LATENT_CARD,
         latent_size=96,
@@ -67,12 +69,19 @@ def flat_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
         opset=OPSET,
         thresholds=tuple(find_charge_thresholds().tolist()),
     )
-    graph = write_graph(
-        tmp_path / "flat.onnx", export_to_onnx(load_checkpoint(path, "resnet"), load_family("resnet")), card
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        register_family(patch, "resnet", FlatNet)
+        model = export_to_onnx(load_checkpoint(path, "resnet"), load_family("resnet"))
+    return path, write_graph(folder / "flat.onnx", model, card)
 
+
+@pytest.fixture
+def flat_plan(flat_export: tuple[Path, GraphFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Replace every model and graph by those of a family that takes no time."""
+    register_family(monkeypatch, "resnet", FlatNet)
+    checkpoint, graph = flat_export
     monkeypatch.setattr(Workspace, "find_graph", lambda *_arguments, **_options: graph)
-    workspace = Workspace(folder=tmp_path, checkpoints={"resnet": path}, log=lambda _: None)
+    workspace = Workspace(folder=tmp_path, checkpoints={"resnet": checkpoint}, log=lambda _: None)
     return Plan(families=("resnet",), rounds=2, quick=True, workspace=workspace, log=lambda _: None)
 
 

@@ -328,12 +328,21 @@ def pxdbg(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.fixture
-def undisturbed(latent_graph: GraphFile, tmp_path: Path) -> tuple[Campaign, dict[str, bytes]]:
-    """Plan a campaign, and make its files elsewhere in one process."""
-    reference = plan_campaign(tmp_path / "reference", latent_graph, events=24, format_name="parquet")
+@pytest.fixture(scope="module")
+def reference_parts(latent_graph: GraphFile, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Make the files of a campaign in one process."""
+    folder = tmp_path_factory.mktemp("reference") / "bg"
+    reference = plan_campaign(folder, latent_graph, events=24, format_name="parquet")
     assert make_parts(reference).outcomes == {"made": 12}
-    return plan_campaign(tmp_path / "bg", latent_graph, events=24, format_name="parquet"), read_parts(reference)
+    return read_parts(reference)
+
+
+@pytest.fixture
+def undisturbed(
+    latent_graph: GraphFile, tmp_path: Path, reference_parts: dict[str, bytes]
+) -> tuple[Campaign, dict[str, bytes]]:
+    """Plan the same campaign anew."""
+    return plan_campaign(tmp_path / "bg", latent_graph, events=24, format_name="parquet"), reference_parts
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")

@@ -90,17 +90,29 @@ def test_an_event_is_the_same_alone_in_a_stream_and_in_any_order(graph: GraphFil
     assert in_order[4].to_images().tobytes() != alone.to_images().tobytes()
 
 
-@pytest.mark.parametrize("stream", ["philox", "torch"])
-def test_another_process_generates_the_same(graph: GraphFile, stream: RandomStreamName) -> None:
+@pytest.fixture(scope="module")
+def digests_of_another_process(latent_graph: GraphFile, event_wide_graph: GraphFile) -> dict[tuple[str, str], str]:
+    """Generate an event with each graph and each stream in one other process; digests by path and stream."""
     script = (
         "import hashlib, sys\nfrom pxdbg_runtime import Generator\n"
-        "generator = Generator(sys.argv[1], seed=7, random_stream=sys.argv[2], batch_size=5)\n"
-        "print(hashlib.sha256(generator.generate(5).to_structured().tobytes()).hexdigest())"
+        "for case in sys.argv[1:]:\n"
+        "    path, stream = case.rsplit(':', 1)\n"
+        "    generator = Generator(path, seed=7, random_stream=stream, batch_size=5)\n"
+        "    print(hashlib.sha256(generator.generate(5).to_structured().tobytes()).hexdigest())"
     )
-    command = [sys.executable, "-c", script, str(graph.path), stream]
+    cases = [(str(each.path), stream) for each in (latent_graph, event_wide_graph) for stream in ("philox", "torch")]
+    command = [sys.executable, "-c", script, *(":".join(case) for case in cases)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(zip(cases, done.stdout.split(), strict=True))
+
+
+@pytest.mark.parametrize("stream", ["philox", "torch"])
+def test_another_process_generates_the_same(
+    graph: GraphFile, stream: RandomStreamName, digests_of_another_process: dict[tuple[str, str], str]
+) -> None:
     here = Generator(graph.path, seed=7, random_stream=stream).generate(5)
-    assert done.stdout.strip() == hashlib.sha256(here.to_structured().tobytes()).hexdigest()
+    expected = hashlib.sha256(here.to_structured().tobytes()).hexdigest()
+    assert digests_of_another_process[str(graph.path), stream] == expected
 
 
 def test_the_batch_size_does_not_change_digits_and_images(graph: GraphFile) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.campaigns.running import RunResult
     from pxdbg_runtime.model.graph_file import GraphFile
 
-__all__ = ["MIN_CHARGE", "change_plan", "make_parts", "plan_campaign", "read_parts"]
+__all__ = ["MIN_CHARGE", "change_plan", "copy_made_campaign", "make_parts", "plan_campaign", "read_parts"]
 
 MIN_CHARGE = 20
 """The tiny graph's images are full of smaller charges."""
@@ -46,6 +47,16 @@ def make_parts(campaign: Campaign, parts: list[int] | None = None) -> RunResult:
         advance=lambda _: None,
         report=lambda _: None,
     )
+
+
+def copy_made_campaign(graph: GraphFile, folder: Path) -> Campaign:
+    """Copy a campaign of the tiny graph with all partitions, which the first call makes beside the graph."""
+    made = graph.path.with_name("campaign")
+    if not made.exists():
+        partial = plan_campaign(made.with_name("partial-campaign"), graph)
+        make_parts(partial)
+        partial.folder.rename(made)
+    return open_campaign(shutil.copytree(made, folder))
 
 
 def read_parts(campaign: Campaign) -> dict[str, bytes]:

@@ -21,7 +21,7 @@ from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import FileMetadata, open_writer, read_digits
 from pxdbg_runtime.formats.metadata import join_consecutive_jobs
 from pxdbg_runtime.formats.run_numbers import RunNumbers
-from tests.campaigns import MIN_CHARGE, make_parts, plan_campaign
+from tests.campaigns import MIN_CHARGE, copy_made_campaign, make_parts, plan_campaign
 from tests.digit_files import PROVENANCE
 from tests.graphs import LATENT_CARD, latent_model, write_graph
 from tests.test_command_line import invoke, words
@@ -41,9 +41,7 @@ KEPT: Final = "Files with other digits than planned are kept: move each away wit
 
 @pytest.fixture
 def campaign(latent_graph: GraphFile, tmp_path: Path) -> Campaign:
-    planned = plan_campaign(tmp_path / "bg", latent_graph)
-    make_parts(planned)
-    return planned
+    return copy_made_campaign(latent_graph, tmp_path / "bg")
 
 
 def forge(campaign: Campaign, part: int, **changes: object) -> None:

@@ -15,7 +15,7 @@ from pxdbg_runtime.campaigns.part_lock import hold_lock
 from pxdbg_runtime.campaigns.status_page import render_page, write_page
 from pxdbg_runtime.campaigns.verifying import compare_sample
 from pxdbg_runtime.errors import MemoryLimitError, MissingPackageError, PxdbgError
-from tests.campaigns import make_parts, plan_campaign
+from tests.campaigns import copy_made_campaign
 from tests.test_command_line import invoke
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ NOT_UTF_8: Final = os.fsdecode(b"bg\xff")
 @pytest.fixture
 def campaign(latent_graph: GraphFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
     monkeypatch.setattr("pxdbg_runtime.campaigns.status_page.draw_event", lambda *_, **__: Figure())
-    planned = plan_campaign(tmp_path / "bg", latent_graph)
-    make_parts(planned)
-    return planned
+    return copy_made_campaign(latent_graph, tmp_path / "bg")
 
 
 @pytest.mark.parametrize("error_number", [errno.EACCES, errno.EROFS])

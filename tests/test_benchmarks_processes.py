@@ -13,6 +13,7 @@ from benchmarks.memory import measure_peak
 from benchmarks.scaling import list_layouts, measure_rate
 from benchmarks.startup import run_command
 from pxdbg_runtime.errors import ModelNotFoundError
+from tests.fresh_work import allocate, fail, nothing, talk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,26 +21,6 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
 
 ALLOCATED_MB: Final = 200
-
-
-def nothing() -> tuple[float, ...]:
-    return ()
-
-
-def allocate(megabytes: str) -> tuple[float, ...]:
-    """Fill memory, and let go of it before the peak is asked for."""
-    filled = np.ones(int(float(megabytes) * 1e6), dtype=np.uint8)
-    return (float(filled[-1]), 2.5)
-
-
-def talk() -> tuple[float, ...]:
-    print("a package that says something on its standard output")  # noqa: T201
-    return (1.0,)
-
-
-def fail() -> tuple[float, ...]:
-    message = "this is why"
-    raise ValueError(message)
 
 
 def test_the_peak_of_a_process_is_what_it_allocated() -> None:

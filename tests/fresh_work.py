@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-__all__ = ["allocate", "fail", "nothing", "talk"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pxdbg_runtime import Digits, Generator, Sensor
+
+__all__ = ["allocate", "fail", "generate_event", "nothing", "talk"]
 
 
 def nothing() -> tuple[float, ...]:
@@ -25,3 +32,7 @@ def talk() -> tuple[float, ...]:
 def fail() -> tuple[float, ...]:
     message = "this is why"
     raise ValueError(message)
+
+
+def generate_event(generator: Generator, event: int, sensors: Sequence[Sensor] | None = None) -> Digits:
+    return generator.generate(event, sensors)

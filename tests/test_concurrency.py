@@ -9,14 +9,17 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pxdbg_runtime import Digits, Generator
+from pxdbg_runtime import Generator
 from pxdbg_runtime.sensors import select_layer
+from tests.fresh_work import generate_event
 
 if TYPE_CHECKING:
+    from pxdbg_runtime.digits import Digits
     from pxdbg_runtime.inference.latents import RandomStreamName
     from pxdbg_runtime.model.graph_file import GraphFile
 
@@ -29,8 +32,8 @@ def make(graph: GraphFile, stream: RandomStreamName = "philox") -> Generator:
     return Generator(graph.path, seed=5, provider="cpu", random_stream=stream, min_charge=7, batch_size=4, verify=False)
 
 
-def generate(generator: Generator, event: int) -> Digits:
-    return generator.generate(event, SENSORS)
+generate: Final = partial(generate_event, sensors=SENSORS)
+"""Other processes import `generate_event` without this module."""
 
 
 def list_expected(graph: GraphFile, stream: RandomStreamName = "philox") -> list[Digits]:

@@ -18,6 +18,7 @@ from msgspec import structs
 
 from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import GraphFileError, ModelNotFoundError
+from tests.fresh_work import generate_event
 from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
@@ -101,10 +102,6 @@ for is_in_run in (True, False):
     assert generator.generate(1) == expected
     print(is_in_run, status, flush=True)
 """
-
-
-def generate_event(generator: Generator, event: int) -> Digits:
-    return generator.generate(event)
 
 
 def pickle_and_unpickle(generator: Generator) -> Generator:

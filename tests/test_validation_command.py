@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -45,13 +46,21 @@ def write_sample(path: Path, n_events: int = 3, seed: int = 1) -> Path:
     return write_events(path, [random_digits(rng, 15_000, event) for event in range(3, 3 + n_events)])
 
 
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write samples and references."""
+    written = tmp_path_factory.mktemp("inputs")
+    write_sample(written / "ours.parquet")
+    write_sample(written / "_cost$5$.npz", seed=2)
+    write_sample(written / "simulation.npz", seed=3)
+    write_marginals(written / "marginals.json", build_marginals_content("one<b>", "two"))
+    return written
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Working directory with samples and references."""
-    write_sample(tmp_path / "ours.parquet")
-    write_sample(tmp_path / "_cost$5$.npz", seed=2)
-    write_sample(tmp_path / "simulation.npz", seed=3)
-    write_marginals(tmp_path / "marginals.json", build_marginals_content("one<b>", "two"))
+def folder(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Working directory with copies of the samples and references."""
+    shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -8,15 +8,14 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from msgspec import structs
 
 from pxdbg_runtime import Generator
 from pxdbg_runtime.basf2 import Specs, selfcheck
-from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import ModuleType
+
+    from pxdbg_runtime.model.graph_file import GraphFile
 
 
 def read_rows(output: str) -> dict[str, tuple[str, str]]:
@@ -50,12 +49,10 @@ def test_all_is_right_on_the_double(double: ModuleType, capfd: pytest.CaptureFix
 
 
 @pytest.fixture
-def _small_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Check with a small graph, with about as many digits as an event has; the first test runs the built-in one."""
-    card = structs.replace(LATENT_CARD, family="resnet", min_charge=4)
-    graph = write_graph(tmp_path / "tiny.onnx", latent_model(), card)
-    monkeypatch.setattr(selfcheck, "_SPECS", Specs("resnet", graph.path, seed=1))
-    monkeypatch.setattr(selfcheck, "Generator", lambda _, seed: Generator(graph.path, seed=seed))
+def _small_graph(monkeypatch: pytest.MonkeyPatch, resnet_graph: GraphFile) -> None:
+    """Check with a small graph; the first test runs the built-in one."""
+    monkeypatch.setattr(selfcheck, "_SPECS", Specs("resnet", resnet_graph.path, seed=1))
+    monkeypatch.setattr(selfcheck, "Generator", lambda _, seed: Generator(resnet_graph.path, seed=seed))
 
 
 @pytest.mark.usefixtures("_wide", "_small_graph")

@@ -12,22 +12,11 @@ from pxdbg_runtime.sensors import N_SENSORS
 from pxdbg_runtime.validation.features import FEATURES, standardise_by_sensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from pxdbg_runtime.validation.features import ImageFeatures
 
-__all__ = [
-    "MIN_EVENTS_TO_CLASSIFY",
-    "N_FOLDS",
-    "Classification",
-    "FeatureImportance",
-    "RocArea",
-    "classify_images",
-    "measure_auc_losses",
-    "measure_roc_area",
-]
+__all__ = ["MIN_EVENTS_TO_CLASSIFY", "N_FOLDS", "Classification", "FeatureImportance", "RocArea", "classify_images"]
 
 N_FOLDS: Final = 5
 MIN_EVENTS_TO_CLASSIFY: Final = 10
@@ -117,6 +106,7 @@ def classify_images(ours: ImageFeatures, theirs: ImageFeatures) -> Classificatio
         return None
     require("sklearn", extra="validate", purpose="A classifier test")
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.inspection import permutation_importance
     from threadpoolctl import threadpool_limits
 
     images = np.concatenate([_flatten(each) for each in standardise_by_sensor(ours.values, theirs.values)])
@@ -134,7 +124,10 @@ def classify_images(ours: ImageFeatures, theirs: ImageFeatures) -> Classificatio
             classifier.fit(known, is_ours[training])
             scores = classifier.decision_function(images[test])
             areas.append(measure_roc_area(scores, is_ours[test], events[test]))
-            losses.append(measure_auc_losses(classifier.decision_function, images[test], is_ours[test]))
+            permuted = permutation_importance(
+                classifier, images[test], is_ours[test], scoring="roc_auc", n_repeats=1, random_state=_SEED
+            )
+            losses.append(permuted.importances_mean)
     alone = [measure_roc_area(np.nan_to_num(column), is_ours, events).auc for column in images.T]
     importances = [
         FeatureImportance(name=name, auc_loss=float(loss), auc_alone=max(auc, 1 - auc))
@@ -171,58 +164,19 @@ def measure_roc_area(scores: NDArray[np.float64], is_ours: NDArray[np.bool_], ev
     >>> measure_roc_area(np.array([0.1, 0.4, 0.3, 0.8]), np.array([False, False, True, True]), np.arange(4)).auc
     0.75
     """
+    from scipy.stats import rankdata
+
     n_ours, n_theirs = int(is_ours.sum()), int((~is_ours).sum())
-    below = _count_below(scores, is_ours)
+    ranks = rankdata(scores)
+    # Ranks among all, less ranks within the own sample: the number of images of the other sample that are below.
+    below = np.empty(len(scores))
+    for chosen in (is_ours, ~is_ours):
+        below[chosen] = ranks[chosen] - rankdata(scores[chosen])
     components = np.where(is_ours, below / n_theirs, 1 - below / n_ours)
     auc = float(components[is_ours].mean())
     _numbers, event = np.unique(events, return_inverse=True)
     sums = np.bincount(event, weights=(components - auc) / np.where(is_ours, n_ours, n_theirs))
     return RocArea(auc=auc, error=float(np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum())))
-
-
-def measure_auc_losses(
-    classify: Callable[[NDArray[np.float32]], NDArray[np.float64]],
-    images: NDArray[np.float32],
-    is_ours: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """Compute by how much the area under the ROC curve falls if the values of a feature are exchanged between images.
-
-    These are the importances of scikit-learn's ``permutation_importance`` with ``scoring="roc_auc"`` and one repeat,
-    whose checks of the same arguments take longer than the scores of small samples. All features are permuted alike.
-
-    Parameters
-    ----------
-    classify : callable
-        Computes the scores of images, larger for images of our sample.
-    images : ndarray of float32, shape (images, features)
-    is_ours : ndarray of bool, shape (images,)
-        Both values occur.
-    """
-    random = np.random.RandomState(_SEED)
-    order = np.arange(len(images))
-    np.random.RandomState(random.randint(2**31)).shuffle(order)
-    areas = []
-    for feature in range(images.shape[1]):
-        permuted = images.copy()
-        permuted[:, feature] = images[order, feature]
-        areas.append(_measure_area(classify(permuted), is_ours))
-    return _measure_area(classify(images), is_ours) - np.array(areas)
-
-
-def _measure_area(scores: NDArray[np.float64], is_ours: NDArray[np.bool_]) -> float:
-    return float(_count_below(scores, is_ours)[is_ours].mean() / (~is_ours).sum())
-
-
-def _count_below(scores: NDArray[np.float64], is_ours: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Count the images of the other sample that have a smaller score than an image; equal scores count half."""
-    from scipy.stats import rankdata
-
-    # Ranks among all, less ranks within the own sample.
-    ranks = rankdata(scores)
-    below = np.empty(len(scores))
-    for chosen in (is_ours, ~is_ours):
-        below[chosen] = ranks[chosen] - rankdata(scores[chosen])
-    return below
 
 
 def _assign_folds(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -95,4 +95,12 @@ def _build_rule(operator: str, rewrite: Rewrite) -> pattern.RewriteRule:
         node = result.producer()
         return None if node is None or len(node.outputs) != 1 else rewrite(Writer(op, node), node)
 
-    return pattern.RewriteRule(target, replacement, name=operator, remove_nodes=False)
+    return _Rule(target, replacement, name=operator, remove_nodes=False)
+
+
+class _Rule(pattern.RewriteRule):
+    """A rule that is tried on nodes of its operator alone: to see that a node is another takes the matcher longer."""
+
+    def try_rewrite(self, model: ir.Model, graph_or_function: Any, node: ir.Node, **options: Any) -> Any:  # noqa: ANN401
+        """Write the replacement of a node; None leaves it as it is."""
+        return super().try_rewrite(model, graph_or_function, node, **options) if node.op_type == self.name else None

@@ -11,6 +11,7 @@ its kernels round depends on the CPU, so the graph of PyTorch's exporter shows h
 from __future__ import annotations
 
 import copy
+import functools
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -96,6 +97,11 @@ class ReferenceImages:
     float32: NDArray[np.float32]
     folded: NDArray[np.float32]
 
+    @functools.cached_property
+    def pytorch_difference(self) -> float:
+        """Largest difference of the images in float32, folded or not, from those in float64."""
+        return max(_find_largest_difference(each, self.exact) for each in (self.float32, self.folded))
+
 
 def compute_references(model: GeneratorModule, family: Family) -> ReferenceImages:
     """Compute the images that a graph is compared with."""
@@ -141,9 +147,7 @@ def measure_parity(
     """
     *images, batch = compute_images(graph, [*references.feeds, references.batch])
     found = np.concatenate(images)
-    pytorch_difference = max(
-        _find_largest_difference(each, references.exact) for each in (references.float32, references.folded)
-    )
+    pytorch_difference = references.pytorch_difference
     own_difference = _find_largest_difference(found, references.exact)
     if np.isfinite(found).all():  # otherwise `check_parity` refuses the graph
         is_float16 = any(each.data_type == TensorProto.FLOAT16 for each in graph.graph.initializer)
@@ -273,6 +277,7 @@ def fold_model(model: GeneratorModule) -> GeneratorModule:
 
 
 def _find_largest_difference(found: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
-    difference = np.abs(found.astype(np.float64) - expected)
+    difference = np.subtract(found, expected, dtype=np.float64)
+    largest = np.abs(difference, out=difference).max()  # NaN if any is NaN
     # A NaN must not pass for a small number. Three digits are the same on every machine.
-    return float(f"{np.nan_to_num(difference, nan=np.inf).max():.3g}")
+    return np.inf if np.isnan(largest) else float(f"{largest:.3g}")

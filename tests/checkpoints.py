@@ -12,17 +12,21 @@ import pytest
 import safetensors.torch
 import torch
 
+import export.pipeline
 from export import parity, random_weights
+from export.checkpoint import load_checkpoint
 from export.families import FAMILIES, Family, load_family
 from export.families.generator_module import LATENT_DRAW, LATENT_INPUT, GeneratorModule
 from export.pipeline import ExportOptions, export_checkpoint
 from export.random_weights import HitStatistics, build_random_model
+from export.torch_graph import export_to_onnx
 from pxdbg_runtime.sensors import N_SENSORS
 from tests.made_once import make_once
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import onnx
     from torch import Tensor
 
     from pxdbg_runtime.model.graph_file import GraphFile
@@ -87,6 +91,23 @@ def flat_checkpoint(folder: Path, seed: int = 0) -> Path:
     shapes = {"fc.weight": (768, 96), "fc.bias": (768,)}
     weights = {key: torch.randn(shape, generator=generator) / 10 for key, shape in shapes.items()}
     return save(weights, folder / f"flat-{seed}.pt")
+
+
+@functools.cache
+def export_flat(seed: int = 0) -> onnx.ModelProto:
+    """Let PyTorch's exporter write the graph of `flat_checkpoint`, once in a run of the tests: do not change it."""
+
+    def make(folder: Path) -> onnx.ModelProto:
+        with pytest.MonkeyPatch.context() as patched:
+            register_family(patched, "flat", FlatNet)
+            return export_to_onnx(load_checkpoint(flat_checkpoint(folder, seed), "flat"), load_family("flat"))
+
+    return make_once(f"flat-graph-{seed}", make)
+
+
+def use_known_flat_graph(patched: pytest.MonkeyPatch, seed: int = 0) -> None:
+    """Let exports of `flat_checkpoint` use the graph of PyTorch's exporter that is known: for tests of later steps."""
+    patched.setattr(export.pipeline, "export_to_onnx", lambda *_: export_flat(seed))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from export.manifest import main, write_manifest
 from export.pipeline import ExportOptions, export_checkpoint
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError, OutputError
 from pxdbg_runtime.model.builtin_models import read_manifest
-from tests.checkpoints import FlatNet, flat_checkpoint, register_family
+from tests.checkpoints import FlatNet, flat_checkpoint, register_family, use_known_flat_graph
 from tests.digit_files import names_in
 
 
@@ -29,6 +29,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         register_family(patched, "flat", FlatNet)
         for seed, name in enumerate(("zebra", "aardvark")):
+            use_known_flat_graph(patched, seed)
             export_checkpoint(flat_checkpoint(folder, seed), "flat", graphs, ExportOptions(name=name))
     (graphs / "notes.txt").write_text("no graph")
     return graphs

@@ -11,7 +11,7 @@ from export.__main__ import app
 from export.model_names import check_name, derive_name
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.model.graph_file import read_graph_file
-from tests.checkpoints import FlatNet, flat_checkpoint, register_family
+from tests.checkpoints import FlatNet, flat_checkpoint, register_family, use_known_flat_graph
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def test_a_given_name_is_checked(name: str) -> None:
 
 def test_a_file_that_lightning_named_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register_family(monkeypatch, "resnet", FlatNet)
+    use_known_flat_graph(monkeypatch)
     checkpoint = flat_checkpoint(tmp_path).rename(tmp_path / "epoch=12-step=3400.ckpt")
     done = CliRunner().invoke(app, [str(checkpoint), "--family", "resnet", "--output", str(tmp_path / "graphs")])
     assert (done.exit_code, done.stderr) == (0, "")

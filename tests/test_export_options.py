@@ -12,7 +12,7 @@ import pytest
 from export.options import ExportOptions
 from export.pipeline import export_checkpoint
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
-from tests.checkpoints import FlatNet, flat_checkpoint, register_family
+from tests.checkpoints import FlatNet, flat_checkpoint, register_family, use_known_flat_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +69,7 @@ def test_a_provenance_that_is_not_utf_8_is_escaped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
 ) -> None:
     register_family(monkeypatch, "flat", FlatNet)
+    use_known_flat_graph(monkeypatch)
     checkpoint = flat_checkpoint(tmp_path).rename(tmp_path / os.fsdecode(b"flat\xff.pt"))
     graph = export_checkpoint(checkpoint, "flat", tmp_path, ExportOptions(provenance=given))
     expected = r"Trained at the \udcff." if given else r"Weights of the checkpoint flat\udcff.pt."

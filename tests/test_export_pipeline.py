@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import export.pipeline
+from export.__main__ import app
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError, GraphError, ParityError
 from export.families import load_family
@@ -27,8 +26,9 @@ from export.torch_graph import export_to_onnx
 from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, OutputError
 from pxdbg_runtime.model.graph_file import read_graph_file
-from tests.checkpoints import FlatNet, flat_checkpoint, light_state, register_family, save
+from tests.checkpoints import FlatNet, flat_checkpoint, light_state, register_family, save, use_known_flat_graph
 from tests.graphs import build_parity
+from tests.isolation import limit_file_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,19 +39,6 @@ if TYPE_CHECKING:
     from export.families.generator_module import GeneratorModule
     from export.graph import Pass
     from pxdbg_runtime.model.card import Parity, Target
-
-CHECKOUT: Final = Path(__file__).resolve().parent.parent
-FULL_DISK: Final = """
-import resource, signal, sys
-from export.__main__ import app
-import pytest
-from tests.checkpoints import FlatNet, register_family
-register_family(pytest.MonkeyPatch(), "resnet", FlatNet)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-app(sys.argv[1:])
-"""
-"""Beyond the limit a write fails, as on a full disk. The weights take 300 kB."""
 
 
 @pytest.fixture(autouse=True)
@@ -64,17 +51,10 @@ def checkpoint(tmp_path: Path) -> Path:
     return flat_checkpoint(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def graph_of_flat_0() -> onnx.ModelProto:
-    """Export the checkpoint of the fixture above, once for all tests of later steps."""
-    with pytest.MonkeyPatch.context() as patched, tempfile.TemporaryDirectory() as folder:
-        register_family(patched, "flat", FlatNet)
-        return export_to_onnx(load_checkpoint(flat_checkpoint(Path(folder)), "flat"), load_family("flat"))
-
-
 @pytest.fixture
-def exported_before(monkeypatch: pytest.MonkeyPatch, graph_of_flat_0: onnx.ModelProto) -> None:
-    monkeypatch.setattr(export.pipeline, "export_to_onnx", lambda *_: graph_of_flat_0)
+def exported_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of later steps."""
+    use_known_flat_graph(monkeypatch)
 
 
 @pytest.fixture
@@ -381,14 +361,16 @@ def test_a_failing_rename_leaves_nothing(checkpoint: Path, tmp_path: Path, monke
     assert files_in(tmp_path / "graphs") == []
 
 
-@pytest.mark.slow
-def test_a_full_disk_is_said_in_one_sentence_and_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_in_one_sentence_and_leaves_nothing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_family(monkeypatch, "resnet", FlatNet)
     folder = tmp_path / "graphs"
     folder.mkdir()
     (folder / "flat-0-float32.onnx").write_text("an older graph")
-    command = [sys.executable, "-c", FULL_DISK, str(checkpoint), "--family", "resnet", "--output", str(folder)]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
+    with limit_file_size(200_000):  # the weights take 300 kB
+        done = CliRunner().invoke(app, [str(checkpoint), "--family", "resnet", "--output", str(folder)])
+    assert done.exit_code == 1
     assert done.stderr == f"Error: {folder}/flat-0-float32.onnx cannot be written: File too large.\n"
     assert "largest difference" in done.stdout
     assert files_in(folder) == ["flat-0-float32.onnx"]

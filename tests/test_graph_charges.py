@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -31,8 +32,9 @@ VALUES: Final = st.one_of(
 IMAGES: Final = hnp.arrays(np.float32, st.tuples(st.integers(1, 3), st.just(3), st.just(4)), elements=VALUES)
 
 
+@functools.cache
 def giving_charges(*shape: int, cut: float | None = None) -> onnx.ModelProto:
-    """Make a graph that computes the charges of its input."""
+    """Make a graph that computes the charges of its input: do not change it."""
     graph = SmallGraph()
     graph.node("Identity", graph.input(*shape))
     return append_charges(graph.model(), cut_thresholds(TABLE, cut))

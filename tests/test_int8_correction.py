@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from export.charge import find_charge_thresholds
 from export.int8 import OutputRange
-from export.int8.correction import Line, fit_line, fold_line, match_thresholds
+from export.int8.correction import Line, _count_at_or_above, fit_line, fold_line, match_thresholds
 from tests.int8_sketches import Sketch, images_of, latents
 
 if TYPE_CHECKING:
@@ -147,6 +147,15 @@ def test_with_its_thresholds_any_rising_map_of_the_values_gives_the_same_charges
     assert np.count_nonzero(expected > 0) > 1000
     found = charges_by(made, bent, min_charge)
     assert np.array_equal(np.minimum(found, last), np.minimum(expected, last))
+
+
+def test_values_at_a_threshold_reach_it_and_those_that_are_no_numbers_reach_none() -> None:
+    below = np.nextafter(THRESHOLDS, np.float32(-2))
+    values = np.concatenate([tanh_of(before_tanh(n_values=300_000)).ravel(), THRESHOLDS, below, [np.float32(np.nan)]])
+    expected = [np.count_nonzero(values >= threshold) for threshold in THRESHOLDS]
+    assert _count_at_or_above(values[np.newaxis], THRESHOLDS).tolist() == expected
+    raised = np.maximum(THRESHOLDS, THRESHOLDS[6])
+    assert _count_at_or_above(values, raised).tolist() == [*[expected[6]] * 6, *expected[6:]]
 
 
 def test_equal_images_have_the_same_charges() -> None:

@@ -92,7 +92,7 @@ class TinyResNet(GeneratorModule):
 
 def build_lively_model(kind: type[TinyConvNet | TinyResNet], seed: int) -> TinyConvNet | TinyResNet:
     """Make a model whose batch norms have seen latents, and a tenth of whose pixels have hits."""
-    with torch.random.fork_rng(), torch.inference_mode():
+    with torch.random.fork_rng(), torch.no_grad():  # tensors of inference mode cost the exporter a second attempt
         torch.manual_seed(seed)
         model = kind().train()
         for module in model.modules():

@@ -24,9 +24,6 @@ _MIN_WIDTH: Final = 32
 """Of narrower images, too many of the products would be of pads: PyTorch is faster."""
 _BLOCK: Final = 2048
 """Pixels whose sums stay in the cache of a core."""
-_LARGE_BLOCK: Final = 16384
-_FEW_FILTERS, _FEW_CHANNELS = 3, 7
-"""Of so few, the sums of a large block stay in the cache too, and products of a small one take less time than calls."""
 
 Size = int | tuple[int, ...]
 
@@ -45,7 +42,7 @@ def convolve(
     if not is_large or groups != 1 or isinstance(padding, str):
         return torch.conv2d(images, weight, bias, stride, padding, dilation, groups)
     (step_y, step_x), (pad_y, pad_x), (tap_y, tap_x) = (_pair(each) for each in (stride, padding, dilation))
-    n_out, n_in, height, width = weight.shape
+    n_out, _, height, width = weight.shape
     # Every step-th column starts a row of the same length.
     padded = functional.pad(images, (pad_x, pad_x + -(images.shape[3] + 2 * pad_x) % step_x, pad_y, pad_y))
     pitch = padded.shape[3] // step_x
@@ -54,7 +51,6 @@ def convolve(
     n_pixels = (n_rows - 1) * pitch + n_columns
     summed = images.new_zeros(len(images), n_out, n_rows * pitch)
     matrices = weight.permute(2, 3, 0, 1).contiguous()
-    size = _LARGE_BLOCK if n_out <= _FEW_FILTERS and n_in <= _FEW_CHANNELS else _BLOCK
     for image, sums in zip(padded, summed, strict=True):
         phases = [[image[:, y::step_y, x::step_x].flatten(1) for x in range(step_x)] for y in range(step_y)]
         taps = [
@@ -62,8 +58,8 @@ def convolve(
             for row, y in enumerate(range(0, tap_y * height, tap_y))
             for column, x in enumerate(range(0, tap_x * width, tap_x))
         ]
-        for start in range(0, n_pixels, size):
-            block = slice(start, min(start + size, n_pixels))
+        for start in range(0, n_pixels, _BLOCK):
+            block = slice(start, min(start + _BLOCK, n_pixels))
             for matrix, pixels in taps:
                 sums[:, block].addmm_(matrix, pixels[:, block])
     convolved = summed.view(len(images), n_out, n_rows, pitch)[..., :n_columns]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common as common_passes
 
 from export.errors import GraphError
 from export.graph.nodes import make_initializer
-from export.graph.shape_inference import infer_shapes
 from export.inference import open_session
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _round_results(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """
     model = ir.from_proto(graph)
     _add_biases_apart(model.graph)
-    infer_shapes(model)
+    common_passes.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
     names: list[str] = []
     for weights in model.graph.initializers.values():
         if weights.dtype == ir.DataType.FLOAT16 and weights.const_value is not None:

@@ -23,7 +23,6 @@ from export.graph.norm_products import make_norm_products
 from export.graph.norms_of_sums import distribute_batch_norms
 from export.graph.phase_convolutions import make_phase_convolutions
 from export.graph.row_tables import fold_row_tables
-from export.graph.shape_inference import infer_shapes
 from export.graph.upsampling import move_before_upsampling
 from export.graph.zero_biases import choose_zero_biases
 
@@ -172,7 +171,7 @@ def simplify_graph(plain: onnx.ModelProto) -> onnx.ModelProto:
 
 def _read(plain: onnx.ModelProto) -> ir.Model:
     model = ir.from_proto(plain)
-    infer_shapes(model)
+    _infer_shapes(model)
     return model
 
 
@@ -180,5 +179,9 @@ def _apply(each: Pass, model: ir.Model) -> int:
     n_changes = each.apply(model)
     if n_changes:
         common_passes.RemoveUnusedNodesPass()(model)
-        infer_shapes(model)
+        _infer_shapes(model)
     return n_changes
+
+
+def _infer_shapes(model: ir.Model) -> None:
+    common_passes.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)

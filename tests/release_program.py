@@ -7,22 +7,29 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import weakref
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from pxdbg_runtime import Digits
+from tests.made_once import make_once
 
 __all__ = ["ReleaseProgram", "compile_release", "make_old_overlay"]
 
 SOURCES: Final = Path(__file__).resolve().parent / "overlay_release"
+OLD_VERSIONS: Final = ((2, 3), (5, 3), (5, 12))
+"""Versions of PXDDigit and FileMetaData of the files that `make_old_overlay` makes."""
 OLD: Final = """
-import sys
+import os, sys
 from pxdbg_runtime.formats.root_library import import_root
-path, digit_version, file_version = sys.argv[1:]
 root = import_root("A test")
-assert root.gInterpreter.Declare(f'''
+
+def make(path, digit_version, file_version):
+    assert root.gInterpreter.Declare(f'''
 #include <TObject.h>
 namespace Belle2 {{
   class PXDDigit : public TObject {{
@@ -31,34 +38,58 @@ namespace Belle2 {{
   }};
   class FileMetaData : public TObject {{ int m_experimentLow = 17; ClassDefInline(FileMetaData, {file_version}) }};
 }}''')
-file = root.TFile(path, "RECREATE")
-digits = root.TClonesArray("Belle2::PXDDigit")
-digits.ConstructedAt(0)
-description = root.Belle2.FileMetaData()
-for name, branch, value in (("tree", "PXDDigits", digits), ("persistent", "FileMetaData", description)):
-    tree = root.TTree(name, name)
-    tree.Branch(branch, value, 32000, 99)
-    tree.Fill()
-file.Write()
-file.Close()
+    file = root.TFile(path, "RECREATE")
+    digits = root.TClonesArray("Belle2::PXDDigit")
+    digits.ConstructedAt(0)
+    description = root.Belle2.FileMetaData()
+    for name, branch, value in (("tree", "PXDDigits", digits), ("persistent", "FileMetaData", description)):
+        tree = root.TTree(name, name)
+        tree.Branch(branch, value, 32000, 99)
+        tree.Fill()
+    file.Write()
+    file.Close()
+
+for path in sys.argv[1:]:
+    if os.fork() == 0:  # a process declares one version of a class
+        make(path, *path.removesuffix(".root").split("-")[-2:])
+        os._exit(0)
+    assert os.wait()[1] == 0
 """
-LIBRARIES: Final = ("Core", "RIO", "Tree", "Hist", "MathCore")
+LIBRARIES: Final = ("-lCore", "-lRIO", "-lTree", "-lHist", "-lMathCore")
 
 
 class ReleaseProgram:
-    """Runs the program, in a process that never sees the declarations of this package."""
+    """Runs commands of the program, each in a fork of one process, which never sees the declarations of this package.
+
+    ROOT takes half a second to start, once for all forks.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @cached_property
+    def _server(self) -> subprocess.Popen[str]:
+        server = subprocess.Popen(
+            [self._path], cwd=self._path.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        weakref.finalize(self, server.communicate)  # it ends with its input
+        return server
+
     def run(self, *arguments: str | Path | int) -> str:
-        """Return what it prints; an error of its own is a `ValueError` with the message."""
-        words = [str(self._path), *map(str, arguments)]
-        result = subprocess.run(words, cwd=self._path.parent, capture_output=True, text=True, check=False)
-        if result.returncode != 0 or result.stderr:
-            message = f"release {' '.join(words[1:])}: {result.stderr}"
-            raise ValueError(message)
-        return result.stdout
+        """Return what a command prints; an error of its own is a `ValueError` with the message."""
+        stdin, stdout = self._server.stdin, self._server.stdout
+        assert stdin is not None
+        assert stdout is not None
+        words = list(map(str, arguments))
+        with tempfile.TemporaryDirectory() as folder:
+            printed, errors = Path(folder, "printed"), Path(folder, "errors")
+            print(printed, errors, *words, sep="\t", file=stdin, flush=True)
+            status = int(stdout.readline())
+            error = errors.read_text(encoding="utf-8")
+            if status != 0 or error:
+                message = f"release {' '.join(words)}: {error or os.waitstatus_to_exitcode(status)}"
+                raise ValueError(message)
+            return printed.read_text(encoding="utf-8")
 
     def make(self, path: Path, n_events: int, *, charge: int = 10) -> Path:
         """Make a complete overlay file of experiment 12, run 4."""
@@ -119,7 +150,8 @@ def compile_release(folder: Path) -> ReleaseProgram | None:
     )
     flags = ["-std=c++17", "-O0", f"-I{include}", f"-I{SOURCES}", f"-L{libraries}", f"-Wl,-rpath,{libraries}"]
     subprocess.run(
-        [compiler, *flags, dictionary, SOURCES / "release.cpp", "-o", program, *(f"-l{name}" for name in LIBRARIES)],
+        # One source instead of two, which include the same headers.
+        [compiler, *flags, "-include", dictionary, SOURCES / "release.cpp", "-o", program, *LIBRARIES],
         check=True,
         capture_output=True,
     )
@@ -127,7 +159,14 @@ def compile_release(folder: Path) -> ReleaseProgram | None:
 
 
 def make_old_overlay(path: Path, digit_version: int, file_version: int) -> Path:
-    """Make an overlay file of one event with classes of other versions and members, in a process of its own."""
-    words = [sys.executable, "-c", OLD, str(path), str(digit_version), str(file_version)]
-    subprocess.run(words, cwd=SOURCES.parent.parent, check=True)
+    """Make an overlay file of one event with classes of other versions, in `OLD_VERSIONS`, and other members."""
+    made = make_once("old-overlays", _make_old_overlays)
+    path.write_bytes(made[digit_version, file_version].read_bytes())
     return path
+
+
+def _make_old_overlays(folder: Path) -> dict[tuple[int, int], Path]:
+    """Make a file of each pair of versions, in a process of their own."""
+    paths = {versions: folder / "overlay-{}-{}.root".format(*versions) for versions in OLD_VERSIONS}
+    subprocess.run([sys.executable, "-c", OLD, *paths.values()], cwd=SOURCES.parent.parent, check=True)
+    return paths

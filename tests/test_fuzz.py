@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import time
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +18,9 @@ from pxdbg_runtime.json_records import parse_json
 from pxdbg_runtime.model.card import ModelCard
 from tests.fuzz.cases import FAILURES, Kind, read_samples, run_cases
 from tests.fuzz.mutations import mutate_bytes, mutate_json, mutate_json_or_bytes, mutate_zip
-from tests.fuzz.readers import READERS, Reader
+from tests.fuzz.obedient import build_hanging, build_obedient
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers import READERS
 from tests.fuzz.watch import Plan, fuzz
 from tests.graphs import LATENT_CARD
 
@@ -32,7 +32,6 @@ N_CASES: Final = 120
 FEW_CASES: Final = 40
 SLOW: Final = ("digits-overlay", "digits-ttree", "checkpoint-safetensors")
 SEED: Final = 18
-SAMPLE: Final = b"a sound file"
 
 
 @pytest.fixture(autouse=True)
@@ -72,28 +71,6 @@ def test_altered_overlay_files_are_replaced_or_end_with_a_sentence(tmp_path: Pat
     assert tally.kinds["refused"] >= FEW_CASES // 5
 
 
-def build_obedient(folder: Path) -> Reader:
-    """Build a reader that does what the file says."""
-    del folder
-
-    def read(path: Path) -> object:
-        content = path.read_bytes()
-        if content == b"hang":
-            time.sleep(600)
-        if content == b"crash":
-            os._exit(7)
-        if content == b"memory":
-            return bytearray(os.urandom(1)) * 1_300_000_000 and None
-        if content == b"foreign error":
-            raise KeyError(content)
-        if content in {b"refused", b"bad message"}:
-            message = "It is wrong." if content == b"refused" else "It is\nwrong."
-            raise JsonFieldError("", message)
-        return None if content == b"accepted" else content.replace(b"equal", SAMPLE)
-
-    return Reader(samples=(SAMPLE,), read=read, file_name="file", mutate=lambda *_: b"equal")
-
-
 def judge(content: bytes, folder: Path) -> tuple[Kind, str]:
     reader = build_obedient(folder)
     altered = Reader(samples=reader.samples, read=reader.read, file_name="file", mutate=lambda *_: content)
@@ -113,21 +90,11 @@ def test_content_that_a_digest_does_not_protect_is_found(tmp_path: Path) -> None
 def test_failures_of_one_cause_are_alike(tmp_path: Path) -> None:
     kind, summary = judge(b"foreign error", tmp_path)
     assert kind == "foreign error"
-    assert summary.startswith("KeyError at test_fuzz.py:")
-
-
-def _build_hanging(folder: Path) -> Reader:
-    reader = build_obedient(folder)
-    return Reader(
-        samples=reader.samples,
-        read=reader.read,
-        file_name="file",
-        mutate=lambda _, rng: rng.choice((b"hang", b"crash")),
-    )
+    assert summary.startswith("KeyError at obedient.py:")
 
 
 def test_a_hang_and_a_crash_are_found_and_their_files_kept(tmp_path: Path) -> None:
-    plan = Plan(name="obedient", build=_build_hanging, seed=4, cases=3, case_limit_s=0.5)
+    plan = Plan(name="obedient", build=build_hanging, seed=4, cases=3, case_limit_s=0.5)
     tally = fuzz(plan, tmp_path / "scratch", tmp_path / "saved")
     assert tally.n_cases == 3
     assert tally.kinds.keys() == {"hang", "crash"}

@@ -330,8 +330,11 @@ def test_a_full_disk_leaves_what_was_there(complete: Path, events: list[Digits],
 KILLED: Final = """
 import sys, time
 from pathlib import Path
-from tests.test_replace_pxd import METADATA, open_replacement, SAMPLE, renumber
-with open_replacement(Path(sys.argv[1]), Path(sys.argv[2]), METADATA) as writer:
+from pxdbg_runtime.formats import FileMetadata
+from pxdbg_runtime.formats.overlay_replacement import open_replacement
+from tests.digit_files import SAMPLE, renumber
+metadata = FileMetadata.from_json(sys.argv[3])
+with open_replacement(Path(sys.argv[1]), Path(sys.argv[2]), metadata) as writer:
     for number in range(7, 60):
         writer.write(renumber(SAMPLE.of_event(5), number))
     print("in the middle", flush=True)
@@ -342,7 +345,7 @@ with open_replacement(Path(sys.argv[1]), Path(sys.argv[2]), METADATA) as writer:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
 def test_killed_in_the_middle(complete: Path, events: list[Digits], tmp_path: Path) -> None:
     path, before = tmp_path / "new.root", complete.read_bytes()
-    command = [sys.executable, "-c", KILLED, str(complete), str(path)]
+    command = [sys.executable, "-c", KILLED, str(complete), str(path), METADATA.to_json()]
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "in the middle\n"

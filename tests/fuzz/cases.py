@@ -14,7 +14,7 @@ from pxdbg_runtime.errors import PxdbgError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tests.fuzz.readers import Reader
+    from tests.fuzz.reader import Reader
 
 __all__ = ["ENDINGS", "FAILURES", "Case", "Kind", "read_samples", "run_cases"]
 

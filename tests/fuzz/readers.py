@@ -1,15 +1,14 @@
-"""What reads files, each with sound files to alter."""
+"""All that reads files, by name."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -19,64 +18,37 @@ from export.checkpoint.loading import load_checkpoint
 from export.conditions.hsf import HsfServer
 from export.conditions.sqlite_file import SqliteFile
 from export.conditions.v2 import V2Server
-from pxdbg_runtime import Digits, Generator
+from pxdbg_runtime import Generator
 from pxdbg_runtime.campaigns import open_campaign
 from pxdbg_runtime.errors import CampaignError
-from pxdbg_runtime.formats import FORMATS, read_digits
-from pxdbg_runtime.formats.overlay_replacement import count_events, open_replacement
+from pxdbg_runtime.formats import FORMATS
 from pxdbg_runtime.inference import verification
 from pxdbg_runtime.model.builtin_models import MANIFEST_NAME, find_artifacts_folder, format_manifest, read_manifest
 from pxdbg_runtime.model.graph_file import CARD_KEY, DIGEST_KEY, append_card, read_graph_file
 from pxdbg_runtime.model.protobuf import encode_delimited
-from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.validation.marginals import read_marginals
 from tests.campaigns import make_parts, plan_campaign
 from tests.checkpoints import SmallNet, register_family
 from tests.conditions_server import NAME, QUICK, TAG, ConditionsServer
 from tests.conditions_sqlite import write_database
-from tests.digit_files import COLUMNS, METADATA, PROVENANCE, SAMPLE, build_metadata, random_digits, write
+from tests.fuzz.digit_readers import build_digit_reader, build_provenance_reader, build_replacement_reader
 from tests.fuzz.mutations import mutate_bytes, mutate_json_or_bytes, mutate_zip
+from tests.fuzz.reader import Reader
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, describe_graph, event_wide_model, latent_model
 from tests.validation_samples import build_marginals_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from random import Random
 
     from export.conditions.server import Server
     from pxdbg_runtime.campaigns import Campaign
     from pxdbg_runtime.model.card import ModelCard
 
-__all__ = ["READERS", "Reader"]
+__all__ = ["READERS"]
 
 _METADATA_FIELD: Final = 14
 _ATTEMPT_ONCE: Final = replace(QUICK, attempts=1, total_timeout_s=5.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reader:
-    """Something that reads a file.
-
-    Attributes
-    ----------
-    samples : tuple of bytes
-        Sound files, or what `seal` makes sound files of.
-    read : callable
-        Reads the file at a path. Returns what a digest protects, which no accepted file may differ in, or None.
-    file_name : str
-        Name of the file to read; the suffix may matter.
-    mutate : callable
-        Alters a sample.
-    seal : callable
-        Makes a file of an altered sample, for example by adding the right digest.
-    """
-
-    samples: tuple[bytes, ...]
-    read: Callable[[Path], object]
-    file_name: str
-    mutate: Callable[[bytes, Random], bytes] = mutate_bytes
-    seal: Callable[[bytes], bytes] = bytes
 
 
 def _seal_graph(model: bytes, card: bytes) -> bytes:
@@ -155,84 +127,6 @@ def _build_manifest_reader(_folder: Path) -> Reader:
 def _write_and_read(path: Path, content: bytes) -> Any:  # noqa: ANN401  # GraphFile
     path.write_bytes(content)
     return read_graph_file(path)
-
-
-def _build_digit_reader(folder: Path, *, format_name: str) -> Reader:
-    each = FORMATS[format_name]
-    if each.package is not None and each.extra is not None:
-        require(each.package, extra=each.extra, purpose=each.title)
-    path = folder / f"digits{each.suffixes[0]}"
-    rng = np.random.default_rng(1)
-    many = [random_digits(rng, size, event) for event, size in ((3, 200), (4, 0), (5, 900), (6, 1))]
-    second = structs.replace(PROVENANCE, first_event=7, events=2, seed=8)
-    files = [
-        write(path, [SAMPLE], format_name=format_name).read_bytes(),
-        write(path, many, format_name=format_name).read_bytes(),
-        write(path, [SAMPLE, random_digits(rng, 30, 8)], build_metadata(PROVENANCE, second), format_name).read_bytes(),
-        write(path, [Digits.empty()], format_name=format_name).read_bytes(),
-    ]
-    return Reader(
-        samples=tuple(files),
-        read=_read_checked_digits,
-        file_name=path.name,
-        mutate=mutate_zip if path.suffix == ".npz" else mutate_bytes,
-    )
-
-
-def _build_replacement_reader(folder: Path) -> Reader:
-    """A complete overlay file, with more than its digits, whose digits are replaced."""
-    root: Any = require("ROOT", extra="root", purpose="Replacing the digits of an overlay file")
-    root.gEnv.SetValue("Root.Stacktrace", "no")  # which takes half a minute if ROOT crashes
-    path = folder / "overlay.root"
-    rng = np.random.default_rng(1)
-    write(path, [random_digits(rng, 30, number) for number in range(3, 7)], build_metadata(PROVENANCE), "overlay")
-    file = root.TFile(str(path), "UPDATE")
-    file.WriteObject(root.TObjString("of another detector"), "text")
-    runs = root.TNtuple("runs", "of another detector", "x:y")
-    for number in range(9):
-        runs.Fill(number, -number)
-    file.mkdir("monitor").WriteObject(runs, "runs")
-    file.Close()
-
-    def read(altered: Path) -> object:
-        metadata = build_metadata(structs.replace(PROVENANCE, events=count_events(altered)))
-        target = folder / "new.root"
-        try:
-            with open_replacement(altered, target, metadata) as writer:
-                writer.write(SAMPLE)
-            found = read_digits(target)
-            return found.digits, found.is_checked
-        finally:
-            target.unlink(missing_ok=True)
-
-    return Reader(samples=(path.read_bytes(),), read=read, file_name="altered.root")
-
-
-def _read_checked_digits(path: Path) -> object:
-    """Read digits; those without a digest are as other tools write them, and say that they are not checked."""
-    found = read_digits(path)
-    return (found.digits, found.jobs, found.n_events) if found.is_checked else None
-
-
-def _build_provenance_reader(_folder: Path) -> Reader:
-    """Provenance in a file without a digest, as other tools write it."""
-    import io
-
-    def seal(text: bytes) -> bytes:
-        written = io.BytesIO()
-        content: dict[str, Any] = {**COLUMNS, "pxdbg": np.array(text.decode(errors="surrogateescape"))}
-        np.savez(written, **content)
-        return written.getvalue()
-
-    job = {key: value for key, value in METADATA.items() if key != "schema"}
-    jobs = {"schema": 1, "jobs": [job, {**job, "first_event": 7, "seed": 8}]}
-    return Reader(
-        samples=(json.dumps(METADATA).encode(), json.dumps(jobs).encode()),
-        read=_read_checked_digits,
-        file_name="digits.npz",
-        mutate=mutate_json_or_bytes,
-        seal=seal,
-    )
 
 
 def _build_marginals_reader(_folder: Path) -> Reader:
@@ -357,9 +251,9 @@ READERS: Final[dict[str, Callable[[Path], Reader]]] = {
     "graph-run": _build_graph_runner,
     "card": _build_card_reader,
     "manifest": _build_manifest_reader,
-    **{f"digits-{name}": partial(_build_digit_reader, format_name=name) for name in FORMATS},
-    "replacement": _build_replacement_reader,
-    "provenance": _build_provenance_reader,
+    **{f"digits-{name}": partial(build_digit_reader, format_name=name) for name in FORMATS},
+    "replacement": build_replacement_reader,
+    "provenance": build_provenance_reader,
     "marginals": _build_marginals_reader,
     "sqlite": _build_sqlite_reader,
     "list-v2": partial(_build_list_reader, interface="v2"),

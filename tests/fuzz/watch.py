@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
-    from tests.fuzz.readers import Reader
+    from tests.fuzz.reader import Reader
 
 __all__ = ["Plan", "Tally", "fuzz"]
 
@@ -38,7 +38,7 @@ class Plan:
     name : str
         Of the reader.
     build : callable
-        Builds it in a folder; it is pickled.
+        Builds it in a folder; it is pickled, and each worker imports its module.
     seed, first : int
         The cases are those of the seed from this number on.
     cases : int or None
@@ -131,9 +131,9 @@ def _watch_worker(plan: Plan, number: int, last: int | None, folder: Path, repor
 
 
 def _start_worker(plan: Plan, first: int, last: int | None, folder: Path) -> tuple[BaseProcess, Connection]:
-    # A server imports the readers once, and each worker is a fork of it.
+    # A server imports once what the first plan needs, and each worker is a fork of it.
     context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    context.set_forkserver_preload(["tests.fuzz.readers"])
+    context.set_forkserver_preload([getattr(plan.build, "func", plan.build).__module__])  # that of a partial's function
     ours, theirs = context.Pipe()
     worker = context.Process(target=_work, args=(plan, first, last, folder, theirs), daemon=True)
     worker.start()

@@ -1,13 +1,15 @@
 // The part of a release that makes and reads overlay files, with compiled dictionaries.
 //
-//   release make FILE EVENTS [CHARGE]
-//                                a complete overlay file: PXD and other detectors, further trees, folders and objects;
+// Reads lines of words with tabs between them: two files for what is printed and for errors, then one of these commands.
+// Runs each in a fork of its own, and prints its status, that of waitpid.
+//
+//   make FILE EVENTS [CHARGE]    a complete overlay file: PXD and other detectors, further trees, folders and objects;
 //                                its first digit has the charge, else 10
-//   release mix FILE             a file for background mixing
-//   release overlay FILE EXPERIMENT RUN FIRST EVENTS DIGITS
+//   mix FILE                     a file for background mixing
+//   overlay FILE EXPERIMENT RUN FIRST EVENTS DIGITS
 //                                what BGOverlayInput does: its checks, its branches, its events; the digits go to DIGITS
-//   release others FILE          the values of everything but the PXD's digits
-//   release describe FILE        FileMetaData and EventMetaData, and the checksums of the classes
+//   others FILE                  the values of everything but the PXD's digits
+//   describe FILE                FileMetaData and EventMetaData, and the checksums of the classes
 
 #include "classes.hpp"
 
@@ -18,6 +20,7 @@
 #include <TFile.h>
 #include <TH1D.h>
 #include <TKey.h>
+#include <TMemFile.h>
 #include <TNamed.h>
 #include <TStreamerInfo.h>
 #include <TTree.h>
@@ -25,7 +28,12 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
+
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 using namespace Belle2;
 
@@ -243,20 +251,61 @@ static void describe(const char* name)
   }
 }
 
-int main(int argc, char** argv)
+static int run(const std::vector<std::string>& words)
 {
-  std::vector<std::string> words(argv + 1, argv + argc);
   try {
-    if (words.at(0) == "make") make(argv[2], std::stoi(words.at(2)), words.size() > 3 ? std::stoi(words[3]) : 10);
-    else if (words[0] == "mix") mix(argv[2]);
+    const char* name = words.at(1).c_str();
+    if (words[0] == "make") make(name, std::stoi(words.at(2)), words.size() > 3 ? std::stoi(words[3]) : 10);
+    else if (words[0] == "mix") mix(name);
     else if (words[0] == "overlay")
-      overlay(argv[2], std::stoi(words.at(2)), std::stoi(words.at(3)), std::stoll(words.at(4)), std::stoi(words.at(5)),
+      overlay(name, std::stoi(words.at(2)), std::stoi(words.at(3)), std::stoll(words.at(4)), std::stoi(words.at(5)),
               words.at(6).c_str());
-    else if (words[0] == "others") others(argv[2]);
-    else if (words[0] == "describe") describe(argv[2]);
+    else if (words[0] == "others") others(name);
+    else if (words[0] == "describe") describe(name);
     else throw std::runtime_error("unknown command");
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 1;
+  }
+  return 0;
+}
+
+static void redirect(int descriptor, const std::string& name)
+{
+  int file = open(name.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  if (file < 0 || dup2(file, descriptor) < 0) _exit(2);
+  close(file);
+}
+
+// ROOT starts its interpreter and describes its own classes when it is first used, which takes half a second.
+static void start_root()
+{
+  TMemFile file("start.root", "RECREATE");
+  TClonesArray array("TNamed");
+  auto* tree = new TTree("tree", "tree");
+  tree->Branch("array", &array, 32000, 99);
+  tree->Fill();
+  file.Write();
+}
+
+int main()
+{
+  start_root();
+  for (std::string line; std::getline(std::cin, line);) {
+    std::vector<std::string> words;
+    std::istringstream stream(line);
+    for (std::string word; std::getline(stream, word, '\t');) words.push_back(word);
+    pid_t child = fork();
+    if (child == 0) {
+      redirect(1, words.at(0));
+      redirect(2, words.at(1));
+      int status = run({words.begin() + 2, words.end()});
+      std::cout.flush();
+      fflush(nullptr);
+      _exit(status);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    std::cout << status << std::endl;
   }
 }

@@ -24,6 +24,7 @@ from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import open_events, open_writer, read_digits
 from pxdbg_runtime.formats.interface import BLOCK_ROWS
+from pxdbg_runtime.formats.parquet_columns import _view_integers
 from tests.digit_files import (
     METADATA,
     PROVENANCE,
@@ -352,7 +353,7 @@ def test_forty_large_events_take_little_memory(tmp_path: Path, layout: str) -> N
     assert max(peaks) < 40_000_000
 
 
-def test_writing_parquet_does_not_import_pandas(tmp_path: Path) -> None:
+def test_writing_and_reading_parquet_does_not_import_pandas(tmp_path: Path) -> None:
     """Pandas, if it is installed, would take 50 MB and delay the end of a command."""
     with open_writer(tmp_path / "in.npz", PROVENANCE) as writer:
         writer.write(SAMPLE)
@@ -363,11 +364,20 @@ def test_writing_parquet_does_not_import_pandas(tmp_path: Path) -> None:
         "    with open_writer(Path(f'{layout}.parquet'), reader.provenance, format_name=layout) as writer:\n"
         "        for digits in reader:\n"
         "            writer.write(digits)\n"
+        "    assert list(open_events(Path(f'{layout}.parquet'))) == list(reader)\n"
         "print('pyarrow' in sys.modules, 'pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "True False\n"
     assert [read_digits(tmp_path / f"{layout}.parquet").digits == SAMPLE for layout in LAYOUTS] == [True] * 3
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint16", "int64"])
+def test_a_part_of_an_arrow_array_is_viewed(kind: str) -> None:
+    array = pa.array([1, 2, 3, 4], kind)
+    for part in (array, array[1:3], array[2:2]):
+        values = _view_integers(part)
+        assert (values.dtype, values.tolist()) == (np.dtype(kind), part.to_pylist())
 
 
 def test_a_footer_that_is_damaged_where_it_describes_the_columns_does_not_end_the_process(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def _flatten_lists(numbers: NDArray[np.generic], batch: Any) -> Columns:  # noqa
     lists = {name: batch.column(name) for name in LIST_COLUMNS}
     for name, column in lists.items():
         _check_complete(name, column)
-    lengths, *others = (np.diff(column.offsets.to_numpy()) for column in lists.values())
+    lengths, *others = (np.diff(_view_integers(column.offsets)) for column in lists.values())
     if not all(np.array_equal(lengths, other) for other in others):
         raise ContentError(_OTHER_LENGTHS)
     events = np.repeat(numbers, lengths)
@@ -138,8 +138,15 @@ def _read_integers(name: str, column: Any) -> NDArray[np.generic]:  # noqa: ANN4
     if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()
     _check_complete(name, column)
-    values: NDArray[np.generic] = column.to_numpy(zero_copy_only=False)
-    return values
+    return _view_integers(column)
+
+
+def _view_integers(column: Any) -> NDArray[np.generic]:  # noqa: ANN401
+    """View an Arrow array of integers, none of them null; its own `to_numpy` would import pandas, in half a second."""
+    dtype = np.dtype(str(column.type))
+    if not len(column):
+        return np.empty(0, dtype)
+    return np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * dtype.itemsize)
 
 
 def _check_complete(name: str, column: Any) -> None:  # noqa: ANN401

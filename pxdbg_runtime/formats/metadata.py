@@ -96,7 +96,7 @@ class FileMetadata:
         """Zero-suppression threshold in ADU."""
         return self.jobs[0].min_charge
 
-    @property
+    @cached_property
     def generated_sensors(self) -> tuple[Sensor, ...]:
         """The sensors that were generated, ordered by index."""
         return self.jobs[0].generated_sensors

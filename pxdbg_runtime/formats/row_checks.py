@@ -8,6 +8,7 @@ import numpy as np
 
 from pxdbg_runtime.checks import MAX_EVENT
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
+from pxdbg_runtime.formats.whole_events import find_event_starts
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_U_CELLS, N_V_CELLS, SENSORS, describe_sensors
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class RowChecker:
 
     def __init__(self, metadata: FileMetadata | None) -> None:
         self._metadata = metadata
-        self._last_row = Digits.empty()
+        self._last_event, self._last_pixel = np.empty((2, 0), dtype=np.int64)
 
     def check(self, digits: Digits) -> None:
         """Check that rows are ordered by event, sensor, u, v, that none comes twice, and that they fit the metadata.
@@ -62,18 +63,17 @@ class RowChecker:
         """
         if not len(digits):
             return
-        joined = Digits.concatenate([self._last_row, digits])
-        # Events are no smaller than 0, so the difference cannot overflow.
-        event_step = np.diff(joined.event)
-        pixel_step = np.diff(_number_pixels(joined))
-        is_same_event = event_step == 0
-        if np.any((event_step < 0) | (is_same_event & (pixel_step < 0))):
-            message = "digits that are not ordered by event, sensor, u cell, v cell"
-            raise RowError(message)
-        if np.any(is_same_event & (pixel_step == 0)):
+        event = np.concatenate([self._last_event, digits.event])
+        pixel = np.concatenate([self._last_pixel, _number_pixels(digits)])
+        is_same_event = event[1:] == event[:-1]
+        ascends = (event[1:] > event[:-1]) | (is_same_event & (pixel[1:] > pixel[:-1]))
+        if not ascends.all():
+            if np.any((event[1:] < event[:-1]) | (is_same_event & (pixel[1:] < pixel[:-1]))):
+                message = "digits that are not ordered by event, sensor, u cell, v cell"
+                raise RowError(message)
             message = "a digit twice: the same event, sensor, u cell and v cell"
             raise RowError(message, is_duplicate=True)
-        self._last_row = digits.select_rows(np.array([-1]))  # a copy, which does not keep the block in memory
+        self._last_event, self._last_pixel = event[-1:].copy(), pixel[-1:].copy()  # views would keep the block
         if self._metadata is not None:
             _check_metadata(digits, self._metadata)
 
@@ -101,7 +101,7 @@ def _check_metadata(digits: Digits, metadata: FileMetadata) -> None:
 
 def find_other_event(events: NDArray[np.int64], metadata: FileMetadata) -> int | None:
     """Find the first of ascending event numbers that no job has, up to the last event of the jobs; None if none."""
-    events = events[np.diff(events, prepend=-1) != 0]
+    events = events[find_event_starts(events)]
     places = np.searchsorted(metadata.event_numbers, events)
     others = events[metadata.event_numbers[places] != events]
     return int(others[0]) if len(others) else None
@@ -142,8 +142,11 @@ def convert_columns(columns: Columns) -> Digits:
 
 
 def _check_sensors(column: NDArray[np.generic]) -> None:
-    largest = min(len(_IS_SENSOR) - 1, int(np.iinfo(column.dtype.str).max))
-    is_sensor = _IS_SENSOR[np.clip(column, 0, largest).astype(np.uint16)]  # 0 and 65535 are no sensors
+    vxd_ids = column
+    if column.dtype != np.uint16:
+        largest = min(len(_IS_SENSOR) - 1, int(np.iinfo(column.dtype.str).max))
+        vxd_ids = np.clip(column, 0, largest).astype(np.uint16)  # 0 and 65535 are no sensors
+    is_sensor = _IS_SENSOR[vxd_ids]
     if not is_sensor.all():
         message = f"the VxdID {column[is_sensor.argmin()]}, which is no sensor of the PXD"
         raise RowError(message)

@@ -12,6 +12,7 @@ from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats.damage import refuse_rows, report_damage
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.formats.row_checks import RowChecker, RowError, convert_columns, sort_rows
+from pxdbg_runtime.formats.whole_events import find_event_starts
 from pxdbg_runtime.sensors import N_SENSORS, PIXELS_PER_SENSOR
 
 if TYPE_CHECKING:
@@ -126,12 +127,12 @@ def _count_events(
     events: NDArray[np.int64], counts: NDArray[np.int64], digits: Digits
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Add digits to the counts of events; `numpy.unique` takes seconds for a million events."""
-    starts = np.flatnonzero(np.diff(digits.event, prepend=-1))
+    starts = find_event_starts(digits.event)
     numbers = np.concatenate([events, digits.event[starts]])
     order = np.argsort(numbers, kind="stable")
     numbers = numbers[order]
     lengths = np.concatenate([counts, np.diff(starts, append=len(digits))])[order]
-    firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    firsts = find_event_starts(numbers)
     return numbers[firsts], np.add.reduceat(lengths, firsts)
 
 

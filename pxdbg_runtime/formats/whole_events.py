@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["EntryChecker", "EventAssembler", "assemble_events"]
+__all__ = ["EntryChecker", "EventAssembler", "assemble_events", "find_event_starts"]
 
 
 class EntryChecker:
@@ -63,11 +63,11 @@ class EventAssembler:
 
     def add(self, digits: Digits) -> Iterator[tuple[int, Digits]]:
         """Add digits; yield number and digits of each event that is complete: a later one has digits."""
-        starts = np.flatnonzero(np.diff(digits.event, prepend=-1)).tolist()
+        starts = find_event_starts(digits.event).tolist()
         for start, stop in itertools.pairwise([*starts, len(digits)]):
             if self._parts and self._parts[0].event[0] != digits.event[start]:
                 yield from self._complete_event()
-            self._parts.append(digits.select_rows(slice(start, stop)))
+            self._parts.append(digits if len(starts) == 1 else digits.select_rows(slice(start, stop)))
 
     def finish(self) -> Iterator[tuple[int, Digits]]:
         """Yield the last event with digits, and those without digits after it."""
@@ -94,3 +94,10 @@ def assemble_events(blocks: Iterable[Digits], event_numbers: NDArray[np.int64]) 
     for block in blocks:
         yield from assembler.add(block)
     yield from assembler.finish()
+
+
+def find_event_starts(events: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Find the rows with another event number than the row before them; the first row is one of them."""
+    is_start = np.ones(len(events), dtype=bool)
+    np.not_equal(events[1:], events[:-1], out=is_start[1:])
+    return np.flatnonzero(is_start)

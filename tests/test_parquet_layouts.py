@@ -362,8 +362,7 @@ def test_writing_and_reading_parquet_does_not_import_pandas(tmp_path: Path) -> N
         "reader = open_events(Path('in.npz'))\n"
         f"for layout in {LAYOUTS}:\n"
         "    with open_writer(Path(f'{layout}.parquet'), reader.provenance, format_name=layout) as writer:\n"
-        "        for digits in reader:\n"
-        "            writer.write(digits)\n"
+        "        for digits in reader:\n            writer.write(digits)\n"
         "    assert list(open_events(Path(f'{layout}.parquet'))) == list(reader)\n"
         "print('pyarrow' in sys.modules, 'pandas' in sys.modules)"
     )
@@ -376,8 +375,7 @@ def test_writing_and_reading_parquet_does_not_import_pandas(tmp_path: Path) -> N
 def test_a_part_of_an_arrow_array_is_viewed(kind: str) -> None:
     array = pa.array([1, 2, 3, 4], kind)
     for part in (array, array[1:3], array[2:2]):
-        values = _view_integers(part)
-        assert (values.dtype, values.tolist()) == (np.dtype(kind), part.to_pylist())
+        np.testing.assert_array_equal(_view_integers(part), np.array(part.to_pylist(), kind), strict=True)
 
 
 def test_a_footer_that_is_damaged_where_it_describes_the_columns_does_not_end_the_process(tmp_path: Path) -> None:

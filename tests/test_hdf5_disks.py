@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -110,11 +110,11 @@ def test_an_error_about_threads_while_a_file_is_written_closes_it(tmp_path: Path
 
 
 def test_a_writer_whose_thread_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_thread: threading.Thread) -> None:
+    def refuse(*_arguments: object) -> None:
         message = "can't start new thread"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     with pytest.raises(ThreadLimitError, match=r"^1 thread was to be started, but the system starts only 0"):
         write(tmp_path / "bg.h5", [SAMPLE])
     assert names_in(tmp_path) == []

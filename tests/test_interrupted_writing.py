@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -40,6 +41,8 @@ def interrupt(*_):
 
 signal.signal(signal.SIGALRM, interrupt)
 digits = random_digits(np.random.default_rng(1), 60_000, PROVENANCE.first_event)
+with open_writer(Path(sys.argv[1]), PROVENANCE) as writer:
+    writer.write(digits)  # imports what it needs
 n_interrupts = 0
 for number in count():
     signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.002 * number)
@@ -107,3 +110,24 @@ def test_hdf5_that_is_interrupted_while_it_writes(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) > 5
     assert names_in(tmp_path) == ["bg.h5"]
+
+
+def test_hdf5_is_written_without_locks_that_an_interrupt_could_leave_locked(tmp_path: Path) -> None:
+    """Locks that Python's code holds: the writing would hang at the next use of one."""
+    pytest.importorskip("h5py", reason="pip install 'pxdbg-runtime[hdf5]'")
+    called: set[str] = set()
+    write = partial(write_and_close, tmp_path / "bg.h5")
+    write()  # imports what it needs
+    former = sys.getprofile()
+    sys.setprofile(lambda frame, _event, _argument: called.add(frame.f_code.co_filename))
+    try:
+        write()
+    finally:
+        sys.setprofile(former)
+    assert any(name.endswith("hdf5_writer.py") for name in called)
+    assert not [name for name in called if name.endswith("threading.py") or "concurrent" in name]
+
+
+def write_and_close(path: Path) -> None:
+    with open_writer(path, PROVENANCE) as writer:
+        writer.write(SAMPLE)

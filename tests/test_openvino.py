@@ -27,11 +27,14 @@ def _openvino_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = tmp_path / "onnxruntime_openvino-1.24.1.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-openvino\nVersion: 1.24.1\n")
-    (metadata / "RECORD").write_text("onnxruntime/__init__.py,,\nonnxruntime/capi/_pybind_state.py,,\n")
+    (metadata / "RECORD").write_text("onnxruntime/__init__.py,,\n")
     plug_in = tmp_path / "onnxruntime_ep_openvino-1.8.1.dist-info"  # a wheel with another package
     plug_in.mkdir()
     (plug_in / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-ep-openvino\nVersion: 1.8.1\n")
     (plug_in / "RECORD").write_text("onnxruntime_ep_openvino/__init__.py,,\n")
+    for package in ("onnxruntime", "onnxruntime_ep_openvino"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
 

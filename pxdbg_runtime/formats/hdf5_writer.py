@@ -6,9 +6,10 @@ main thread, at any moment: so HDF5 runs in another one.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import io
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -128,14 +129,19 @@ class _Hdf5Writer:
         _append(self._create_dataset(OFFSET, OFFSET_DTYPE), offset)
         self._store_text(METADATA_KEY, self._metadata)
         self._store_text(DIGEST_KEY, self._hasher.compute_digest(self._metadata).to_json())
-        self._file.close()
+        self._close()
         self._sink.raise_error()
 
     def abandon(self) -> None:
         """Close a file that will be removed."""
-        self._datasets.clear()
         with contextlib.suppress(Exception):
-            self._file.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Close the file, and let go of it in this thread: Python loses what a handler raises while h5py does."""
+        file, self._file = self._file, None
+        self._datasets.clear()
+        file.close()
 
     def _write_waiting(self) -> None:
         digits = Digits.concatenate(self._waiting)
@@ -163,31 +169,70 @@ class _Hdf5Writer:
         self._file.attrs.create(name, content, dtype=self._make_text_type("utf-8", len(content)))
 
 
+class _Thread:
+    """A thread that runs one function after the other.
+
+    A handler of a signal may raise in the caller at any moment. The locks of `threading` and `concurrent.futures` may
+    then stay locked for ever; a `SimpleQueue` has none that Python's code holds.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: SimpleQueue[tuple[Callable[[], object], SimpleQueue[BaseException | None]] | None] = SimpleQueue()
+
+    def start(self) -> None:
+        """Start it; raises `ThreadLimitError` if the system refuses."""
+        with report_thread_limit():
+            _thread.start_new_thread(self._run_tasks, ())
+
+    def run(self, task: Callable[[], object]) -> None:
+        """Run a function, and raise what it raises."""
+        outcome: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._tasks.put((task, outcome))
+        error = outcome.get()
+        if error is not None:
+            raise error
+
+    def end(self) -> None:
+        """End it after the functions that were passed to it."""
+        self._tasks.put(None)
+
+    def _run_tasks(self) -> None:
+        while (passed := self._tasks.get()) is not None:
+            task, outcome = passed
+            try:
+                task()
+            except BaseException as error:  # noqa: BLE001  # `run` raises it
+                outcome.put(error)
+            else:
+                outcome.put(None)
+
+
 class _ThreadWriter:
     """Passes digits to a writer in its thread."""
 
-    def __init__(self, writer: _Hdf5Writer, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, writer: _Hdf5Writer, thread: _Thread) -> None:
         self._writer, self._thread = writer, thread
 
     def write(self, digits: Digits) -> None:
         """Append digits."""
-        self._thread.submit(self._writer.write, digits).result()
+        self._thread.run(lambda: self._writer.write(digits))
 
 
 @contextlib.contextmanager
 def write_hdf5(path: Path, metadata: FileMetadata) -> Iterator[_ThreadWriter]:
     """Write an HDF5 file; it is complete when the block ends without an error."""
-    with path.open("w+b") as file, ThreadPoolExecutor(max_workers=1) as thread:
-        writer = _Hdf5Writer(file, metadata)
-        with report_thread_limit():
-            thread.submit(int)  # starts the thread, without which there is nothing to abandon
+    with path.open("w+b") as file:
+        writer, thread = _Hdf5Writer(file, metadata), _Thread()
+        thread.start()
         try:
-            thread.submit(writer.open).result()
+            thread.run(writer.open)
             yield _ThreadWriter(writer, thread)
-            thread.submit(writer.finish).result()
+            thread.run(writer.finish)
         except BaseException:
-            thread.submit(writer.abandon).result()
+            thread.run(writer.abandon)
             raise
+        finally:
+            thread.end()
 
 
 def _append(dataset: Any, values: NDArray[np.generic]) -> None:  # noqa: ANN401

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from export import payload
-from export.checkpoint_start import read_start
 from export.family_option import FamilyOption
 from export.packages import require_packages
 from pxdbg_runtime.command_line.console import report_failures, stdout
@@ -108,11 +106,9 @@ def export(
     """
     with report_failures():
         require_packages("python -m export")
-        conditions = _Conditions(from_conditions, experiment, run, tuple(server or ()), cache, allow_open_tag)
-        if checkpoint is not None and conditions == _NO_CONDITIONS:
-            _check_readable(checkpoint)
         from export.pipeline import ExportOptions, export_checkpoint, prepare_folder
 
+        conditions = _Conditions(from_conditions, experiment, run, tuple(server or ()), cache, allow_open_tag)
         options = ExportOptions(
             name=name,
             state_key=state_key,
@@ -130,12 +126,6 @@ def export(
         _print_line(f"wrote {graph.path}: {graph.size / 1e6:.1f} MB, SHA-256 {graph.sha256}")
 
 
-def _check_readable(checkpoint: Path) -> None:
-    """Refuse a wrong path before PyTorch is imported, which takes seconds; what is at the path is checked later."""
-    if not os.path.isdir(checkpoint):  # noqa: PTH112  # Path raises for a name that is too long
-        read_start(checkpoint, 1)
-
-
 @dataclass(frozen=True)
 class _Conditions:
     """Options of the conditions database."""
@@ -148,15 +138,12 @@ class _Conditions:
     allow_open_tag: bool
 
 
-_NO_CONDITIONS: Final = _Conditions(None, None, None, (), None, False)
-
-
 @contextmanager
 def _find_source(
     checkpoint: Path | None, provenance: str | None, conditions: _Conditions, family: str
 ) -> Iterator[tuple[Path, str | None]]:
     """Yield the path of the checkpoint, downloaded if need be, and the origin of its weights."""
-    if checkpoint is not None and conditions == _NO_CONDITIONS:
+    if checkpoint is not None and conditions == _Conditions(None, None, None, (), None, False):
         yield checkpoint, provenance
         return
     if checkpoint is not None and conditions.global_tag is None:

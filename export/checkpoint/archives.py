@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from export.checkpoint.file_kinds import N_START, describe_file, describe_folder, describe_zip
 from export.checkpoint.pickles import LEGACY_MAGIC, PickledContent, load_pickle
-from export.checkpoint_start import read_start
 from export.errors import CheckpointError
 from pxdbg_runtime.errors import PxdbgError
 from pxdbg_runtime.limits.address_space import report_memory_errors
+from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,11 @@ def read_archive(path: Path) -> PickledContent:
     """
     if os.path.isdir(path):  # noqa: PTH112  # Path raises for a name that is too long
         raise CheckpointError(path, describe_folder(path))
-    start = read_start(path, N_START)
+    try:
+        with open_regular(path) as file:
+            start = file.read(N_START)
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror or error}.") from None
     is_zip = start.startswith(_ZIP_MAGIC)
     is_legacy = _is_legacy(start)
     is_safetensors = not (is_zip or is_legacy) and _is_safetensors(start)

@@ -18,7 +18,7 @@ TEST = .venv-test/bin
 # All extras but gpu, whose ONNX Runtime would overwrite that of cpu.
 EXTRAS = cpu,parquet,uproot,root,hdf5,pandas,dask,plot,validate,export
 
-.PHONY: demo test coverage lint lowest parity runtime-matrix limits soak fuzz docs dist wheel-check release-check release-ready container \
+.PHONY: demo test test-slow coverage lint lowest parity runtime-matrix limits soak fuzz docs dist wheel-check release-check release-ready container \
   container-check benchmarks artifacts validation clean check-python
 
 demo: .venv-demo/.installed
@@ -28,12 +28,20 @@ demo: .venv-demo/.installed
 	$(DEMO)/pxdbg plot demo/background.parquet --output demo/event.png
 
 # A module of tests runs in one of two processes, in the order of tests/conftest.py; each takes up to 5 GB.
-test: .venv-test/.installed
-	OMP_NUM_THREADS=1 $(TEST)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+PYTEST = OMP_NUM_THREADS=1 $(TEST)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+QUICK = -m "not slow and not exhaustive"
 
-# The same, with the statements and branches that no test reaches; it takes half as long again.
+# With `make test-slow` the whole suite.
+test: .venv-test/.installed
+	$(PYTEST) $(QUICK) $(PYTEST_ARGS)
+
+# The tests that take more than some three seconds each.
+test-slow: .venv-test/.installed
+	$(PYTEST) -m slow $(PYTEST_ARGS) $$(grep -l 'mark\.slow' tests/test_*.py)
+
+# The whole suite, with the statements and branches that no test reaches; it takes half as long again.
 coverage: .venv-test/.installed
-	$(MAKE) test PYTEST_ARGS="--cov --cov-report=term $(PYTEST_ARGS)"
+	$(PYTEST) --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: .venv-test/.installed
 	$(TEST)/ruff check .
@@ -44,10 +52,10 @@ lint: .venv-test/.installed
 	$(TEST)/pre-commit validate-config
 	$(TEST)/zizmor --offline --quiet .github
 
-# The quick tests with the oldest versions that pyproject.toml admits. What those need is new, and may call them outdated.
+# The tests of `make test` with the oldest versions that pyproject.toml admits. What those need is new, and may call them outdated.
 lowest: .venv-lowest/.installed
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -p no:cacheprovider -W ignore::DeprecationWarning \
-	  --numprocesses 2 --dist loadfile -m "not slow and not exhaustive" $(PYTEST_ARGS)
+	  --numprocesses 2 --dist loadfile $(QUICK) $(PYTEST_ARGS)
 
 # The code blocks of README and documentation as tests, then the site, in build/docs, whose links must lead somewhere; a
 # warning is an error.

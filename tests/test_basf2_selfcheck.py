@@ -30,6 +30,7 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_wide")
+@pytest.mark.slow
 def test_all_is_right_on_the_double(double: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
     selfcheck.main()
     rows = read_rows(capfd.readouterr().out)
@@ -56,6 +57,7 @@ def _small_graph(monkeypatch: pytest.MonkeyPatch, resnet_graph: GraphFile) -> No
 
 
 @pytest.mark.usefixtures("_wide", "_small_graph")
+@pytest.mark.slow
 def test_the_payload_is_looked_for_in_the_global_tag_of_the_module(
     double: ModuleType, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,7 @@ def test_every_command_has_the_same_options(command: str) -> None:
 
 
 @pytest.mark.usefixtures("_tiny")
+@pytest.mark.slow
 def test_kernels_are_measured_printed_and_written(tmp_path: Path) -> None:
     chart = tmp_path / "kernels.png"
     result, content = measure(tmp_path, "kernels", "--family", "resnet", "--rounds", "2", "--plot", chart)
@@ -145,6 +146,7 @@ def providers(latent_graph: GraphFile, tmp_path_factory: pytest.TempPathFactory)
     return Providers(content["measurements"], set(batch_sizes))
 
 
+@pytest.mark.slow
 def test_every_provider_is_measured_or_listed_with_its_reason(providers: Providers) -> None:
     cpu = [each for each in providers.measurements if each["labels"]["provider"] == "CPU"]
     one_thread = {each["labels"]["what"] for each in cpu if each["labels"]["threads"] == "1"}

@@ -71,6 +71,7 @@ def test_the_hits_of_a_device_are_those_of_the_original(cut: float | None) -> No
 
 
 @pytest.mark.parametrize("family", [FLAT, TINY_VARIANTS[1]], ids=describe_variant)
+@pytest.mark.slow
 def test_an_event_has_the_digits_of_its_images(family: Family) -> None:
     images: list[torch.Tensor] = []
     model = random_model(family.module_class)
@@ -168,6 +169,7 @@ def test_without_pytorch_its_rows_say_so(tmp_path: Path, monkeypatch: pytest.Mon
     assert {reasons[what] for what in PYTORCH} == {"not installed: pip install torch"}
 
 
+@pytest.mark.slow
 def test_without_onnxruntime_for_cuda_our_rows_say_which_wheel_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", FAKES)
+@pytest.mark.slow
 def test_an_installation_that_is_broken_is_to_be_made_anew(name: str, answers: dict[str, str]) -> None:
     assert answers[name].startswith("ONNX Runtime is installed, but does not work: ")
     assert re.search(FAKES[name][1], answers[name])

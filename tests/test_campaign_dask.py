@@ -346,6 +346,7 @@ def undisturbed(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.slow
 def test_two_local_workers_are_stopped_and_one_process_goes_on(undisturbed: tuple[Campaign, dict[str, bytes]]) -> None:
     campaign, expected = undisturbed
     with pxdbg("campaign", "run", str(campaign.folder), "--workers", "2") as stopped:
@@ -380,6 +381,7 @@ def dask(*arguments: str, ready: str) -> Iterator[tuple[subprocess.Popen[str], s
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.slow
 def test_a_scheduler_and_its_workers_make_the_files_of_one_process(
     undisturbed: tuple[Campaign, dict[str, bytes]], tmp_path: Path
 ) -> None:

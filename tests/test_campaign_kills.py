@@ -149,6 +149,7 @@ def require_survival(
     assert not [path.name for path in killed.folder.iterdir() if path.name.endswith(".partial")]
 
 
+@pytest.mark.slow
 def test_a_campaign_that_is_killed_some_times(latent_graph: GraphFile, tmp_path: Path) -> None:
     require_survival(latent_graph, tmp_path, n_kills=4, n_workers=1, victim="campaign", seed=1)
 

@@ -280,6 +280,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_not_blamed_on_the_checkpoint(tmp_path: Path) -> None:
     """In a process of its own: one that ran for long has memory left that it freed."""
     pytest.importorskip("resource", reason="this platform has no such limits")

@@ -61,6 +61,7 @@ def test_a_raw_state_dict_is_that_of_its_variant(family: Family, tmp_path: Path)
 
 
 @both_variants
+@pytest.mark.slow
 def test_the_averaged_generator_is_chosen_beside_the_trained_one(family: Family, tmp_path: Path) -> None:
     trained, averaged = state_of(family, 1), state_of(family, 2)
     path = save({"G": trained, "g_ema": averaged, "itr": 81_250}, tmp_path / "generator.pt")

@@ -47,6 +47,7 @@ def test_models_lists_what_is_shipped() -> None:
         assert words(result.stdout).count(describe_weights(card.nature, card.provenance)) == 1
 
 
+@pytest.mark.slow
 def test_providers_says_what_runs() -> None:
     result = invoke("providers")
     assert (result.exit_code, result.stderr) == (0, "")

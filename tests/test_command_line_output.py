@@ -67,6 +67,7 @@ def run_at_once(commands: dict[str, str], folder: Path) -> dict[str, subprocess.
 
 
 @posix_alone
+@pytest.mark.slow
 def test_nothing_that_is_printed_changes_the_exit_code(tmp_path: Path, graph: GraphFile) -> None:
     generate = f"PXDBG generate --model {graph.path} --seed 11 --events 3 --output"
     full = "/dev/full" if Path("/dev/full").exists() else "/dev/null"
@@ -95,6 +96,7 @@ def test_nothing_that_is_printed_changes_the_exit_code(tmp_path: Path, graph: Gr
 
 
 @posix_alone
+@pytest.mark.slow
 def test_texts_of_files_and_arguments_do_not_steer_the_terminal(tmp_path: Path, graph: GraphFile) -> None:
     evil_graph = tmp_path / f"{EVIL.replace('/', '')}.onnx"
     evil_graph.write_bytes(graph.path.read_bytes())

@@ -132,6 +132,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     )
 
 
+@pytest.mark.slow
 def test_a_signal_ends_generate_and_leaves_nothing(tmp_path: Path, graph: GraphFile, start: Start) -> None:
     processes = []
     for number, name in enumerate(("SIGTERM", "SIGINT", "SIGXCPU")):

@@ -285,6 +285,7 @@ print(peaks[1] - peaks[0], path.stat().st_size)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere, or there is none")
+@pytest.mark.slow
 def test_thousands_of_events(tmp_path: Path) -> None:
     """With one row group per event, eight thousand events took 31 MB of memory and a footer of 2.5 MB."""
     done = subprocess.run(

@@ -85,6 +85,7 @@ def texts_of(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
+@pytest.mark.slow
 def test_hits_change_pixels(full_picture: Path, tmp_path: Path) -> None:
     digits = event_of(3_000)
     empty = pixels_of(Digits.empty(), tmp_path / "empty.png")

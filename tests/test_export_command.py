@@ -132,6 +132,7 @@ runpy.run_module("export", run_name="__main__", alter_sys=True)
 """``python -m export`` with a minimal generator."""
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     checkpoint = save_safetensors(random_model("small").state_dict(), tmp_path / "generator.safetensors")
     command = [sys.executable, "-c", AS_A_PROGRAM, str(checkpoint), "--family", "resnet", "--output", str(tmp_path)]
@@ -208,6 +209,7 @@ def test_int8_for_cuda_is_one_sentence_and_exit_code_2(tiny_checkpoint: Path) ->
     assert not (tiny_checkpoint.parent / "graphs").exists()
 
 
+@pytest.mark.slow
 def test_a_graph_beyond_the_bounds_is_refused_unless_that_is_accepted(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in (*options, *arguments)])
 
 
+@pytest.mark.slow
 def test_one_command_turns_a_payload_into_a_graph(
     server: ConditionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

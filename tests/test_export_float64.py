@@ -101,6 +101,7 @@ def test_a_wrong_epsilon_is_refused() -> None:
         check_function(measure_exact_difference(tiny.references, graph), parity)
 
 
+@pytest.mark.slow
 def test_a_weight_that_differs_by_the_rounding_of_a_sum_is_refused() -> None:
     tiny = tiny_of(TinyResNet, 2)
 

@@ -184,6 +184,7 @@ def test_a_smallest_charge_out_of_range_is_refused_first(tmp_path: Path, min_cha
         export_checkpoint(tmp_path / "gone.pt", "flat", tmp_path / "graphs", ExportOptions(min_charge=7.0))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_same_checkpoint_gives_the_same_file(checkpoint: Path, tmp_path: Path) -> None:
     first, second = (export_checkpoint(checkpoint, "flat", tmp_path / folder).path for folder in "ab")
     assert first.read_bytes() == second.read_bytes()

@@ -167,6 +167,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.slow
 def test_a_killed_writer_leaves_what_was_there(name: str, killed: dict[str, Path]) -> None:
     """What it was writing stays under another name, until the same target is written again."""
     path = killed[name]
@@ -223,6 +224,7 @@ def on_full_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces of Linux")
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(name: str, on_full_disk: dict[str, list[str]]) -> None:
     error, left = on_full_disk[name]
     assert error.startswith(f"{name_file(Path(), name, name)} cannot be written: ")
@@ -270,6 +272,7 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere, or there is none")
+@pytest.mark.slow
 def test_memory_is_flat_over_thousands_of_events(name: str, peaks: dict[str, list[int]]) -> None:
     """Sees what the second file would keep: 3 kB of each event that it has more, or a third of its 18 MB of columns."""
     _, after_few, written, read = peaks[name]
@@ -296,6 +299,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, name: str, mo
     assert names_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_changed_byte_is_an_error_or_changes_nothing(tmp_path: Path, name: str) -> None:
     rng = np.random.default_rng(6)
     digits = Digits.concatenate(random_digits(rng, size, event) for event, size in [(3, 500), (5, 20_000), (6, 5)])

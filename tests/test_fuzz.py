@@ -62,6 +62,7 @@ def test_altered_files_end_with_a_sentence(name: str, tmp_path: Path) -> None:
 # Judgements of the fuzzer
 
 
+@pytest.mark.slow
 def test_altered_overlay_files_are_replaced_or_end_with_a_sentence(tmp_path: Path) -> None:
     """In a process of its own: ROOT may crash on other files than these (docs/reliability.md)."""
     pytest.importorskip("ROOT", reason="pip install 'pxdbg-runtime[root]'")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from tests.digit_files import SAMPLE, names_in, random_digits, write
 from tests.test_command_line import invoke
@@ -15,14 +16,13 @@ from tests.test_command_line import invoke
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pytest
-
     from pxdbg_runtime import Digits
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MAX_BYTES = 100_000
 
 
+@pytest.mark.slow
 def test_the_gallery_is_drawn(tmp_path: Path) -> None:
     draw_gallery: Callable[[list[Digits], Path, str], list[Path]]
     draw_gallery = runpy.run_path(str(CHECKOUT / "examples" / "gallery.py"))["draw_gallery"]

@@ -35,6 +35,7 @@ def graph(request: pytest.FixtureRequest) -> GraphFile:
 
 
 @pytest.mark.parametrize("stream", ["philox", "torch"])
+@pytest.mark.slow
 def test_some_sensors_have_the_digits_of_the_whole_event(graph: GraphFile, stream: RandomStreamName) -> None:
     whole = Generator(graph.path, seed=3, random_stream=stream, batch_size=N_SENSORS)
     events = {event: (whole.generate(event), whole.generate_images(event)) for event in (0, 2)}

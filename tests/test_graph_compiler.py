@@ -92,6 +92,7 @@ def test_simplified_graphs_give_the_same_images_and_cost_less(
 @pytest.mark.parametrize("write", WRITERS)
 @FEW
 @given(seed=SEEDS, batch=BATCHES, channels=CHANNELS)
+@pytest.mark.slow
 def test_each_stage_gives_the_same_images(
     target: Target, write: Writer, seed: int, batch: int, channels: list[int]
 ) -> None:

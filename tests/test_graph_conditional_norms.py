@@ -177,6 +177,7 @@ def test_other_graphs_are_not_merged(write: Callable[[SmallGraph], onnx.ModelPro
 
 @FEW
 @given(seed=SEEDS, channels=st.lists(CHANNELS, min_size=2, max_size=4), size=LARGE_SIZES, shared=st.booleans())
+@pytest.mark.slow
 def test_images_of_a_batch_come_one_after_another(
     seed: int, channels: list[int], size: tuple[int, int], shared: bool
 ) -> None:

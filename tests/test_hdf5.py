@@ -344,6 +344,7 @@ def test_filters_of_other_tools(tmp_path: Path, *, chunk_rows: int, shuffle: boo
     assert read_digits(path).digits == digits
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_found(path: Path) -> None:
     """The format of HDF5 1.10 has a checksum of everything but the chunks, and those have one of their own."""
     whole = path.read_bytes()

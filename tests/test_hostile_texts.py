@@ -108,6 +108,7 @@ class _Elements(html.parser.HTMLParser):
                 self.active.append((name, value))
 
 
+@pytest.mark.slow
 def test_a_report_holds_no_script(tmp_path: Path) -> None:
     content = build_marginals_content("<b>ieagan</b><script>alert(2)</script>")
     content["source"] = EVIL

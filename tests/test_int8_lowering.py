@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -99,6 +100,7 @@ def require_integers_between(model: onnx.ModelProto) -> None:
 @example(seed=1, channels=(3, 63, 17), sizes=(5, 3, 5), is_last_doubled=True)
 @example(seed=2, channels=(3, 64, 64), sizes=(3, 5, 3), is_last_doubled=False)
 @example(seed=3, channels=(3, 64, 5), sizes=(5, 5, 1), is_last_doubled=True)
+@pytest.mark.slow
 def test_a_chain_of_layers(
     seed: int, channels: tuple[int, int, int], sizes: tuple[int, int, int], is_last_doubled: bool
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_chain_of_layers(
 )
 @example(seed=0, channels=(16, 16), size=3, n_blocks=2)
 @example(seed=1, channels=(3, 64), size=3, n_blocks=2)
+@pytest.mark.slow
 def test_residual_blocks(seed: int, channels: tuple[int, int], size: int, n_blocks: int) -> None:
     model = simplify_graph(finish(residual(seed, channels, size, n_blocks=n_blocks)))
     made = lower(model)

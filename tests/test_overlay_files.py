@@ -60,6 +60,7 @@ def overlay(release: ReleaseProgram, events: list[Digits], tmp_path_factory: pyt
     return write_overlay(tmp_path_factory.mktemp("overlay") / "bg.root", events)
 
 
+@pytest.mark.slow
 def test_a_compiled_dictionary_reads_every_digit(release: ReleaseProgram, overlay: Path, events: list[Digits]) -> None:
     collections, digits = release.overlay(overlay, experiment=1003, run=0, first=0, n_events=4)
     assert collections == {"PXDDigits_beamBG": "Belle2::PXDDigit"}
@@ -236,6 +237,7 @@ def test_a_charge_above_eight_bits_is_never_wrapped(
         assert read_digits(path).digits.charge.max() == charge
 
 
+@pytest.mark.slow
 def test_digits_of_another_layout_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("ROOT", reason="pip install 'pxdbg-runtime[root]'")
     path = make_old_overlay(tmp_path / "old.root", digit_version=2, file_version=3)

@@ -315,6 +315,7 @@ def test_steps_that_lead_to_no_pixel(tmp_path: Path, steps: list[int], expected:
 
 
 @pytest.mark.parametrize("layout", [EVENTS, COMPACT])
+@pytest.mark.slow
 def test_a_flipped_byte_is_found_or_changes_nothing(tmp_path: Path, layout: str) -> None:
     path = write(tmp_path / "bg.parquet", layout, [SAMPLE])
     whole = path.read_bytes()
@@ -378,6 +379,7 @@ def test_a_part_of_an_arrow_array_is_viewed(kind: str) -> None:
         np.testing.assert_array_equal(_view_integers(part), np.array(part.to_pylist(), kind), strict=True)
 
 
+@pytest.mark.slow
 def test_a_footer_that_is_damaged_where_it_describes_the_columns_does_not_end_the_process(tmp_path: Path) -> None:
     """In a process of its own: pyarrow 26 ends it if asked for what some of these footers say of a column."""
     write(tmp_path / "sound.parquet", EVENTS, [SAMPLE])

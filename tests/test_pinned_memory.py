@@ -48,6 +48,7 @@ def use_driver(monkeypatch: pytest.MonkeyPatch, refused: str = "") -> Driver:
     return driver
 
 
+@pytest.mark.slow
 def test_memory_is_pinned_as_long_as_its_array_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = use_driver(monkeypatch)
     array = np.empty((2, 250, 768), np.uint8)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.graphs import LATENT_CARD, latent_model, write_graph
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ print(sorted(path for path in os.listdir() if path.startswith("a.")), len(Genera
 """
 
 
+@pytest.mark.slow
 def test_the_runtime_needs_nothing_that_linux_alone_has(tmp_path: Path) -> None:
     write_graph(tmp_path / "tiny.onnx", latent_model(), LATENT_CARD)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MPLBACKEND": "agg"}

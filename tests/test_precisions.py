@@ -114,6 +114,7 @@ def test_fidelity_uses_twenty_events_that_the_calibration_does_not() -> None:
 
 
 @pytest.mark.parametrize(("precision", "target"), COMBINATIONS)
+@pytest.mark.slow
 def test_card_file_and_images_agree(tiny: Tiny, export_once: ExportOnce, precision: Precision, target: Target) -> None:
     exported = export_once(tiny, precision, target)
     graph, lines = exported.graph, exported.lines
@@ -200,6 +201,7 @@ def test_the_precisions_of_the_convnet_are_within_the_bounds(
     check_fidelity(fidelity, precision)
 
 
+@pytest.mark.slow
 def test_files_of_other_precisions_stay(convnet: Tiny, tmp_path: Path) -> None:
     convnet.export(tmp_path, "float16")
     convnet.export(tmp_path, "float16", "cuda")

@@ -117,6 +117,7 @@ def test_a_provider_without_memory_or_threads_leaves_the_others_in_the_report(
     assert ".cc" not in statuses[CUDA].remark
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_refused(tmp_path: Path) -> None:
     model = build_model([helper.make_node("NoSuchOperator", ["z"], ["images"])], {"z": ("n", 2)}, "images")
     graph = write_graph(tmp_path / "refused.onnx", model, LATENT_CARD)

@@ -343,6 +343,7 @@ with open_replacement(Path(sys.argv[1]), Path(sys.argv[2]), metadata) as writer:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+@pytest.mark.slow
 def test_killed_in_the_middle(complete: Path, events: list[Digits], tmp_path: Path) -> None:
     path, before = tmp_path / "new.root", complete.read_bytes()
     command = [sys.executable, "-c", KILLED, str(complete), str(path), METADATA.to_json()]

@@ -106,6 +106,7 @@ def of_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @each_kind
+@pytest.mark.slow
 def test_real_root_reads_the_digits_and_the_texts(of_root: Path, kind: str) -> None:
     digits = make_events()
     with np.load(of_root / f"{kind}.npz") as found:

@@ -215,6 +215,7 @@ def test_show_compares_no_mean_over_some_sensors_of_both_layers(tmp_path: Path) 
     assert [row_of(stdout, f"layer {layer}")[3] for layer in (1, 2)] == ["1.49 %", "0.51 %"]
 
 
+@pytest.mark.slow
 def test_plot_says_which_sensors_were_generated(tmp_path: Path) -> None:
     path = tmp_path / "bg.parquet"
     digits = write_sensors(path, LAYER_1[:3], n_hits=40_000).of_event(3)

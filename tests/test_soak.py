@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="resident memory
 MAX_MORE_KB: Final = 20_000
 
 
+@pytest.mark.slow
 def test_some_hundred_events_take_no_more_memory_than_a_few(event_wide_graph: GraphFile, tmp_path: Path) -> None:
     generator = Generator(event_wide_graph.path, seed=1, provider="cpu", min_charge=30)
     # A process of its own: one that ran other tests hands out memory in other steps.

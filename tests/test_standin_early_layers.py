@@ -95,6 +95,7 @@ def test_a_quarter_of_the_channels_of_the_convnet_is_open_in_every_cell() -> Non
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.slow
 def test_features_have_the_variance_1_in_every_child_and_at_the_border(
     family: str, white_features: dict[str, NDArray[np.float64]]
 ) -> None:

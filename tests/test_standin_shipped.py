@@ -43,6 +43,7 @@ def generate_event(family: str, precision: Precision) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_digits_are_near_the_public_marginals(family: str) -> None:
     images = generate_event(family, "float32")
     charges = images[images > 0].astype(np.int64)
@@ -59,6 +60,7 @@ def test_digits_are_near_the_public_marginals(family: str) -> None:
 
 @pytest.mark.parametrize("family", CONDITIONAL_FAMILIES)
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.slow
 def test_each_sensor_has_its_own_occupancy(family: str, precision: Precision) -> None:
     ratios = (generate_event(family, precision) > 0).mean((1, 2)) / compute_mean_occupancies()
     assert ratios.mean() == pytest.approx(1.0, abs=0.06)  # the spread of an image is 6.5 % in layer 1, 11 % in layer 2
@@ -68,6 +70,7 @@ def test_each_sensor_has_its_own_occupancy(family: str, precision: Precision) ->
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.slow
 def test_clusters_are_near_those_of_the_simulation(family: str, precision: Precision) -> None:
     images = generate_event(family, precision)
     # An empty row separates each image from the next.
@@ -96,6 +99,7 @@ def test_int8_has_the_spectrum_and_the_occupancies_of_float32(family: str) -> No
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_features_of_the_resnet_in_int8_are_not_wider_at_the_edges_of_the_first_cells() -> None:
     latents = np.random.default_rng(13).standard_normal((12, 96), dtype=np.float32)
     model = ResNet().eval()

@@ -45,6 +45,7 @@ def run_study(
     return found
 
 
+@pytest.mark.slow
 def test_generated_background_is_that_of_seed_and_event(
     double: ModuleType, monkeypatch: pytest.MonkeyPatch, resnet_graph: GraphFile
 ) -> None:

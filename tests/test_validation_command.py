@@ -65,6 +65,7 @@ def folder(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_page_and_its_json(folder: Path) -> None:
     arguments = "ours.parquet _cost$5$.npz --reference marginals.json --reference simulation.npz --report out.html"
     result = invoke("validate", *arguments.split())
@@ -135,6 +136,7 @@ def test_a_sample_alone_and_another_cut(folder: Path) -> None:
     assert len(content["samples"][0]["marginals"]["charge_counts"]) == 226
 
 
+@pytest.mark.slow
 def test_one_event_with_one_hit_in_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"not-utf8-\xff.npz")
     path = write_events(tmp_path / name, [random_digits(np.random.default_rng(1), 1, 3)])

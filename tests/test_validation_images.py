@@ -122,6 +122,7 @@ def test_features_are_relative_to_the_sensor_and_to_both_samples() -> None:
     assert not standardised[..., 2].any()
 
 
+@pytest.mark.slow
 def test_two_samples_of_one_source_cannot_be_told_apart(report: Report) -> None:
     found = report.find_comparison("same", "sample", "simulation")
     assert found is not None
@@ -164,6 +165,7 @@ def test_a_shifted_sample_is_recognised_and_the_reason_is_named(report: Report) 
     assert abs(halves.classification.roc.auc - 0.5) < 3 * halves.classification.roc.error
 
 
+@pytest.mark.slow
 def test_a_classification_can_be_reproduced(samples: dict[str, Sample], report: Report) -> None:
     found = report.find_comparison("shifted", "sample", "simulation")
     assert found is not None

@@ -150,6 +150,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, Sample]:
     )
 
 
+@pytest.mark.slow
 def test_the_rows_of_the_sensors(pair: tuple[Sample, Sample]) -> None:
     ours, reference = pair
     report = build_report((ours,), (reference,), ())

@@ -131,6 +131,7 @@ def test_a_graph_of_sensors_and_of_the_whole_event_passes(tmp_path: Path) -> Non
     assert check_known_answers(ImageSession(graph), card.known_answers).largest_difference == 0.0
 
 
+@pytest.mark.slow
 def test_a_wrong_graph_is_an_error_that_names_the_release_and_what_to_do(wrong: GraphFile) -> None:
     with pytest.raises(KnownAnswerError, match=r"differs by up to 0\.001 \(1e-06 allowed\)") as caught:
         Generator(wrong.path, seed=1)

@@ -14,6 +14,7 @@ import pytest
 from pxdbg_runtime.errors import ProviderError
 from pxdbg_runtime.inference.providers import CPU, OPENVINO, find_onnxruntime_wheels, find_wheel, resolve_provider
 from pxdbg_runtime.inference.session import ImageSession
+from tests.test_session import watch_sessions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,16 +68,7 @@ def test_openvino_takes_no_more_threads_than_asked_for(
     latent_graph: GraphFile,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[object] = []
-    real = onnxruntime.InferenceSession
-
-    def watch(content: bytes, options: onnxruntime.SessionOptions, *, providers: list[object], **_: object) -> object:
-        assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
-        asked.extend(providers)
-        return real(content, onnxruntime.SessionOptions(), providers=[CPU])
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", watch)
-    monkeypatch.setattr(real, "get_providers", lambda _: [OPENVINO, CPU])
+    asked = watch_sessions(monkeypatch, OPENVINO)
     session = ImageSession(latent_graph, provider="openvino", provider_options=given, nintra=nintra)
     assert asked == [(OPENVINO, expected)]
     assert session.provider_options == expected

@@ -50,21 +50,25 @@ def offer_cuda(monkeypatch: pytest.MonkeyPatch, obstacle: str | None = None) -> 
     monkeypatch.setattr(session_module, "explain_unusable", lambda name: obstacle if name == CUDA else None)
 
 
-@pytest.fixture
-def cuda_providers(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Create sessions that ask for CUDA on the CPU, and collect the providers that they ask for."""
-    offer_cuda(monkeypatch)
-    providers_asked: list[object] = []
+def watch_sessions(monkeypatch: pytest.MonkeyPatch, provider: str) -> list[object]:
+    """Create sessions that ask for a provider on the CPU, and collect the providers that they ask for."""
+    asked: list[object] = []
     real = onnxruntime.InferenceSession
 
     def watch(content: bytes, options: onnxruntime.SessionOptions, *, providers: list[object], **_: object) -> object:
         assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
-        providers_asked.extend(providers)
+        asked.extend(providers)
         return real(content, onnxruntime.SessionOptions(), providers=[CPU])
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", watch)
-    monkeypatch.setattr(real, "get_providers", lambda _: [CUDA, CPU])
-    return providers_asked
+    monkeypatch.setattr(real, "get_providers", lambda _: [provider, CPU])
+    return asked
+
+
+@pytest.fixture
+def cuda_providers(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    offer_cuda(monkeypatch)
+    return watch_sessions(monkeypatch, CUDA)
 
 
 def raise_always(error: Exception) -> Callable[..., None]:

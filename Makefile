@@ -35,7 +35,7 @@ QUICK = -m "not slow and not exhaustive"
 test: .venv-test/.installed
 	$(PYTEST) $(QUICK) $(PYTEST_ARGS)
 
-# The tests that take more than some three seconds each.
+# The tests that take more than some two seconds each.
 test-slow: .venv-test/.installed
 	$(PYTEST) -m slow $(PYTEST_ARGS) $$(grep -l 'mark\.slow' tests/test_*.py)
 

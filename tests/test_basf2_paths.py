@@ -33,6 +33,7 @@ def list_names(path: object) -> list[str]:
     return [module.name() for module in path.modules()]  # type: ignore[attr-defined]  # of the double
 
 
+@pytest.mark.slow
 def test_the_simulation_has_the_module_right_after_the_overlay(double: ModuleType) -> None:
     path = double.create_path()
     add_simulation(path, bkgfiles=FILES, pxd_background_generator=SPECS)

@@ -127,6 +127,7 @@ NUMBERS: Final = st.tuples(st.integers(0, 2**11 - 1), st.integers(0, 2**20 - 1),
 
 
 @given(NUMBERS, NUMBERS)
+@pytest.mark.slow
 def test_events_have_numbers_of_their_own(one: tuple[int, int, int], other: tuple[int, int, int]) -> None:
     assert (check_event(pack_event_number(*one)) == check_event(pack_event_number(*other))) == (one == other)
     assert (pack_event_number(*one) < pack_event_number(*other)) == (one < other)

@@ -311,6 +311,7 @@ def test_each_graph_is_exported_once(tmp_path: Path, exports: Exports) -> None:
 
 
 @pytest.mark.usefixtures("_digests_anew")
+@pytest.mark.slow
 def test_another_checkpoint_export_or_package_is_exported_again(
     tmp_path: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,7 @@ def test_without_onnxruntime_for_cuda_our_rows_say_which_wheel_is_needed(
     assert all(reasons[what].startswith("provider='cuda' ") for what in OURS)
 
 
+@pytest.mark.slow
 def test_our_rows_are_measured_on_a_provider_that_runs(
     tmp_path: Path, latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

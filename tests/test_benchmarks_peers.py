@@ -216,6 +216,7 @@ def test_every_way_to_an_event_is_measured(flat_plan: Plan, monkeypatch: pytest.
     assert report.remarks[0] == "resnet: weights of flat-0.pt"
 
 
+@pytest.mark.slow
 def test_the_graph_after_each_pass_is_measured(flat_plan: Plan) -> None:
     report = run_benchmark(passes.BENCHMARK, flat_plan)
     seconds = [each for each in report.measurements if each.unit == "s"]

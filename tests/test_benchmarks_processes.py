@@ -54,6 +54,7 @@ def test_a_cold_process_makes_an_event_in_three_parts(latent_graph: GraphFile) -
     assert 50e6 < run.peak_bytes < 1e9
 
 
+@pytest.mark.slow
 def test_the_command_makes_an_event_in_a_process_of_its_own(latent_graph: GraphFile) -> None:
     run_command(latent_graph.path)
     gone = latent_graph.path.with_name("gone.onnx")

@@ -204,6 +204,7 @@ def test_this_machine_is_described() -> None:
     assert any(package.startswith("onnxruntime") for package in versions)
 
 
+@pytest.mark.slow
 def test_a_package_without_metadata_is_of_an_unknown_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "spam" else None)
     versions = find_versions(("numpy", "spam", "eggs"))

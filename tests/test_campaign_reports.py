@@ -223,6 +223,7 @@ def test_the_time_left_is_that_of_the_mean_rate(campaign: Campaign) -> None:
     assert found.list_hosts()[0].events_per_s == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_other_file_and_shows_hostile_texts_as_they_are(campaign: Campaign) -> None:
     campaign.record_path(1).unlink()
     campaign.digits_path(1).unlink()

@@ -209,6 +209,7 @@ def test_workers_and_scheduler_exclude_each_other(campaign: Campaign) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.slow
 def test_a_stopped_run_says_how_to_go_on(campaign: Campaign) -> None:
     make_parts(campaign, [0])
     command = [sys.executable, "-c", PXDBG, "campaign", "run", str(campaign.folder), "--workers", "1"]

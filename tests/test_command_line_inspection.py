@@ -245,6 +245,7 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Digits, str, bool]]:
         (("--event", 6), 6, "demonstration"),
     ],
 )
+@pytest.mark.slow
 def test_plot_an_event(
     tmp_path: Path, drawings: list[tuple[Digits, str, bool]], options: tuple[str | int, ...], event: int, nature: str
 ) -> None:

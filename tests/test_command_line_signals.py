@@ -160,6 +160,7 @@ def test_a_signal_ends_generate_and_leaves_nothing(tmp_path: Path, graph: GraphF
         assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_more_signals_change_nothing_in_the_clean_up_and_when_the_interpreter_ends(
     tmp_path: Path, start: Start
 ) -> None:

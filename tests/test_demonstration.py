@@ -112,6 +112,7 @@ def test_targets_are_those_of_the_real_sample_unless_told() -> None:
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_command_writes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "resnet.safetensors"
     main(family="resnet", output=path, seed=9)

@@ -85,6 +85,7 @@ def events_of_hits(draw: st.DrawFn) -> tuple[int, list[list[Hit]]]:
 
 @each_suffix
 @given(drawn=events_of_hits())
+@pytest.mark.slow
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, drawn: tuple[int, list[list[Hit]]]
 ) -> None:

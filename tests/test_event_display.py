@@ -178,6 +178,7 @@ def test_sensors_do_not_overlap_and_are_named() -> None:
             assert name.get_position() == (box.x0, box.y1)
 
 
+@pytest.mark.slow
 def test_the_occupancy_of_each_sensor_is_written_and_drawn() -> None:
     n_hits = {sensor: 500 + 100 * sensor.index for sensor in SENSORS}
     digits = digits_of(

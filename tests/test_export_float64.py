@@ -88,6 +88,7 @@ def test_a_wrong_graph_is_refused_however_coarsely_onnxruntime_computes(tiny: Ti
         check_function(difference, parity)
 
 
+@pytest.mark.slow
 def test_a_wrong_epsilon_is_refused() -> None:
     tiny = tiny_of(TinyResNet, 2)
     graph = onnx.ModelProto()

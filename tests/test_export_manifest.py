@@ -41,6 +41,7 @@ def folder(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "graphs"))
 
 
+@pytest.mark.slow
 def test_manifest_lists_size_and_digest_of_every_graph(folder: Path) -> None:
     listed = write_manifest(folder)
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -35,6 +35,7 @@ print(json.dumps(found))
 NEEDS: Final = " needs torch, which is not installed: pip install 'pxdbg-runtime[export]'.\n"
 
 
+@pytest.mark.slow
 def test_commands_without_pytorch_work_or_say_how_to_install_it(tmp_path: Path) -> None:
     train = ("train", "--family", "resnet", "--output", "a.safetensors")
     commands: dict[tuple[str, ...], tuple[int, str, str]] = {

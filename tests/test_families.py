@@ -133,6 +133,7 @@ def test_state_dict_has_the_keys_and_shapes_of_the_table(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.slow
 def test_forward_equals_the_table_written_out(family: str) -> None:
     model = random_model(family, seed=3)
     latent = torch.randn(2, 96, generator=torch.Generator().manual_seed(4))

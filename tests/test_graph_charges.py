@@ -65,6 +65,7 @@ def test_any_values(evaluate: Evaluator, images: NDArray[np.float32]) -> None:
 
 @pytest.mark.parametrize("evaluate", EVALUATORS)
 @given(images=IMAGES)
+@pytest.mark.slow
 def test_any_values_with_a_cut(evaluate: Evaluator, images: NDArray[np.float32]) -> None:
     (charges,) = evaluate(giving_charges(3, 4, cut=-0.26), {"z": images})
     assert np.array_equal(charges, np.where(images > np.float32(-0.26), expected_charges(images), 0))

@@ -59,6 +59,7 @@ def check_same_images(made: onnx.ModelProto, plain: onnx.ModelProto, graph: Smal
 @pytest.mark.parametrize("write", WRITERS)
 @FEW
 @given(seed=SEEDS, batch=BATCHES, n_latents=st.integers(1, 5), channels=CHANNELS, kernel=KERNELS)
+@pytest.mark.slow
 def test_compiled_graphs_give_the_same_images(
     target: Target, write: Writer, seed: int, batch: int, n_latents: int, channels: list[int], kernel: tuple[int, int]
 ) -> None:
@@ -75,6 +76,7 @@ def test_compiled_graphs_give_the_same_images(
 @pytest.mark.parametrize("write", WRITERS)
 @FEW
 @given(seed=SEEDS, batch=BATCHES, n_latents=st.integers(1, 5), channels=CHANNELS, kernel=KERNELS)
+@pytest.mark.slow
 def test_simplified_graphs_give_the_same_images_and_cost_less(
     write: Writer, seed: int, batch: int, n_latents: int, channels: list[int], kernel: tuple[int, int]
 ) -> None:

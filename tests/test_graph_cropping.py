@@ -78,6 +78,7 @@ def test_attributes_stay(operator: str) -> None:
     seed=SEEDS, batch=BATCHES, work=st.lists(st.sampled_from(["Relu", "Neg", "Abs"]), min_size=1, max_size=3),
     parts=st.lists(st.integers(1, 3), min_size=1, max_size=3, unique=True),
 )  # fmt: skip
+@pytest.mark.slow
 def test_several_crops_move_before_several_operators(seed: int, batch: int, work: list[str], parts: list[int]) -> None:
     graph = SmallGraph(seed)
     value = graph.conv(graph.input(3, 4, 6), 3, 3)

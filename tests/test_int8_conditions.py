@@ -177,6 +177,7 @@ def test_a_norm_of_an_image_that_others_use_too_is_a_depthwise_convolution(seed:
 
 @given(n_images=st.integers(1, 6), start=st.integers(0, 5))
 @settings(max_examples=8)
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_its_batch(n_images: int, start: int) -> None:
     made = build_two_blocks()
     part = slice(start, start + n_images)

@@ -203,6 +203,7 @@ def mean_errors(model: onnx.ModelProto, *, are_corrected: bool) -> float:
 
 
 @pytest.mark.parametrize("kind", ["chain", "residual"])
+@pytest.mark.slow
 def test_images_are_right_on_average(kind: str) -> None:
     models = [
         finish(chain(seed, (24, 20, 8), (3, 3, 3)) if kind == "chain" else residual(seed, (24, 8), 3))

@@ -87,6 +87,7 @@ def write_interrupted(path: Path, line: int) -> bool:
     return n_lines >= line
 
 
+@pytest.mark.slow
 def test_parquet_that_is_interrupted_at_any_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost: list[type[BaseException]] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda found: lost.append(found.exc_type))

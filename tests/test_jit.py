@@ -208,6 +208,7 @@ def test_no_folder_is_named_after_a_home_that_nobody_knows(
     assert len(log.records) == 1
 
 
+@pytest.mark.slow
 def test_kernels_that_call_kernels_need_no_cache_and_log_one_line(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     (tmp_path / "summing.py").write_text("""
@@ -279,6 +280,7 @@ except BrokenPackageError as error:
     assert done.stdout.splitlines() == [sentence, "broken True"]
 
 
+@pytest.mark.slow
 def test_kernels_load_no_extensions_of_numba_and_other_functions_do(tmp_path: Path) -> None:
     (tmp_path / "other_package.py").write_text("def init(): print('loaded')\n")
     metadata = tmp_path / "other_package-1.dist-info"

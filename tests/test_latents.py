@@ -194,6 +194,7 @@ def test_torch_stream_gives_the_values_of_pytorch(seed: int) -> None:
     check_against_torch(seed, [LATENT], 2)
 
 
+@pytest.mark.slow
 def test_torch_stream_gives_millions_of_values_of_pytorch_to_the_bit() -> None:
     check_against_torch(77, [Draw(name="many", shape=(4000, 1283))], 1)
 

@@ -45,6 +45,7 @@ def test_one_file(tmp_path: Path, as_path: type) -> None:
     assert sample.jobs == (sample.provenance,) == (PROVENANCE,)
 
 
+@pytest.mark.slow
 def test_each_function_for_users_takes_a_string(tmp_path: Path, latent_graph: GraphFile) -> None:
     """No AttributeError of a string where a path is meant."""
     path = str(tmp_path / "a.npz")

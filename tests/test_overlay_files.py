@@ -256,6 +256,7 @@ print("end")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="there is no such signal")
+@pytest.mark.slow
 def test_root_leaves_handlers_of_signals(tmp_path: Path) -> None:
     pytest.importorskip("ROOT", reason="pip install 'pxdbg-runtime[root]'")
     environment = {**os.environ, "HOME": str(tmp_path)}

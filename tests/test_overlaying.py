@@ -174,6 +174,7 @@ def test_columns_of_another_kind(columns: dict[str, NDArray[Any]], expected: str
         OverlaidDigits(**{**valid, **columns})
 
 
+@pytest.mark.slow
 def test_numba_loads_with_the_first_overlay() -> None:
     code = (
         "import sys, pxdbg_runtime as p\n"

@@ -57,6 +57,7 @@ def test_a_name_that_leads_nowhere_is_free(latent_graph: GraphFile, tmp_path: Pa
     assert f"{link} exists: " in again.stderr
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_anew(tmp_path: Path) -> None:
     digits = write(tmp_path / "in.npz", [SAMPLE])
     picture = tmp_path / "event.png"

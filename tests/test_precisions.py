@@ -212,6 +212,7 @@ NEEDS_VNNI = pytest.mark.skipif(not detect_cpu().has_dot_products, reason="needs
 
 
 @pytest.mark.parametrize(("weight_bits", "largest"), [(7, 64), pytest.param(8, 127, marks=NEEDS_VNNI)])
+@pytest.mark.slow
 def test_weight_bits_are_those_of_the_graph(
     convnet: Tiny, tmp_path: Path, weight_bits: WeightBits, largest: int
 ) -> None:

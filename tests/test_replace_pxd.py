@@ -169,6 +169,7 @@ def test_a_replaced_file_has_the_same_bytes_at_another_time(
     assert again.read_bytes() == replaced.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_command(release: ReleaseProgram, latent_graph: GraphFile, tmp_path: Path) -> None:
     source, output = release.make(tmp_path / "overlay.root", 3), tmp_path / "new.root"
     words = ("replace-pxd", source, "--model", latent_graph.path, "--seed", 7, "--first-event", 5)

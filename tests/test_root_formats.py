@@ -354,6 +354,7 @@ def test_a_file_compiles_no_code(of_root: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @each_kind
+@pytest.mark.slow
 def test_damaged_bytes_are_one_sentence_or_change_nothing(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / "digits.root", [SAMPLE], format_name=kind)
     whole = path.read_bytes()

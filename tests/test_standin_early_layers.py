@@ -78,6 +78,7 @@ def test_the_level_of_the_resnet_is_a_channel_of_every_cell() -> None:
     assert np.abs(found - evaluate_level("resnet", LEVEL_LATENTS)[:, None, None]).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_level_of_the_convnet_is_added_to_every_feature() -> None:
     latents = torch.randn(1, 96, generator=torch.Generator().manual_seed(3)).repeat(len(LEVEL_LATENTS), 1)
     latents[:, 0] = torch.from_numpy(LEVEL_LATENTS)

@@ -76,6 +76,7 @@ def test_features_are_white_in_every_child_and_at_the_border() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_each_sensor_has_its_own_occupancy_on_the_same_features() -> None:
     model, features = load_standin(), compute_features()
     values = torch.zeros(1, 128, 64, 192)

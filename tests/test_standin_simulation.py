@@ -58,6 +58,7 @@ def test_a_sensor_has_the_occupancy_asked_for_and_depends_on_its_seed() -> None:
         assert not np.array_equal(raw, simulate_raw_charges(occupancy, layer, 4))
 
 
+@pytest.mark.slow
 def test_digits_have_the_spectrum_of_the_marginals(events: list[Digits]) -> None:
     hits = np.sort(np.concatenate([digits.charge for digits in events])).astype(np.float64)
     assert hits[0] == 7

@@ -172,6 +172,7 @@ def test_a_classification_can_be_reproduced(samples: dict[str, Sample], report: 
     assert classify_images(samples["shifted"].features, samples["simulation"].features) == found.classification
 
 
+@pytest.mark.slow
 def test_the_page_and_the_json_have_the_rows(
     samples: dict[str, Sample], report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,10 +179,18 @@ def explain_too_new(refusal: str, exported_with: str | None) -> str | None:
 def find_onnxruntime_wheels() -> dict[str, str]:
     """Find the installed wheels of ONNX Runtime and their versions: onnxruntime-openvino is one too."""
     found = {}
-    for wheel in (_CPU_WHEEL, _GPU_WHEEL, *importlib.metadata.packages_distributions().get(_MODULE, ())):
+    others = (str(each.metadata["Name"]) for each in importlib.metadata.distributions() if _holds_onnxruntime(each))
+    for wheel in (_CPU_WHEEL, _GPU_WHEEL, *others):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[wheel] = importlib.metadata.version(wheel) or "of an unknown version"  # None for a damaged wheel
     return found
+
+
+def _holds_onnxruntime(wheel: importlib.metadata.Distribution) -> bool:
+    """Tell whether a wheel is one of ONNX Runtime, by its name first: to list the files of all would take a second."""
+    if not str(wheel.metadata["Name"]).startswith(_MODULE):
+        return False
+    return any(file.parts[0] == _MODULE for file in wheel.files or ())
 
 
 def resolve_provider(provider: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,7 +25,7 @@ from export.graph import INT8_PASSES, apply_passes, compile_graph, list_passes, 
 from export.inference import compute_images, draw_feeds
 from export.int8.correction import Line
 from export.pipeline import ExportOptions, export_checkpoint
-from export.precisions import _find_output_range, build_graph, print_pass_costs
+from export.precisions import _find_output_range, build_graph
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.inference.cpu import detect_cpu
 from pxdbg_runtime.model.card import Fidelity
@@ -350,49 +349,6 @@ def test_images_that_are_no_numbers_are_never_accepted(
     with pytest.raises(ParityError, match=r"in float64 by up to inf, .* nothing was written"):
         convnet.export(tmp_path / "graphs", precision, target, accept_beyond_bounds=True)
     assert files_in(tmp_path / "graphs") == []
-
-
-# Explanations
-
-
-@pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_every_pass_is_explained(tiny: Tiny, target: Target) -> None:
-    lines: list[str] = []
-    print_pass_costs(tiny.plain, target, lines.append)
-    assert lines[0].split("  ")[0] == "pass"
-    assert [line[:30].rstrip() for line in lines[1:]] == ["plain", *(each.name for each in list_passes(target))]
-    rows = [
-        re.fullmatch(r".{30} +(-|\d+) +([\d,]+) M( \([+-]\d+\.\d%\))? +([\d,]+) MB +\d+\.\d MB", line)
-        for line in lines[1:]
-    ]
-    assert all(rows)
-    before: str | None = None
-    for row in rows:
-        assert row is not None
-        # A change is lines where there is one; where no place has changed there is none.
-        assert row[3] is None or (row[1] != "-" and before is not None)
-        assert row[1] != "-" or before in (None, row[2])
-        before = row[2]
-
-
-def test_a_pass_of_unknown_cost_is_explained_too() -> None:
-    shape = helper.make_tensor_value_info("shape", TensorProto.INT64, ["axes"])
-    image, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("image", "out"))
-    nodes = [helper.make_node("Expand", ["image", "shape"], ["wide"]), helper.make_node("Relu", ["wide"], ["out"])]
-    plain = helper.make_model(helper.make_graph(nodes, "g", [image, shape], [out]))
-    lines: list[str] = []
-    print_pass_costs(plain, "cpu", lines.append, passes=list_passes("cpu")[:1])
-    assert [" ".join(line.split()) for line in lines[1:]] == [
-        f"{name} - unknown, since the shape of wide is unknown" for name in ("plain", "merge conditional norms")
-    ]
-
-
-@pytest.mark.parametrize("explain", [False, True])
-def test_passes_are_explained_only_if_that_is_wanted(convnet: Tiny, tmp_path: Path, explain: bool) -> None:
-    lines: list[str] = []
-    convnet.export(tmp_path, explain=explain, log=lines.append)
-    named = [each.name for each in list_passes("cpu") if any(line.startswith(each.name) for line in lines)]
-    assert named == ([each.name for each in list_passes("cpu")] if explain else [])
 
 
 @pytest.mark.parametrize("seen", [-1.5, -0.4, -0.1, 0.3, 0.9])

@@ -21,7 +21,7 @@ LEVELS: Final[tuple[frozenset[str], ...]] = tuple(
         "errors version documentation",
         "checks",
         "limits",
-        "optional_imports json_records regular_file sensors",
+        "optional_imports json_records regular_file sensors task_threads",
         "conversions",
         "digits",
         "model",

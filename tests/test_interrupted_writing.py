@@ -57,6 +57,22 @@ print(n_interrupts)
 """
 """Interrupts the writing of HDF5 later and later, until it is as fast."""
 
+UNFINISHED: Final = """
+import sys
+from pathlib import Path
+from pxdbg_runtime.formats import open_writer
+from tests.digit_files import PROVENANCE, SAMPLE
+
+def write():
+    with open_writer(Path(sys.argv[1]), PROVENANCE) as writer:
+        writer.write(SAMPLE)
+        yield
+
+writing = write()
+next(writing)
+"""
+"""Exits while a generator writes."""
+
 
 class Interrupt(BaseException):
     """As the exception of a signal, which comes between any two lines."""
@@ -127,6 +143,15 @@ def test_hdf5_is_written_without_locks_that_an_interrupt_could_leave_locked(tmp_
         sys.setprofile(former)
     assert any(name.endswith("hdf5_writer.py") for name in called)
     assert not [name for name in called if name.endswith("threading.py") or "concurrent" in name]
+
+
+def test_a_process_exits_beside_hdf5_that_is_not_finished(tmp_path: Path) -> None:
+    """The thread has ended when Python deletes the generator."""
+    pytest.importorskip("h5py", reason="pip install 'pxdbg-runtime[hdf5]'")
+    command = [sys.executable, "-c", UNFINISHED, str(tmp_path / "bg.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert names_in(tmp_path) == []
 
 
 def write_and_close(path: Path) -> None:

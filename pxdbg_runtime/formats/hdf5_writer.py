@@ -6,10 +6,8 @@ main thread, at any moment: so HDF5 runs in another one.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import io
-from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -18,7 +16,7 @@ from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.formats.digest import RowHasher
 from pxdbg_runtime.formats.hdf5_layout import DIGIT_COLUMNS, EVENT, OFFSET, OFFSET_DTYPE
 from pxdbg_runtime.formats.interface import DIGEST_KEY, METADATA_KEY
-from pxdbg_runtime.limits.threads import report_thread_limit
+from pxdbg_runtime.task_threads import TaskThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -169,48 +167,10 @@ class _Hdf5Writer:
         self._file.attrs.create(name, content, dtype=self._make_text_type("utf-8", len(content)))
 
 
-class _Thread:
-    """A thread that runs one function after the other.
-
-    A handler of a signal may raise in the caller at any moment. The locks of `threading` and `concurrent.futures` may
-    then stay locked for ever; a `SimpleQueue` has none that Python's code holds.
-    """
-
-    def __init__(self) -> None:
-        self._tasks: SimpleQueue[tuple[Callable[[], object], SimpleQueue[BaseException | None]] | None] = SimpleQueue()
-
-    def start(self) -> None:
-        """Start it; raises `ThreadLimitError` if the system refuses."""
-        with report_thread_limit():
-            _thread.start_new_thread(self._run_tasks, ())
-
-    def run(self, task: Callable[[], object]) -> None:
-        """Run a function, and raise what it raises."""
-        outcome: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._tasks.put((task, outcome))
-        error = outcome.get()
-        if error is not None:
-            raise error
-
-    def end(self) -> None:
-        """End it after the functions that were passed to it."""
-        self._tasks.put(None)
-
-    def _run_tasks(self) -> None:
-        while (passed := self._tasks.get()) is not None:
-            task, outcome = passed
-            try:
-                task()
-            except BaseException as error:  # noqa: BLE001  # `run` raises it
-                outcome.put(error)
-            else:
-                outcome.put(None)
-
-
 class _ThreadWriter:
     """Passes digits to a writer in its thread."""
 
-    def __init__(self, writer: _Hdf5Writer, thread: _Thread) -> None:
+    def __init__(self, writer: _Hdf5Writer, thread: TaskThreads) -> None:
         self._writer, self._thread = writer, thread
 
     def write(self, digits: Digits) -> None:
@@ -222,8 +182,7 @@ class _ThreadWriter:
 def write_hdf5(path: Path, metadata: FileMetadata) -> Iterator[_ThreadWriter]:
     """Write an HDF5 file; it is complete when the block ends without an error."""
     with path.open("w+b") as file:
-        writer, thread = _Hdf5Writer(file, metadata), _Thread()
-        thread.start()
+        writer, thread = _Hdf5Writer(file, metadata), TaskThreads()
         try:
             thread.run(writer.open)
             yield _ThreadWriter(writer, thread)

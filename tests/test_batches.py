@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from pxdbg_runtime.errors import InferenceError, ThreadLimitError
 from pxdbg_runtime.inference.batches import Batch, compute_batches
 from pxdbg_runtime.inference.session import ImageSession
+from pxdbg_runtime.task_threads import TaskThreads
 from tests.graphs import EVENT_WIDE_CARD, event_wide_images, event_wide_model, write_graph
+from tests.thread_counts import count_threads, has_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +38,7 @@ LONG_S: Final = 120.0
 RUN_AND_INTERRUPT: Final = """
 import os, signal, sys, threading, time
 from pxdbg_runtime import Generator
+from tests.thread_counts import has_at_most
 
 generator = Generator(sys.argv[1], seed=1, provider="cpu", batch_size=1)
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -61,7 +64,7 @@ for make, numbers in (
             time.sleep(0.01)
         except (KeyboardInterrupt, SystemExit):
             pass
-    print(raised, threading.active_count(), flush=True)
+    print(raised, has_at_most(0), flush=True)
 """
 END_AT_ONCE: Final = """
 import os, signal, sys, threading, time
@@ -172,39 +175,40 @@ def test_a_session_that_keeps_a_thread_computes_every_event_in_it(
 
     monkeypatch.setattr(session, "compute_images", record_thread)
     assert session.worker is None
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        monkeypatch.setattr(session, "_worker", worker)
-        expected = event_wide_images(draws["latent"], draws["mood"])
-        for _ in range(2):
-            with closing(compute_batches(session, split([range(5), range(5, 9), range(9, 40)], draws), 31)) as batches:
-                assert np.array_equal(next(batches)[1], expected[:5])
-        assert worker.submit(threading.get_ident).result() in threads
+    worker = TaskThreads()
+    monkeypatch.setattr(session, "_worker", worker)
+    expected = event_wide_images(draws["latent"], draws["mood"])
+    for _ in range(2):
+        with closing(compute_batches(session, split([range(5), range(5, 9), range(9, 40)], draws), 31)) as batches:
+            assert np.array_equal(next(batches)[1], expected[:5])
+    assert worker.run(threading.get_ident) in threads
     assert len(threads) == 1
+    worker.end()
 
 
 def test_a_second_thread_that_the_system_refuses_is_an_error_of_ours(
     event_wide_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_thread: threading.Thread) -> None:
+    def refuse(*_: object) -> None:
         message = "can't start new thread"
         raise RuntimeError(message)
 
     pair = split([range(1), range(1, 2)], draw_latents(1))
     batches = compute_batches(ImageSession(event_wide_graph, provider="cpu"), pair, 1)
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     with pytest.raises(ThreadLimitError, match=r"^1 thread was to be started, but the system starts only 0"):
         next(batches)
 
 
 def test_a_consumer_that_stops_ends_the_batch_that_is_computed_ahead(endless_graph: GraphFile) -> None:
     session = ImageSession(endless_graph, provider="cpu")
-    n_threads = threading.active_count()
+    n_threads = count_threads()
     start = time.monotonic()
     batches = compute_batches(session, split([range(1), range(1, 2)], draw_latents(1)), 1)
     assert next(batches)[0].sensors == range(1)
     batches.close()
     assert list(batches) == []
-    assert threading.active_count() == n_threads
+    assert has_at_most(n_threads)
     with pytest.raises(ValueError, match="the consumer's own"):
         _fail_in_use(session)
     assert time.monotonic() - start < LONG_S
@@ -230,7 +234,7 @@ def test_a_signal_ends_a_graph_that_never_ends(endless_graph: GraphFile) -> None
     command = [sys.executable, "-c", RUN_AND_INTERRUPT, str(endless_graph.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG_S)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["KeyboardInterrupt 1", "SystemExit 1", "SystemExit 1"]
+    assert done.stdout.splitlines() == ["KeyboardInterrupt True", "SystemExit True", "SystemExit True"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

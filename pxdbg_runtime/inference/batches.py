@@ -9,16 +9,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pxdbg_runtime.errors import InferenceError
-from pxdbg_runtime.limits.threads import report_thread_limit
+from pxdbg_runtime.task_threads import Task, TaskThreads, cancel_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
-    from concurrent.futures import Future
 
     import numpy as np
     from numpy.typing import NDArray
@@ -83,8 +82,8 @@ def compute_batches(
     buffers = [session.take_buffer(batch_size) for _ in range(2)]
     run = session.create_run_options()
     kept_worker = session.worker
-    worker = kept_worker or ThreadPoolExecutor(max_workers=1)
-    started: deque[tuple[Batch, Future[Images]]] = deque()
+    worker = kept_worker or TaskThreads()
+    started: deque[tuple[Batch, Task[Images]]] = deque()
     remaining, error = iter(batches), None
     process = os.getpid()
     try:
@@ -100,37 +99,23 @@ def compute_batches(
             except Exception as raised:  # noqa: BLE001  # raised again below
                 batch, error = None, raised
             if batch is not None:
-                with report_thread_limit():
-                    computing = worker.submit(
-                        session.compute_images, batch.sensors, batch.draws, buffers[number % 2], run
-                    )
-                started.append((batch, computing))
+                task = Task(partial(session.compute_images, batch.sensors, batch.draws, buffers[number % 2], run))
+                started.append((batch, task))  # before it can run
+                worker.submit(task)
             if number == 0 and batch is not None:
                 continue
             if not started:
                 break
-            images = started[0][1].result()
+            images = started[0][1].wait()
             yield started.popleft()[0], images
         if error is not None:
             raise error
     finally:
         run.terminate = True
         if os.getpid() == process:  # in a fork no thread runs that could be waited for
-            _wait_for_end([future for _, future in started], None if kept_worker else worker)
+            # Wait: a thread inside ONNX Runtime while the interpreter exits would abort the process.
+            cancel_tasks(task for _, task in started)
+            if kept_worker is None:
+                worker.end()
         for buffer in buffers:
             session.give_back(buffer)
-
-
-def _wait_for_end(pending: Sequence[Future[Images]], worker: ThreadPoolExecutor | None) -> None:
-    """Wait until no graph runs, even if a signal arrives: a thread inside ONNX Runtime would abort the process."""
-    interruption: BaseException | None = None
-    while not all(future.done() for future in pending):
-        try:
-            # Not a join of the thread: in Python 3.11 an interrupted join marks the thread as ended.
-            wait(pending)
-        except BaseException as error:  # noqa: BLE001  # from a signal handler; raised again below
-            interruption = error
-    if worker is not None:
-        worker.shutdown()
-    if interruption is not None:
-        raise interruption

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -33,6 +32,7 @@ from pxdbg_runtime.limits.address_space import explain_memory_failure, report_me
 from pxdbg_runtime.limits.threads import check_thread_count, prepare_threads
 from pxdbg_runtime.model.card import FULL_WEIGHT_BITS, build_feed
 from pxdbg_runtime.sensors import N_U_CELLS, N_V_CELLS
+from pxdbg_runtime.task_threads import TaskThreads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,12 +120,11 @@ class ImageSession:
         self._forks = ForkGuard(self._session, self._find_fork_obstacle())
         # ONNX Runtime's CUDA provider creates its cuBLAS and cuDNN handles anew in each thread, so threads are kept.
         # With two, the GPU computes one batch while the CPU launches the kernels of the next.
-        n_workers = 2 if self.provider == CUDA else 1
-        self._worker = None if self.provider == CPU else ThreadPoolExecutor(max_workers=n_workers)
+        self._worker = None if self.provider == CPU else TaskThreads(2 if self.provider == CUDA else 1)
         self._idle_buffers: list[Images] = []
 
     @property
-    def worker(self) -> ThreadPoolExecutor | None:
+    def worker(self) -> TaskThreads | None:
         """Threads that run the graph as long as the session lives, None on a CPU; raises `InferenceError` in a fork."""
         if self._worker is not None:
             self._forks.check()

@@ -8,7 +8,8 @@ instead of 100 for 5 x 5. The phases are then interleaved:
 - ``cuda``: one convolution with four times the channels, and DepthToSpace.
 - ``cpu``: ONNX Runtime stores images in blocks of channels, where DepthToSpace would copy element by element. The
   phases are interleaved with channels last, which copies whole rows of channels; its optimiser fuses the
-  transpositions into its own reordering. Each phase is a convolution of its own if one kernel for all phases of a row
+  transpositions into its own reordering. With many channels the phases are sums of terms that they share
+  (`export.graph.phase_terms`). Else each phase is a convolution of its own if one kernel for all phases of a row
   would waste products, except below 32 channels, which leave half of the kernel idle.
 """
 
@@ -23,6 +24,7 @@ import numpy as np
 from export.graph.block_weights import BlockWeights, build_block_weights
 from export.graph.conditional_norms import match_conditional_norm
 from export.graph.nodes import Convolution, find_before_upsampling, find_only_user, match_convolution, read_shape
+from export.graph.phase_terms import write_sums_of_terms
 from export.graph.rules import Writer, apply_rules
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from export.graph.conditional_norms import ConditionalNorm
+    from export.graph.phase_terms import Phases
     from pxdbg_runtime.model.card import Target
 
 __all__ = ["build_phase_weights", "make_phase_convolutions"]
@@ -100,7 +103,9 @@ class _Phases:
             self._write.constant(np.tile(self._found.bias, len(rows) * len(columns)), f"{suffix}.bias"),
         ]
         size = weights.weight.shape[2:]
-        convolved = self._write.node("Conv", inputs, pads=weights.pads, kernel_shape=size)
+        return self._finish(self._write.node("Conv", inputs, pads=weights.pads, kernel_shape=size))
+
+    def _finish(self, convolved: ir.Value) -> ir.Value:
         if self._norm is not None:
             convolved = self._write.node("Mul", [convolved, self._norm.factor])
             convolved = self._write.node("Add", [convolved, self._norm.offset])
@@ -109,12 +114,13 @@ class _Phases:
     def write_interleaved(self, height: int, width: int) -> ir.Value:
         """Write all phases of a small image of this size, interleaved with channels last."""
         n_channels = len(self._found.weight)
+        terms = write_sums_of_terms(self._write, self._found, self._small)
         rows = []
         for row in _BOTH:
-            if _is_row_kernel_cheaper(self._found):
+            if terms is None and _is_row_kernel_cheaper(self._found):
                 both = self.write_phases((row,), _BOTH)
             else:
-                both = self._write.node("Concat", [self.write_phases((row,), (column,)) for column in _BOTH], axis=1)
+                both = self._write.node("Concat", self._write_columns(row, terms), axis=1)
             last = self._write.node("Transpose", [both], perm=[0, 2, 3, 1])
             rows.append(self._reshape(last, f"row{row}", [0, height, 1, 2 * width * n_channels]))
         pairs = self._write.node("Concat", rows, axis=2)
@@ -124,14 +130,19 @@ class _Phases:
     def write_interleaved_norms(self, height: int, width: int) -> ir.Value:
         """Write all phases of a small image of this size, each with its norm, interleaved with channels first."""
         last = self._write.constant(np.array([4], np.int64), "last")
+        terms = write_sums_of_terms(self._write, self._found, self._small)
         rows = []
         for row in _BOTH:
-            phases = [self.write_phases((row,), (column,)) for column in _BOTH]
-            rows.append(
-                self._write.node("Concat", [self._write.node("Unsqueeze", [each, last]) for each in phases], axis=4)
-            )
+            columns = [self._write.node("Unsqueeze", [each, last]) for each in self._write_columns(row, terms)]
+            rows.append(self._write.node("Concat", columns, axis=4))
         pairs = self._write.node("Concat", rows, axis=3)
         return self._reshape(pairs, "images", [0, len(self._found.weight), 2 * height, 2 * width])
+
+    def _write_columns(self, row: int, terms: Phases | None) -> list[ir.Value]:
+        """Write the two phases of a row, from sums of terms if there are any."""
+        if terms is None:
+            return [self.write_phases((row,), (column,)) for column in _BOTH]
+        return [self._finish(each) for each in terms[row]]
 
     def _reshape(self, value: ir.Value, suffix: str, axes: list[int]) -> ir.Value:
         return self._write.node("Reshape", [value, self._write.constant(np.array(axes, np.int64), f"{suffix}.shape")])

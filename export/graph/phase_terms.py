@@ -6,13 +6,13 @@ same total S. A kernel D whose taps add up to zero is a kernel on the difference
 
     sum_o D[o] x[i + o] = sum_o E[o] (x[i + o] - x[i + o + 1]),    E[o] = D[o] + D[o - 1] + ...
 
-So both phases can be computed
+For an odd kernel of n taps, each phase has (n + 1) / 2 taps: apart they take n + 1 products. They take n products
 
-- by themselves: 4 products for a kernel of 3, 6 for a kernel of 5;
-- as S x[i], plus P_r - S on differences for each phase: 3 products for a kernel of 3, 5 for a kernel of 5;
-- as P_1, plus P_0 - P_1 on differences for phase 0: 5 products for a kernel of 5, with fewer sums.
+- as S x[i], plus P_r - S on differences for each phase;
+- as P_1, plus P_0 - P_1 on differences for phase 0, if both phases have taps at the same offsets: fewer sums.
 
-Columns are split in the same way: 9 products an input pixel instead of 16, or 25 instead of 36.
+Columns are split in the same way: 9 products an input pixel instead of 16 for a kernel of 3 x 3, 25 instead of 36 for
+5 x 5.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Phases", "write_sums_of_terms"]
 
 _MIN_PRODUCTS_PER_ELEMENT: Final = 16
-"""Products to save for each further element that is written: so many take about as long."""
+"""Products that take about as long as writing an element: each further element must save more."""
 
 _Pads = tuple[tuple[int, int] | None, tuple[int, int] | None]
 Phases = tuple[tuple["ir.Value", "ir.Value"], tuple["ir.Value", "ir.Value"]]
@@ -73,14 +73,10 @@ class _Term:
 
 @dataclass(frozen=True, kw_only=True)
 class _Axis:
-    """Terms along one axis. Phase r is the sum of those whose indices are `phases[r]`."""
+    """Terms along one axis. Phase r is the sum of those whose indices are `phases[r]`, always with the first."""
 
     terms: tuple[_Term, ...]
     phases: tuple[tuple[int, ...], tuple[int, ...]]
-
-    @property
-    def n_products(self) -> int:
-        return sum(len(term.taps) for term in self.terms)
 
     @property
     def n_sums(self) -> int:
@@ -99,14 +95,16 @@ def write_sums_of_terms(write: Writer, found: Convolution, small: ir.Value) -> P
         The image before the upsampling.
     """
     (height, width), (top, left) = found.weight.shape[2:], found.pads[:2]
+    if 1 in (height, width):  # Both phases are the same along such an axis.
+        return None
     rows, columns = _choose_terms(height, top), _choose_terms(width, left)
     if not _are_worthwhile(found, rows, columns):
         return None
     terms = _Terms(write, found, small)
-    by_row = [[terms.write(row, column) for column in columns.terms] for row in rows.terms]
-    sums = [[_write_sum(write, each, indices) for indices in columns.phases] for each in by_row]
+    written = [[terms.write(row, column) for column in columns.terms] for row in rows.terms]
+    by_column = [[_write_sum(write, row, indices) for indices in columns.phases] for row in written]
     (a, b), (c, d) = (
-        [_write_sum(write, [each[column] for each in sums], indices) for column in (0, 1)] for indices in rows.phases
+        [_write_sum(write, [row[column] for row in by_column], indices) for column in (0, 1)] for indices in rows.phases
     )
     return (a, b), (c, d)
 
@@ -158,58 +156,43 @@ def _write_sum(write: Writer, values: Sequence[ir.Value], indices: Sequence[int]
 def _are_worthwhile(found: Convolution, rows: _Axis, columns: _Axis) -> bool:
     """Whether terms save enough products for the elements that they write."""
     n_out, n_in, height, width = map(int, found.weight.shape)
-    apart = _split_apart(height, found.pads[0]).n_products * _split_apart(width, found.pads[1]).n_products
-    n_saved = (apart - rows.n_products * columns.n_products) * n_out * n_in
+    n_saved = ((height + 1) * (width + 1) - height * width) * n_out * n_in
     images = {(row.image_pads, column.image_pads) for row, column in itertools.product(rows.terms, columns.terms)}
     n_sums = len(rows.terms) * columns.n_sums + 2 * rows.n_sums
-    n_outputs = len(rows.terms) * len(columns.terms) + n_sums - 4
+    n_outputs = len(rows.terms) * len(columns.terms) + n_sums - 4  # the four phases are written anyway
     n_written = (len(images) - 1) * n_in + n_outputs * n_out
     return n_saved > _MIN_PRODUCTS_PER_ELEMENT * n_written
 
 
 def _choose_terms(n_taps: int, pad: int) -> _Axis:
-    """Choose the terms of the fewest products, then of the fewest sums."""
-    splits = (_split_apart, _split_by_total, _split_by_phase) if n_taps > 1 else (_split_apart,)
-    return min((split(n_taps, pad) for split in splits), key=lambda axis: (axis.n_products, axis.n_sums))
+    first, phases = _place_taps(n_taps, pad)
+    have_equal_offsets = phases.any(axis=2).all()
+    return _split_by_phase(first, phases) if have_equal_offsets else _split_by_total(first, phases)
 
 
-def _split_apart(n_taps: int, pad: int) -> _Axis:
-    """Take each phase by itself."""
-    offsets, phases = _place_taps(n_taps, pad)
-    return _Axis(terms=tuple(_trim(phase, offsets[0]) for phase in phases), phases=((0,), (1,)))
-
-
-def _split_by_total(n_taps: int, pad: int) -> _Axis:
-    """Take the total, then what each phase differs from it."""
-    offsets, phases = _place_taps(n_taps, pad)
-    total = _Term(taps=np.ones((1, n_taps)), first=0)
-    centre = np.outer(offsets == 0, total.taps[0])
-    return _Axis(
-        terms=(total, *(_take_differences(phase - centre, offsets[0]) for phase in phases)), phases=((0, 1), (0, 2))
-    )
-
-
-def _split_by_phase(n_taps: int, pad: int) -> _Axis:
+def _split_by_phase(first: int, phases: NDArray[np.float64]) -> _Axis:
     """Take phase 1, then what phase 0 differs from it."""
-    offsets, (upper, lower) = _place_taps(n_taps, pad)
-    terms = _trim(lower, offsets[0]), _take_differences(upper - lower, offsets[0])
+    terms = _Term(taps=phases[1], first=first), _take_differences(phases[0] - phases[1], first)
     return _Axis(terms=terms, phases=((0, 1), (0,)))
 
 
-def _place_taps(n_taps: int, pad: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Place the original taps of both phases at offsets of the small image: shape (2, offsets, original taps)."""
+def _split_by_total(first: int, phases: NDArray[np.float64]) -> _Axis:
+    """Take the total, then what each phase differs from it."""
+    total = _Term(taps=np.ones((1, phases.shape[2])), first=0)
+    rest = phases.copy()
+    rest[:, -first] -= total.taps
+    return _Axis(terms=(total, *(_take_differences(each, first) for each in rest)), phases=((0, 1), (0, 2)))
+
+
+def _place_taps(n_taps: int, pad: int) -> tuple[int, NDArray[np.float64]]:
+    """Place the original taps of both phases: the first offset, and an array of shape (2, offsets, original taps)."""
     placed = (np.arange(2)[:, None] + np.arange(n_taps) - pad) // 2
     offsets = np.arange(placed.min(), placed.max() + 1)
-    return offsets, (placed[:, None] == offsets[:, None]).astype(np.float64)
+    return int(offsets[0]), (placed[:, None] == offsets[:, None]).astype(np.float64)
 
 
-def _take_differences(taps: NDArray[np.float64], first: np.intp) -> _Term:
-    """Make a kernel whose taps add up to zero a kernel of differences."""
-    term = _trim(np.cumsum(taps, axis=0), first)
-    return _Term(taps=term.taps, first=term.first, is_of_differences=True)
-
-
-def _trim(taps: NDArray[np.float64], first: np.intp) -> _Term:
-    """Leave out taps of zero at both ends."""
-    (used,) = np.nonzero(taps.any(axis=1))
-    return _Term(taps=taps[used[0] : used[-1] + 1], first=int(first + used[0]))
+def _take_differences(taps: NDArray[np.float64], first: int) -> _Term:
+    """Make a kernel whose taps add up to zero a kernel of differences, without taps of zero at its ends."""
+    sums = np.cumsum(taps, axis=0)
+    (used,) = np.nonzero(sums.any(axis=1))
+    return _Term(taps=sums[used[0] : used[-1] + 1], first=first + int(used[0]), is_of_differences=True)

@@ -5,6 +5,7 @@ Their channels fill the blocks of ONNX Runtime's own layout for images, in which
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -43,7 +44,13 @@ FOR_CONDITIONS: Final = {
     "image by image",
 }
 """Passes for graphs with a condition, which these are not."""
-WRITERS: Final = {"plain": plain_generator, "residual": residual_generator}
+WRITERS: Final[dict[str, Writer]] = {
+    "plain": plain_generator,
+    "residual": residual_generator,
+    # Phases are sums of terms, which ONNX Runtime fuses into convolutions.
+    "plain with kernels of 5": functools.partial(plain_generator, kernel=(5, 5)),
+    "residual with kernels of 5": functools.partial(residual_generator, kernel=(5, 5)),
+}
 
 
 def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:

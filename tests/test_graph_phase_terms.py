@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.graph import count_multiply_accumulates
-from export.graph.phase_convolutions import make_phase_convolutions
+from export.graph.compiler import SHARED_TERMS, list_passes
+from export.graph.phase_convolutions import make_phases_of_terms
 from tests.small_graphs import (
     FEW,
     SEEDS,
@@ -20,6 +20,7 @@ from tests.small_graphs import (
     apply_pass,
     assert_close,
     assert_same_function,
+    check_untouched,
     draw_pads,
     find_same_pads,
     list_operators,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from pxdbg_runtime.model.card import Target
+    from pxdbg_runtime.model.card import Precision, Target
     from tests.small_graphs import Pads, Rewriting
 
 BATCHES: Final = st.integers(1, 2)
@@ -58,8 +59,8 @@ N_IMAGES: Final = {3: 3, 5: 2, 7: 3}
 N_SUMS: Final = {3: 2, 5: 1, 7: 2}
 
 
-def apply_phases(model: onnx.ModelProto, target: Target = "cpu") -> Rewriting:
-    return apply_pass(functools.partial(make_phase_convolutions, target=target), model)
+def apply_phases(model: onnx.ModelProto) -> Rewriting:
+    return apply_pass(make_phases_of_terms, model)
 
 
 def check_terms(rewriting: Rewriting) -> None:
@@ -122,6 +123,7 @@ def test_few_channels_are_left_to_phases_apart(kernel: tuple[int, int]) -> None:
         graph.conv(graph.upsample(graph.input(each, 2, 3)), each, each, kernel)
         rewritings.append(apply_phases(graph.model()))
         assert_same_function(rewritings[-1], graph, 2)
+    assert [each.n_changes for each in rewritings] == [0, 1]
     assert [is_of_terms(each) for each in rewritings] == [False, True]
 
 
@@ -129,18 +131,18 @@ def test_few_channels_are_left_to_phases_apart(kernel: tuple[int, int]) -> None:
 def test_kernels_of_one_row_or_column_have_no_terms(kernel: tuple[int, int]) -> None:
     graph = SmallGraph()
     graph.conv(graph.upsample(graph.input(80, 2, 3)), 80, 80, kernel)
-    rewriting = apply_phases(graph.model())
-    assert rewriting.n_changes == 1
-    assert not is_of_terms(rewriting)
-    assert_same_function(rewriting, graph, 2)
+    check_untouched(make_phases_of_terms, graph.model())
 
 
-def test_the_target_cuda_has_no_terms() -> None:
-    graph = SmallGraph()
-    graph.conv(graph.upsample(graph.input(64, 2, 3)), 64, 64, (5, 5))
-    rewriting = apply_phases(graph.model(), "cuda")
-    assert list_operators(rewriting.after) == ["Conv", "DepthToSpace"]
-    assert_same_function(rewriting, graph, 2)
+@pytest.mark.parametrize(
+    ("target", "precision", "is_used"),
+    [("cpu", "float32", True), ("cpu", "float16", False), ("cuda", "float32", False), ("cuda", "float16", False)],
+)
+def test_only_float32_on_the_cpu_has_terms(target: Target, precision: Precision, is_used: bool) -> None:
+    names = [each.name for each in list_passes(target, precision)]
+    assert names.count(SHARED_TERMS) == is_used
+    # What it leaves is computed phase by phase.
+    assert names[names.index("phase convolutions") - 1 :][0] == (SHARED_TERMS if is_used else "last layer in blocks")
 
 
 @pytest.mark.parametrize("kernel", MIN_CHANNELS)
@@ -180,25 +182,12 @@ def test_how_many_products_are_left(kernel: tuple[int, int], taps: int, differen
     assert count_multiply_accumulates(rewriting.after) == after
 
 
-@FEW
-@given(
-    seed=SEEDS, batch=BATCHES, size=SIZES, kernel=st.sampled_from([(5, 5), (7, 7), (3, 5)]),
-    is_rectified=st.booleans(), bias=st.booleans(),
-)  # fmt: skip
-def test_terms_have_the_norm_of_their_convolution(
-    seed: int, batch: int, size: tuple[int, int], kernel: tuple[int, int], is_rectified: bool, bias: bool
-) -> None:
-    graph, n_channels = SmallGraph(seed, whole=False), MIN_CHANNELS[kernel]
+def test_a_convolution_with_a_conditional_norm_and_a_relu_is_left_to_phases_apart() -> None:
+    graph, n_channels = SmallGraph(whole=False), MIN_CHANNELS[5, 5]
     graph.input(3, name="c")
-    image = graph.conv(graph.upsample(graph.input(n_channels, *size)), n_channels, n_channels, kernel, bias=bias)
-    result = graph.conditional_norm(image, "c", 3, n_channels)
-    if is_rectified:
-        graph.node("Relu", result)
-    rewriting = apply_phases(graph.model())
-    check_terms(rewriting)
-    # Without a Relu the norm stays behind the phases.
-    assert list_operators(rewriting.after).count("Mul") == (4 if is_rectified else 1)
-    assert_same_function(rewriting, graph, batch)
+    image = graph.conv(graph.upsample(graph.input(n_channels, 2, 3)), n_channels, n_channels, (5, 5))
+    graph.node("Relu", graph.conditional_norm(image, "c", 3, n_channels))
+    check_untouched(make_phases_of_terms, graph.model())
 
 
 @FEW

@@ -21,7 +21,7 @@ from export.graph.last_layer import make_block_outputs
 from export.graph.linear_layers import compose_linear_layers
 from export.graph.norm_products import make_norm_products
 from export.graph.norms_of_sums import distribute_batch_norms
-from export.graph.phase_convolutions import make_phase_convolutions
+from export.graph.phase_convolutions import make_phase_convolutions, make_phases_of_terms
 from export.graph.row_tables import fold_row_tables
 from export.graph.upsampling import move_before_upsampling
 from export.graph.zero_biases import choose_zero_biases
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INT8_PASSES",
+    "SHARED_TERMS",
     "SIMPLIFYING_PASSES",
     "Pass",
     "Stage",
@@ -85,6 +86,8 @@ class Stage:
         return count_cost(ir.from_proto(self.model))
 
 
+SHARED_TERMS: Final = "phases of shared terms"
+"""Name of the pass without which each phase of an upsampled convolution is computed by itself."""
 SIMPLIFYING_PASSES: Final = (
     Pass(name="merge conditional norms", apply=merge_conditional_norms),
     Pass(name="fold batch norms", apply=fold_batch_norms),
@@ -106,11 +109,14 @@ INT8_PASSES: Final = (
 
 def list_passes(target: Target, precision: Precision = "float32") -> tuple[Pass, ...]:
     """List the passes of a target in float32, or before the conversion to another precision, in their order."""
+    phases = [Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target))]
+    if (target, precision) == ("cpu", "float32"):
+        phases.insert(0, Pass(name=SHARED_TERMS, apply=make_phases_of_terms))
     form: tuple[Pass, ...] = (
         Pass(name="row tables", apply=fold_row_tables),
         Pass(name="batch norms of sums", apply=distribute_batch_norms),
         Pass(name="last layer in blocks", apply=make_block_outputs),
-        Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target)),
+        *phases,
     )
     if (target, precision) == ("cuda", "float16"):
         moved = Pass(name="largest images in phases", apply=move_last_interleaving)

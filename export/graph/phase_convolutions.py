@@ -8,9 +8,10 @@ instead of 100 for 5 x 5. The phases are then interleaved:
 - ``cuda``: one convolution with four times the channels, and DepthToSpace.
 - ``cpu``: ONNX Runtime stores images in blocks of channels, where DepthToSpace would copy element by element. The
   phases are interleaved with channels last, which copies whole rows of channels; its optimiser fuses the
-  transpositions into its own reordering. With many channels the phases are sums of terms that they share
-  (`export.graph.phase_terms`). Else each phase is a convolution of its own if one kernel for all phases of a row
+  transpositions into its own reordering. Each phase is a convolution of its own if one kernel for all phases of a row
   would waste products, except below 32 channels, which leave half of the kernel idle.
+
+In float32 on the CPU, phases with many channels are sums of terms that they share (`export.graph.phase_terms`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from export.graph.phase_terms import Phases
     from pxdbg_runtime.model.card import Target
 
-__all__ = ["build_phase_weights", "make_phase_convolutions"]
+__all__ = ["build_phase_weights", "make_phase_convolutions", "make_phases_of_terms"]
 
 _FEW_CHANNELS: Final = 32
 _BOTH: Final = (0, 1)
@@ -48,15 +49,22 @@ def make_phase_convolutions(model: ir.Model, target: Target) -> int:
     return apply_rules(model, {"Conv": rewrite, "Relu": rewrite})
 
 
+def make_phases_of_terms(model: ir.Model) -> int:
+    """Rewrite those convolutions of upsampled images whose phases are cheaper as sums of terms; return their number."""
+    rewrite = functools.partial(_rewrite, target="cpu", is_of_terms=True)
+    return apply_rules(model, {"Conv": rewrite, "Relu": rewrite})
+
+
 def build_phase_weights(found: Convolution, rows: Sequence[int], columns: Sequence[int]) -> BlockWeights:
     """Build the weights of some phases (rows and columns of 2 x 2 pixels) of a convolution after an upsampling."""
     return build_block_weights(found.weight, found.pads, upsampling=2, block=(2, 2), rows=rows, columns=columns)
 
 
-def _rewrite(write: Writer, node: ir.Node, *, target: Target) -> ir.Value | None:
+def _rewrite(write: Writer, node: ir.Node, *, target: Target, is_of_terms: bool = False) -> ir.Value | None:
     """Rewrite a convolution, or a Relu with the convolution, and on the CPU the conditional norm, before it."""
     rectified = node.inputs[0] if node.op_type == "Relu" else None
-    norm = match_conditional_norm(rectified.producer()) if rectified is not None and target == "cpu" else None
+    has_norm = rectified is not None and target == "cpu" and not is_of_terms
+    norm = match_conditional_norm(rectified.producer()) if rectified is not None and has_norm else None
     convolved = node.outputs[0] if node.op_type == "Conv" else rectified if norm is None else norm.image
     found = None if convolved is None else match_convolution(convolved.producer())
     if convolved is None or found is None or not found.keeps_size:
@@ -71,6 +79,9 @@ def _rewrite(write: Writer, node: ir.Node, *, target: Target) -> ir.Value | None
     if target == "cuda":
         return write.node("DepthToSpace", [phases.write_phases(_BOTH, _BOTH)], blocksize=2, mode="DCR")
     height, width = (axis or 0 for axis in shape[2:])
+    if is_of_terms:
+        terms = write_sums_of_terms(write, found, small)
+        return None if terms is None else phases.write_interleaved(height, width, terms)
     return phases.write_interleaved(height, width) if norm is None else phases.write_interleaved_norms(height, width)
 
 
@@ -111,16 +122,17 @@ class _Phases:
             convolved = self._write.node("Add", [convolved, self._norm.offset])
         return self._write.node("Relu", [convolved]) if self._is_rectified else convolved
 
-    def write_interleaved(self, height: int, width: int) -> ir.Value:
+    def write_interleaved(self, height: int, width: int, terms: Phases | None = None) -> ir.Value:
         """Write all phases of a small image of this size, interleaved with channels last."""
         n_channels = len(self._found.weight)
-        terms = write_sums_of_terms(self._write, self._found, self._small)
         rows = []
         for row in _BOTH:
-            if terms is None and _is_row_kernel_cheaper(self._found):
+            if terms is not None:
+                both = self._write.node("Concat", [self._finish(each) for each in terms[row]], axis=1)
+            elif _is_row_kernel_cheaper(self._found):
                 both = self.write_phases((row,), _BOTH)
             else:
-                both = self._write.node("Concat", self._write_columns(row, terms), axis=1)
+                both = self._write.node("Concat", [self.write_phases((row,), (column,)) for column in _BOTH], axis=1)
             last = self._write.node("Transpose", [both], perm=[0, 2, 3, 1])
             rows.append(self._reshape(last, f"row{row}", [0, height, 1, 2 * width * n_channels]))
         pairs = self._write.node("Concat", rows, axis=2)
@@ -130,19 +142,14 @@ class _Phases:
     def write_interleaved_norms(self, height: int, width: int) -> ir.Value:
         """Write all phases of a small image of this size, each with its norm, interleaved with channels first."""
         last = self._write.constant(np.array([4], np.int64), "last")
-        terms = write_sums_of_terms(self._write, self._found, self._small)
         rows = []
         for row in _BOTH:
-            columns = [self._write.node("Unsqueeze", [each, last]) for each in self._write_columns(row, terms)]
-            rows.append(self._write.node("Concat", columns, axis=4))
+            phases = [self.write_phases((row,), (column,)) for column in _BOTH]
+            rows.append(
+                self._write.node("Concat", [self._write.node("Unsqueeze", [each, last]) for each in phases], axis=4)
+            )
         pairs = self._write.node("Concat", rows, axis=3)
         return self._reshape(pairs, "images", [0, len(self._found.weight), 2 * height, 2 * width])
-
-    def _write_columns(self, row: int, terms: Phases | None) -> list[ir.Value]:
-        """Write the two phases of a row, from sums of terms if there are any."""
-        if terms is None:
-            return [self.write_phases((row,), (column,)) for column in _BOTH]
-        return [self._finish(each) for each in terms[row]]
 
     def _reshape(self, value: ir.Value, suffix: str, axes: list[int]) -> ir.Value:
         return self._write.node("Reshape", [value, self._write.constant(np.array(axes, np.int64), f"{suffix}.shape")])

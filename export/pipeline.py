@@ -115,7 +115,8 @@ def export_checkpoint(
         graph = _build(plain, loaded, references, options, log)
         parity = _verify(graph, plain, references, loaded.min_charge, options, log)
         card, final = _describe(name, graph, loaded, references, parity, options)
-        return _write(path, store_compactly(final).SerializeToString(), card)
+        # Passes and other runtimes, which an unchanged graph is for, do not know compact weights.
+        return _write(path, (store_compactly(final) if options.rewrite else final).SerializeToString(), card)
 
 
 @contextmanager

@@ -111,12 +111,18 @@ class TaskThreads:
     """
 
     def __init__(self, n_threads: int = 1) -> None:
+        self._process = os.getpid()
         self._tasks: SimpleQueue[object] = SimpleQueue()
         owner = weakref.ref(self, self._tasks.put)
         self._loops = [_Loop(self._tasks, owner) for _ in range(n_threads)]
         for loop in self._loops:
             with report_thread_limit():
                 _thread.start_new_thread(loop.run, ())
+
+    @property
+    def are_here(self) -> bool:
+        """Whether this is the process that started the threads, not a fork of it."""
+        return os.getpid() == self._process
 
     def submit(self, task: Task[Any]) -> None:
         """Let a thread run a task; raises `RuntimeError` when the interpreter exits."""
@@ -126,7 +132,19 @@ class TaskThreads:
         self._tasks.put(task)
 
     def run(self, function: Callable[[], T]) -> T:
-        """Run a function, and return its result or raise its error. When the interpreter exits, this thread runs it."""
+        """Run a function, and return its result or raise its error. When the interpreter exits, this thread runs it.
+
+        Raises
+        ------
+        RuntimeError
+            In a fork of the process, which has no copy of its threads.
+        """
+        if not self.are_here:
+            message = (
+                f"What process {self._process} began cannot go on in its fork {os.getpid()}, which has no copy of its "
+                "threads: go on in that process."
+            )
+            raise RuntimeError(message)
         if not _is_open:
             return function()
         task = Task(function)
@@ -134,7 +152,9 @@ class TaskThreads:
         return task.wait()
 
     def end(self) -> None:
-        """End the threads, and wait until they have; a task that has not begun may never run."""
+        """End the threads, and wait until they have; a task that has not begun may never run. A fork does nothing."""
+        if not self.are_here:
+            return
         self._tasks.put(None)
         cancel_tasks(self._loops)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.graph import count_multiply_accumulates
-from export.graph.compiler import SHARED_TERMS, list_passes
+from export.graph.compiler import SHARED_TERMS, list_passes, run_passes
 from export.graph.phase_convolutions import make_phases_of_terms
 from tests.small_graphs import (
     FEW,
@@ -142,7 +142,7 @@ def test_only_float32_on_the_cpu_has_terms(target: Target, precision: Precision,
     names = [each.name for each in list_passes(target, precision)]
     assert names.count(SHARED_TERMS) == is_used
     # What it leaves is computed phase by phase.
-    assert names[names.index("phase convolutions") - 1 :][0] == (SHARED_TERMS if is_used else "last layer in blocks")
+    assert names[names.index("phase convolutions") - 1] == (SHARED_TERMS if is_used else "last layer in blocks")
 
 
 @pytest.mark.parametrize("kernel", MIN_CHANNELS)
@@ -182,12 +182,41 @@ def test_how_many_products_are_left(kernel: tuple[int, int], taps: int, differen
     assert count_multiply_accumulates(rewriting.after) == after
 
 
-def test_a_convolution_with_a_conditional_norm_and_a_relu_is_left_to_phases_apart() -> None:
+@pytest.mark.parametrize("is_used_twice", [False, True])
+@pytest.mark.parametrize("is_rectified", [False, True])
+def test_a_convolution_with_a_conditional_norm_is_left_to_phases_apart(is_rectified: bool, is_used_twice: bool) -> None:
     graph, n_channels = SmallGraph(whole=False), MIN_CHANNELS[5, 5]
     graph.input(3, name="c")
     image = graph.conv(graph.upsample(graph.input(n_channels, 2, 3)), n_channels, n_channels, (5, 5))
-    graph.node("Relu", graph.conditional_norm(image, "c", 3, n_channels))
-    check_untouched(make_phases_of_terms, graph.model())
+    outputs = [graph.conditional_norm(image, "c", 3, n_channels)]
+    if is_rectified:
+        outputs = [graph.node("Relu", outputs[0])]
+    if is_used_twice:
+        outputs.append(graph.node("Abs", image))
+    check_untouched(make_phases_of_terms, graph.model(*outputs))
+
+
+def test_images_with_terms_and_with_conditional_norms_are_computed_one_by_one() -> None:
+    graph, n_channels = SmallGraph(whole=False), 16
+    graph.input(3, name="c")
+    image = graph.node(
+        "Relu", graph.conv(graph.upsample(graph.input(n_channels, 2, 3)), n_channels, n_channels, (5, 5))
+    )
+    image = graph.conditional_norm(graph.conv(image, n_channels, n_channels), "c", 3, n_channels)
+    plain = graph.model(graph.node("Relu", image))
+    stages = {stage.name: stage for stage in run_passes(plain, "cpu")}
+    assert [stages[name].n_changes for name in (SHARED_TERMS, "phase convolutions", "image by image")] == [1, 0, 1]
+    feeds = graph.feeds(2)
+    (expected,), (found,) = (run_by_onnxruntime(each, feeds) for each in (plain, stages["image by image"].model))
+    assert_close(found, expected)
+
+
+def test_an_image_that_is_doubled_twice_is_split_once() -> None:
+    graph = SmallGraph(whole=False)
+    graph.conv(graph.upsample(graph.upsample(graph.input(32, 2, 3))), 32, 32, (5, 5))
+    rewriting = apply_phases(graph.model())
+    assert rewriting.n_changes == 0
+    assert_same_function(rewriting, graph, 2)
 
 
 @FEW

@@ -74,6 +74,27 @@ next(writing)
 """Exits while a generator writes."""
 
 
+FORKED: Final = """
+import os, sys, warnings
+from pathlib import Path
+from pxdbg_runtime.formats import open_writer
+from tests.digit_files import PROVENANCE, SAMPLE
+
+warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads
+with open_writer(Path(sys.argv[1]), PROVENANCE) as writer:
+    child = os.fork()
+    if child == 0:
+        try:
+            writer.write(SAMPLE)
+        except RuntimeError as error:
+            print(error, flush=True)
+        sys.exit(3)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    os._exit(0)
+"""
+"""Writes in a fork of the process that began to write."""
+
+
 class Interrupt(BaseException):
     """As the exception of a signal, which comes between any two lines."""
 
@@ -157,3 +178,13 @@ def test_a_process_exits_beside_hdf5_that_is_not_finished(tmp_path: Path) -> Non
 def write_and_close(path: Path) -> None:
     with open_writer(path, PROVENANCE) as writer:
         writer.write(SAMPLE)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are of POSIX")
+def test_a_fork_neither_writes_hdf5_nor_waits_for_ever(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKED, str(tmp_path / "a.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stderr == ""
+    refusal, code = done.stdout.splitlines()
+    assert "cannot go on in its fork" in refusal
+    assert code == "3"

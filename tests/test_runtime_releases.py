@@ -96,14 +96,13 @@ def test_the_graph_after_each_pass_is_computed_rightly(kind: str, target: Target
         if stage.n_changes == 0:
             idle.add(stage.name)
     # Phases are of shared terms with kernels of 5, and apart with kernels of 3, for these have too few channels.
-    if target == "cpu":
-        (unused,) = idle & PHASES
-        assert unused == ("phase convolutions" if "kernels of 5" in kind else SHARED_TERMS)
+    unused = {"phase convolutions" if "kernels of 5" in kind else SHARED_TERMS} if target == "cpu" else set()
+    assert idle & PHASES == unused
     # A linear layer is composed with a convolution in the plain kind, and work moves in the other.
     assert len(idle - {"plain", *FOR_CONDITIONS, *PHASES}) <= 1
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("kind", ["plain", "residual"])
 def test_the_graph_in_float16_is_computed_rightly(kind: str) -> None:
     graph, plain = graph_and_model(kind)
     feeds = graph.feeds(2)

@@ -87,7 +87,7 @@ class Stage:
 
 
 SHARED_TERMS: Final = "phases of shared terms"
-"""Name of the pass without which each phase of an upsampled convolution is computed by itself."""
+"""Name of the pass that computes the phases of a convolution of an upsampled image from terms that they share."""
 SIMPLIFYING_PASSES: Final = (
     Pass(name="merge conditional norms", apply=merge_conditional_norms),
     Pass(name="fold batch norms", apply=fold_batch_norms),
@@ -109,21 +109,21 @@ INT8_PASSES: Final = (
 
 def list_passes(target: Target, precision: Precision = "float32") -> tuple[Pass, ...]:
     """List the passes of a target in float32, or before the conversion to another precision, in their order."""
-    phases = [Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target))]
-    if (target, precision) == ("cpu", "float32"):
-        phases.insert(0, Pass(name=SHARED_TERMS, apply=make_phases_of_terms))
+    is_for_cpu = (target, precision) == ("cpu", "float32")
+    shared = (Pass(name=SHARED_TERMS, apply=make_phases_of_terms),) if is_for_cpu else ()
     form: tuple[Pass, ...] = (
         Pass(name="row tables", apply=fold_row_tables),
         Pass(name="batch norms of sums", apply=distribute_batch_norms),
         Pass(name="last layer in blocks", apply=make_block_outputs),
-        *phases,
+        *shared,
+        Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target)),
     )
     if (target, precision) == ("cuda", "float16"):
         moved = Pass(name="largest images in phases", apply=move_last_interleaving)
         products = Pass(name="norms as products of matrices", apply=make_norm_products)
         last = Pass(name="channels last", apply=use_channels_last)
         form = (*form, moved, products, last, Pass(name="biases of zeros", apply=choose_zero_biases))
-    if (target, precision) == ("cpu", "float32"):
+    if is_for_cpu:
         blocked = Pass(name="sums in blocks", apply=make_blocked_sums)
         form = (*form, blocked, Pass(name="image by image", apply=compute_image_by_image))
     return (*SIMPLIFYING_PASSES, *form)

@@ -11,7 +11,8 @@ instead of 100 for 5 x 5. The phases are then interleaved:
   transpositions into its own reordering. Each phase is a convolution of its own if one kernel for all phases of a row
   would waste products, except below 32 channels, which leave half of the kernel idle.
 
-In float32 on the CPU, phases with many channels are sums of terms that they share (`export.graph.phase_terms`).
+In float32 on the CPU, phases with many channels and no conditional norm are sums of terms that they share
+(`export.graph.phase_terms`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from export.graph.conditional_norms import ConditionalNorm
-    from export.graph.phase_terms import Phases
+    from export.graph.phase_terms import PhaseGrid
     from pxdbg_runtime.model.card import Target
 
 __all__ = ["build_phase_weights", "make_phase_convolutions", "make_phases_of_terms"]
@@ -63,8 +64,7 @@ def build_phase_weights(found: Convolution, rows: Sequence[int], columns: Sequen
 def _rewrite(write: Writer, node: ir.Node, *, target: Target, is_of_terms: bool = False) -> ir.Value | None:
     """Rewrite a convolution, or a Relu with the convolution, and on the CPU the conditional norm, before it."""
     rectified = node.inputs[0] if node.op_type == "Relu" else None
-    has_norm = rectified is not None and target == "cpu" and not is_of_terms
-    norm = match_conditional_norm(rectified.producer()) if rectified is not None and has_norm else None
+    norm = match_conditional_norm(rectified.producer()) if rectified is not None and target == "cpu" else None
     convolved = node.outputs[0] if node.op_type == "Conv" else rectified if norm is None else norm.image
     found = None if convolved is None else match_convolution(convolved.producer())
     if convolved is None or found is None or not found.keeps_size:
@@ -80,9 +80,19 @@ def _rewrite(write: Writer, node: ir.Node, *, target: Target, is_of_terms: bool 
         return write.node("DepthToSpace", [phases.write_phases(_BOTH, _BOTH)], blocksize=2, mode="DCR")
     height, width = (axis or 0 for axis in shape[2:])
     if is_of_terms:
-        terms = write_sums_of_terms(write, found, small)
+        # The output of this pass may be upsampled: its terms must not be split again.
+        has_norm = norm is not None or _has_conditional_norm(convolved)
+        terms = None if has_norm or find_before_upsampling(small) else write_sums_of_terms(write, found, small)
         return None if terms is None else phases.write_interleaved(height, width, terms)
     return phases.write_interleaved(height, width) if norm is None else phases.write_interleaved_norms(height, width)
+
+
+def _has_conditional_norm(convolved: ir.Value) -> bool:
+    """Whether a convolution's output is multiplied by the factor of a conditional norm."""
+    products = (user for user in convolved.consumers() if user.op_type == "Mul")
+    totals = (total for product in products for total in product.outputs[0].consumers())
+    norms = (match_conditional_norm(total) for total in totals)
+    return any(norm is not None and norm.image is convolved for norm in norms)
 
 
 def _find_relu(convolved: ir.Value, target: Target) -> ir.Node | None:
@@ -122,7 +132,7 @@ class _Phases:
             convolved = self._write.node("Add", [convolved, self._norm.offset])
         return self._write.node("Relu", [convolved]) if self._is_rectified else convolved
 
-    def write_interleaved(self, height: int, width: int, terms: Phases | None = None) -> ir.Value:
+    def write_interleaved(self, height: int, width: int, terms: PhaseGrid | None = None) -> ir.Value:
         """Write all phases of a small image of this size, interleaved with channels last."""
         n_channels = len(self._found.weight)
         rows = []

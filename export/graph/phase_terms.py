@@ -1,8 +1,9 @@
 """Compute the phases of a convolution of an upsampled image as sums of terms, which phases share: fewer products.
 
-After a nearest upsampling by 2, phase r (0 or 1) of row i is a sum over rows i + o of the small image, with taps
-P_r[o] that are sums of the original ones. Each original tap is in one P_0[o] and in one P_1[o], so both phases have the
-same total S. A kernel D whose taps add up to zero is a kernel on the differences of rows, which has one tap less:
+After a nearest upsampling by 2, the output row 2 i + r (phase r: 0 or 1) is a sum over rows i + o of the small image,
+with taps P_r[o] that are sums of the original ones. Each original tap is in one P_0[o] and in one P_1[o], so both
+phases have the same total S. A kernel D whose taps add up to zero is a kernel on the differences of rows, which has one
+tap less:
 
     sum_o D[o] x[i + o] = sum_o E[o] (x[i + o] - x[i + o + 1]),    E[o] = D[o] + D[o - 1] + ...
 
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
     from export.graph.nodes import Convolution
     from export.graph.rules import Writer
 
-__all__ = ["Phases", "write_sums_of_terms"]
+__all__ = ["PhaseGrid", "write_sums_of_terms"]
 
 _MIN_PRODUCTS_PER_ELEMENT: Final = 16
 """Products that take about as long as writing an element: each further element must save more."""
 
 _Pads = tuple[tuple[int, int] | None, tuple[int, int] | None]
-Phases = tuple[tuple["ir.Value", "ir.Value"], tuple["ir.Value", "ir.Value"]]
+PhaseGrid = tuple[tuple["ir.Value", "ir.Value"], tuple["ir.Value", "ir.Value"]]
 """The phases of 2 x 2 pixels, by row and column."""
 
 
@@ -83,7 +84,7 @@ class _Axis:
         return sum(len(indices) - 1 for indices in self.phases)
 
 
-def write_sums_of_terms(write: Writer, found: Convolution, small: ir.Value) -> Phases | None:
+def write_sums_of_terms(write: Writer, found: Convolution, small: ir.Value) -> PhaseGrid | None:
     """Write the phases of a convolution of an upsampled image as sums of terms; None if that saves too little.
 
     Parameters
@@ -100,16 +101,14 @@ def write_sums_of_terms(write: Writer, found: Convolution, small: ir.Value) -> P
     rows, columns = _choose_terms(height, top), _choose_terms(width, left)
     if not _are_worthwhile(found, rows, columns):
         return None
-    terms = _Terms(write, found, small)
-    written = [[terms.write(row, column) for column in columns.terms] for row in rows.terms]
-    by_column = [[_write_sum(write, row, indices) for indices in columns.phases] for row in written]
-    (a, b), (c, d) = (
-        [_write_sum(write, [row[column] for row in by_column], indices) for column in (0, 1)] for indices in rows.phases
-    )
-    return (a, b), (c, d)
+    terms = _TermWriter(write, found, small)
+    by_term = [[terms.write(row, column) for column in columns.terms] for row in rows.terms]
+    by_column = [[_write_sum(write, each, columns.phases[column]) for each in by_term] for column in (0, 1)]
+    upper, lower = ([_write_sum(write, each, rows.phases[row]) for each in by_column] for row in (0, 1))
+    return (upper[0], upper[1]), (lower[0], lower[1])
 
 
-class _Terms:
+class _TermWriter:
     """Writes the terms of a convolution, and the differences that they take."""
 
     def __init__(self, write: Writer, found: Convolution, small: ir.Value) -> None:

@@ -188,7 +188,8 @@ def write_hdf5(path: Path, metadata: FileMetadata) -> Iterator[_ThreadWriter]:
             yield _ThreadWriter(writer, thread)
             thread.run(writer.finish)
         except BaseException:
-            thread.run(writer.abandon)
+            if thread.are_here:
+                thread.run(writer.abandon)
             raise
         finally:
             thread.end()

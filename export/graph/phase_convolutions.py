@@ -80,7 +80,7 @@ def _rewrite(write: Writer, node: ir.Node, *, target: Target, is_of_terms: bool 
         return write.node("DepthToSpace", [phases.write_phases(_BOTH, _BOTH)], blocksize=2, mode="DCR")
     height, width = (axis or 0 for axis in shape[2:])
     if is_of_terms:
-        # The output of this pass may be upsampled: its terms must not be split again.
+        # Terms are convolutions of `small`. If that is an upsampled image too, this pass would rewrite them again.
         has_norm = norm is not None or _has_conditional_norm(convolved)
         terms = None if has_norm or find_before_upsampling(small) else write_sums_of_terms(write, found, small)
         return None if terms is None else phases.write_interleaved(height, width, terms)

@@ -81,6 +81,7 @@ def is_of_terms(rewriting: Rewriting) -> bool:
         lambda kernel: st.tuples(st.just(kernel), draw_pads(kernel))
     ),
 )  # fmt: skip
+@pytest.mark.slow
 def test_any_pads(
     seed: int,
     batch: int,

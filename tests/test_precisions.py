@@ -179,6 +179,7 @@ def test_fidelity_is_that_of_the_images(tiny: Tiny, precision: Precision, target
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.slow
 def test_charges_of_a_graph_for_cuda_are_those_of_its_values(
     tiny: Tiny, export_once: ExportOnce, precision: Precision
 ) -> None:

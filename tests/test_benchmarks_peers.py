@@ -20,10 +20,12 @@ from benchmarks.timing import Measurement
 from export.charge import find_charge_thresholds
 from export.checkpoint import load_checkpoint
 from export.families import FAMILIES, load_family
+from export.graph import compile_graph
 from export.torch_graph import OPSET, OUTPUT_NAME, export_to_onnx
 from pxdbg_runtime.model.card import Draw, GraphInput
 from tests.checkpoints import FlatNet, flat_checkpoint, random_model, register_family
 from tests.graphs import LATENT_CARD, write_graph
+from tests.small_graphs import SmallGraph
 from tests.tiny_ieagan import TINY, TINY_VARIANTS
 
 if TYPE_CHECKING:
@@ -122,6 +124,20 @@ def test_the_targets_are_those_of_the_table() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_targets_are_reached_by_good_numbers(family: str) -> None:
     assert find_verdicts(family, GOOD) == ["holds"] * (8 if family == "ieagan" else 9)
+
+
+def test_the_floor_of_int8_counts_products_without_shared_terms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = SmallGraph(whole=False)
+    graph.conv(graph.upsample(graph.input(11, 2, 3)), 11, 11, (5, 5))
+    plain = graph.model()
+    ours = write_graph(tmp_path / "ours.onnx", compile_graph(plain, "cpu"), LATENT_CARD)
+    monkeypatch.setattr(peers, "prepare_rate", lambda _: lambda: (1.0,))
+    seconds = peers._prepare_floors(write_graph(tmp_path / "plain.onnx", plain, LATENT_CARD), ours)()
+    # Of 2 x 3 pixels; the differences of rows, columns and both have 82 elements times taps in each of 11 channels.
+    expected = 6 * 25 * 11 * 11 + 82 * 11, 6 * 36 * 11 * 11 / 4
+    assert seconds == pytest.approx([40e-9 * each for each in expected])
 
 
 def test_a_family_without_targets_has_no_claims() -> None:

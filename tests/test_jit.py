@@ -301,3 +301,29 @@ print(numba.njit(double)(2))
         command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
     assert done.stdout.split() == ["2", "loaded", "4"]
+
+
+FORK: Final = """
+import os, signal, threading
+from pxdbg_runtime.digitisation.jit import global_compiler_lock
+compiling, go_on = threading.Event(), threading.Event()
+def compile_slowly():
+    with global_compiler_lock:
+        compiling.set()
+        assert go_on.wait(60)
+threading.Thread(target=compile_slowly).start()
+assert compiling.wait(60)
+threading.Timer(0.2, go_on.set).start()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    with global_compiler_lock:
+        os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no forks")
+def test_a_fork_beside_a_compilation_can_compile() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")

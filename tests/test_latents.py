@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Final
@@ -349,3 +350,18 @@ def test_a_copy_of_a_stream_draws_the_same(name: RandomStreamName, copied: Calla
     for event, values in enumerate(expected, start=1):
         for each in (stream, other):
             assert np.array_equal(each.draw(event)[0], values)
+
+
+def test_a_draw_imports_nothing() -> None:
+    """A fork beside another thread's first draw would inherit the lock of the import, and wait for it for ever."""
+    program = (
+        "import sys\n"
+        "from pxdbg_runtime.inference.latents import make_stream\n"
+        "from pxdbg_runtime.model.card import Draw\n"
+        "streams = [make_stream(name, 1, [Draw(name='latent', shape=(40, 96))]) for name in ('philox', 'torch')]\n"
+        "before = set(sys.modules)\n"
+        "for stream in streams: stream.draw(1)\n"
+        "print(sorted(set(sys.modules) - before))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
@@ -141,3 +142,12 @@ def _log_first_failure(error: Exception) -> None:
     if _FIRST_FAILURE.acquire(blocking=False):
         reason = f"{type(error).__name__}: {one_line(error)}"
         _log.info("numba's cache does not work, so kernels are compiled in memory: %s", reason)
+
+
+if hasattr(os, "register_at_fork"):
+    # A fork waits for the end of a compilation: in the child, which lacks the thread, it would never end.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )

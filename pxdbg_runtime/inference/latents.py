@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import operator
 from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
@@ -206,4 +207,6 @@ def make_stream(name: RandomStreamName, seed: int, draws: Sequence[Draw]) -> Ran
     if name not in RANDOM_STREAMS:
         message = f"random_stream must be one of {', '.join(RANDOM_STREAMS)}, but is {name!r}."
         raise ArgumentValueError("random_stream", message)
+    # NumPy would import it at the first draw: a fork meanwhile would inherit the lock of the import and wait for ever.
+    importlib.import_module("numpy.random")
     return _STREAMS[name](seed, draws)

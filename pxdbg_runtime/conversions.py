@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pxdbg_runtime.checks import MAX_EVENT
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.optional_imports import require
 
@@ -105,12 +106,18 @@ def _fill_events(
     found: NDArray[np.int64], counts: NDArray[np.int64], event_numbers: Sequence[int] | NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return all event numbers and the count of each, 0 for those that were not found."""
+    if np.ma.isMaskedArray(event_numbers):
+        message = "event_numbers must be an array without a mask: select the values that count, or fill the others."
+        raise ArgumentTypeError("event_numbers", message)
     given = np.asarray(event_numbers)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
         message = (
             f"event_numbers must be a sequence of integers, but is an array of {given.dtype} and shape {given.shape}."
         )
         raise ArgumentTypeError("event_numbers", message)
+    if given.size and given.max() > MAX_EVENT:  # of uint64
+        message = f"event_numbers must lie in [0, 2^63 - 1], but one is {given.max()}."
+        raise ArgumentValueError("event_numbers", message)
     numbers = given.astype(np.int64)
     for name, each in (("event_numbers", numbers), ("The digits", found)):
         if np.any(each[1:] <= each[:-1]):

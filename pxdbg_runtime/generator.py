@@ -17,7 +17,7 @@ from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
 from pxdbg_runtime.inference.batches import Batch, compute_batches
 from pxdbg_runtime.inference.latents import RandomStreamName, make_stream
-from pxdbg_runtime.limits.address_space import check_room_for_events, check_room_for_libraries
+from pxdbg_runtime.limits.address_space import check_room_for_events, check_room_for_libraries, report_memory_errors
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, find_graph, is_best_for_cpu, is_path
 from pxdbg_runtime.model.card import describe_weights
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, select_sensors
@@ -90,6 +90,7 @@ class Generator:
     Attributes
     ----------
     card : ModelCard
+        Like all attributes fixed: setting one raises `AttributeError`.
     graph_sha256 : str
         Of the graph file.
     provider : str
@@ -191,6 +192,12 @@ class Generator:
             verify=verify,
         )
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_") and name in vars(self):
+            message = f"{name} is fixed when a generator is created: create another one for another {name}."
+            raise AttributeError(message)
+        super().__setattr__(name, value)
+
     def __repr__(self) -> str:
         chosen = f"{self.card.name!r}, precision={self.card.precision!r}, provider={self.provider!r}"
         return f"{type(self).__name__}({chosen}, seed={self.seed}, random_stream={self.random_stream!r})"
@@ -233,6 +240,7 @@ class Generator:
         (digits,) = self._generate([event], select_sensors(sensors))
         return digits
 
+    @report_memory_errors("to generate images")
     def generate_images(self, event: int, sensors: Iterable[SensorLike] | None = None) -> NDArray[np.uint8]:
         """Generate the charges of all pixels of one event, or of some sensors of it.
 
@@ -283,7 +291,7 @@ class Generator:
     def _generate(self, events: Iterable[int], sensors: Sequence[Sensor]) -> Iterator[Digits]:
         """Generate events, the next one while the caller uses one."""
         n_batches = -(-len(sensors) // self.batch_size)
-        with closing(self._compute_batches(events, sensors)) as batches:
+        with report_memory_errors("to generate events"), closing(self._compute_batches(events, sensors)) as batches:
             while parts := [
                 self._digitiser.find_digits(images, event=batch.event, sensors=batch.sensors)
                 for batch, images in itertools.islice(batches, n_batches)

@@ -13,6 +13,7 @@ import weakref
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from pxdbg_runtime.limits.address_space import check_room
 from pxdbg_runtime.limits.threads import report_thread_limit
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Task", "TaskThreads", "cancel_tasks"]
 
 T = TypeVar("T")
+
+_ROOM: Final = 1_000_000
+"""Bytes that must be free before threads start: one that cannot allocate its first frame would never end its task."""
 
 
 class Task(Generic[T]):
@@ -108,9 +112,12 @@ class TaskThreads:
     ------
     ThreadLimitError
         If the system refuses a thread.
+    MemoryLimitError
+        If hardly any address space is left.
     """
 
     def __init__(self, n_threads: int = 1) -> None:
+        check_room(_ROOM, "Another thread")
         self._process = os.getpid()
         self._tasks: SimpleQueue[object] = SimpleQueue()
         owner = weakref.ref(self, self._tasks.put)

@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,7 +17,7 @@ from msgspec import structs
 
 from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.checks import MAX_SEED, MIN_SEED
-from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError
+from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError, MemoryLimitError
 from pxdbg_runtime.inference.latents import make_stream
 from tests.graphs import (
     EVENT_WIDE_CARD,
@@ -31,7 +32,6 @@ from tests.graphs import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -278,3 +278,61 @@ def test_integers_of_numpy_are_as_good_as_pythons(latent_graph: GraphFile) -> No
     plain = Generator(latent_graph.path, seed=5, batch_size=3, min_charge=9)
     assert generator.generate(np.int64(1)) == plain.generate(1)  # type: ignore[arg-type]
     assert {type(each) for each in (generator.seed, generator.batch_size, generator.min_charge)} == {int}
+
+
+@pytest.mark.parametrize(
+    "name", ["card", "graph_sha256", "provider", "seed", "random_stream", "batch_size", "min_charge"]
+)
+def test_attributes_are_fixed(name: str, latent_graph: GraphFile) -> None:
+    """The digits would not follow, but a file would name the new value as their origin."""
+    generator = Generator(latent_graph.path, seed=1)
+    before = getattr(generator, name)
+    with pytest.raises(AttributeError, match=f"^{name} is fixed when a generator is created"):
+        setattr(generator, name, before)
+    assert getattr(generator, name) is before
+
+
+def test_memory_that_ends_outside_the_graph_is_an_error_of_ours(
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    generator = Generator(latent_graph.path, seed=1)
+    for name in ("find_digits", "compute_charges"):
+        monkeypatch.setattr(generator._digitiser, name, fail)
+    for make in (generator.generate, generator.generate_images, lambda event: next(generator.stream([event]))):
+        with pytest.raises(MemoryLimitError, match="^There is not enough memory to generate .*Take more memory"):
+            make(0)
+
+
+NO_ROOM: Final = """
+import resource, signal, sys
+from pathlib import Path
+from pxdbg_runtime import Generator
+from pxdbg_runtime.errors import MemoryLimitError
+generator = Generator(sys.argv[1], seed=1)
+expected = generator.generate(0)
+soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+signal.alarm(60)
+resource.setrlimit(resource.RLIMIT_AS, (in_use, hard))
+try:
+    generator.generate(0)
+except MemoryLimitError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+assert generator.generate(0) == expected
+"""
+
+
+def test_memory_that_does_not_suffice_for_a_thread_is_an_error(latent_graph: GraphFile) -> None:
+    """A thread that could not allocate its first frame ended, and nobody was told: the caller waited for ever."""
+    pytest.importorskip("resource", reason="this platform has no such limits")
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("this platform does not say how much address space is in use")
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ROOM, str(latent_graph.path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.match("Another thread needs about 1 MB of address space more than the .* in use", done.stdout)

@@ -63,7 +63,7 @@ def test_a_stream_on_a_gpu_computes_the_next_event_while_one_is_used(
 ) -> None:
     generator = Generator(latent_graph.path, seed=1, batch_size=16)
     expected = [generator.generate(event) for event in (4, 2, 2)]
-    monkeypatch.setattr(generator, "provider", "CUDAExecutionProvider")
+    monkeypatch.setitem(vars(generator), "provider", "CUDAExecutionProvider")
     read = []
 
     def list_events() -> Iterator[int]:

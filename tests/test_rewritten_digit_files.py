@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+import awkward as ak
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import uproot
 from msgspec.structs import replace
 
 from pxdbg_runtime import Digits
@@ -148,6 +151,42 @@ def test_rows_that_metadata_cannot_be_of(tmp_path: Path) -> None:
     reader = open_events(rewrite(path, lambda table: table))
     assert (reader.provenance, reader.n_events) == (None, 2)
     assert reader.remark == "its metadata describe 4 events, but it holds digits of 2"
+    # Of one sensor, whose events are smaller.
+    few = write(tmp_path / "few.parquet", [random_digits(rng, 100, 3), random_digits(rng, 100, 5)])
+    assert open_events(rewrite(few, lambda table: table)).provenance is None
+
+
+@pytest.mark.parametrize("format_name", ["parquet-events", "hdf5", "ttree", "rntuple"])
+def test_a_selection_of_the_events_that_a_file_lists(tmp_path: Path, format_name: str) -> None:
+    """The events left out may have had no digits: the events that have some do not show that any are missing."""
+    suffix = {"hdf5": ".h5", "ttree": ".root", "rntuple": ".root"}.get(format_name, ".parquet")
+    path = write(tmp_path / f"bg{suffix}", [SAMPLE], format_name=format_name)
+    for n_kept, provenance, n_events in ((4, PROVENANCE, 4), (3, None, 2)):
+        reader = open_events(keep_events(path, format_name, n_kept))
+        assert (reader.provenance, reader.n_events, reader.is_checked) == (provenance, n_events, False)
+        assert reader.read() == SAMPLE
+        assert reader.remark == ("" if provenance else "its metadata describe 4 events, but it lists 3")
+
+
+def keep_events(path: Path, format_name: str, n_kept: int) -> Path:
+    """Write the first events of a file into another one, with its metadata, as other tools do."""
+    other = path.with_stem(f"first-{n_kept}")
+    if format_name == "parquet-events":
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).slice(0, n_kept), other)
+    elif format_name == "hdf5":
+        with h5py.File(path) as old, h5py.File(other, "w") as new:
+            new.attrs["pxdbg"] = old.attrs["pxdbg"]
+            for name, column in old.items():
+                new[name] = column[: {"event": n_kept, "offset": n_kept + 1}.get(name)]
+    else:
+        with uproot.open(path) as old, uproot.recreate(other) as new:
+            make = new.mktree if format_name == "ttree" else new.mkrntuple
+            events = old["digits"].arrays(NAMES)[:n_kept]
+            columns = {name: ak.to_packed(events[name]) for name in NAMES}
+            table = make("digits", {name: str(column.type.content) for name, column in columns.items()})
+            table.extend(columns if format_name == "ttree" else ak.zip(columns, depth_limit=1))
+            new["pxdbg"] = str(old["pxdbg"])
+    return other
 
 
 @each_suffix

@@ -128,7 +128,7 @@ def test_a_file_says_which_sensors_it_holds(tmp_path: Path, suffix: str) -> None
 
 @each_suffix
 def test_a_file_of_an_older_release_holds_all_sensors(tmp_path: Path, suffix: str) -> None:
-    digits = random_digits(np.random.default_rng(1), 100, 3)
+    digits = random_digits(np.random.default_rng(1), 40, 3)
     without = {key: value for key, value in METADATA.items() if key != "sensors"}
     path = write_plainly(tmp_path / f"old{suffix}", list_columns(digits), json.dumps(without))
     assert read_provenance(path) == PROVENANCE
@@ -150,7 +150,7 @@ def test_digits_of_another_sensor_are_not_written(tmp_path: Path, suffix: str) -
 @each_suffix
 def test_rows_of_other_sensors_than_the_metadata_say_are_of_unknown_origin(tmp_path: Path, suffix: str) -> None:
     """Another tool merged files of different sensors, and kept the metadata of the first."""
-    digits = random_digits(np.random.default_rng(1), 4000, 3)
+    digits = random_digits(np.random.default_rng(1), 1600, 3)
     kept = json.dumps({**METADATA, "sensors": ["1.1.1"]})
     sensors = {"alone": SENSORS[:1], "merged": (*SENSORS[:1], SENSORS[7])}
     readers = {

@@ -56,8 +56,12 @@ class Hdf5Reader:
     def read_texts(self) -> StoredTexts:
         """Read the texts, and check that the datasets exist and hold integers."""
         with self._open() as file:
-            _open_columns(file)
-            return StoredTexts(metadata=_read_text(file, METADATA_KEY), digest=_read_text(file, DIGEST_KEY))
+            columns = _open_columns(file)
+            return StoredTexts(
+                metadata=_read_text(file, METADATA_KEY),
+                digest=_read_text(file, DIGEST_KEY),
+                n_events=columns[EVENT].size if _has_dataset(file, OFFSET) else None,
+            )
 
     def read_blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks; HDF5 compares the checksum of each chunk."""

@@ -44,7 +44,7 @@ class ContentError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTexts:
-    """The texts beside the rows of a file.
+    """The texts beside the rows of a file, and how many events it lists.
 
     Attributes
     ----------
@@ -52,10 +52,13 @@ class StoredTexts:
         JSON of `Provenance`; None if the file has none.
     digest : str or None
         JSON of `FileDigest`; None in files of older releases and of other tools.
+    n_events : int or None
+        Number of events, those without digits too, if the file lists them; None if it only has the event of each digit.
     """
 
     metadata: str | None
     digest: str | None
+    n_events: int | None = None
 
 
 class DigitWriter(Protocol):

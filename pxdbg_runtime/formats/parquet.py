@@ -60,7 +60,11 @@ class ParquetReader:
             # Without the mark it is another tool's file: some copy the digest of the file that they read, with other
             # rows. In the compact layout that would be an error anyhow.
             digest = _decode_text(stored, DIGEST_KEY) if has_mark or layout is COMPACT else None
-            texts = StoredTexts(metadata=_decode_text(stored, METADATA_KEY), digest=digest)
+            texts = StoredTexts(
+                metadata=_decode_text(stored, METADATA_KEY),
+                digest=digest,
+                n_events=file.metadata.num_rows if layout.has_empty_events else None,
+            )
         if has_mark and digest is None:
             message = "its digest is missing"
             raise ValueError(message)

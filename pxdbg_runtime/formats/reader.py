@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DigitFile", "DigitReader", "EventReader", "open_events", "read_digits"]
 
-_MIN_DIGITS_WITHOUT_EMPTY_EVENTS: Final = 1000
-"""If events have this many digits on average, none is empty. Metadata that count more events than have digits then
-belong to other rows: rows were removed."""
+_MIN_DIGITS_WITHOUT_EMPTY_EVENTS: Final = 50
+"""If events have this many digits on average, as those of one sensor have, none is empty. Metadata that count more
+events than have digits then belong to other rows: rows were removed."""
 _MAX_EVENTS_PER_ROW: Final = 1000
 """Metadata may count this many events for each row, plus one time more. A larger count is ignored: each event takes
 memory, also one without digits, and a damaged or forged count is cheap to write."""
@@ -211,7 +211,7 @@ def open_events(path: StrPath) -> EventReader:
     digest = _parse_digest(path, texts)
     metadata = None if texts.metadata is None else _parse_metadata(path, texts.metadata)
     scan = None if digest is not None else scan_rows(path, reader)
-    remark = "" if scan is None else _explain_mismatch(metadata, scan)
+    remark = "" if scan is None else _explain_mismatch(metadata, scan, texts.n_events)
     if remark:
         metadata = None
     if metadata is not None:
@@ -254,7 +254,7 @@ def read_digits(path: StrPath) -> DigitFile:
     return DigitFile(digits=digits, jobs=reader.jobs, n_events=reader.n_events, is_checked=reader.is_checked)
 
 
-def _explain_mismatch(metadata: FileMetadata | None, scan: RowScan) -> str:
+def _explain_mismatch(metadata: FileMetadata | None, scan: RowScan, n_listed: int | None) -> str:
     """Explain why metadata do not describe all rows of a file without a digest; empty if they may."""
     if metadata is None:
         return "it has no metadata"
@@ -272,6 +272,12 @@ def _explain_mismatch(metadata: FileMetadata | None, scan: RowScan) -> str:
     if other is not None:
         generated = describe_sensors(metadata.generated_sensors)
         return f"its metadata describe {generated} alone, but it holds digits of sensor {other}"
+    if n_listed is not None:
+        return (
+            ""
+            if n_listed == len(numbers)
+            else f"its metadata describe {len(numbers):,} events, but it lists {n_listed:,}"
+        )
     is_missing = len(numbers) > n_events > 0 and scan.rows >= _MIN_DIGITS_WITHOUT_EMPTY_EVENTS * n_events
     if is_missing or len(numbers) > _MAX_EVENTS_PER_ROW * (1 + scan.rows):
         return f"its metadata describe {len(numbers):,} events, but it holds digits of {n_events:,}"

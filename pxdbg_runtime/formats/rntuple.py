@@ -60,8 +60,13 @@ class _NTuple:
         self._ntuple.extend(Array(contents.RecordArray([contents.NumpyArray(numbers), *columns], list(COLUMN_DTYPES))))
 
 
-def check_ntuple(ntuple: Any) -> None:  # noqa: ANN401
+def check_ntuple(ntuple: Any) -> bool:  # noqa: ANN401
     """Check that an RNTuple has the columns, as integers, and either all but the event as lists or none.
+
+    Returns
+    -------
+    bool
+        Whether they are lists, one an event.
 
     Raises
     ------
@@ -73,6 +78,7 @@ def check_ntuple(ntuple: Any) -> None:  # noqa: ANN401
     if is_list["event"] or len({is_list[name] for name in LIST_COLUMNS}) > 1:
         message = "does not hold the columns of Digits: expected a list an event of each column but event, or no lists"
         raise ContentError(message)
+    return is_list["charge"]
 
 
 def read_ntuple(ntuple: Any) -> Iterator[Columns]:  # noqa: ANN401

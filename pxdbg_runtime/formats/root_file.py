@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -45,8 +46,9 @@ class RootReader:
         with _convert_errors(), _open_root(self._path) as (file, is_ours):
             if _is_overlay(file):
                 return read_overlay_texts(file)
-            _open_table(file)
-            return _read_texts(file) if is_ours else _read_other_texts(file)
+            table, has_lists = _open_table(file)
+            texts = _read_texts(file) if is_ours else _read_other_texts(file)
+            return dataclasses.replace(texts, n_events=table.num_entries if has_lists else None)
 
     def read_blocks(self) -> Iterator[Columns]:
         """Read the rows in blocks."""
@@ -54,7 +56,7 @@ class RootReader:
             if _is_overlay(file):
                 yield from read_overlay_blocks(file)
                 return
-            table = _open_table(file)
+            table, _has_lists = _open_table(file)
             yield from (read_ntuple if table.classname == _RNTUPLE else read_tree)(table)
 
 
@@ -142,8 +144,8 @@ def _is_overlay(file: Any) -> bool:  # noqa: ANN401
     return TABLE_NAME not in file and is_overlay(file)
 
 
-def _open_table(file: Any) -> Any:  # noqa: ANN401
-    """Open the TTree or RNTuple with the digits, and check its columns."""
+def _open_table(file: Any) -> tuple[Any, bool]:  # noqa: ANN401
+    """Open the TTree or RNTuple with the digits, and check its columns: whether they are lists, one an event."""
     classname = file.classnames(recursive=False, cycle=False).get(TABLE_NAME)
     if classname not in {"TTree", _RNTUPLE}:
         message = f"holds no TTree or RNTuple with the name {TABLE_NAME}, and no digits for basf2, expected one of them"
@@ -156,8 +158,7 @@ def _open_table(file: Any) -> Any:  # noqa: ANN401
         )
         raise ContentError(message)
     table = file[TABLE_NAME]
-    (check_ntuple if classname == _RNTUPLE else check_tree)(table)
-    return table
+    return table, (check_ntuple if classname == _RNTUPLE else check_tree)(table)
 
 
 def _read_texts(file: Any) -> StoredTexts:  # noqa: ANN401

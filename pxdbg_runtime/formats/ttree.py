@@ -65,8 +65,13 @@ class _Tree:
         self._tree.extend({"event": numbers, _RECORDS: lists})
 
 
-def check_tree(tree: Any) -> None:  # noqa: ANN401
+def check_tree(tree: Any) -> bool:  # noqa: ANN401
     """Check that a TTree has the columns, as integers, and either all but the event as lists or none.
+
+    Returns
+    -------
+    bool
+        Whether they are lists, one an event.
 
     Raises
     ------
@@ -77,6 +82,7 @@ def check_tree(tree: Any) -> None:  # noqa: ANN401
     if is_list["event"] or len({is_list[name] for name in LIST_COLUMNS}) > 1:
         message = "does not hold the columns of Digits: expected a list an event of each column but event, or no lists"
         raise ContentError(message)
+    return is_list["charge"]
 
 
 def _is_list_branch(tree: Any, name: str) -> bool:  # noqa: ANN401

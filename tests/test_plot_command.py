@@ -61,6 +61,15 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[Digits], d
     return calls
 
 
+def test_a_simulation_is_not_called_no_real_physics(
+    tmp_path: Path, drawings: list[tuple[str, list[Digits], dict[str, Any]]]
+) -> None:
+    simulation = structs.replace(PROVENANCE, nature="simulation", precision=None, graph_sha256=None)
+    path = write(tmp_path / "bg.npz", [SAMPLE], simulation)
+    assert invoke("plot", path, "--kind", "charge", "--output", tmp_path / "a.png").exit_code == 0
+    assert drawings[0][2]["title"] == "PXD background, 4 events: tiny, seed -7"
+
+
 @pytest.mark.parametrize("kind", ["charge", "occupancy", "clusters"])
 def test_a_kind_draws_all_events(tmp_path: Path, drawings: list[tuple[str, list[Digits], Any]], kind: str) -> None:
     path = write(tmp_path / "bg.parquet", [SAMPLE])

@@ -76,7 +76,7 @@ def overlay(
             for _digits in itertools.islice(in_turn, n_left + 1):
                 pass
         if n_unused:
-            stderr.print(f"{format_event_count(n_unused)} of {background} have no signal and were not used")
+            stderr.print(f"not used, for lack of a signal: {format_event_count(n_unused)} of {background}")
         events = format_event_count(signals.n_events)
         stdout.print(f"wrote {output}: {events}, {n_digits:,} digits, up to {largest} ADU", soft_wrap=True)
 

@@ -211,5 +211,5 @@ def _format_title(reader: EventReader, event: int | None) -> str:
     provenance = jobs[0] if jobs else reader.jobs[0]
     seeds = f"seed {provenance.seed}" if len(jobs) <= 1 else f"{len(jobs)} jobs"
     some = "" if provenance.sensors is None else f", {len(provenance.sensors)} of {N_SENSORS} sensors"
-    remark = "" if provenance.nature == "checkpoint" else f"  ({provenance.nature}, no real physics)"
+    remark = "" if provenance.nature in {"checkpoint", "simulation"} else f"  ({provenance.nature}, no real physics)"
     return f"{what}: {make_line(provenance.model)}, {seeds}{some}{remark}"

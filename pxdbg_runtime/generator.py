@@ -25,7 +25,6 @@ from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, select_sensor
 if TYPE_CHECKING:
     import collections.abc
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -91,8 +90,9 @@ class Generator:
     ----------
     card : ModelCard
         Like all attributes fixed: setting one raises `AttributeError`.
+    graph_path : Path
+        The graph file, which was read when the generator was created.
     graph_sha256 : str
-        Of the graph file.
     provider : str
         ONNX Runtime's name of the execution provider that runs the graph.
     seed : int
@@ -160,6 +160,7 @@ class Generator:
         wanted = None if precision == "auto" else precision
         self._session = _open_session(model, wanted, guess_target(provider), create_session)
         self.card, self.graph_sha256, self.provider = self._session.card, self._session.sha256, self._session.provider
+        self.graph_path = self._session.path.absolute()
         self._stream = make_stream(random_stream, self.seed, self.card.draws)
         from pxdbg_runtime.digitisation.digitiser import Digitiser
 
@@ -179,7 +180,7 @@ class Generator:
         # The chosen precision, provider and seed, not 'auto' and None: a copy elsewhere must not choose others.
         self._recreate = functools.partial(
             type(self),
-            self._session.path.absolute() if is_path(model) else model,
+            self.graph_path if is_path(model) else model,
             precision=self.card.precision,
             provider=self.provider,
             provider_options=None if provider_options is None else dict(provider_options),
@@ -201,11 +202,6 @@ class Generator:
     def __repr__(self) -> str:
         chosen = f"{self.card.name!r}, precision={self.card.precision!r}, provider={self.provider!r}"
         return f"{type(self).__name__}({chosen}, seed={self.seed}, random_stream={self.random_stream!r})"
-
-    @property
-    def graph_path(self) -> Path:
-        """The graph file, which was read when the generator was created."""
-        return self._session.path
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_generator, (self._recreate, self.graph_sha256)

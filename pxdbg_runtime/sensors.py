@@ -184,7 +184,7 @@ def select_sensors(sensors: Iterable[SensorLike] | None) -> tuple[Sensor, ...]:
     """
     if sensors is None:
         return SENSORS
-    if isinstance(sensors, str) or not isinstance(sensors, Iterable):
+    if isinstance(sensors, str) or getattr(sensors, "ndim", 1) == 0 or not isinstance(sensors, Iterable):
         message = f"sensors must be a list of sensors, such as ['1.1.1', '2.12.2'], but is {sensors!r}."
         raise ArgumentTypeError("sensors", message)
     listed = [sensor_of(each) for each in sensors]

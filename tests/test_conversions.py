@@ -107,7 +107,7 @@ def test_an_awkward_array_has_no_options() -> None:
         ([], ArgumentValueError, "but lack 3"),
         ([5, 3], ArgumentValueError, "event_numbers must ascend, but 3 does not come in order"),
         ([3, 3, 5], ArgumentValueError, "event_numbers must ascend, but 3 does not"),
-        (np.ma.array([3, 5], mask=[0, 1]), ArgumentTypeError, "event_numbers must be an array without a mask"),
+        (np.ma.array([3, 5], mask=[False, True]), ArgumentTypeError, "event_numbers must be an array without a mask"),
         (np.array([3, 5, 2**63], np.uint64), ArgumentValueError, "but one is 9223372036854775808"),
         ([3.0, 5.0], ArgumentTypeError, "must be a sequence of integers, but is an array of float64"),
         ([[3, 5]], ArgumentTypeError, r"must be a sequence of integers, but is an array of int64 and shape \(1, 2\)"),

@@ -281,7 +281,7 @@ def test_integers_of_numpy_are_as_good_as_pythons(latent_graph: GraphFile) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["card", "graph_sha256", "provider", "seed", "random_stream", "batch_size", "min_charge"]
+    "name", ["card", "graph_path", "graph_sha256", "provider", "seed", "random_stream", "batch_size", "min_charge"]
 )
 def test_attributes_are_fixed(name: str, latent_graph: GraphFile) -> None:
     """The digits would not follow, but a file would name the new value as their origin."""
@@ -290,6 +290,15 @@ def test_attributes_are_fixed(name: str, latent_graph: GraphFile) -> None:
     with pytest.raises(AttributeError, match=f"^{name} is fixed when a generator is created"):
         setattr(generator, name, before)
     assert getattr(generator, name) is before
+
+
+def test_the_path_of_the_graph_is_that_of_its_creation(
+    latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(latent_graph.path.parent)
+    generator = Generator(latent_graph.path.name, seed=1)
+    monkeypatch.chdir("/")
+    assert generator.graph_path == latent_graph.path
 
 
 def test_memory_that_ends_outside_the_graph_is_an_error_of_ours(
@@ -302,7 +311,7 @@ def test_memory_that_ends_outside_the_graph_is_an_error_of_ours(
     for name in ("find_digits", "compute_charges"):
         monkeypatch.setattr(generator._digitiser, name, fail)
     for make in (generator.generate, generator.generate_images, lambda event: next(generator.stream([event]))):
-        with pytest.raises(MemoryLimitError, match="^There is not enough memory to generate .*Take more memory"):
+        with pytest.raises(MemoryLimitError, match=r"^There is not enough memory to generate .*Take more memory"):
             make(0)
 
 

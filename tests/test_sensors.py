@@ -109,6 +109,7 @@ def test_sensors_are_selected_in_the_order_of_their_indices() -> None:
         (["1.1.1", "1.9.1"], ArgumentValueError, r"^No PXD sensor has the name '1\.9\.1'"),
         (["1.1.1", None], ArgumentTypeError, "^A sensor must be a Sensor"),
         ("1.1.1", ArgumentTypeError, r"^sensors must be a list of sensors, such as .*, but is '1\.1\.1'"),
+        (np.array("1.1.1"), ArgumentTypeError, "^sensors must be a list of sensors, .*, but is array"),
         (8480, ArgumentTypeError, "^sensors must be a list of sensors, .*, but is 8480"),
         (SENSORS[0], ArgumentTypeError, "^sensors must be a list of sensors"),
     ],

@@ -88,7 +88,7 @@ def test_a_page_and_its_json(folder: Path) -> None:
     assert 'name="viewport"' in text
 
     columns = ["ours", "_cost$5$", "ours", "_cost$5$", "simulation", "one<b>", "two"]
-    kinds = ["sample"] * 2 + ["half against half"] * 2 + ["simulated digits"] + ["published generator"] * 2
+    kinds = ["sample"] * 2 + ["half against half"] * 2 + ["reference digits"] + ["published generator"] * 2
     assert list_rows(page)[0] == ["", *(name + kind for name, kind in zip(columns, kinds, strict=True))]
     by_place = {(each["name"], each["role"], each["against"]): each["scores"] for each in content["comparisons"]}
     shown = find_row(page, "charge spectrum: W1 (ADU)")
@@ -152,7 +152,7 @@ def test_the_same_file_as_sample_and_reference(folder: Path) -> None:
     result = invoke("validate", "ours.parquet", "--reference", "ours.parquet", "--report", "out.html")
     assert result.exit_code == 0, result.output
     page = read_page(folder / "out.html")
-    assert list_rows(page)[0][-1] == "ours.parquet (reference)simulated digits"
+    assert list_rows(page)[0][-1] == "ours.parquet (reference)reference digits"
     assert find_row(page, "charge spectrum: KS")[0] == "0.000"
 
 
@@ -210,8 +210,8 @@ def test_digits_that_have_the_name_of_the_published_simulation(folder: Path, sam
     assert result.exit_code == 0, result.output
     page = read_page(folder / "out.html")
     assert list_columns(page)[0] == (name, "sample")
-    assert ("geant4.npz", "simulated digits") in list_columns(page)
-    assert find_row(page, "cluster size against simulation: mean / median")[0].endswith(" %")
+    assert ("geant4.npz", "reference digits") in list_columns(page)
+    assert find_row(page, "cluster size against reference digits: mean / median")[0].endswith(" %")
     content = json.loads((folder / "out.json").read_text(encoding="utf-8"))
     against = [each["against"] for each in content["comparisons"] if (each["name"], each["role"]) == (name, "sample")]
     assert against == ["geant4", "geant4.npz"]

@@ -178,7 +178,7 @@ def test_the_page_and_the_json_have_the_rows(
 ) -> None:
     """Of the pictures, only that of the classifier test is encoded, which takes time: the page of a command has all."""
     rows = {row.label.partition(":")[0]: [cell.text for cell in row.cells] for row in build_rows(report)}
-    same, shifted, *halves, simulation = rows["classifier test against simulation"]
+    same, shifted, *halves, simulation = rows["classifier test against reference digits"]
     assert same.startswith("0.")
     assert shifted.startswith(("0.99", "1.00"))
     assert len(halves) == 2

@@ -89,7 +89,7 @@ def test_everything_is_compared(ours: Sample, simulation: Sample, tmp_path: Path
     assert find_text(report, w1, "ours: half against half") == "0.00"
     assert find_text(report, "cluster size: mean / median", "ours: sample") == "2.00 / 2"
     assert find_text(report, "cluster size: mean / median", "two: published generator") == "-"
-    assert find_text(report, "cluster charge (ADU): mean / median", "simulation: simulated digits") == "20.0 / 20"
+    assert find_text(report, "cluster charge (ADU): mean / median", "simulation: reference digits") == "20.0 / 20"
     assert find_text(report, "repeated images / tiles", "ours: sample") == f"0 / {ours.repeats.equal_tiles}"
 
 
@@ -161,7 +161,7 @@ def test_digits_alone_as_a_reference(ours: Sample, simulation: Sample) -> None:
     report = build_report((ours,), (simulation,), ())
     assert report.primary == "simulation"
     assert find_text(report, "charge spectrum: W1 (ADU)", "ours: sample") == "1.00"
-    assert find_text(report, "charge spectrum: W1 (ADU)", "simulation: simulated digits") == "-"
+    assert find_text(report, "charge spectrum: W1 (ADU)", "simulation: reference digits") == "-"
 
 
 def test_the_json_holds_the_numbers(ours: Sample, simulation: Sample) -> None:

@@ -16,9 +16,9 @@ __all__ = ["Cell", "Column", "Row", "build_columns", "build_rows"]
 
 T = TypeVar("T")
 Mark = Literal["", "pass", "fail", "undecided"]
-_AUC: Final = "classifier test against simulation: AUC (0.5 is best, no bound)"
-_PRECISION: Final = "neighbours against simulation: precision / recall"
-_DENSITY: Final = "neighbours against simulation: density / coverage"
+_AUC: Final = "classifier test against reference digits: AUC (0.5 is best, no bound)"
+_PRECISION: Final = "neighbours against reference digits: precision / recall"
+_DENSITY: Final = "neighbours against reference digits: density / coverage"
 _FROM_DIGITS: Final = (_AUC, _PRECISION, _DENSITY)
 """Rows that are left out where no column has a value."""
 _SEAM_MARKS: Final[dict[Verdict, Mark]] = {"pass": "pass", "fail": "fail", "too few hits": "undecided"}
@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 
 def build_columns(report: Report) -> tuple[Column, ...]:
-    """Select the columns: samples, half against half, simulated digits, published generators."""
+    """Select the columns: samples, half against half, reference digits, published generators."""
     names = {sample.name for sample in report.samples}
     return (
         *(_build_digits_column(report, each, "sample") for each in report.samples),
@@ -85,7 +85,7 @@ def _build_digits_column(report: Report, digits: DigitReport, role: Role) -> Col
     simulation = report.find_comparison(digits.name, role, report.references[0].name) if report.references else None
     return Column(
         name=digits.name,
-        kind="sample" if role == "sample" else "simulated digits",
+        kind="sample" if role == "sample" else "reference digits",
         comparison=report.find_comparison(digits.name, role, report.primary),
         against_digits=simulation,
         digits=digits,
@@ -108,7 +108,7 @@ def build_rows(report: Report) -> tuple[Row, ...]:
     sensor_charge = [each.sensor_charge if each else None for each in scores]
     correlations = [each.correlation if each else None for each in digits]
     seams = [each.worst_seam if each else None for each in digits]
-    other = "simulation" if report.references else "the other half"
+    other = "reference digits" if report.references else "the other half"
     rows = (
         _build_row("charge spectrum: W1 (ADU)", charge, lambda of: f"{of.w1:.2f}", short="charge W1"),
         _build_row("charge spectrum: KS", charge, lambda of: f"{of.ks:.3f}"),

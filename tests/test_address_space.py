@@ -217,7 +217,7 @@ def test_memory_of_a_gpu_is_not_that_of_the_job() -> None:
     text = "Failed to allocate memory for requested buffer of size 12582912"
     expected = (
         f"There is not enough memory for {CUDA}: ONNX Runtime could not allocate more: {text}. Take a smaller "
-        "batch_size, or provider='cpu'."
+        "batch_size, or the provider cpu."
     )
     assert str(explain_memory_failure(text, CUDA)) == expected
     assert "limit" in str(explain_memory_failure(text, CPU))

@@ -45,7 +45,7 @@ def test_the_wheel_is_named() -> None:
     assert find_onnxruntime_wheels() == {"onnxruntime-openvino": "1.24.1"}
     assert find_wheel() == "onnxruntime-openvino"
     message = (
-        "provider='cuda' needs onnxruntime-gpu, but onnxruntime-openvino 1.24.1 is installed: pip uninstall -y "
+        "The provider cuda needs onnxruntime-gpu, but onnxruntime-openvino 1.24.1 is installed: pip uninstall -y "
         "onnxruntime-openvino && pip install 'pxdbg-runtime[gpu]'."
     )
     with pytest.raises(ProviderError, match=f"^{re.escape(message)}$"):

@@ -11,9 +11,9 @@ from msgspec import structs
 from onnx import helper
 
 from pxdbg_runtime.errors import MissingPackageError
-from pxdbg_runtime.inference import providers, session
+from pxdbg_runtime.inference import provider_report, providers, session
 from pxdbg_runtime.inference.provider_report import ProviderStatus, list_provider_statuses
-from pxdbg_runtime.inference.providers import CPU, CUDA
+from pxdbg_runtime.inference.providers import AZURE, CPU, CUDA
 from tests.graphs import LATENT_CARD, build_model, write_graph
 
 if TYPE_CHECKING:
@@ -43,11 +43,17 @@ def test_the_cpu_runs(latent_graph: GraphFile, event_wide_graph: GraphFile) -> N
         assert report(graph)[CPU] == ProviderStatus(name=CPU, state="runs", remark="")
 
 
-def test_azure_does_not_run(latent_graph: GraphFile) -> None:
-    status = report(latent_graph)["AzureExecutionProvider"]
+def test_azure_is_nothing_to_worry_about(latent_graph: GraphFile) -> None:
+    remark = "comes with ONNX Runtime and runs no graph of ours: nothing to do"
+    assert report(latent_graph)[AZURE] == ProviderStatus(name=AZURE, state="does not run", remark=remark)
+
+
+def test_a_provider_that_runs_no_node_says_so(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_report, "AZURE", "another")
+    status = report(latent_graph)[AZURE]
     assert status.state == "does not run"
-    assert status.remark.startswith(f"AzureExecutionProvider cannot run every node of {latent_graph.path}")
-    assert "Use provider='cpu' if that is what you want." in status.remark
+    assert status.remark.startswith(f"{AZURE} cannot run every node of {latent_graph.path}")
+    assert "Choose the provider cpu if that is what you want." in status.remark
 
 
 def test_cuda_that_is_not_installed_says_what_to_install(

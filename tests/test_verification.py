@@ -22,7 +22,7 @@ from pxdbg_runtime.errors import KnownAnswerError
 from pxdbg_runtime.inference import verification
 from pxdbg_runtime.inference.devices import name_device
 from pxdbg_runtime.inference.latents import PhiloxStream
-from pxdbg_runtime.inference.providers import CPU, CUDA
+from pxdbg_runtime.inference.providers import AZURE, CPU, CUDA
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.inference.verification import check_known_answers, require_known_answer
 from pxdbg_runtime.model.known_answers import KnownAnswers
@@ -288,7 +288,7 @@ def test_a_gpu_is_named_with_the_newest_cuda_of_its_driver(
 @pytest.mark.parametrize(
     ("graph", "exit_code", "expected"),
     [
-        ("right", 0, [f"ONNX Runtime {onnxruntime.__version__}; CPU: ", "right"]),
+        ("right", 0, [f"ONNX Runtime {onnxruntime.__version__}; CPU: ", "right", f"{AZURE} comes with ONNX Runtime"]),
         ("wrong", 1, ["wrong", "computes the float32 graph"]),
         ("latent_graph", 1, ["has no known answers: export the checkpoint again."]),
     ],

@@ -13,7 +13,7 @@ from pxdbg_runtime.command_line.completion import complete_model
 from pxdbg_runtime.command_line.console import FAILURE, report_failures, stdout
 from pxdbg_runtime.errors import InferenceError, ProviderError
 from pxdbg_runtime.inference.devices import name_device
-from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
+from pxdbg_runtime.inference.providers import AZURE, AZURE_REMARK, CPU, import_onnxruntime
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.inference.verification import check_known_answers, describe_failure
 from pxdbg_runtime.limits.address_space import check_room_for_libraries
@@ -88,6 +88,8 @@ def _check_graph(graph: GraphFile, provider: str) -> _Row:
     if answers is None:
         remark = f"{graph.path} has no known answers: export the checkpoint again."
         return _Row(state="not checked", colour="yellow", remark=remark)
+    if provider == AZURE:
+        return _Row(state="not run", colour="yellow", remark=f"{AZURE} {AZURE_REMARK}.")
     if provider != CPU and graph.card.precision == "int8":
         return _Row(state="not run", colour="yellow", remark="int8 graphs are for the CPU.")
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pxdbg_runtime.errors import InferenceError, MemoryLimitError, ProviderError, ThreadLimitError
-from pxdbg_runtime.inference.providers import CUDA, explain_not_offered, import_onnxruntime
+from pxdbg_runtime.inference.providers import AZURE, AZURE_REMARK, CUDA, explain_not_offered, import_onnxruntime
 from pxdbg_runtime.inference.session import ImageSession
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def list_provider_statuses(graphs: Sequence[GraphFile]) -> tuple[ProviderStatus,
 
 
 def _try_provider(graphs: Sequence[GraphFile], name: str) -> ProviderStatus:
+    if name == AZURE:
+        return ProviderStatus(name=name, state="does not run", remark=AZURE_REMARK)
     refusals: dict[str, str] = {}
     for graph in graphs:
         try:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.card import Target
 
 __all__ = [
+    "AZURE",
+    "AZURE_REMARK",
     "CPU",
     "CUDA",
     "CUDA_DRIVER",
@@ -46,6 +48,9 @@ __all__ = [
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 OPENVINO: Final = "OpenVINOExecutionProvider"
+AZURE: Final = "AzureExecutionProvider"
+AZURE_REMARK: Final = "comes with ONNX Runtime and runs no graph of ours: nothing to do"
+"""It calls models on servers, by operators of its own."""
 CUDA_DRIVER: Final = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 """The library of NVIDIA's driver."""
 OLDEST_RELEASE: Final = (1, 21)
@@ -232,15 +237,15 @@ def explain_not_offered(provider: str, offered: tuple[str, ...]) -> str:
         names = " ".join(wheels) or _CPU_WHEEL
         if _GPU_WHEEL in wheels and len(wheels) > 1:
             return (
-                f"provider='cuda' is hidden: {installed} are installed in one place, and another wheel's files "
+                f"The provider cuda is hidden: {installed} are installed in one place, and another wheel's files "
                 f"overwrite the GPU wheel's. Uninstall all and install one: pip uninstall -y {names} && {_INSTALL_GPU}."
             )
         return (
-            f"provider='cuda' needs {_GPU_WHEEL}, but {installed or 'another build'} is installed: pip uninstall -y "
+            f"The provider cuda needs {_GPU_WHEEL}, but {installed or 'another build'} is installed: pip uninstall -y "
             f"{names} && {_INSTALL_GPU}."
         )
     return (
-        f"provider={provider!r} is not one of those that the installed ONNX Runtime ({installed or 'own build'}) "
+        f"The provider {provider!r} is not one of those that the installed ONNX Runtime ({installed or 'own build'}) "
         f"offers: expected auto, {', '.join(name.removesuffix(_SUFFIX).lower() for name in offered)}."
     )
 

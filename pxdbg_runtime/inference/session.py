@@ -213,16 +213,16 @@ class ImageSession:
     def _create_best_session(self, content: bytes) -> tuple[InferenceSession, str]:
         """Create a session on CUDA if the graph runs there, else on the CPU, and log the choice."""
         if CUDA not in import_onnxruntime().get_available_providers():
-            _log.info("provider='auto' chose %s: the installed ONNX Runtime does not offer CUDA", CPU)
+            _log.info("provider auto chose %s: the installed ONNX Runtime does not offer CUDA", CPU)
         elif self.card.precision == "int8":
-            _log.info("provider='auto' chose %s: int8 graphs are for the CPU", CPU)
+            _log.info("provider auto chose %s: int8 graphs are for the CPU", CPU)
         else:
             try:
                 session = self._create_session(CUDA, content)
             except ProviderError as error:
-                _log.warning("provider='auto' chose %s: %s", CPU, error)
+                _log.warning("provider auto chose %s: %s", CPU, error)
             else:
-                _log.info("provider='auto' chose %s", CUDA)
+                _log.info("provider auto chose %s", CUDA)
                 return session, CUDA
         return self._create_session(CPU, content), CPU
 
@@ -293,7 +293,7 @@ class ImageSession:
         if "fallback to CPU EP has been explicitly disabled" in str(error):
             message = (
                 f"{provider} cannot run every node of {self.path}, or did not load; ONNX Runtime would run "
-                "them on the CPU without saying so. Use provider='cpu' if that is what you want."
+                "them on the CPU without saying so. Choose the provider cpu if that is what you want."
             )
             return ProviderError(provider, message)
         exported_with = next((each.version for each in self.card.made_with if each.package == "onnxruntime"), None)

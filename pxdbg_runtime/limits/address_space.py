@@ -166,7 +166,7 @@ def explain_memory_failure(text: str, provider: str) -> MemoryLimitError | None:
     text = f"ONNX Runtime could not allocate more: {text}"
     if provider == "CPUExecutionProvider":
         return _describe_memory_error(text)
-    message = f"There is not enough memory for {provider}: {text}. Take a smaller batch_size, or provider='cpu'."
+    message = f"There is not enough memory for {provider}: {text}. Take a smaller batch_size, or the provider cpu."
     return MemoryLimitError(None, message)
 
 

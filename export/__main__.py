@@ -60,7 +60,7 @@ def export(
         typer.Option(
             min=1,
             max=N_THRESHOLDS,
-            show_default="the family's, as in the original: 1, no read-out threshold",
+            show_default="the family's, as in the original: 1 or 6",
             help="Smallest charge of a hit, ADU.",
         ),
     ] = None,

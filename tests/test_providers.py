@@ -124,7 +124,10 @@ def test_an_offered_provider_is_found_by_either_name_in_any_case(
 def test_a_provider_that_is_not_offered_is_told_which_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, "AzureExecutionProvider", CPU)
     install(monkeypatch, onnxruntime="1.99.0")
-    message = rf"The provider '{name}' is not one of .*ONNX Runtime \(onnxruntime 1\.99\.0\) offers: expected auto, azure, cpu\.$"
+    message = (
+        rf"The provider '{name}' is not one of .*ONNX Runtime \(onnxruntime 1\.99\.0\) offers: expected auto, azure, "
+        r"cpu\.$"
+    )
     with pytest.raises(ProviderError, match=message) as caught:
         resolve_provider(name)
     assert caught.value.provider == name

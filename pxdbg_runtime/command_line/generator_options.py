@@ -64,7 +64,13 @@ OptionalSeed = Annotated[
     int | None,
     typer.Option(show_default="random, printed", help="Seed: any signed 64-bit integer."),
 ]
-Precision = Annotated[PrecisionChoice, typer.Option(help="Precision of the built-in model's graph.")]
+Precision = Annotated[
+    PrecisionChoice,
+    typer.Option(
+        help="Precision of the built-in model's graph: auto takes int8 on a CPU, else float32. "
+        "None has float16: export such a graph, and pass its path as the model."
+    ),
+]
 Provider = Annotated[
     str, typer.Option(help="Execution provider: auto, cpu, cuda, or the name of another (see pxdbg providers).")
 ]

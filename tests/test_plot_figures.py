@@ -149,6 +149,7 @@ def test_hits_and_charges_of_a_sensor(events: list[Digits]) -> None:
     assert (hits.get_title(), charges.get_title()) == ("sensor 2.1.1", "event 0")
     scales = [next(other for other in axes.figure.axes if other is not axes).get_ylabel() for axes in (hits, charges)]
     assert scales == ["hits of each cell", "charge (ADU)"]
+    assert hits.images[0].get_clim() == (1, max(2, expected.max()))  # a cell without a hit is white
 
 
 @pytest.mark.parametrize(("charges", "first"), [([7, 40], 7), ([9, 255], 7), ([3, 40], 3), ([], 7)])

@@ -253,7 +253,7 @@ def draw_sensor(
         values = histogram.values().T
         charges = values[values > 0]
         scale, colours = choose_charge_colours(charges)
-        norm = scale if weigh_by_charge else Normalize(0, max(1, values.max()))
+        norm = scale if weigh_by_charge else Normalize(1, max(2, values.max()))
         image = axes.imshow(
             np.ma.masked_equal(values, 0),
             norm=norm,

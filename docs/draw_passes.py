@@ -198,13 +198,14 @@ def draw_graph(
     """Draw boxes at their centres, coloured unless they are common to both graphs, and arrows between them."""
     parts = []
     for (x, y), box in zip(centres, boxes, strict=True):
-        end = y if box.is_bend else y - _BOX_HEIGHT / 2 - 5
+        end = y - _BOX_HEIGHT / 2 - (0 if box.is_bend else 5)
+        # Straight beside the boxes of its level: it curves between levels alone.
+        through, tip = (f"V{y + _BOX_HEIGHT / 2:g}", "") if box.is_bend else ("", ' marker-end="url(#tip)"')
         for source in box.sources:
-            (sx, sy), above = centres[source], boxes[source]
-            start = sy if above.is_bend else sy + _BOX_HEIGHT / 2
+            sx, start = centres[source][0], centres[source][1] + _BOX_HEIGHT / 2
             middle = (start + end) / 2
-            tip = "" if box.is_bend else ' marker-end="url(#tip)"'
-            parts.append(f'<path d="M{sx:g} {start:g}C{sx:g} {middle:g} {x:g} {middle:g} {x:g} {end:g}"{tip}/>')
+            curve = f"M{sx:g} {start:g}C{sx:g} {middle:g} {x:g} {middle:g} {x:g} {end:g}"
+            parts.append(f'<path d="{curve}{through}"{tip}/>')
     left_over = Counter(common)
     for (x, y), box in zip(centres, boxes, strict=True):
         if box.is_bend:

@@ -10,6 +10,7 @@ from pxdbg_runtime.formats.metadata import FileMetadata
 from pxdbg_runtime.formats.provenance import Provenance, describe_generation
 from pxdbg_runtime.formats.reader import DigitFile, DigitReader, EventReader, open_events, read_digits
 from pxdbg_runtime.formats.registry import FORMATS, SUFFIX_LIST, SUFFIXES, find_format
+from pxdbg_runtime.formats.run_numbers import RunNumbers
 from pxdbg_runtime.formats.writer import DigitWriter, open_writer
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "FileMetadata",
     "MergedReader",
     "Provenance",
+    "RunNumbers",
     "describe_generation",
     "find_format",
     "merge_files",

@@ -37,7 +37,7 @@ app.command(epilog="Example: pxdbg merge monday.parquet tuesday.parquet --output
 app.command(epilog="Example: pxdbg doctor")(doctor)
 app.command(epilog="Example: pxdbg providers")(providers)
 app.command(epilog="Example: pxdbg check resnet")(check)
-app.command(epilog="Example: pxdbg validate bg.parquet --reference pxd_marginals.json --report bg.html")(validate)
+app.command(epilog="Example: pxdbg validate bg.parquet --reference simulation.parquet --report bg.html")(validate)
 app.command(epilog="Example: pxdbg replace-pxd overlay.root --output new.root --model ieagan --seed 7")(replace_pxd)
 app.add_typer(campaign, name="campaign")
 

@@ -48,7 +48,7 @@ def validate(
     report: Annotated[Path, typer.Option(help="Page to write, .html; the numbers are written beside it, to .json.")],
     reference: Annotated[
         list[Path] | None,
-        typer.Option(help=f"Published marginals (.json) or digits ({SUFFIX_LIST}) to compare with; may be repeated."),
+        typer.Option(help=f"Digits ({SUFFIX_LIST}) or published marginals (.json) to compare with; may be repeated."),
     ] = None,
     min_charge: Annotated[
         int, typer.Option(min=1, max=MAX_CHARGE_ADU, help="Cut in ADU: drop hits below it first.")

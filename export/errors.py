@@ -67,6 +67,7 @@ class FidelityError(PxdbgError, RuntimeError):
     Attributes
     ----------
     fidelity : Fidelity
+        W1 of the charge spectra, ratio of the occupancies and share of identical digits, as on a card.
     """
 
     docs_section = "export.md#what-is-checked"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["COLUMN_DTYPES", "DIGIT_DTYPE", "Digits", "lock_columns"]
+__all__ = ["COLUMN_DTYPES", "DIGIT_DTYPE", "DigitTable", "Digits"]
 
 COLUMN_DTYPES: Final[dict[str, np.dtype[np.generic]]] = {
     "event": np.dtype(np.int64),
@@ -44,8 +44,65 @@ DIGIT_DTYPE: Final = np.dtype(list(COLUMN_DTYPES.items()))
 """Structured dtype of `Digits.to_structured`."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Digits:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class DigitTable:
+    """What `Digits` and `OverlaidDigits` have in common: all but the charge, of which each has its own type.
+
+    A subclass names the types of its columns in `_dtypes`; its constructor raises the errors of `Digits`.
+    """
+
+    _dtypes: ClassVar[Mapping[str, np.dtype[np.generic]]]
+    event: NDArray[np.int64]
+    sensor_id: NDArray[np.uint16]
+    u_cell: NDArray[np.uint16]
+    v_cell: NDArray[np.uint16]
+
+    def __post_init__(self) -> None:
+        """Check the columns and make them read-only."""
+        kind = type(self).__name__
+        for name, dtype in self._dtypes.items():
+            column = getattr(self, name)
+            if not isinstance(column, np.ndarray) or column.dtype != dtype:
+                came = column.dtype if isinstance(column, np.ndarray) else type(column).__name__
+                raise ArgumentTypeError(name, f"{kind}: {name} must be an array of {dtype}, but is {came}.")
+            if type(column) is not np.ndarray and hasattr(column, "mask"):  # numpy.ma takes time to import
+                message = (
+                    f"{kind}: {name} must be an array without a mask: select the values that count, or fill the others."
+                )
+                raise ArgumentTypeError(name, message)
+            if column.shape != self.event.shape or column.ndim != 1:
+                message = (
+                    f"{kind}: all columns must be one-dimensional and of equal length, but {name} has the "
+                    f"shape {column.shape} and event {self.event.shape}."
+                )
+                raise ArgumentValueError(name, message)
+            # A view, so that the caller's own array keeps its flag.
+            locked = column.view()
+            locked.flags.writeable = False
+            object.__setattr__(self, name, locked)
+
+    def __setstate__(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        vars(self).update(state)
+        self.__post_init__()  # arrays that pickle or deepcopy restore are writable
+
+    def __len__(self) -> int:
+        return len(self.event)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both have the same digits in the same order."""
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in self._dtypes)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays are not hashable either
+
+    def __repr__(self) -> str:
+        n_events = len(np.unique(self.event))
+        return f"{type(self).__name__}({len(self)} digits, {n_events} event{'s' if n_events != 1 else ''})"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Digits(DigitTable):
     """Digits of one or more events, ordered by event, sensor, u cell, v cell.
 
     All arrays have the same length and are read-only, also after copying and unpickling.
@@ -71,33 +128,8 @@ class Digits:
         If the arrays are not one-dimensional and of equal length.
     """
 
-    event: NDArray[np.int64]
-    sensor_id: NDArray[np.uint16]
-    u_cell: NDArray[np.uint16]
-    v_cell: NDArray[np.uint16]
+    _dtypes = COLUMN_DTYPES
     charge: NDArray[np.uint8]
-
-    def __post_init__(self) -> None:
-        lock_columns(self, COLUMN_DTYPES)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # Through the constructor: arrays that pickle or deepcopy restore would be writable.
-        return _build_digits, tuple(getattr(self, name) for name in COLUMN_DTYPES)
-
-    def __len__(self) -> int:
-        return len(self.event)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether both have the same digits in the same order."""
-        if not isinstance(other, Digits):
-            return NotImplemented
-        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in COLUMN_DTYPES)
-
-    __hash__ = None  # type: ignore[assignment]  # arrays are not hashable either
-
-    def __repr__(self) -> str:
-        events = np.unique(self.event)
-        return f"Digits({len(self)} digits, {len(events)} event{'s' if len(events) != 1 else ''})"
 
     @classmethod
     def empty(cls) -> Digits:
@@ -258,46 +290,3 @@ class Digits:
     def _list_columns(self, *, geometry: bool) -> dict[str, NDArray[Any]]:
         columns = {name: getattr(self, name) for name in COLUMN_DTYPES}
         return {**columns, **unpack_vxd_ids(self.sensor_id)} if geometry else columns
-
-
-def lock_columns(table: object, dtypes: Mapping[str, np.dtype[np.generic]]) -> None:
-    """Check the columns of a frozen dataclass when it is constructed, and make them read-only.
-
-    Parameters
-    ----------
-    table : Digits or another dataclass
-    dtypes : mapping of str to dtype
-        By the names of its fields.
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        As `Digits`.
-    """
-    kind = type(table).__name__
-    shape: tuple[int, ...] | None = None
-    for name, dtype in dtypes.items():
-        column = getattr(table, name)
-        if not isinstance(column, np.ndarray) or column.dtype != dtype:
-            came = column.dtype if isinstance(column, np.ndarray) else type(column).__name__
-            raise ArgumentTypeError(name, f"{kind}: {name} must be an array of {dtype}, but is {came}.")
-        if type(column) is not np.ndarray and hasattr(column, "mask"):  # without numpy.ma, which takes time to import
-            message = (
-                f"{kind}: {name} must be an array without a mask: select the values that count, or fill the others."
-            )
-            raise ArgumentTypeError(name, message)
-        shape = column.shape if shape is None else shape
-        if column.shape != shape or column.ndim != 1:
-            message = (
-                f"{kind}: all columns must be one-dimensional and of equal length, but {name} has the "
-                f"shape {column.shape} and {next(iter(dtypes))} {shape}."
-            )
-            raise ArgumentValueError(name, message)
-        # A view, so that the caller's own array keeps its flag.
-        locked = column.view()
-        locked.flags.writeable = False
-        object.__setattr__(table, name, locked)
-
-
-def _build_digits(*columns: NDArray[np.generic]) -> Digits:
-    return Digits(**dict(zip(COLUMN_DTYPES, columns, strict=True)))  # type: ignore[arg-type]  # the constructor checks

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.checks import check_integer
-from pxdbg_runtime.digits import COLUMN_DTYPES, Digits, lock_columns
+from pxdbg_runtime.digits import COLUMN_DTYPES, Digits, DigitTable
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU
 
@@ -25,8 +25,8 @@ _CELL_BITS: Final = 16
 _KernelInput = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class OverlaidDigits:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class OverlaidDigits(DigitTable):
     """Digits of signal and background: as `Digits`, but with charges of 16 bits.
 
     They are ordered by event, sensor, u cell, v cell. All arrays have the same length and are read-only.
@@ -46,33 +46,8 @@ class OverlaidDigits:
         If the arrays are not one-dimensional and of equal length.
     """
 
-    event: NDArray[np.int64]
-    sensor_id: NDArray[np.uint16]
-    u_cell: NDArray[np.uint16]
-    v_cell: NDArray[np.uint16]
+    _dtypes = OVERLAID_DTYPES
     charge: NDArray[np.uint16]
-
-    def __post_init__(self) -> None:
-        lock_columns(self, OVERLAID_DTYPES)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # As that of Digits.
-        return _build_overlaid, tuple(getattr(self, name) for name in OVERLAID_DTYPES)
-
-    def __len__(self) -> int:
-        return len(self.event)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether both have the same digits in the same order."""
-        if not isinstance(other, OverlaidDigits):
-            return NotImplemented
-        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in OVERLAID_DTYPES)
-
-    __hash__ = None  # type: ignore[assignment]  # arrays are not hashable either
-
-    def __repr__(self) -> str:
-        n_events = len(np.unique(self.event))
-        return f"OverlaidDigits({len(self)} digits, {n_events} event{'s' if n_events != 1 else ''})"
 
     def to_digits(self) -> Digits:
         """Convert to `Digits`, whose charges have 8 bits.
@@ -90,10 +65,6 @@ class OverlaidDigits:
             raise ArgumentValueError("charge", message)
         columns = {name: getattr(self, name) for name in COLUMN_DTYPES}
         return Digits(**{**columns, "charge": self.charge.astype(np.uint8)})
-
-
-def _build_overlaid(*columns: NDArray[np.generic]) -> OverlaidDigits:
-    return OverlaidDigits(**dict(zip(OVERLAID_DTYPES, columns, strict=True)))  # type: ignore[arg-type]  # as Digits
 
 
 def overlay(

@@ -11,11 +11,11 @@ from pxdbg_runtime.checks import check_event
 from pxdbg_runtime.conversions import build_arrow_table, build_awkward_events, build_data_frame
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.sensors import (
+    INDEX_BY_VXD_ID,
     MAX_CHARGE_ADU,
     N_SENSORS,
     N_U_CELLS,
     N_V_CELLS,
-    SENSORS,
     SensorLike,
     sensor_of,
     unpack_vxd_ids,
@@ -193,12 +193,9 @@ class Digits(DigitTable):
                 "select one with of_event() first."
             )
             raise ArgumentValueError("event", message)
-        index_of = np.full(1 << 16, -1, dtype=np.int64)
-        for sensor in SENSORS:
-            index_of[sensor.vxd_id] = sensor.index
-        index = index_of[self.sensor_id]
-        if np.any(index < 0):
-            message = f"No PXD sensor has the VxdID {self.sensor_id[index < 0][0]} of a digit."
+        index = INDEX_BY_VXD_ID[self.sensor_id]
+        if np.any(index == N_SENSORS):
+            message = f"No PXD sensor has the VxdID {self.sensor_id[index == N_SENSORS][0]} of a digit."
             raise ArgumentValueError("sensor_id", message)
         for name, n_cells in (("u_cell", N_U_CELLS), ("v_cell", N_V_CELLS)):
             cell = getattr(self, name)

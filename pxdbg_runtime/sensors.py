@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "INDEX_BY_VXD_ID",
     "LADDERS_OF_LAYER",
     "MAX_CHARGE_ADU",
     "N_SENSORS",
@@ -118,6 +119,9 @@ def _build_sensors() -> tuple[Sensor, ...]:
 SENSORS: Final[tuple[Sensor, ...]] = _build_sensors()
 """All sensors, ordered by index."""
 N_SENSORS: Final = len(SENSORS)
+INDEX_BY_VXD_ID: Final = np.full(1 << 16, N_SENSORS, dtype=np.int64)
+"""Index of the sensor of each VxdID; 40 if it is no sensor of the PXD."""
+INDEX_BY_VXD_ID[[sensor.vxd_id for sensor in SENSORS]] = range(N_SENSORS)
 
 SensorLike = Sensor | str | SupportsIndex
 """Wherever a sensor is asked for: a `Sensor`, its name, such as "1.1.1", or its VxdID."""

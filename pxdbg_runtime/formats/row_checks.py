@@ -9,7 +9,15 @@ import numpy as np
 from pxdbg_runtime.checks import MAX_EVENT
 from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
 from pxdbg_runtime.formats.whole_events import find_event_starts
-from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_U_CELLS, N_V_CELLS, SENSORS, describe_sensors
+from pxdbg_runtime.sensors import (
+    INDEX_BY_VXD_ID,
+    MAX_CHARGE_ADU,
+    N_SENSORS,
+    N_U_CELLS,
+    N_V_CELLS,
+    SENSORS,
+    describe_sensors,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,8 +34,7 @@ _LIMITS: Final = {
     "v_cell": (0, N_V_CELLS - 1),
     "charge": (1, MAX_CHARGE_ADU),
 }
-_IS_SENSOR: Final = np.zeros(1 << 16, dtype=bool)
-_IS_SENSOR[[sensor.vxd_id for sensor in SENSORS]] = True
+_IS_SENSOR: Final = INDEX_BY_VXD_ID < N_SENSORS
 _U_BITS: Final = 10
 _SENSOR_BITS: Final = 18
 

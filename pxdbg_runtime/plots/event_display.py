@@ -17,8 +17,9 @@ from pxdbg_runtime.plots.drawing import (
     find_picture_format,
     save_figure,
 )
-from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, INDEX_BY_VXD_ID, SummaryCounter
+from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, SummaryCounter
 from pxdbg_runtime.sensors import (
+    INDEX_BY_VXD_ID,
     LADDERS_OF_LAYER,
     MAX_CHARGE_ADU,
     N_SENSORS,

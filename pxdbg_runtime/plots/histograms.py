@@ -13,8 +13,8 @@ import numpy as np
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.optional_imports import require
-from pxdbg_runtime.plots.summary import INDEX_BY_VXD_ID
 from pxdbg_runtime.sensors import (
+    INDEX_BY_VXD_ID,
     MAX_CHARGE_ADU,
     N_SENSORS,
     N_U_CELLS,

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, MAX_CHARGE_ADU, N_SENSORS, PIXELS_PER_SENSOR, SENSORS
+from pxdbg_runtime.sensors import (
+    INDEX_BY_VXD_ID,
+    LADDERS_OF_LAYER,
+    MAX_CHARGE_ADU,
+    N_SENSORS,
+    PIXELS_PER_SENSOR,
+    SENSORS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "GEANT4_MEAN_CHARGE",
     "GEANT4_OCCUPANCIES",
-    "INDEX_BY_VXD_ID",
     "PartSummary",
     "SummaryCounter",
     "summarise",
@@ -54,9 +60,6 @@ GEANT4_MEAN_CHARGE: Final = 22.0
 """Mean charge of a hit of the Geant4 simulation, ADU; the same source."""
 _CHARGES: Final = MAX_CHARGE_ADU + 1
 """Values of a charge, 0 to 255 ADU."""
-INDEX_BY_VXD_ID: Final = np.full(1 << 16, N_SENSORS, dtype=np.int64)
-"""Index of the sensor of each VxdID; 40 if it is no sensor of the PXD."""
-INDEX_BY_VXD_ID[[sensor.vxd_id for sensor in SENSORS]] = [sensor.index for sensor in SENSORS]
 
 
 class SummaryCounter:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.sensors import (
+    INDEX_BY_VXD_ID,
     MAX_CHARGE_ADU,
     N_SENSORS,
     N_U_CELLS,
@@ -37,10 +38,6 @@ MAX_CLUSTER_SIZE: Final = 500
 _MAX_CLUSTER_CHARGE: Final = 8000
 """ADU."""
 _SHAPE: Final = (N_SENSORS, N_U_CELLS, N_V_CELLS)
-_FIRST_PIXELS: Final = np.zeros(1 << 16, dtype=np.int64)
-"""Number of the first pixel of each sensor, by VxdID."""
-for _sensor in SENSORS:
-    _FIRST_PIXELS[_sensor.vxd_id] = _sensor.index * PIXELS_PER_SENSOR
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -265,8 +262,8 @@ class _Counter:
         self.smallest_charge = min(self.smallest_charge, int(charge.min(initial=MAX_CHARGE_ADU)))
         charge = charge[passes]
         u_cell, v_cell = digits.u_cell[passes].astype(np.int64), digits.v_cell[passes].astype(np.int64)
-        pixel = _FIRST_PIXELS[digits.sensor_id[passes]] + u_cell * N_V_CELLS + v_cell
-        sensor = pixel // PIXELS_PER_SENSOR
+        sensor = INDEX_BY_VXD_ID[digits.sensor_id[passes]]
+        pixel = sensor * PIXELS_PER_SENSOR + u_cell * N_V_CELLS + v_cell
 
         half = event % 2
         self._events.append(event)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["COLUMN_DTYPES", "DIGIT_DTYPE", "DigitTable", "Digits"]
+__all__ = ["COLUMN_DTYPES", "DIGIT_DTYPE", "DigitTable", "Digits", "number_pixels", "order_rows"]
 
 COLUMN_DTYPES: Final[dict[str, np.dtype[np.generic]]] = {
     "event": np.dtype(np.int64),
@@ -42,6 +42,7 @@ COLUMN_DTYPES: Final[dict[str, np.dtype[np.generic]]] = {
 
 DIGIT_DTYPE: Final = np.dtype(list(COLUMN_DTYPES.items()))
 """Structured dtype of `Digits.to_structured`."""
+_CELL_BITS: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -287,3 +288,17 @@ class Digits(DigitTable):
     def _list_columns(self, *, geometry: bool) -> dict[str, NDArray[Any]]:
         columns = {name: getattr(self, name) for name in COLUMN_DTYPES}
         return {**columns, **unpack_vxd_ids(self.sensor_id)} if geometry else columns
+
+
+def number_pixels(digits: DigitTable) -> NDArray[np.int64]:
+    """Compute a number of each pixel that grows with sensor, u cell, v cell, whatever 16-bit values they have."""
+    pixel = digits.sensor_id.astype(np.int64) << _CELL_BITS
+    pixel |= digits.u_cell
+    pixel <<= _CELL_BITS
+    pixel |= digits.v_cell
+    return pixel
+
+
+def order_rows(digits: DigitTable) -> NDArray[np.int64]:
+    """Order the indices of the rows by event, sensor, u cell, v cell; rows of one pixel keep their order."""
+    return np.lexsort((number_pixels(digits), digits.event))

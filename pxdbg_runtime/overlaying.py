@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.checks import check_integer
-from pxdbg_runtime.digits import COLUMN_DTYPES, Digits, DigitTable
+from pxdbg_runtime.digits import COLUMN_DTYPES, Digits, DigitTable, number_pixels, order_rows
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
 from pxdbg_runtime.sensors import MAX_CHARGE_ADU
 
@@ -21,7 +21,6 @@ OVERLAID_DTYPES: Final[dict[str, np.dtype[np.generic]]] = {**COLUMN_DTYPES, "cha
 """Columns of `OverlaidDigits`, in order."""
 MAX_SUM_ADU: Final = int(np.iinfo(np.uint16).max)
 """Largest charge of an overlaid digit; larger sums start again from 0, as those of basf2's 16-bit integers."""
-_CELL_BITS: Final = 16
 _KernelInput = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]"]
 
 
@@ -131,7 +130,7 @@ def overlay_event(
     from pxdbg_runtime.digitisation.charge_sums import add_charges
 
     limit = None if saturate is None else check_integer("saturate", saturate, 1, MAX_SUM_ADU, unit="ADU")
-    order, background_order = _order_rows(signal), _order_rows(background)
+    order, background_order = order_rows(signal), order_rows(background)
     row, charge = np.empty((2, len(signal) + len(background)), dtype=np.int64)
     n_digits = add_charges(*_list_sorted(signal, order), *_list_sorted(background, background_order), row, charge)
     row, charge = row[:n_digits], charge[:n_digits]
@@ -147,20 +146,6 @@ def overlay_event(
     return OverlaidDigits(**columns, charge=charge.astype(np.uint16))
 
 
-def _number_channels(digits: Digits | OverlaidDigits) -> NDArray[np.int64]:
-    """Compute a number of each channel that grows with sensor, u cell, v cell, whatever 16-bit values they have."""
-    channel = digits.sensor_id.astype(np.int64) << _CELL_BITS
-    channel |= digits.u_cell
-    channel <<= _CELL_BITS
-    channel |= digits.v_cell
-    return channel
-
-
-def _order_rows(digits: Digits | OverlaidDigits) -> NDArray[np.int64]:
-    """Order rows by event and channel; rows of one channel keep their order, as `numpy.lexsort` is stable."""
-    return np.lexsort((_number_channels(digits), digits.event))
-
-
 def _list_sorted(digits: Digits | OverlaidDigits, order: NDArray[np.int64]) -> _KernelInput:
     """List events, channels and charges in this order, of the one type that the kernel is compiled for."""
-    return digits.event[order], _number_channels(digits)[order], digits.charge[order].astype(np.int64)
+    return digits.event[order], number_pixels(digits)[order], digits.charge[order].astype(np.int64)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pxdbg_runtime.checks import MAX_EVENT
-from pxdbg_runtime.digits import COLUMN_DTYPES, Digits
+from pxdbg_runtime.digits import COLUMN_DTYPES, Digits, number_pixels, order_rows
 from pxdbg_runtime.formats.whole_events import find_event_starts
 from pxdbg_runtime.sensors import (
     INDEX_BY_VXD_ID,
@@ -35,8 +35,6 @@ _LIMITS: Final = {
     "charge": (1, MAX_CHARGE_ADU),
 }
 _IS_SENSOR: Final = INDEX_BY_VXD_ID < N_SENSORS
-_U_BITS: Final = 10
-_SENSOR_BITS: Final = 18
 
 
 class RowError(Exception):
@@ -71,7 +69,7 @@ class RowChecker:
         if not len(digits):
             return
         event = np.concatenate([self._last_event, digits.event])
-        pixel = np.concatenate([self._last_pixel, _number_pixels(digits)])
+        pixel = np.concatenate([self._last_pixel, number_pixels(digits)])
         is_same_event = event[1:] == event[:-1]
         ascends = (event[1:] > event[:-1]) | (is_same_event & (pixel[1:] > pixel[:-1]))
         if not ascends.all():
@@ -125,7 +123,7 @@ def find_other_sensor(vxd_ids: NDArray[np.uint16], metadata: FileMetadata) -> Se
 
 def sort_rows(digits: Digits) -> Digits:
     """Order digits by event, sensor, u cell, v cell."""
-    return digits.select_rows(np.lexsort((_number_pixels(digits), digits.event)))
+    return digits.select_rows(order_rows(digits))
 
 
 def convert_columns(columns: Columns) -> Digits:
@@ -165,11 +163,3 @@ def _check_range(name: str, column: NDArray[np.generic]) -> None:
     if not (low <= smallest and largest <= high):
         message = f"{name} from {smallest} to {largest}, expected {low} to {high}"
         raise RowError(message)
-
-
-def _number_pixels(digits: Digits) -> NDArray[np.int64]:
-    """Compute a number of each pixel that grows in the order of digits: VxdIDs ascend with the sensors' index."""
-    pixel = digits.sensor_id.astype(np.int64) << _SENSOR_BITS
-    pixel |= digits.u_cell.astype(np.int64) << _U_BITS
-    pixel |= digits.v_cell
-    return pixel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -13,7 +14,6 @@ from pxdbg_runtime.campaigns import Campaign, LocalMaker, open_campaign, run_par
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pxdbg_runtime.campaigns.running import RunResult
     from pxdbg_runtime.model.graph_file import GraphFile
 
 __all__ = ["MIN_CHARGE", "change_plan", "copy_made_campaign", "make_parts", "plan_campaign", "read_parts"]
@@ -38,15 +38,17 @@ def plan_campaign(
     return write_plan(folder, generator, range(5, 5 + events), events_per_part=events_per_part, **arguments)
 
 
-def make_parts(campaign: Campaign, parts: list[int] | None = None) -> RunResult:
-    """Make partitions in this process, all by default."""
-    return run_parts(
+def make_parts(campaign: Campaign, parts: list[int] | None = None) -> Counter[str]:
+    """Make partitions in this process, all by default; count them by the last state of each."""
+    states: Counter[str] = Counter()
+    run_parts(
         campaign,
         list(range(campaign.plan.n_parts)) if parts is None else parts,
         LocalMaker(campaign=campaign),
         advance=lambda _: None,
-        report=lambda _: None,
+        report=lambda outcome: states.update([outcome.state]),
     )
+    return states
 
 
 def copy_made_campaign(graph: GraphFile, folder: Path) -> Campaign:

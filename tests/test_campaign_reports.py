@@ -150,8 +150,8 @@ def test_a_forged_record_does_not_hide_other_parameters(
     assert campaign.examine(1, compare_hash=True).state == "complete"
     _, finding = verify_part(campaign, 1)
     assert finding is not None
-    assert f"{campaign.digits_path(1)} is not of the plan: " in finding.text
-    assert sentence in finding.text
+    assert f"{campaign.digits_path(1)} is not of the plan: " in finding
+    assert sentence in finding
 
 
 def test_generating_again_finds_digits_that_every_hash_agrees_with(campaign: Campaign) -> None:
@@ -163,22 +163,20 @@ def test_generating_again_finds_digits_that_every_hash_agrees_with(campaign: Cam
     sound, forged = compare_sample(campaign, generator, sample)
     assert sound is None
     assert forged is not None
-    assert "holds other digits of event 11 than those that are generated now" in forged.text
+    assert "holds other digits of event 11 than those that are generated now" in forged
     done = invoke("campaign", "verify", campaign.folder, "--sample", 4)
     assert done.exit_code == 1
-    assert forged.text in done.stdout
+    assert forged in done.stdout
 
 
 def test_an_event_that_cannot_be_compared_is_one_sentence(campaign: Campaign) -> None:
     generator = open_generator(campaign, allow_mixed_hardware=False)
     campaign.digits_path(1).write_bytes(b"cut")
     absent, damaged = compare_sample(campaign, generator, [(0, 11), (1, 7)])
-    assert absent is not None
-    assert absent.text == f"{campaign.digits_path(0)} has no event 11."
-    assert damaged is not None
+    assert absent == f"{campaign.digits_path(0)} has no event 11."
     with pytest.raises(DigitFileError, match=r"part-000001\.npz .*[^.]\.$") as caught:
         read_digits(campaign.digits_path(1))
-    assert (damaged.part, damaged.text) == (1, str(caught.value))
+    assert damaged == str(caught.value)
 
 
 def test_a_sample_takes_events_of_each_part_of_the_campaign(latent_graph: GraphFile, tmp_path: Path) -> None:

@@ -65,11 +65,11 @@ class ScriptedMaker:
 def run_scripted(campaign: Campaign, states: str, parts: list[int]) -> tuple[ScriptedMaker, list[str], list[int]]:
     maker = ScriptedMaker(states)
     reported: list[str] = []
-    result = run_parts(
+    failed = run_parts(
         campaign, parts, maker, advance=lambda _: None, report=lambda each: reported.append(f"{each.part} {each.state}")
     )
     assert not maker.states
-    return maker, reported, sorted(result.failures)
+    return maker, reported, sorted(failed)
 
 
 def test_partitions_of_other_processes_are_asked_for_again(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +103,8 @@ def test_a_run_that_waits_for_another_creates_no_sessions(
     monkeypatch.setattr("pxdbg_runtime.campaigns.running.time", SimpleNamespace(sleep=end_at_the_third_pause))
     with ExitStack() as other:
         other.enter_context(hold_lock(campaign.lock_path(1)))
-        outcomes = make_parts(campaign).outcomes
-    assert outcomes == Counter(["made"] * 3 + [last])
+        states = make_parts(campaign)
+    assert states == Counter(["made"] * 3 + [last])
     assert (len(pauses), len(opened)) == (3, n_sessions)
 
 
@@ -226,4 +226,4 @@ def test_a_stopped_run_says_how_to_go_on(campaign: Campaign) -> None:
     last = error.splitlines()[-1]
     go_on = f"go on with pxdbg campaign run {campaign.folder}"
     assert last == f"pxdbg campaign run was stopped by SIGINT: 3 of 4 partitions are complete; {go_on}."
-    assert make_parts(open_campaign(campaign.folder)).outcomes == {"complete": 3, "made": 1}
+    assert make_parts(open_campaign(campaign.folder)) == {"complete": 3, "made": 1}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pxdbg_runtime.campaigns.making import PartOutcome, make_part, open_generator, record_failure
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.campaigns.folder import Campaign, PartStatus
 
-__all__ = ["LocalMaker", "PartMaker", "RunResult", "find_work", "run_parts"]
+__all__ = ["LocalMaker", "PartMaker", "find_work", "run_parts"]
 
 _BUSY_PAUSE_S: Final = 1.0
 _HOPELESS: Final = 5
@@ -67,22 +66,6 @@ class LocalMaker:
             yield outcome
 
 
-@dataclass(kw_only=True)
-class RunResult:
-    """What a run did.
-
-    Attributes
-    ----------
-    outcomes : Counter of str
-        Number of partitions by the last state of each.
-    failures : dict of int to PartOutcome
-        Of the partitions that are not complete at the end.
-    """
-
-    outcomes: Counter[str] = field(default_factory=Counter)
-    failures: dict[int, PartOutcome] = field(default_factory=dict)
-
-
 def find_work(
     campaign: Campaign,
     *,
@@ -130,7 +113,7 @@ def run_parts(
     *,
     advance: Callable[[int], None],
     report: Callable[[PartOutcome], None],
-) -> RunResult:
+) -> list[int]:
     """Make partitions until each is complete or failed; wait for those that other processes make.
 
     Parameters
@@ -143,6 +126,11 @@ def run_parts(
     report : callable
         Called for each partition that is complete, was made or failed.
 
+    Returns
+    -------
+    list of int
+        The partitions that failed.
+
     Raises
     ------
     CampaignError
@@ -150,19 +138,18 @@ def run_parts(
     PxdbgError
         As `PartMaker.make`.
     """
-    result = RunResult()
+    failed = []
     in_a_row = 0
     for outcome in _make_all(campaign, parts, maker, advance):
-        result.outcomes[outcome.state] += 1
         report(outcome)
         in_a_row = in_a_row + 1 if outcome.state == "failed" else 0
         if outcome.state == "failed":
-            result.failures[outcome.part] = outcome
+            failed.append(outcome.part)
             record_failure(campaign, outcome.part, outcome.reason)
         if in_a_row >= _HOPELESS:
             message = f"{in_a_row} partitions failed one after the other, the last because: {outcome.reason}"
             raise CampaignError(campaign.digits_path(outcome.part), message)
-    return result
+    return failed
 
 
 def _make_all(

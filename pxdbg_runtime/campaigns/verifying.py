@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pxdbg_runtime.campaigns.making import check_graph
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from pxdbg_runtime.generator import Generator
 
 __all__ = [
-    "Finding",
     "choose_sample",
     "compare_sample",
     "find_graph_finding",
@@ -26,23 +24,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """Something that is wrong with a campaign.
-
-    Attributes
-    ----------
-    part : int or None
-        Number of the partition; None for a file that is none.
-    text : str
-        A sentence that names the file.
-    """
-
-    part: int | None
-    text: str
-
-
-def verify_part(campaign: Campaign, part: int) -> tuple[PartStatus, Finding | None]:
+def verify_part(campaign: Campaign, part: int) -> tuple[PartStatus, str | None]:
     """Verify the files of one partition: hash, digest, event count, and that the digits are of the plan.
 
     Parameters
@@ -53,8 +35,8 @@ def verify_part(campaign: Campaign, part: int) -> tuple[PartStatus, Finding | No
     Returns
     -------
     status : PartStatus
-    finding : Finding or None
-        None if the partition is complete and as planned.
+    finding : str or None
+        A sentence that names the file and says what is wrong; None if the partition is complete and as planned.
 
     Raises
     ------
@@ -64,35 +46,33 @@ def verify_part(campaign: Campaign, part: int) -> tuple[PartStatus, Finding | No
     status = campaign.examine(part, compare_hash=True)
     path = campaign.digits_path(part)
     if status.state == "missing":
-        return status, Finding(part=part, text=f"{path} is missing.")
+        return status, f"{path} is missing."
     if status.state == "unfinished":
-        return status, Finding(part=part, text=f"{path} has no record: its process was stopped before the end.")
+        return status, f"{path} has no record: its process was stopped before the end."
     if status.record is None:
-        return status, Finding(part=part, text=status.reason)
+        return status, status.reason
     try:
         reader = open_events(path)
         n_digits = sum(len(digits) for digits in reader.read_blocks())
     except DigitFileError as error:
-        return status, Finding(part=part, text=str(error))
+        return status, str(error)
     difference = _explain_origin(campaign, part, reader)
     if not difference and n_digits != status.record.digits:
         difference = f"it holds {n_digits:,} digits, but {status.record.digits:,} by its record"
-    return status, Finding(part=part, text=f"{path} is not of the plan: {difference}.") if difference else None
+    return status, f"{path} is not of the plan: {difference}." if difference else None
 
 
-def find_stranger_findings(campaign: Campaign) -> list[Finding]:
+def find_stranger_findings(campaign: Campaign) -> list[str]:
     """Find files that are named as partitions are, but are not of this plan."""
-    return [
-        Finding(part=None, text=f"{path} is no file of this plan: move it away.") for path in campaign.find_strangers()
-    ]
+    return [f"{path} is no file of this plan: move it away." for path in campaign.find_strangers()]
 
 
-def find_graph_finding(campaign: Campaign) -> Finding | None:
+def find_graph_finding(campaign: Campaign) -> str | None:
     """Find whether the graph beside the plan is missing or was replaced; None if not."""
     try:
         check_graph(campaign)
     except CampaignError as error:
-        return Finding(part=None, text=str(error))
+        return str(error)
     return None
 
 
@@ -123,9 +103,7 @@ def choose_sample(campaign: Campaign, parts: Sequence[int], n_events: int) -> li
     return sample
 
 
-def compare_sample(
-    campaign: Campaign, generator: Generator, sample: Sequence[tuple[int, int]]
-) -> Iterator[Finding | None]:
+def compare_sample(campaign: Campaign, generator: Generator, sample: Sequence[tuple[int, int]]) -> Iterator[str | None]:
     """Generate events again and compare them with the files.
 
     Parameters
@@ -138,8 +116,8 @@ def compare_sample(
 
     Yields
     ------
-    Finding or None
-        For each event; None if its digits are equal.
+    str or None
+        For each event a sentence as of `verify_part`; None if its digits are equal.
 
     Raises
     ------
@@ -154,16 +132,15 @@ def compare_sample(
         try:
             found = next((digits for number, digits in open_events(path).read_events() if number == event), None)
         except DigitFileError as error:
-            yield Finding(part=part, text=str(error))
+            yield str(error)
             continue
         if found is None:
-            yield Finding(part=part, text=f"{path} has no event {event}.")
+            yield f"{path} has no event {event}."
         elif found == expected:
             yield None
         else:
             counts = f"{len(found):,} digits, generated now {len(expected):,}"
-            text = f"{path} holds other digits of event {event} than those that are generated now ({counts})."
-            yield Finding(part=part, text=text)
+            yield f"{path} holds other digits of event {event} than those that are generated now ({counts})."
 
 
 def _explain_origin(campaign: Campaign, part: int, reader: EventReader) -> str:

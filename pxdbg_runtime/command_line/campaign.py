@@ -248,10 +248,10 @@ def run(
                     elif outcome.state == "failed":
                         stderr.print(f"partition {outcome.part} failed: {outcome.reason}", soft_wrap=True)
 
-                result = run_parts(opened, parts, maker, advance=progress.advance, report=report)
-        if result.failures:
+                failed = run_parts(opened, parts, maker, advance=progress.advance, report=report)
+        if failed:
             stderr.print(
-                f"{_format_parts(len(result.failures))} failed: see pxdbg campaign status {folder}, and go on with "
+                f"{_format_parts(len(failed))} failed: see pxdbg campaign status {folder}, and go on with "
                 f"pxdbg campaign run {folder}",
                 soft_wrap=True,
             )

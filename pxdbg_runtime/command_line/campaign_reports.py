@@ -91,14 +91,14 @@ def verify(
                 findings.append(finding)
                 wrong_states.add(found.state)
         for finding in findings:  # first: whether this machine can generate events is another question
-            stdout.print(finding.text, soft_wrap=True)
+            stdout.print(finding, soft_wrap=True)
         chosen = choose_sample(opened, sound, 0 if graph else sample)
         if chosen:
             generator = open_generator(opened, allow_mixed_hardware=allow_mixed_hardware)
             compared = track(compare_sample(opened, generator, chosen), total=len(chosen), description="events")
             differing = [finding for finding in compared if finding is not None]
             for finding in differing:
-                stdout.print(finding.text, soft_wrap=True)
+                stdout.print(finding, soft_wrap=True)
             findings += differing
             if differing:
                 wrong_states.add("complete")

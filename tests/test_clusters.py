@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pxdbg_runtime import N_U_CELLS, N_V_CELLS
-from pxdbg_runtime.digitisation.clusters import find_clusters, number_clusters
+from pxdbg_runtime.digitisation.clusters import number_clusters
+from pxdbg_runtime.validation.features import describe_clusters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,9 +28,9 @@ def require_scipys_clusters(image: NDArray[np.uint8]) -> None:
     pairs = set(zip(number.tolist(), labels[row, column].tolist(), strict=True))
     assert len(pairs) == len({ours for ours, _ in pairs}) == len({theirs for _, theirs in pairs}) == n_clusters
     order = [theirs for _, theirs in sorted(pairs)]
-    sizes, charges = find_clusters(row, column, image[row, column])
-    assert sizes.tolist() == np.bincount(labels.ravel(), minlength=n_clusters + 1)[order].tolist()
-    assert charges.tolist() == list(scipy.ndimage.sum_labels(image, labels, order))
+    clusters = describe_clusters(np.zeros_like(row), row, column, image[row, column])
+    assert clusters.sizes.tolist() == np.bincount(labels.ravel(), minlength=n_clusters + 1)[order].tolist()
+    assert clusters.charges.tolist() == list(scipy.ndimage.sum_labels(image, labels, order))
 
 
 @given(
@@ -51,11 +52,11 @@ def test_whole_sensors_have_scipys_clusters(occupancy: float) -> None:
 def test_arms_that_meet_late_are_one_cluster() -> None:
     image = np.array([[1, 0, 1, 0, 1], [1, 0, 1, 0, 1], [1, 0, 1, 0, 1], [0, 1, 0, 1, 0]], dtype=np.uint8)
     row, column = np.nonzero(image)
-    sizes, charges = find_clusters(row, column, image[row, column])
-    assert (sizes.tolist(), charges.tolist()) == ([11], [11])
+    clusters = describe_clusters(np.zeros_like(row), row, column, image[row, column])
+    assert (clusters.sizes.tolist(), clusters.charges.tolist()) == ([11], [11])
 
 
 def test_no_hits_at_all() -> None:
     nothing = np.empty(0, dtype=np.int64)
-    sizes, charges = find_clusters(nothing, nothing, np.empty(0, dtype=np.uint8))
-    assert (len(sizes), len(charges)) == (0, 0)
+    clusters = describe_clusters(nothing, nothing, nothing, np.empty(0, dtype=np.uint8))
+    assert (len(clusters.sizes), len(clusters.charges)) == (0, 0)

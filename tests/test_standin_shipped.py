@@ -18,10 +18,10 @@ from artifacts.standins.rebuild import rebuild_checkpoint
 from export.families.generator_module import SEED_HEIGHT, SEED_WIDTH
 from export.families.resnet import ResNet
 from export.fidelity import compute_charge_w1
-from pxdbg_runtime.digitisation.clusters import find_clusters
 from pxdbg_runtime.generator import Generator
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
+from pxdbg_runtime.validation.features import describe_clusters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,9 +73,9 @@ def test_each_sensor_has_its_own_occupancy(family: str, precision: Precision) ->
 @pytest.mark.slow
 def test_clusters_are_near_those_of_the_simulation(family: str, precision: Precision) -> None:
     images = generate_event(family, precision)
-    # An empty row separates each image from the next.
-    row, column = np.nonzero(np.pad(images, ((0, 0), (0, 1), (0, 0))).reshape(-1, images.shape[2]))
-    sizes, charges = find_clusters(row, column, images[images > 0])
+    sensor, u_cell, v_cell = np.nonzero(images)
+    clusters = describe_clusters(sensor, u_cell, v_cell, images[images > 0])
+    sizes, charges = clusters.sizes, clusters.charges
     assert (sizes.mean(), np.median(sizes)) == pytest.approx((1.90, 1.0), rel=0.1)
     assert (charges.mean(), np.median(charges)) == pytest.approx((41.3, 27.0), rel=0.1)
 

@@ -12,7 +12,7 @@ from pxdbg_runtime.sensors import N_U_CELLS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ROWS_PER_IMAGE", "find_clusters", "number_clusters"]
+__all__ = ["ROWS_PER_IMAGE", "number_clusters"]
 
 ROWS_PER_IMAGE: Final = N_U_CELLS + 1
 """Rows from one image to the next if several are given at once: the empty row separates their clusters."""
@@ -71,37 +71,3 @@ def _join(parent: NDArray[np.int64], one: int, other: int) -> None:
     first = _find_root(parent, one)
     second = _find_root(parent, other)
     parent[max(first, second)] = min(first, second)
-
-
-def find_clusters(
-    row: NDArray[np.int64], column: NDArray[np.int64], charge: NDArray[np.uint8]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find the 8-connected clusters of hits.
-
-    Parameters
-    ----------
-    row, column : ndarray of int64, shape (n,)
-        As in `number_clusters`. Hits of several images may be given at once, `ROWS_PER_IMAGE` apart.
-    charge : ndarray of uint8, shape (n,)
-        ADU.
-
-    Returns
-    -------
-    sizes : ndarray of int64
-        Hits in each cluster, in the order of the clusters' first hits.
-    charges : ndarray of int64
-        Sum of their charges, ADU.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> sizes, charges = find_clusters(np.array([0, 1, 4]), np.array([0, 1, 1]), np.array([7, 8, 9], dtype=np.uint8))
-    >>> sizes.tolist(), charges.tolist()
-    ([2, 1], [15, 9])
-    """
-    number = np.empty(len(row), dtype=np.int64)
-    n_clusters = number_clusters(row, column, number)
-    sizes = np.bincount(number, minlength=n_clusters)
-    # Exact: sums of integers below 2**53 in float64.
-    charges = np.bincount(number, weights=charge, minlength=n_clusters).astype(np.int64)
-    return sizes, charges

@@ -164,7 +164,7 @@ def fill_cluster_sizes(events: Events) -> Hist[Any]:
         As `fill_charges`.
     """
     # numba, which the command must not load earlier.
-    from pxdbg_runtime.digitisation.clusters import ROWS_PER_IMAGE, find_clusters
+    from pxdbg_runtime.digitisation.clusters import ROWS_PER_IMAGE, number_clusters
 
     hist = _import_hist()
     axis = hist.axis.Integer(
@@ -177,8 +177,9 @@ def fill_cluster_sizes(events: Events) -> Hist[Any]:
         column = digits.v_cell.astype(np.int64)
         order = np.lexsort((column, row))
         order = order[index[order] < N_SENSORS]
-        sizes, _charges = find_clusters(row[order], column[order], digits.charge[order])
-        result.fill(size=sizes)
+        number = np.empty(len(order), dtype=np.int64)
+        number_clusters(row[order], column[order], number)
+        result.fill(size=np.bincount(number))
     return result
 
 

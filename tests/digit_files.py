@@ -16,12 +16,16 @@ from pxdbg_runtime.digits import COLUMN_DTYPES
 from pxdbg_runtime.errors import DigitFileError
 from pxdbg_runtime.formats import SUFFIX_LIST, FileMetadata, Provenance, open_events, open_writer, read_digits
 from pxdbg_runtime.formats.run_numbers import RunNumbers
+from pxdbg_runtime.plots.summary import SummaryCounter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from pxdbg_runtime import Sensor
+    from pxdbg_runtime.plots.summary import PartSummary
 
 Hit = tuple[int, int, int, int, int]
 """Event, VxdID, u cell, v cell, charge."""
@@ -69,6 +73,12 @@ def random_digits(rng: np.random.Generator, n_hits: int, event: int) -> Digits:
         v_cell=v_cell.astype(np.uint16),
         charge=rng.integers(1, 256, n_hits).astype(np.uint8),
     )
+
+
+def summarise(digits: Digits, n_events: int, sensors: Sequence[Sensor] = SENSORS) -> tuple[PartSummary, ...]:
+    counter = SummaryCounter()
+    counter.add(digits)
+    return counter.summarise(n_events, sensors)
 
 
 def renumber(digits: Digits, event: int) -> Digits:

@@ -14,8 +14,7 @@ from pxdbg_runtime.inference.cpu import Cpu
 from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 from pxdbg_runtime.model.card import describe_weights
 from pxdbg_runtime.plots import event_display
-from pxdbg_runtime.plots.summary import summarise
-from tests.digit_files import ANY_SUFFIX, PROVENANCE, SAMPLE, each_suffix, names_in, random_digits, write
+from tests.digit_files import ANY_SUFFIX, PROVENANCE, SAMPLE, each_suffix, names_in, random_digits, summarise, write
 from tests.graphs import EVENT_WIDE_CARD, LATENT_CARD, latent_model, write_graph
 from tests.test_command_line import invoke, require_failure, words
 

@@ -17,9 +17,17 @@ from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.formats import FileMetadata, Provenance, merge_files
 from pxdbg_runtime.formats.npz import NpzReader
 from pxdbg_runtime.formats.reader import EventReader
-from pxdbg_runtime.plots.summary import summarise
 from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU
-from tests.digit_files import ANY_SUFFIX, PROVENANCE, each_suffix, list_columns, random_digits, write, write_plainly
+from tests.digit_files import (
+    ANY_SUFFIX,
+    PROVENANCE,
+    each_suffix,
+    list_columns,
+    random_digits,
+    summarise,
+    write,
+    write_plainly,
+)
 from tests.test_command_line import invoke, require_failure, words
 from tests.test_command_line_inspection import row_of
 

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from pxdbg_runtime import SENSORS, Digits, Generator
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.formats import describe_generation, merge_files, open_events, read_digits
-from pxdbg_runtime.plots.summary import summarise
 from pxdbg_runtime.sensors import READOUT_THRESHOLD_ADU
 from tests.digit_files import (
     METADATA,
@@ -23,6 +22,7 @@ from tests.digit_files import (
     names_in,
     random_digits,
     read_provenance,
+    summarise,
     write,
     write_plainly,
 )

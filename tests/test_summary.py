@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, SENSORS, Digits
-from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, PartSummary, SummaryCounter, summarise
-from tests.digit_files import digits_of, random_digits
+from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, PartSummary, SummaryCounter
+from tests.digit_files import digits_of, random_digits, summarise
 
 
 def plain_summary(images: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]) -> tuple[PartSummary, ...]:

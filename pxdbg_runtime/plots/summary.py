@@ -24,13 +24,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.digits import Digits
     from pxdbg_runtime.sensors import Sensor
 
-__all__ = [
-    "GEANT4_MEAN_CHARGE",
-    "GEANT4_OCCUPANCIES",
-    "PartSummary",
-    "SummaryCounter",
-    "summarise",
-]
+__all__ = ["GEANT4_MEAN_CHARGE", "GEANT4_OCCUPANCIES", "PartSummary", "SummaryCounter"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,28 +113,6 @@ class SummaryCounter:
         """
         counts = (self._charge_counts * (np.arange(_CHARGES) >= min_charge))[:, None]
         return tuple(_summarise_part(str(sensor), counts[sensor.index], n_events) for sensor in SENSORS)
-
-
-def summarise(digits: Digits, n_events: int, sensors: Sequence[Sensor] = SENSORS) -> tuple[PartSummary, ...]:
-    """Summarise digits by layer.
-
-    Parameters
-    ----------
-    digits : Digits
-        Of all events.
-    n_events : int
-        Number of events, those without digits included.
-    sensors : sequence of Sensor
-        The sensors that the events have, those without digits included.
-
-    Returns
-    -------
-    tuple of PartSummary
-        Each layer, then both together, as `SummaryCounter.summarise`.
-    """
-    counter = SummaryCounter()
-    counter.add(digits)
-    return counter.summarise(n_events, sensors)
 
 
 def _summarise_part(name: str, charge_counts: NDArray[np.int64], n_events: int) -> PartSummary:

@@ -20,10 +20,10 @@ from benchmarks.timing import Measurement
 from export.charge import find_charge_thresholds
 from export.checkpoint import load_checkpoint
 from export.families import FAMILIES, load_family
-from export.graph import compile_graph
 from export.torch_graph import OPSET, OUTPUT_NAME, export_to_onnx
 from pxdbg_runtime.model.card import Draw, GraphInput
 from tests.checkpoints import FlatNet, flat_checkpoint, random_model, register_family
+from tests.compiled_graphs import compile_graph
 from tests.graphs import LATENT_CARD, write_graph
 from tests.small_graphs import SmallGraph
 from tests.tiny_ieagan import TINY, TINY_VARIANTS

@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from export.errors import ParityError
 from export.float64 import compute_exact_images
-from export.graph import compile_graph
 from export.graph.image_by_image import compute_image_by_image
 from export.parity import (
     check_function,
@@ -23,6 +22,7 @@ from export.parity import (
     measure_float64_difference,
     measure_parity,
 )
+from tests.compiled_graphs import compile_graph
 from tests.graphs import THRESHOLDS
 from tests.small_graphs import SmallGraph, conditional_generator, run_by_onnxruntime
 from tests.tiny_models import Tiny, TinyConvNet, TinyResNet, tiny_of

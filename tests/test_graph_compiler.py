@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export import graph as package
-from export.graph import Pass, Stage, compile_graph, count_multiply_accumulates, list_passes, run_passes, simplify_graph
+from export.graph import Pass, Stage, count_multiply_accumulates, list_passes, run_passes
 from export.graph.compiler import INT8_PASSES, SIMPLIFYING_PASSES
+from tests.compiled_graphs import compile_graph, simplify_graph
 from tests.small_graphs import (
     BATCHES,
     SEEDS,

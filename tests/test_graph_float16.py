@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import GraphError
-from export.graph import compile_graph, convert_to_float16
+from export.graph import convert_to_float16
+from tests.compiled_graphs import compile_graph
 from tests.small_graphs import (
     BATCHES,
     CHANNELS,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from export.graph import simplify_graph
 from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
+from tests.compiled_graphs import simplify_graph
 from tests.int8_sketches import N_LATENTS, Sketch, feeds_of, finish, images_of, latents
 from tests.test_int8_operators import OPERATORS
 

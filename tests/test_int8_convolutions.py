@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from export.graph import simplify_graph
+from tests.compiled_graphs import simplify_graph
 from tests.int8_sketches import Sketch, chain, finish, lower
 from tests.test_int8_lowering import names_of, require_sound
 from tests.test_int8_operators import check_plain_integers

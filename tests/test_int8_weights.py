@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.graph import simplify_graph
 from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
 from export.int8.weights import QuantParams, fit_quant_params, quantize_weights
+from tests.compiled_graphs import simplify_graph
 from tests.int8_sketches import chain, feeds_of, finish, images_of, latents, lower, residual
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from export.errors import FidelityError, GraphError, ParityError
 from export.families.resnet import FAMILY
 from export.fidelity import check_fidelity, compute_charge_w1
 from export.float16_images import compute_float16_images
-from export.graph import INT8_PASSES, apply_passes, compile_graph, list_passes, run_passes
+from export.graph import INT8_PASSES, apply_passes, list_passes, run_passes
 from export.inference import compute_images, draw_feeds
 from export.int8.correction import Line
 from export.pipeline import ExportOptions, export_checkpoint
@@ -32,6 +32,7 @@ from pxdbg_runtime.model.card import Fidelity
 from pxdbg_runtime.model.graph_file import read_graph_file
 from pxdbg_runtime.sensors import N_SENSORS
 from tests.checkpoints import FlatNet, flat_checkpoint, register_family
+from tests.compiled_graphs import compile_graph
 from tests.graphs import build_parity
 from tests.release_digits import release
 from tests.tiny_models import N_IMAGES, THRESHOLDS, Tiny, TinyConvNet, TinyResNet, build_once, few_images, tiny_of

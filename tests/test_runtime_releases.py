@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from export.graph.charges import append_charges
-from export.graph.compiler import SHARED_TERMS, run_passes, simplify_graph
+from export.graph.compiler import SHARED_TERMS, run_passes
 from export.graph.float16 import convert_to_float16
+from tests.compiled_graphs import simplify_graph
 from tests.graphs import THRESHOLDS
 from tests.int8_sketches import chain, finish, lower, residual
 from tests.small_graphs import SmallGraph, plain_generator, residual_generator, run_by_onnxruntime

@@ -5,16 +5,7 @@ from __future__ import annotations
 from export.graph.arithmetic import Cost, count_multiply_accumulates
 from export.graph.charges import append_charges
 from export.graph.compact_weights import store_compactly
-from export.graph.compiler import (
-    INT8_PASSES,
-    Pass,
-    Stage,
-    apply_passes,
-    compile_graph,
-    list_passes,
-    run_passes,
-    simplify_graph,
-)
+from export.graph.compiler import INT8_PASSES, Pass, Stage, apply_passes, list_passes, run_passes
 from export.graph.float16 import convert_to_float16
 
 __all__ = [
@@ -24,11 +15,9 @@ __all__ = [
     "Stage",
     "append_charges",
     "apply_passes",
-    "compile_graph",
     "convert_to_float16",
     "count_multiply_accumulates",
     "list_passes",
     "run_passes",
-    "simplify_graph",
     "store_compactly",
 ]

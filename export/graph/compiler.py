@@ -40,10 +40,8 @@ __all__ = [
     "Pass",
     "Stage",
     "apply_passes",
-    "compile_graph",
     "list_passes",
     "run_passes",
-    "simplify_graph",
 ]
 
 
@@ -163,16 +161,6 @@ def apply_passes(plain: onnx.ModelProto, passes: Iterable[Pass]) -> tuple[onnx.M
     model = _read(plain)
     names = tuple(each.name for each in passes if _apply(each, model))
     return ir.to_proto(model), names
-
-
-def compile_graph(plain: onnx.ModelProto, target: Target, precision: Precision = "float32") -> onnx.ModelProto:
-    """Apply all passes of a target in float32, or before the conversion to another precision."""
-    return apply_passes(plain, list_passes(target, precision))[0]
-
-
-def simplify_graph(plain: onnx.ModelProto) -> onnx.ModelProto:
-    """Apply the passes that remove work before quantization."""
-    return apply_passes(plain, INT8_PASSES)[0]
 
 
 def _read(plain: onnx.ModelProto) -> ir.Model:

@@ -64,7 +64,7 @@ def quantize_graph(
     Parameters
     ----------
     model : onnx.ModelProto
-        See `export.graph.simplify_graph`.
+        After `export.graph.INT8_PASSES`.
     ranges : Ranges
         Ranges of its values, see `export.int8.calibration`.
     output_range : OutputRange

@@ -63,7 +63,7 @@ class ParquetReader:
             texts = StoredTexts(
                 metadata=_decode_text(stored, METADATA_KEY),
                 digest=digest,
-                n_events=file.metadata.num_rows if layout.has_empty_events else None,
+                n_events=file.metadata.num_rows if layout.lists else None,
             )
         if has_mark and digest is None:
             message = "its digest is missing"

@@ -38,7 +38,7 @@ def check_schema(schema: Any, layout: ParquetLayout) -> None:  # noqa: ANN401
             raise ValueError(message)
         whole = kind = schema.field(indices[0]).type
         expected = "integers"
-        if layout is EVENTS and name in LIST_COLUMNS:
+        if name in layout.lists:
             expected = "lists of integers"
             kind = kind.value_type if is_list(kind) else pa.null()
         if pa.types.is_dictionary(kind):

@@ -56,22 +56,37 @@ class ParquetLayout:
 
     Attributes
     ----------
-    columns : tuple of str
-    has_empty_events : bool
-        Whether an event without digits has a row.
-    build_schema : callable
-        Builds the schema, in which no value may be missing, with the metadata of the file.
+    dtypes : mapping of str to dtype
+        Of the numbers in each column.
     build_columns : callable
         Converts numbers and digits of whole events to the columns.
+    lists : tuple of str
+        Columns that are lists: a row is an event, also one without digits. Without lists a row is a digit.
     options : mapping of str to object
         Options of pyarrow's writer.
     """
 
-    columns: tuple[str, ...]
-    has_empty_events: bool
-    build_schema: Callable[[Mapping[str, str]], Any]
+    dtypes: Mapping[str, np.dtype[Any]]
     build_columns: Callable[[Sequence[tuple[int, Digits]]], list[Any]]
+    lists: tuple[str, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns, in order."""
+        return tuple(self.dtypes)
+
+    def build_schema(self, metadata: Mapping[str, str]) -> Any:  # noqa: ANN401
+        """Build the schema, in which no value may be missing, with the metadata of the file."""
+        import pyarrow as pa
+
+        fields = []
+        for name, dtype in self.dtypes.items():
+            kind = pa.from_numpy_dtype(dtype)
+            if name in self.lists:
+                kind = pa.list_(pa.field("element", kind, nullable=False))
+            fields.append(pa.field(name, kind, nullable=False))
+        return pa.schema(fields, metadata=dict(metadata))
 
 
 def find_layout(schema: Any) -> ParquetLayout:  # noqa: ANN401
@@ -92,30 +107,6 @@ def is_list(kind: Any) -> bool:  # noqa: ANN401
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
-def _build_flat_schema(metadata: Mapping[str, str]) -> Any:  # noqa: ANN401
-    return _build_schema(COLUMN_DTYPES, (), metadata)
-
-
-def _build_event_schema(metadata: Mapping[str, str]) -> Any:  # noqa: ANN401
-    return _build_schema(COLUMN_DTYPES, LIST_COLUMNS, metadata)
-
-
-def _build_compact_schema(metadata: Mapping[str, str]) -> Any:  # noqa: ANN401
-    return _build_schema(_COMPACT_DTYPES, (), metadata)
-
-
-def _build_schema(dtypes: Mapping[str, np.dtype[Any]], lists: Sequence[str], metadata: Mapping[str, str]) -> Any:  # noqa: ANN401
-    import pyarrow as pa
-
-    fields = []
-    for name, dtype in dtypes.items():
-        kind = pa.from_numpy_dtype(dtype)
-        if name in lists:
-            kind = pa.list_(pa.field("element", kind, nullable=False))
-        fields.append(pa.field(name, kind, nullable=False))
-    return pa.schema(fields, metadata=dict(metadata))
-
-
 def _build_flat_columns(events: Sequence[tuple[int, Digits]]) -> list[Any]:
     digits = Digits.concatenate(digits for _number, digits in events)
     return [build_arrow_array(getattr(digits, name)) for name in COLUMN_DTYPES]
@@ -127,7 +118,7 @@ def _build_event_columns(events: Sequence[tuple[int, Digits]]) -> list[Any]:
     digits = Digits.concatenate(digits for _number, digits in events)
     offsets = np.cumsum([0, *(len(digits) for _number, digits in events)], dtype=np.int32)
     numbers = np.array([number for number, _digits in events], dtype=np.int64)
-    types = _build_event_schema({})
+    types = EVENTS.build_schema({})
     lists = [
         pa.ListArray.from_arrays(
             build_arrow_array(offsets), build_arrow_array(getattr(digits, name)), type=types.field(name).type
@@ -147,22 +138,10 @@ def _build_compact_columns(events: Sequence[tuple[int, Digits]]) -> list[Any]:
     return [build_arrow_array(column) for column in columns]
 
 
-FLAT: Final = ParquetLayout(
-    columns=tuple(COLUMN_DTYPES),
-    has_empty_events=False,
-    build_schema=_build_flat_schema,
-    build_columns=_build_flat_columns,
-)
-EVENTS: Final = ParquetLayout(
-    columns=tuple(COLUMN_DTYPES),
-    has_empty_events=True,
-    build_schema=_build_event_schema,
-    build_columns=_build_event_columns,
-)
+FLAT: Final = ParquetLayout(dtypes=COLUMN_DTYPES, build_columns=_build_flat_columns)
+EVENTS: Final = ParquetLayout(dtypes=COLUMN_DTYPES, build_columns=_build_event_columns, lists=LIST_COLUMNS)
 COMPACT: Final = ParquetLayout(
-    columns=tuple(_COMPACT_DTYPES),
-    has_empty_events=False,
-    build_schema=_build_compact_schema,
+    dtypes=_COMPACT_DTYPES,
     build_columns=_build_compact_columns,
     options={
         "compression_level": 3,

@@ -60,7 +60,7 @@ class _ParquetWriter:
 
     def _take_events(self, events: Iterable[tuple[int, Digits]]) -> None:
         for number, digits in events:
-            if not len(digits) and not self._layout.has_empty_events:
+            if not len(digits) and not self._layout.lists:
                 continue
             self._waiting.append((number, digits))
             self._n_waiting += len(digits)

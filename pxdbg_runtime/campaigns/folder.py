@@ -28,7 +28,6 @@ GRAPH_NAME: Final = "graph.onnx"
 _MAX_PLAN_BYTES: Final = 1 << 25
 _MAX_RECORD_BYTES: Final = 1 << 16
 _PART_NAME: Final = re.compile(r"part-\d{6,}(\.failure)?\.\w+")
-_CHUNK_BYTES: Final = 1 << 20
 R = TypeVar("R", bound=Record)
 
 PartState = Literal["complete", "missing", "unfinished", "damaged", "foreign"]
@@ -197,11 +196,8 @@ def open_campaign(folder: StrPath) -> Campaign:
 
 def hash_file(path: Path) -> str:
     """Compute the SHA-256 of a file's bytes; raises `OSError` if it cannot be read."""
-    digest = hashlib.sha256()
     with open_regular(path) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_record(path: Path, kind: type[R]) -> R:

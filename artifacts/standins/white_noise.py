@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy.linalg import block_diag
+from scipy.linalg import block_diag, hadamard
 
 from export.families.generator_module import LATENT_SIZE, SEED_HEIGHT, SEED_WIDTH
 
@@ -52,7 +52,7 @@ def draw_white_noise(
     ndarray of float64, shape (features, n_cells, n_latents)
         Weights by feature, cell and latent.
     """
-    mixing = block_diag(*(_hadamard(order) / np.sqrt(order) for order in orders))
+    mixing = block_diag(*(hadamard(order) / np.sqrt(order) for order in orders))
     n_features = len(mixing)
     weights = np.zeros((n_features, n_cells, n_latents))
     for cell in range(n_cells):
@@ -109,14 +109,6 @@ def list_opposite_signs(n_terms: int) -> NDArray[np.int64]:
     ndarray of int64, shape (n, n_terms)
         +-1. If `n_terms` is a power of two, two rows are orthogonal or opposite; else nearly so.
     """
-    rows = _hadamard(1 << (n_terms - 1).bit_length())[1:, :n_terms]
+    rows = hadamard(1 << (n_terms - 1).bit_length(), np.int64)[1:, :n_terms]
     rows = rows[rows.sum(axis=1) == 0]
     return np.stack([rows, -rows], axis=1).reshape(-1, n_terms)
-
-
-def _hadamard(order: int) -> NDArray[np.int64]:
-    """Build Sylvester's Hadamard matrix of +-1; its rows are orthogonal."""
-    matrix = np.ones((1, 1), np.int64)
-    while len(matrix) < order:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return matrix

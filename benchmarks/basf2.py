@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from types import ModuleType
@@ -18,36 +17,14 @@ from pxdbg_runtime import N_U_CELLS, N_V_CELLS, SENSORS, Digits
 from pxdbg_runtime.basf2.filling import compile_bulk_fill, fill_in_bulk, fill_one_by_one
 from pxdbg_runtime.basf2.release import ClonesArray, Digit, StoreArray
 from pxdbg_runtime.errors import MissingReleaseError
+from pxdbg_runtime.formats.overlay_classes import compile_classes
+from pxdbg_runtime.formats.root_library import import_root
 
 _N_DIGITS: Final = 70_000
 """About as many as a real event has."""
 _MAX_MS: Final = 20.0
 _MS: Final = "ms"
 _BULK: Final = "in bulk"
-
-# The two classes of basf2, for machines without a release.
-_CLASSES: Final = """
-#include <TObject.h>
-namespace Belle2 {
-  class VxdID {
-  public:
-    VxdID(unsigned short id = 0) : m_id(id) {}
-    operator unsigned short() const { return m_id; }
-  private:
-    unsigned short m_id;
-  };
-  class PXDDigit : public TObject {
-  public:
-    PXDDigit() : m_sensorID(0), m_uCellID(0), m_vCellID(0), m_charge(0) {}
-    PXDDigit(VxdID sensorID, unsigned short uCellID, unsigned short vCellID, unsigned short charge)
-      : m_sensorID(sensorID), m_uCellID(uCellID), m_vCellID(vCellID), m_charge(charge) {}
-    static TClass* Class() { return TClass::GetClass("Belle2::PXDDigit"); }
-    TClass* IsA() const override { return Class(); }
-  private:
-    unsigned short m_sensorID, m_uCellID, m_vCellID, m_charge;
-  };
-}
-"""
 
 
 class _Array:
@@ -95,12 +72,8 @@ def _prepare(fill: Callable[[ModuleType, StoreArray, Digits], None], digits: Dig
 def _import_root() -> ModuleType:
     """Import ROOT, declare the classes of basf2 if there is no release, and compile the bulk fill."""
     check_installed("ROOT")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the wheel warns on import that it is experimental
-        import ROOT
-    root: ModuleType = ROOT
-    if not (hasattr(root, "Belle2") and hasattr(root.Belle2, "PXDDigit")):
-        root.gInterpreter.Declare(_CLASSES)
+    root = import_root("The benchmark of ROOT's array")
+    compile_classes(root)
     if not compile_bulk_fill(root):
         raise MissingReleaseError("ROOT", "ROOT's interpreter did not compile the bulk fill")
     return root

@@ -201,6 +201,7 @@ HARMLESS = {
     "plain": [types.SimpleNamespace(a=1), OrderedDict(a=1), defaultdict(list, a=[1]), deque([1, 2]), frozenset({1})],
     "own": [Settings(3, Stage.WARM), AttributeDict(width=3), Stage.WARM],
     "numbers": [1, 0.5, None, True, 2**80, "text", b"bytes", {1, 2}, 1j, range(3)],
+    "types": [int, float, bool, str, bytes, list, range, defaultdict(int, a=1)],
     "torch": [torch.Size([2]), torch.float16, torch.device("cpu"), torch.Generator().get_state()],
 }
 

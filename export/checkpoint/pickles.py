@@ -59,7 +59,13 @@ _DATA: Final = re.compile(
     re.VERBOSE,
 )
 _WITHOUT_ATTRIBUTES: Final = re.compile(r"numpy\.|functools\.|datetime\.|decimal\.|pathlib\.")
-_PYTHON_2: Final = {"__builtin__ xrange": "builtins.range", "__builtin__": "builtins", "copy_reg": "copyreg"}
+_PYTHON_2: Final = {
+    "__builtin__ long": "builtins.int",
+    "__builtin__ unicode": "builtins.str",
+    "__builtin__ xrange": "builtins.range",
+    "__builtin__": "builtins",
+    "copy_reg": "copyreg",
+}
 """Names in pickles of protocol 2, and those of Python 3."""
 
 

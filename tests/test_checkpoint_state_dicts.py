@@ -220,13 +220,36 @@ def test_an_object_that_cannot_be_left_aside_is_named(tmp_path: Path) -> None:
     require_refused({"model": light_state("small"), "settings": Slotted()}, tmp_path, expected)
 
 
-def test_a_file_that_holds_itself_twice_is_refused(
+class Node:
+    """A node of a configuration, which knows its neighbours."""
+
+    def __init__(self, *neighbours: object) -> None:
+        self.neighbours = list(neighbours)
+
+
+def test_objects_that_know_their_parents_are_read_once(
+    model: GeneratorModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_dicts, "_MAX_NODES", 500)
+    root = Node()
+    for _ in range(10):
+        child = Node(root)
+        child.neighbours += [Node(child) for _ in range(5)]
+        root.neighbours.append(child)
+    content = {"config": root, "G": dict(model.state_dict())}
+    content["again"] = [content, content]
+    require_found(content, tmp_path, model, "G")
+
+
+def test_objects_that_all_know_one_another_are_refused(
     model: GeneratorModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state_dicts, "_MAX_NODES", 5000)
-    content: dict[str, object] = {"G": dict(model.state_dict())}
-    content["again"] = [content, content]
-    require_refused(content, tmp_path, r"holds more than 5,000 entries, or contains itself")
+    nodes = [Node() for _ in range(8)]
+    for node in nodes:
+        node.neighbours += [other for other in nodes if other is not node]
+    expected = r"holds more than 5,000 entries, shared ones counted each time: save the state dict alone"
+    require_refused({"nodes": nodes, "G": dict(model.state_dict())}, tmp_path, expected)
 
 
 # Several, and none

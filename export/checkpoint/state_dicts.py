@@ -36,7 +36,7 @@ _WRAPPERS: Final = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_
 _N_NAMED: Final = 4
 _MAX_DEPTH: Final = 32
 _MAX_NODES: Final = 500_000
-"""A pickle may contain itself; no checkpoint of a training program is deeper or larger than this."""
+"""Objects that refer to one another have paths without number; no checkpoint has deeper or more entries than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,21 +198,27 @@ def _list_contents(path: Path, content: object) -> _Contents:
     tensors: dict[Key, Tensor] = {}
     dicts: dict[Key, Key] = {}
     others: dict[Key, str] = {}
-    stack: list[tuple[Key, Key, int, object]] = [((), (), 0, content)]
+    stack: list[tuple[Key, Key, tuple[int, ...], object]] = [((), (), (), content)]
     n_nodes = 0
     while stack:
-        key, holder, depth, value = stack.pop()
+        key, holder, ancestors, value = stack.pop()
         n_nodes += 1
         if n_nodes > _MAX_NODES:
-            raise CheckpointError(path, f"holds more than {_MAX_NODES:,} entries, or contains itself: {SAVE_ALONE}.")
+            message = f"holds more than {_MAX_NODES:,} entries, shared ones counted each time: {SAVE_ALONE}."
+            raise CheckpointError(path, message)
         if isinstance(value, Tensor):
             if key in tensors:
                 raise CheckpointError(path, f"holds two tensors under {'.'.join(key)!r}: {SAVE_ALONE}.")
             tensors[key], dicts[key] = value, holder
             continue
         others[_drop_wrappers(key)] = type(value).__name__
-        if depth < _MAX_DEPTH:
-            children = [((*key, *str(name).split(".")), key, depth + 1, child) for name, child in _list_children(value)]
+        if len(ancestors) < _MAX_DEPTH:
+            ancestors = (*ancestors, id(value))
+            children = [
+                ((*key, *str(name).split(".")), key, ancestors, child)
+                for name, child in _list_children(value)
+                if id(child) not in ancestors  # as in a configuration whose nodes know their parents
+            ]
             stack += reversed(children)
     n_of_each = Counter(_drop_wrappers(key) for key in tensors)
     names = {key: plain if n_of_each[plain := _drop_wrappers(key)] == 1 else key for key in tensors}

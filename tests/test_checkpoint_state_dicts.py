@@ -100,8 +100,13 @@ def test_the_state_dict_of_an_averaged_model_is_found(model: GeneratorModule, tm
 def test_a_key_with_and_without_a_wrapper_is_two_weights(model: GeneratorModule, tmp_path: Path) -> None:
     content = {"_orig_mod.fc.bias": torch.ones(12), **model.state_dict()}
     require_refused(content, tmp_path, r"it holds _orig_mod\.fc\.bias, which is unknown\.$")
-    twice = {"fc.bias": torch.ones(12), "fc": {"bias": torch.zeros(12)}}
-    require_refused(twice, tmp_path, r"holds two tensors under 'fc\.bias': save the state dict alone")
+
+
+def test_two_tensors_under_a_key_of_the_state_dict_are_refused(model: GeneratorModule, tmp_path: Path) -> None:
+    twice = {**model.state_dict(), "fc": {"bias": torch.zeros(12)}}
+    require_refused({"G": twice}, tmp_path, r"holds two tensors under 'G\.fc\.bias': save the state dict alone")
+    beside = {"G": dict(model.state_dict()), "losses": {1: torch.ones(1), "1": torch.zeros(1)}}
+    require_found(beside, tmp_path, model, "G")
 
 
 # Containers
@@ -184,6 +189,21 @@ class AttributeDict(dict[str, object]):
     """As Lightning keeps hyper parameters."""
 
 
+class AttributesAndItems(dict[str, object]):
+    """A dictionary whose items are its attributes too."""
+
+    def __init__(self, **items: object) -> None:
+        super().__init__(**items)
+        self.__dict__ = self
+
+
+class Optimizer:
+    """As some training programs pickle theirs: with the state of each parameter under the parameter."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.state = {parameter: {"exp_avg": torch.zeros(1)} for parameter in parameters}
+
+
 class Slotted:
     """An object whose state is no dictionary."""
 
@@ -213,6 +233,21 @@ def test_what_is_no_tensor_is_left_aside(model: GeneratorModule, tmp_path: Path,
     path = save(content, tmp_path / "generator.ckpt", legacy=legacy)
     found = load_checkpoint(path, "small")
     assert torch.equal(found.state_dict()["fc.weight"], model.state_dict()["fc.weight"])
+
+
+def test_the_same_tensor_as_item_and_attribute_is_one(
+    model: GeneratorModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = AttributesAndItems(G=dict(model.state_dict()))
+    for _ in range(10):
+        content = AttributesAndItems(inner=content)
+    monkeypatch.setattr(state_dicts, "_MAX_NODES", 100)  # each level is read once
+    require_found(content, tmp_path, model, ".".join([*["inner"] * 10, "G"]))
+
+
+def test_tensors_are_no_keys(model: GeneratorModule, tmp_path: Path) -> None:
+    optimizer = Optimizer([nn.Parameter(torch.zeros(2)) for _ in range(2)])
+    require_found({"G": dict(model.state_dict()), "optimizer": optimizer}, tmp_path, model, "G")
 
 
 def test_an_object_that_cannot_be_left_aside_is_named(tmp_path: Path) -> None:

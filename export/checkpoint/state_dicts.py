@@ -65,6 +65,8 @@ class _Contents:
     """Type names of the objects that are not tensors."""
     dicts: Mapping[Key, Key]
     """For each tensor, the path of the dict that contains it."""
+    ambiguous: frozenset[Key]
+    """Paths of more than one tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,9 @@ def find_state_dict(
     if not fitting:
         raise CheckpointError(path, _explain_misfit(archive, contents, candidates, layouts[0], others))
     chosen = fitting[0]
+    for source in (source for weight in chosen.weights.values() for source in weight.sources):
+        if source in contents.ambiguous:
+            raise CheckpointError(path, f"holds two tensors under {'.'.join(source)!r}: {SAVE_ALONE}.")
     return StateDict(path=chosen.path, layout=chosen.layout, weights=chosen.weights)
 
 
@@ -198,6 +203,7 @@ def _list_contents(path: Path, content: object) -> _Contents:
     tensors: dict[Key, Tensor] = {}
     dicts: dict[Key, Key] = {}
     others: dict[Key, str] = {}
+    ambiguous: set[Key] = set()
     stack: list[tuple[Key, Key, tuple[int, ...], object]] = [((), (), (), content)]
     n_nodes = 0
     while stack:
@@ -207,9 +213,9 @@ def _list_contents(path: Path, content: object) -> _Contents:
             message = f"holds more than {_MAX_NODES:,} entries, shared ones counted each time: {SAVE_ALONE}."
             raise CheckpointError(path, message)
         if isinstance(value, Tensor):
-            if key in tensors:
-                raise CheckpointError(path, f"holds two tensors under {'.'.join(key)!r}: {SAVE_ALONE}.")
-            tensors[key], dicts[key] = value, holder
+            if tensors.setdefault(key, value) is not value:
+                ambiguous.add(key)
+            dicts.setdefault(key, holder)
             continue
         others[_drop_wrappers(key)] = type(value).__name__
         if len(ancestors) < _MAX_DEPTH:
@@ -223,14 +229,20 @@ def _list_contents(path: Path, content: object) -> _Contents:
     n_of_each = Counter(_drop_wrappers(key) for key in tensors)
     names = {key: plain if n_of_each[plain := _drop_wrappers(key)] == 1 else key for key in tensors}
     weights = gather_weights({names[key]: tensor for key, tensor in tensors.items()})
-    return _Contents(weights=weights, others=others, dicts={names[key]: holder for key, holder in dicts.items()})
+    return _Contents(
+        weights=weights,
+        others=others,
+        dicts={names[key]: holder for key, holder in dicts.items()},
+        ambiguous=frozenset(names[key] for key in ambiguous),
+    )
 
 
 def _list_children(value: object) -> Iterator[tuple[object, object]]:
     if isinstance(value, dict):
-        yield from value.items()
-        if type(value) is OrderedDict:  # the attributes of an object that became a placeholder
-            yield from vars(value).items()
+        # Some optimizers have tensors as keys.
+        yield from ((name, child) for name, child in value.items() if not isinstance(name, Tensor))
+        if type(value) is OrderedDict:  # the attributes of an object that became a placeholder; they may be its items
+            yield from ((name, child) for name, child in vars(value).items() if value.get(name) is not child)
     elif isinstance(value, list | tuple):
         yield from ((at, child) for at, child in enumerate(value) if isinstance(child, Tensor | dict | list | tuple))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from export.charge import cut_thresholds, find_charge_thresholds
-from export.checkpoint import load_checkpoint
+from export.checkpoint import TOP, load_with_path
 from export.checkpoint.demonstration_mark import DEMONSTRATION_PROVENANCE, is_demonstration
 from export.errors import CheckpointError, GraphError
 from export.families import FAMILIES, load_family
@@ -144,6 +144,8 @@ class _LoadedModel:
     """A checkpoint's model."""
 
     checkpoint: Path
+    state_key: str
+    """Path of its state dict in the checkpoint."""
     sha256: str
     family: Family
     model: GeneratorModule
@@ -153,16 +155,23 @@ class _LoadedModel:
 def _load(checkpoint: Path, name: str, options: ExportOptions, log: Callable[[str], None]) -> _LoadedModel:
     """Load a checkpoint, and refuse a file that changes meanwhile."""
     before = _hash_file(checkpoint)
-    model = load_checkpoint(checkpoint, name, state_key=options.state_key, log=log)
+    model, state_key = load_with_path(checkpoint, name, state_key=options.state_key, log=log)
     if before is None or _hash_file(checkpoint) != before:
         raise CheckpointError(checkpoint, "changed while it was read: export it again when nothing writes to it.")
     family = load_family(name).find_variant(model)
     min_charge = family.min_charge if options.min_charge is None else int(options.min_charge)
-    return _LoadedModel(checkpoint=checkpoint, sha256=before, family=family, model=model, min_charge=min_charge)
+    return _LoadedModel(
+        checkpoint=checkpoint,
+        state_key=state_key,
+        sha256=before,
+        family=family,
+        model=model,
+        min_charge=min_charge,
+    )
 
 
 def _hash_file(path: Path) -> str | None:
-    """Compute the SHA-256 of a file; None if it cannot be read, which `load_checkpoint` explains."""
+    """Compute the SHA-256 of a file; None if it cannot be read, which `load_with_path` explains."""
     try:
         with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -264,12 +273,13 @@ def _describe(
     if output_kind == "charges":
         final = append_charges(graph.model, table)
         check_charges(references, graph.model, final, table)
-    provenance = options.provenance or f"Weights of the checkpoint {loaded.checkpoint.name}."
+    at = "" if loaded.state_key == TOP else f" at {loaded.state_key}"
+    provenance = options.provenance or f"Weights{at} of the checkpoint {loaded.checkpoint.name}."
     card = ModelCard(
         name=name,
         family=loaded.family.name,
         nature=options.nature,
-        provenance=provenance.encode(errors="backslashreplace").decode(),  # names of files need not be UTF-8
+        provenance=provenance.encode(errors="backslashreplace").decode(),  # names of files and keys need not be UTF-8
         latent_size=loaded.family.latent_size,
         draws=loaded.family.draws,
         inputs=loaded.family.inputs,

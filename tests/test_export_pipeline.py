@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import export.pipeline
 from export.__main__ import app
-from export.checkpoint import load_checkpoint
+from export.checkpoint import load_checkpoint, load_with_path
 from export.errors import CheckpointError, GraphError, ParityError
 from export.families import load_family
 from export.graph import INT8_PASSES, append_charges, list_passes
@@ -62,7 +62,7 @@ def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object, **_options: object) -> None:
         pytest.fail("the checkpoint is read before the output is checked")
 
-    monkeypatch.setattr(export.pipeline, "load_checkpoint", fail)
+    monkeypatch.setattr(export.pipeline, "load_with_path", fail)
 
 
 def shift_weights(model: GeneratorModule, family: Family) -> onnx.ModelProto:
@@ -134,6 +134,14 @@ def test_options_reach_the_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("exported_before")
+def test_the_card_says_which_state_dict_of_the_file_was_exported(checkpoint: Path, tmp_path: Path) -> None:
+    state = load_checkpoint(checkpoint, "flat").state_dict()
+    two = save({"g": {key: value * 0 for key, value in state.items()}, "g_ema": {"module": state}}, tmp_path / "two.pt")
+    graph = export_checkpoint(two, "flat", tmp_path / "graphs", ExportOptions(state_key="g_ema"))
+    assert graph.card.provenance == "Weights at g_ema.module of the checkpoint two.pt."
+
+
+@pytest.mark.usefixtures("exported_before")
 def test_an_older_graph_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "graphs"
     first = export_checkpoint(checkpoint, "flat", folder, ExportOptions(name="same"))
@@ -164,12 +172,12 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_refused(
 
     def load_and_replace(
         path: Path, family: str, *, state_key: str | None, log: Callable[[str], None]
-    ) -> GeneratorModule:
-        model = load_checkpoint(path, family, state_key=state_key, log=log)
+    ) -> tuple[GeneratorModule, str]:
+        loaded = load_with_path(path, family, state_key=state_key, log=log)
         other.replace(path)
-        return model
+        return loaded
 
-    monkeypatch.setattr(export.pipeline, "load_checkpoint", load_and_replace)
+    monkeypatch.setattr(export.pipeline, "load_with_path", load_and_replace)
     with pytest.raises(CheckpointError, match=r"flat-0\.pt changed while it was read: export it again when nothing "):
         export_checkpoint(checkpoint, "flat", tmp_path / "graphs")
     assert files_in(tmp_path / "graphs") == []

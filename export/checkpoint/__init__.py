@@ -8,6 +8,7 @@ weights.
 from __future__ import annotations
 
 from export.checkpoint.archives import read_archive
-from export.checkpoint.loading import load_checkpoint
+from export.checkpoint.loading import load_checkpoint, load_with_path
+from export.checkpoint.state_dicts import TOP
 
-__all__ = ["load_checkpoint", "read_archive"]
+__all__ = ["TOP", "load_checkpoint", "load_with_path", "read_archive"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from export.checkpoint.norms import Weight
 
-__all__ = ["load_checkpoint"]
+__all__ = ["load_checkpoint", "load_with_path"]
 
 _VARIANCES: Final = ("running_var", "stored_var")
 _SINGLE_NUMBERS: Final[set[tuple[int, ...]]] = {(), (1,)}
@@ -56,6 +56,13 @@ def load_checkpoint(
     CheckpointError
         If the file cannot be read, or does not contain exactly one valid state dict of this family.
     """
+    return load_with_path(path, family, state_key=state_key, log=log)[0]
+
+
+def load_with_path(
+    path: Path, family: str, *, state_key: str | None = None, log: Callable[[str], None] = lambda _: None
+) -> tuple[GeneratorModule, str]:
+    """Load a checkpoint as `load_checkpoint` does, and return the path of its state dict too, `TOP` for the file's."""
     archive = read_archive(path)
     layouts = _list_layouts(family)
     others = (layout for name in FAMILIES if name != family for layout in _list_layouts(name))
@@ -70,7 +77,7 @@ def load_checkpoint(
     ready |= {key: torch.tensor(0) for key in model.state_dict().keys() - ready.keys()}  # training counters
     model.load_state_dict(ready, strict=True)
     _check_folded(path, model)
-    return model.eval()
+    return model.eval(), found.path
 
 
 def _list_layouts(family: str) -> list[Layout]:

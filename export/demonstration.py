@@ -10,18 +10,20 @@ import typer
 from export.family_option import FamilyOption
 from export.packages import require_packages
 from pxdbg_runtime.command_line.console import report_failures, stdout
+from pxdbg_runtime.command_line.digit_output import Overwrite, check_new_file
 from pxdbg_runtime.command_line.program import Program
-from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
+from pxdbg_runtime.formats.atomic_write import atomic_write
 
 
 def main(
     family: FamilyOption,
     output: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
+    overwrite: Overwrite = False,
     seed: Annotated[int, typer.Option(help="Seed of the weights: any signed 64-bit integer.")] = 3,
 ) -> None:
     """Write a checkpoint of random weights: for demonstrations and tests, without any physics."""
     with report_failures():
-        check_target(output)
+        check_new_file(output, overwrite=overwrite)
         require_packages("python -m export.demonstration")
         from safetensors.torch import save
 

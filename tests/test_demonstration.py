@@ -127,6 +127,22 @@ def test_command_writes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("quick")
+def test_command_replaces_a_file_on_request_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register_family(monkeypatch, "tiny", TinyConvNet)
+    path = tmp_path / "tiny.safetensors"
+    path.write_bytes(b"hours of training")
+    with pytest.raises(typer.Exit) as ended:  # its text is empty: the sentence is on the standard error
+        main(family="tiny", output=path)
+    expected = f"Error: {path} exists: name another file to write, or replace it with --overwrite.\n"
+    assert (ended.value.exit_code, capsys.readouterr().err) == (1, expected)
+    assert path.read_bytes() == b"hours of training"
+    main(family="tiny", output=path, overwrite=True)
+    assert is_demonstration(path)
+
+
+@pytest.mark.usefixtures("quick")
 def test_command_says_where_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as ended:  # its text is empty: the sentence is on the standard error
         main(family="resnet", output=tmp_path / "gone" / "resnet.safetensors")

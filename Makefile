@@ -152,7 +152,7 @@ EXPORT = $(TEST)/python -m export --nature stand-in --provenance "$(STAND_IN)"
 artifacts: .venv-test/.installed
 	mkdir -p build/graphs
 	for family in $(STANDINS); do \
-	  $(TEST)/python -m artifacts.standins rebuild artifacts/standins/$$family.safetensors --overwrite \
+	  $(TEST)/python -m artifacts.standins rebuild artifacts/standins/$$family.safetensors --overwrite --unmarked \
 	    --output build/$$family.safetensors \
 	  && $(EXPORT) build/$$family.safetensors --family $$family --output build/graphs \
 	  && $(EXPORT) build/$$family.safetensors --family $$family --min-charge 7 --output artifacts \

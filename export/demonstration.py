@@ -27,12 +27,12 @@ def main(
         require_packages("python -m export.demonstration")
         from safetensors.torch import save
 
-        from export.checkpoint.demonstration_mark import DEMONSTRATION_MARK
+        from export.checkpoint.nature_mark import build_mark
         from export.random_weights import build_random_model
 
         state = build_random_model(family, seed).state_dict()
         with atomic_write(output) as partial:
-            partial.write_bytes(save(state, metadata=DEMONSTRATION_MARK))
+            partial.write_bytes(save(state, metadata=build_mark("demonstration")))
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 
 

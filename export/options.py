@@ -25,7 +25,7 @@ class ExportOptions:
     state_key : str or None
         Path of the state dict in the checkpoint, such as ``g_ema`` or ``ema.shadow``, if several fit the family.
     nature : {"checkpoint", "stand-in", "demonstration"}
-        Kind of the weights. Weights of ``python -m export.demonstration`` are a demonstration unless called a stand-in.
+        Kind of the weights. A file that is marked as a demonstration or a stand-in is not called a checkpoint.
     provenance : str or None
         Origin of the weights, in words.
     precision : {"float32", "float16", "int8"}

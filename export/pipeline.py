@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from export.charge import cut_thresholds, find_charge_thresholds
 from export.checkpoint import TOP, load_with_path
-from export.checkpoint.demonstration_mark import DEMONSTRATION_PROVENANCE, is_demonstration
+from export.checkpoint.nature_mark import MARKED_PROVENANCES, read_mark
 from export.errors import CheckpointError, GraphError
 from export.families import FAMILIES, load_family
 from export.fidelity import check_fidelity, format_fidelity
@@ -101,10 +101,10 @@ def export_checkpoint(
     with prepare_folder(output):
         check_target(path, room_bytes=_MIN_FREE_BYTES)
         loaded = _load(checkpoint, family, options, log)
-        if options.nature == "checkpoint" and is_demonstration(checkpoint):
-            provenance = options.provenance or DEMONSTRATION_PROVENANCE
-            options = replace(options, nature="demonstration", provenance=provenance)
-            log("these are random weights: the card calls them a demonstration")
+        if options.nature == "checkpoint" and (marked := read_mark(checkpoint)) is not None:
+            provenance = options.provenance or MARKED_PROVENANCES[marked]
+            options = replace(options, nature=marked, provenance=provenance)
+            log(f"the file says what these weights are: the card calls them a {marked}")
         if options.name is None and name != checkpoint.stem:
             log(f"named the model {name}, after its file; --name gives it another name")
         n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())

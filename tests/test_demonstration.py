@@ -13,7 +13,7 @@ import typer
 from export import random_weights
 from export.charge import compute_charges
 from export.checkpoint import load_checkpoint
-from export.checkpoint.demonstration_mark import is_demonstration
+from export.checkpoint.nature_mark import read_mark
 from export.demonstration import main
 from export.families.resnet import ResNet
 from export.random_weights import HitStatistics, build_random_model
@@ -123,7 +123,7 @@ def test_command_writes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[key], value) for key, value in expected.items())
     assert isinstance(load_checkpoint(path, "resnet"), ResNet)
-    assert is_demonstration(path)
+    assert read_mark(path) == "demonstration"
 
 
 @pytest.mark.usefixtures("quick")
@@ -139,7 +139,7 @@ def test_command_replaces_a_file_on_request_alone(
     assert (ended.value.exit_code, capsys.readouterr().err) == (1, expected)
     assert path.read_bytes() == b"hours of training"
     main(family="tiny", output=path, overwrite=True)
-    assert is_demonstration(path)
+    assert read_mark(path) == "demonstration"
 
 
 @pytest.mark.usefixtures("quick")

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from export import precisions
 from export.__main__ import app
-from export.checkpoint.demonstration_mark import DEMONSTRATION_MARK, is_demonstration
+from export.checkpoint.nature_mark import MARKED_PROVENANCES, MarkedNature, build_mark, read_mark
 from export.graph import INT8_PASSES
 from pxdbg_runtime.inference.cpu import detect_cpu
 from pxdbg_runtime.model.card import Fidelity
@@ -95,31 +95,32 @@ def test_a_checkpoint_is_exported(tmp_path: Path, tiny_checkpoint: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "nature", "provenance"),
+    ("mark", "options", "nature", "provenance"),
     [
-        ((), "demonstration", "Random weights of python -m export.demonstration, without any physics."),
-        (("--provenance", "Mine."), "demonstration", "Mine."),
-        (("--nature", "stand-in", "--provenance", "Mine."), "stand-in", "Mine."),
+        ("demonstration", (), "demonstration", MARKED_PROVENANCES["demonstration"]),
+        ("demonstration", ("--provenance", "Mine."), "demonstration", "Mine."),
+        ("demonstration", ("--nature", "stand-in", "--provenance", "Mine."), "stand-in", "Mine."),
+        ("stand-in", (), "stand-in", MARKED_PROVENANCES["stand-in"]),
     ],
 )
-def test_random_weights_are_never_called_a_checkpoint(
-    tmp_path: Path, tiny_checkpoint: Path, options: tuple[str, ...], nature: str, provenance: str
+def test_random_weights_and_stand_ins_are_never_called_a_checkpoint(
+    tmp_path: Path, tiny_checkpoint: Path, mark: MarkedNature, options: tuple[str, ...], nature: str, provenance: str
 ) -> None:
     path = tmp_path / "random.safetensors"
-    save_file(torch.load(tiny_checkpoint), path, metadata=DEMONSTRATION_MARK)
+    save_file(torch.load(tiny_checkpoint), path, metadata=build_mark(mark))
     result = invoke(path, "--family", "convnet", "--output", tmp_path, *options)
     assert (result.exit_code, result.stderr) == (0, "")
     card = read_graph_file(tmp_path / "random-float32.onnx").card
     assert (card.nature, card.provenance) == (nature, provenance)
-    assert ("these are random weights" in result.stdout) == (nature == "demonstration")
+    assert (f"the card calls them a {nature}\n" in result.stdout) == ("--nature" not in options)
 
 
-def test_only_the_mark_makes_random_weights(tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_a_file_without_a_known_mark_is_a_checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> None:
     save_file(torch.load(tiny_checkpoint), tmp_path / "a.safetensors", metadata={"format": "pt"})
-    save_file(torch.load(tiny_checkpoint), tmp_path / "b.safetensors")
+    save_file(torch.load(tiny_checkpoint), tmp_path / "b.safetensors", metadata={"pxdbg_nature": "else"})
     (tmp_path / "c.safetensors").write_bytes(b"")
-    assert not any(is_demonstration(tmp_path / f"{name}.safetensors") for name in "abcd")
-    assert not is_demonstration(tiny_checkpoint)
+    assert [read_mark(tmp_path / f"{name}.safetensors") for name in "abcd"] == [None] * 4
+    assert read_mark(tiny_checkpoint) is None
 
 
 AS_A_PROGRAM: Final = """

@@ -15,6 +15,7 @@ import artifacts.standins
 from artifacts.standins.__main__ import app
 from artifacts.standins.rebuild import compute_digest, rebuild_checkpoint
 from export.checkpoint import load_checkpoint
+from export.checkpoint.nature_mark import read_mark
 from export.errors import CheckpointError
 from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 
@@ -37,8 +38,9 @@ def read_file(path: Path) -> tuple[Metadata, Tensors]:
 @pytest.mark.parametrize("family", sorted({graph.name for graph in read_manifest()}))
 def test_rebuild_writes_the_checkpoint_of_the_shipped_graphs(family: str, tmp_path: Path) -> None:
     source, path = FOLDER / f"{family}.safetensors", tmp_path / "checkpoint.safetensors"
-    result = CliRunner().invoke(app, ["rebuild", str(source), "--output", str(path)])
+    result = CliRunner().invoke(app, ["rebuild", str(source), "--output", str(path), "--unmarked"])
     assert result.exit_code == 0, result.output
+    assert read_mark(path) is None
     assert source.stat().st_size < 1_500_000
     model = load_checkpoint(path, family)
     assert compute_digest(dict(model.state_dict())) == read_file(source)[0]["checkpoint"]
@@ -143,6 +145,7 @@ def test_a_file_is_replaced_on_request_alone_and_never_the_stand_in(tmp_path: Pa
         assert source.read_bytes() == content
     result = CliRunner().invoke(app, ["rebuild", str(source), "--output", str(output), "--overwrite"])
     assert result.exit_code == 0, result.output
+    assert read_mark(output) == "stand-in"
     assert compute_digest(safetensors.torch.load_file(output)) == read_file(source)[0]["checkpoint"]
 
 

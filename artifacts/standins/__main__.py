@@ -59,18 +59,25 @@ def rebuild(
     standin: Annotated[Path, typer.Argument(help="Stand-in file, such as artifacts/standins/resnet.safetensors.")],
     output: Annotated[Path, typer.Option(help="Checkpoint to write, .safetensors.")],
     overwrite: Overwrite = False,
+    unmarked: Annotated[
+        bool, typer.Option("--unmarked", help="Leave out the mark: the very file that the built-in graphs are made of.")
+    ] = False,
 ) -> None:
-    """Rebuild the checkpoint of a stand-in, the same bit for bit on every machine."""
+    """Rebuild the checkpoint of a stand-in, the same bit for bit on every machine.
+
+    The file is marked, so that the export calls its graphs a stand-in.
+    """
     with report_failures():
         check_new_file(output, overwrite=overwrite, inputs=[standin])
         require_packages("python -m artifacts.standins rebuild")
         from safetensors.torch import save
 
         from artifacts.standins.rebuild import rebuild_checkpoint
+        from export.checkpoint.nature_mark import build_mark
 
         state = rebuild_checkpoint(standin)
         with atomic_write(output) as partial:
-            partial.write_bytes(save(state))
+            partial.write_bytes(save(state, metadata=None if unmarked else build_mark("stand-in")))
         stdout.print(f"wrote {output}", markup=False, soft_wrap=True)
 
 

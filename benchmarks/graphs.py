@@ -78,7 +78,7 @@ class Workspace:
                 precision=precision,
                 target=target,
                 rewrite=rewrite,
-                accept_beyond_bounds=True,  # the time does not depend on the quality of the images
+                accept_beyond_bounds=precision != "float32",  # the time does not depend on the quality of the images
             ),
             log=self.log,
         )

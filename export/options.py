@@ -38,7 +38,7 @@ class ExportOptions:
     min_charge : int or None
         Smallest charge of a hit, ADU. None takes the family's, which is the original's.
     accept_beyond_bounds : bool
-        Write a float16 or int8 graph even if its digits are too far from float32's.
+        Write a float16 or int8 graph even if its digits are too far from float32's; refused for float32.
     explain : bool
         Log the changes and savings of each pass.
 
@@ -77,6 +77,12 @@ class ExportOptions:
             raise ArgumentValueError("target", message)
         bits = check_integer("weight_bits", self.weight_bits, *get_args(WeightBits), unit="bits")
         object.__setattr__(self, "weight_bits", bits)
+        if bits == 8 and self.precision != "int8":
+            message = f"weight_bits=8 is for int8, not for {self.precision}: use --precision int8."
+            raise ArgumentValueError("weight_bits", message)
+        if self.accept_beyond_bounds and self.precision == "float32":
+            message = "accept_beyond_bounds is for float16 and int8, not for float32: leave out --accept-beyond-bounds."
+            raise ArgumentValueError("accept_beyond_bounds", message)
         if self.min_charge is not None:
             check_integer("min_charge", self.min_charge, 1, N_THRESHOLDS, unit="ADU")
         if self.name is not None:

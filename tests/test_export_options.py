@@ -26,6 +26,15 @@ if TYPE_CHECKING:
         ({"nature": "foo"}, "nature must be one of checkpoint, stand-in, demonstration, but is 'foo'."),
         ({"precision": "int8", "weight_bits": 4}, "weight_bits must lie between 7 and 8 bits, but is 4."),
         ({"weight_bits": 9}, "weight_bits must lie between 7 and 8 bits, but is 9."),
+        ({"weight_bits": 8}, "weight_bits=8 is for int8, not for float32: use --precision int8."),
+        (
+            {"precision": "float16", "weight_bits": 8},
+            "weight_bits=8 is for int8, not for float16: use --precision int8.",
+        ),
+        (
+            {"accept_beyond_bounds": True},
+            "accept_beyond_bounds is for float16 and int8, not for float32: leave out --accept-beyond-bounds.",
+        ),
         ({"min_charge": 0}, "min_charge must lie between 1 and 255 ADU, but is 0."),
         ({"name": ""}, "--name must hold only letters, digits, '.', '_' and '-', but is ''."),
     ],

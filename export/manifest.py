@@ -10,7 +10,8 @@ import typer
 from export.graph_folder import list_graphs
 from pxdbg_runtime.command_line.console import report_failures, stdout
 from pxdbg_runtime.command_line.program import Program
-from pxdbg_runtime.formats.atomic_write import atomic_write
+from pxdbg_runtime.errors import ArgumentValueError
+from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.model.builtin_models import MANIFEST_NAME, BuiltinGraph, format_manifest
 from pxdbg_runtime.model.graph_file import read_graph_file
 
@@ -23,12 +24,17 @@ def write_manifest(folder: Path) -> tuple[BuiltinGraph, ...]:
     Raises
     ------
     ArgumentValueError
-        If the folder cannot be read.
+        If the folder cannot be read, or has no graph.
     GraphFileError, CardError
         If a graph is damaged.
     OutputError
         If the manifest cannot be written.
     """
+    paths = list_graphs(folder)
+    check_target(folder / MANIFEST_NAME)
+    if not paths:
+        message = f"{folder} holds no graph (*.onnx): expected a folder that python -m export has written to."
+        raise ArgumentValueError("folder", message)
     graphs = tuple(
         BuiltinGraph(
             name=graph.card.name,
@@ -38,7 +44,7 @@ def write_manifest(folder: Path) -> tuple[BuiltinGraph, ...]:
             size=graph.size,
             sha256=graph.sha256,
         )
-        for graph in map(read_graph_file, list_graphs(folder))
+        for graph in map(read_graph_file, paths)
     )
     with atomic_write(folder / MANIFEST_NAME) as partial:
         partial.write_text(format_manifest(graphs), encoding="utf-8")

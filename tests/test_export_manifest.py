@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from msgspec import structs
 
 from export.manifest import main, write_manifest
@@ -92,6 +93,17 @@ def test_a_file_that_is_no_graph_is_refused(folder: Path) -> None:
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"gone/manifest\.json cannot be written: the folder .*gone does not exist"):
         write_manifest(tmp_path / "gone")
+
+
+def test_a_folder_without_a_graph_is_refused_and_the_manifest_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "manifest.json").write_text("of graphs that were moved")
+    with pytest.raises(typer.Exit) as ended:  # its text is empty: the sentence is on the standard error
+        main(tmp_path)
+    expected = f"Error: {tmp_path} holds no graph (*.onnx): expected a folder that python -m export has written to.\n"
+    assert (ended.value.exit_code, capsys.readouterr().err) == (2, expected)
+    assert (tmp_path / "manifest.json").read_text() == "of graphs that were moved"
 
 
 def test_command_prints_a_line_for_each_graph_without_control_characters(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ NEEDS: Final = " needs torch, which is not installed: pip install 'pxdbg-runtime
 
 @pytest.mark.slow
 def test_commands_without_pytorch_work_or_say_how_to_install_it(tmp_path: Path) -> None:
+    graph = Path(shutil.copy(CHECKOUT / "artifacts" / "resnet-int8.onnx", tmp_path))
     train = ("train", "--family", "resnet", "--output", "a.safetensors")
     commands: dict[tuple[str, ...], tuple[int, str, str]] = {
         ("export", "--help"): (0, "Needs PyTorch and onnx: pip install 'pxdbg-runtime[export]'", ""),
@@ -49,7 +51,7 @@ def test_commands_without_pytorch_work_or_say_how_to_install_it(tmp_path: Path) 
             f"Error: python -m artifacts.standins rebuild{NEEDS}",
         ),
         ("export.demonstration", *train[1:]): (1, "", f"Error: python -m export.demonstration{NEEDS}"),
-        ("export.manifest", str(tmp_path)): (0, "", ""),
+        ("export.manifest", str(tmp_path)): (0, f"resnet int8: {graph.name}, ", ""),
     }
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(list(commands))],
@@ -64,7 +66,7 @@ def test_commands_without_pytorch_work_or_say_how_to_install_it(tmp_path: Path) 
     ):
         assert (found[0], found[2]) == (code, stderr), command
         assert stdout in found[1], command
-    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", graph.name]
 
 
 @pytest.mark.parametrize("module", ["onnx", "onnxscript", "onnx_ir", "onnxruntime", "safetensors"])

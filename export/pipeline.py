@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from export.charge import cut_thresholds, find_charge_thresholds
 from export.checkpoint import TOP, load_with_path
 from export.checkpoint.nature_mark import MARKED_PROVENANCES, read_mark
@@ -110,6 +112,7 @@ def export_checkpoint(
         n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         log(f"read {checkpoint}: {family}, {n_parameters:,} parameters")
         references = compute_references(loaded.model, loaded.family)
+        _check_finite(checkpoint, references)
         plain = export_to_onnx(loaded.model.fold(), loaded.family)
         log(f"exported to ONNX, opset {OPSET}, {len(plain.graph.node)} nodes")
         graph = _build(plain, loaded, references, options, log)
@@ -177,6 +180,20 @@ def _hash_file(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def _check_finite(checkpoint: Path, references: ReferenceImages) -> None:
+    """Refuse a model whose own images no graph could be compared with; each of its weights may be finite."""
+    for where, images in (
+        ("float64", references.exact),
+        ("float32", references.float32),
+        ("float32, with norms folded into weights", references.folded),
+    ):
+        if not np.isfinite(images).all():
+            message = (
+                f"gives images that are not finite in PyTorch itself, in {where}: export another one of its training."
+            )
+            raise CheckpointError(checkpoint, message)
 
 
 def _build(

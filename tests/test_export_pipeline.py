@@ -165,6 +165,16 @@ def test_a_graph_that_differs_is_not_written(checkpoint: Path, tmp_path: Path, m
     assert "largest difference" in lines[-1]
 
 
+def test_images_that_are_not_finite_in_pytorch_are_blamed_on_the_checkpoint(tmp_path: Path) -> None:
+    state = FlatNet().state_dict()
+    state["fc.weight"] = 3e38 * state["fc.weight"].sign()  # finite, but their sums are not
+    checkpoint = save(state, tmp_path / "steep.pt")
+    expected = r"^The checkpoint \S+steep\.pt gives images that are not finite in PyTorch itself, in float32: "
+    with pytest.raises(CheckpointError, match=expected):
+        export_checkpoint(checkpoint, "flat", tmp_path / "graphs")
+    assert files_in(tmp_path / "graphs") == []
+
+
 def test_a_checkpoint_that_is_replaced_while_it_is_read_is_refused(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -42,6 +44,22 @@ def test_else_those_of_basf2_in_its_order(monkeypatch: pytest.MonkeyPatch, cvmfs
     assert choose_sources(()) == ("/some/database.sqlite", "http://a.example/rest", "https://b.example")
     monkeypatch.setenv(METADATA, " ")
     assert choose_sources(()) == ("http://c.example", "http://d.example")
+
+
+@pytest.mark.parametrize("error_number", [errno.ENOTCONN, errno.EACCES, errno.EIO])
+def test_a_broken_mount_of_cvmfs_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, cvmfs_file: Path, error_number: int
+) -> None:
+    ask_system = os.stat
+
+    def fail_on_cvmfs(path: Any, *arguments: Any, **options: Any) -> os.stat_result:  # noqa: ANN401
+        if path == cvmfs_file:
+            raise OSError(error_number, os.strerror(error_number), path)
+        return ask_system(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", fail_on_cvmfs)
+        assert choose_sources(()) == (CENTRAL_SERVER,)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ def choose_sources(given: Sequence[str]) -> tuple[str, ...]:
     for variable in _SOURCES:
         if listed := os.environ.get(variable, "").split():
             return _check_addresses(variable, listed, "the path of an sqlite file")
-    return (str(CVMFS_FILE),) if CVMFS_FILE.is_file() else (CENTRAL_SERVER,)
+    # Path.is_file raises where cvmfs is mounted, but broken or closed to this user.
+    has_file = os.path.isfile(CVMFS_FILE)  # noqa: PTH113
+    return (str(CVMFS_FILE),) if has_file else (CENTRAL_SERVER,)
 
 
 def list_payload_locations() -> tuple[str, ...]:

@@ -208,6 +208,15 @@ def test_workers_and_scheduler_exclude_each_other(campaign: Campaign) -> None:
     assert "leave one of them out" in done.stderr
 
 
+@pytest.mark.parametrize("address", ["", " "])
+def test_an_empty_address_starts_no_workers_here(campaign: Campaign, address: str) -> None:
+    """It is that of a variable which is not set."""
+    done = invoke("campaign", "run", campaign.folder, "--scheduler", address)
+    assert done.exit_code == 2
+    assert "--scheduler must be an address such as tcp://host:8786, but is empty" in words(done.stderr)
+    assert not read_parts(campaign)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 @pytest.mark.slow
 def test_a_stopped_run_says_how_to_go_on(campaign: Campaign) -> None:

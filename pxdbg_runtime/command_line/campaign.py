@@ -222,6 +222,9 @@ def run(
         if workers is not None and scheduler is not None:
             message = "--workers starts processes here and --scheduler uses those of a cluster: leave one of them out."
             raise ArgumentValueError("scheduler", message)
+        if scheduler is not None and not scheduler.strip():
+            message = "--scheduler must be an address such as tcp://host:8786, but is empty: leave it out, or name one."
+            raise ArgumentValueError("scheduler", message)
         opened = open_campaign(folder)
         total = opened.plan.n_parts
         describe_stop(lambda: _describe_progress(opened))

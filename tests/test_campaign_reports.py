@@ -367,6 +367,13 @@ def test_merge_lists_the_files_of_a_complete_campaign_alone(campaign: Campaign) 
     assert f"part-000002.npz is unfinished. Make it first: pxdbg campaign run {campaign.folder}" in refused.stderr
 
 
+@pytest.mark.parametrize("option", [["--format", "npz"], ["--overwrite"]], ids=" ".join)
+def test_options_of_a_file_are_refused_for_a_list(campaign: Campaign, option: list[str]) -> None:
+    refused = invoke("campaign", "merge", campaign.folder, "--list", *option)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "--list writes no file: leave --format and --overwrite out." in refused.stderr
+
+
 def test_a_replaced_graph_does_not_hide_other_findings(campaign: Campaign, event_wide_graph: GraphFile) -> None:
     campaign.digits_path(1).unlink()
     for change, sentence in (

@@ -137,6 +137,9 @@ def merge(
     with report_failures():
         if (output is None) != list_files:
             raise ArgumentValueError("output", "Expected either --output FILE or --list.")
+        if list_files and (overwrite or format_name is not None):
+            message = "--list writes no file: leave --format and --overwrite out."
+            raise ArgumentValueError("list", message)
         opened = open_campaign(folder)
         if format_name == "overlay" and opened.plan.run_numbers is None:
             message = (

@@ -68,14 +68,17 @@ class Server:
             message = f"{url} gave an answer that is not understood: {error}"
             raise ServerError(message) from None
 
-    def fetch_tag(self, path: str, global_tag: str, kind: type[T]) -> T:
-        """Fetch the record of a global tag, whose name is appended to the path; raises `ServerError`."""
+    def fetch_tag(self, path: str, global_tag: str, kind: type[T], *, otherwise: str = "") -> T:
+        """Fetch the record of a global tag, whose name is appended to the path; raises `ServerError`.
+
+        `otherwise` ends the sentence if the answer is 404 Not Found: what else may be the reason.
+        """
         try:
             return self.fetch_json(f"{path}{quote(global_tag, safe='')}", kind)
         except ServerError as error:
             if error.status != httpx.codes.NOT_FOUND:
                 raise
-            message = f"{self.address} does not know the global tag {global_tag} (404 Not Found)."
+            message = f"{self.address} does not know the global tag {global_tag} (404 Not Found){otherwise}."
             raise ServerError(message, status=error.status) from None
 
     def fetch_records(

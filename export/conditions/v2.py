@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from export.conditions.environment import CENTRAL_SERVER
 from export.conditions.fields import DatabaseText, check_base_url, check_md5, check_payload_url
 from export.conditions.server import Server
 from export.conditions.validity import Interval, PayloadEntry
@@ -59,7 +60,9 @@ class V2Server(Server):
 
     def fetch_tag_state(self, global_tag: str) -> str:
         """Fetch the state of a global tag."""
-        return self.fetch_tag("/v2/globalTag/", global_tag, _Tag).global_tag_status.name
+        # A server is taken for one of v2 if it lacks what the HSF interface has; a wrong address lacks that too.
+        otherwise = f", or is not the base URL of a conditions server, such as {CENTRAL_SERVER}"
+        return self.fetch_tag("/v2/globalTag/", global_tag, _Tag, otherwise=otherwise).global_tag_status.name
 
     def fetch_entries(self, global_tag: str, name: str, run: tuple[int, int]) -> tuple[PayloadEntry, ...]:
         """Fetch the payloads of one name that a global tag lists for an experiment and a run."""

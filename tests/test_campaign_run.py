@@ -122,6 +122,19 @@ def test_five_failures_in_a_row_end_the_run(latent_graph: GraphFile, tmp_path: P
     assert campaign.read_failure(9) is not None
 
 
+def test_partitions_that_failed_keep_no_others_from_being_made(latent_graph: GraphFile, tmp_path: Path) -> None:
+    campaign = plan_campaign(tmp_path / "bg", latent_graph, events=6, events_per_part=1)
+    for part in range(5):
+        campaign.digits_path(part).mkdir()
+    for state in ("missing", "complete"):
+        done = invoke("campaign", "run", campaign.folder, "--workers", 1)
+        assert done.exit_code == 1
+        assert "5 partitions failed one after the other, the last because: " in done.stderr
+        assert f". pxdbg campaign run {campaign.folder} tries the others first.\n" in done.stderr
+        assert campaign.examine(5, compare_hash=True).state == state
+    assert find_work(campaign, compare_hash=True)[0] == [0, 1, 2, 3, 4]
+
+
 def test_a_run_makes_what_is_missing(campaign: Campaign) -> None:
     make_parts(campaign, [0, 1, 2, 3])
     expected = read_parts(campaign)

@@ -85,7 +85,7 @@ def find_work(
     Returns
     -------
     parts : list of int
-        All that are not complete.
+        All that are not complete; those that failed before come last, so that they keep no others from being tried.
     damaged : list of PartStatus
         Those of them whose files are there, but damaged: say so before they are made again.
 
@@ -101,9 +101,9 @@ def find_work(
         reason = foreign[0].reason.removesuffix(".")
         message = f"{reason}{others}: move such files away, or use the folder of their plan."
         raise CampaignError(campaign.digits_path(foreign[0].part), message)
-    return [status.part for status in statuses if status.state != "complete"], [
-        status for status in statuses if status.state == "damaged"
-    ]
+    parts = [status.part for status in statuses if status.state != "complete"]
+    parts.sort(key=lambda part: campaign.read_failure(part) is not None)
+    return parts, [status for status in statuses if status.state == "damaged"]
 
 
 def run_parts(
@@ -147,7 +147,10 @@ def run_parts(
             failed.append(outcome.part)
             record_failure(campaign, outcome.part, outcome.reason)
         if in_a_row >= _HOPELESS:
-            message = f"{in_a_row} partitions failed one after the other, the last because: {outcome.reason}"
+            message = (
+                f"{in_a_row} partitions failed one after the other, the last because: "
+                f"{outcome.reason.removesuffix('.')}. pxdbg campaign run {campaign.folder} tries the others first."
+            )
             raise CampaignError(campaign.digits_path(outcome.part), message)
     return failed
 

@@ -216,7 +216,8 @@ def run(
     """Make all partitions that are not complete.
 
     The same command goes on with a campaign that was stopped at any moment. Two
-    of them may run at once: each partition is made by one.
+    of them may run at once: each partition is made by one. A run ends after five
+    failures one after the other; partitions that failed before are tried last.
     """
     with report_failures():
         if workers is not None and scheduler is not None:

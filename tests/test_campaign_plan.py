@@ -126,6 +126,30 @@ def test_a_second_plan_does_not_replace_the_first(latent_graph: GraphFile, tmp_p
     assert open_campaign(tmp_path) == campaign
 
 
+@pytest.mark.parametrize("name", ["part-000001.npz", "part-000000.parquet", "part-000002.json"])
+def test_files_that_look_like_partitions_are_not_replaced(latent_graph: GraphFile, tmp_path: Path, name: str) -> None:
+    foreign = tmp_path / name
+    foreign.write_bytes(b"of another origin")
+    with pytest.raises(CampaignError, match=rf"{name} has the name of a partition: move such files away"):
+        plan_campaign(tmp_path, latent_graph)
+    model = ["--model", str(latent_graph.path), "--provider", "cpu"]
+    require_failure(
+        invoke("campaign", "plan", "--events", "5", *model, "--output", tmp_path), 1, rf".*{name} has the name of"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_another_graph_is_not_replaced(latent_graph: GraphFile, event_wide_graph: GraphFile, tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    for content in (event_wide_graph.path.read_bytes(), b""):
+        path.write_bytes(content)
+        with pytest.raises(CampaignError, match=r"graph\.onnx is not the graph to plan with: move it away, or plan"):
+            plan_campaign(tmp_path, latent_graph)
+        assert path.read_bytes() == content
+    path.write_bytes(latent_graph.path.read_bytes())  # as a plan that was stopped leaves it
+    assert plan_campaign(tmp_path, latent_graph).graph_path == path
+
+
 def test_streams_of_dependent_events_are_refused(latent_graph: GraphFile, tmp_path: Path) -> None:
     generator = Generator(latent_graph.path, provider="cpu", seed=1, random_stream="torch")
     with pytest.raises(ArgumentValueError, match="of the stream torch each depends on all before it"):

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.checks import StrPath
 
-__all__ = ["GRAPH_NAME", "PLAN_NAME", "Campaign", "PartState", "PartStatus", "hash_file", "open_campaign"]
+__all__ = [
+    "GRAPH_NAME",
+    "PLAN_NAME",
+    "Campaign",
+    "PartState",
+    "PartStatus",
+    "hash_file",
+    "list_part_files",
+    "open_campaign",
+]
 
 PLAN_NAME: Final = "plan.json"
 GRAPH_NAME: Final = "graph.onnx"
@@ -145,8 +154,7 @@ class Campaign:
             for part in range(self.plan.n_parts)
             for path in (self.digits_path(part), self.record_path(part), self.failure_path(part))
         }
-        found = (path for path in self.folder.iterdir() if _PART_NAME.fullmatch(path.name))
-        return sorted(path for path in found if path.name not in own)
+        return [path for path in list_part_files(self.folder) if path.name not in own]
 
     def _explain_damage(self, part: int, record: PartRecord, *, compare_hash: bool) -> str:
         """Explain as the end of a sentence how a file differs from its record; empty if it does not."""
@@ -167,6 +175,11 @@ class Campaign:
         except OSError as error:
             return f"cannot be read: {error.strerror or error}"
         return ""
+
+
+def list_part_files(folder: Path) -> list[Path]:
+    """List the files that are named as partitions and their records are, sorted; raises `OSError`."""
+    return sorted(path for path in folder.iterdir() if _PART_NAME.fullmatch(path.name))
 
 
 def open_campaign(folder: StrPath) -> Campaign:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
-from pxdbg_runtime.campaigns.folder import GRAPH_NAME, PLAN_NAME, Campaign, open_campaign
+from pxdbg_runtime.campaigns.folder import GRAPH_NAME, PLAN_NAME, Campaign, hash_file, list_part_files, open_campaign
 from pxdbg_runtime.campaigns.machine import describe_machine
 from pxdbg_runtime.campaigns.part_lock import hold_lock
 from pxdbg_runtime.campaigns.plan import CampaignPlan, split_events
@@ -41,7 +41,13 @@ def check_random_stream(random_stream: str) -> Literal["philox"]:
 
 
 def check_new_campaign(folder: StrPath) -> None:
-    """Check before the work that a folder has no plan yet; raises `CampaignError` if it has one."""
+    """Check before the work that a folder has neither a plan nor partitions, which would be replaced.
+
+    Raises
+    ------
+    CampaignError
+        If it has one of them, or cannot be read.
+    """
     folder = check_path("folder", folder)
     path = folder / PLAN_NAME
     if os.path.exists(path):  # noqa: PTH110  # Path raises for too long a name; creating the folder reports it
@@ -49,6 +55,15 @@ def check_new_campaign(folder: StrPath) -> None:
             f"{folder} has a plan already: go on with it (pxdbg campaign run {folder}), or plan into another folder."
         )
         raise CampaignError(path, message)
+    if not os.path.isdir(folder):  # noqa: PTH112  # as above
+        return
+    try:
+        found = list_part_files(folder)
+    except OSError as error:
+        raise CampaignError(folder, f"{folder} cannot be read: {error.strerror or error}.") from None
+    if found:
+        message = f"{found[0]} has the name of a partition: move such files away, or plan into another folder."
+        raise CampaignError(found[0], message)
 
 
 def write_plan(
@@ -71,7 +86,7 @@ def write_plan(
     Parameters
     ----------
     folder : str or path
-        Created if need be; it may not have a plan yet.
+        Created if need be; it may not have a plan or partitions yet.
     generator : Generator
         As the workers of this campaign create theirs.
     events : range
@@ -92,7 +107,7 @@ def write_plan(
     ArgumentValueError, MissingPackageError
         If the events of the stream depend on each other, there are too many partitions, or the format is not valid.
     CampaignError
-        If the folder has a plan already.
+        If the folder has a plan, partitions or another graph already.
     OutputError
         If a file cannot be written.
     """
@@ -136,5 +151,15 @@ def _copy_graph(generator: Generator, target: Path) -> None:
     if graph.sha256 != generator.graph_sha256:
         message = f"The graph {generator.graph_path} was changed while the campaign was planned: plan it again."
         raise CampaignError(generator.graph_path, message)
+    if os.path.lexists(target) and not _has_sha256(target, graph.sha256):
+        message = f"{target} is not the graph to plan with: move it away, or plan into another folder."
+        raise CampaignError(target, message)
     with atomic_write(target) as partial:
         partial.write_bytes(graph.content)
+
+
+def _has_sha256(path: Path, sha256: str) -> bool:
+    try:
+        return hash_file(path) == sha256
+    except OSError:
+        return False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -13,9 +15,15 @@ from pxdbg_runtime.campaigns.making import record_failure
 from pxdbg_runtime.campaigns.part_lock import hold_lock, is_held
 from pxdbg_runtime.errors import CampaignError, MachineMismatchError, OutputError
 from pxdbg_runtime.formats import read_digits
+from pxdbg_runtime.inference import session
+from pxdbg_runtime.inference.cpu import Cpu
+from pxdbg_runtime.inference.session import ImageSession
 from tests.campaigns import MIN_CHARGE, change_plan, make_parts, plan_campaign, read_parts
+from tests.graphs import latent_model, write_graph
 from tests.isolation import limit_file_size
 from tests.test_command_line import invoke
+from tests.test_session import write_int8_graph
+from tests.test_verification import build_latent_card
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,6 +214,32 @@ def test_a_machine_that_differs_is_refused(campaign: Campaign) -> None:
     assert other.read_failure(0) is None  # another machine makes it
     assert invoke("campaign", "part", "0", str(campaign.folder), "--allow-mixed-hardware").exit_code == 0
     assert len(read_parts(other)) == 1
+
+
+def require_unfit(campaign: Campaign, sentence: str) -> None:
+    refused = invoke("campaign", "part", "0", str(campaign.folder), "--allow-mixed-hardware")
+    assert refused.exit_code == 78
+    assert re.search(sentence, refused.stderr)
+    assert "no-verify" not in refused.stderr
+    assert campaign.read_failure(0) is None  # another machine makes it
+
+
+def test_a_cpu_that_does_not_run_the_graph_is_unfit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_cpu(*dot_products: str) -> Cpu:
+        return Cpu(name="One", dot_products=dot_products, features=frozenset())
+
+    monkeypatch.setattr(session, "detect_cpu", lambda: find_cpu("avx512_vnni"))
+    campaign = plan_campaign(tmp_path / "bg", write_int8_graph(tmp_path / "int8.onnx", 8))
+    monkeypatch.setattr(session, "detect_cpu", find_cpu)
+    require_unfit(campaign, r"run it on another machine, or plan again with what runs here \(.* has no VNNI: .*\)\.")
+
+
+def test_a_machine_with_a_wrong_known_answer_is_unfit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of-another-machine"))
+    campaign = plan_campaign(tmp_path / "bg", write_graph(tmp_path / "a.onnx", latent_model(), build_latent_card()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(ImageSession, "compute_images", lambda *_: np.full((1, 250, 768), np.nan, np.float32))
+    require_unfit(campaign, r"does not compute the known image of .*graph\.onnx: run the campaign on another machine\.")
 
 
 def test_a_full_disk_leaves_nothing_half_written(campaign: Campaign) -> None:

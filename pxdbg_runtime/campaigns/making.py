@@ -13,7 +13,14 @@ from pxdbg_runtime.campaigns.folder import hash_file
 from pxdbg_runtime.campaigns.machine import describe_machine, explain_mismatch
 from pxdbg_runtime.campaigns.part_lock import hold_lock
 from pxdbg_runtime.campaigns.part_record import FailureRecord, PartRecord, encode_record
-from pxdbg_runtime.errors import CampaignError, MachineMismatchError, OutputError
+from pxdbg_runtime.errors import (
+    CampaignError,
+    KnownAnswerError,
+    MachineMismatchError,
+    OutputError,
+    ProviderError,
+    one_line,
+)
 from pxdbg_runtime.formats import FileMetadata, describe_generation, open_writer
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target, report_file_errors
 from pxdbg_runtime.generator import Generator
@@ -87,7 +94,7 @@ def open_generator(campaign: Campaign, *, allow_mixed_hardware: bool) -> Generat
     Raises
     ------
     MachineMismatchError
-        As `check_machine`.
+        As `check_machine`, or if this machine does not run the graph, or computes the known image wrongly.
     CampaignError
         If the graph beside the plan is not that of the plan.
     PxdbgError
@@ -96,18 +103,33 @@ def open_generator(campaign: Campaign, *, allow_mixed_hardware: bool) -> Generat
     check_machine(campaign, allow_mixed_hardware=allow_mixed_hardware)
     check_graph(campaign)
     plan = campaign.plan
-    generator = Generator(
-        campaign.graph_path,
-        precision=plan.precision,
-        provider=plan.provider,
-        provider_options=plan.provider_options or None,
-        seed=plan.seed,
-        random_stream=plan.random_stream,
-        nintra=plan.nintra,
-        ninter=plan.ninter,
-        batch_size=plan.batch_size,
-        min_charge=plan.min_charge,
-    )
+    try:
+        generator = Generator(
+            campaign.graph_path,
+            precision=plan.precision,
+            provider=plan.provider,
+            provider_options=plan.provider_options or None,
+            seed=plan.seed,
+            random_stream=plan.random_stream,
+            nintra=plan.nintra,
+            ninter=plan.ninter,
+            batch_size=plan.batch_size,
+            min_charge=plan.min_charge,
+        )
+    # What these errors advise, such as another precision, is not for the partitions of a plan.
+    except ProviderError as error:
+        message = (
+            f"{platform.node()} cannot run the plan in {campaign.folder}: run it on another machine, or plan again "
+            f"with what runs here ({one_line(error).removesuffix('.')})."
+        )
+        raise MachineMismatchError(message) from error
+    except KnownAnswerError as error:
+        message = (
+            f"onnxruntime {error.release} on {platform.node()} ({error.provider}) does not compute the known image of "
+            f"{campaign.graph_path}: run the campaign on another machine. pxdbg check {campaign.graph_path} shows the "
+            "difference."
+        )
+        raise MachineMismatchError(message) from error
     _check_sha256(campaign, generator.graph_sha256)  # someone may have replaced it since
     return generator
 

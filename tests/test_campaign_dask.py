@@ -12,7 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from pxdbg_runtime.campaigns import PartOutcome, dask_worker, open_generator, run_parts
-from pxdbg_runtime.campaigns.dask_maker import DaskMaker, connect
+from pxdbg_runtime.campaigns.dask_cluster import connect
+from pxdbg_runtime.campaigns.dask_maker import DaskMaker
 from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE, SessionPlugin, explain_refusal, make_part_on_worker
 from pxdbg_runtime.errors import MachineMismatchError, SchedulerError
 from pxdbg_runtime.limits.address_space import estimate_process_memory
@@ -250,7 +251,7 @@ def test_a_run_that_ends_leaves_the_plugin_of_another_run(campaign: Campaign, mo
 
 
 def test_nobody_at_the_address_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pxdbg_runtime.campaigns.dask_maker._CONNECT_S", 0.2)
+    monkeypatch.setattr("pxdbg_runtime.campaigns.dask_cluster._CONNECT_S", 0.2)
     with (
         pytest.raises(SchedulerError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9 .*: start one with"),
         connect("tcp://127.0.0.1:9"),

@@ -13,16 +13,12 @@ import queue
 import time
 import uuid
 from collections import Counter, deque
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pxdbg_runtime.campaigns.making import PartOutcome, check_machine
 from pxdbg_runtime.errors import MachineMismatchError, SchedulerError, one_line
 from pxdbg_runtime.inference.providers import CPU
-from pxdbg_runtime.limits.address_space import estimate_process_memory
-from pxdbg_runtime.model.graph_file import read_graph_file
-from pxdbg_runtime.optional_imports import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,81 +27,15 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.campaigns.folder import Campaign
 
-__all__ = ["DEFAULT_RETRIES", "DaskMaker", "connect", "start_local_cluster"]
+__all__ = ["DEFAULT_RETRIES", "DaskMaker"]
 
 DEFAULT_RETRIES: Final = 3
 _POLL_S: Final = 0.5
-_CONNECT_S: Final = 30
 _RESULT_S: Final = 10
 """An outcome is some hundred bytes. It stays on its worker until it is fetched, and is lost with the worker."""
 _UNANSWERED_S: Final = 60.0
 """The scheduler may be busy for so long before it counts as lost."""
-_SETTINGS: Final = {
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": 0.95,
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "500ms",
-}
-"""A partition holds no data in Dask that could be spilled, and a paused worker would stop the campaign. A worker beyond
-its limit is restarted. Dask's profiler and health checks would interrupt a worker a hundred times a second."""
 _log = logging.getLogger(__name__)
-
-
-@contextmanager
-def start_local_cluster(campaign: Campaign, workers: int) -> Iterator[Client]:
-    """Start worker processes on this machine, each with one thread of Dask and a limit on its memory.
-
-    The processes are spawned, not forked, and end with this one, even if it is killed.
-
-    Raises
-    ------
-    MissingPackageError
-        If dask.distributed is not installed.
-    """
-    distributed = _require_distributed()
-    import dask
-
-    on_cpu = campaign.plan.provider == CPU
-    from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE
-
-    with (
-        dask.config.set({**_SETTINGS, "distributed.worker.multiprocessing-method": "spawn"}),
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            # A GPU's driver and libraries take host memory of which we have no measurement.
-            memory_limit=_estimate_memory(campaign) if on_cpu else 0,
-            resources=None if on_cpu else {GPU_RESOURCE: 1},
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-@contextmanager
-def connect(address: str) -> Iterator[Client]:
-    """Connect to a running scheduler.
-
-    Raises
-    ------
-    MissingPackageError
-        If dask.distributed is not installed.
-    SchedulerError
-        If no scheduler answers there.
-    """
-    distributed = _require_distributed()
-    try:
-        client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:  # Dask's own time-outs are OSError
-        message = f"No Dask scheduler answers at {address} ({one_line(error)}): start one with dask scheduler."
-        raise SchedulerError(address, message) from None
-    with client:
-        yield client
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,14 +273,3 @@ def _describe_silence(campaign: Campaign, address: str, error: Exception | None)
         f"start a scheduler and go on with pxdbg campaign run {campaign.folder}."
     )
     return SchedulerError(address, message)
-
-
-def _require_distributed() -> Any:  # noqa: ANN401  # a module
-    return require("distributed", extra="dask", purpose="A campaign on several workers")
-
-
-def _estimate_memory(campaign: Campaign) -> int:
-    """Estimate the memory of a worker in bytes."""
-    graph = read_graph_file(campaign.graph_path)
-    n_values = sum(math.prod(draw.shape) for draw in graph.card.draws)
-    return estimate_process_memory(graph.card.precision, campaign.plan.batch_size, n_values, graph.size)

@@ -274,7 +274,8 @@ def _choose_maker(
             return_freed_memory()
         yield LocalMaker(campaign=opened, allow_mixed_hardware=allow_mixed)
         return
-    from pxdbg_runtime.campaigns.dask_maker import DaskMaker, connect, start_local_cluster
+    from pxdbg_runtime.campaigns.dask_cluster import connect, start_local_cluster
+    from pxdbg_runtime.campaigns.dask_maker import DaskMaker
 
     where = f"the workers of {scheduler}" if scheduler else f"{n_workers} worker processes"
     stderr.print(f"{_format_parts(n_parts)} to make on {where}", soft_wrap=True)

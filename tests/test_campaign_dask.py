@@ -15,7 +15,7 @@ from pxdbg_runtime.campaigns import PartOutcome, dask_worker, open_generator, ru
 from pxdbg_runtime.campaigns.dask_cluster import connect
 from pxdbg_runtime.campaigns.dask_maker import DaskMaker
 from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE, SessionPlugin, explain_refusal, make_part_on_worker
-from pxdbg_runtime.errors import MachineMismatchError, SchedulerError
+from pxdbg_runtime.errors import ArgumentValueError, MachineMismatchError, SchedulerError
 from pxdbg_runtime.limits.address_space import estimate_process_memory
 from tests.campaigns import change_plan, plan_campaign
 from tests.fake_dask import Answer, FakeClient
@@ -257,6 +257,25 @@ def test_nobody_at_the_address_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
         connect("tcp://127.0.0.1:9"),
     ):
         pytest.fail("nobody is there")
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("tcp://h:abc", "is no address of a Dask scheduler .*abc.*: expected one as tcp://host:8786"),
+        ("h", "is no address of a Dask scheduler .missing port number.*"),
+        ("nosuch://h:1", "is no address of a Dask scheduler .unknown address scheme 'nosuch'.*"),
+        ("tls://h:8786", r"needs certificates, of which Dask's configuration names none: set distributed\.comm\.tls\."),
+    ],
+)
+def test_an_address_that_dask_refuses_makes_no_client(
+    monkeypatch: pytest.MonkeyPatch, address: str, expected: str
+) -> None:
+    """A client whose constructor fails waits a minute when it is dropped, and then prints a traceback."""
+    monkeypatch.setattr("distributed.Client", lambda *_, **__: pytest.fail("a client was made"))
+    with pytest.raises(ArgumentValueError, match=f"^{address} {expected}") as caught, connect(address):
+        pytest.fail("nobody is there")
+    assert "dask scheduler." not in str(caught.value)
 
 
 def set_up(campaign: Campaign, **resources: float) -> tuple[SessionPlugin, Any]:

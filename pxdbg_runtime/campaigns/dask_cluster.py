@@ -7,7 +7,7 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from pxdbg_runtime.errors import SchedulerError, one_line
+from pxdbg_runtime.errors import ArgumentValueError, SchedulerError, one_line
 from pxdbg_runtime.inference.providers import CPU
 from pxdbg_runtime.limits.address_space import estimate_process_memory
 from pxdbg_runtime.model.graph_file import read_graph_file
@@ -77,10 +77,13 @@ def connect(address: str) -> Iterator[Client]:
     ------
     MissingPackageError
         If dask.distributed is not installed.
+    ArgumentValueError
+        If it is no address, or needs certificates that Dask does not have.
     SchedulerError
         If no scheduler answers there.
     """
     distributed = _require_distributed()
+    _check_address(address)
     try:
         client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # Dask's own time-outs are OSError
@@ -88,6 +91,30 @@ def connect(address: str) -> Iterator[Client]:
         raise SchedulerError(address, message) from None
     with client:
         yield client
+
+
+def _check_address(address: str) -> None:
+    """Check an address before there is a client: one that fails by another error than OSError takes a minute to end."""
+    import dask
+    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.comm.registry import get_backend
+    from distributed.security import Security
+
+    try:
+        scheme, location = parse_address(address)
+        get_backend(scheme)
+        parse_host_port(location)
+    except ValueError as error:
+        message = f"{address} is no address of a Dask scheduler ({one_line(error)}): expected one as tcp://host:8786."
+        raise ArgumentValueError("address", message) from None
+    loads_certificates = dask.config.get("distributed.client.security-loader")
+    has_certificates = Security().get_connection_args("client")["ssl_context"] is not None
+    if scheme == "tls" and not loads_certificates and not has_certificates:
+        message = (
+            f"{address} needs certificates, of which Dask's configuration names none: set distributed.comm.tls.ca-file "
+            "and distributed.comm.tls.client, or DASK_DISTRIBUTED__COMM__TLS__CA_FILE and so on."
+        )
+        raise ArgumentValueError("address", message)
 
 
 def _require_distributed() -> Any:  # noqa: ANN401  # a module

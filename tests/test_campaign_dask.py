@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import platform
 import re
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from msgspec.structs import replace
 
-from pxdbg_runtime.campaigns import PartOutcome, dask_worker, open_generator, run_parts
+from pxdbg_runtime.campaigns import PartOutcome, dask_worker, open_campaign, open_generator, run_parts
 from pxdbg_runtime.campaigns.dask_cluster import connect
 from pxdbg_runtime.campaigns.dask_maker import DaskMaker
 from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE, SessionPlugin, explain_refusal, make_part_on_worker
 from pxdbg_runtime.errors import ArgumentValueError, MachineMismatchError, SchedulerError
 from pxdbg_runtime.limits.address_space import estimate_process_memory
 from tests.campaigns import change_plan, plan_campaign
-from tests.fake_dask import Answer, FakeClient
+from tests.fake_dask import Answer, FakeClient, FakeFuture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -317,6 +319,35 @@ def test_a_worker_refuses_what_it_cannot_run(campaign: Campaign) -> None:
     on_gpu = change_plan(campaign, provider="CUDAExecutionProvider")
     assert "start it with dask worker --resources GPU=1" in str(set_up(on_gpu)[0].refusal)
     assert "are not known to be those of the plan" in str(set_up(on_gpu, **{GPU_RESOURCE: 1.0})[0].refusal)
+
+
+def test_a_folder_that_workers_do_not_see_is_named(campaign: Campaign) -> None:
+    folder = campaign.folder.rename(campaign.folder.with_name("moved"))
+    expected = f"{campaign.folder} is not visible on {platform.node()} under this path: share the folder"
+    assert expected in str(set_up(campaign)[0].refusal)
+    folder.rename(campaign.folder)
+    assert set_up(campaign)[0].refusal == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
+def test_workers_get_the_path_of_the_folder_as_it_was_given(
+    campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link here may be a folder on other machines, where what it leads to has another name."""
+    (tmp_path / "link").symlink_to(campaign.folder)
+    folders: list[str] = []
+
+    def submit(_: object, key: tuple[str, str, bool], part: int, **__: object) -> FakeFuture:
+        folders.append(key[0])
+        future = FakeFuture()
+        future.finish(made("a", part))
+        return future
+
+    client = FakeClient({"a": ""}, lambda *_: None)
+    monkeypatch.setattr(client, "submit", submit)
+    monkeypatch.chdir(tmp_path)
+    run_fake(open_campaign("link"), client)
+    assert folders == [str(tmp_path / "link")] * 4
 
 
 def test_partitions_for_gpus_ask_for_the_resource(campaign: Campaign) -> None:

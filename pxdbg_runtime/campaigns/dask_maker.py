@@ -67,7 +67,8 @@ class DaskMaker:
         """Make partitions; see `PartMaker`."""
         if self.is_local:
             check_machine(self.campaign, allow_mixed_hardware=self.allow_mixed_hardware)
-        key = str(self.campaign.folder.resolve()), self.campaign.plan_sha256, self.allow_mixed_hardware
+        # Links are not resolved: what they lead to here may have another name on the workers' machines.
+        key = str(self.campaign.folder.absolute()), self.campaign.plan_sha256, self.allow_mixed_hardware
         # A name for each run: the one that ends first leaves the plugin of another. Their sessions are the same.
         name = f"pxdbg-campaign-{self.campaign.plan_sha256[:16]}-{uuid.uuid4().hex}"
         dispatch = _Dispatch(self, key, name, parts)

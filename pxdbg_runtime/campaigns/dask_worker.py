@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import platform
 import signal
 import threading
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from distributed import WorkerPlugin
 
-from pxdbg_runtime.campaigns.folder import open_campaign
+from pxdbg_runtime.campaigns.folder import PLAN_NAME, open_campaign
 from pxdbg_runtime.campaigns.making import PartOutcome, make_part, open_generator
 from pxdbg_runtime.errors import CampaignError, PxdbgError, one_line
 from pxdbg_runtime.inference.providers import CPU
@@ -102,6 +103,10 @@ def make_part_on_worker(key: Key, part: int) -> PartOutcome:
 def _open_same_campaign(key: Key) -> Campaign:
     """Open the campaign, and refuse another plan than the client's."""
     folder, plan_sha256, _ = key
+    path = Path(folder) / PLAN_NAME
+    if not os.path.exists(path):  # noqa: PTH110  # Path raises where a disk is not mounted well
+        message = f"{folder} is not visible on {platform.node()} under this path: share the folder of the campaign."
+        raise CampaignError(path, message)
     campaign = open_campaign(Path(folder))
     if campaign.plan_sha256 != plan_sha256:
         message = f"{folder} has another plan on {platform.node()} than where the run was started: share one folder."

@@ -6,9 +6,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from pxdbg_runtime.campaigns import PartOutcome
+from pxdbg_runtime.campaigns.dask_worker import WorkerAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pxdbg_runtime.campaigns.dask_worker import SessionPlugin
 
@@ -50,10 +51,17 @@ class FakeFuture:
 
 
 class FakeClient:
-    """A cluster whose workers answer at once, by a function of worker and partition."""
+    """A cluster whose workers answer at once, by a function of worker and partition.
 
-    def __init__(self, workers: dict[str, str], answer: Callable[[FakeClient, str, int], Answer]) -> None:
-        self.refusals = workers
+    `workers` has for each what it says when it is asked whether it can run the campaign, or only why it cannot.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[str, str | WorkerAnswer | Exception | None],
+        answer: Callable[[FakeClient, str, int], Answer],
+    ) -> None:
+        self.refusals = dict(workers)
         self.answer = answer
         self.status, self.scheduler = "running", "first"
         self.asked: dict[int, list[str]] = defaultdict(list)
@@ -64,7 +72,7 @@ class FakeClient:
         return {"address": "tcp://fake", "id": self.scheduler}
 
     def register_plugin(self, plugin: SessionPlugin, name: str) -> None:
-        assert not plugin.refusal
+        assert plugin.answer is None
         self.plugins[name] = plugin
 
     def unregister_worker_plugin(self, name: str) -> None:
@@ -75,9 +83,16 @@ class FakeClient:
             raise TimeoutError
         return dict.fromkeys(self.refusals, 1)
 
-    def run(self, _: object, plugin: str, *, workers: list[str], on_error: str) -> dict[str, str]:
+    def run(
+        self, _: object, plugin: str, *, workers: list[str], on_error: str
+    ) -> dict[str, WorkerAnswer | Exception | None]:
         assert on_error == "return"
-        return {worker: self.refusals[worker] if plugin in self.plugins else "no session" for worker in workers}
+        assert plugin in self.plugins
+        found = {worker: self.refusals[worker] for worker in workers}
+        return {
+            worker: WorkerAnswer(refusal=answer, is_unfit_machine=True) if isinstance(answer, str) else answer
+            for worker, answer in found.items()
+        }
 
     def submit(
         self, _: object, __: object, part: int, *, workers: list[str], resources: object, **options: bool

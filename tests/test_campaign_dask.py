@@ -1,24 +1,21 @@
-"""Campaigns on Dask: how partitions are given to workers, and that the files are those of one process."""
+"""Campaigns on Dask: how partitions are given to workers, which come, go, refuse and fail."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import platform
 import re
 import sys
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
-from msgspec.structs import replace
 
-from pxdbg_runtime.campaigns import PartOutcome, dask_worker, open_campaign, open_generator, run_parts
+from pxdbg_runtime.campaigns import PartOutcome, open_campaign, run_parts
 from pxdbg_runtime.campaigns.dask_cluster import connect
 from pxdbg_runtime.campaigns.dask_maker import DaskMaker
-from pxdbg_runtime.campaigns.dask_worker import GPU_RESOURCE, SessionPlugin, explain_refusal, make_part_on_worker
-from pxdbg_runtime.errors import ArgumentValueError, MachineMismatchError, SchedulerError
-from pxdbg_runtime.limits.address_space import estimate_process_memory
+from pxdbg_runtime.campaigns.dask_worker import (
+    WorkerAnswer,
+)
+from pxdbg_runtime.errors import ArgumentValueError, CampaignError, MachineMismatchError, SchedulerError
 from tests.campaigns import change_plan, plan_campaign
 from tests.fake_dask import Answer, FakeClient, FakeFuture
 
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-    from pxdbg_runtime import Generator
     from pxdbg_runtime.campaigns import Campaign
     from pxdbg_runtime.model.graph_file import GraphFile
 
@@ -120,6 +116,43 @@ def test_workers_that_do_not_fit_end_the_run(campaign: Campaign) -> None:
     with pytest.raises(MachineMismatchError, match=r"None of the 2 workers can run the campaign, .*: It differs\."):
         run_fake(campaign, client)
     assert client.plugins == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (WorkerAnswer(refusal="The graph was replaced."), "The graph was replaced."),
+        (
+            ModuleNotFoundError("No module named 'pxdbg_runtime'"),
+            "ModuleNotFoundError: No module named .pxdbg_runtime.",
+        ),
+    ],
+)
+def test_only_unfit_machines_end_the_run_as_such(
+    campaign: Campaign, answer: WorkerAnswer | Exception, reason: str
+) -> None:
+    client = FakeClient({"a": answer, "b": "It differs."}, lambda *_: None)
+    with pytest.raises(CampaignError, match=rf"^None of the 2 workers can run the campaign, .*: {reason}"):
+        run_fake(campaign, client)
+
+
+@pytest.mark.parametrize("not_yet", [None, OSError("Timed out trying to connect")], ids=["no session", "no connection"])
+def test_a_slow_worker_is_asked_again(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, not_yet: OSError | None
+) -> None:
+    monkeypatch.setattr("pxdbg_runtime.campaigns.dask_maker._POLL_S", 0.0)
+    client = FakeClient({"a": not_yet, "b": "It differs."}, lambda _, worker, part: made(worker, part))
+    looks = itertools.count(1)
+
+    def list_workers() -> dict[str, int]:
+        if next(looks) == 4:
+            client.refusals["a"] = ""
+        return dict.fromkeys(client.refusals, 1)
+
+    monkeypatch.setattr(client, "nthreads", list_workers)
+    outcomes, log, _ = run_fake(campaign, client)
+    assert {outcome.host for outcome in outcomes} == {"a"}
+    assert log == ["worker b gets no partitions: It differs.", "waiting for workers that can run the campaign"]
 
 
 def test_workers_come_and_go(campaign: Campaign) -> None:
@@ -225,9 +258,9 @@ def test_new_workers_are_not_asked_before_their_scheduler_has_the_plugin(
     def describe() -> dict[str, str]:
         return {"address": "tcp://fake", "id": next(ids, "second")}
 
-    def refuse_without_plugin(*_: object, workers: list[str], on_error: str) -> dict[str, str]:
+    def refuse_without_plugin(*_: object, workers: list[str], on_error: str) -> dict[str, WorkerAnswer]:
         assert on_error == "return"
-        return dict.fromkeys(workers, "" if len(registered) > 1 else "no session")
+        return dict.fromkeys(workers, WorkerAnswer(refusal="" if len(registered) > 1 else "no session"))
 
     registered: list[str] = []
     monkeypatch.setattr(client, "scheduler_info", describe)
@@ -280,55 +313,6 @@ def test_an_address_that_dask_refuses_makes_no_client(
     assert "dask scheduler." not in str(caught.value)
 
 
-def set_up(campaign: Campaign, **resources: float) -> tuple[SessionPlugin, Any]:
-    key = str(campaign.folder), campaign.plan_sha256, False
-    plugin = SessionPlugin(key, is_local=False)
-    worker: Any = SimpleNamespace(state=SimpleNamespace(total_resources=resources), plugins={"it": plugin})
-    asyncio.run(plugin.setup(worker))
-    return plugin, worker
-
-
-def test_a_worker_keeps_one_session_and_answers_in_text(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
-
-    def count(campaign: Campaign, *, allow_mixed_hardware: bool) -> Generator:
-        opened.append(allow_mixed_hardware)
-        return open_generator(campaign, allow_mixed_hardware=allow_mixed_hardware)
-
-    monkeypatch.setattr(dask_worker, "open_generator", count)
-    plugin, worker = set_up(campaign)
-    key = str(campaign.folder), campaign.plan_sha256, False
-    assert asyncio.run(explain_refusal("it", worker)) == ""
-    monkeypatch.setattr(dask_worker, "_START_S", 0.2)
-    assert asyncio.run(explain_refusal("another", worker)) == "it has not created a session within 0.2 s"
-    assert [make_part_on_worker(key, part).state for part in (0, 1, 1)] == ["made", "made", "complete"]
-    assert opened == [False]
-    campaign.digits_path(2).mkdir()
-    outcome = make_part_on_worker(key, 2)
-    assert (outcome.state, "is a folder" in outcome.reason) == ("failed", True)
-    plugin.teardown(worker)
-    assert make_part_on_worker(key, 3).state == "made"
-    assert len(opened) == 2
-    plugin.teardown(worker)
-
-
-def test_a_worker_refuses_what_it_cannot_run(campaign: Campaign) -> None:
-    other = change_plan(campaign, machine=replace(campaign.plan.machine, onnxruntime="1.0.0"))
-    assert "onnxruntime: 1.0.0 in the plan" in str(set_up(other)[0].refusal)
-    assert "has another plan on " in str(set_up(campaign)[0].refusal)
-    on_gpu = change_plan(campaign, provider="CUDAExecutionProvider")
-    assert "start it with dask worker --resources GPU=1" in str(set_up(on_gpu)[0].refusal)
-    assert "are not known to be those of the plan" in str(set_up(on_gpu, **{GPU_RESOURCE: 1.0})[0].refusal)
-
-
-def test_a_folder_that_workers_do_not_see_is_named(campaign: Campaign) -> None:
-    folder = campaign.folder.rename(campaign.folder.with_name("moved"))
-    expected = f"{campaign.folder} is not visible on {platform.node()} under this path: share the folder"
-    assert expected in str(set_up(campaign)[0].refusal)
-    folder.rename(campaign.folder)
-    assert set_up(campaign)[0].refusal == ""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
 def test_workers_get_the_path_of_the_folder_as_it_was_given(
     campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -355,10 +339,3 @@ def test_partitions_for_gpus_ask_for_the_resource(campaign: Campaign) -> None:
     client = FakeClient({"a": ""}, lambda _, worker, part: made(worker, part))
     run_fake(on_gpu, client)
     assert client.resources == {"{'GPU': 1}"}
-
-
-def test_the_memory_of_a_worker_grows_with_its_work() -> None:
-    small = estimate_process_memory("int8", 1, 5000, 10**7)
-    assert 600e6 < small < 1200e6
-    assert estimate_process_memory("int8", 2, 5000, 10**7) - small == 40_000_000
-    assert estimate_process_memory("int8", 1, 5000, 2 * 10**7) - small == 20_000_000

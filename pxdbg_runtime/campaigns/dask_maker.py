@@ -14,10 +14,10 @@ import time
 import uuid
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.campaigns.making import PartOutcome, check_machine
-from pxdbg_runtime.errors import MachineMismatchError, SchedulerError, one_line
+from pxdbg_runtime.errors import CampaignError, MachineMismatchError, SchedulerError, one_line
 from pxdbg_runtime.inference.providers import CPU
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
+    from pxdbg_runtime.campaigns.dask_worker import WorkerAnswer
     from pxdbg_runtime.campaigns.folder import Campaign
 
 __all__ = ["DEFAULT_RETRIES", "DaskMaker"]
@@ -94,7 +95,8 @@ class _Dispatch:
         self._tries: Counter[int] = Counter()
         self._avoided: dict[int, str] = {}
         self._running: dict[str, tuple[int, Future[PartOutcome]]] = {}
-        self._refusals: dict[str, str] = {}
+        self._refusals: dict[str, WorkerAnswer] = {}
+        self._unanswered: set[str] = set()
         self._fit: set[str] = set()
         self._has_fitted = False
         self._finished: queue.SimpleQueue[tuple[str, Future[PartOutcome]]] = queue.SimpleQueue()
@@ -104,7 +106,10 @@ class _Dispatch:
 
     def run(self) -> Iterator[PartOutcome]:
         while self._waiting or self._running:
-            yield from self._look_at_workers()
+            if time.monotonic() >= self._next_look_s:
+                yield from self._look_at_workers()
+                # From its end: a worker that does not respond takes half a minute, and the others are served after it.
+                self._next_look_s = time.monotonic() + _POLL_S
             self._submit()
             try:
                 worker, future = self._finished.get(timeout=_POLL_S)
@@ -121,11 +126,7 @@ class _Dispatch:
             self._client.cancel([future for _part, future in self._running.values()])
 
     def _look_at_workers(self) -> Iterator[PartOutcome]:
-        """Find new workers and lost ones, every now and then."""
-        now_s = time.monotonic()
-        if now_s < self._next_look_s:
-            return
-        self._next_look_s = now_s + _POLL_S
+        """Find new workers and lost ones."""
         if self._client.status != "running":
             self._check_scheduler(None)
             return
@@ -133,7 +134,7 @@ class _Dispatch:
             self._find_scheduler()
             present = set(self._client.nthreads())
             new = sorted(present - self._fit - self._refusals.keys())
-            answers: dict[str, Any] = self._ask(new) if new and not self._is_other_scheduler() else {}
+            answers = self._ask(new) if new and not self._is_other_scheduler() else {}
             if self._is_other_scheduler():  # its workers wait for the plugin
                 return
         # Lost connections and time-outs are OSError; a client that loses its connection meanwhile has no scheduler.
@@ -141,15 +142,16 @@ class _Dispatch:
             self._check_scheduler(error)
             return
         self._answered_s = time.monotonic()
-        for worker, refusal in answers.items():
-            if refusal:
-                self._refusals[worker] = str(refusal)
-                self._maker.log(f"worker {worker} gets no partitions: {refusal}")
+        self._unanswered = set(new) - answers.keys()
+        for worker, answer in answers.items():
+            if answer.refusal:
+                self._refusals[worker] = answer
+                self._maker.log(f"worker {worker} gets no partitions: {answer.refusal}")
             else:
                 self._fit.add(worker)
                 self._has_fitted = True
         self._fit &= present
-        self._refusals = {worker: reason for worker, reason in self._refusals.items() if worker in present}
+        self._refusals = {worker: answer for worker, answer in self._refusals.items() if worker in present}
         for worker in self._running.keys() - present:
             part, future = self._running.pop(worker)
             future.cancel()
@@ -166,7 +168,7 @@ class _Dispatch:
         if self._scheduler:
             self._maker.log("the scheduler was started again")
         self._waiting += [part for part, _future in self._running.values()]
-        for state in (self._running, self._fit, self._refusals):
+        for state in (self._running, self._fit, self._refusals, self._unanswered):
             state.clear()
         plugin = SessionPlugin(self._key, is_local=self._maker.is_local)
         try:
@@ -180,25 +182,34 @@ class _Dispatch:
     def _is_other_scheduler(self) -> bool:
         return str(self._client.scheduler_info()["id"]) != self._scheduler
 
-    def _ask(self, workers: list[str]) -> dict[str, Any]:
-        from pxdbg_runtime.campaigns.dask_worker import explain_refusal
+    def _ask(self, workers: list[str]) -> dict[str, WorkerAnswer]:
+        """Ask workers whether they can run the campaign; those that do not know yet, or were lost, are left out."""
+        from pxdbg_runtime.campaigns.dask_worker import WorkerAnswer, read_answer
 
-        found = self._client.run(explain_refusal, self._plugin, workers=workers, on_error="return")
-        # A worker that was lost meanwhile, or fails to import this package, answers with an exception.
-        return {
-            worker: f"{type(answer).__name__}: {one_line(answer)}" if isinstance(answer, BaseException) else answer
-            for worker, answer in found.items()
-        }
+        answers: dict[str, WorkerAnswer] = {}
+        for worker, found in self._client.run(read_answer, self._plugin, workers=workers, on_error="return").items():
+            if isinstance(found, OSError):  # no connection, or a time-out
+                _log.info("worker %s does not answer: %s", worker, one_line(found))
+            elif isinstance(found, BaseException):  # such as that of a worker without this package
+                answers[worker] = WorkerAnswer(refusal=f"{type(found).__name__}: {one_line(found)}")
+            elif found is not None:
+                answers[worker] = found
+        return answers
 
     def _require_workers(self) -> None:
         """Wait for workers, unless all that there ever were do not fit the plan."""
         if self._fit:
             self._has_waited = False
             return
-        if self._refusals and not self._has_fitted:  # else a worker that fits may be about to start again
-            reason = self._refusals[min(self._refusals)]
-            message = f"None of the {len(self._refusals)} workers can run the campaign, the first because: {reason}"
-            raise MachineMismatchError(message)
+        # A worker that has fitted may be about to start again.
+        if self._refusals and not self._unanswered and not self._has_fitted:
+            first = self._refusals[min(self._refusals)]
+            message = (
+                f"None of the {len(self._refusals)} workers can run the campaign, the first because: {first.refusal}"
+            )
+            if first.is_unfit_machine:
+                raise MachineMismatchError(message)
+            raise CampaignError(self._maker.campaign.folder, message)
         if not self._has_waited:
             self._has_waited = True
             self._maker.log("waiting for workers that can run the campaign")

@@ -11,7 +11,7 @@ import os
 import platform
 import signal
 import threading
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,7 @@ from distributed import WorkerPlugin
 
 from pxdbg_runtime.campaigns.folder import PLAN_NAME, open_campaign
 from pxdbg_runtime.campaigns.making import PartOutcome, make_part, open_generator
-from pxdbg_runtime.errors import CampaignError, PxdbgError, one_line
+from pxdbg_runtime.errors import CampaignError, MachineMismatchError, PxdbgError, one_line
 from pxdbg_runtime.inference.providers import CPU
 from pxdbg_runtime.limits.heap import return_freed_memory
 
@@ -29,17 +29,31 @@ if TYPE_CHECKING:
     from pxdbg_runtime.campaigns.folder import Campaign
     from pxdbg_runtime.generator import Generator
 
-__all__ = ["GPU_RESOURCE", "SessionPlugin", "explain_refusal", "make_part_on_worker"]
+__all__ = ["GPU_RESOURCE", "SessionPlugin", "WorkerAnswer", "make_part_on_worker", "read_answer"]
 
 GPU_RESOURCE: Final = "GPU"
 """Name of the resource that workers with a GPU offer: ``dask worker --resources GPU=1``."""
-_START_S: Final = 60
-_POLL_S: Final = 0.1
 
 Key = tuple[str, str, bool]
 """Folder, SHA-256 of the plan, whether mixed hardware is allowed."""
 _sessions: dict[Key, Generator] = {}
 _lock: Final = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerAnswer:
+    """Whether a worker can run a campaign.
+
+    Attributes
+    ----------
+    refusal : str
+        Why it cannot; empty if it can.
+    is_unfit_machine : bool
+        Whether the reason is its machine, so that another one may make the digits of the plan.
+    """
+
+    refusal: str = ""
+    is_unfit_machine: bool = False
 
 
 class SessionPlugin(WorkerPlugin):
@@ -51,7 +65,7 @@ class SessionPlugin(WorkerPlugin):
     def __init__(self, key: Key, *, is_local: bool) -> None:
         self._key = key
         self._is_local = is_local
-        self.refusal: str | None = None
+        self.answer: WorkerAnswer | None = None
 
     async def setup(self, worker: Worker) -> None:
         """Create the session in a thread, so that the worker answers meanwhile."""
@@ -61,18 +75,16 @@ class SessionPlugin(WorkerPlugin):
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the command, which ends its workers
         try:
             campaign = _open_same_campaign(self._key)
-            if campaign.plan.provider != CPU and not worker.state.total_resources.get(GPU_RESOURCE):
-                self.refusal = (
-                    f"it offers no resource {GPU_RESOURCE}, which the plan's {campaign.plan.provider} needs: start it "
-                    f"with dask worker --resources {GPU_RESOURCE}=1"
-                )
-                return
+            _check_resource(campaign, worker)
             if campaign.plan.provider == CPU:
                 return_freed_memory()
             await asyncio.to_thread(_get_generator, self._key, campaign)
-            self.refusal = ""
+            self.answer = WorkerAnswer()
         except PxdbgError as error:
-            self.refusal = one_line(error)
+            is_unfit_machine = isinstance(error, MachineMismatchError)
+            self.answer = WorkerAnswer(refusal=one_line(error), is_unfit_machine=is_unfit_machine)
+        except Exception as error:  # noqa: BLE001  # without an answer it would be waited for
+            self.answer = WorkerAnswer(refusal=f"{type(error).__name__}: {one_line(error)}")
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002  # as Dask calls it
         """Drop the session."""
@@ -80,15 +92,10 @@ class SessionPlugin(WorkerPlugin):
             _sessions.pop(self._key, None)
 
 
-async def explain_refusal(plugin: str, dask_worker: Any = None) -> str:  # noqa: ANN401  # Dask passes the worker
-    """Explain why this worker cannot run the campaign of a plugin, once it knows; empty if it can."""
-    last_s = time.monotonic() + _START_S
-    while time.monotonic() < last_s:
-        found = dask_worker.plugins.get(plugin)
-        if found is not None and found.refusal is not None:
-            return str(found.refusal)
-        await asyncio.sleep(_POLL_S)
-    return f"it has not created a session within {_START_S} s"
+def read_answer(plugin: str, dask_worker: Any = None) -> WorkerAnswer | None:  # noqa: ANN401  # Dask passes the worker
+    """Read whether this worker can run the campaign of a plugin; None while it creates its session."""
+    found = dask_worker.plugins.get(plugin)
+    return None if found is None else found.answer
 
 
 def make_part_on_worker(key: Key, part: int) -> PartOutcome:
@@ -112,6 +119,16 @@ def _open_same_campaign(key: Key) -> Campaign:
         message = f"{folder} has another plan on {platform.node()} than where the run was started: share one folder."
         raise CampaignError(campaign.folder, message)
     return campaign
+
+
+def _check_resource(campaign: Campaign, worker: Worker) -> None:
+    """Check that a worker offers a GPU if the plan needs one; raises `MachineMismatchError`."""
+    if campaign.plan.provider != CPU and not worker.state.total_resources.get(GPU_RESOURCE):
+        message = (
+            f"it offers no resource {GPU_RESOURCE}, which the plan's {campaign.plan.provider} needs: start it with "
+            f"dask worker --resources {GPU_RESOURCE}=1"
+        )
+        raise MachineMismatchError(message)
 
 
 def _get_generator(key: Key, campaign: Campaign) -> Generator:

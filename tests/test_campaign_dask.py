@@ -155,6 +155,25 @@ def test_a_slow_worker_is_asked_again(
     assert log == ["worker b gets no partitions: It differs.", "waiting for workers that can run the campaign"]
 
 
+def test_workers_that_are_lost_before_they_answer_end_the_run(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They crash while they create their sessions, and are started again at other addresses."""
+    monkeypatch.setattr("pxdbg_runtime.campaigns.dask_maker._POLL_S", 0.0)
+    client = FakeClient({}, lambda *_: None)
+    numbers = itertools.count()
+
+    def start_again() -> dict[str, int]:
+        number = next(numbers)
+        assert number < 20
+        client.refusals = {f"{number}": None if number % 2 else OSError("Stream is closed")}
+        return dict.fromkeys(client.refusals, 1)
+
+    monkeypatch.setattr(client, "nthreads", start_again)
+    with pytest.raises(SchedulerError, match=r"^5 workers were lost while they created their sessions: "):
+        run_fake(campaign, client)
+
+
 def test_workers_come_and_go(campaign: Campaign) -> None:
     def answer(client: FakeClient, worker: str, part: int) -> Answer:
         if worker == "a":  # it is killed, and another starts

@@ -36,6 +36,8 @@ _RESULT_S: Final = 10
 """An outcome is some hundred bytes. It stays on its worker until it is fetched, and is lost with the worker."""
 _UNANSWERED_S: Final = 60.0
 """The scheduler may be busy for so long before it counts as lost."""
+_MAX_LOST: Final = 5
+"""Workers that are lost one after the other while they create their sessions, at which a run gives up."""
 _log = logging.getLogger(__name__)
 
 
@@ -97,6 +99,7 @@ class _Dispatch:
         self._running: dict[str, tuple[int, Future[PartOutcome]]] = {}
         self._refusals: dict[str, WorkerAnswer] = {}
         self._unanswered: set[str] = set()
+        self._n_lost = 0
         self._fit: set[str] = set()
         self._has_fitted = False
         self._finished: queue.SimpleQueue[tuple[str, Future[PartOutcome]]] = queue.SimpleQueue()
@@ -142,6 +145,7 @@ class _Dispatch:
             self._check_scheduler(error)
             return
         self._answered_s = time.monotonic()
+        self._n_lost += len(self._unanswered - present)
         self._unanswered = set(new) - answers.keys()
         for worker, answer in answers.items():
             if answer.refusal:
@@ -150,6 +154,7 @@ class _Dispatch:
             else:
                 self._fit.add(worker)
                 self._has_fitted = True
+                self._n_lost = 0
         self._fit &= present
         self._refusals = {worker: answer for worker, answer in self._refusals.items() if worker in present}
         for worker in self._running.keys() - present:
@@ -210,6 +215,13 @@ class _Dispatch:
             if first.is_unfit_machine:
                 raise MachineMismatchError(message)
             raise CampaignError(self._maker.campaign.folder, message)
+        if self._n_lost >= _MAX_LOST:
+            message = (
+                f"{self._n_lost} workers were lost while they created their sessions: they crashed, or were killed for "
+                "want of memory. The log of a worker, its batch system or the kernel (dmesg) says why; pxdbg doctor "
+                f"{self._maker.campaign.graph_path} tries the graph on a machine."
+            )
+            raise SchedulerError(self._address, message)
         if not self._has_waited:
             self._has_waited = True
             self._maker.log("waiting for workers that can run the campaign")

@@ -62,6 +62,9 @@ class SessionPlugin(WorkerPlugin):
     A worker that cannot run the campaign keeps the reason and stays usable for others.
     """
 
+    idempotent = True
+    """A scheduler that has it already does not set it up again on all workers, if a worker was lost meanwhile."""
+
     def __init__(self, key: Key, *, is_local: bool) -> None:
         self._key = key
         self._is_local = is_local

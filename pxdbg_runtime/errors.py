@@ -190,9 +190,9 @@ class CampaignError(_FileError, RuntimeError):
 
 
 class SchedulerError(PxdbgError, ConnectionError):
-    """No Dask scheduler answers at `address`.
+    """No Dask scheduler answers at `address`, or its workers are lost one after the other.
 
-    Start one (``dask scheduler``) and pass the address that it prints.
+    Start a scheduler (``dask scheduler``) and pass the address that it prints. Why workers are lost is in their logs.
     """
 
     docs_section = "campaigns.md#on-dask"
@@ -205,8 +205,8 @@ class SchedulerError(PxdbgError, ConnectionError):
 class MachineMismatchError(PxdbgError, RuntimeError):
     """Digits from this machine are not known to be the same as those from the machine of a campaign's plan.
 
-    Run the partition on a machine like that of the plan, plan in int8, or accept small differences by
-    ``--allow-mixed-hardware``.
+    Or it does not run the graph, or computes it wrongly. Run the partition on a machine like that of the plan, plan in
+    int8, or accept small differences by ``--allow-mixed-hardware``.
     """
 
     docs_section = "campaigns.md#on-which-machines"

@@ -108,11 +108,15 @@ EVENT_WIDE_CARD: Final = structs.replace(
 FIDELITY: Final = Fidelity(images=800, charge_w1_adu=0.125, occupancy_ratio=0.9921875, identical_digits=0.75)
 """What the card of any precision but float32 holds; within the bounds."""
 
-_U_SLOPE: Final = np.linspace(0, 0.3, N_U_CELLS, dtype=np.float32).reshape(N_U_CELLS, 1)
-_V_SLOPE: Final = np.linspace(-0.3, 0.3, N_V_CELLS, dtype=np.float32).reshape(1, N_V_CELLS)
+_EDGE: Final = 0.98
+"""Images rise from here to their edges, so that events have about as many hits as real ones, of charges up to 255."""
+_U_PROFILE: Final = np.interp(np.linspace(0, 1, N_U_CELLS), [_EDGE, 1], [0, 1]).astype(np.float32)[:, np.newaxis]
+_V_PROFILE: Final = np.interp(np.linspace(-1, 1, N_V_CELLS), [-1, -_EDGE, _EDGE, 1], [-1, 0, 0, 1]).astype(np.float32)[
+    np.newaxis
+]
 _ONE: Final = np.float32(1)
 _PER_SENSOR: Final = np.float32(0.01)
-_PER_MOOD: Final = np.float32(0.125)
+_PER_MOOD: Final = np.float32(0.0625)
 
 
 def compute_plain_charges(images: NDArray[np.float32], min_charge: int, cut: float | None = None) -> NDArray[np.uint8]:
@@ -124,7 +128,7 @@ def compute_plain_charges(images: NDArray[np.float32], min_charge: int, cut: flo
 
 
 def latent_images(latent: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute the images of `latent_model`: planes whose slopes are the two latent values."""
+    """Compute the images of `latent_model`: a profile along u and one along v, times a latent value each, are added."""
     planes = _planes(latent) - _ONE
     clipped: NDArray[np.float32] = np.clip(planes, -_ONE, _ONE)
     return clipped
@@ -141,8 +145,8 @@ def event_wide_images(latent: NDArray[np.float32], mood: NDArray[np.float32]) ->
 
 
 def _planes(latent: NDArray[np.float32]) -> NDArray[np.float32]:
-    along_u = latent[:, 0].reshape(-1, 1, 1) * _U_SLOPE
-    along_v = latent[:, 1].reshape(-1, 1, 1) * _V_SLOPE
+    along_u = latent[:, 0].reshape(-1, 1, 1) * _U_PROFILE
+    along_v = latent[:, 1].reshape(-1, 1, 1) * _V_PROFILE
     planes: NDArray[np.float32] = along_u + along_v
     return planes
 
@@ -182,8 +186,8 @@ def _plane_nodes() -> list[onnx.NodeProto]:
         helper.make_node("Gather", ["z", "column_1"], ["flat_v"], axis=1),
         helper.make_node("Reshape", ["flat_u", "cube"], ["size_u"]),
         helper.make_node("Reshape", ["flat_v", "cube"], ["size_v"]),
-        helper.make_node("Mul", ["size_u", "u_slope"], ["along_u"]),
-        helper.make_node("Mul", ["size_v", "v_slope"], ["along_v"]),
+        helper.make_node("Mul", ["size_u", "u_profile"], ["along_u"]),
+        helper.make_node("Mul", ["size_v", "v_profile"], ["along_v"]),
         helper.make_node("Add", ["along_u", "along_v"], ["planes"]),
         helper.make_node("Sub", ["planes", "one"], ["sloping"]),
     ]
@@ -200,8 +204,8 @@ def build_model(
     """Make a model of nodes, which may use the constants of this module; ``number`` is an integer input."""
     used = {name for node in nodes for name in node.input}
     values = {
-        "u_slope": _U_SLOPE,
-        "v_slope": _V_SLOPE,
+        "u_profile": _U_PROFILE,
+        "v_profile": _V_PROFILE,
         "one": _ONE,
         "minus_one": -_ONE,
         "per_sensor": _PER_SENSOR,

@@ -61,8 +61,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[GraphFile, GraphFi
     """Make two graphs of the same length and card that give other images."""
     folder = tmp_path_factory.mktemp("graphs")
     other = latent_model()
-    (slope,) = (each for each in other.graph.initializer if each.name == "v_slope")
-    slope.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(slope) * np.float32(0.5), "v_slope"))
+    (slope,) = (each for each in other.graph.initializer if each.name == "v_profile")
+    slope.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(slope) * np.float32(0.5), "v_profile"))
     return (
         write_graph(folder / "one.onnx", latent_model(), LATENT_CARD),
         write_graph(folder / "other.onnx", other, LATENT_CARD),

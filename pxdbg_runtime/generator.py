@@ -54,7 +54,8 @@ class Generator:
     The constructor loads ONNX Runtime and creates the session, so it reports at once what cannot run. Threads may
     share a generator. A pickled or copied generator is created again from its arguments, with the seed that was
     drawn, and refuses a graph with another SHA-256. In a fork of its process, a generator on a CPU with ``ninter=1``
-    works if no other thread ran the graph at the time of the fork, and any other raises an error.
+    works if no other thread ran the graph at the time of the fork, and any other raises an error. Attributes cannot be
+    changed: setting one raises `AttributeError`.
 
     Parameters
     ----------
@@ -89,7 +90,6 @@ class Generator:
     Attributes
     ----------
     card : ModelCard
-        Like all attributes fixed: setting one raises `AttributeError`.
     graph_path : Path
         The graph file, which was read when the generator was created.
     graph_sha256 : str
@@ -193,11 +193,13 @@ class Generator:
             verify=verify,
         )
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if not name.startswith("_") and name in vars(self):
-            message = f"{name} is fixed when a generator is created: create another one for another {name}."
-            raise AttributeError(message)
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # a type checker would accept all names
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if "_recreate" in vars(self) and not name.startswith("_"):
+                message = f"A generator stays as it was created: create another one for another {name}."
+                raise AttributeError(message)
+            super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         chosen = f"{self.card.name!r}, precision={self.card.precision!r}, provider={self.provider!r}"

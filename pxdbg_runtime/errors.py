@@ -205,8 +205,8 @@ class SchedulerError(PxdbgError, ConnectionError):
 class MachineMismatchError(PxdbgError, RuntimeError):
     """Digits from this machine are not known to be the same as those from the machine of a campaign's plan.
 
-    Or it does not run the graph, or computes it wrongly. Run the partition on a machine like that of the plan, plan in
-    int8, or accept small differences by ``--allow-mixed-hardware``.
+    Also raised if the machine does not run the graph, or computes it wrongly. Run the partition on a machine like that
+    of the plan, plan in int8, or accept small differences by ``--allow-mixed-hardware``.
     """
 
     docs_section = "campaigns.md#on-which-machines"

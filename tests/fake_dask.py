@@ -61,7 +61,7 @@ class FakeClient:
         workers: Mapping[str, str | WorkerAnswer | Exception | None],
         answer: Callable[[FakeClient, str, int], Answer],
     ) -> None:
-        self.refusals = dict(workers)
+        self.answers = dict(workers)
         self.answer = answer
         self.status, self.scheduler = "running", "first"
         self.asked: dict[int, list[str]] = defaultdict(list)
@@ -81,14 +81,14 @@ class FakeClient:
     def nthreads(self) -> dict[str, int]:
         if self.status != "running":
             raise TimeoutError
-        return dict.fromkeys(self.refusals, 1)
+        return dict.fromkeys(self.answers, 1)
 
     def run(
         self, _: object, plugin: str, *, workers: list[str], on_error: str
     ) -> dict[str, WorkerAnswer | Exception | None]:
         assert on_error == "return"
         assert plugin in self.plugins
-        found = {worker: self.refusals[worker] for worker in workers}
+        found = {worker: self.answers[worker] for worker in workers}
         return {
             worker: WorkerAnswer(refusal=answer, is_unfit_machine=True) if isinstance(answer, str) else answer
             for worker, answer in found.items()

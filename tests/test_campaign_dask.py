@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
+import time
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -12,9 +13,7 @@ import pytest
 from pxdbg_runtime.campaigns import PartOutcome, open_campaign, run_parts
 from pxdbg_runtime.campaigns.dask_cluster import connect
 from pxdbg_runtime.campaigns.dask_maker import DaskMaker
-from pxdbg_runtime.campaigns.dask_worker import (
-    WorkerAnswer,
-)
+from pxdbg_runtime.campaigns.dask_worker import WorkerAnswer
 from pxdbg_runtime.errors import ArgumentValueError, CampaignError, MachineMismatchError, SchedulerError
 from tests.campaigns import change_plan, plan_campaign
 from tests.fake_dask import Answer, FakeClient, FakeFuture
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.model.graph_file import GraphFile
 
 pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
 
 
 @pytest.fixture
@@ -146,8 +146,8 @@ def test_a_slow_worker_is_asked_again(
 
     def list_workers() -> dict[str, int]:
         if next(looks) == 4:
-            client.refusals["a"] = ""
-        return dict.fromkeys(client.refusals, 1)
+            client.answers["a"] = ""
+        return dict.fromkeys(client.answers, 1)
 
     monkeypatch.setattr(client, "nthreads", list_workers)
     outcomes, log, _ = run_fake(campaign, client)
@@ -166,19 +166,32 @@ def test_workers_that_are_lost_before_they_answer_end_the_run(
     def start_again() -> dict[str, int]:
         number = next(numbers)
         assert number < 20
-        client.refusals = {f"{number}": None if number % 2 else OSError("Stream is closed")}
-        return dict.fromkeys(client.refusals, 1)
+        client.answers = {f"{number}": None if number % 2 else OSError("Stream is closed")}
+        return dict.fromkeys(client.answers, 1)
 
     monkeypatch.setattr(client, "nthreads", start_again)
     with pytest.raises(SchedulerError, match=r"^5 workers were lost while they created their sessions: "):
         run_fake(campaign, client)
 
 
+def test_a_worker_that_never_gets_the_campaign_is_refused(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection failed while it was to get it; one that starts only lacks it for a moment."""
+    monkeypatch.setattr("pxdbg_runtime.campaigns.dask_maker._POLL_S", 0.0)
+    monkeypatch.setattr("pxdbg_runtime.campaigns.dask_maker._WITHOUT_PLUGIN_S", 0.2)
+    client = FakeClient({"a": LookupError("it did not get the campaign")}, lambda *_: None)
+    began_s = time.monotonic()
+    with pytest.raises(
+        CampaignError, match=r"None of the 1 workers can run the campaign, .* it did not get the campaign"
+    ):
+        run_fake(campaign, client)
+    assert time.monotonic() - began_s > 0.2
+
+
 def test_workers_come_and_go(campaign: Campaign) -> None:
     def answer(client: FakeClient, worker: str, part: int) -> Answer:
         if worker == "a":  # it is killed, and another starts
-            del client.refusals["a"]
-            client.refusals["b"] = ""
+            del client.answers["a"]
+            client.answers["b"] = ""
             return None
         return made(worker, part)
 
@@ -197,14 +210,14 @@ def test_a_worker_that_starts_again_is_waited_for_beside_one_that_does_not_fit(
 
     def answer(client: FakeClient, worker: str, part: int) -> Answer:
         if worker == "a":  # it is killed; its nanny starts it again at another address
-            del client.refusals["a"]
+            del client.answers["a"]
             return None
         return made(worker, part)
 
     def start_again_at_the_third_look() -> dict[str, int]:
-        if "a" not in client.refusals and next(looks_without_it) == 3:
-            client.refusals["c"] = ""
-        return dict.fromkeys(client.refusals, 1)
+        if "a" not in client.answers and next(looks_without_it) == 3:
+            client.answers["c"] = ""
+        return dict.fromkeys(client.answers, 1)
 
     client = FakeClient({"a": "", "b": "It differs."}, answer)
     monkeypatch.setattr(client, "nthreads", start_again_at_the_third_look)
@@ -224,9 +237,9 @@ def test_a_worker_that_was_refused_is_asked_again_when_it_starts_again(
 ) -> None:
     def answer(client: FakeClient, worker: str, part: int) -> Answer:
         if part == 0:
-            del client.refusals["b"]
+            del client.answers["b"]
         elif part == 1:
-            client.refusals["b"] = ""
+            client.answers["b"] = ""
         return made(worker, part)
 
     client = FakeClient({"a": "", "b": "It differs."}, answer)
@@ -256,7 +269,7 @@ def test_a_scheduler_that_has_gone_ends_the_run(campaign: Campaign) -> None:
 def test_a_scheduler_that_is_started_again_goes_on(campaign: Campaign) -> None:
     def answer(client: FakeClient, worker: str, part: int) -> Answer:
         if client.scheduler == "first" and part == 1:
-            client.scheduler, client.refusals, client.plugins = "second", {"b": ""}, {}
+            client.scheduler, client.answers, client.plugins = "second", {"b": ""}, {}
             return None
         return made(worker, part)
 
@@ -299,7 +312,7 @@ def test_a_run_that_ends_leaves_the_plugin_of_another_run(campaign: Campaign, mo
     outcomes = maker.make([0, 1], lambda _: None)
     assert next(outcomes).part == 0
     assert [outcome.part for outcome in maker.make([2, 3], lambda _: None)] == [2, 3]
-    client.refusals = {"b": ""}  # a worker that starts after the other run has ended
+    client.answers = {"b": ""}  # a worker that starts after the other run has ended
     assert [outcome.part for outcome in outcomes] == [1]
     assert (client.asked[1], log, client.plugins) == (["b"], [], {})
 
@@ -330,6 +343,20 @@ def test_an_address_that_dask_refuses_makes_no_client(
     with pytest.raises(ArgumentValueError, match=f"^{address} {expected}") as caught, connect(address):
         pytest.fail("nobody is there")
     assert "dask scheduler." not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["tcp://h:8786", "tls://h:8786"])
+def test_certificates_that_cannot_be_read_make_no_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr("distributed.Client", lambda *_, **__: pytest.fail("a client was made"))
+    missing = str(tmp_path / "no.pem")
+    with (
+        dask.config.set({"distributed.comm.tls.ca-file": missing, "distributed.comm.tls.client.cert": missing}),
+        pytest.raises(ArgumentValueError, match=f"^The certificates .* cannot be used for {address}: .*No such file"),
+        connect(address),
+    ):
+        pytest.fail("nobody is there")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")

@@ -55,7 +55,8 @@ def test_a_worker_keeps_one_session_and_answers_in_text(campaign: Campaign, monk
     plugin, worker = set_up(campaign)
     key = str(campaign.folder), campaign.plan_sha256, False
     assert read_answer("it", worker) == WorkerAnswer()
-    assert read_answer("another", worker) is None
+    with pytest.raises(LookupError, match="did not get the campaign"):
+        read_answer("another", worker)
     assert [make_part_on_worker(key, part).state for part in (0, 1, 1)] == ["made", "made", "complete"]
     assert opened == [False]
     campaign.digits_path(2).mkdir()

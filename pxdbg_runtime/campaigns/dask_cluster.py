@@ -78,7 +78,7 @@ def connect(address: str) -> Iterator[Client]:
     MissingPackageError
         If dask.distributed is not installed.
     ArgumentValueError
-        If it is no address, or needs certificates that Dask does not have.
+        If it is no address, or needs certificates that Dask does not have or cannot read.
     SchedulerError
         If no scheduler answers there.
     """
@@ -108,7 +108,11 @@ def _check_address(address: str) -> None:
         message = f"{address} is no address of a Dask scheduler ({one_line(error)}): expected one as tcp://host:8786."
         raise ArgumentValueError("address", message) from None
     loads_certificates = dask.config.get("distributed.client.security-loader")
-    has_certificates = Security().get_connection_args("client")["ssl_context"] is not None
+    try:
+        has_certificates = Security().get_connection_args("client")["ssl_context"] is not None
+    except (OSError, ValueError) as error:
+        message = f"The certificates that Dask's configuration names cannot be used for {address}: {one_line(error)}."
+        raise ArgumentValueError("address", message) from None
     if scheme == "tls" and not loads_certificates and not has_certificates:
         message = (
             f"{address} needs certificates, of which Dask's configuration names none: set distributed.comm.tls.ca-file "

@@ -36,6 +36,8 @@ _RESULT_S: Final = 10
 """An outcome is some hundred bytes. It stays on its worker until it is fetched, and is lost with the worker."""
 _UNANSWERED_S: Final = 60.0
 """The scheduler may be busy for so long before it counts as lost."""
+_WITHOUT_PLUGIN_S: Final = 60.0
+"""A worker that has not got the plugin after this time is refused."""
 _MAX_LOST: Final = 5
 """Workers that are lost one after the other while they create their sessions, at which a run gives up."""
 _log = logging.getLogger(__name__)
@@ -99,6 +101,7 @@ class _Dispatch:
         self._running: dict[str, tuple[int, Future[PartOutcome]]] = {}
         self._refusals: dict[str, WorkerAnswer] = {}
         self._unanswered: set[str] = set()
+        self._without_plugin_since_s: dict[str, float] = {}
         self._n_lost = 0
         self._fit: set[str] = set()
         self._has_fitted = False
@@ -195,11 +198,18 @@ class _Dispatch:
         for worker, found in self._client.run(read_answer, self._plugin, workers=workers, on_error="return").items():
             if isinstance(found, OSError):  # no connection, or a time-out
                 _log.info("worker %s does not answer: %s", worker, one_line(found))
+            elif isinstance(found, LookupError) and self._may_get_plugin(worker):
+                pass
             elif isinstance(found, BaseException):  # such as that of a worker without this package
                 answers[worker] = WorkerAnswer(refusal=f"{type(found).__name__}: {one_line(found)}")
             elif found is not None:
                 answers[worker] = found
         return answers
+
+    def _may_get_plugin(self, worker: str) -> bool:
+        """Whether a worker that lacks the plugin has not lacked it for long."""
+        now_s = time.monotonic()
+        return now_s - self._without_plugin_since_s.setdefault(worker, now_s) < _WITHOUT_PLUGIN_S
 
     def _require_workers(self) -> None:
         """Wait for workers, unless all that there ever were do not fit the plan."""
@@ -217,9 +227,9 @@ class _Dispatch:
             raise CampaignError(self._maker.campaign.folder, message)
         if self._n_lost >= _MAX_LOST:
             message = (
-                f"{self._n_lost} workers were lost while they created their sessions: they crashed, or were killed for "
-                "want of memory. The log of a worker, its batch system or the kernel (dmesg) says why; pxdbg doctor "
-                f"{self._maker.campaign.graph_path} tries the graph on a machine."
+                f"{self._n_lost} workers were lost while they created their sessions: they crashed, were stopped, or "
+                "were killed for want of memory. The log of a worker, its batch system or the kernel (dmesg) says why; "
+                f"pxdbg doctor {self._maker.campaign.graph_path} tries the graph on a machine."
             )
             raise SchedulerError(self._address, message)
         if not self._has_waited:

@@ -96,9 +96,18 @@ class SessionPlugin(WorkerPlugin):
 
 
 def read_answer(plugin: str, dask_worker: Any = None) -> WorkerAnswer | None:  # noqa: ANN401  # Dask passes the worker
-    """Read whether this worker can run the campaign of a plugin; None while it creates its session."""
-    found = dask_worker.plugins.get(plugin)
-    return None if found is None else found.answer
+    """Read whether this worker can run the campaign of a plugin; None while it creates its session.
+
+    Raises
+    ------
+    LookupError
+        If it does not have the plugin: not yet, or the connection failed while it was to get it.
+    """
+    if plugin not in dask_worker.plugins:
+        message = "it did not get the campaign from its scheduler; start it again"
+        raise LookupError(message)
+    answer: WorkerAnswer | None = dask_worker.plugins[plugin].answer
+    return answer
 
 
 def make_part_on_worker(key: Key, part: int) -> PartOutcome:

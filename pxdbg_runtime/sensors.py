@@ -122,6 +122,7 @@ N_SENSORS: Final = len(SENSORS)
 INDEX_BY_VXD_ID: Final = np.full(1 << 16, N_SENSORS, dtype=np.int64)
 """Index of the sensor of each VxdID; 40 if it is no sensor of the PXD."""
 INDEX_BY_VXD_ID[[sensor.vxd_id for sensor in SENSORS]] = range(N_SENSORS)
+INDEX_BY_VXD_ID.flags.writeable = False
 
 SensorLike = Sensor | str | SupportsIndex
 """Wherever a sensor is asked for: a `Sensor`, its name, such as "1.1.1", or its VxdID."""

@@ -176,7 +176,7 @@ class _Dispatch:
         if self._scheduler:
             self._maker.log("the scheduler was started again")
         self._waiting += [part for part, _future in self._running.values()]
-        for state in (self._running, self._fit, self._refusals, self._unanswered):
+        for state in (self._running, self._fit, self._refusals, self._unanswered, self._without_plugin_since_s):
             state.clear()
         plugin = SessionPlugin(self._key, is_local=self._maker.is_local)
         try:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pxdbg_runtime.campaigns import PartOutcome
+from pxdbg_runtime.campaigns.dask_maker import DaskMaker
 from pxdbg_runtime.campaigns.dask_worker import WorkerAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from distributed import Client
+
+    from pxdbg_runtime.campaigns import Campaign
     from pxdbg_runtime.campaigns.dask_worker import SessionPlugin
 
-__all__ = ["Answer", "FakeClient", "FakeFuture"]
+__all__ = ["Answer", "FakeClient", "FakeFuture", "made", "run_fake"]
 
 Answer = PartOutcome | RuntimeError | TimeoutError | None
 
@@ -110,3 +114,18 @@ class FakeClient:
     def cancel(self, futures: list[FakeFuture]) -> None:
         for future in futures:
             future.cancel()
+
+
+def made(worker: str, part: int) -> PartOutcome:
+    return PartOutcome(part=part, state="made", host=worker)
+
+
+def run_fake(
+    campaign: Campaign, client: FakeClient, *, retries: int = 3
+) -> tuple[list[PartOutcome], list[str], list[int]]:
+    log: list[str] = []
+    advanced: list[int] = []
+    maker = DaskMaker(campaign=campaign, client=cast("Client", client), log=log.append, retries=retries)
+    outcomes = list(maker.make(range(campaign.plan.n_parts), advanced.append))
+    assert client.plugins == {}
+    return outcomes, log, advanced

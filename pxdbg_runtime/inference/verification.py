@@ -132,8 +132,8 @@ def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Verd
         f"({session.provider}, {name_device(session.provider, session.provider_options)}): a known image differs by up "
         f"to {verdict.largest_difference:.3g}{unit} ({answers.tolerance:.3g} allowed), on average by "
         f"{verdict.mean_difference:.3g}{unit} ({answers.mean_tolerance:.3g} allowed). Upgrade it (pip install "
-        f"--upgrade {find_wheel()}) or use another precision ({others}); verify=False (--no-verify) "
-        "runs it all the same."
+        f"--upgrade {find_wheel()}) or use another precision ({others}). Generator(..., verify=False) and pxdbg generate "
+        "--no-verify run it all the same."
     )
 
 

@@ -314,7 +314,7 @@ class Generator:
 def _open_session(
     model: StrPath,
     precision: Precision | None,
-    target: Target,
+    target: Target | None,
     create_session: Callable[[GraphFile], ImageSession],
 ) -> ImageSession:
     """Find the graph of a model and create its session, with another graph if provider='auto' chose the CPU."""

@@ -105,6 +105,7 @@ WRONG: Final[list[tuple[type[ArgumentTypeError | ArgumentValueError], str, objec
     (ArgumentValueError, "model", "", "model must not be empty"),
     (ArgumentValueError, "checkpoint", "$NO/a", r"there is no file \$NO/a \(given as '\$NO/a'\)"),
     (ArgumentValueError, "checkpoint", "/tmp", "there is no file /tmp"),
+    (ArgumentValueError, "checkpoint", "x" * 300, "checkpoint x* cannot be read: File name too long"),
     (ArgumentValueError, "seed", 2**63, r"seed must lie in \[-2\^63, 2\^63 - 1\]"),
     (ArgumentValueError, "nintra", 0, "nintra must lie between 1 and 4096 threads, but is 0"),
     (ArgumentValueError, "ninter", -1, "ninter must lie between 1 and 4096 threads, but is -1"),

@@ -181,6 +181,13 @@ def test_cuda_takes_float16_and_the_form_made_for_it(folder: Path) -> None:
     assert find_graph("tiny", None).path.name == int8
 
 
+def test_another_provider_takes_float32_for_the_cpu(folder: Path) -> None:
+    add_graph(folder, "int8", "cpu")
+    add_graph(folder, "float16", "cuda")
+    add_graph(folder, "float32", "cuda")
+    assert find_graph("tiny", None, None).path.name == FILE
+
+
 @pytest.mark.parametrize("model", ["convnet", "ieagan", "resnet"])
 def test_built_in_models_run_in_float32_on_cuda(model: str) -> None:
     """As docs/running.md and docs/choosing-hardware.md say."""
@@ -210,7 +217,6 @@ def test_a_precision_that_a_file_has_not_is_refused(folder: Path) -> None:
         ("tiny/", "not a file that exists"),
         ("/", "a folder"),
         ("a\0b.onnx", "not a file that exists"),
-        ("x" * 300 + ".onnx", "not a file that exists"),
     ],
 )
 def test_a_model_that_is_not_there_is_told_what_is(folder: Path, model: str, what: str) -> None:
@@ -220,6 +226,14 @@ def test_a_model_that_is_not_there_is_told_what_is(folder: Path, model: str, wha
     assert caught.value.available == ("tiny",)
     assert caught.value.model.rstrip("/") == model.rstrip("/")
     assert isinstance(caught.value, FileNotFoundError)
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_called_missing(tmp_path: Path) -> None:
+    """Such as one in a folder that may not be entered; here a link to itself, for root may enter all."""
+    (tmp_path / "loop.onnx").symlink_to("loop.onnx")
+    for path in (tmp_path / "loop.onnx", Path("x" * 300 + ".onnx")):
+        with pytest.raises(GraphFileError, match=r"cannot be read: (Too many levels|File name too long)"):
+            find_graph(path, None)
 
 
 @pytest.mark.parametrize("model", [3, None, b"tiny"])

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import onnxruntime
 import pytest
 
+from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import ProviderError
 from pxdbg_runtime.inference.providers import CPU, OPENVINO, find_onnxruntime_wheels, find_wheel, resolve_provider
 from pxdbg_runtime.inference.session import ImageSession
-from tests.test_session import watch_sessions
+from tests.test_session import watch_sessions, write_int8_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,3 +73,16 @@ def test_openvino_takes_no_more_threads_than_asked_for(
     session = ImageSession(latent_graph, provider="openvino", provider_options=given, nintra=nintra)
     assert asked == [(OPENVINO, expected)]
     assert session.provider_options == expected
+
+
+@pytest.mark.usefixtures("_openvino_wheel")
+def test_openvino_takes_float32_of_a_built_in_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot run the int8 graphs."""
+    watch_sessions(monkeypatch, OPENVINO)
+    assert Generator("resnet", seed=1, provider="openvino", verify=False).card.precision == "float32"
+
+
+def test_float32_is_advised_where_a_provider_cannot_run_int8(tmp_path: Path) -> None:
+    message = r"Azure\S+ cannot run every node of .* Choose precision='float32', or the provider cpu if that is what"
+    with pytest.raises(ProviderError, match=message):
+        ImageSession(write_int8_graph(tmp_path / "int8.onnx", 7), provider="azure")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Final, Literal, TypedDict, get_args
@@ -147,7 +148,7 @@ def _parse_checkpoint(checkpoint: object, model: str) -> str | Path:
             raise ArgumentValueError("checkpoint", message)
         return checkpoint
     path = Path(os.path.expandvars(checkpoint))
-    if not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for too long a name
+    if not _is_file(path):
         message = f"checkpoint must be the path of a graph, but there is no file {path} (given as {str(checkpoint)!r})."
         raise ArgumentValueError("checkpoint", message)
     if _is_pytorch_checkpoint(path):
@@ -158,6 +159,15 @@ def _parse_checkpoint(checkpoint: object, model: str) -> str | Path:
         )
         raise ArgumentValueError("checkpoint", message)
     return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError:  # which reading it reports
+        return True
 
 
 def _is_pytorch_checkpoint(path: Path) -> bool:

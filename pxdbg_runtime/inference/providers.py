@@ -9,12 +9,11 @@ import contextlib
 import ctypes
 import importlib
 import importlib.metadata
-import io
 import os
 import re
 import sys
-import threading
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, ProviderError, PxdbgError, one_line
@@ -68,7 +67,6 @@ _SOURCE_LOCATION: Final = re.compile(
     r"|\b(?:file|line|expr)=[^;]*;"
 )
 _MISSING_LIBRARY: Final = re.compile(r"LD_LIBRARY_PATH|cannot open shared object file|Failed to load library")
-_REDIRECTION: Final = threading.RLock()
 _NO_USABLE_GPU: Final = re.compile(r"CUDA failure (?:34|35|36|46|100|209|222|802|803|804|999): [^;]*[^; ]")
 """CUDA's errors that concern its driver and the GPUs, from cudaErrorStubLibrary to cudaErrorUnknown (driver_types.h);
 not that memory is used up (2), that a fork inherited CUDA (3), or that there is no such ``device_id`` (101)."""
@@ -184,7 +182,7 @@ def explain_too_new(refusal: str, exported_with: str | None) -> str | None:
 def find_onnxruntime_wheels() -> dict[str, str]:
     """Find the installed wheels of ONNX Runtime and their versions: onnxruntime-openvino is one too."""
     found = {}
-    others = (str(each.metadata["Name"]) for each in importlib.metadata.distributions() if _holds_onnxruntime(each))
+    others = (_read_name(each) for each in importlib.metadata.distributions() if _holds_onnxruntime(each))
     for wheel in (_CPU_WHEEL, _GPU_WHEEL, *others):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[wheel] = importlib.metadata.version(wheel) or "of an unknown version"  # None for a damaged wheel
@@ -193,9 +191,15 @@ def find_onnxruntime_wheels() -> dict[str, str]:
 
 def _holds_onnxruntime(wheel: importlib.metadata.Distribution) -> bool:
     """Tell whether a wheel is one of ONNX Runtime, by its name first: to list the files of all would take a second."""
-    if not str(wheel.metadata["Name"]).startswith(_MODULE):
-        return False
-    return any(file.parts[0] == _MODULE for file in wheel.files or ())
+    return _read_name(wheel).startswith(_MODULE) and any(file.parts[0] == _MODULE for file in wheel.files or ())
+
+
+def _read_name(wheel: importlib.metadata.Distribution) -> str:
+    """Read the name of a wheel; empty if it has no metadata."""
+    try:
+        return str((wheel.metadata.get_all("Name") or [""])[0])
+    except FileNotFoundError:  # of the package importlib_metadata, which takes the place of Python's own
+        return ""
 
 
 def resolve_provider(provider: str) -> str:
@@ -218,13 +222,13 @@ def resolve_provider(provider: str) -> str:
     raise ProviderError(provider, explain_not_offered(provider, tuple(offered)))
 
 
-def guess_target(provider: object) -> Target:
-    """Guess the execution provider of a session before it is created, to choose the graph for it."""
+def guess_target(provider: object) -> Target | None:
+    """Guess the execution provider of a session before it is created, to choose the graph; None if it is another."""
     wanted = provider.lower() if isinstance(provider, str) else ""  # which the session refuses
     if wanted in ("cuda", CUDA.lower()):
         return "cuda"
     if wanted != "auto":
-        return "cpu"
+        return "cpu" if wanted in ("cpu", CPU.lower()) else None
     has_cuda = CUDA in import_onnxruntime().get_available_providers() and explain_unusable(CUDA) is None
     return "cuda" if has_cuda else "cpu"
 
@@ -258,10 +262,10 @@ def explain_unusable(name: str) -> str | None:
     """
     if name != CUDA:
         return None
-    # It prints what it cannot load; `explain_load_failure` reports the same once. A redirection concerns all threads:
-    # of two at once, one would restore the other's.
-    with _REDIRECTION, contextlib.redirect_stdout(io.StringIO()):
-        import_onnxruntime().preload_dlls()
+    # It prints what it cannot load, which `explain_load_failure` reports once: a copy sees another `print`.
+    preload = import_onnxruntime().preload_dlls
+    names = {**preload.__globals__, "print": lambda *_: None}
+    FunctionType(preload.__code__, names, argdefs=preload.__defaults__, closure=preload.__closure__)()
     if _find_library(CUDA) is None:
         return None  # another system names the library differently; the session will report an error
     try:
@@ -305,10 +309,3 @@ def _find_library(name: str) -> Path | None:
     file_name = f"libonnxruntime_providers_{name.removesuffix(_SUFFIX).lower()}.so"
     library = Path(import_onnxruntime().__file__ or "").parent / "capi" / file_name
     return library if library.exists() else None
-
-
-if hasattr(os, "register_at_fork"):
-    # A fork waits for the end of a redirection: in the child, which lacks the thread, it would never end.
-    os.register_at_fork(
-        before=_REDIRECTION.acquire, after_in_parent=_REDIRECTION.release, after_in_child=_REDIRECTION.release
-    )

@@ -291,9 +291,10 @@ class ImageSession:
         if reason is not None:
             return ProviderError(provider, f"{provider} cannot run here: {reason}.")
         if "fallback to CPU EP has been explicitly disabled" in str(error):
+            other = "precision='float32', or " if self.card.precision == "int8" else ""
             message = (
                 f"{provider} cannot run every node of {self.path}, or did not load; ONNX Runtime would run "
-                "them on the CPU without saying so. Choose the provider cpu if that is what you want."
+                f"them on the CPU without saying so. Choose {other}the provider cpu if that is what you want."
             )
             return ProviderError(provider, message)
         exported_with = next((each.version for each in self.card.made_with if each.package == "onnxruntime"), None)

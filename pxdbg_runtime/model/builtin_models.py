@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -41,9 +42,10 @@ __all__ = [
 DEFAULT_MODEL: Final = "ieagan"
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_SCHEMA: Final = 1
-_PREFERRED_PRECISIONS: Final[dict[Target, tuple[Precision, ...]]] = {
+_PREFERRED_PRECISIONS: Final[dict[Target | None, tuple[Precision, ...]]] = {
     "cuda": ("float16", "float32"),
     "cpu": ("int8", "float32"),
+    None: ("float32",),
 }
 
 
@@ -113,7 +115,7 @@ def read_manifest(folder: Path | None = None) -> tuple[BuiltinGraph, ...]:
         raise ManifestError(path, message) from None
 
 
-def find_graph(model: StrPath, precision: Precision | None, target: Target = "cpu") -> GraphFile:
+def find_graph(model: StrPath, precision: Precision | None, target: Target | None = "cpu") -> GraphFile:
     """Find a graph by the name of a built-in model or by its path, and read it.
 
     Parameters
@@ -125,8 +127,8 @@ def find_graph(model: StrPath, precision: Precision | None, target: Target = "cp
         at export its digits were as good as float32's, and they are the same on every machine; else float32. So the
         choice depends on the model and the target only, never on the machine. A graph given by its path must have this
         precision.
-    target : {"cpu", "cuda"}
-        The preferred execution provider of the graph.
+    target : {"cpu", "cuda"} or None
+        The preferred execution provider of the graph; None for any other, which runs graphs for the CPU in float32.
 
     Raises
     ------
@@ -142,14 +144,14 @@ def find_graph(model: StrPath, precision: Precision | None, target: Target = "cp
         return _find_file(Path(model), precision)
     candidates = [graph for graph in read_manifest() if graph.name == model]
     if not candidates:
-        is_file = os.path.isfile(model)  # noqa: PTH113  # as in _find_file
+        is_file = os.path.isfile(model)  # noqa: PTH113  # Path.is_file raises for too long a name
         other = ", but a file whose name does not end in .onnx" if is_file else ""
         raise _describe_missing_model(str(model), f"not a built-in model{other}")
     if precision is not None and precision not in {graph.precision for graph in candidates}:
         available = tuple(dict.fromkeys(graph.precision for graph in candidates))
         raise _describe_missing_precision(str(model), precision, available)
     wanted = _PREFERRED_PRECISIONS[target] if precision is None else (precision,)
-    candidates.sort(key=lambda graph: (_rank(graph.precision, wanted), graph.target != target))
+    candidates.sort(key=lambda graph: (_rank(graph.precision, wanted), graph.target != (target or "cpu")))
     for listed in candidates[:-1]:
         graph = _read_builtin(listed)
         if precision is not None or _is_as_good_as_float32(graph.card):
@@ -193,11 +195,14 @@ def _rank(precision: Precision, wanted: tuple[Precision, ...]) -> int:
 
 
 def _find_file(path: Path, precision: Precision | None) -> GraphFile:
-    # The methods of Path raise for too long a name.
-    if os.path.isdir(path):  # noqa: PTH112
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise _describe_missing_model(str(path), "not a file that exists") from None
+    except OSError:  # which reading it reports
+        is_folder = False
+    if is_folder:
         raise _describe_missing_model(str(path), "a folder")
-    if not os.path.exists(path):  # noqa: PTH110
-        raise _describe_missing_model(str(path), "not a file that exists")
     graph = read_graph_file(path)
     if precision is not None and graph.card.precision != precision:
         raise _describe_missing_precision(str(path), precision, (graph.card.precision,))

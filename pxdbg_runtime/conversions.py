@@ -109,14 +109,18 @@ def _fill_events(
     if np.ma.isMaskedArray(event_numbers):
         message = "event_numbers must be an array without a mask: select the values that count, or fill the others."
         raise ArgumentTypeError("event_numbers", message)
-    given = np.asarray(event_numbers)
+    try:
+        given = np.asarray(event_numbers)
+    except ValueError:
+        given = np.asarray(event_numbers, object)  # lists of different lengths
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
         message = (
             f"event_numbers must be a sequence of integers, but is an array of {given.dtype} and shape {given.shape}."
         )
         raise ArgumentTypeError("event_numbers", message)
-    if given.size and given.max() > MAX_EVENT:  # of uint64
-        message = f"event_numbers must lie in [0, 2^63 - 1], but one is {given.max()}."
+    outside = given[(given < 0) | (given > MAX_EVENT)]
+    if len(outside):
+        message = f"event_numbers must lie in [0, 2^63 - 1], but one is {outside[0]}."
         raise ArgumentValueError("event_numbers", message)
     numbers = given.astype(np.int64)
     for name, each in (("event_numbers", numbers), ("The digits", found)):

@@ -109,6 +109,8 @@ def test_an_awkward_array_has_no_options() -> None:
         ([3, 3, 5], ArgumentValueError, "event_numbers must ascend, but 3 does not"),
         (np.ma.array([3, 5], mask=[False, True]), ArgumentTypeError, "event_numbers must be an array without a mask"),
         (np.array([3, 5, 2**63], np.uint64), ArgumentValueError, "but one is 9223372036854775808"),
+        ([-1, 3, 5], ArgumentValueError, r"must lie in \[0, 2\^63 - 1\], but one is -1"),
+        ([[0], [1, 2]], ArgumentTypeError, "must be a sequence of integers, but is an array of object"),
         ([3.0, 5.0], ArgumentTypeError, "must be a sequence of integers, but is an array of float64"),
         ([[3, 5]], ArgumentTypeError, r"must be a sequence of integers, but is an array of int64 and shape \(1, 2\)"),
     ],

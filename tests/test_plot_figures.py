@@ -85,6 +85,12 @@ def test_samples_share_axes() -> None:
     assert heights == [1.0, 1.0]
 
 
+def test_a_line_of_the_caller_is_not_that_of_geant4() -> None:
+    axes = Figure().subplots()
+    axes.axvline(50)
+    assert "mean of Geant4, 7 ADU or more: 22 ADU" in legend_of(draw_charges(digits_of(TRIPLE), axes=axes))
+
+
 def test_cluster_sizes() -> None:
     long_one = [(0, 8512, 0, v_cell, 9) for v_cell in range(60)]
     axes = draw_cluster_sizes(digits_of([*TRIPLE, (0, 8480, 9, 9, 9)]))
@@ -116,6 +122,8 @@ def test_a_published_reference(events: list[Digits]) -> None:
     assert segments[:, 0, 1] == pytest.approx(100 * reference)
     assert segments[:, :, 0].mean(axis=1) == pytest.approx(axes.get_xticks())
     assert legend_of(axes)[0] == "geant4"
+    (same,) = draw_occupancies(events[0], reference=reference.tolist()).collections
+    assert np.array_equal(same.get_segments(), segments)  # type: ignore[attr-defined]  # a LineCollection
 
 
 def test_errors_are_of_several_events(events: list[Digits]) -> None:
@@ -152,7 +160,7 @@ def test_hits_and_charges_of_a_sensor(events: list[Digits]) -> None:
     assert hits.images[0].get_clim() == (1, max(2, expected.max()))  # a cell without a hit is white
 
 
-@pytest.mark.parametrize(("charges", "first"), [([7, 40], 7), ([9, 255], 7), ([3, 40], 3), ([], 7)])
+@pytest.mark.parametrize(("charges", "first"), [([7, 40], 7), ([9, 255], 7), ([3, 40], 3), ([0, 1, 40], 1), ([], 7)])
 def test_charges_have_the_same_colours_in_an_event_and_in_a_sensor(charges: list[int], first: int) -> None:
     """The scale begins at the read-out threshold, or below it if there are such charges."""
     digits = digits_of([(0, 8480, 0, v_cell, charge) for v_cell, charge in enumerate(charges)])
@@ -164,6 +172,13 @@ def test_charges_have_the_same_colours_in_an_event_and_in_a_sensor(charges: list
         colours.append(np.asarray(each.to_rgba(np.array([first, 255]))))
     assert all(np.array_equal(each, colours[0]) for each in colours)
     assert colours[0][0, :3].max() < 0.9  # visible on white
+
+
+def test_a_charge_of_0_is_drawn_in_the_lightest_colour() -> None:
+    points = draw_event(digits_of([(0, 8480, 0, 0, 0)]), title="an event").axes[0].collections[0]
+    assert points.get_clim() == (1, 255)
+    lightest, zero = points.to_rgba(np.array([1, 0]))
+    assert np.array_equal(zero, lightest)
 
 
 def test_summed_charges_end_the_scale() -> None:

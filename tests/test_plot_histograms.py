@@ -46,6 +46,11 @@ def test_digits_are_split_into_events(events: list[Digits]) -> None:
     assert list(split_events(Digits.empty())) == [Digits.empty()]
 
 
+def test_an_item_of_two_events_is_refused(events: list[Digits]) -> None:
+    with pytest.raises(ArgumentValueError, match="hold one event in each item, but one item has digits of several"):
+        fill_occupancies([events[0], Digits.concatenate([events[2], events[3]])])
+
+
 def test_charges(events: list[Digits], images: NDArray[np.uint8]) -> None:
     histogram = fill_charges(events)
     assert histogram.values().tolist() == np.bincount(images.ravel(), minlength=256)[1:].tolist()

@@ -92,14 +92,15 @@ def create_axes(width_inches: float, height_inches: float, *, dpi: float = DPI) 
 def choose_charge_colours(charges: NDArray[np.integer[Any] | np.floating[Any]]) -> tuple[LogNorm, Colormap]:
     """Choose a logarithmic scale for charges in ADU, and its colours: the larger the charge, the darker.
 
-    The scale begins at the read-out threshold, or at the smallest charge if that is less. It ends at 255 ADU, or at the
-    largest charge if that is more, as a sum over events can be.
+    The scale begins at the read-out threshold, or at the smallest charge if that is less, but not below 1 ADU, whose
+    colour a charge of 0 has too. It ends at 255 ADU, or at the largest charge if that is more, as a sum over events can
+    be.
     """
     import matplotlib as mpl
     from matplotlib.colors import ListedColormap, LogNorm
 
     colours = mpl.colormaps["viridis_r"](np.linspace(_FIRST_COLOUR, 1, _N_COLOURS))
-    return LogNorm(*_find_charge_range(charges)), ListedColormap(colours)
+    return LogNorm(*_find_charge_range(charges), clip=True), ListedColormap(colours)
 
 
 def choose_charge_ticks(charges: NDArray[np.integer[Any] | np.floating[Any]]) -> list[int]:
@@ -109,7 +110,8 @@ def choose_charge_ticks(charges: NDArray[np.integer[Any] | np.floating[Any]]) ->
 
 
 def _find_charge_range(charges: NDArray[np.integer[Any] | np.floating[Any]]) -> tuple[float, float]:
-    return float(charges.min(initial=READOUT_THRESHOLD_ADU)), float(charges.max(initial=MAX_CHARGE_ADU))
+    first, last = charges.min(initial=READOUT_THRESHOLD_ADU), charges.max(initial=MAX_CHARGE_ADU)
+    return max(1.0, float(first)), float(last)
 
 
 def find_picture_format(path: Path) -> str:

@@ -108,8 +108,8 @@ def draw_charges(
         mean = f", mean {counts @ charges / n_digits:.1f} ADU" if n_digits else ""
         edges = np.arange(MAX_CHARGE_ADU + 1) + 0.5
         _draw_shares(axes, counts, edges, _join_label(label, f"{n_digits:,} digits{mean}"))
-        if compare_geant4 and not axes.lines:  # once, if several samples share the axes
-            name = f"mean of Geant4, {_GEANT4_CUT}: {GEANT4_MEAN_CHARGE:.0f} ADU"
+        name = f"mean of Geant4, {_GEANT4_CUT}: {GEANT4_MEAN_CHARGE:.0f} ADU"
+        if compare_geant4 and name not in [line.get_label() for line in axes.lines]:  # which several samples share
             axes.axvline(GEANT4_MEAN_CHARGE, color="black", linestyle="--", linewidth=_compute_linewidth(), label=name)
         axes.set(xlabel="charge (ADU)", ylabel="share of the digits / ADU", xlim=(0, MAX_CHARGE_ADU + 1))
         _add_legend(axes)
@@ -154,7 +154,7 @@ def draw_occupancies(
     *,
     sensors: Sequence[Sensor] = SENSORS,
     min_charge: int = 1,
-    reference: NDArray[np.float64] | None = None,
+    reference: Sequence[float] | NDArray[np.float64] | None = None,
     reference_name: str = "reference",
     compare_geant4: bool = True,
     title: str = "",
@@ -172,7 +172,7 @@ def draw_occupancies(
         The sensors that the events have; others are left out.
     min_charge : int
         Cut in ADU: digits below it are left out.
-    reference : ndarray of float64, shape (40,), or None
+    reference : sequence of float, shape (40,), or None
         Occupancy of each sensor, 0 to 1.
     reference_name : str
         Name of the reference in the legend.
@@ -207,7 +207,7 @@ def draw_occupancies(
                 label=f"layer {layer}" if chosen.any() else "",
             )
         if reference is not None or compare_geant4:
-            _draw_reference(axes, reference, reference_name)
+            _draw_reference(axes, None if reference is None else np.asarray(reference, float), reference_name)
         axes.set_xticks(_PLACES, map(str, SENSORS), rotation=90, fontsize="small")
         axes.minorticks_off()
         axes.set(xlabel="sensor: layer.ladder.sensor", ylabel="occupancy (%)", xlim=_PLACES[[0, -1]] + (-1, 1))

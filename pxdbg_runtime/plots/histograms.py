@@ -1,7 +1,7 @@
 """Histograms of digits, as `hist.Hist`, filled event by event.
 
-Each function takes `Digits`, or an iterable of them with one item an event, such as ``open_events(path)``. Events
-without digits count where the file names them.
+Each function takes `Digits`, or an iterable of them with one item an event, such as ``open_events(path)``. An item of
+several events is an `ArgumentValueError`. Events without digits count where the file names them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.digits import Digits
+from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.optional_imports import require
 from pxdbg_runtime.sensors import (
     INDEX_BY_VXD_ID,
@@ -41,7 +42,11 @@ MAX_CLUSTER_SIZE: Final = 40
 def split_events(events: Events) -> Iterator[Digits]:
     """Yield the digits of one event after the other; `Digits` without any are one event without digits."""
     if not isinstance(events, Digits):
-        yield from events
+        for each in events:
+            if np.any(each.event != each.event[:1]):
+                message = "events must be Digits, or hold one event in each item, but one item has digits of several."
+                raise ArgumentValueError("events", message)
+            yield each
         return
     ordered = events.select_rows(np.argsort(events.event, kind="stable"))
     starts = np.flatnonzero(np.diff(ordered.event)) + 1

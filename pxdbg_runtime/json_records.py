@@ -41,7 +41,7 @@ PositiveInteger = Annotated[int, msgspec.Meta(ge=1)]
 FiniteNumber = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 NonNegativeNumber = Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-_LOCATION: Final = re.compile(r" - at `\$(.*)`$", re.DOTALL)
+_LOCATION: Final = re.compile(r" - at (`key` in )?`\$(.*)`$", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 _MISSING: Final = re.compile(r"^Object missing required field `(.*)`$", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
@@ -121,7 +121,7 @@ def _explain(error: msgspec.ValidationError, value: object, kind: type) -> JsonF
     """Turn msgspec's message, which ends with a path, into a sentence that shows the value found there."""
     message = str(error)
     location = _LOCATION.search(message)
-    reason, path = (message[: location.start()], location[1]) if location else (message, "")
+    reason, path = (message[: location.start()], location[2]) if location else (message, "")
     field = path.lstrip(".")
     if isinstance(error.__cause__, JsonFieldError):  # of a __post_init__; its message begins with the field's name
         return JsonFieldError(f"{field}.{error.__cause__.field}".lstrip("."), f"{field}.{reason}".lstrip("."))
@@ -132,8 +132,10 @@ def _explain(error: msgspec.ValidationError, value: object, kind: type) -> JsonF
             return JsonFieldError(name, f"the field {show_name(name)} {sentence}.")
     if reason.startswith(("Expected", "Invalid enum value", "Number out of range")):
         expected = _describe_choices(path, kind) or _describe_type(reason)
-        shown = _show(_follow(path, value))
-        return JsonFieldError(field, f"{show_name(field) or 'it'} must be {expected}, but is {shown}.")
+        shown, name = _show(_follow(path, value)), show_name(field) or "it"
+        if location and location[1]:  # of a name in a mapping, which msgspec leaves open
+            return JsonFieldError(field, f"a name in {name} must be {expected}, but {name} is {shown}.")
+        return JsonFieldError(field, f"{name} must be {expected}, but is {shown}.")
     return JsonFieldError(field, reason)
 
 

@@ -12,7 +12,7 @@ from pxdbg_runtime.limits.address_space import import_within_limits
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["IMPORT_FAILURES", "describe_import_failure", "is_installed", "is_missing", "require"]
+__all__ = ["IMPORT_FAILURES", "IMPORT_NAMES", "describe_import_failure", "is_installed", "is_missing", "require"]
 
 IMPORT_FAILURES: Final = (
     ImportError,  # a library or another package is missing, a symbol is not found, a wheel is another platform's
@@ -25,6 +25,8 @@ IMPORT_FAILURES: Final = (
     SyntaxError,  # written for another Python
 )
 """Errors that the import of a broken installation raises."""
+IMPORT_NAMES: Final = {"onnxruntime-gpu": "onnxruntime", "root": "ROOT", "scikit-learn": "sklearn"}
+"""Packages whose name in Python is not that in pip."""
 _PARTS: Final = {"pyarrow": "pyarrow.parquet", "matplotlib": "matplotlib.figure"}
 """Submodules that are needed of packages that import without them."""
 _WARNINGS: Final = {"ROOT": r"\s*This distribution of ROOT is in alpha stage"}
@@ -65,9 +67,10 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         if is_missing(package, error):
             message = f"{purpose} needs {package}, which is not installed: pip install 'pxdbg-runtime[{extra}]'."
             raise MissingPackageError(package, extra, message) from None
+        wheel = next((wheel for wheel, name in IMPORT_NAMES.items() if name == package), package)
         message = (
             f"{purpose} needs {package}, which is installed but does not import ({describe_import_failure(error)}): "
-            f"install it again: pip install --upgrade --force-reinstall {package}."
+            f"install it again: pip install --upgrade --force-reinstall {wheel}."
         )
         raise BrokenPackageError(package, extra, message) from error
 

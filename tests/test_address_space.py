@@ -144,6 +144,9 @@ def test_the_message_says_less_where_less_is_known(monkeypatch: pytest.MonkeyPat
     )
     with pytest.raises(MemoryLimitError, match=message):
         check_room(2**80, "A test")
+    monkeypatch.setattr(address_space, "read_address_space_limit", lambda: 2**90)  # another limit, or none left
+    with pytest.raises(MemoryLimitError, match=message):
+        check_room(2**80, "A test")
     check_room(10**6, "A test")
 
 

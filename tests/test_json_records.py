@@ -49,6 +49,7 @@ class Outer(Record, frozen=True, kw_only=True):
     inner: Inner | None = None
     listed: Annotated[tuple[Inner, ...], msgspec.Meta(min_length=1)] | None = None
     choices: tuple[Literal["x", "y"], ...] = ()
+    samples: dict[Text, int] = msgspec.field(default_factory=dict)
 
 
 def refuse(text: str, kind: type = Outer) -> JsonFieldError:
@@ -85,6 +86,11 @@ def test_a_record_is_decoded() -> None:
         ('{"listed": [{"count": 1}, {}]}', "listed[1].count", "the field listed[1].count is missing."),
         ('{"listed": [{"count": 13}]}', "listed[0].count", "listed[0].count must not be 13."),
         ('{"choices": ["x", "z"]}', "choices[1]", 'choices[1] must be one of x, y, but is "z".'),
+        (
+            '{"samples": {"": 1}}',
+            "samples",
+            'a name in samples must be text that is not empty, but samples is {"": 1}.',
+        ),
         (r'{"kind": "\ud800"}', "", "it has text that is not valid Unicode."),
         (r'{"digest": "\ud800"}', "digest", r'digest must be a SHA-256 of 64 hexadecimal digits, but is "\ud800".'),
         ("[1]", "", "it must be an object, but is [1]."),

@@ -75,6 +75,16 @@ def test_a_package_that_does_not_import_is_to_be_installed_again(kind: str, fold
     assert len(str(caught.value)) < 500
 
 
+def test_a_package_is_installed_again_by_its_name_in_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        message = "a symbol is missing"
+        raise ImportError(message)
+
+    monkeypatch.setattr("pxdbg_runtime.optional_imports.import_within_limits", fail)
+    with pytest.raises(BrokenPackageError, match=r"needs sklearn, .* --force-reinstall scikit-learn\.$"):
+        require("sklearn.ensemble", extra="validation", purpose="A test")
+
+
 def test_an_extension_that_is_no_library(folder: Path) -> None:
     package = folder / "cut_package"
     package.mkdir()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.diagnosis.finding import Finding
 from pxdbg_runtime.errors import one_line
+from pxdbg_runtime.optional_imports import IMPORT_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,7 +24,6 @@ _DISTRIBUTION: Final = "pxdbg-runtime"
 _REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)(?:\[[^]]*\])?\s*(?:>=\s*(?P<oldest>[\d.]+))?")
 _EXTRA: Final = re.compile(r"extra == ['\"]([\w-]+)['\"]")
 _PLATFORM: Final = re.compile(r"(sys_platform|platform_machine) == ['\"](\w+)['\"]")
-_IMPORT_NAMES: Final = {"onnxruntime-gpu": "onnxruntime", "root": "ROOT", "scikit-learn": "sklearn"}
 _RUNTIMES: Final = frozenset({"cpu", "gpu"})
 """Extras that install ONNX Runtime, which is diagnosed by itself."""
 _TIMEOUT_S: Final = 120
@@ -51,7 +51,7 @@ class Requirement:
     @property
     def import_name(self) -> str:
         """Name of the Python package."""
-        return _IMPORT_NAMES.get(self.name, self.name.replace("-", "_"))
+        return IMPORT_NAMES.get(self.name, self.name.replace("-", "_"))
 
 
 def list_requirements(lines: Iterable[str] | None = None) -> tuple[Requirement, ...]:

@@ -259,10 +259,10 @@ def check_room(n_bytes: int, purpose: str) -> None:
         return
     needed = f"{purpose} needs about {_format_megabytes(n_bytes)} of address space more"
     limit, in_use = read_address_space_limit(), _read_bytes_in_use()
-    if limit is None or in_use is None:
+    total = (in_use or 0) + n_bytes
+    if limit is None or in_use is None or total <= limit:
         message = f"{needed} than this system grants: free memory, or raise its limits (ulimit -d, ulimit -v)."
     else:
-        total = in_use + n_bytes
         message = (
             f"{needed} than the {_format_megabytes(in_use)} in use, {_format_megabytes(total)} in all, but the limit "
             f"is {_format_megabytes(limit)}: raise it with ulimit -v {-(-total // 1000)} or more, or "

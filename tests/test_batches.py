@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -24,10 +26,11 @@ from tests.graphs import EVENT_WIDE_CARD, event_wide_images, event_wide_model, w
 from tests.thread_counts import count_threads, has_at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import onnx
 
+    from pxdbg_runtime.digitisation.digitiser import Images
     from pxdbg_runtime.model.graph_file import GraphFile
 
 N_ITERATIONS: Final = 10**9
@@ -220,6 +223,30 @@ def _fail_in_use(session: ImageSession) -> None:
         for _ in batches:
             message = "the consumer's own"
             raise ValueError(message)
+
+
+def test_an_error_of_the_events_keeps_no_buffers(event_wide_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = ImageSession(event_wide_graph, provider="cpu")
+    buffers: list[weakref.ref[object]] = []
+    take = session.take_buffer
+
+    def take_and_note(n_images: int) -> Images:
+        buffers.append(weakref.ref(buffer := take(n_images)))
+        return buffer
+
+    def fail() -> Iterator[Batch]:
+        yield Batch(0, (0,), draw_latents(1))
+        raise ValueError
+
+    monkeypatch.setattr(session, "take_buffer", take_and_note)
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match=r"^$"), closing(compute_batches(session, fail(), 1)) as batches:
+            list(batches)
+        del batches
+        assert [buffer() is None for buffer in buffers] == [True, True]
+    finally:
+        gc.enable()
 
 
 def test_a_run_that_is_terminated_is_an_error_of_whoever_waits_for_it(endless_graph: GraphFile) -> None:

@@ -70,6 +70,19 @@ def test_a_driver_that_refuses_leaves_ordinary_memory(monkeypatch: pytest.Monkey
     assert (driver.pinned, driver.n_pushed, driver.n_retained) == ({}, 0, 0)
 
 
+def test_a_driver_that_refuses_a_fork_leaves_memory_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver = use_driver(monkeypatch)
+    array = np.empty(10, np.uint8)
+    assert pin_memory(array, "0")
+    driver.refused = "cuInit"
+    monkeypatch.setattr("sys.unraisablehook", lambda problem: print(problem.exc_value))  # noqa: T201
+    del array
+    gc.collect()
+    assert capsys.readouterr().out == ""
+
+
 def test_a_machine_without_a_driver_leaves_ordinary_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pinned_memory, "CUDA_DRIVER", "libno-such-driver.so")
     assert not pin_memory(np.empty(10, np.uint8), "0")

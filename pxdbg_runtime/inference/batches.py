@@ -109,7 +109,10 @@ def compute_batches(
             images = started[0][1].wait()
             yield started.popleft()[0], images
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame, and would keep the buffers
     finally:
         run.terminate = True
         if os.getpid() == process:  # in a fork no thread runs that could be waited for

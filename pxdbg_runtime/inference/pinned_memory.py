@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.inference.providers import CUDA_DRIVER
@@ -56,7 +56,7 @@ def pin_memory(array: NDArray[np.generic], device_id: str) -> bool:
 
 
 def _unpin(address: ctypes.c_void_p, device_id: int) -> None:
-    with _open_context(device_id) as driver:
+    with suppress(OSError), _open_context(device_id) as driver:  # a fork cannot open it
         driver.cuMemHostUnregister(address)
 
 

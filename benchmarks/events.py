@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.timing import Run, time_run
 from pxdbg_runtime import Generator
 from pxdbg_runtime.generator import DEFAULT_BATCH_SIZE
-from pxdbg_runtime.inference.latents import make_stream
+from pxdbg_runtime.inference.latents import create_stream
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.model.card import ModelCard
 from pxdbg_runtime.model.graph_file import GraphFile
@@ -29,7 +29,7 @@ _N_WARM_UP_EVENTS: Final = 3
 
 def draw_event(card: ModelCard, event: int = EVENT) -> dict[str, NDArray[np.float32]]:
     """Draw the values of an event, by the names of the draws of a card."""
-    values = make_stream("philox", SEED, card.draws).draw(event)
+    values = create_stream("philox", SEED, card.draws).draw(event)
     return {draw.name: drawn for draw, drawn in zip(card.draws, values, strict=True)}
 
 

@@ -16,7 +16,7 @@ from benchmarks.graphs import CPU_PRECISIONS, CUDA_PRECISIONS
 from benchmarks.timing import Case, Run, build_cases, time_run
 from pxdbg_runtime import Generator
 from pxdbg_runtime.errors import PxdbgError
-from pxdbg_runtime.inference.latents import make_stream
+from pxdbg_runtime.inference.latents import create_stream
 from pxdbg_runtime.inference.providers import CUDA, import_onnxruntime, resolve_provider
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.model.card import Target
@@ -86,7 +86,7 @@ class _Event:
         return time_run(partial(consume, n_events), warm_up=consume)
 
     def prepare_latents(self) -> Run:
-        stream = make_stream("philox", SEED, self._load().card.draws)
+        stream = create_stream("philox", SEED, self._load().card.draws)
         return time_run(lambda: stream.draw(EVENT))
 
     def prepare_inference(self) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.inference.latents import make_stream
+from pxdbg_runtime.inference.latents import create_stream
 from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
 from pxdbg_runtime.limits.threads import count_job_cpus
 from pxdbg_runtime.sensors import N_SENSORS
@@ -28,7 +28,7 @@ _MAX_THREADS: Final = 8
 
 def draw_event(family: Family, seed: int, event: int) -> dict[str, NDArray[np.float32]]:
     """Draw the standard normal values of one event, float32 (40, values) by the name of the draw."""
-    values = make_stream("philox", seed, family.draws).draw(event)
+    values = create_stream("philox", seed, family.draws).draw(event)
     return {draw.name: each for draw, each in zip(family.draws, values, strict=True)}
 
 

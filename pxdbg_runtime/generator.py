@@ -16,8 +16,12 @@ from pxdbg_runtime.checks import MIN_SEED, check_event, check_integer, check_see
 from pxdbg_runtime.digits import Digits
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
 from pxdbg_runtime.inference.batches import Batch, compute_batches
-from pxdbg_runtime.inference.latents import RandomStreamName, make_stream
-from pxdbg_runtime.limits.address_space import check_room_for_events, check_room_for_libraries, report_memory_errors
+from pxdbg_runtime.inference.latents import RandomStreamName, create_stream
+from pxdbg_runtime.limits.address_space import (
+    report_memory_errors,
+    require_address_space_for_events,
+    require_address_space_for_libraries,
+)
 from pxdbg_runtime.model.builtin_models import DEFAULT_MODEL, find_graph, is_best_for_cpu, is_path
 from pxdbg_runtime.model.card import describe_weights
 from pxdbg_runtime.sensors import N_SENSORS, N_U_CELLS, N_V_CELLS, select_sensors
@@ -82,7 +86,7 @@ class Generator:
         Images per call of ONNX Runtime, 1 to 40. On a CPU it does not change the digits; on CUDA in float32 it
         changes a few. If None: on a CPU 2 in int8 and 1 in other precisions, on other providers 40.
     min_charge : int, optional
-        Zero-suppression threshold in ADU; the model's own if None, and never less.
+        Smallest charge of a hit in ADU, from the model's own to 255; None takes the model's own.
     verify : bool
         Compute a known image of the graph and compare it with its reference, unless that passed on this machine
         before (see `pxdbg_runtime.inference.verification`). It costs the time of one image.
@@ -149,7 +153,7 @@ class Generator:
         if batch_size is not None:
             batch_size = check_integer("batch_size", batch_size, 1, N_SENSORS, unit="images")
         # ONNX Runtime is imported here, on first use, so that importing the package stays cheap.
-        check_room_for_libraries()
+        require_address_space_for_libraries()
         from pxdbg_runtime.inference.providers import CPU, guess_target
         from pxdbg_runtime.inference.session import ImageSession
         from pxdbg_runtime.inference.verification import require_known_answer
@@ -161,7 +165,7 @@ class Generator:
         self._session = _open_session(model, wanted, guess_target(provider), create_session)
         self.card, self.graph_sha256, self.provider = self._session.card, self._session.sha256, self._session.provider
         self.graph_path = self._session.path.absolute()
-        self._stream = make_stream(random_stream, self.seed, self.card.draws)
+        self._stream = create_stream(random_stream, self.seed, self.card.draws)
         from pxdbg_runtime.digitisation.digitiser import Digitiser
 
         self._digitiser = Digitiser(self.card, min_charge)
@@ -169,7 +173,7 @@ class Generator:
         on_cpu = DEFAULT_BATCH_SIZE if self.card.precision == "int8" else _FLOAT_BATCH_SIZE
         self.batch_size = batch_size or (on_cpu if self.provider == CPU else _OTHER_BATCH_SIZE)
         if self.provider == CPU:
-            check_room_for_events(
+            require_address_space_for_events(
                 self.card.precision, self.batch_size, sum(math.prod(d.shape) for d in self.card.draws)
             )
         if verify:

@@ -94,7 +94,7 @@ def convert_record(value: object, kind: type[T]) -> T:
 def parse_json(text: str) -> object:
     """Read a JSON text of plain objects; raises `JsonFieldError` if it is not one, or has a field twice."""
     try:
-        return json.loads(text, object_pairs_hook=_make_object, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_build_object, parse_constant=_refuse_constant)
     except JsonFieldError:
         raise
     except ValueError as error:
@@ -103,7 +103,7 @@ def parse_json(text: str) -> object:
         raise JsonFieldError("", "it is not JSON that can be read: it is nested too deeply.") from None
 
 
-def _make_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _build_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) < len(pairs):
         counts = Counter(name for name, _ in pairs)

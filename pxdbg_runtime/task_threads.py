@@ -13,7 +13,7 @@ import weakref
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from pxdbg_runtime.limits.address_space import check_room
+from pxdbg_runtime.limits.address_space import require_address_space
 from pxdbg_runtime.limits.threads import report_thread_limit
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ __all__ = ["Task", "TaskThreads", "cancel_tasks"]
 
 T = TypeVar("T")
 
-_ROOM: Final = 1_000_000
+_FREE_BYTES: Final = 1_000_000
 """Bytes that must be free before threads start: one that cannot allocate its first frame would never end its task."""
 
 
@@ -117,7 +117,7 @@ class TaskThreads:
     """
 
     def __init__(self, n_threads: int = 1) -> None:
-        check_room(_ROOM, "Another thread")
+        require_address_space(_FREE_BYTES, "Another thread")
         self._process = os.getpid()
         self._tasks: SimpleQueue[object] = SimpleQueue()
         owner = weakref.ref(self, self._tasks.put)
@@ -127,7 +127,7 @@ class TaskThreads:
                 _thread.start_new_thread(loop.run, ())
 
     @property
-    def are_here(self) -> bool:
+    def belong_to_this_process(self) -> bool:
         """Whether this is the process that started the threads, not a fork of it."""
         return os.getpid() == self._process
 
@@ -146,7 +146,7 @@ class TaskThreads:
         RuntimeError
             In a fork of the process, which has no copy of its threads.
         """
-        if not self.are_here:
+        if not self.belong_to_this_process:
             message = (
                 f"What process {self._process} began cannot go on in its fork {os.getpid()}, which has no copy of its "
                 "threads: go on in that process."
@@ -160,7 +160,7 @@ class TaskThreads:
 
     def end(self) -> None:
         """End the threads, and wait until they have; a task that has not begun may never run. A fork does nothing."""
-        if not self.are_here:
+        if not self.belong_to_this_process:
             return
         self._tasks.put(None)
         cancel_tasks(self._loops)

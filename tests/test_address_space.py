@@ -15,11 +15,11 @@ from pxdbg_runtime.errors import MemoryLimitError, MissingPackageError
 from pxdbg_runtime.inference.providers import CPU, CUDA
 from pxdbg_runtime.limits import address_space
 from pxdbg_runtime.limits.address_space import (
-    check_room,
-    check_room_for_events,
     explain_memory_failure,
     read_address_space_limit,
     report_memory_errors,
+    require_address_space,
+    require_address_space_for_events,
 )
 from pxdbg_runtime.optional_imports import require
 from tests.digit_files import SAMPLE, write
@@ -131,7 +131,7 @@ def test_the_message_tells_what_is_needed_in_all(monkeypatch: pytest.MonkeyPatch
         r"ulimit -v unlimited\.$"
     )
     with pytest.raises(MemoryLimitError, match=message) as caught:
-        check_room(2**60, "A test")
+        require_address_space(2**60, "A test")
     assert caught.value.needed_bytes == 2**60
     assert isinstance(caught.value, MemoryError)
 
@@ -143,14 +143,14 @@ def test_the_message_says_less_where_less_is_known(monkeypatch: pytest.MonkeyPat
         r"\(ulimit -d, ulimit -v\)\.$"
     )
     with pytest.raises(MemoryLimitError, match=message):
-        check_room(2**80, "A test")
+        require_address_space(2**80, "A test")
     monkeypatch.setattr(address_space, "read_address_space_limit", lambda: 2**90)  # another limit, or none left
     with pytest.raises(MemoryLimitError, match=message):
-        check_room(2**80, "A test")
-    check_room(10**6, "A test")
+        require_address_space(2**80, "A test")
+    require_address_space(10**6, "A test")
 
 
-def test_a_package_is_not_imported_where_there_is_no_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_is_not_imported_that_does_not_fit_into_the_address_space(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address_space, "_PACKAGE_MB", {"a_large_package": 10**12})
     monkeypatch.setattr(address_space, "_is_limited", lambda: True)
     with pytest.raises(
@@ -178,9 +178,9 @@ def test_arrow_starts_few_threads_where_there_is_a_limit(monkeypatch: pytest.Mon
 
 
 def test_latents_without_measure_are_refused_before_they_are_drawn() -> None:
-    check_room_for_events("int8", 2, 40 * 96)
+    require_address_space_for_events("int8", 2, 40 * 96)
     with pytest.raises(MemoryLimitError, match=r"^Generating events in float32 with batch_size=1 needs about 64,"):
-        check_room_for_events("float32", 1, 10**15)
+        require_address_space_for_events("float32", 1, 10**15)
 
 
 def raise_memory_error(error: MemoryError) -> None:

@@ -199,7 +199,7 @@ def test_a_second_thread_that_the_system_refuses_is_an_error_of_ours(
     pair = split([range(1), range(1, 2)], draw_latents(1))
     batches = compute_batches(ImageSession(event_wide_graph, provider="cpu"), pair, 1)
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
-    with pytest.raises(ThreadLimitError, match=r"^1 thread was to be started, but the system starts only 0"):
+    with pytest.raises(ThreadLimitError, match=r"^Needed 1 more thread, but the system started 0"):
         next(batches)
 
 

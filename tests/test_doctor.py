@@ -94,7 +94,7 @@ def test_a_missing_graph_is_no_fault_of_the_machine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "error", "subject"),
     [
-        ("check_room_for_libraries", MemoryLimitError(1, "It needs 420 MB more."), "room to start"),
+        ("require_address_space_for_libraries", MemoryLimitError(1, "It needs 420 MB more."), "memory to start"),
         ("prepare_threads", ThreadLimitError(3, 1, "Only 1 thread starts."), "CPUs, threads"),
     ],
 )
@@ -164,6 +164,7 @@ def test_a_gpu_that_onnx_runtime_does_not_use_is_told(monkeypatch: pytest.Monkey
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
     finding = by_subject(list(machine.diagnose_installation(())))["NVIDIA GPU"]
     assert finding.state == "note"
+    assert finding.text.startswith("there is an NVIDIA driver. The provider cuda needs onnxruntime-gpu, but ")
     assert "pip install 'pxdbg-runtime[gpu]'" in finding.text
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     assert by_subject(list(machine.diagnose_installation(())))["NVIDIA GPU"].state == "ok"

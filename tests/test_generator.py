@@ -18,7 +18,7 @@ from msgspec import structs
 from pxdbg_runtime import Digits, Generator
 from pxdbg_runtime.checks import MAX_SEED, MIN_SEED
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError, ImageError, MemoryLimitError
-from pxdbg_runtime.inference.latents import make_stream
+from pxdbg_runtime.inference.latents import create_stream
 from tests.graphs import (
     EVENT_WIDE_CARD,
     LATENT_CARD,
@@ -50,7 +50,7 @@ def compute_images_of_card(
     card: ModelCard, seed: int, event: int, stream: RandomStreamName = "philox"
 ) -> NDArray[np.float32]:
     """Compute an event's forty images without a session."""
-    draws = make_stream(stream, seed, card.draws).draw(event)
+    draws = create_stream(stream, seed, card.draws).draw(event)
     return latent_images(draws[0]) if card == LATENT_CARD else event_wide_images(*draws)
 
 
@@ -316,7 +316,7 @@ def test_memory_that_ends_outside_the_graph_is_an_error_of_ours(
             make(0)
 
 
-NO_ROOM: Final = """
+NO_ADDRESS_SPACE: Final = """
 import resource, signal, sys
 from pathlib import Path
 from pxdbg_runtime import Generator
@@ -342,7 +342,7 @@ def test_memory_that_does_not_suffice_for_a_thread_is_an_error(latent_graph: Gra
     if not Path("/proc/self/statm").exists():
         pytest.skip("this platform does not say how much address space is in use")
     done = subprocess.run(
-        [sys.executable, "-c", NO_ROOM, str(latent_graph.path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", NO_ADDRESS_SPACE, str(latent_graph.path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert re.match("Another thread needs about 1 MB of address space more than the .* in use", done.stdout)

@@ -115,6 +115,6 @@ def test_a_writer_whose_thread_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError(message)
 
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
-    with pytest.raises(ThreadLimitError, match=r"^1 thread was to be started, but the system starts only 0"):
+    with pytest.raises(ThreadLimitError, match=r"^Needed 1 more thread, but the system started 0"):
         write(tmp_path / "bg.h5", [SAMPLE])
     assert names_in(tmp_path) == []

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pxdbg_runtime.checks import MAX_EVENT, MAX_SEED, MIN_SEED
 from pxdbg_runtime.errors import ArgumentTypeError, ArgumentValueError
-from pxdbg_runtime.inference.latents import PhiloxStream, TorchStream, make_stream
+from pxdbg_runtime.inference.latents import PhiloxStream, TorchStream, create_stream
 from pxdbg_runtime.model.card import Draw
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def compute_defined_normals(seed: int, event: int, draw: int, n_values: int) -> 
 
 
 def draw_event(name: RandomStreamName, seed: int = 1, event: int = 0) -> tuple[NDArray[np.float32], ...]:
-    return make_stream(name, seed, [LATENT]).draw(event)
+    return create_stream(name, seed, [LATENT]).draw(event)
 
 
 def draw_with_torch(seed: int, draws: list[Draw], n_events: int) -> list[list[NDArray[np.float32]]]:
@@ -140,7 +140,7 @@ def test_seeds_events_and_draws_differ(name: RandomStreamName) -> None:
         values.tobytes()
         for seed in (0, 1, -1, 2**31)
         for event in (0, 1, 7)
-        for values in make_stream(name, seed, [MOOD, MOOD]).draw(event)
+        for values in create_stream(name, seed, [MOOD, MOOD]).draw(event)
     ]
     assert len(set(drawn)) == 4 * 3 * 2
 
@@ -167,7 +167,7 @@ def test_philox_knows_all_64_bits_of_a_seed_and_of_an_event() -> None:
 
 @pytest.mark.parametrize("name", ["philox", "torch"])
 def test_values_are_standard_normal_and_independent(name: RandomStreamName) -> None:
-    stream = make_stream(name, 20, [LATENT])
+    stream = create_stream(name, 20, [LATENT])
     values = np.concatenate([stream.draw(event)[0].astype(np.float64).ravel() for event in range(100)])
     n = len(values)
     assert abs(values.mean()) < 4 / math.sqrt(n)
@@ -304,7 +304,7 @@ def test_seeds_and_events_that_are_no_integers_are_refused(
 @pytest.mark.parametrize("name", ["x", "", "Philox", 3, None, ["philox"]])
 def test_streams_that_are_not_there_are_refused(name: object) -> None:
     with pytest.raises(ArgumentValueError, match="random_stream must be one of philox, torch, but is") as caught:
-        make_stream(name, 1, [LATENT])  # type: ignore[arg-type]  # the point of the test
+        create_stream(name, 1, [LATENT])  # type: ignore[arg-type]  # the point of the test
     assert caught.value.argument == "random_stream"
 
 
@@ -315,9 +315,9 @@ def test_streams_that_are_not_there_are_refused(name: object) -> None:
 def test_threads_may_share_a_stream(name: RandomStreamName) -> None:
     n_threads, n_events = 8, 32
     draws = [LATENT, MOOD]
-    alone = make_stream(name, 5, draws)
+    alone = create_stream(name, 5, draws)
     expected = [alone.draw(event) for event in range(n_events)]
-    stream = make_stream(name, 5, draws)
+    stream = create_stream(name, 5, draws)
     barrier = threading.Barrier(n_threads)
     wrong: list[int] = []
 
@@ -343,10 +343,10 @@ def test_threads_may_share_a_stream(name: RandomStreamName) -> None:
 @pytest.mark.parametrize("name", ["philox", "torch"])
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
 def test_a_copy_of_a_stream_draws_the_same(name: RandomStreamName, copied: Callable[[object], RandomStream]) -> None:
-    stream = make_stream(name, 5, [LATENT])
+    stream = create_stream(name, 5, [LATENT])
     stream.draw(0)
     other = copied(stream)
-    expected = [make_stream(name, 5, [LATENT]).draw(event)[0] for event in range(1, 4)]
+    expected = [create_stream(name, 5, [LATENT]).draw(event)[0] for event in range(1, 4)]
     for event, values in enumerate(expected, start=1):
         for each in (stream, other):
             assert np.array_equal(each.draw(event)[0], values)
@@ -356,9 +356,9 @@ def test_a_draw_imports_nothing() -> None:
     """A fork beside another thread's first draw would inherit the lock of the import, and wait for it for ever."""
     program = (
         "import sys\n"
-        "from pxdbg_runtime.inference.latents import make_stream\n"
+        "from pxdbg_runtime.inference.latents import create_stream\n"
         "from pxdbg_runtime.model.card import Draw\n"
-        "streams = [make_stream(name, 1, [Draw(name='latent', shape=(40, 96))]) for name in ('philox', 'torch')]\n"
+        "streams = [create_stream(name, 1, [Draw(name='latent', shape=(40, 96))]) for name in ('philox', 'torch')]\n"
         "before = set(sys.modules)\n"
         "for stream in streams: stream.draw(1)\n"
         "print(sorted(set(sys.modules) - before))\n"

@@ -235,5 +235,5 @@ def test_validate_needs_all_sensors(tmp_path: Path) -> None:
     write_sensors(tmp_path / "bg.parquet", LAYER_1)
     result = invoke("validate", tmp_path / "bg.parquet", "--report", tmp_path / "out.html")
     assert result.exit_code == 2
-    assert "bg.parquet holds layer 1 alone, but figures of samples need all 40 sensors" in words(result.stderr)
+    assert "bg.parquet contains only layer 1, but a validation needs all 40 sensors" in words(result.stderr)
     assert names_in(tmp_path) == ["bg.parquet"]

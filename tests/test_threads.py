@@ -92,7 +92,7 @@ def test_threads_that_cannot_be_started_are_an_error_and_those_started_end(monke
     n_before = threading.active_count()
     refuse_from(3, monkeypatch)
     message = (
-        r"^6 threads were to be started, but the system starts only 3: .*\(ulimit -u\).*: Raise it|"
+        r"^Needed 6 more threads, but the system started 3: .*\(ulimit -u\).*: Raise it|"
         r"ask for fewer threads \(nintra, ninter\)\.$"
     )
     with pytest.raises(ThreadLimitError, match=message) as caught:
@@ -107,7 +107,7 @@ def raise_runtime_error(message: str) -> None:
 
 
 def test_a_thread_refused_later_is_an_error_of_ours_and_other_errors_pass() -> None:
-    with pytest.raises(ThreadLimitError, match=r"^1 thread was to be started"):
+    with pytest.raises(ThreadLimitError, match=r"^Needed 1 more thread, but the system started 0"):
         raise_runtime_error("can't start new thread")
     with pytest.raises(RuntimeError, match=r"^something else$") as caught:
         raise_runtime_error("something else")
@@ -146,7 +146,7 @@ def test_a_job_that_may_start_no_threads_ends_with_a_sentence(
         pytest.skip(f"this machine does not let rights be given up: {done.stderr}")
     assert done.returncode == 1, done.stderr
     sentence, section = done.stderr.strip().splitlines()[-2:]
-    assert re.match(r"Error: \d threads were to be started, but the system starts only \d: this job's limit", sentence)
+    assert re.match(r"Error: Needed \d more threads, but the system started \d: this job's limit", sentence)
     assert section == "See docs/running.md#grid-slots"
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]

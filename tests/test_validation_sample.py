@@ -11,7 +11,7 @@ import scipy.ndimage
 from pxdbg_runtime import N_SENSORS, N_U_CELLS, N_V_CELLS, Digits
 from pxdbg_runtime.errors import ArgumentValueError, DigitFileError
 from pxdbg_runtime.sensors import PIXELS_PER_SENSOR
-from pxdbg_runtime.validation.sample import MAX_CLUSTER_SIZE, Sample
+from pxdbg_runtime.validation.sample import MAX_COUNTED_CLUSTER_SIZE, Sample
 from tests.digit_files import each_suffix, list_columns, write_plainly
 from tests.validation_samples import build_digits, count_file, create_images, write_events
 
@@ -87,7 +87,7 @@ def test_halves_are_the_even_and_the_odd_events(passing: NDArray[np.uint8], samp
 
 
 def test_clusters_are_those_of_each_image(passing: NDArray[np.uint8], sample: Sample) -> None:
-    sizes = np.zeros(MAX_CLUSTER_SIZE + 1, dtype=np.int64)
+    sizes = np.zeros(MAX_COUNTED_CLUSTER_SIZE + 1, dtype=np.int64)
     charges: list[int] = []
     for image in passing.reshape(-1, N_U_CELLS, N_V_CELLS):
         labels, n_clusters = scipy.ndimage.label(image, structure=np.ones((3, 3)))
@@ -103,7 +103,7 @@ def test_images_above_the_last_bin_and_a_huge_cluster(tmp_path: Path) -> None:
     images[0, :100, :100] = 255
     sample = count_file(write_events(tmp_path / "digits.npz", [build_digits(images, 3)]), "huge", CUT)
     assert sample.bin_marginals().occupancy_overflow == 1
-    assert np.flatnonzero(sample.all_clusters.sizes).tolist() == [MAX_CLUSTER_SIZE]
+    assert np.flatnonzero(sample.all_clusters.sizes).tolist() == [MAX_COUNTED_CLUSTER_SIZE]
     assert sample.all_clusters.charges[-1] == 1
     assert sample.bin_halves() is None
     assert np.isnan(sample.bin_marginals().sensor_mean_charge[1])

@@ -16,7 +16,7 @@ from pxdbg_runtime.inference.devices import name_device
 from pxdbg_runtime.inference.providers import AZURE, AZURE_REMARK, CPU, import_onnxruntime
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.inference.verification import check_known_answers, describe_failure
-from pxdbg_runtime.limits.address_space import check_room_for_libraries
+from pxdbg_runtime.limits.address_space import require_address_space_for_libraries
 from pxdbg_runtime.model.builtin_models import find_graph, read_manifest
 from pxdbg_runtime.model.graph_file import GraphFile
 
@@ -55,7 +55,7 @@ def check(
     if no graph could be checked.
     """
     with report_failures():
-        check_room_for_libraries()
+        require_address_space_for_libraries()
         onnxruntime = import_onnxruntime()
         table = Table("graph", "provider", "result", "largest difference", "mean difference", "time")
         rows = []

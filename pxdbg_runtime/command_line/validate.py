@@ -21,7 +21,7 @@ from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.formats import SUFFIX_LIST, SUFFIXES, DigitReader, merge_files, open_events
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.json_records import parse_json
-from pxdbg_runtime.limits.address_space import check_room_for_validation
+from pxdbg_runtime.limits.address_space import require_address_space_for_validation
 from pxdbg_runtime.model.card import describe_weights
 from pxdbg_runtime.optional_imports import is_installed, require
 from pxdbg_runtime.regular_file import open_regular
@@ -66,7 +66,7 @@ def validate(
         json_path = report.with_suffix(".json")
         _check_report(report)
         compares_images = any(path.suffix != ".json" for path in listed) and is_installed("sklearn")
-        check_room_for_validation(compares_images=compares_images)
+        require_address_space_for_validation(compares_images=compares_images)
         for output in (report, json_path):
             check_not_an_input("report", output, [*digits, *listed])
         _check_replaceable(json_path)

@@ -41,7 +41,7 @@ def diagnose_generation(model: str | Path, *, timing: bool = True) -> Iterator[F
         If there is no such model, which says nothing about the machine.
     """
     logger = logging.getLogger("pxdbg_runtime.generator")
-    logger.addFilter(_is_no_warning)  # of a demonstration's weights
+    logger.addFilter(_is_below_warning)  # hides the warning that weights are a stand-in or a demonstration
     try:
         generator = Generator(model, seed=0)
     except ModelNotFoundError:
@@ -53,7 +53,7 @@ def diagnose_generation(model: str | Path, *, timing: bool = True) -> Iterator[F
         yield Finding(subject="choice of auto", state="fails", text=str(error))
         return
     finally:
-        logger.removeFilter(_is_no_warning)
+        logger.removeFilter(_is_below_warning)
     card = generator.card
     chosen = f"{card.name} {card.precision} on {generator.provider}, batches of {generator.batch_size}"
     yield Finding(subject="choice of auto", state="ok", text=chosen)
@@ -69,7 +69,7 @@ def diagnose_generation(model: str | Path, *, timing: bool = True) -> Iterator[F
         yield _time_event(generator)
 
 
-def _is_no_warning(record: logging.LogRecord) -> bool:
+def _is_below_warning(record: logging.LogRecord) -> bool:
     return record.levelno < logging.WARNING
 
 

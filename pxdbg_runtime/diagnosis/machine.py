@@ -19,9 +19,9 @@ from pxdbg_runtime.inference.providers import (
     import_onnxruntime,
 )
 from pxdbg_runtime.limits.address_space import (
-    check_room_for_libraries,
     estimate_address_space,
     read_address_space_limit,
+    require_address_space_for_libraries,
 )
 from pxdbg_runtime.limits.cgroups import read_memory_limit
 from pxdbg_runtime.limits.threads import count_job_cpus, prepare_threads
@@ -81,11 +81,11 @@ def _diagnose_gpu() -> Finding:
     try:
         offered = tuple(import_onnxruntime().get_available_providers())
     except PxdbgError:
-        return Finding(subject="NVIDIA GPU", state="note", text="a driver is here, but no ONNX Runtime")
+        return Finding(subject="NVIDIA GPU", state="note", text="there is an NVIDIA driver, but no ONNX Runtime")
     if CUDA in offered:
-        return Finding(subject="NVIDIA GPU", state="ok", text="a driver is here, and ONNX Runtime offers CUDA")
+        return Finding(subject="NVIDIA GPU", state="ok", text="there is an NVIDIA driver, and ONNX Runtime offers CUDA")
     return Finding(
-        subject="NVIDIA GPU", state="note", text=f"a driver is here, but {explain_not_offered('cuda', offered)}"
+        subject="NVIDIA GPU", state="note", text=f"there is an NVIDIA driver. {explain_not_offered('cuda', offered)}"
     )
 
 
@@ -95,7 +95,7 @@ def diagnose_job() -> Iterator[Finding]:
     cpus = count_job_cpus()
     count = "1 CPU" if cpus.count == 1 else f"{cpus.count} CPUs"
     yield _diagnose("CPUs, threads", _prepare_one_thread, f"{count} for this job ({cpus.limited_by}); threads start")
-    yield _diagnose("room to start", check_room_for_libraries, _describe_limits())
+    yield _diagnose("memory to start", require_address_space_for_libraries, _describe_limits())
 
 
 def _prepare_one_thread() -> None:

@@ -188,7 +188,7 @@ def write_hdf5(path: Path, metadata: FileMetadata) -> Iterator[_ThreadWriter]:
             yield _ThreadWriter(writer, thread)
             thread.run(writer.finish)
         except BaseException:
-            if thread.are_here:
+            if thread.belong_to_this_process:
                 thread.run(writer.abandon)
             raise
         finally:

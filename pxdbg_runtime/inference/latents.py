@@ -45,7 +45,7 @@ __all__ = [
     "RandomStream",
     "RandomStreamName",
     "TorchStream",
-    "make_stream",
+    "create_stream",
 ]
 
 RandomStreamName = Literal["philox", "torch"]
@@ -196,7 +196,7 @@ _STREAMS: Final[dict[RandomStreamName, type[PhiloxStream | TorchStream]]] = {
 }
 
 
-def make_stream(name: RandomStreamName, seed: int, draws: Sequence[Draw]) -> RandomStream:
+def create_stream(name: RandomStreamName, seed: int, draws: Sequence[Draw]) -> RandomStream:
     """Create a random stream by name.
 
     Raises

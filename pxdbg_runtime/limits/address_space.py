@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = [
-    "check_room",
-    "check_room_for_events",
-    "check_room_for_libraries",
-    "check_room_for_validation",
     "estimate_address_space",
     "estimate_process_memory",
     "explain_memory_failure",
     "import_within_limits",
     "read_address_space_limit",
     "report_memory_errors",
+    "require_address_space",
+    "require_address_space_for_events",
+    "require_address_space_for_libraries",
+    "require_address_space_for_validation",
     "reserve_less",
 ]
 
@@ -119,7 +119,7 @@ def import_within_limits(module: str) -> ModuleType:
     if not _is_limited() or package in sys.modules:
         return importlib.import_module(module)
     if package in _PACKAGE_MB:
-        check_room(_PACKAGE_MB[package] * _MB, f"Importing {package}")
+        require_address_space(_PACKAGE_MB[package] * _MB, f"Importing {package}")
     if package == "pyarrow":
         require_threads(_ARROW_THREADS)
         # By default it starts a thread per CPU to read a file, each with its stack.
@@ -184,25 +184,27 @@ def _describe_memory_error(text: str, purpose: str = "") -> MemoryLimitError:
     return MemoryLimitError(None, message)
 
 
-def check_room_for_validation(*, compares_images: bool) -> None:
-    """Check the room for a validation of samples with figures; raises as `check_room`.
+def require_address_space_for_validation(*, compares_images: bool) -> None:
+    """Require the address space for a validation of samples with figures; raises as `require_address_space`.
 
     Parameters
     ----------
     compares_images : bool
         Whether scikit-learn compares images with those of a reference.
     """
-    check_room((_VALIDATION_MB + compares_images * _COMPARISON_MB) * _MB, "A validation")
+    require_address_space((_VALIDATION_MB + compares_images * _COMPARISON_MB) * _MB, "A validation")
 
 
-def check_room_for_libraries() -> None:
-    """Check the room for the libraries that compute events; raises as `check_room`."""
+def require_address_space_for_libraries() -> None:
+    """Require the address space for the libraries that compute events; raises as `require_address_space`."""
     if "onnxruntime" not in sys.modules:
-        check_room(_LIBRARIES_MB * _MB, "Generating events")
+        require_address_space(_LIBRARIES_MB * _MB, "Generating events")
 
 
-def check_room_for_events(precision: str, batch_size: int, n_values: int) -> None:
-    """Check the room for computing events on a CPU with an existing session; raises as `check_room`.
+def require_address_space_for_events(precision: str, batch_size: int, n_values: int) -> None:
+    """Require the address space for computing events on a CPU with an existing session.
+
+    Raises as `require_address_space`.
 
     Parameters
     ----------
@@ -213,7 +215,7 @@ def check_room_for_events(precision: str, batch_size: int, n_values: int) -> Non
         Random values per event.
     """
     n_bytes = _estimate_events(precision, batch_size, n_values)
-    check_room(n_bytes, f"Generating events in {precision} with batch_size={batch_size}")
+    require_address_space(n_bytes, f"Generating events in {precision} with batch_size={batch_size}")
 
 
 def estimate_address_space(precision: str, batch_size: int, n_values: int) -> int:
@@ -233,7 +235,7 @@ def estimate_process_memory(precision: str, batch_size: int, n_values: int, grap
     Parameters
     ----------
     precision, batch_size, n_values
-        As of `check_room_for_events`.
+        As of `require_address_space_for_events`.
     graph_bytes : int
         Size of the graph file; its weights are held twice while the session is created.
     """
@@ -241,8 +243,8 @@ def estimate_process_memory(precision: str, batch_size: int, n_values: int, grap
     return estimate_address_space(precision, batch_size, n_values) + n_bytes
 
 
-def check_room(n_bytes: int, purpose: str) -> None:
-    """Check that this process can reserve more bytes.
+def require_address_space(n_bytes: int, purpose: str) -> None:
+    """Require that this process can reserve more bytes.
 
     Parameters
     ----------

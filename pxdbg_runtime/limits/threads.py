@@ -168,9 +168,9 @@ def report_thread_limit() -> Iterator[None]:
 
 def _describe_thread_limit(wanted: int, n_started: int) -> ThreadLimitError:
     message = (
-        f"{wanted} {'thread was' if wanted == 1 else 'threads were'} to be started, but the system starts only "
-        f"{n_started}: this job's limit on processes and threads (ulimit -u), on its address space (ulimit -v), or "
-        "that of its cgroup (pids.max) is reached. Raise it"
+        f"Needed {wanted} more {'thread' if wanted == 1 else 'threads'}, but the system started {n_started}: "
+        "this job's limit on processes and threads (ulimit -u), on its address space (ulimit -v), or that of its "
+        "cgroup (pids.max) is reached. Raise it"
     )
     message += ", or ask for fewer threads (nintra, ninter)." if wanted > 1 + _SPARE_THREADS else "."
     return ThreadLimitError(wanted, n_started, message)

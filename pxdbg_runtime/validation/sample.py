@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from pxdbg_runtime.formats import DigitReader
     from pxdbg_runtime.formats.provenance import Provenance
 
-__all__ = ["MAX_CLUSTER_SIZE", "ClusterCounts", "Sample", "SensorErrors", "count_events"]
+__all__ = ["MAX_COUNTED_CLUSTER_SIZE", "ClusterCounts", "Sample", "SensorErrors", "count_events"]
 
-MAX_CLUSTER_SIZE: Final = 500
+MAX_COUNTED_CLUSTER_SIZE: Final = 500
 _MAX_CLUSTER_CHARGE: Final = 8000
 """ADU."""
 _SHAPE: Final = (N_SENSORS, N_U_CELLS, N_V_CELLS)
@@ -211,12 +211,12 @@ def count_events(events: Iterable[tuple[int, Digits]], reader: DigitReader, name
     DigitFileError
         If a file is damaged, contains digits twice or out of order, or no digit passes the cut.
     ArgumentValueError
-        If the sample was made with a larger threshold than the cut, or has some sensors alone.
+        If the sample was made with a larger threshold than the cut, or has only some sensors.
     """
     for job in reader.jobs:
         if job.sensors is not None:
             message = (
-                f"{reader.path} holds {describe_sensors(job.generated_sensors)} alone, but figures of samples need "
+                f"{reader.path} contains only {describe_sensors(job.generated_sensors)}, but a validation needs "
                 f"{describe_sensors(SENSORS)}: generate the events without --sensors and --layer."
             )
             raise ArgumentValueError("digits", message)
@@ -246,7 +246,7 @@ class _Counter:
         self._charge_sums = array.array("q")
         self._charge_counts = np.zeros((2, MAX_CHARGE_ADU + 1), dtype=np.int64)
         self._hit_map = np.zeros(N_SENSORS * PIXELS_PER_SENSOR, dtype=np.int64)
-        self._sizes = np.zeros((2, MAX_CLUSTER_SIZE + 1), dtype=np.int64)
+        self._sizes = np.zeros((2, MAX_COUNTED_CLUSTER_SIZE + 1), dtype=np.int64)
         self._cluster_charges = np.zeros((2, _MAX_CLUSTER_CHARGE + 1), dtype=np.int64)
         self._large_sizes = (array.array("q"), array.array("q"))
         self._large_charges = (array.array("q"), array.array("q"))
@@ -275,9 +275,9 @@ class _Counter:
         if len(pixel) and not self._shown.any():
             self._shown[pixel] = charge
         clusters = describe_clusters(sensor, u_cell, v_cell, charge)
-        self._sizes[half] += _count_values(clusters.sizes, MAX_CLUSTER_SIZE)
+        self._sizes[half] += _count_values(clusters.sizes, MAX_COUNTED_CLUSTER_SIZE)
         self._cluster_charges[half] += _count_values(clusters.charges, _MAX_CLUSTER_CHARGE)
-        self._large_sizes[half].extend(clusters.sizes[clusters.sizes >= MAX_CLUSTER_SIZE].tolist())
+        self._large_sizes[half].extend(clusters.sizes[clusters.sizes >= MAX_COUNTED_CLUSTER_SIZE].tolist())
         self._large_charges[half].extend(clusters.charges[clusters.charges >= _MAX_CLUSTER_CHARGE].tolist())
         self._features.frombytes(compute_features(sensor, u_cell, v_cell, charge, clusters).tobytes())
         self._repeats.add(sensor, u_cell, v_cell, charge)

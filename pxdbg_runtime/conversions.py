@@ -84,7 +84,7 @@ def build_awkward_events(
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If `event_numbers` are no integers, do not ascend or lack an event; if they are given, also if the rows are
+        If `event_numbers` are not integers, do not ascend or lack an event; if they are given, also if the rows are
         not ordered by event.
     MissingPackageError
         If awkward is not installed.

@@ -248,7 +248,7 @@ class Digits(DigitTable):
         Raises
         ------
         ArgumentTypeError, ArgumentValueError
-            If `event_numbers` are no integers, do not ascend or lack an event that has digits.
+            If `event_numbers` are not integers, do not ascend or lack an event that has digits.
         MissingPackageError
             If awkward is not installed.
         """

@@ -159,8 +159,7 @@ class DigitFileError(_FileError, ValueError):
     """A digit file cannot be read.
 
     If it is damaged, generate it again: ``pxdbg show`` of a sound copy prints model and seed. If another tool wrote
-    it, give it
-    the five columns as integers.
+    it, give it the five columns as integers.
     """
 
 
@@ -176,7 +175,7 @@ class MarginalsError(_FileError, ValueError):
 class OutputError(_FileError, OSError):
     """A file could not be written; nothing was left behind.
 
-    Make room, correct the permissions, or choose another output; an older file of this name is intact.
+    Free disk space, correct the permissions, or choose another output; an older file of this name is intact.
     """
 
 
@@ -216,8 +215,7 @@ class ImageError(PxdbgError, ValueError):
     """Images have the wrong shape or type, or hold values that are not numbers.
 
     Images of a generator: the graph computes nonsense here, and ``pxdbg check`` says on which provider. Images of
-    your own: pass
-    (n, 250, 768), float32 within [-1, 1] or uint8.
+    your own: pass (n, 250, 768), float32 within [-1, 1] or uint8.
     """
 
     docs_section = "running.md#digits"

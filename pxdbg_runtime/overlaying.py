@@ -35,7 +35,7 @@ class OverlaidDigits(DigitTable):
     event : ndarray of int64
     sensor_id, u_cell, v_cell : ndarray of uint16
     charge : ndarray of uint16
-        ADU; beyond 255 unless the overlay saturated.
+        ADU; can exceed 255, unless `overlay` was called with saturate=255.
 
     Raises
     ------

@@ -142,7 +142,9 @@ def test_a_provider_that_runs_some_graphs_says_which(
     status = next(each for each in statuses if each.name == CPU)
     first, last = latent_graph.card.name, event_wide_graph.card.name
     assert status.state == "runs some"
-    assert status.remark.startswith(f"{first} and {last} alone: ONNX Runtime created no session for {refused.path}")
+    assert status.remark.startswith(
+        f"runs only {first} and {last}. Others: ONNX Runtime created no session for {refused.path}"
+    )
 
 
 def test_without_onnx_runtime(latent_graph: GraphFile, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,5 +109,5 @@ def test_an_axis_whose_name_is_no_text_is_one_sentence(tmp_path: Path) -> None:
     content = model.SerializeToString().replace(b"\x12\x01n", b"\x12\x01\xc5")
     graph = write_graph(tmp_path / "graph.onnx", model, LATENT_CARD)
     odd = replace(graph, content=content)
-    with pytest.raises(InferenceError, match=r"names of its inputs or outputs are no UTF-8\.$"):
+    with pytest.raises(InferenceError, match=r"names of its inputs or outputs are not valid UTF-8\.$"):
         ImageSession(odd, provider="cpu")

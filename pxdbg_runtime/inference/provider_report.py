@@ -69,4 +69,4 @@ def _try_provider(graphs: Sequence[GraphFile], name: str) -> ProviderStatus:
     running = [graph.card.name for graph in graphs if graph.card.name not in refusals]
     if not running:
         return ProviderStatus(name=name, state="does not run", remark=first)
-    return ProviderStatus(name=name, state="runs some", remark=f"{' and '.join(running)} alone: {first}")
+    return ProviderStatus(name=name, state="runs some", remark=f"runs only {' and '.join(running)}. Others: {first}")

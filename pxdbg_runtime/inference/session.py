@@ -314,7 +314,7 @@ def _check_int8_weights(graph: GraphFile) -> None:
         found = (
             f"Whether this CPU ({cpu.name}) has VNNI is not known on this system"
             if cpu.dot_products is None
-            else f"This CPU ({cpu.name}) has no VNNI"
+            else f"This CPU ({cpu.name}) has neither VNNI (x86) nor dot products of bytes (Arm)"
         )
         message = (
             f"The int8 graph {graph.path} has weights of {bits} bits, whose products saturate on a CPU without VNNI. "
@@ -346,7 +346,7 @@ def _check_against_card(session: InferenceSession, graph: GraphFile) -> None:
         found = {each.name: (each.type, _drop_axis_names(each.shape)) for each in session.get_inputs()}
         outputs = {each.name: (each.type, _drop_axis_names(each.shape)) for each in session.get_outputs()}
     except UnicodeDecodeError:
-        message = f"The graph {graph.path} does not fit its card: names of its inputs or outputs are no UTF-8."
+        message = f"The graph {graph.path} does not fit its card: names of its inputs or outputs are not valid UTF-8."
         raise InferenceError(message) from None
     if found != expected:
         message = f"The graph {graph.path} does not fit its card: its inputs are {found}, but the card has {expected}."

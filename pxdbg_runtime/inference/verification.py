@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from pxdbg_runtime.errors import KnownAnswerError
 from pxdbg_runtime.inference.batches import Batch, compute_batches
 from pxdbg_runtime.inference.devices import name_device
 from pxdbg_runtime.inference.latents import PhiloxStream
-from pxdbg_runtime.inference.providers import CUDA, find_wheel, import_onnxruntime
+from pxdbg_runtime.inference.providers import CPU, find_wheel, import_onnxruntime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,14 +34,14 @@ if TYPE_CHECKING:
     from pxdbg_runtime.inference.session import ImageSession
     from pxdbg_runtime.model.known_answers import KnownAnswers, KnownImage
 
-__all__ = ["Verdict", "check_known_answers", "describe_failure", "require_known_answer"]
+__all__ = ["KnownAnswerResult", "check_known_answers", "describe_failure", "require_known_answer"]
 
 _FOLDER: Final = "known-answers"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class KnownAnswerResult:
     """Differences between the images of a session and the known answers of its graph.
 
     Attributes
@@ -61,7 +62,9 @@ class Verdict:
     passed: bool
 
 
-def check_known_answers(session: ImageSession, answers: KnownAnswers, *, images: int | None = None) -> Verdict:
+def check_known_answers(
+    session: ImageSession, answers: KnownAnswers, *, images: int | None = None
+) -> KnownAnswerResult:
     """Compute known images and compare them with their reference outputs.
 
     Parameters
@@ -88,7 +91,7 @@ def check_known_answers(session: ImageSession, answers: KnownAnswers, *, images:
             for image, (_, outputs) in zip(compared, batches, strict=True)
         ]
     largest, mean = (max(each) for each in zip(*differences, strict=True))
-    return Verdict(
+    return KnownAnswerResult(
         images=len(compared),
         largest_difference=largest,
         mean_difference=mean,
@@ -121,19 +124,24 @@ def require_known_answer(session: ImageSession) -> None:
     _record_pass(record)
 
 
-def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Verdict) -> str:
+def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: KnownAnswerResult) -> str:
     """Describe the differences, the machine, and what to do."""
     card = session.card
     unit = " ADU" if answers.compared == "charges" else ""
-    known = ("float32", "float16") if session.provider == CUDA else ("float32", "int8")
+    known = ("float32", "int8") if session.provider == CPU else ("float32", "float16")
     others = " or ".join(name for name in known if name != card.precision)
+    device = name_device(session.provider, session.provider_options)
+    found = (
+        f"differs by up to {verdict.largest_difference:.3g}{unit} ({answers.tolerance:.3g} allowed), on average by "
+        f"{verdict.mean_difference:.3g}{unit} ({answers.mean_tolerance:.3g} allowed)"
+        if math.isfinite(verdict.largest_difference)
+        else "holds NaN or infinite values"
+    )
     return (
         f"onnxruntime {_read_release()} computes the {card.precision} graph {session.path} wrongly on this machine "
-        f"({session.provider}, {name_device(session.provider, session.provider_options)}): a known image differs by up "
-        f"to {verdict.largest_difference:.3g}{unit} ({answers.tolerance:.3g} allowed), on average by "
-        f"{verdict.mean_difference:.3g}{unit} ({answers.mean_tolerance:.3g} allowed). Upgrade it (pip install "
-        f"--upgrade {find_wheel()}) or use another precision ({others}). Generator(..., verify=False) and pxdbg generate "
-        "--no-verify run it all the same."
+        f"({session.provider}{f', {device}' if device else ''}): a known image {found}. Upgrade it (pip install "
+        f"--upgrade {find_wheel()}) or use another precision ({others}). Generator(..., verify=False) and "
+        "pxdbg generate --no-verify run it all the same."
     )
 
 

@@ -230,7 +230,7 @@ class ModelCard(Record, frozen=True, kw_only=True):
     thresholds : tuple of float
         For each charge from 1 to 255 ADU, the smallest float32 output with at least this charge.
     cut : float or None
-        Outputs up to this value are no hits, whatever their charge.
+        Outputs up to this value are not hits, whatever their charge.
     min_charge : int
         Smallest charge in ADU that counts as a hit.
     checkpoint_sha256 : str
@@ -291,8 +291,8 @@ class ModelCard(Record, frozen=True, kw_only=True):
         Returns
         -------
         ndarray of float32, shape (255,)
-            Ascending. The charge of an output t is the number of elements up to t. The table includes the cut: no
-            element lies below the smallest float32 above the cut.
+            Ascending. The charge of an output t is the number of elements up to t. The table includes the cut, which
+            is rounded to float32 first, as PyTorch compares: no element lies below the float32 after it.
         """
         table = np.array(self.thresholds, dtype=np.float32)
         if self.cut is None:

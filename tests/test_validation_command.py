@@ -327,7 +327,20 @@ def test_a_broken_numba_is_one_sentence(folder: Path, monkeypatch: pytest.Monkey
 def test_the_command_line_starts_without_them() -> None:
     program = (
         "import sys, pxdbg_runtime.command_line\n"
-        "print([each for each in ('scipy.stats', 'jinja2', 'matplotlib', 'pyarrow') if each in sys.modules])"
+        "print([each for each in ('scipy', 'jinja2', 'matplotlib', 'pyarrow') if each in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_scipy_stats_is_not_imported_without_a_reference_of_digits(folder: Path) -> None:
+    """It takes a second and 48 MB."""
+    program = (
+        "import sys\nfrom pxdbg_runtime.command_line import app\n"
+        "arguments = 'validate ours.parquet --reference marginals.json --report out.html'\n"
+        "app(arguments.split(), standalone_mode=False)\n"
+        "print([each for each in ('scipy.special', 'scipy.stats', 'scipy.spatial') if each in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "['scipy.special']"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from pxdbg_runtime import N_SENSORS
 from pxdbg_runtime.validation.repeats import (
@@ -111,6 +112,8 @@ def test_the_busiest_of_equal_pixels(mean: float) -> None:
     error = largest.std() / np.sqrt(len(largest))
     assert expect_busiest(mean, 5000) == pytest.approx(largest.mean(), abs=5 * error + 1e-3)
     assert expect_busiest(mean, 1) == pytest.approx(mean)
+    below = scipy.stats.poisson.logcdf(np.arange(1000), mean)
+    assert expect_busiest(mean, 5000) == pytest.approx((1 - np.exp(5000 * below)).sum(), rel=1e-12)
 
 
 def test_the_spread_of_pixels() -> None:

@@ -70,7 +70,7 @@ def validate(
         for output in (report, json_path):
             check_not_an_input("report", output, [*digits, *listed])
         _check_replaceable(json_path)
-        for module in ("numba", "scipy.stats", "matplotlib", "jinja2"):
+        for module in ("numba", "scipy.special", "matplotlib", "jinja2"):
             require(module, extra="validate", purpose="A validation")
         if compares_images:
             require("sklearn", extra="validate", purpose="A classifier test")

@@ -164,19 +164,23 @@ def measure_roc_area(scores: NDArray[np.float64], is_ours: NDArray[np.bool_], ev
     >>> measure_roc_area(np.array([0.1, 0.4, 0.3, 0.8]), np.array([False, False, True, True]), np.arange(4)).auc
     0.75
     """
-    from scipy.stats import rankdata
-
     n_ours, n_theirs = int(is_ours.sum()), int((~is_ours).sum())
-    ranks = rankdata(scores)
+    ranks = _rank(scores)
     # Ranks among all, less ranks within the own sample: the number of images of the other sample that are below.
     below = np.empty(len(scores))
     for chosen in (is_ours, ~is_ours):
-        below[chosen] = ranks[chosen] - rankdata(scores[chosen])
+        below[chosen] = ranks[chosen] - _rank(scores[chosen])
     components = np.where(is_ours, below / n_theirs, 1 - below / n_ours)
     auc = float(components[is_ours].mean())
     _numbers, event = np.unique(events, return_inverse=True)
     sums = np.bincount(event, weights=(components - auc) / np.where(is_ours, n_ours, n_theirs))
     return RocArea(auc=auc, error=float(np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum())))
+
+
+def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rank values from 1 on; equal ones have the mean of their ranks."""
+    _values, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
 
 
 def _assign_folds(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 __all__ = [
     "INDEX_BY_VXD_ID",
     "LADDERS_OF_LAYER",
+    "LAYER_OF_SENSOR",
     "MAX_CHARGE_ADU",
     "N_SENSORS",
     "N_U_CELLS",
     "N_V_CELLS",
     "PIXELS_PER_SENSOR",
+    "PLACE_OF_SENSOR",
     "READOUT_THRESHOLD_ADU",
     "SENSORS",
     "SENSORS_PER_LADDER",
@@ -119,10 +121,15 @@ def _build_sensors() -> tuple[Sensor, ...]:
 SENSORS: Final[tuple[Sensor, ...]] = _build_sensors()
 """All sensors, ordered by index."""
 N_SENSORS: Final = len(SENSORS)
+LAYER_OF_SENSOR: Final = np.array([sensor.layer for sensor in SENSORS])
+"""Layer of each sensor, by index."""
+PLACE_OF_SENSOR: Final = np.arange(N_SENSORS) + 1.5 * (LAYER_OF_SENSOR - 1)
+"""Of each sensor along the axis of a figure; a gap separates the layers."""
 INDEX_BY_VXD_ID: Final = np.full(1 << 16, N_SENSORS, dtype=np.int64)
 """Index of the sensor of each VxdID; 40 if it is no sensor of the PXD."""
 INDEX_BY_VXD_ID[[sensor.vxd_id for sensor in SENSORS]] = range(N_SENSORS)
-INDEX_BY_VXD_ID.flags.writeable = False
+for _table in (LAYER_OF_SENSOR, PLACE_OF_SENSOR, INDEX_BY_VXD_ID):
+    _table.flags.writeable = False
 
 SensorLike = Sensor | str | SupportsIndex
 """Wherever a sensor is asked for: a `Sensor`, its name, such as "1.1.1", or its VxdID."""

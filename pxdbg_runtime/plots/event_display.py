@@ -21,6 +21,7 @@ from pxdbg_runtime.plots.summary import GEANT4_OCCUPANCIES, SummaryCounter
 from pxdbg_runtime.sensors import (
     INDEX_BY_VXD_ID,
     LADDERS_OF_LAYER,
+    LAYER_OF_SENSOR,
     MAX_CHARGE_ADU,
     N_SENSORS,
     N_U_CELLS,
@@ -28,6 +29,7 @@ from pxdbg_runtime.sensors import (
     READOUT_THRESHOLD_ADU,
     SENSORS,
     SENSORS_PER_LADDER,
+    select_layer,
 )
 
 if TYPE_CHECKING:
@@ -161,7 +163,7 @@ def _list_occupancies(counter: SummaryCounter, sensors: Sequence[Sensor], min_ch
 
 
 def _draw_layer(axes: Axes, digits: Digits, layer: int, occupancies: NDArray[np.float64]) -> PathCollection:
-    sensors = [sensor for sensor in SENSORS if sensor.layer == layer]
+    sensors = select_layer(layer)
     index = INDEX_BY_VXD_ID[digits.sensor_id]
     chosen = np.isin(index, [sensor.index for sensor in sensors])
     norm, colours = choose_charge_colours(digits.charge)  # one scale for both layers
@@ -223,9 +225,9 @@ def _draw_spectrum(axes: Axes, digits: Digits) -> None:
 
 
 def _draw_occupancies(axes: Axes, occupancies: NDArray[np.float64], *, compare_geant4: bool) -> None:
-    places = np.array([sensor.index + 2 * (sensor.layer - 1) for sensor in SENSORS])  # a gap separates the layers
+    places = np.arange(N_SENSORS) + 2 * (LAYER_OF_SENSOR - 1)  # a gap separates the layers
     for layer, colour in COLOUR_OF_LAYER.items():
-        of_layer = np.array([sensor.layer == layer for sensor in SENSORS])
+        of_layer = layer == LAYER_OF_SENSOR
         axes.barh(places[of_layer], 100 * np.nan_to_num(occupancies[of_layer]), color=colour)
         if compare_geant4:
             ends = places[of_layer][[0, -1]] + (-0.5, 0.5)

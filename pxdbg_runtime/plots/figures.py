@@ -31,10 +31,12 @@ from pxdbg_runtime.plots.histograms import (
 from pxdbg_runtime.plots.summary import GEANT4_MEAN_CHARGE, GEANT4_OCCUPANCIES
 from pxdbg_runtime.sensors import (
     LADDERS_OF_LAYER,
+    LAYER_OF_SENSOR,
     MAX_CHARGE_ADU,
     N_SENSORS,
     N_U_CELLS,
     N_V_CELLS,
+    PLACE_OF_SENSOR,
     READOUT_THRESHOLD_ADU,
     SENSORS,
     SensorLike,
@@ -63,8 +65,6 @@ _TITLE_PAD: Final = 0.6
 _GEANT4_CUT: Final = f"{READOUT_THRESHOLD_ADU} ADU or more"
 _FIRST_SIZES: Final = 15
 """Cluster sizes that are drawn in any case."""
-_PLACES: Final = np.array([sensor.index + 1.5 * (sensor.layer - 1) for sensor in SENSORS])
-"""Of the sensors along an axis; a gap separates the layers."""
 
 
 def draw_charges(
@@ -199,7 +199,7 @@ def draw_occupancies(
         for layer, colour in COLOUR_OF_LAYER.items():
             chosen = np.array([sensor.layer == layer and sensor in sensors for sensor in SENSORS])
             axes.bar(
-                _PLACES[chosen],
+                PLACE_OF_SENSOR[chosen],
                 percent[chosen],
                 yerr=None if errors is None else errors[chosen],
                 color=colour,
@@ -208,9 +208,9 @@ def draw_occupancies(
             )
         if reference is not None or compare_geant4:
             _draw_reference(axes, None if reference is None else np.asarray(reference, float), reference_name)
-        axes.set_xticks(_PLACES, map(str, SENSORS), rotation=90, fontsize="small")
+        axes.set_xticks(PLACE_OF_SENSOR, map(str, SENSORS), rotation=90, fontsize="small")
         axes.minorticks_off()
-        axes.set(xlabel="sensor: layer.ladder.sensor", ylabel="occupancy (%)", xlim=_PLACES[[0, -1]] + (-1, 1))
+        axes.set(xlabel="sensor: layer.ladder.sensor", ylabel="occupancy (%)", xlim=PLACE_OF_SENSOR[[0, -1]] + (-1, 1))
         _add_legend(axes)
         _add_title(axes, title)
         return axes
@@ -275,11 +275,11 @@ def draw_sensor(
 def _draw_reference(axes: Axes, occupancies: NDArray[np.float64] | None, name: str) -> None:
     """Draw lines at the occupancy of each sensor, or at the mean of each layer in the Geant4 simulation."""
     if occupancies is not None:
-        ends = _PLACES - 0.5, _PLACES + 0.5
+        ends = PLACE_OF_SENSOR - 0.5, PLACE_OF_SENSOR + 0.5
         axes.hlines(100 * occupancies, *ends, color="black", linewidth=_compute_linewidth(), label=name)
         return
     for layer in LADDERS_OF_LAYER:
-        places = _PLACES[[sensor.layer == layer for sensor in SENSORS]]
+        places = PLACE_OF_SENSOR[layer == LAYER_OF_SENSOR]
         axes.hlines(
             100 * GEANT4_OCCUPANCIES[f"layer {layer}"],
             places[0] - 0.5,

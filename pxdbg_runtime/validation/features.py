@@ -12,7 +12,15 @@ from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, N_U_CELLS, N_V_CELL
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FEATURES", "Clusters", "ImageFeatures", "compute_features", "describe_clusters", "standardise_by_sensor"]
+__all__ = [
+    "FEATURES",
+    "Clusters",
+    "ImageFeatures",
+    "compute_features",
+    "describe_clusters",
+    "divide",
+    "standardise_by_sensor",
+]
 
 _CHARGE_QUANTILES: Final = (0.25, 0.5, 0.75, 0.95)
 _LARGE_CLUSTER: Final = 6
@@ -142,7 +150,7 @@ def compute_features(
         _average(clusters.sensors, clusters.v_extents)[0],
         *_average(sensor, u_cell),
         *_average(sensor, v_cell),
-        _divide(tiles.var(axis=1), tiles.mean(axis=1)),
+        divide(tiles.var(axis=1), tiles.mean(axis=1)),
     ]
     return np.stack(columns, axis=1).astype(np.float32)
 
@@ -165,9 +173,9 @@ def standardise_by_sensor(ours: NDArray[np.float32], theirs: NDArray[np.float32]
     both = np.concatenate([ours, theirs])
     known = ~np.isnan(both)
     n_known = known.sum(axis=0)
-    mean = _divide(np.where(known, both, 0).sum(axis=0, dtype=np.float64), n_known)
+    mean = divide(np.where(known, both, 0).sum(axis=0, dtype=np.float64), n_known)
     deviations = both - mean
-    spread = np.sqrt(_divide(np.where(known, deviations**2, 0).sum(axis=0), n_known))
+    spread = np.sqrt(divide(np.where(known, deviations**2, 0).sum(axis=0), n_known))
     # The spread of a constant is not exactly 0 after the rounding to float32.
     is_constant = ~(spread > 1e-6 * np.abs(mean))
     standardised = np.where(is_constant & known, 0, deviations / np.where(is_constant, 1, spread)).astype(np.float32)
@@ -177,9 +185,9 @@ def standardise_by_sensor(ours: NDArray[np.float32], theirs: NDArray[np.float32]
 def _average(sensor: NDArray[np.int64], values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute mean and standard deviation of the values of each sensor; NaN for a sensor without one."""
     n_values = np.bincount(sensor, minlength=N_SENSORS)
-    mean = _divide(np.bincount(sensor, weights=values, minlength=N_SENSORS), n_values)
+    mean = divide(np.bincount(sensor, weights=values, minlength=N_SENSORS), n_values)
     squares = np.bincount(sensor, weights=(values - mean[sensor]) ** 2, minlength=N_SENSORS)
-    return mean, np.sqrt(_divide(squares, n_values))
+    return mean, np.sqrt(divide(squares, n_values))
 
 
 def _find_quantiles(
@@ -199,6 +207,6 @@ def _find_largest(clusters: Clusters) -> NDArray[np.float64]:
     return largest
 
 
-def _divide(dividend: NDArray[Any], divisor: NDArray[Any]) -> NDArray[np.float64]:
+def divide(dividend: NDArray[Any], divisor: NDArray[Any]) -> NDArray[np.float64]:
     """Divide; NaN where the divisor is 0."""
     return np.asarray(np.divide(dividend, divisor, out=np.full(divisor.shape, np.nan), where=divisor != 0))

@@ -15,7 +15,7 @@ from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.errors import JsonFieldError, MarginalsError
 from pxdbg_runtime.json_records import Fraction, Record, Text, convert_record, decode_record, show_name
 from pxdbg_runtime.regular_file import open_regular
-from pxdbg_runtime.sensors import MAX_CHARGE_ADU, N_SENSORS, READOUT_THRESHOLD_ADU, SENSORS
+from pxdbg_runtime.sensors import LAYER_OF_SENSOR, MAX_CHARGE_ADU, N_SENSORS, READOUT_THRESHOLD_ADU
 from pxdbg_runtime.validation.scores import HistogramScores, score_histograms
 from pxdbg_runtime.validation.sensor_scores import SensorScores, score_sensors
 
@@ -99,7 +99,7 @@ class Marginals:
 
     def average_layer(self, layer: int) -> LayerMeans:
         """Average over the sensors of a layer."""
-        of_layer = np.array([sensor.layer == layer for sensor in SENSORS])
+        of_layer = layer == LAYER_OF_SENSOR
         charge = self.sensor_mean_charge[of_layer]
         known = charge[~np.isnan(charge)]
         return LayerMeans(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from pxdbg_runtime.sensors import (
     SENSORS,
     describe_sensors,
 )
-from pxdbg_runtime.validation.features import FEATURES, ImageFeatures, compute_features, describe_clusters
+from pxdbg_runtime.validation.features import FEATURES, ImageFeatures, compute_features, describe_clusters, divide
 from pxdbg_runtime.validation.marginals import OCCUPANCY_BINS, OCCUPANCY_RANGE, Marginals
 from pxdbg_runtime.validation.repeats import RepeatFinder, Repeats
 
@@ -152,7 +152,7 @@ class Sample:
         """Estimate the standard errors of the sensors' means from the spread over events."""
         return SensorErrors(
             occupancy=_average_events(self.hits / PIXELS_PER_SENSOR)[1],
-            charge_adu=_average_events(_divide(self.charge_sums, self.hits))[1],
+            charge_adu=_average_events(divide(self.charge_sums, self.hits))[1],
         )
 
     def bin_marginals(self) -> Marginals:
@@ -179,7 +179,7 @@ class Sample:
         hits, sums = self.hits[chosen], self.charge_sums[chosen]
         occupancy = hits / PIXELS_PER_SENSOR
         counts, _edges = np.histogram(occupancy, bins=OCCUPANCY_BINS, range=(0.0, OCCUPANCY_RANGE))
-        mean_charge, _errors = _average_events(_divide(sums, hits))
+        mean_charge, _errors = _average_events(divide(sums, hits))
         return Marginals(
             name=self.name,
             min_charge=self.min_charge,
@@ -317,14 +317,9 @@ def _average_events(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], N
     """Average over the events, without NaN; return means and standard errors, NaN for no value or fewer than two."""
     known = ~np.isnan(values)
     n_known = known.sum(axis=0)
-    mean = _divide(np.where(known, values, 0).sum(axis=0), n_known)
+    mean = divide(np.where(known, values, 0).sum(axis=0), n_known)
     squares = np.where(known, values - mean, 0) ** 2
-    return mean, np.sqrt(_divide(squares.sum(axis=0), n_known * (n_known - 1)))
-
-
-def _divide(dividend: NDArray[Any], divisor: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Divide; NaN where the divisor is 0."""
-    return np.asarray(np.divide(dividend, divisor, out=np.full(divisor.shape, np.nan), where=divisor != 0))
+    return mean, np.sqrt(divide(squares.sum(axis=0), n_known * (n_known - 1)))
 
 
 def _check_threshold(fact: str, threshold: int, min_charge: int) -> None:

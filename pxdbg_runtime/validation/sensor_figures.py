@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pxdbg_runtime.sensors import LADDERS_OF_LAYER, SENSORS
+from pxdbg_runtime.sensors import LADDERS_OF_LAYER, LAYER_OF_SENSOR, PLACE_OF_SENSOR, SENSORS
 from pxdbg_runtime.validation.figure_style import create_figure, escape_name
 
 if TYPE_CHECKING:
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from pxdbg_runtime.validation.figure_style import Style
 
 __all__ = ["SensorSeries", "draw_sensors"]
-
-_PLACES: Final = np.array([sensor.index + 1.5 * (sensor.layer - 1) for sensor in SENSORS])
-"""Of the sensors along an axis; a gap separates the layers."""
 
 
 class SensorSeries(NamedTuple):
@@ -47,12 +44,12 @@ def draw_sensors(label: str, series: list[SensorSeries]) -> Figure:
     reference, *others = series
     known = np.where(reference.values > 0, reference.values, np.nan)
     reference_errors = np.zeros(len(SENSORS)) if reference.errors is None else reference.errors
-    ends = (_PLACES - 0.45, _PLACES + 0.45)
+    ends = (PLACE_OF_SENSOR - 0.45, PLACE_OF_SENSOR + 0.45)
     above.hlines(reference.values, *ends, color=reference.style.color, label=escape_name(reference.name))
     below.hlines(known / known, *ends, color=reference.style.color)
     for number, each in enumerate(others):
         # Side by side, so that equal values do not hide each other.
-        places = _PLACES + 0.8 * ((number + 0.5) / len(others) - 0.5)
+        places = PLACE_OF_SENSOR + 0.8 * ((number + 0.5) / len(others) - 0.5)
         marker = "o" if each.errors is not None else "x"
         ratio = each.values / known
         ratio_errors = None if each.errors is None else np.hypot(each.errors, ratio * reference_errors) / known
@@ -66,12 +63,12 @@ def draw_sensors(label: str, series: list[SensorSeries]) -> Figure:
                 label=escape_name(each.name),
             )
     for layer in LADDERS_OF_LAYER:
-        of_layer = _PLACES[[sensor.layer == layer for sensor in SENSORS]]
+        of_layer = PLACE_OF_SENSOR[layer == LAYER_OF_SENSOR]
         for axes in (above, below):
             axes.axvspan(of_layer[0] - 0.7, of_layer[-1] + 0.7, color="0.95", zorder=0)
         above.text(of_layer.mean(), 1.02, f"layer {layer}", ha="center", transform=above.get_xaxis_transform())
-    below.set_xticks(_PLACES, map(str, SENSORS), rotation=90, fontsize="small")
-    above.set(ylabel=label, xlim=(_PLACES[0] - 0.9, _PLACES[-1] + 0.9))
+    below.set_xticks(PLACE_OF_SENSOR, map(str, SENSORS), rotation=90, fontsize="small")
+    above.set(ylabel=label, xlim=(PLACE_OF_SENSOR[0] - 0.9, PLACE_OF_SENSOR[-1] + 0.9))
     below.set(ylabel="ratio", xlabel="sensor: layer.ladder.sensor")
     # Outside the axes, as the points fill them.
     figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import sys
 import warnings
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +14,15 @@ from pxdbg_runtime.limits.address_space import import_within_limits
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["IMPORT_FAILURES", "IMPORT_NAMES", "describe_import_failure", "is_installed", "is_missing", "require"]
+__all__ = [
+    "IMPORT_FAILURES",
+    "IMPORT_NAMES",
+    "describe_import_failure",
+    "is_installed",
+    "is_missing",
+    "parse_version",
+    "require",
+]
 
 IMPORT_FAILURES: Final = (
     ImportError,  # a library or another package is missing, a symbol is not found, a wheel is another platform's
@@ -78,6 +88,12 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
 def is_installed(module: str) -> bool:
     """Whether a top-level module of an optional package is found; it may still fail to import."""
     return importlib.util.find_spec(module) is not None
+
+
+def parse_version(version: str) -> tuple[int, ...]:
+    """Parse the numbers at the beginning of a version; one without numbers counts as newer than any."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(number) for number in found[0].split(".")) if found else (sys.maxsize,)
 
 
 def is_missing(package: str, error: Exception) -> bool:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from pxdbg_runtime.diagnosis.finding import Finding
 from pxdbg_runtime.errors import one_line
-from pxdbg_runtime.optional_imports import IMPORT_NAMES
+from pxdbg_runtime.optional_imports import IMPORT_NAMES, parse_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Requirement", "diagnose_extras", "find_version", "list_requirements", "parse_version"]
+__all__ = ["Requirement", "diagnose_extras", "find_version", "list_requirements"]
 
 _DISTRIBUTION: Final = "pxdbg-runtime"
 _REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)(?:\[[^]]*\])?\s*(?:>=\s*(?P<oldest>[\d.]+))?")
@@ -126,12 +126,6 @@ def find_version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution) or "of an unknown version"
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def parse_version(version: str) -> tuple[int, ...]:
-    """Parse the numbers at the beginning of a version; one without numbers counts as newer than any."""
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(number) for number in found[0].split(".")) if found else (sys.maxsize,)
 
 
 def _try_import(modules: list[str]) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 import tempfile
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.diagnosis.extras import find_version, parse_version
+from pxdbg_runtime.diagnosis.extras import find_version
 from pxdbg_runtime.diagnosis.finding import Finding
 from pxdbg_runtime.errors import PxdbgError
 from pxdbg_runtime.inference.cpu import detect_cpu
@@ -25,6 +26,7 @@ from pxdbg_runtime.limits.address_space import (
 )
 from pxdbg_runtime.limits.cgroups import read_memory_limit
 from pxdbg_runtime.limits.threads import count_job_cpus, prepare_threads
+from pxdbg_runtime.optional_imports import parse_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -94,12 +96,12 @@ def diagnose_job() -> Iterator[Finding]:
     yield Finding(subject="CPU", state="ok", text=_describe_cpu())
     cpus = count_job_cpus()
     count = "1 CPU" if cpus.count == 1 else f"{cpus.count} CPUs"
-    yield _diagnose("CPUs, threads", _prepare_one_thread, f"{count} for this job ({cpus.limited_by}); threads start")
+    yield _diagnose(
+        "CPUs, threads",
+        functools.partial(prepare_threads, 1, 1),
+        f"{count} for this job ({cpus.limited_by}); threads start",
+    )
     yield _diagnose("memory to start", require_address_space_for_libraries, _describe_limits())
-
-
-def _prepare_one_thread() -> None:
-    prepare_threads(1, 1)
 
 
 def _describe_cpu() -> str:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import operator
-from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import numpy as np
 
@@ -58,25 +58,6 @@ _MAX_IDLE: Final = 64
 """Bit generators that a stream keeps, of 2.5 kB each: more than the threads that share a stream."""
 
 
-class RandomStream(Protocol):
-    """Draws the standard normal values of an event."""
-
-    def draw(self, event: int) -> tuple[NDArray[np.float32], ...]:
-        """Draw an event's values.
-
-        Parameters
-        ----------
-        event : int
-            Event number, 0 or more.
-
-        Returns
-        -------
-        tuple of ndarray of float32
-            One array for each draw of the model card, in its order.
-        """
-        ...
-
-
 class PhiloxStream:
     """Counter-based stream: events are independent of each other. The module's docstring defines it.
 
@@ -93,7 +74,18 @@ class PhiloxStream:
         self._shapes = tuple(draw.shape for draw in draws)
 
     def draw(self, event: int) -> tuple[NDArray[np.float32], ...]:
-        """Draw an event's values; see `RandomStream.draw`."""
+        """Draw an event's values.
+
+        Parameters
+        ----------
+        event : int
+            Event number, 0 or more.
+
+        Returns
+        -------
+        tuple of ndarray of float32
+            One array for each draw of the model card, in its order.
+        """
         event = check_event(event)
         return tuple(self._draw_normal(event, number, shape) for number, shape in enumerate(self._shapes))
 
@@ -135,7 +127,7 @@ class TorchStream:
         return 0, bits
 
     def draw(self, event: int) -> tuple[NDArray[np.float32], ...]:
-        """Draw an event's values; see `RandomStream.draw`."""
+        """Draw an event's values; see `PhiloxStream.draw`."""
         event = check_event(event)
         if event > _MAX_TORCH_EVENT:
             message = (
@@ -190,10 +182,8 @@ def _count_torch_words(n_values: int) -> int:
     return n_values + (TORCH_BLOCK if n_values % TORCH_BLOCK else 0)
 
 
-_STREAMS: Final[dict[RandomStreamName, type[PhiloxStream | TorchStream]]] = {
-    "philox": PhiloxStream,
-    "torch": TorchStream,
-}
+RandomStream = PhiloxStream | TorchStream
+_STREAMS: Final[dict[RandomStreamName, type[RandomStream]]] = {"philox": PhiloxStream, "torch": TorchStream}
 
 
 def create_stream(name: RandomStreamName, seed: int, draws: Sequence[Draw]) -> RandomStream:

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Final
 
-from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, ProviderError, PxdbgError, one_line
-from pxdbg_runtime.optional_imports import IMPORT_FAILURES, describe_import_failure, is_missing
+from pxdbg_runtime.errors import BrokenPackageError, MissingPackageError, ProviderError, one_line
+from pxdbg_runtime.optional_imports import IMPORT_FAILURES, describe_import_failure, is_missing, parse_version
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -96,8 +96,6 @@ def import_onnxruntime() -> ModuleType:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         module = importlib.import_module(_MODULE)
-    except PxdbgError:
-        raise
     except IMPORT_FAILURES as error:
         if is_missing(_MODULE, error):
             message = (
@@ -131,19 +129,13 @@ def _describe_breakage(reason: str) -> BrokenPackageError:
 
 
 def _check_release(version: str) -> None:
-    if _parse_release(version) >= OLDEST_RELEASE:
+    if parse_version(version) >= OLDEST_RELEASE:
         return
     wheel, oldest = find_wheel(), ".".join(map(str, OLDEST_RELEASE))
     message = (
         f"ONNX Runtime {version} is too old: expected {oldest} or newer; upgrade: pip install -U '{wheel}>={oldest}'."
     )
     raise BrokenPackageError(_MODULE, "gpu" if wheel == _GPU_WHEEL else "cpu", message)
-
-
-def _parse_release(version: str) -> tuple[int, ...]:
-    """Parse the first two numbers of a version; one without numbers counts as newer than any."""
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    return tuple(map(int, numbers.groups())) if numbers else (sys.maxsize,)
 
 
 def find_wheel() -> str:
@@ -168,7 +160,7 @@ def explain_too_new(refusal: str, exported_with: str | None) -> str | None:
         The version of ONNX Runtime with which the graph was exported and checked.
     """
     version = str(import_onnxruntime().__version__)
-    is_older = exported_with is not None and _parse_release(version) < _parse_release(exported_with)
+    is_older = exported_with is not None and parse_version(version) < parse_version(exported_with)
     found = _TOO_NEW.search(refusal) or (_UNKNOWN_OPERATOR.search(refusal) if is_older else None)
     if found is None:
         return None

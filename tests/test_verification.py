@@ -140,7 +140,10 @@ def test_a_wrong_graph_is_an_error_that_names_the_release_and_what_to_do(wrong: 
     assert caught.value.largest_difference == pytest.approx(1e-3, rel=0.01)
     message = str(caught.value)
     assert message.startswith(f"onnxruntime {release} computes the float32 graph {wrong.path} wrongly on this machine")
-    assert "Upgrade it (pip install --upgrade onnxruntime) or use another precision (int8). Generator(..., verify=False)" in message
+    assert (
+        "Upgrade it (pip install --upgrade onnxruntime) or use another precision (int8). Generator(..., verify=False)"
+        in message
+    )
     with pytest.raises(KnownAnswerError):  # a failure is not remembered as anything else
         Generator(wrong.path, seed=1)
     assert len(Generator(wrong.path, seed=1, verify=False).generate(0))

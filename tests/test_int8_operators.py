@@ -107,7 +107,7 @@ class MatMulIntegerToFloat(OpRun):
 
 
 class QGemm(OpRun):
-    """A linear layer: integers throughout, until each sum is scaled by one float32 product."""
+    """A linear layer: integers throughout, until each sum is scaled by one float32 product; levels or float32."""
 
     op_domain = MICROSOFT
 
@@ -119,15 +119,19 @@ class QGemm(OpRun):
         weight: NDArray[np.int8],
         weight_scale: NDArray[np.float32],
         weight_zero_point: NDArray[np.int8],
-        bias: NDArray[np.int32],
-        scale: NDArray[np.float32],
-        zero_point: NDArray[np.uint8],
-    ) -> tuple[NDArray[np.uint8]]:
+        bias: NDArray[np.int32] | None = None,
+        scale: NDArray[np.float32] | None = None,
+        zero_point: NDArray[np.uint8] | None = None,
+    ) -> tuple[NDArray[np.generic]]:
         assert not weight_zero_point.any()
-        sums = (vector.astype(np.int64) - int(vector_zero_point)) @ weight.astype(np.int64) + bias
+        sums = (vector.astype(np.int64) - int(vector_zero_point)) @ weight.astype(np.int64)
+        sums = sums if bias is None else sums + bias
         assert np.abs(sums).max(initial=0) < 2**31
-        factor = (vector_scale * weight_scale) / scale
+        factor = vector_scale * weight_scale
         assert factor.dtype == np.float32
+        if scale is None or zero_point is None:
+            return (sums.astype(np.float32) * factor,)
+        factor = factor / scale
         levels = np.rint(sums.astype(np.float32) * factor) + int(zero_point)
         return (np.clip(levels, 0, 255).astype(np.uint8),)
 

@@ -92,20 +92,34 @@ class GraphBuilder:
         **attributes: float | str | Sequence[int] | onnx.GraphProto,
     ) -> str:
         """Add a node of one output, whose shape is given without the batch if it has one; return the output's name."""
-        domain = "" if is_onnx else MICROSOFT
-        node = helper.make_node(operator, list(inputs), [output], name=output, domain=domain)
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-        self._nodes.append(node)
+        self.add_untyped(operator, inputs, output, is_onnx=is_onnx, **attributes)
         whole = [self._batch, *shape] if has_batch else shape
         self._values.append(helper.make_tensor_value_info(output, ELEMENT_TYPES[element], whole))
         return output
 
-    def copy_node(self, node: onnx.NodeProto, inputs: Sequence[str]) -> None:
-        """Add a copy of another graph's node with these inputs."""
+    def add_untyped(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        output: str,
+        *,
+        is_onnx: bool = True,
+        **attributes: float | str | Sequence[int] | onnx.GraphProto,
+    ) -> str:
+        """Add a node of one output whose shape is left to ONNX Runtime; return the output's name."""
+        domain = "" if is_onnx else MICROSOFT
+        node = helper.make_node(operator, list(inputs), [output], name=output, domain=domain)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self._nodes.append(node)
+        return output
+
+    def copy_node(self, node: onnx.NodeProto, inputs: Sequence[str], suffix: str = "") -> None:
+        """Add a copy of another graph's node with these inputs, and a suffix to the names of its outputs."""
         copied = onnx.NodeProto()
         copied.CopyFrom(node)
-        del copied.input[:]
+        del copied.input[:], copied.output[:]
         copied.input.extend(inputs)
+        copied.output.extend(f"{each}{suffix}" if each else "" for each in node.output)
         self._nodes.append(copied)
 
     def add_params(self, params: QuantParams, name: str) -> tuple[str, str]:

@@ -39,6 +39,7 @@ from export.graph.nodes import (
     takes_first_channels,
 )
 from export.int8.builder import GraphBuilder, QuantImage
+from export.int8.conditions import Conditions
 from export.int8.convolutions import Convolutions
 from export.int8.image_loop import ImageLoop, VaryingAffine
 from export.int8.last_layer import OutputRange, add_last_layer
@@ -101,6 +102,7 @@ class _Lowering:
         self._images: dict[tuple[str, bool], QuantImage] = {}
         self._wide: dict[str, QuantImage] = {}
         self._convolutions = Convolutions(self._integers, self._loop, means)
+        self._conditions = Conditions(self._new, self._old_nodes, ranges)
 
     def build(self) -> onnx.ModelProto:
         for output in self._old.graph.outputs:
@@ -209,7 +211,7 @@ class _Lowering:
         low, high = (_LINEAR_MARGIN * each for each in self._ranges[str(source.name)])
         n_inputs, params = layer.weight.shape[1], fit_quant_params(low, high)
         vector = QuantImage(name=f"{output.name}.condition", params=params, height=1, width=1, channels=n_inputs)
-        inputs = [self._add_float(source), *self._new.add_params(params, vector.name)]
+        inputs = [self._conditions.add(source), *self._new.add_params(params, vector.name)]
         self._new.add_node("QuantizeLinear", inputs, vector.name, [n_inputs])
         flat = replace(output, name=f"{output.name}.flat")
         self._new.add_linear_layer(vector, layer.weight[order], layer.bias[order], flat)
@@ -273,10 +275,10 @@ class _Lowering:
         """Add a value of float32 (n, channels, 1, 1) as (n, channels)."""
         node, name = value.producer(), f"{value.name}.vector"
         if node is not None and node.op_type == "Unsqueeze" and len(read_shape(node.inputs[0]) or ()) == 2:
-            return self._add_float(_require(node.inputs[0]))
+            return self._conditions.add(_require(node.inputs[0]))
         if name not in self._floats:
             channels = (read_shape(value) or ())[1] or 0
-            self._floats[name] = self._new.add_reshape(self._add_float(value), [channels], name, "float32")
+            self._floats[name] = self._new.add_reshape(self._conditions.add(value), [channels], name, "float32")
         return self._floats[name]
 
     def _add_product(self, value: ir.Value, affine: VaryingAffine, product: QuantImage) -> None:

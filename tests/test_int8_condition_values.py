@@ -23,17 +23,16 @@ from tests.tiny_ieagan import TINY_VARIANTS, describe_variant, export_tiny_ieaga
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from export.families.feeds import Feed
     from numpy.typing import NDArray
 
-    from export.families import Family
+    from export.families import Family, Feed
 
 N_INPUTS: Final = 256
 N_OUTPUTS: Final = 500
 FLOAT32_SUMS: Final = frozenset({"Gemm", "MatMul", "LayerNormalization", "Softmax", "ReduceMean"})
 
 
-def run(model: onnx.ModelProto, feeds: Sequence[Feed], *, prepacks: bool = True) -> list[NDArray[np.generic]]:
+def run(model: onnx.ModelProto, feeds: Sequence[Feed], *, prepacks: bool = True) -> list[NDArray[np.float32]]:
     """Run a graph; weights that are not prepacked are multiplied by other kernels, which add in another order."""
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_prepacking", "0" if prepacks else "1")
@@ -68,15 +67,13 @@ def exact_layer(weight: NDArray[np.float32], bias: NDArray[np.float32], largest:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_linear_layer_is_near_that_of_float64(n_images: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    weight = random.normal(size=(N_OUTPUTS, N_INPUTS)) * random.uniform(1e-3, 10, (N_OUTPUTS, 1))
-    weight[7] = 0
-    weight, bias = weight.astype(np.float32), random.normal(size=N_OUTPUTS).astype(np.float32)
+    weight = (random.normal(size=(N_OUTPUTS, N_INPUTS)) * random.uniform(1e-3, 10, (N_OUTPUTS, 1))).astype(np.float32)
+    weight[7], bias = 0, random.normal(size=N_OUTPUTS).astype(np.float32)
     condition = random.normal(size=(n_images, N_INPUTS)).astype(np.float32)
     model = exact_layer(weight, bias, float(np.abs(condition).max()))
     (found,) = run(model, [{"condition": condition}])
     exact = condition.astype(np.float64) @ weight.T.astype(np.float64)
     scale = np.sqrt((weight.astype(np.float64) ** 2).sum(axis=1))
-    assert np.abs(found - bias - exact)[:, scale > 0].max(axis=0) == pytest.approx(0, abs=1e-3 * scale.max())
     assert np.all(np.abs(found - bias - exact) <= 1e-3 * scale + 1e-6)
     assert np.array_equal(found[:, 7], np.broadcast_to(bias[7], n_images))
     (alone,) = run(model, [{"condition": condition[-1:]}])

@@ -1,7 +1,7 @@
 """What a machine computes with, and whether its digits are known to be the same as another's.
 
-docs/random-streams.md has the measurements: in int8 on x86 CPUs the digits are the same with any instruction sets and
-any release of ONNX Runtime. Elsewhere the device and the release must be the same.
+docs/random-streams.md has the measurements: in int8 on x86 CPUs with AVX2 the digits are the same with any other
+instruction sets and any release of ONNX Runtime. Elsewhere the device and the release must be the same.
 """
 
 from __future__ import annotations

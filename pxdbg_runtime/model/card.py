@@ -222,7 +222,7 @@ class ModelCard(Record, frozen=True, kw_only=True):
     target : {"cpu", "cuda"}
         The execution provider that the graph was compiled for.
     weight_bits : int or None
-        Of the weights of an int8 graph: 7 are exact on every CPU, 8 only on CPUs with VNNI.
+        Of the weights of an int8 graph: 7 are exact on every x86 CPU with AVX2, 8 only with VNNI.
     passes : tuple of str
         Passes of the graph compiler, in order.
     opset : int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,31 +11,22 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graph import INT8_PASSES, apply_passes
-from export.inference import draw_feeds
-from export.int8 import OutputRange, calibrate, measure_means, quantize_graph
 from export.int8.builder import GraphBuilder
 from export.int8.conditions import Conditions
-from export.torch_graph import export_to_onnx
-from tests.tiny_ieagan import TINY_VARIANTS, describe_variant, export_tiny_ieagan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from export.families import Family, Feed
+    from export.families import Feed
 
 N_INPUTS: Final = 256
 N_OUTPUTS: Final = 500
-FLOAT32_SUMS: Final = frozenset({"Gemm", "MatMul", "LayerNormalization", "Softmax", "ReduceMean"})
 
 
-def run(model: onnx.ModelProto, feeds: Sequence[Feed], *, prepacks: bool = True) -> list[NDArray[np.float32]]:
-    """Run a graph; weights that are not prepacked are multiplied by other kernels, which add in another order."""
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.disable_prepacking", "0" if prepacks else "1")
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+def run(model: onnx.ModelProto, feeds: Sequence[Feed]) -> list[NDArray[np.float32]]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return [np.asarray(session.run(None, feed)[0]) for feed in feeds]
 
 
@@ -106,20 +96,55 @@ def test_a_condition_far_beyond_the_calibration_becomes_the_end_of_the_range() -
     assert found == pytest.approx(np.clip(condition, -2, 2), abs=2e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", TINY_VARIANTS, ids=describe_variant)
-def test_images_do_not_depend_on_how_onnx_runtime_adds(family: Family) -> None:
-    """As sums of float32 products, the factors differed here and there, and with them the levels."""
-    export = export_tiny_ieagan(TINY_VARIANTS.index(family), 1)
-    plain = export_to_onnx(copy.deepcopy(export.model).fold(), family)
-    simple, _ = apply_passes(plain, INT8_PASSES)
-    feeds = draw_feeds(family, -1, 3)
-    ranges, means = calibrate(simple, feeds), measure_means(simple, feeds)
-    model = quantize_graph(simple, ranges, OutputRange(low=-1.5, high=1.5), 7, means)
-    for node in model.graph.node:
-        assert node.op_type not in FLOAT32_SUMS or node.input[0].endswith(".float64")
-    names = {value.name for value in model.graph.input}
-    taken: list[Feed] = [{name: value for name, value in feed.items() if name in names} for feed in feeds]
-    for found, again in zip(run(model, taken), run(model, taken, prepacks=False), strict=True):
-        assert np.ptp(found) > 0.1
-        assert np.array_equal(found, again)
+def relation(order: NDArray[np.int64]) -> onnx.ModelProto:
+    """Relate rows to each other, by attention over inputs in any order."""
+    random = np.random.default_rng(5)
+    weight = random.normal(size=(N_INPUTS, N_OUTPUTS)).astype(np.float32) / 16
+    constants: dict[str, NDArray[np.generic]] = {
+        "weight": weight[order],
+        "ones": np.ones(N_OUTPUTS, np.float32),
+        "first": np.array([0, 1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["condition", "weight"], ["rows"]),
+        helper.make_node("LayerNormalization", ["rows", "ones"], ["normed"]),
+        helper.make_node("Transpose", ["normed"], ["columns"], perm=[1, 0]),
+        helper.make_node("MatMul", ["normed", "columns"], ["products"]),
+        helper.make_node("Softmax", ["products"], ["shares"]),
+        helper.make_node("MatMul", ["shares", "rows"], ["related"]),
+        helper.make_node("Gather", ["related", "first"], ["factors"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "relation",
+        [helper.make_tensor_value_info("condition", TensorProto.FLOAT, [9, N_INPUTS])],
+        [helper.make_tensor_value_info("factors", TensorProto.FLOAT, [2, N_OUTPUTS])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def exact_relation(order: NDArray[np.int64]) -> onnx.ModelProto:
+    old = relation(order)
+    builder = GraphBuilder(old.graph.input, old.graph.output, opset=20)
+    conditions = Conditions(builder, {node.output[0]: node for node in old.graph.node}, {})
+    (factors,) = ir.from_proto(old).graph.outputs
+    conditions.add(factors)
+    return builder.build("exact")
+
+
+def test_what_relates_the_sensors_is_computed_in_float64() -> None:
+    condition = np.random.default_rng(6).normal(size=(9, N_INPUTS)).astype(np.float32)
+    order = np.random.default_rng(7).permutation(N_INPUTS)
+    plain, exact = (
+        [
+            run(build(each), [{"condition": np.ascontiguousarray(condition[:, each])}])[0]
+            for each in (np.arange(N_INPUTS), order)
+        ]
+        for build in (relation, exact_relation)
+    )
+    assert np.mean(plain[0] != plain[1]) > 0.5
+    assert np.array_equal(exact[0], exact[1])
+    assert exact[0] == pytest.approx(plain[0], rel=1e-4, abs=1e-4)
+    assert exact[0].dtype == np.float32

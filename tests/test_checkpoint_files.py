@@ -63,6 +63,36 @@ def test_any_file_of_torch_or_safetensors_is_read_under_any_name(tmp_path: Path,
     assert all(torch.equal(content[key], value) for key, value in SMALL.items())
 
 
+def compress(path: Path, compression: int) -> Path:
+    """Write a zip archive anew with another compression."""
+    compressed = path.with_suffix(".compressed.pt")
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(compressed, "w", compression) as written:
+        for name in archive.namelist():
+            written.writestr(name, archive.read(name))
+    return compressed
+
+
+def test_a_deflated_archive_is_read(tmp_path: Path) -> None:
+    content = read_archive(compress(small_file(tmp_path, "zip"), zipfile.ZIP_DEFLATED)).content
+    assert isinstance(content, dict)
+    assert torch.equal(content["fc.weight"], SMALL["fc.weight"])
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_with_another_compression_is_not_called_damaged(tmp_path: Path, compression: int) -> None:
+    expected = r"is a zip archive with a compression that PyTorch cannot read: save it again with torch\.save\.$"
+    require_refused(compress(small_file(tmp_path, "zip"), compression), expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems name files in UTF-8")
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_a_path_need_not_be_utf8(tmp_path: Path, kind: str) -> None:
+    path = small_file(tmp_path, kind).rename(tmp_path / os.fsdecode(b"caf\xe9.pt"))
+    content = read_archive(path).content
+    assert isinstance(content, dict)
+    assert torch.equal(content["fc.weight"], SMALL["fc.weight"])
+
+
 # Code
 
 
@@ -319,6 +349,15 @@ def test_a_truncated_file_is_refused_at_any_length(tmp_path: Path, kind: str) ->
         require_refused(
             path, r"is truncated or damaged|, or is truncated|is not a checkpoint: expected a file|contains only zeros"
         )
+
+
+def test_damaged_deflated_data_are_refused(tmp_path: Path) -> None:
+    path = compress(small_file(tmp_path, "zip"), zipfile.ZIP_DEFLATED)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        start = archive.infolist()[0].header_offset + 30 + len(archive.namelist()[0])
+    path.write_bytes(whole[:start] + bytes(each ^ 255 for each in whole[start : start + 20]) + whole[start + 20 :])
+    require_refused(path, r"is truncated or damaged|contains more than tensors")
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])

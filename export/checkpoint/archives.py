@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from export.checkpoint.file_kinds import N_START, describe_file, describe_folder, describe_zip
 from export.checkpoint.pickles import LEGACY_MAGIC, PickledContent, load_pickle
@@ -20,6 +20,8 @@ from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import Tensor
 
 __all__ = ["read_archive"]
 
@@ -78,7 +80,7 @@ def read_archive(path: Path) -> PickledContent:
     if other_kind is not None:
         raise CheckpointError(path, other_kind)
     try:
-        return PickledContent(content=load_file(path)) if is_safetensors else load_pickle(path)
+        return PickledContent(content=_load_safetensors(path)) if is_safetensors else load_pickle(path)
     except PxdbgError:
         raise
     except (MemoryError, *_DAMAGE) as error:
@@ -88,6 +90,14 @@ def read_archive(path: Path) -> PickledContent:
                     str(error).split("\n")[0].rpartition("DefaultCPUAllocator: ")[2].rstrip(".")
                 ) from None
         raise CheckpointError(path, f"is truncated or damaged: {_first_sentence(error)}") from None
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # load_file, which maps the file, refuses such a path
+        return load(path.read_bytes())
+    return load_file(path)
 
 
 def _is_memory_error(error: Exception) -> bool:  # PyTorch raises a RuntimeError

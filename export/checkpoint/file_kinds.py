@@ -53,6 +53,8 @@ _KINDS: Final = (
     ),
 )
 """First bytes, what the file is, and what to do."""
+_COMPRESSIONS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""Those of zip archives that PyTorch's reader knows; other programs write others."""
 _WEB_PAGES: Final = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<script")
 
 
@@ -103,10 +105,11 @@ def describe_file(start: bytes) -> str:
 
 
 def describe_zip(path: Path) -> str | None:
-    """Describe a zip archive that torch.save did not write; None if it did, or if the archive cannot be opened."""
+    """Describe a zip archive that PyTorch cannot read; None if torch.save wrote it, or if it cannot be opened."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            is_readable = {each.compress_type for each in archive.infolist()} <= _COMPRESSIONS
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return None
     inner = [name.partition("/")[2] for name in names]
@@ -123,7 +126,8 @@ def describe_zip(path: Path) -> str | None:
             "save its weights alone, torch.save(torch.export.load(path).state_dict, other_path)",
         )
     if "data.pkl" in inner or "data.pkl" in names:
-        return None
+        kind = "a zip archive with a compression that PyTorch cannot read"
+        return None if is_readable else _write_sentence(kind, "save it again with torch.save")
     return _describe_other_zip(names)
 
 

@@ -15,6 +15,7 @@ import re
 import sys
 import warnings
 import zipfile
+import zlib
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def _read_names(path: Path) -> tuple[list[str], int]:
                         names[_join_name(str(argument))] = None
                     elif opcode.name == "PROTO" and isinstance(argument, int):
                         protocol = argument
-    except (ValueError, LookupError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
+    except (ValueError, LookupError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return [], protocol  # PyTorch's reader reports the damage
     return list(names), protocol
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from export.errors import GraphError
+from pxdbg_runtime.errors import one_line
 from pxdbg_runtime.inference.latents import create_stream
-from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
+from pxdbg_runtime.inference.providers import CPU, describe_onnxruntime_error, explain_too_new, import_onnxruntime
+from pxdbg_runtime.limits.address_space import explain_memory_failure
 from pxdbg_runtime.limits.threads import count_job_cpus
 from pxdbg_runtime.sensors import N_SENSORS
 
@@ -44,11 +47,26 @@ def draw_feeds(family: Family, seed: int, n_images: int, batch_size: int = _BATC
 
 
 def open_session(model: onnx.ModelProto) -> InferenceSession:
-    """Load a graph into ONNX Runtime on the CPU, with a thread for each CPU of the job, eight at most."""
+    """Load a graph into ONNX Runtime on the CPU, with a thread for each CPU of the job, eight at most.
+
+    Raises
+    ------
+    GraphError
+        If ONNX Runtime refuses it.
+    MemoryLimitError
+        If there is too little memory.
+    """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(_MAX_THREADS, count_job_cpus().count)
-    session: InferenceSession = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    refusals = state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented, state.RuntimeException
+    try:
+        session: InferenceSession = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
+    except refusals as error:
+        text = describe_onnxruntime_error(error)
+        message = f"ONNX Runtime refuses the graph: {explain_too_new(one_line(error), None) or text}."
+        raise explain_memory_failure(text, CPU) or GraphError(message) from error
     return session
 
 

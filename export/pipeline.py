@@ -36,6 +36,7 @@ from export.torch_graph import OPSET, OUTPUT_NAME, export_to_onnx
 from pxdbg_runtime import __version__
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.formats.output_path import create_folder
+from pxdbg_runtime.inference.providers import import_onnxruntime
 from pxdbg_runtime.inference.session import ImageSession
 from pxdbg_runtime.inference.verification import check_known_answers, describe_failure
 from pxdbg_runtime.model.card import ModelCard, PackageVersion
@@ -314,13 +315,18 @@ def _describe(
         checkpoint_sha256=loaded.sha256,
         made_with=(
             PackageVersion(package="pxdbg-runtime", version=__version__),
-            *(PackageVersion(package=each, version=importlib.metadata.version(each)) for each in _PACKAGES),
+            *(PackageVersion(package=each, version=_find_version(each)) for each in _PACKAGES),
         ),
         parity=parity,
         fidelity=graph.fidelity,
         known_answers=build_known_answers(references, final, table, options.precision, output_kind),
     )
     return card, final
+
+
+def _find_version(package: str) -> str:
+    """Find the version of a package; ONNX Runtime's wheel may have another name, such as onnxruntime-gpu."""
+    return str(import_onnxruntime().__version__) if package == "onnxruntime" else importlib.metadata.version(package)
 
 
 def _write(path: Path, model: bytes, card: ModelCard) -> GraphFile:

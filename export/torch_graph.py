@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from export.families import Family
     from export.families.generator_module import GeneratorModule
 
-__all__ = ["OPSET", "OUTPUT_NAME", "export_to_onnx"]
+__all__ = ["IR_VERSION", "OPSET", "OUTPUT_NAME", "export_to_onnx"]
 
 OPSET: Final = 18
 """PyTorch's exporter writes it without a conversion, and ONNX Runtime reads it from 1.14 on."""
+IR_VERSION: Final = 10
+"""ONNX Runtime reads it from 1.18 on."""
 OUTPUT_NAME: Final = "images"
 _EXAMPLE_SENSORS: Final = range(2)
 """The exporter would take a batch of one for a constant."""
@@ -70,6 +72,7 @@ def export_to_onnx(model: GeneratorModule, family: Family) -> onnx.ModelProto:
         raise GraphError(message)
     graph = program.model_proto
     _remove_traces(graph)
+    graph.ir_version = min(graph.ir_version, IR_VERSION)
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -151,6 +153,21 @@ def test_an_older_graph_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
     assert files_in(folder) == ["same-float32.onnx"]
     assert first.card.checkpoint_sha256 != second.card.checkpoint_sha256
     assert read_graph_file(folder / "same-float32.onnx") == second
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_the_wheel_of_onnx_runtime_may_have_another_name(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_version(package: str) -> str:
+        if package == "onnxruntime":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr(importlib.metadata, "version", find_version)
+    card = export_checkpoint(checkpoint, "flat", tmp_path / "graphs").card
+    versions = {each.package: each.version for each in card.made_with}
+    assert (versions["onnxruntime"], versions["torch"]) == (onnxruntime.__version__, "1.0")
 
 
 # Refusals
@@ -314,31 +331,6 @@ def test_an_unsound_checkpoint_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is of the family resnet, not flat"):
         export_checkpoint(save(light_state("resnet"), tmp_path / "resnet.pt"), "flat", tmp_path / "graphs")
     assert not (tmp_path / "graphs").exists()
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "with space", "-dash", "new\n", "umläut", "nul\0"])
-def test_a_name_that_is_no_file_name_is_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ArgumentValueError, match="--name must hold only letters, digits") as caught:
-        export_checkpoint(checkpoint, "flat", tmp_path / "graphs", ExportOptions(name=name))
-    assert caught.value.argument == "name"
-    assert not (tmp_path / "graphs").exists()
-
-
-@pytest.mark.usefixtures("exported_before")
-def test_the_name_of_a_file_that_is_none_of_a_model_is_changed_and_said(checkpoint: Path, tmp_path: Path) -> None:
-    lines: list[str] = []
-    renamed = checkpoint.rename(tmp_path / "my generator.pt")
-    graph = export_checkpoint(renamed, "flat", tmp_path / "graphs", log=lines.append)
-    assert graph.card.name == "my-generator"
-    assert lines[0] == "named the model my-generator, after its file; --name gives it another name"
-
-
-@pytest.mark.usefixtures("exported_before")
-def test_the_longest_name_of_a_file_is_written(checkpoint: Path, tmp_path: Path) -> None:
-    name = "n" * (255 - len("-float32.onnx"))
-    graph = export_checkpoint(checkpoint, "flat", tmp_path / "graphs", ExportOptions(name=name))
-    assert files_in(tmp_path / "graphs") == [graph.path.name]
-    assert len(graph.path.name) == 255
 
 
 @pytest.mark.usefixtures("never_loaded")

@@ -21,7 +21,7 @@ from export.errors import GraphError
 from export.families.resnet import FAMILY
 from export.graph import list_passes
 from export.graph.compiler import SHARED_TERMS
-from export.torch_graph import OPSET, export_to_onnx
+from export.torch_graph import IR_VERSION, OPSET, export_to_onnx
 from pxdbg_runtime import SENSORS, __version__
 from pxdbg_runtime.model.graph_file import read_graph_file
 from tests.checkpoints import FAMILY_NAMES, FlatNet, export_first
@@ -158,6 +158,14 @@ def test_an_invalid_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export.torch_graph, "_remove_traces", spoil)
     with pytest.raises(GraphError, match=r"The exported graph is not valid ONNX: .*NoSuchOperator"):
         export_to_onnx(FlatNet().eval(), FAMILY)
+
+
+def test_a_newer_ir_version_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make_newer(graph: ModelProto) -> None:
+        graph.ir_version = IR_VERSION + 1
+
+    monkeypatch.setattr(export.torch_graph, "_remove_traces", make_newer)
+    assert export_to_onnx(FlatNet().eval(), FAMILY).ir_version == IR_VERSION == 10
 
 
 def test_exporting_is_silent(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:

@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.charge import find_charge_thresholds
-from export.errors import FidelityError
+from export.errors import FidelityError, GraphError
 from export.families.resnet import FAMILY
 from export.fidelity import check_fidelity, compute_charge_w1, measure_fidelity
 from export.inference import compute_images, draw_event, draw_feeds
+from export.int8 import calibrate
 from pxdbg_runtime.inference.latents import PhiloxStream
 from pxdbg_runtime.limits.threads import JobCpus
 from pxdbg_runtime.model.card import MAX_CHARGE_W1_ADU, MAX_OCCUPANCY_DIFFERENCE, Draw, Fidelity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import onnx
     from numpy.typing import NDArray
@@ -247,6 +248,23 @@ def test_feeds_are_batches_of_the_runtimes_own_stream(seed: int, batch_size: int
     ends = np.cumsum([len(feed["latent"]) for feed in feeds]).tolist()
     assert {40, 80, 95} <= set(ends)
     assert max(len(feed["latent"]) for feed in feeds) == batch_size
+
+
+@pytest.mark.parametrize("compute", [compute_images, calibrate])
+def test_a_graph_that_onnx_runtime_refuses_is_one_sentence(
+    compute: Callable[[onnx.ModelProto, list[Feed]], Iterable[object]],
+) -> None:
+    graph = graph_of(1)
+    graph.ir_version = 99
+    newer = (
+        r"^ONNX Runtime refuses the graph: it needs a newer ONNX Runtime .*IR version: 99, .*: pip install -U [\w-]+\.$"
+    )
+    with pytest.raises(GraphError, match=newer):
+        list(compute(graph, FEEDS))
+    graph = graph_of(1)
+    graph.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(GraphError, match=r"^ONNX Runtime refuses the graph: .*NoSuchOperator.*[^.]\.$"):
+        list(compute(graph, FEEDS))
 
 
 def test_a_comparison_takes_the_cpus_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:

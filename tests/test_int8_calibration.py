@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from export.errors import GraphError
 from export.int8 import calibrate, measure_means
 from tests.int8_sketches import Sketch, feeds_of, latents
 
@@ -114,6 +115,15 @@ def test_a_convolution_may_be_of_an_input() -> None:
     images = np.arange(8, dtype=np.float32).reshape(2, 1, 2, 1, 2)
     means = measure_means(model, [{"image": image} for image in images])
     assert {name: values.tolist() for name, values in means.items()} == {"result": [2.5, 4.5]}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(bad: float) -> None:
+    _, model = sum_of_two()
+    inputs = latents(0, 3)
+    inputs[1, 5] = bad
+    with pytest.raises(GraphError, match=r"^int8 cannot hold the values \w+, which are not all finite: export in fl"):
+        calibrate(model, feeds_of(inputs))
 
 
 @few

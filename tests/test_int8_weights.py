@@ -60,6 +60,7 @@ def test_every_value_of_a_range_is_half_a_step_from_a_level_at_most(low: float, 
 @example(low=-1.0, high=0.0)
 @example(low=0.0, high=1.0)
 @example(low=-5.0, high=-4.0)
+@example(low=-300 * 2.0**-149, high=0.0)  # the scale is rounded to that of 255 levels of 2^-149
 def test_zero_is_a_level(low: float, high: float) -> None:
     levels = fit_quant_params(*sorted((low, high)))
     assert isinstance(levels.zero_point, int)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import onnx
 
-from pxdbg_runtime.inference.providers import CPU, import_onnxruntime
+from export.errors import GraphError
+from export.inference import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +35,11 @@ def calibrate(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Ranges:
         Simplified graph: its layers are convolutions, sums and reshaped linear layers.
     feeds : sequence of Feed
         Inputs of one image each.
+
+    Raises
+    ------
+    GraphError
+        If a value is not finite.
     """
     others = {value.name for value in (*model.graph.output, *model.graph.initializer)}
     layers = [node.output[0] for node in model.graph.node if node.op_type in _MEASURED]
@@ -43,6 +49,9 @@ def calibrate(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Ranges:
     ranges: Ranges = {}
     for values in _compute_values(model, names, feeds):
         for name, value in values.items():
+            if not np.isfinite(value).all():
+                message = f"int8 cannot hold the values {name}, which are not all finite: export in float32."
+                raise GraphError(message)
             low, high = ranges.get(name, (np.inf, -np.inf))
             ranges[name] = min(low, float(value.min())), max(high, float(value.max()))
     return ranges
@@ -65,7 +74,7 @@ def _compute_values(model: onnx.ModelProto, names: Sequence[str], feeds: Sequenc
     inputs = {value.name for value in model.graph.input}
     computed = [name for name in names if name not in inputs]
     watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in computed)
-    session = import_onnxruntime().InferenceSession(watched.SerializeToString(), providers=[CPU])
+    session = open_session(watched)
     for feed in feeds:
         # Asked for no values, ONNX Runtime computes the graph's outputs.
         found = dict(zip(computed, session.run(computed, feed), strict=True)) if computed else {}

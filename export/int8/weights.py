@@ -47,7 +47,7 @@ def fit_quant_params(low: float, high: float) -> QuantParams:
     """Fit the 256 levels to a range and 0, which must be a level because pads are zeros."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32((high - low) / _MAX_LEVEL)) or 1.0
-    return QuantParams(scale=scale, zero_point=round(-low / scale))
+    return QuantParams(scale=scale, zero_point=min(_MAX_LEVEL, round(-low / scale)))
 
 
 def quantize_weights(

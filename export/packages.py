@@ -10,7 +10,7 @@ from pxdbg_runtime.optional_imports import require
 
 __all__ = ["require_packages"]
 
-_MODULES: Final = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "safetensors", "scipy")
+_MODULES: Final = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "safetensors")
 
 
 def require_packages(command: str) -> None:

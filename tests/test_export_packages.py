@@ -77,6 +77,13 @@ def test_each_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, module: 
         require_packages("A test")
 
 
+@pytest.mark.parametrize("module", ["export.pipeline", "export.conditions.command", "artifacts.standins.rebuild"])
+def test_scipy_is_not_needed(module: str) -> None:
+    script = f"import sys; sys.modules['scipy'] = None; import {module}"
+    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_is_installed_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "onnxscript", raising=False)
     require_packages("A test")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy.linalg import block_diag, hadamard
 
 from export.families.generator_module import LATENT_SIZE, SEED_HEIGHT, SEED_WIDTH
 
@@ -52,14 +51,27 @@ def draw_white_noise(
     ndarray of float64, shape (features, n_cells, n_latents)
         Weights by feature, cell and latent.
     """
-    mixing = block_diag(*(hadamard(order) / np.sqrt(order) for order in orders))
-    n_features = len(mixing)
+    n_features = sum(orders)
+    mixing = np.zeros((n_features, n_features))
+    first = 0
+    for order in orders:
+        block = slice(first, first + order)
+        mixing[block, block] = _build_hadamard(order) / np.sqrt(order)
+        first += order
     weights = np.zeros((n_features, n_cells, n_latents))
     for cell in range(n_cells):
         latents = 1 + rng.permutation(n_latents - 1)[:n_features]
         signs = rng.integers(0, 2, n_features) * 2 - 1
         weights[:, cell, latents] = (mixing * signs)[rng.permutation(n_features)]
     return weights
+
+
+def _build_hadamard(order: int) -> NDArray[np.int64]:
+    """Build Sylvester's Hadamard matrix of an order that is a power of two."""
+    matrix = np.ones((1, 1), np.int64)
+    while len(matrix) < order:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
 
 
 def draw_balanced_signs(
@@ -109,6 +121,6 @@ def list_opposite_signs(n_terms: int) -> NDArray[np.int64]:
     ndarray of int64, shape (n, n_terms)
         +-1. If `n_terms` is a power of two, two rows are orthogonal or opposite; else nearly so.
     """
-    rows = hadamard(1 << (n_terms - 1).bit_length(), np.int64)[1:, :n_terms]
+    rows = _build_hadamard(1 << (n_terms - 1).bit_length())[1:, :n_terms]
     rows = rows[rows.sum(axis=1) == 0]
     return np.stack([rows, -rows], axis=1).reshape(-1, n_terms)

@@ -19,8 +19,9 @@ from pxdbg_runtime.version import __version__
 CPU_PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "int8")
 CUDA_PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "float16")
 _SEED_OF_WEIGHTS: Final = 3
-_EXPORT: Final = Path(__file__).resolve().parent.parent / "export"
-_PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir")
+_CHECKOUT: Final = Path(__file__).resolve().parent.parent
+_SOURCES: Final = (_CHECKOUT / "export", _CHECKOUT / "pxdbg_runtime")
+_PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir", "numpy")
 """What the export makes weights and graphs with, beside ONNX Runtime."""
 _KEY_LENGTH: Final = 12
 _PROVENANCE: Final = "Seeded random weights of the true architecture, for benchmarks: without any physics."
@@ -100,9 +101,12 @@ def _digest_inputs(checkpoint: bytes = b"") -> str:
 
 @functools.cache
 def _digest_export() -> bytes:
-    """Compute a digest of the export's sources and packages, once: a process runs the sources that it has imported."""
+    """Compute a digest of the sources and packages, once: a process runs the sources that it has imported.
+
+    The export draws latents, digitises and checks graphs with the runtime.
+    """
     digest = hashlib.sha256()
-    for source in sorted(_EXPORT.rglob("*.py")):
+    for source in (each for folder in _SOURCES for each in sorted(folder.rglob("*.py"))):
         digest.update(source.read_bytes())
     digest.update(repr(find_versions(_PACKAGES)).encode())
     return digest.digest()

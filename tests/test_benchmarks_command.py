@@ -324,10 +324,11 @@ def test_another_checkpoint_export_or_package_is_exported_again(
     first = mine.find_graph("resnet").path
     checkpoint.write_bytes(b"other weights")
     second = mine.find_graph("resnet").path
-    sources = tmp_path / "export"
+    assert [folder.name for folder in graphs_module._SOURCES] == ["export", "pxdbg_runtime"]
+    sources = tmp_path / "runtime"
     sources.mkdir()
-    (sources / "pipeline.py").write_text("changed")
-    monkeypatch.setattr(graphs_module, "_EXPORT", sources)
+    (sources / "digitiser.py").write_text("changed")
+    monkeypatch.setattr(graphs_module, "_SOURCES", (graphs_module._SOURCES[0], sources))
     assert mine.find_graph("resnet").path == second, "one process has one export, whatever happens to its sources"
     graphs_module._digest_export.cache_clear()
     third = mine.find_graph("resnet").path
@@ -347,7 +348,7 @@ def test_another_export_makes_random_weights_again(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("benchmarks.graphs.find_versions", lambda _packages: {"torch": "another"})
     graphs_module._digest_export.cache_clear()
     second = mine.find_checkpoint("resnet")
-    monkeypatch.setattr(graphs_module, "_EXPORT", tmp_path)
+    monkeypatch.setattr(graphs_module, "_SOURCES", (tmp_path,))
     graphs_module._digest_export.cache_clear()
     third = mine.find_checkpoint("resnet")
     assert len({first, second, third}) == len(lines) == 3

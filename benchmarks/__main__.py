@@ -52,9 +52,7 @@ def _make_command(benchmark: Benchmark) -> Callable[..., None]:
         ] = None,
         precision: Annotated[
             list[str] | None,
-            typer.Option(
-                help=f"Precision that profile measures: {' or '.join(CPU_PRECISIONS)}; repeatable.", show_default="all"
-            ),
+            typer.Option(help=f"For profile alone: {' or '.join(CPU_PRECISIONS)}; repeatable.", show_default="all"),
         ] = None,
         rounds: Annotated[
             int | None,
@@ -117,7 +115,7 @@ def _parse_families(names: Sequence[str] | None, benchmark: Benchmark) -> tuple[
 
 def _parse_precisions(names: Sequence[str] | None, benchmark: Benchmark) -> tuple[Precision, ...]:
     if names and not benchmark.takes_precision:
-        message = f"--precision is for other benchmarks: {benchmark.name} measures all precisions."
+        message = f"--precision is for profile alone, not for {benchmark.name}."
         raise ArgumentValueError("precision", message)
     for name in names or ():
         if name not in CPU_PRECISIONS:

@@ -97,8 +97,8 @@ def compute_charge_w1(first: NDArray[np.int64], second: NDArray[np.int64]) -> fl
     return float(np.abs(cumulative).sum())
 
 
-def check_fidelity(fidelity: Fidelity, precision: str) -> None:
-    """Refuse a graph whose digits are too far from float32's.
+def check_fidelity(fidelity: Fidelity, precision: str, min_charge: int) -> None:
+    """Refuse a graph whose digits, of `min_charge` or more, are too far from float32's.
 
     Raises
     ------
@@ -108,9 +108,12 @@ def check_fidelity(fidelity: Fidelity, precision: str) -> None:
     if fidelity.is_within_bounds:
         return
     if fidelity.charge_w1_adu == _EMPTY_W1_ADU and fidelity.occupancy_ratio >= 1:  # 0 if only the other has no hit
+        advice = (
+            "a smaller --min-charge may give hits" if min_charge > 1 else "check the checkpoint, whose images are empty"
+        )
         reason = (
             f"The float32 graph gives no hit in {fidelity.images} images, so there is nothing to compare the digits of "
-            f"the {precision} graph with: a smaller --min-charge may give hits."
+            f"the {precision} graph with: {advice}."
         )
     else:
         reason = (

@@ -24,7 +24,7 @@ def write_manifest(folder: Path) -> tuple[BuiltinGraph, ...]:
     Raises
     ------
     ArgumentValueError
-        If the folder cannot be read, or has no graph.
+        If the folder cannot be read, or has no graph, or two of one name, precision and target.
     GraphFileError, CardError
         If a graph is damaged.
     OutputError
@@ -35,20 +35,28 @@ def write_manifest(folder: Path) -> tuple[BuiltinGraph, ...]:
     if not paths:
         message = f"{folder} holds no graph (*.onnx): expected a folder that python -m export has written to."
         raise ArgumentValueError("folder", message)
-    graphs = tuple(
-        BuiltinGraph(
-            name=graph.card.name,
-            precision=graph.card.precision,
-            target=graph.card.target,
-            file=graph.path.name,
+    graphs: dict[tuple[str, str, str], BuiltinGraph] = {}
+    for graph in map(read_graph_file, paths):
+        card, file = graph.card, graph.path.name
+        listed = BuiltinGraph(
+            name=card.name,
+            precision=card.precision,
+            target=card.target,
+            file=file,
             size=graph.size,
             sha256=graph.sha256,
         )
-        for graph in map(read_graph_file, paths)
-    )
+        other = graphs.setdefault((card.name, card.precision, card.target), listed)
+        if other is not listed:
+            message = (
+                f"{folder} holds two graphs {card.name} in {card.precision} for {card.target}, {other.file} "
+                f"and {file}: expected one; move the other away."
+            )
+            raise ArgumentValueError("folder", message)
+    listing = tuple(graphs.values())
     with atomic_write(folder / MANIFEST_NAME) as partial:
-        partial.write_text(format_manifest(graphs), encoding="utf-8")
-    return graphs
+        partial.write_text(format_manifest(listing), encoding="utf-8")
+    return listing
 
 
 def main(folder: Annotated[Path, typer.Argument(help="Folder of graphs.")]) -> None:

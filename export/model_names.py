@@ -23,10 +23,14 @@ def check_name(name: str) -> str:
     Raises
     ------
     ArgumentValueError
-        If it holds anything but letters, digits, '.', '_' and '-'.
+        If it does not start with a letter or digit, or holds anything but ASCII letters, digits, '.', '_' and '-'.
     """
     if not _NAME.fullmatch(name):
-        raise ArgumentValueError("name", f"--name must hold only letters, digits, '.', '_' and '-', but is {name!r}.")
+        message = (
+            "--name must start with a letter or digit and hold only ASCII letters, digits, '.', '_' and '-', but is "
+            f"{name!r}."
+        )
+        raise ArgumentValueError("name", message)
     return name
 
 

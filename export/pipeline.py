@@ -254,7 +254,7 @@ def _verify(
     else:
         log(format_fidelity(graph.fidelity))
         if not options.accept_beyond_bounds:
-            check_fidelity(graph.fidelity, options.precision)
+            check_fidelity(graph.fidelity, options.precision, min_charge)
     return parity
 
 

@@ -101,7 +101,7 @@ BAD_EXPORTS: Final[dict[str, tuple[Any, ...]]] = {
     ),
     "no state dict": (EXPORT, "it holds no tensors", 1, save_with_torch(lambda: [1, 2])),
     "unknown family": ("IN.pt --family gan --output OUT", "--family", 2),
-    "name that is a path": (f"{EXPORT} --name ../../name", "--name must hold only letters", 2),
+    "name that is a path": (f"{EXPORT} --name ../../name", "--name must start with a letter or digit", 2),
 }
 BAD_RUNS: Final[dict[str, tuple[Any, ...]]] = {
     # Graphs

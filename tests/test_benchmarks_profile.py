@@ -171,7 +171,7 @@ def test_one_precision_is_profiled_and_written(
     ("arguments", "expected"),
     [
         (("profile", "--precision", "int4"), "--precision must be float32 or int8, but is 'int4'"),
-        (("peers", "--precision", "int8"), "--precision is for other benchmarks: peers measures all precisions"),
+        (("peers", "--precision", "int8"), "--precision is for profile alone, not for peers."),
     ],
 )
 def test_a_precision_that_is_not_measured_is_refused(arguments: tuple[str, ...], expected: str) -> None:

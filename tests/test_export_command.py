@@ -295,7 +295,10 @@ def test_a_bad_name_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     checkpoint = save(light_state("resnet"), tmp_path / "generator.pt")
     result = invoke(checkpoint, "--family", "resnet", "--output", tmp_path / "graphs", "--name", "a/b")
     assert result.exit_code == 2
-    expected = "Error: --name must hold only letters, digits, '.', '_' and '-', but is 'a/b'.\n"
+    expected = (
+        "Error: --name must start with a letter or digit and hold only ASCII letters, digits, '.', '_' and '-', but is "
+        "'a/b'.\n"
+    )
     assert (result.stdout, result.stderr) == ("", expected)
 
 

@@ -83,6 +83,16 @@ def test_a_damaged_graph_is_refused_and_the_manifest_kept(folder: Path, place: i
     assert [path.name for path in folder.iterdir() if "partial" in path.name] == []
 
 
+def test_two_graphs_of_one_name_are_refused(folder: Path) -> None:
+    shutil.copy(folder / "zebra-float32.onnx", folder / "other.onnx")
+    expected = (
+        r"holds two graphs zebra in float32 for cpu, other\.onnx and zebra-float32\.onnx: expected one; move the other"
+    )
+    with pytest.raises(ArgumentValueError, match=expected):
+        write_manifest(folder)
+    assert not (folder / "manifest.json").exists()
+
+
 def test_a_file_that_is_no_graph_is_refused(folder: Path) -> None:
     (folder / "middle.onnx").write_text("not a graph")
     with pytest.raises(GraphFileError, match=r"middle\.onnx is not an ONNX file"):

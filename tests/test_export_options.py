@@ -36,7 +36,13 @@ if TYPE_CHECKING:
             "accept_beyond_bounds is for float16 and int8, not for float32: leave out --accept-beyond-bounds.",
         ),
         ({"min_charge": 0}, "min_charge must lie between 1 and 255 ADU, but is 0."),
-        ({"name": ""}, "--name must hold only letters, digits, '.', '_' and '-', but is ''."),
+        (
+            {"name": ""},
+            (
+                "--name must start with a letter or digit and hold only ASCII letters, digits, '.', '_' and '-', but "
+                "is ''."
+            ),
+        ),
     ],
 )
 def test_a_value_that_is_not_offered_is_refused(options: dict[str, object], expected: str) -> None:

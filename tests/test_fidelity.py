@@ -167,14 +167,16 @@ def test_without_hits_in_float32_there_is_nothing_to_compare(other: tuple[int, .
         r"^The float32 graph gives no hit in 3 images, .* the int8 graph with: a smaller --min-charge may give hits\."
     )
     with pytest.raises(FidelityError, match=message):
-        check_fidelity(found, "int8")
+        check_fidelity(found, "int8", 7)
+    with pytest.raises(FidelityError, match=r"graph with: check the checkpoint, whose images are empty\. Nothing was"):
+        check_fidelity(found, "int8", 1)
 
 
 def test_a_graph_without_hits_is_too_far_from_one_with_hits() -> None:
     found = fidelity_of((9,), ())
     assert (found.charge_w1_adu, found.occupancy_ratio, found.identical_digits) == (256.0, 0.0, 0.0)
     with pytest.raises(FidelityError, match=r"too far from float32's: W1 of the charge spectrum 256\.000 ADU"):
-        check_fidelity(found, "float16")
+        check_fidelity(found, "float16", 1)
 
 
 @pytest.mark.parametrize("n_images", [1, 2, 5])
@@ -201,7 +203,7 @@ def test_the_bounds_are_those_of_the_card() -> None:
 @pytest.mark.parametrize("within", [fidelity(), fidelity(0.2999), fidelity(0, 1.0099), fidelity(0, 0.9901)])
 def test_within_the_bounds_nothing_is_refused(within: Fidelity) -> None:
     assert within.is_within_bounds
-    check_fidelity(within, "int8")
+    check_fidelity(within, "int8", 1)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_beyond_a_bound_it_is(beyond: Fidelity) -> None:
     with pytest.raises(
         FidelityError, match="Nothing was written; --accept-beyond-bounds writes the graph all"
     ) as caught:
-        check_fidelity(beyond, "int8")
+        check_fidelity(beyond, "int8", 1)
     assert caught.value.fidelity is beyond
 
 
@@ -228,7 +230,7 @@ def test_the_refusal_says_what_was_measured_and_what_is_allowed() -> None:
         r"graph all the same\.$"
     )
     with pytest.raises(FidelityError, match=expected) as caught:
-        check_fidelity(fidelity(0.4123, 0.9765), "float16")
+        check_fidelity(fidelity(0.4123, 0.9765), "float16", 1)
     assert isinstance(caught.value, RuntimeError)
     arrived = pickle.loads(pickle.dumps(caught.value))
     assert (arrived.fidelity, str(arrived)) == (caught.value.fidelity, str(caught.value))

@@ -91,17 +91,22 @@ def test_wrapped_generators_load(family: Family, tmp_path: Path, wrap: Callable[
 
 
 @both_variants
-@pytest.mark.parametrize("number", [torch.tensor(2.0), torch.tensor([2.0])], ids=["scalar", "vector"])
-def test_the_logged_norm_may_have_either_shape(family: Family, tmp_path: Path, number: Tensor) -> None:
+@pytest.mark.parametrize(
+    "number",
+    [None, torch.tensor(2.0), torch.tensor([2.0]), torch.tensor([torch.nan]), torch.tensor(3)],
+    ids=["absent", "scalar", "vector", "nan", "integer"],
+)
+def test_the_logged_norm_has_no_effect(family: Family, tmp_path: Path, number: Tensor | None) -> None:
     state = state_of(family)
-    saved = {key: number if key.endswith("sv0") else value for key, value in state.items()}
-    expected = {key: number.reshape(1) if key.endswith("sv0") else value for key, value in state.items()}
-    require_loaded(family, expected, save(saved, tmp_path / "generator.pt"))
+    weights = {key: value for key, value in state.items() if not key.endswith("sv0")}
+    logged = {key: number for key in state.keys() - weights.keys() if number is not None}
+    expected = weights | {key: torch.ones(1) for key in state.keys() - weights.keys()}
+    require_loaded(family, expected, save(weights | logged, tmp_path / "generator.pt"))
 
 
 @pytest.mark.parametrize(
     ("variant", "key"),
-    [(0, WEIGHT), (1, "blocks.0.0.bn1.gain.u0"), (0, "linear.sv0"), (1, "RR_G.norm.bias"), (0, "shared.weight")],
+    [(0, WEIGHT), (1, "blocks.0.0.bn1.gain.u0"), (0, "linear.bias"), (1, "RR_G.norm.bias"), (0, "shared.weight")],
 )
 def test_a_missing_key_is_named(tmp_path: Path, variant: int, key: str) -> None:
     state = state_of(TINY_VARIANTS[variant])
@@ -112,8 +117,8 @@ def test_a_missing_key_is_named(tmp_path: Path, variant: int, key: str) -> None:
 @pytest.mark.parametrize(
     ("kept", "lacks"),
     [
-        ("weight", r"lacks linear_f\.bias, linear_f\.sv0, linear_f\.u0\.$"),
-        (("weight", "bias", "u0"), r"lacks linear_f\.sv0\.$"),
+        ("weight", r"lacks linear_f\.bias, linear_f\.u0\.$"),
+        (("weight", "bias"), r"lacks linear_f\.u0\.$"),
     ],
 )
 def test_a_part_of_the_layer_of_the_event_noise_is_refused(
@@ -142,12 +147,8 @@ def negate(value: Tensor) -> Tensor:
         ("blocks.0.0.bn1.gain.weight", zero, r"holds nan in KEY once its norm is folded"),
         ("linear_f.weight", zero, r"holds nan in KEY once its norm is folded"),
         (WEIGHT, lambda value: value[:, :1], r"holds KEY of shape \(8, 1, 3, 3\): expected \(8, 8, 3, 3\)\.$"),
-        ("linear.sv0", lambda _: torch.ones(2), r"holds KEY of shape \(2,\): expected \(1,\)\.$"),
-        (
-            "linear.sv0",
-            lambda _: torch.tensor(torch.nan),
-            r"holds nan in KEY: every value must be finite in float32\.$",
-        ),
+        ("linear.bias", lambda value: value[:2], r"holds KEY of shape \(2,\): expected \(1536,\)\.$"),
+        ("linear.bias", lambda value: value * torch.nan, r"holds nan in KEY: every value must be finite in float32\.$"),
         ("linear.u0", lambda value: value[0], r"holds KEY of shape \(1536,\): expected \(1, 1536\)\.$"),
     ],
 )

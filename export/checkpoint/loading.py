@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from export.checkpoint.archives import read_archive
-from export.checkpoint.state_dicts import COUNTERS, TOP, Layout, find_state_dict
+from export.checkpoint.state_dicts import RECORDS, TOP, Layout, find_state_dict
 from export.errors import CheckpointError
 from export.families import FAMILIES, load_family
 from export.families.generator_module import GeneratorModule
@@ -74,8 +74,7 @@ def load_with_path(
     n_folded = sum(weight.is_normed for weight in found.weights.values())
     if n_folded:
         log(f"folded spectral or weight norm into {n_folded} weights")
-    ready |= {key: torch.tensor(0) for key in model.state_dict().keys() - ready.keys()}  # training counters
-    model.load_state_dict(ready, strict=True)
+    model.load_state_dict(model.state_dict() | ready, strict=True)  # records of training stay as they are
     _check_folded(path, model)
     return model.eval(), found.path
 
@@ -91,7 +90,7 @@ def _build_layout(family: str, module_class: type[GeneratorModule]) -> Layout:
     """Build the layout of a variant, once in a process: a large model takes a tenth of a second."""
     with torch.device("meta"):  # without values
         state = module_class().state_dict()
-    shapes = {key: tuple(value.shape) for key, value in state.items() if not key.endswith(COUNTERS)}
+    shapes = {key: tuple(value.shape) for key, value in state.items() if not key.endswith(RECORDS)}
     return Layout(family=family, shapes=shapes)
 
 

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from export.checkpoint.norms import Key, Weight
     from export.checkpoint.pickles import PickledContent
 
-__all__ = ["COUNTERS", "TOP", "Layout", "StateDict", "find_state_dict"]
+__all__ = ["RECORDS", "TOP", "Layout", "StateDict", "find_state_dict"]
 
 TOP: Final = "."
 """Path of the state dict at the top of a checkpoint."""
-COUNTERS: Final = ("num_batches_tracked", "n_averaged")
-"""Counters of training steps do not affect the output: they may be missing, or be beside the weights."""
+RECORDS: Final = ("num_batches_tracked", "n_averaged", "sv0")
+"""Counters of training steps and logged norms do not affect the output: they may be missing, or hold any value."""
 _WRAPPERS: Final = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Keys that PyTorch adds when it wraps a module, at any depth."""
 _N_NAMED: Final = 4
@@ -173,7 +173,7 @@ def _list_candidates(contents: _Contents, layouts: Iterable[Layout]) -> Iterator
                 key
                 for key, full in below.items()
                 if key not in layout.shapes
-                and not key.endswith(COUNTERS)
+                and not key.endswith(RECORDS)
                 and not any(full[: len(each)] == each for each in inner)
                 and any(contents.dicts[source] in dicts for source in contents.weights[full].sources)
             ),
@@ -183,9 +183,9 @@ def _list_candidates(contents: _Contents, layouts: Iterable[Layout]) -> Iterator
 
 
 def _is_whole(contents: _Contents, layout: Layout, prefix: Key) -> bool:
-    """Whether the weights below a prefix are those of the layout and no others, apart from counters."""
+    """Whether the weights below a prefix are those of the layout and no others, apart from records."""
     n = len(prefix)
-    below = {".".join(key[n:]) for key in contents.weights if key[:n] == prefix and not key[-1].endswith(COUNTERS)}
+    below = {".".join(key[n:]) for key in contents.weights if key[:n] == prefix and not key[-1].endswith(RECORDS)}
     return below == layout.shapes.keys()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from pxdbg_runtime.campaigns import PartOutcome, open_campaign
+from pxdbg_runtime.campaigns import PartOutcome, open_campaign, run_parts
 from pxdbg_runtime.campaigns.dask_maker import DaskMaker
 from pxdbg_runtime.campaigns.dask_worker import WorkerAnswer
 from pxdbg_runtime.errors import CampaignError, MachineMismatchError, SchedulerError
@@ -85,6 +85,15 @@ def test_a_partition_that_always_fails_is_given_up(campaign: Campaign) -> None:
     assert len(log) == 2
     reason = next(outcome.reason for outcome in outcomes if outcome.state == "failed")
     assert reason == "on a: RuntimeError: no memory"
+
+
+def test_a_failure_names_the_machine_of_the_worker(campaign: Campaign) -> None:
+    client = FakeClient({"tcp://a:1": ""}, lambda *_: PartOutcome(part=1, state="failed", host="a", reason="Full."))
+    maker = DaskMaker(campaign=campaign, client=cast("Client", client), log=lambda _: None, retries=0)
+    assert run_parts(campaign, [1], maker, advance=lambda _: None, report=lambda _: None) == [1]
+    failure = campaign.read_failure(1)
+    assert failure is not None
+    assert (failure.host, failure.reason) == ("a", "on a: Full.")
 
 
 def test_a_worker_that_does_not_fit_gets_nothing(campaign: Campaign) -> None:

@@ -256,7 +256,7 @@ def test_a_full_disk_leaves_nothing_half_written(campaign: Campaign) -> None:
 
 
 def test_a_failure_is_recorded_until_the_partition_is_made(campaign: Campaign) -> None:
-    record_failure(campaign, 2, "A sentence.")
+    record_failure(campaign, 2, "A sentence.", "here")
     failure = campaign.read_failure(2)
     assert failure is not None
     assert (failure.part, failure.reason) == (2, "A sentence.")

@@ -189,7 +189,7 @@ def test_status_counts_what_is_on_disk(campaign: Campaign) -> None:
     for part in (1, 2):
         campaign.digits_path(part).unlink()
         campaign.record_path(part).unlink()
-    record_failure(campaign, 1, "A sentence.")
+    record_failure(campaign, 1, "A sentence.", "here")
     with hold_lock(campaign.lock_path(2)):
         found = read_status(campaign)
         done = invoke("campaign", "status", campaign.folder)
@@ -221,7 +221,7 @@ def test_the_time_left_is_that_of_the_mean_rate(campaign: Campaign) -> None:
 def test_the_page_needs_no_other_file_and_shows_hostile_texts_as_they_are(campaign: Campaign) -> None:
     campaign.record_path(1).unlink()
     campaign.digits_path(1).unlink()
-    record_failure(campaign, 1, "<script>alert(1)</script> & <b>")
+    record_failure(campaign, 1, "<script>alert(1)</script> & <b>", "here")
     record = campaign.examine(2, compare_hash=False).record
     assert record is not None
     campaign.record_path(2).write_text(encode_record(replace(record, host="<img src=x>")), encoding="utf-8")
@@ -241,7 +241,7 @@ def test_a_partition_that_is_made_again_after_a_failure_is_shown_as_being_made(
     for part in (1, 2):
         campaign.record_path(part).unlink()
         campaign.digits_path(part).unlink()
-        record_failure(campaign, part, f"Sentence {part}.")
+        record_failure(campaign, part, f"Sentence {part}.", "here")
     with hold_lock(campaign.lock_path(1)):
         page = render_page(read_status(campaign))
         text = words(invoke("campaign", "status", campaign.folder).stdout)

@@ -62,7 +62,7 @@ def test_the_page_of_a_folder_whose_name_is_not_utf_8(campaign: Campaign, tmp_pa
 
 
 def test_a_failure_that_names_such_a_file_is_kept(campaign: Campaign) -> None:
-    record_failure(campaign, 1, f"{NOT_UTF_8}/part-000001.npz cannot be written.")
+    record_failure(campaign, 1, f"{NOT_UTF_8}/part-000001.npz cannot be written.", "here")
     failure = campaign.read_failure(1)
     assert failure is not None
     assert failure.reason == r"bg\udcff/part-000001.npz cannot be written."
@@ -71,8 +71,8 @@ def test_a_failure_that_names_such_a_file_is_kept(campaign: Campaign) -> None:
 def test_a_damaged_partition_that_failed_counts_once(campaign: Campaign) -> None:
     for part in (1, 2):
         campaign.digits_path(part).write_bytes(b"damaged")
-        record_failure(campaign, part, "A sentence.")
-    record_failure(campaign, 3, "A sentence.")
+        record_failure(campaign, part, "A sentence.", "here")
+    record_failure(campaign, 3, "A sentence.", "here")
     campaign.record_path(3).unlink()
     found = read_status(campaign)
     assert found.failed == found.failed_or_damaged == (1, 2, 3)

@@ -281,7 +281,7 @@ class _Dispatch:
             if outcome.state != "failed":
                 yield outcome
             else:
-                yield from self._retry(part, worker, f"on {outcome.host}: {outcome.reason}")
+                yield from self._retry(part, worker, f"on {outcome.host}: {outcome.reason}", outcome.host)
         elif future.status == "error":
             error = future.exception()
             yield from self._retry(part, worker, f"on {worker}: {type(error).__name__}: {one_line(error)}")
@@ -289,7 +289,7 @@ class _Dispatch:
             self._waiting.append(part)
             time.sleep(_POLL_S)
 
-    def _retry(self, part: int, worker: str, reason: str) -> Iterator[PartOutcome]:
+    def _retry(self, part: int, worker: str, reason: str, host: str = "") -> Iterator[PartOutcome]:
         """Queue a partition again, or give it up."""
         self._tries[part] += 1
         self._avoided[part] = worker
@@ -297,7 +297,7 @@ class _Dispatch:
             self._maker.log(f"partition {part} failed (try {self._tries[part]} of {self._maker.retries + 1}) {reason}")
             self._waiting.append(part)
         else:
-            yield PartOutcome(part=part, state="failed", host=worker, reason=reason)
+            yield PartOutcome(part=part, state="failed", host=host or worker, reason=reason)
 
 
 def _describe_silence(campaign: Campaign, address: str, error: Exception | None) -> SchedulerError:

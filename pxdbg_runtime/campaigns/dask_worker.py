@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import platform
 import signal
 import threading
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from distributed import WorkerPlugin
 
 from pxdbg_runtime.campaigns.folder import PLAN_NAME, open_campaign
+from pxdbg_runtime.campaigns.machine import name_host
 from pxdbg_runtime.campaigns.making import PartOutcome, make_part, open_generator
 from pxdbg_runtime.errors import CampaignError, MachineMismatchError, PxdbgError, one_line
 from pxdbg_runtime.inference.providers import CPU
@@ -116,7 +116,7 @@ def make_part_on_worker(key: Key, part: int) -> PartOutcome:
         campaign = _open_same_campaign(key)
         return make_part(campaign, part, lambda: _get_generator(key, campaign))
     except PxdbgError as error:
-        return PartOutcome(part=part, state="failed", host=platform.node(), reason=one_line(error))
+        return PartOutcome(part=part, state="failed", host=name_host(), reason=one_line(error))
 
 
 def _open_same_campaign(key: Key) -> Campaign:
@@ -124,11 +124,11 @@ def _open_same_campaign(key: Key) -> Campaign:
     folder, plan_sha256, _ = key
     path = Path(folder) / PLAN_NAME
     if not os.path.exists(path):  # noqa: PTH110  # Path raises where a disk is not mounted well
-        message = f"{folder} is not visible on {platform.node()} under this path: share the folder of the campaign."
+        message = f"{folder} is not visible on {name_host()} under this path: share the folder of the campaign."
         raise CampaignError(path, message)
     campaign = open_campaign(Path(folder))
     if campaign.plan_sha256 != plan_sha256:
-        message = f"{folder} has another plan on {platform.node()} than where the run was started: share one folder."
+        message = f"{folder} has another plan on {name_host()} than where the run was started: share one folder."
         raise CampaignError(campaign.folder, message)
     return campaign
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pxdbg_runtime.model.card import Precision
 
-__all__ = ["Machine", "describe_machine", "explain_mismatch"]
+__all__ = ["Machine", "describe_machine", "explain_mismatch", "name_host"]
 
 _X86: Final = frozenset({"x86_64", "amd64", "i386", "i686"})
 
@@ -56,8 +56,13 @@ def describe_machine(provider: str, provider_options: Mapping[str, str]) -> Mach
         onnxruntime=str(import_onnxruntime().__version__),
         architecture=platform.machine() or "unknown",
         # A device without a name is known to be the same on its own machine only.
-        device=name_device(provider, provider_options) or f"a device without a name of {platform.node()}",
+        device=name_device(provider, provider_options) or f"a device without a name of {name_host()}",
     )
+
+
+def name_host() -> str:
+    """Name this machine."""
+    return platform.node() or "unknown"
 
 
 def explain_mismatch(precision: Precision, provider: str, planned: Machine, found: Machine) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import platform
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pxdbg_runtime.campaigns.folder import hash_file
-from pxdbg_runtime.campaigns.machine import describe_machine, explain_mismatch
+from pxdbg_runtime.campaigns.machine import describe_machine, explain_mismatch, name_host
 from pxdbg_runtime.campaigns.part_lock import hold_lock
 from pxdbg_runtime.campaigns.part_record import FailureRecord, PartRecord, encode_record
 from pxdbg_runtime.errors import (
@@ -70,7 +69,7 @@ def check_machine(campaign: Campaign, *, allow_mixed_hardware: bool) -> None:
     difference = explain_mismatch(plan.precision, plan.provider, plan.machine, found)
     if difference and not allow_mixed_hardware:
         message = (
-            f"The digits of {platform.node()} are not known to be those of the plan in {campaign.folder} "
+            f"The digits of {name_host()} are not known to be those of the plan in {campaign.folder} "
             f"({difference}): run on a machine like the plan's, or accept a few different digits with "
             "--allow-mixed-hardware."
         )
@@ -119,13 +118,13 @@ def open_generator(campaign: Campaign, *, allow_mixed_hardware: bool) -> Generat
     # What these errors advise, such as another precision, is not for the partitions of a plan.
     except ProviderError as error:
         message = (
-            f"{platform.node()} cannot run the plan in {campaign.folder}: run it on another machine, or plan again "
+            f"{name_host()} cannot run the plan in {campaign.folder}: run it on another machine, or plan again "
             f"with what runs here ({one_line(error).removesuffix('.')})."
         )
         raise MachineMismatchError(message) from error
     except KnownAnswerError as error:
         message = (
-            f"onnxruntime {error.release} on {platform.node()} ({error.provider}) does not compute the known image of "
+            f"onnxruntime {error.release} on {name_host()} ({error.provider}) does not compute the known image of "
             f"{campaign.graph_path}: run the campaign on another machine. pxdbg check {campaign.graph_path} shows the "
             "difference."
         )
@@ -165,7 +164,7 @@ def make_part(
     PxdbgError
         As `Generator.generate`.
     """
-    host = _name_host()
+    host = name_host()
     with hold_lock(campaign.lock_path(part)) as is_locked:
         if not is_locked:
             return PartOutcome(part=part, state="busy", host=host)
@@ -187,14 +186,14 @@ def make_part(
         return PartOutcome(part=part, state="made", host=host, digits=record.digits)
 
 
-def record_failure(campaign: Campaign, part: int, reason: str) -> None:
-    """Record beside a partition why it failed, for ``pxdbg campaign status``; where that fails too, nothing happens."""
+def record_failure(campaign: Campaign, part: int, reason: str, host: str) -> None:
+    """Record beside a partition why it failed, and where; if the record cannot be written, nothing happens."""
     record = FailureRecord(
         part=part,
         plan_sha256=campaign.plan_sha256,
         reason=reason.encode(errors="backslashreplace").decode(),  # names of files in it need not be UTF-8
         failed=_format_now(),
-        host=_name_host(),
+        host=host,
     )
     with suppress(OutputError), atomic_write(campaign.failure_path(part)) as partial:
         partial.write_text(encode_record(record), encoding="utf-8")
@@ -224,7 +223,7 @@ def _generate(campaign: Campaign, part: int, generator: Generator, advance: Call
             digits=n_digits,
             seconds=round(time.monotonic() - start_s, 3),
             finished=_format_now(),
-            host=_name_host(),
+            host=name_host(),
             machine=describe_machine(plan.provider, plan.provider_options),
         )
 
@@ -236,10 +235,6 @@ def _check_sha256(campaign: Campaign, sha256: str) -> None:
             "replaced. Put the planned graph back."
         )
         raise CampaignError(campaign.graph_path, message)
-
-
-def _name_host() -> str:
-    return platform.node() or "unknown"
 
 
 def _format_now() -> str:

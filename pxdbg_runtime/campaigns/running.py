@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from pxdbg_runtime.campaigns.machine import name_host
 from pxdbg_runtime.campaigns.making import PartOutcome, make_part, open_generator, record_failure
 from pxdbg_runtime.errors import CampaignError, PxdbgError, one_line
 
@@ -62,7 +62,7 @@ class LocalMaker:
             try:
                 outcome = make_part(self.campaign, part, lambda: generator, lambda: advance(1))
             except PxdbgError as error:
-                outcome = PartOutcome(part=part, state="failed", host=platform.node(), reason=one_line(error))
+                outcome = PartOutcome(part=part, state="failed", host=name_host(), reason=one_line(error))
             yield outcome
 
 
@@ -145,7 +145,7 @@ def run_parts(
         in_a_row = in_a_row + 1 if outcome.state == "failed" else 0
         if outcome.state == "failed":
             failed.append(outcome.part)
-            record_failure(campaign, outcome.part, outcome.reason)
+            record_failure(campaign, outcome.part, outcome.reason, outcome.host)
         if in_a_row >= _HOPELESS:
             message = (
                 f"{in_a_row} partitions failed one after the other, the last because: "
@@ -177,6 +177,6 @@ def _make_all(
             for part in [each for each in waiting if not campaign.is_being_made(each)]:
                 if campaign.examine(part, compare_hash=True).state == "complete":
                     waiting.remove(part)
-                    yield PartOutcome(part=part, state="complete", host=platform.node())
+                    yield PartOutcome(part=part, state="complete", host=name_host())
                 else:
                     has_work = True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pxdbg_runtime.campaigns.folder import open_campaign
+from pxdbg_runtime.campaigns.machine import name_host
 from pxdbg_runtime.campaigns.making import make_part, open_generator, record_failure
 from pxdbg_runtime.campaigns.plan import DEFAULT_EVENTS_PER_PART
 from pxdbg_runtime.campaigns.planning import check_new_campaign, check_random_stream, write_plan
@@ -175,7 +176,7 @@ def part(
         except MachineMismatchError:  # the partition has not failed: another machine makes it
             raise
         except PxdbgError as error:
-            record_failure(opened, number, one_line(error))
+            record_failure(opened, number, one_line(error), name_host())
             raise
         if outcome.state == "busy":
             stderr.print(f"{path} is being made by another process: look again later.", soft_wrap=True)

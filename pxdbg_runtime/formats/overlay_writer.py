@@ -115,7 +115,7 @@ def write_overlay(path: Path, metadata: FileMetadata) -> Iterator[_OverlayWriter
     if last_event > MAX_OVERLAY_EVENT:
         message = (
             f"An overlay file holds event numbers up to {MAX_OVERLAY_EVENT}, as basf2 does, but the last event is "
-            f"{last_event}: choose a smaller --first-event."
+            f"{last_event}: generate the events with a smaller --first-event."
         )
         raise ArgumentValueError("events", message)
     root = import_root("An overlay file")

@@ -224,6 +224,34 @@ def test_the_command_plans(latent_graph: GraphFile, tmp_path: Path) -> None:
     assert "has a plan already" in again.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ["--events", 2**63],
+            ".* has at most 100,000 files of 1,000,000 events.*: plan several campaigns with --first",
+        ),
+        (
+            ["--events", 10**12],
+            ".* has at most 100,000 files of 1,000,000 events.*: plan several campaigns with --first",
+        ),
+        (["--events", 10**11], "take --events-per-part 1000000 or more"),
+        (["--events", 1, "--format", "foo"], "format must be one of parquet, .*, but is 'foo'"),
+        (
+            ["--events", 2, "--first-event", 2**32 - 1, "--format", "overlay", "--experiment", 1003],
+            "holds event numbers up to 4294967295, .* the last event is 4294967296: plan fewer events, or a smaller",
+        ),
+    ],
+)
+def test_what_no_campaign_can_hold_is_refused_before_the_graph_is_loaded(
+    tmp_path: Path, options: list[object], sentence: str
+) -> None:
+    folder = tmp_path / "bg"
+    done = invoke("campaign", "plan", *options, "--model", tmp_path / "missing.onnx", "--output", folder)
+    require_failure(done, 2, rf"Error: .*{sentence}")
+    assert not folder.exists()
+
+
 def test_a_folder_whose_name_is_too_long_is_one_sentence(latent_graph: GraphFile, tmp_path: Path) -> None:
     model = ["--model", str(latent_graph.path), "--provider", "cpu"]
     done = invoke("campaign", "plan", "--events", "5", *model, "--output", str(tmp_path / ("a" * 300)))

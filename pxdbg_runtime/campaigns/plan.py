@@ -192,15 +192,22 @@ def split_events(events: range, events_per_part: int) -> tuple[Partition, ...]:
     ArgumentValueError
         If there would be more than `MAX_PARTS`.
     """
-    n_parts = -(-len(events) // events_per_part)
-    if n_parts > MAX_PARTS:
-        enough = -(-len(events) // MAX_PARTS)
+    n_events = events.stop - events.start  # more than len() counts, if all events are asked for
+    n_parts = -(-n_events // events_per_part)
+    if n_events > MAX_PARTS * MAX_FILE_EVENTS:
         message = (
-            f"{len(events):,} events in partitions of {events_per_part:,} make {n_parts:,} files, expected at most "
+            f"A campaign has at most {MAX_PARTS:,} files of {MAX_FILE_EVENTS:,} events, but {n_events:,} events were "
+            "asked for: plan several campaigns with --first-event."
+        )
+        raise ArgumentValueError("events", message)
+    if n_parts > MAX_PARTS:
+        enough = -(-n_events // MAX_PARTS)
+        message = (
+            f"{n_events:,} events in partitions of {events_per_part:,} make {n_parts:,} files, expected at most "
             f"{MAX_PARTS:,}: take --events-per-part {enough} or more."
         )
         raise ArgumentValueError("events_per_part", message)
     return tuple(
         Partition(first_event=part[0], events=len(part))
-        for part in (events[start : start + events_per_part] for start in range(0, len(events), events_per_part))
+        for part in (events[start : start + events_per_part] for start in range(0, n_events, events_per_part))
     )

@@ -11,9 +11,10 @@ from pxdbg_runtime.campaigns.part_lock import hold_lock
 from pxdbg_runtime.campaigns.plan import CampaignPlan, split_events
 from pxdbg_runtime.checks import check_path
 from pxdbg_runtime.errors import ArgumentValueError, CampaignError
-from pxdbg_runtime.formats import find_format
+from pxdbg_runtime.formats import FORMATS, SUFFIXES, find_format
 from pxdbg_runtime.formats.atomic_write import atomic_write
 from pxdbg_runtime.formats.output_path import create_folder
+from pxdbg_runtime.formats.overlay_writer import MAX_OVERLAY_EVENT
 from pxdbg_runtime.model.graph_file import read_graph_file
 from pxdbg_runtime.sensors import SENSORS, select_sensors
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pxdbg_runtime.generator import Generator
     from pxdbg_runtime.sensors import SensorLike
 
-__all__ = ["check_new_campaign", "check_random_stream", "write_plan"]
+__all__ = ["check_format", "check_new_campaign", "check_random_stream", "write_plan"]
 
 
 def check_random_stream(random_stream: str) -> Literal["philox"]:
@@ -38,6 +39,32 @@ def check_random_stream(random_stream: str) -> Literal["philox"]:
         )
         raise ArgumentValueError("random_stream", message)
     return "philox"
+
+
+def check_format(format_name: str, last_event: int) -> None:
+    """Check before the work that files of a format can be written.
+
+    Parameters
+    ----------
+    format_name : str
+    last_event : int
+        The largest event number.
+
+    Raises
+    ------
+    ArgumentValueError
+        If there is no such format, or its files do not hold the event number.
+    MissingPackageError
+        If the format needs a package that is not installed.
+    """
+    if format_name == "overlay" and last_event > MAX_OVERLAY_EVENT:
+        message = (
+            f"An overlay file holds event numbers up to {MAX_OVERLAY_EVENT}, as basf2 does, but the last event is "
+            f"{last_event}: plan fewer events, or a smaller --first-event."
+        )
+        raise ArgumentValueError("events", message)
+    suffixes = FORMATS[format_name].suffixes if format_name in FORMATS else SUFFIXES
+    find_format(f"part{suffixes[0]}", format_name)
 
 
 def check_new_campaign(folder: StrPath) -> None:
@@ -105,13 +132,15 @@ def write_plan(
     Raises
     ------
     ArgumentValueError, MissingPackageError
-        If the events of the stream depend on each other, there are too many partitions, or the format is not valid.
+        If the events of the stream depend on each other, there are too many, or the format is not valid for them.
     CampaignError
         If the folder has a plan, partitions or another graph already.
     OutputError
         If a file cannot be written.
     """
     chosen = select_sensors(sensors)
+    partitions = split_events(events, events_per_part)
+    check_format(format_name, events[-1])
     plan = CampaignPlan(
         model=generator.card.name,
         graph=GRAPH_NAME,
@@ -130,10 +159,9 @@ def write_plan(
         experiment=None if run_numbers is None else run_numbers.experiment,
         run=None if run_numbers is None else run_numbers.run,
         machine=describe_machine(generator.provider, provider_options),
-        partitions=split_events(events, events_per_part),
+        partitions=partitions,
     )
     folder = check_path("folder", folder)
-    find_format(folder / f"part{plan.suffix}", format_name)
     create_folder(folder)
     with hold_lock(folder / ".plan.lock") as is_locked:
         if not is_locked:

@@ -12,8 +12,8 @@ import typer
 from pxdbg_runtime.campaigns.folder import open_campaign
 from pxdbg_runtime.campaigns.machine import name_host
 from pxdbg_runtime.campaigns.making import make_part, open_generator, record_failure
-from pxdbg_runtime.campaigns.plan import DEFAULT_EVENTS_PER_PART
-from pxdbg_runtime.campaigns.planning import check_new_campaign, check_random_stream, write_plan
+from pxdbg_runtime.campaigns.plan import DEFAULT_EVENTS_PER_PART, split_events
+from pxdbg_runtime.campaigns.planning import check_format, check_new_campaign, check_random_stream, write_plan
 from pxdbg_runtime.campaigns.running import LocalMaker, find_work, run_parts
 from pxdbg_runtime.command_line.campaign_reports import Folder, merge, status, verify
 from pxdbg_runtime.command_line.console import (
@@ -109,6 +109,8 @@ def plan(
     """
     with report_failures():
         numbers = build_event_range(first_event, events)
+        split_events(numbers, events_per_part)
+        check_format(format_name, numbers[-1])
         run_numbers = choose_run_numbers(format_name, experiment, run)
         chosen = choose_sensors(sensors, layer)
         check_random_stream(random_stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from pxdbg_runtime.formats.metadata import join_consecutive_jobs
 from pxdbg_runtime.formats.run_numbers import RunNumbers
 from tests.campaigns import MIN_CHARGE, copy_made_campaign, make_parts, plan_campaign
 from tests.digit_files import PROVENANCE
-from tests.test_command_line import invoke
+from tests.test_command_line import invoke, require_failure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +83,24 @@ def test_merge_lists_the_files_of_a_complete_campaign_alone(campaign: Campaign) 
     refused = invoke("campaign", "merge", campaign.folder, "--list")
     assert refused.exit_code == 1
     assert f"part-000002.npz is unfinished. Make it first: pxdbg campaign run {campaign.folder}" in refused.stderr
+
+
+def test_the_output_is_checked_before_the_partitions(
+    campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign.record_path(2).unlink()
+    output = tmp_path / "all.npz"
+    reports = sys.modules["pxdbg_runtime.command_line.campaign_reports"]
+    output.touch()
+    require_failure(invoke("campaign", "merge", campaign.folder, "--output", output), 1, "all.npz exists: name another")
+    require_failure(invoke("campaign", "merge", campaign.folder, "--output", "all.txt"), 2, "all.txt must end in ")
+    output.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(reports, "MAX_FILE_EVENTS", 6)
+        too_many = "at most 6 events, but the campaign has 7: print its files with --list"
+        require_failure(invoke("campaign", "merge", campaign.folder, "--output", output), 2, too_many)
+    unfinished = "partitions checked: 0/4 .*part-000002.npz is unfinished"
+    require_failure(invoke("campaign", "merge", campaign.folder, "--output", output), 1, unfinished)
 
 
 @pytest.mark.parametrize("option", [["--format", "npz"], ["--overwrite"]], ids=" ".join)

@@ -156,23 +156,43 @@ def test_generating_again_finds_digits_that_every_hash_agrees_with(campaign: Cam
     generator = open_generator(campaign, allow_mixed_hardware=False)
     sample = choose_sample(campaign, [2, 3], 2)
     assert [part for part, _ in sample] == [2, 3]
-    sound, forged = compare_sample(campaign, generator, sample)
-    assert sound is None
-    assert forged is not None
-    assert "holds other digits of event 11 than those that are generated now" in forged
-    done = invoke("campaign", "verify", campaign.folder, "--sample", 4)
-    assert done.exit_code == 1
-    assert forged in done.stdout
+    sound, forged = compare_sample(campaign, generator, sample, allow_mixed_hardware=False)
+    assert (sound.part, sound.finding, sound.is_wrong) == (2, "", False)
+    assert (forged.part, forged.is_wrong) == (3, True)
+    assert "holds other digits of event 11 than those that are generated now" in forged.finding
+    for options in ((), ("--allow-mixed-hardware",)):  # its record names this machine
+        done = invoke("campaign", "verify", campaign.folder, "--sample", 4, *options)
+        assert done.exit_code == 1
+        assert forged.finding in done.stdout
+        assert "3 of 4 partitions are as planned; 4 events generated again" in done.stdout
+
+
+def test_digits_of_other_hardware_are_counted_where_they_are_allowed(campaign: Campaign) -> None:
+    forge(campaign, 3, drops_a_digit=True)
+    record = campaign.examine(3, compare_hash=False).record
+    assert record is not None
+    of_another = replace(record, machine=replace(record.machine, device="another CPU"))
+    campaign.record_path(3).write_text(encode_record(of_another), encoding="utf-8")
+    assert invoke("campaign", "verify", campaign.folder, "--sample", 4).exit_code == 1
+    done = invoke("campaign", "verify", campaign.folder, "--sample", 4, "--allow-mixed-hardware")
+    assert done.exit_code == 0
+    path = campaign.digits_path(3)
+    assert done.stdout.splitlines() == [
+        f"{path} differs by 1 digit of event 11 from what is generated now, as other hardware may.",
+        "4 of 4 partitions are as planned; 4 events generated again",
+    ]
 
 
 def test_an_event_that_cannot_be_compared_is_one_sentence(campaign: Campaign) -> None:
     generator = open_generator(campaign, allow_mixed_hardware=False)
     campaign.digits_path(1).write_bytes(b"cut")
-    absent, damaged = compare_sample(campaign, generator, [(0, 11), (1, 7)])
-    assert absent == f"{campaign.digits_path(0)} has no event 11."
+    absent, damaged = compare_sample(campaign, generator, [(0, 11), (1, 7)], allow_mixed_hardware=True)
+    assert absent.finding == f"{campaign.digits_path(0)} has no event 11."
     with pytest.raises(DigitFileError, match=r"part-000001\.npz .*[^.]\.$") as caught:
         read_digits(campaign.digits_path(1))
-    assert damaged == str(caught.value)
+    assert damaged.finding == str(caught.value)
+    assert absent.is_wrong
+    assert damaged.is_wrong
 
 
 def test_a_sample_takes_events_of_each_part_of_the_campaign(latent_graph: GraphFile, tmp_path: Path) -> None:

@@ -96,4 +96,4 @@ def test_what_this_machine_lacks_is_no_fault_of_a_file(
     assert str(error) in done.stderr
     generator = open_generator(campaign, allow_mixed_hardware=False)
     with pytest.raises(type(error), match=rf"^{error}$"):
-        next(compare_sample(campaign, generator, [(0, 5)]))
+        next(compare_sample(campaign, generator, [(0, 5)], allow_mixed_hardware=False))

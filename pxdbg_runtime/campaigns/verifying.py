@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pxdbg_runtime.campaigns.machine import describe_machine, explain_mismatch
 from pxdbg_runtime.campaigns.making import check_graph
 from pxdbg_runtime.errors import CampaignError, DigitFileError
 from pxdbg_runtime.formats import open_events
@@ -12,16 +14,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pxdbg_runtime.campaigns.folder import Campaign, PartStatus
+    from pxdbg_runtime.digits import Digits
     from pxdbg_runtime.formats import EventReader, Provenance
     from pxdbg_runtime.generator import Generator
 
 __all__ = [
+    "Comparison",
     "choose_sample",
     "compare_sample",
     "find_graph_finding",
     "find_stranger_findings",
     "verify_part",
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What came of generating an event again.
+
+    Attributes
+    ----------
+    part : int
+        Partition of the event.
+    finding : str
+        A sentence as of `verify_part`; empty if the digits are equal.
+    is_wrong : bool
+        Whether the file is not as planned: its digits differ, and not because other hardware may make them.
+    """
+
+    part: int
+    finding: str = ""
+    is_wrong: bool = False
 
 
 def verify_part(campaign: Campaign, part: int) -> tuple[PartStatus, str | None]:
@@ -103,7 +126,9 @@ def choose_sample(campaign: Campaign, parts: Sequence[int], n_events: int) -> li
     return sample
 
 
-def compare_sample(campaign: Campaign, generator: Generator, sample: Sequence[tuple[int, int]]) -> Iterator[str | None]:
+def compare_sample(
+    campaign: Campaign, generator: Generator, sample: Sequence[tuple[int, int]], *, allow_mixed_hardware: bool
+) -> Iterator[Comparison]:
     """Generate events again and compare them with the files.
 
     Parameters
@@ -113,11 +138,13 @@ def compare_sample(campaign: Campaign, generator: Generator, sample: Sequence[tu
         Of `open_generator`.
     sample : sequence of tuple of int
         From `choose_sample`.
+    allow_mixed_hardware : bool
+        Whether the digits of a partition may differ if its machine is not known to make those of this one.
 
     Yields
     ------
-    str or None
-        For each event a sentence as of `verify_part`; None if its digits are equal.
+    Comparison
+        For each event.
 
     Raises
     ------
@@ -132,15 +159,34 @@ def compare_sample(campaign: Campaign, generator: Generator, sample: Sequence[tu
         try:
             found = next((digits for number, digits in open_events(path).read_events() if number == event), None)
         except DigitFileError as error:
-            yield str(error)
+            yield Comparison(part=part, finding=str(error), is_wrong=True)
             continue
         if found is None:
-            yield f"{path} has no event {event}."
+            yield Comparison(part=part, finding=f"{path} has no event {event}.", is_wrong=True)
         elif found == expected:
-            yield None
+            yield Comparison(part=part)
+        elif allow_mixed_hardware and _is_of_other_hardware(campaign, part):
+            n_cells = _count_differing_cells(found, expected)
+            digits = "1 digit" if n_cells == 1 else f"{n_cells:,} digits"
+            finding = f"{path} differs by {digits} of event {event} from what is generated now, as other hardware may."
+            yield Comparison(part=part, finding=finding)
         else:
             counts = f"{len(found):,} digits, generated now {len(expected):,}"
-            yield f"{path} holds other digits of event {event} than those that are generated now ({counts})."
+            finding = f"{path} holds other digits of event {event} than those that are generated now ({counts})."
+            yield Comparison(part=part, finding=finding, is_wrong=True)
+
+
+def _is_of_other_hardware(campaign: Campaign, part: int) -> bool:
+    """Whether the machine that made a partition is not known to make the digits of this one."""
+    plan, record = campaign.plan, campaign.examine(part, compare_hash=False).record
+    here = describe_machine(plan.provider, plan.provider_options)
+    return record is not None and bool(explain_mismatch(plan.precision, plan.provider, record.machine, here))
+
+
+def _count_differing_cells(one: Digits, other: Digits) -> int:
+    """Count the cells whose charge differs, or that one of two events lacks."""
+    rows = set(one.to_structured().tolist()) ^ set(other.to_structured().tolist())
+    return len({row[:-1] for row in rows})
 
 
 def _explain_origin(campaign: Campaign, part: int, reader: EventReader) -> str:
@@ -148,7 +194,9 @@ def _explain_origin(campaign: Campaign, part: int, reader: EventReader) -> str:
     plan, numbers = campaign.plan, campaign.plan.partitions[part].numbers
     job: Provenance | None = reader.provenance
     if job is None:
-        return f"how its digits were generated is unknown ({reader.remark or 'it was merged'})"
+        if reader.jobs:
+            return "it has the digits of several jobs"
+        return f"how its digits were generated is unknown ({reader.remark})"
     if not reader.is_checked:
         return "it has no digest"
     expected = {

@@ -20,11 +20,12 @@ from pxdbg_runtime.campaigns.verifying import (
 )
 from pxdbg_runtime.command_line.console import FAILURE, format_event_count, report_failures, stderr, stdout
 from pxdbg_runtime.command_line.convert import copy_events
-from pxdbg_runtime.command_line.digit_output import FormatName, Overwrite
+from pxdbg_runtime.command_line.digit_output import FormatName, Overwrite, check_output
 from pxdbg_runtime.command_line.progress import format_duration, track
 from pxdbg_runtime.errors import ArgumentValueError, CampaignError
 from pxdbg_runtime.formats import FORMATS, SUFFIX_LIST
 from pxdbg_runtime.formats.atomic_write import check_target
+from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 
 if TYPE_CHECKING:
     from pxdbg_runtime.campaigns.status import CampaignStatus
@@ -95,13 +96,14 @@ def verify(
         chosen = choose_sample(opened, sound, 0 if graph else sample)
         if chosen:
             generator = open_generator(opened, allow_mixed_hardware=allow_mixed_hardware)
-            compared = track(compare_sample(opened, generator, chosen), total=len(chosen), description="events")
-            differing = [finding for finding in compared if finding is not None]
-            for finding in differing:
-                stdout.print(finding, soft_wrap=True)
-            findings += differing
-            if differing:
-                wrong_states.add("complete")
+            compared = compare_sample(opened, generator, chosen, allow_mixed_hardware=allow_mixed_hardware)
+            for each in track(compared, total=len(chosen), description="events"):
+                if each.finding:
+                    stdout.print(each.finding, soft_wrap=True)
+                if each.is_wrong:
+                    findings.append(each.finding)
+                    sound.remove(each.part)
+                    wrong_states.add("complete")
         stdout.print(
             f"{len(sound):,} of {opened.plan.n_parts:,} partitions are as planned; "
             f"{format_event_count(len(chosen))} generated again",
@@ -147,20 +149,29 @@ def merge(
                 "and then use pxdbg convert --format overlay --experiment N."
             )
             raise ArgumentValueError("format", message)
-        for part in range(opened.plan.n_parts):
-            found = opened.examine(part, compare_hash=True)
+        paths = [opened.digits_path(part) for part in range(opened.plan.n_parts)]
+        if output is not None:
+            if format_name is None and output.suffix in FORMATS[opened.plan.format].suffixes:
+                format_name = opened.plan.format
+            check_output(output, format_name, overwrite=overwrite, inputs=paths)
+            if opened.plan.n_events > MAX_FILE_EVENTS:
+                message = (
+                    f"A digit file holds at most {MAX_FILE_EVENTS:,} events, but the campaign has "
+                    f"{opened.plan.n_events:,}: print its files with --list, which are read as one sample."
+                )
+                raise ArgumentValueError("output", message)
+        total = opened.plan.n_parts
+        statuses = opened.examine_all(compare_hash=True)
+        for found in track(statuses, total=total, description="partitions checked", shows_rate=False):
             if found.state != "complete":
-                path = opened.digits_path(part)
+                path = opened.digits_path(found.part)
                 reason = found.reason or f"{path} is {found.state}."
                 advice = "Move it away, then make it" if found.state == "foreign" else "Make it first"
                 raise CampaignError(path, f"{reason} {advice}: pxdbg campaign run {folder}.")
-        paths = [opened.digits_path(part) for part in range(opened.plan.n_parts)]
         if output is None:
             for path in paths:
                 stdout.print(str(path), soft_wrap=True)
         else:
-            if format_name is None and output.suffix in FORMATS[opened.plan.format].suffixes:
-                format_name = opened.plan.format
             run_numbers = opened.plan.run_numbers if format_name == "overlay" else None
             copy_events(paths, output, format_name, run_numbers, overwrite=overwrite, joins_jobs=True)
 

@@ -13,7 +13,14 @@ from msgspec.structs import replace
 from pxdbg_runtime.campaigns import make_part, open_campaign, open_generator
 from pxdbg_runtime.campaigns.making import record_failure
 from pxdbg_runtime.campaigns.part_lock import hold_lock, is_held
-from pxdbg_runtime.errors import CampaignError, MachineMismatchError, OutputError
+from pxdbg_runtime.errors import (
+    CampaignError,
+    MachineMismatchError,
+    MemoryLimitError,
+    OutputError,
+    PxdbgError,
+    ThreadLimitError,
+)
 from pxdbg_runtime.formats import read_digits
 from pxdbg_runtime.inference import session
 from pxdbg_runtime.inference.cpu import Cpu
@@ -243,6 +250,40 @@ def test_a_machine_with_a_wrong_known_answer_is_unfit(tmp_path: Path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(ImageSession, "compute_images", lambda *_: np.full((1, 250, 768), np.nan, np.float32))
     require_unfit(campaign, r"does not compute the known image of .*graph\.onnx: run the campaign on another machine\.")
+
+
+def test_a_plan_whose_known_image_is_wrong_names_no_option_that_campaigns_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    graph = write_graph(tmp_path / "a.onnx", latent_model(), build_latent_card())
+    monkeypatch.setattr(ImageSession, "compute_images", lambda *_: np.full((1, 250, 768), np.nan, np.float32))
+    options = ["--model", graph.path, "--provider", "cpu", "--output", tmp_path / "bg"]
+    refused = invoke("campaign", "plan", "--events", 1, *options)
+    assert refused.exit_code == 78
+    assert f"known image of {graph.path}: plan on another machine, or with another --provider." in refused.stderr
+    assert "no-verify" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (MemoryLimitError(7, "No memory: take a smaller batch_size."), "more memory, or .* a smaller --batch-size"),
+        (ThreadLimitError(3, 1, "No threads."), "more threads, or .* smaller --nintra and --ninter"),
+    ],
+    ids=["memory", "threads"],
+)
+def test_limits_of_a_job_advise_what_a_campaign_takes(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, error: PxdbgError, sentence: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pxdbg_runtime.campaigns.making.Generator", fail)
+    advice = rf"cannot run the plan in .*: run it on a machine, or in a job, with {sentence} \({error}"
+    with pytest.raises(type(error), match=advice.removesuffix(".")) as caught:
+        open_generator(campaign, allow_mixed_hardware=False)
+    assert vars(caught.value) == vars(error)
 
 
 def test_a_full_disk_leaves_nothing_half_written(campaign: Campaign) -> None:

@@ -16,8 +16,11 @@ from pxdbg_runtime.errors import (
     CampaignError,
     KnownAnswerError,
     MachineMismatchError,
+    MemoryLimitError,
     OutputError,
     ProviderError,
+    PxdbgError,
+    ThreadLimitError,
     one_line,
 )
 from pxdbg_runtime.formats import FileMetadata, describe_generation, open_writer
@@ -26,10 +29,19 @@ from pxdbg_runtime.generator import Generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pxdbg_runtime.campaigns.folder import Campaign
 
-__all__ = ["PartOutcome", "check_graph", "check_machine", "make_part", "open_generator", "record_failure"]
+__all__ = [
+    "PartOutcome",
+    "check_graph",
+    "check_machine",
+    "describe_wrong_image",
+    "make_part",
+    "open_generator",
+    "record_failure",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +108,8 @@ def open_generator(campaign: Campaign, *, allow_mixed_hardware: bool) -> Generat
         As `check_machine`, or if this machine does not run the graph, or computes the known image wrongly.
     CampaignError
         If the graph beside the plan is not that of the plan.
+    MemoryLimitError, ThreadLimitError
+        If the job may not use as much as the plan needs.
     PxdbgError
         As `Generator`.
     """
@@ -123,14 +137,24 @@ def open_generator(campaign: Campaign, *, allow_mixed_hardware: bool) -> Generat
         )
         raise MachineMismatchError(message) from error
     except KnownAnswerError as error:
-        message = (
-            f"onnxruntime {error.release} on {name_host()} ({error.provider}) does not compute the known image of "
-            f"{campaign.graph_path}: run the campaign on another machine. pxdbg check {campaign.graph_path} shows the "
-            "difference."
-        )
-        raise MachineMismatchError(message) from error
+        raise describe_wrong_image(error, campaign.graph_path, "run the campaign on another machine") from error
+    except MemoryLimitError as error:
+        message = _describe_limit(campaign, "more memory", "a smaller --batch-size", error)
+        raise MemoryLimitError(error.needed_bytes, message) from error
+    except ThreadLimitError as error:
+        message = _describe_limit(campaign, "more threads", "smaller --nintra and --ninter", error)
+        raise ThreadLimitError(error.asked, error.started, message) from error
     _check_sha256(campaign, generator.graph_sha256)  # someone may have replaced it since
     return generator
+
+
+def describe_wrong_image(error: KnownAnswerError, graph: Path | str, advice: str) -> MachineMismatchError:
+    """Describe a failed known-answer test; a campaign has no option that leaves it out."""
+    message = (
+        f"onnxruntime {error.release} on {name_host()} ({error.provider}) does not compute the known image of {graph}: "
+        f"{advice}. pxdbg check {graph} shows the difference."
+    )
+    return MachineMismatchError(message)
 
 
 def make_part(
@@ -226,6 +250,14 @@ def _generate(campaign: Campaign, part: int, generator: Generator, advance: Call
             host=name_host(),
             machine=describe_machine(plan.provider, plan.provider_options),
         )
+
+
+def _describe_limit(campaign: Campaign, need: str, change: str, error: PxdbgError) -> str:
+    """Describe a limit of this job; what its message advises is fixed by the plan."""
+    return (
+        f"{name_host()} cannot run the plan in {campaign.folder}: run it on a machine, or in a job, with {need}, or "
+        f"plan again with {change} ({one_line(error).removesuffix('.')})."
+    )
 
 
 def _check_sha256(campaign: Campaign, sha256: str) -> None:

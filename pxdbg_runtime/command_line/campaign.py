@@ -11,7 +11,7 @@ import typer
 
 from pxdbg_runtime.campaigns.folder import open_campaign
 from pxdbg_runtime.campaigns.machine import name_host
-from pxdbg_runtime.campaigns.making import make_part, open_generator, record_failure
+from pxdbg_runtime.campaigns.making import describe_wrong_image, make_part, open_generator, record_failure
 from pxdbg_runtime.campaigns.plan import DEFAULT_EVENTS_PER_PART, split_events
 from pxdbg_runtime.campaigns.planning import check_format, check_new_campaign, check_random_stream, write_plan
 from pxdbg_runtime.campaigns.running import LocalMaker, find_work, run_parts
@@ -45,7 +45,7 @@ from pxdbg_runtime.command_line.generator_options import (
 )
 from pxdbg_runtime.command_line.progress import show_progress, track
 from pxdbg_runtime.command_line.signals import describe_stop
-from pxdbg_runtime.errors import ArgumentValueError, MachineMismatchError, PxdbgError, one_line
+from pxdbg_runtime.errors import ArgumentValueError, KnownAnswerError, MachineMismatchError, PxdbgError, one_line
 from pxdbg_runtime.formats.provenance import MAX_FILE_EVENTS
 from pxdbg_runtime.formats.run_numbers import choose_run_numbers
 from pxdbg_runtime.generator import Generator
@@ -116,18 +116,22 @@ def plan(
         check_random_stream(random_stream)
         check_new_campaign(output)
         options = parse_provider_options(provider_option)
-        generator = Generator(
-            model,
-            precision=precision,
-            provider=provider,
-            provider_options=options,
-            seed=seed,
-            random_stream=random_stream,
-            nintra=nintra,
-            ninter=ninter,
-            batch_size=batch_size,
-            min_charge=min_charge,
-        )
+        try:
+            generator = Generator(
+                model,
+                precision=precision,
+                provider=provider,
+                provider_options=options,
+                seed=seed,
+                random_stream=random_stream,
+                nintra=nintra,
+                ninter=ninter,
+                batch_size=batch_size,
+                min_charge=min_charge,
+            )
+        except KnownAnswerError as error:
+            advice = "plan on another machine, or with another --provider"
+            raise describe_wrong_image(error, model, advice) from error
         planned = write_plan(
             output,
             generator,

@@ -258,7 +258,7 @@ def test_a_plan_whose_known_image_is_wrong_names_no_option_that_campaigns_lack(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     graph = write_graph(tmp_path / "a.onnx", latent_model(), build_latent_card())
     monkeypatch.setattr(ImageSession, "compute_images", lambda *_: np.full((1, 250, 768), np.nan, np.float32))
-    options = ["--model", graph.path, "--provider", "cpu", "--output", tmp_path / "bg"]
+    options: list[str | Path] = ["--model", graph.path, "--provider", "cpu", "--output", tmp_path / "bg"]
     refused = invoke("campaign", "plan", "--events", 1, *options)
     assert refused.exit_code == 78
     assert f"known image of {graph.path}: plan on another machine, or with another --provider." in refused.stderr

@@ -244,7 +244,7 @@ def test_the_command_plans(latent_graph: GraphFile, tmp_path: Path) -> None:
     ],
 )
 def test_what_no_campaign_can_hold_is_refused_before_the_graph_is_loaded(
-    tmp_path: Path, options: list[object], sentence: str
+    tmp_path: Path, options: list[str | int], sentence: str
 ) -> None:
     folder = tmp_path / "bg"
     done = invoke("campaign", "plan", *options, "--model", tmp_path / "missing.onnx", "--output", folder)

@@ -233,7 +233,7 @@ def test_the_time_left_is_that_of_the_mean_rate(campaign: Campaign) -> None:
     assert record.events == 2
     campaign.record_path(0).write_text(encode_record(replace(record, seconds=4.0)), encoding="utf-8")
     found = read_status(campaign)
-    assert found.cpu_seconds_left == pytest.approx(5 * 2.0)
+    assert found.worker_seconds_left == pytest.approx(5 * 2.0)
     assert found.list_hosts()[0].events_per_s == pytest.approx(0.5)
 
 
@@ -269,7 +269,7 @@ def test_a_partition_that_is_made_again_after_a_failure_is_shown_as_being_made(
     assert '<span class="failed" title="partition 2: failed">' in page
     assert "<b>1</b>being made" in page
     assert "<b>1</b>failed or damaged" in page
-    assert "being made 1 failed 1 time left" in text
+    assert "being made 1 failed 1 time left with one worker" in text
     for last_failure in ("Sentence 1.", "Sentence 2."):  # why the last try failed stays of interest
         assert last_failure in page
         assert last_failure in text

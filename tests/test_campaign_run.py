@@ -130,7 +130,10 @@ def test_partitions_that_failed_keep_no_others_from_being_made(latent_graph: Gra
         done = invoke("campaign", "run", campaign.folder, "--workers", 1)
         assert done.exit_code == 1
         assert "5 partitions failed one after the other, the last because: " in done.stderr
-        assert f". pxdbg campaign run {campaign.folder} tries the others first.\n" in done.stderr
+        assert (
+            f". Correct the cause, then run {campaign.run_command}, which tries the other partitions first.\n"
+            in done.stderr
+        )
         assert campaign.examine(5, compare_hash=True).state == state
     assert find_work(campaign, compare_hash=True)[0] == [0, 1, 2, 3, 4]
 
@@ -198,6 +201,20 @@ def test_failures_give_an_exit_code_and_the_next_run_goes_on(campaign: Campaign)
     campaign.digits_path(1).rmdir()
     assert invoke("campaign", "run", campaign.folder, "--workers", 1).exit_code == 0
     assert campaign.read_failure(1) is None
+
+
+def test_commands_to_copy_quote_the_folder(latent_graph: GraphFile, tmp_path: Path) -> None:
+    campaign = plan_campaign(tmp_path / "my runs", latent_graph, events=1)
+    quoted = f"'{campaign.folder}'"
+    assert campaign.run_command == f"pxdbg campaign run {quoted}"
+    campaign.digits_path(0).mkdir()
+    failed = invoke("campaign", "run", campaign.folder, "--workers", 1)
+    commands = f"see pxdbg campaign status {quoted}, and go on with {campaign.run_command}\n"
+    assert commands in failed.stderr
+    assert (
+        f"go on with it ({campaign.run_command})"
+        in invoke("campaign", "plan", "--events", 1, "--output", campaign.folder).stderr
+    )
 
 
 def test_help_says_that_only_dask_tries_again() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import queue
+import shlex
 import time
 import uuid
 from collections import Counter, deque
@@ -229,7 +230,7 @@ class _Dispatch:
             message = (
                 f"{self._n_lost} workers were lost while they created their sessions: they crashed, were stopped, or "
                 "were killed for want of memory. The log of a worker, its batch system or the kernel (dmesg) says why; "
-                f"pxdbg doctor {self._maker.campaign.graph_path} tries the graph on a machine."
+                f"pxdbg doctor {shlex.quote(str(self._maker.campaign.graph_path))} tries the graph on a machine."
             )
             raise SchedulerError(self._address, message)
         if not self._has_waited:
@@ -304,6 +305,6 @@ def _describe_silence(campaign: Campaign, address: str, error: Exception | None)
     reason = "" if error is None else f" ({one_line(error)})"
     message = (
         f"The Dask scheduler at {address} does not answer any more{reason}. Partitions that are complete stay so: "
-        f"start a scheduler and go on with pxdbg campaign run {campaign.folder}."
+        f"start a scheduler and go on with {campaign.run_command}."
     )
     return SchedulerError(address, message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
@@ -27,6 +28,7 @@ __all__ = [
     "Campaign",
     "PartState",
     "PartStatus",
+    "format_command",
     "hash_file",
     "list_part_files",
     "open_campaign",
@@ -83,6 +85,11 @@ class Campaign:
     def graph_path(self) -> Path:
         """The graph beside the plan."""
         return self.folder / self.plan.graph
+
+    @property
+    def run_command(self) -> str:
+        """The command that makes what is missing, to copy into a shell."""
+        return format_command("run", self.folder)
 
     def check_part(self, part: int) -> int:
         """Return the number of a partition; raises `ArgumentValueError` if the plan has none of that number."""
@@ -175,6 +182,11 @@ class Campaign:
         except OSError as error:
             return f"cannot be read: {error.strerror or error}"
         return ""
+
+
+def format_command(action: str, folder: Path) -> str:
+    """Format a command of ``pxdbg campaign`` on a folder, to copy into a shell."""
+    return f"pxdbg campaign {action} {shlex.quote(str(folder))}"
 
 
 def list_part_files(folder: Path) -> list[Path]:

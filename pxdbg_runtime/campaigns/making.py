@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ def describe_wrong_image(error: KnownAnswerError, graph: Path | str, advice: str
     """Describe a failed known-answer test; a campaign has no option that leaves it out."""
     message = (
         f"onnxruntime {error.release} on {name_host()} ({error.provider}) does not compute the known image of {graph}: "
-        f"{advice}. pxdbg check {graph} shows the difference."
+        f"{advice}. pxdbg check {shlex.quote(str(graph))} shows the difference."
     )
     return MachineMismatchError(message)
 

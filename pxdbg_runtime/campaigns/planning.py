@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
-from pxdbg_runtime.campaigns.folder import GRAPH_NAME, PLAN_NAME, Campaign, hash_file, list_part_files, open_campaign
+from pxdbg_runtime.campaigns.folder import (
+    GRAPH_NAME,
+    PLAN_NAME,
+    Campaign,
+    format_command,
+    hash_file,
+    list_part_files,
+    open_campaign,
+)
 from pxdbg_runtime.campaigns.machine import describe_machine
 from pxdbg_runtime.campaigns.part_lock import hold_lock
 from pxdbg_runtime.campaigns.plan import CampaignPlan, split_events
@@ -78,9 +86,8 @@ def check_new_campaign(folder: StrPath) -> None:
     folder = check_path("folder", folder)
     path = folder / PLAN_NAME
     if os.path.exists(path):  # noqa: PTH110  # Path raises for too long a name; creating the folder reports it
-        message = (
-            f"{folder} has a plan already: go on with it (pxdbg campaign run {folder}), or plan into another folder."
-        )
+        command = format_command("run", folder)
+        message = f"{folder} has a plan already: go on with it ({command}), or plan into another folder."
         raise CampaignError(path, message)
     if not os.path.isdir(folder):  # noqa: PTH112  # as above
         return

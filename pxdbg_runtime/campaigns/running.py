@@ -149,7 +149,8 @@ def run_parts(
         if in_a_row >= _HOPELESS:
             message = (
                 f"{in_a_row} partitions failed one after the other, the last because: "
-                f"{outcome.reason.removesuffix('.')}. pxdbg campaign run {campaign.folder} tries the others first."
+                f"{outcome.reason.removesuffix('.')}. Correct the cause, then run {campaign.run_command}, which tries "
+                "the other partitions first."
             )
             raise CampaignError(campaign.digits_path(outcome.part), message)
     return failed

@@ -88,7 +88,7 @@ class CampaignStatus:
         return sum(record.size_bytes for record in self.records)
 
     @property
-    def cpu_seconds_left(self) -> float | None:
+    def worker_seconds_left(self) -> float | None:
         """Time that one worker of the mean rate needs for the rest; None before the first partition is complete."""
         seconds = sum(record.seconds for record in self.records)
         return seconds / self.events * (self.campaign.plan.n_events - self.events) if self.events else None

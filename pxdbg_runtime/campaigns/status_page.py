@@ -8,6 +8,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pxdbg_runtime.campaigns.folder import format_command
 from pxdbg_runtime.errors import PxdbgError, one_line
 from pxdbg_runtime.formats import open_events
 from pxdbg_runtime.formats.atomic_write import atomic_write
@@ -57,6 +58,7 @@ def render_page(found: CampaignStatus) -> str:
     title, picture, remark = _draw_sample(found)
     page: str = environment.get_template("status.html.jinja").render(
         found=found,
+        verify_command=format_command("verify", found.campaign.folder),
         plan=found.campaign.plan,
         cells=_build_map(found),
         picture=picture,

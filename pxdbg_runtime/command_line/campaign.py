@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pxdbg_runtime.campaigns.folder import open_campaign
+from pxdbg_runtime.campaigns.dask_maker import DEFAULT_RETRIES, DaskMaker
+from pxdbg_runtime.campaigns.folder import format_command, open_campaign
 from pxdbg_runtime.campaigns.machine import name_host
 from pxdbg_runtime.campaigns.making import describe_wrong_image, make_part, open_generator, record_failure
 from pxdbg_runtime.campaigns.plan import DEFAULT_EVENTS_PER_PART, split_events
@@ -81,7 +82,7 @@ AllowMixed = Annotated[
 @campaign.command(epilog="Example: pxdbg campaign plan --events 100000 --seed 7 --output bg")
 def plan(
     events: Annotated[int, typer.Option(min=1, help="Number of events.")],
-    output: Annotated[Path, typer.Option(help="Folder of the campaign; made if need be.")],
+    output: Annotated[Path, typer.Option(help="Folder of the campaign; created if it does not exist.")],
     events_per_part: Annotated[
         int, typer.Option(min=1, max=MAX_FILE_EVENTS, help="Events of each partition, which is one file.")
     ] = DEFAULT_EVENTS_PER_PART,
@@ -105,7 +106,7 @@ def plan(
     """Write the plan of a campaign: parameters, partitions, and what fixes the digits.
 
     The graph is copied beside the plan, whether it is built in or a file, so that
-    it cannot change in mid-campaign. Plan on a machine like those that will run.
+    it cannot change while the campaign runs. Plan on a machine like those that will run.
     """
     with report_failures():
         numbers = build_event_range(first_event, events)
@@ -147,7 +148,7 @@ def plan(
         stdout.print(
             f"planned {format_event_count(len(numbers))} of {planned.plan.model} {planned.plan.precision} on "
             f"{planned.plan.provider}, seed {planned.plan.seed}, in {_format_parts(planned.plan.n_parts)}: "
-            f"pxdbg campaign run {output}",
+            f"{planned.run_command}",
             soft_wrap=True,
         )
 
@@ -160,8 +161,9 @@ def part(
 ) -> None:
     """Make one partition, unless it is complete: the command for batch jobs.
 
-    Exit codes: 0 it is complete now, 1 it failed, 2 wrong usage, 75 another
-    process makes it, 78 this machine does not give the digits of the plan.
+    Exit codes: 0 it is complete now; 1 it failed; 2 wrong usage; 75 another
+    process is making it: try again later; 78 this machine may compute other
+    digits than the plan's: use another machine.
     """
     with report_failures():
         opened = open_campaign(folder)
@@ -214,7 +216,7 @@ def run(
             min=0,
             help="Further tries of a partition that failed, on another worker if there is one; none without Dask.",
         ),
-    ] = 3,
+    ] = DEFAULT_RETRIES,
     allow_mixed_hardware: AllowMixed = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Compare sizes of the files that are there, without reading them.")
@@ -262,8 +264,8 @@ def run(
                 failed = run_parts(opened, parts, maker, advance=progress.advance, report=report)
         if failed:
             stderr.print(
-                f"{_format_parts(len(failed))} failed: see pxdbg campaign status {folder}, and go on with "
-                f"pxdbg campaign run {folder}",
+                f"{_format_parts(len(failed))} failed: see {format_command('status', folder)}, and go on with "
+                f"{opened.run_command}",
                 soft_wrap=True,
             )
             raise typer.Exit(FAILURE)
@@ -282,7 +284,6 @@ def _choose_maker(
         yield LocalMaker(campaign=opened, allow_mixed_hardware=allow_mixed)
         return
     from pxdbg_runtime.campaigns.dask_cluster import connect, start_local_cluster
-    from pxdbg_runtime.campaigns.dask_maker import DaskMaker
 
     where = f"the workers of {scheduler}" if scheduler else f"{n_workers} worker processes"
     stderr.print(f"{_format_parts(n_parts)} to make on {where}", soft_wrap=True)
@@ -307,7 +308,7 @@ def _describe_progress(opened: Campaign) -> str:
     """Say what is complete, and how to go on, after a signal."""
     n_complete = sum(each.state == "complete" for each in opened.examine_all(compare_hash=False))
     total = opened.plan.n_parts
-    return f"{n_complete:,} of {_format_parts(total)} are complete; go on with pxdbg campaign run {opened.folder}"
+    return f"{n_complete:,} of {_format_parts(total)} are complete; go on with {opened.run_command}"
 
 
 def _format_parts(n_parts: int) -> str:

@@ -110,12 +110,12 @@ def verify(
             soft_wrap=True,
         )
         if wrong_states - _KEPT_STATES:
-            advice = f"Missing, unfinished and damaged partitions are made by pxdbg campaign run {folder}"
+            advice = f"Missing, unfinished and damaged partitions are made by {opened.run_command}"
             stdout.print(advice, soft_wrap=True)
         if wrong_states & _KEPT_STATES:
             advice = (
                 "Files with other digits than planned are kept: move each away with its record (.json), and then make "
-                f"the partition with pxdbg campaign run {folder}"
+                f"the partition with {opened.run_command}"
             )
             stdout.print(advice, soft_wrap=True)
         if findings:
@@ -167,7 +167,7 @@ def merge(
                 path = opened.digits_path(found.part)
                 reason = found.reason or f"{path} is {found.state}."
                 advice = "Move it away, then make it" if found.state == "foreign" else "Make it first"
-                raise CampaignError(path, f"{reason} {advice}: pxdbg campaign run {folder}.")
+                raise CampaignError(path, f"{reason} {advice}: {opened.run_command}.")
         if output is None:
             for path in paths:
                 stdout.print(str(path), soft_wrap=True)
@@ -187,8 +187,8 @@ def _build_table(found: CampaignStatus) -> Table:
     table.add_row("digits", f"{found.digits:,}, {found.size_bytes / 1e6:,.1f} MB")
     table.add_row("being made", ", ".join(map(str, found.in_progress)) or "none")
     table.add_row("failed", f"{len(found.failed):,}")
-    left_s = found.cpu_seconds_left
-    table.add_row("time left", "unknown" if left_s is None else f"{format_duration(left_s)} of one worker")
+    left_s = found.worker_seconds_left
+    table.add_row("time left with one worker", "unknown" if left_s is None else format_duration(left_s))
     return table
 
 

@@ -266,7 +266,7 @@ def test_a_file_for_mixing_is_refused(release: ReleaseProgram, tmp_path: Path) -
     )
 
 
-@pytest.mark.parametrize("damage", ["text", "empty", "cut", "missing", "folder"])
+@pytest.mark.parametrize("damage", ["text", "empty", "cut", "missing", "folder", "pipe"])
 def test_unreadable_files_are_one_sentence(complete: Path, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "bad.root"
     if damage == "cut":
@@ -274,6 +274,8 @@ def test_unreadable_files_are_one_sentence(complete: Path, tmp_path: Path, damag
         os.truncate(path, path.stat().st_size // 2)
     elif damage == "folder":
         path.mkdir()
+    elif damage == "pipe":  # opening it would wait for ever
+        os.mkfifo(path)
     elif damage != "missing":
         path.write_bytes(b"no ROOT file" * 100 * (damage == "text"))
     result = invoke("replace-pxd", path, "--output", tmp_path / "new.root")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 from pxdbg_runtime.errors import BrokenPackageError
 from pxdbg_runtime.optional_imports import require
+from pxdbg_runtime.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,7 +180,7 @@ def open_root_file(root: ModuleType, path: Path) -> Iterator[Any]:
     OSError
         If it cannot be opened, or is not a ROOT file.
     """
-    with path.open("rb") as held:
+    with open_regular(path) as held:
         _check_end(held)
         with contextlib.closing(_RootFile(root, held.fileno(), "READ")) as opened:
             yield opened.file

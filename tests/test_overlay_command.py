@@ -257,3 +257,11 @@ def test_long_files_have_row_groups_of_whole_events(tmp_path: Path, monkeypatch:
     file = pyarrow.parquet.ParquetFile(path)
     assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [130, 200, 1]
     assert np.array_equal(file.read()["charge"], 2 * np.concatenate([each.charge.astype(int) for each in events]))
+
+
+def test_a_large_event_is_one_row_group(tmp_path: Path) -> None:
+    """By itself pyarrow begins another group after 1,048,576 rows."""
+    digits = random_digits(np.random.default_rng(3), 1_050_000, 0)
+    path = tmp_path / "both.parquet"
+    write_overlaid(path, open_record(tmp_path), [overlay(digits, digits)])
+    assert pyarrow.parquet.read_metadata(path).num_row_groups == 1

@@ -134,8 +134,9 @@ def open_overlaid_writer(path: Path, record: OverlayRecord) -> Iterator[Callable
                 build_arrow_array(np.concatenate([getattr(digits, name) for digits in waiting]).astype(dtype))
                 for name, dtype in dtypes.items()
             ]
+            table = pa.Table.from_arrays(columns, schema=schema)
             with report_file_errors(path):
-                file.write_table(pa.Table.from_arrays(columns, schema=schema))
+                file.write_table(table, row_group_size=len(table))  # or pyarrow begins another within an event
         waiting.clear()
         n_waiting = 0
 

@@ -242,7 +242,7 @@ class Generator:
         (digits,) = self._generate([event], select_sensors(sensors))
         return digits
 
-    @report_memory_errors("to generate images")
+    @report_memory_errors("to generate images", has_batch=True)
     def generate_images(self, event: int, sensors: Iterable[SensorLike] | None = None) -> NDArray[np.uint8]:
         """Generate the charges of all pixels of one event, or of some sensors of it.
 
@@ -293,7 +293,10 @@ class Generator:
     def _generate(self, events: Iterable[int], sensors: Sequence[Sensor]) -> Iterator[Digits]:
         """Generate events, the next one while the caller uses one."""
         n_batches = -(-len(sensors) // self.batch_size)
-        with report_memory_errors("to generate events"), closing(self._compute_batches(events, sensors)) as batches:
+        with (
+            report_memory_errors("to generate events", has_batch=True),
+            closing(self._compute_batches(events, sensors)) as batches,
+        ):
             while parts := [
                 self._digitiser.find_digits(images, event=batch.event, sensors=batch.sensors)
                 for batch, images in itertools.islice(batches, n_batches)

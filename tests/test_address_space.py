@@ -183,8 +183,8 @@ def test_latents_without_measure_are_refused_before_they_are_drawn() -> None:
         require_address_space_for_events("float32", 1, 10**15)
 
 
-def raise_memory_error(error: MemoryError) -> None:
-    with report_memory_errors():
+def raise_memory_error(error: MemoryError, *, has_batch: bool = False) -> None:
+    with report_memory_errors(has_batch=has_batch):
         raise error
 
 
@@ -199,11 +199,12 @@ def test_memory_errors_become_ours_with_the_limits_of_the_job(
     monkeypatch.setattr(address_space, "read_memory_limit", lambda: 3 * 10**9)
     message = (
         rf"^There is not enough memory: {reason}\. The limits of this job are: address space \(ulimit -v\) 2,000 "
-        rf"MB and "
-        r"cgroup's memory 3,000 MB\. Take more memory, or a smaller batch_size\.$"
+        r"MB and cgroup's memory 3,000 MB\. Take more memory"
     )
-    with pytest.raises(MemoryLimitError, match=message):
+    with pytest.raises(MemoryLimitError, match=rf"{message}\.$"):
         raise_memory_error(MemoryError(text))
+    with pytest.raises(MemoryLimitError, match=rf"{message}, or a smaller batch_size\.$"):
+        raise_memory_error(MemoryError(text), has_batch=True)
     own = MemoryLimitError(7, "A sentence.")
     with pytest.raises(MemoryLimitError, match=r"^A sentence\.$") as caught:
         raise_memory_error(own)

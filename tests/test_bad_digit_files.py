@@ -310,7 +310,9 @@ def test_too_little_memory_is_not_blamed_on_the_file(
     for method in ("read_texts", "read_blocks"):
         with monkeypatch.context() as patch:
             patch.setattr(source, method, fail)
-            message = rf"^There is not enough memory to read {re.escape(str(path))}: {raised}\. .* limit"
+            message = (
+                rf"^There is not enough memory to read {re.escape(str(path))}: {raised}\. .* limit.* more memory\.$"
+            )
             with pytest.raises(MemoryLimitError, match=message):
                 read_digits(path)
 

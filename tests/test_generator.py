@@ -312,7 +312,9 @@ def test_memory_that_ends_outside_the_graph_is_an_error_of_ours(
     for name in ("find_digits", "compute_charges"):
         monkeypatch.setattr(generator._digitiser, name, fail)
     for make in (generator.generate, generator.generate_images, lambda event: next(generator.stream([event]))):
-        with pytest.raises(MemoryLimitError, match=r"^There is not enough memory to generate .*Take more memory"):
+        with pytest.raises(
+            MemoryLimitError, match=r"^There is not enough memory to generate .*more memory, or a smaller batch"
+        ):
             make(0)
 
 

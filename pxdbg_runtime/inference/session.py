@@ -157,7 +157,7 @@ class ImageSession:
         """Create run options for `compute_images`; any thread may set ``terminate`` to True to end the call."""
         return import_onnxruntime().RunOptions()
 
-    @report_memory_errors()
+    @report_memory_errors(has_batch=True)
     def compute_images(
         self,
         sensors: Sequence[int],

@@ -130,13 +130,15 @@ def import_within_limits(module: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def report_memory_errors(purpose: str = "") -> Iterator[None]:
+def report_memory_errors(purpose: str = "", *, has_batch: bool = False) -> Iterator[None]:
     """Turn MemoryError of Python, NumPy and pyarrow into `MemoryLimitError`.
 
     Parameters
     ----------
     purpose : str, optional
         What the memory was needed for, such as "to read a.npz".
+    has_batch : bool
+        Whether images are computed, for which a smaller batch takes less.
 
     Raises
     ------
@@ -148,7 +150,7 @@ def report_memory_errors(purpose: str = "") -> Iterator[None]:
         raise
     except MemoryError as error:
         text = one_line(error) if str(error) else "Python could not allocate more"
-        raise _describe_memory_error(text, purpose) from error
+        raise _describe_memory_error(text, purpose, has_batch=has_batch) from error
 
 
 def explain_memory_failure(text: str, provider: str) -> MemoryLimitError | None:
@@ -165,12 +167,12 @@ def explain_memory_failure(text: str, provider: str) -> MemoryLimitError | None:
         return None
     text = f"ONNX Runtime could not allocate more: {text}"
     if provider == "CPUExecutionProvider":
-        return _describe_memory_error(text)
+        return _describe_memory_error(text, has_batch=True)
     message = f"There is not enough memory for {provider}: {text}. Take a smaller batch_size, or the provider cpu."
     return MemoryLimitError(None, message)
 
 
-def _describe_memory_error(text: str, purpose: str = "") -> MemoryLimitError:
+def _describe_memory_error(text: str, purpose: str = "", *, has_batch: bool) -> MemoryLimitError:
     limits = {
         "address space (ulimit -v)": read_address_space_limit(),
         "cgroup's memory": read_memory_limit(),
@@ -178,8 +180,8 @@ def _describe_memory_error(text: str, purpose: str = "") -> MemoryLimitError:
     known = " and ".join(f"{name} {_format_megabytes(limit)}" for name, limit in limits.items() if limit is not None)
     message = (
         f"There is not enough memory{f' {purpose}' if purpose else ''}: {text}. "
-        f"{f'The limits of this job are: {known}' if known else 'No limit of this job is known'}. Take more memory, or "
-        "a smaller batch_size."
+        f"{f'The limits of this job are: {known}' if known else 'No limit of this job is known'}. Take more "
+        f"memory{', or a smaller batch_size' if has_batch else ''}."
     )
     return MemoryLimitError(None, message)
 

@@ -239,7 +239,7 @@ def test_a_failure_is_one_sentence_and_exit_code_1(
         ("--min-charge 256", "--min-charge"),
         ("--min-charge 6", "min_charge must lie between 7 and 255 ADU, but is 6"),
         ("--precision bfloat16", "--precision"),
-        ("--precision int8", "has no int8 graph: it comes as float32"),
+        ("--precision int8", r"sparse\.onnx is float32, not int8: choose"),
         ("--random-stream mt", "--random-stream"),
         ("--provider-option key", "--provider-option must be KEY=VALUE, but is 'key'"),
         ("--provider-option =value", "--provider-option must be KEY=VALUE, but is '=value'"),

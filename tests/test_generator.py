@@ -219,7 +219,7 @@ WRONG_ARGUMENTS: Final[list[tuple[str, object, type[ArgumentTypeError | Argument
     ("ninter", None, ArgumentTypeError, "ninter must be an integer, but is None"),
     ("precision", "half", ArgumentValueError, "precision must be one of auto, float32, float16, int8, but is 'half'"),
     ("precision", 3, ArgumentValueError, "precision must be one of .*, but is 3"),
-    ("precision", "int8", ArgumentValueError, "has no int8 graph: it comes as float32"),
+    ("precision", "int8", ArgumentValueError, r"tiny.* is float32, not int8"),
     ("random_stream", "x", ArgumentValueError, "random_stream must be one of philox, torch, but is 'x'"),
     ("seed", MIN_SEED - 1, ArgumentValueError, r"seed must lie in \[-2\^63, 2\^63 - 1\], but is -9223372036854775809"),
     ("batch_size", 0, ArgumentValueError, "batch_size must lie between 1 and 40 images, but is 0"),

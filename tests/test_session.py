@@ -373,7 +373,7 @@ def test_weights_of_eight_bits_need_a_cpu_that_does_not_saturate(
 ) -> None:
     seven, eight = (write_int8_graph(tmp_path / f"{bits}.onnx", bits) for bits in (7, 8))
     for name, dot_products, obstacle in (
-        ("Old One", (), r"This CPU \(Old One\) has neither VNNI \(x86\) nor .*: .*--weight-bits 7"),
+        ("Old One", (), r"This CPU \(Old One\) has neither VNNI \(x86\) nor .*: use a float32 graph .*--weight-bits 7"),
         ("A Mac", None, r"Whether this CPU \(A Mac\) has VNNI is not known on this system"),
     ):
         cpu = Cpu(name=name, dot_products=dot_products, features=frozenset())

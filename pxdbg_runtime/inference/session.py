@@ -291,7 +291,7 @@ class ImageSession:
         if reason is not None:
             return ProviderError(provider, f"{provider} cannot run here: {reason}.")
         if "fallback to CPU EP has been explicitly disabled" in str(error):
-            other = "precision='float32', or " if self.card.precision == "int8" else ""
+            other = "a float32 graph of the model, or " if self.card.precision == "int8" else ""
             message = (
                 f"{provider} cannot run every node of {self.path}, or did not load; ONNX Runtime would run "
                 f"them on the CPU without saying so. Choose {other}the provider cpu if that is what you want."
@@ -318,7 +318,7 @@ def _check_int8_weights(graph: GraphFile) -> None:
         )
         message = (
             f"The int8 graph {graph.path} has weights of {bits} bits, whose products saturate on a CPU without VNNI. "
-            f"{found}: use precision='float32', or export it with --weight-bits 7."
+            f"{found}: use a float32 graph of the model, or export it with --weight-bits 7."
         )
         raise ProviderError(CPU, message)
 

@@ -26,12 +26,14 @@ from pxdbg_runtime.inference.batches import Batch, compute_batches
 from pxdbg_runtime.inference.devices import name_device
 from pxdbg_runtime.inference.latents import PhiloxStream
 from pxdbg_runtime.inference.providers import CPU, find_wheel, import_onnxruntime
+from pxdbg_runtime.model.builtin_models import find_artifacts_folder, read_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pxdbg_runtime.digitisation.digitiser import Images
     from pxdbg_runtime.inference.session import ImageSession
+    from pxdbg_runtime.model.card import Precision
     from pxdbg_runtime.model.known_answers import KnownAnswers, KnownImage
 
 __all__ = ["KnownAnswerResult", "check_known_answers", "describe_failure", "require_known_answer"]
@@ -128,8 +130,7 @@ def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Know
     """Describe the differences, the machine, and what to do."""
     card = session.card
     unit = " ADU" if answers.compared == "charges" else ""
-    known = ("float32", "int8") if session.provider == CPU else ("float32", "float16")
-    others = " or ".join(name for name in known if name != card.precision)
+    others = " or ".join(_list_other_precisions(session))
     device = name_device(session.provider, session.provider_options)
     found = (
         f"differs by up to {verdict.largest_difference:.3g}{unit} ({answers.tolerance:.3g} allowed), on average by "
@@ -140,9 +141,17 @@ def describe_failure(session: ImageSession, answers: KnownAnswers, verdict: Know
     return (
         f"onnxruntime {_read_release()} computes the {card.precision} graph {session.path} wrongly on this machine "
         f"({session.provider}{f', {device}' if device else ''}): a known image {found}. Upgrade it (pip install "
-        f"--upgrade {find_wheel()}) or use another precision ({others}). Generator(..., verify=False) and "
-        "pxdbg generate --no-verify run it all the same."
+        f"--upgrade {find_wheel()}){f' or use another precision ({others})' if others else ''}. "
+        "Generator(..., verify=False) and pxdbg generate --no-verify run it all the same."
     )
+
+
+def _list_other_precisions(session: ImageSession) -> list[Precision]:
+    """List the other precisions of a built-in model that the provider runs; none for another graph."""
+    listed = read_manifest() if session.path.parent == find_artifacts_folder() else ()
+    models = {graph.name for graph in listed if graph.file == session.path.name}
+    found = {graph.precision for graph in listed if graph.name in models} - {session.card.precision}
+    return sorted(found & ({"float32", "int8"} if session.provider == CPU else {"float32", "float16"}))
 
 
 def _measure_difference(

@@ -148,8 +148,12 @@ def find_graph(model: StrPath, precision: Precision | None, target: Target | Non
         other = ", but a file whose name does not end in .onnx" if is_file else ""
         raise _describe_missing_model(str(model), f"not a built-in model{other}")
     if precision is not None and precision not in {graph.precision for graph in candidates}:
-        available = tuple(dict.fromkeys(graph.precision for graph in candidates))
-        raise _describe_missing_precision(str(model), precision, available)
+        available = list(dict.fromkeys(graph.precision for graph in candidates))
+        message = (
+            f"The model {str(model)!r} has no {precision} graph. It has {' and '.join(available)} alone: choose "
+            f"{'that' if len(available) == 1 else 'one of them'}, or auto."
+        )
+        raise ArgumentValueError("precision", message)
     wanted = _PREFERRED_PRECISIONS[target] if precision is None else (precision,)
     candidates.sort(key=lambda graph: (_rank(graph.precision, wanted), graph.target != (target or "cpu")))
     for listed in candidates[:-1]:
@@ -205,7 +209,8 @@ def _find_file(path: Path, precision: Precision | None) -> GraphFile:
         raise _describe_missing_model(str(path), "a folder")
     graph = read_graph_file(path)
     if precision is not None and graph.card.precision != precision:
-        raise _describe_missing_precision(str(path), precision, (graph.card.precision,))
+        found = graph.card.precision
+        raise ArgumentValueError("precision", f"The graph {path} is {found}, not {precision}: choose {found}, or auto.")
     return graph
 
 
@@ -216,14 +221,6 @@ def _describe_missing_model(model: str, found: str) -> ModelNotFoundError:
         "python -m export, which ends in .onnx."
     )
     return ModelNotFoundError(model, names, message)
-
-
-def _describe_missing_precision(model: str, precision: str | None, available: tuple[str, ...]) -> ArgumentValueError:
-    message = (
-        f"The model {model!r} has no {precision} graph: it comes as {', '.join(available)}; "
-        "precision='auto' takes what there is."
-    )
-    return ArgumentValueError("precision", message)
 
 
 def _read_builtin(listed: BuiltinGraph) -> GraphFile:

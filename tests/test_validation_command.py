@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -23,7 +24,6 @@ from tests.test_command_line import invoke, require_failure
 from tests.validation_samples import build_marginals_content, write_events, write_marginals
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from xml.etree.ElementTree import Element
 
 
@@ -277,6 +277,20 @@ def test_a_report_replaces_the_json_of_a_report_alone(folder: Path) -> None:
             result, 2, r"--report would replace ours\.json, which is not the JSON of a report: name another"
         )
         assert (folder / "ours.json").read_bytes() == content
+
+
+@pytest.mark.usefixtures("folder", "_without_pictures")
+def test_the_page_appears_after_its_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced: list[str] = []
+    replace = Path.replace
+
+    def record_and_replace(path: Path, target: Path) -> Path:
+        replaced.append(target.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", record_and_replace)
+    assert invoke("validate", "ours.parquet", "--report", "out.html").exit_code == 0
+    assert replaced == ["out.json", "out.html"]
 
 
 @pytest.mark.parametrize(

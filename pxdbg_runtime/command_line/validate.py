@@ -95,8 +95,8 @@ def validate(
         samples, simulations = counted[:n_samples], counted[n_samples:]
         result = build_report(samples, simulations, public)
         page = render_page(result, samples, simulations)
-        # Both files or none.
-        with atomic_write(json_path) as partial_json, atomic_write(report) as partial_page:
+        # The page appears last: where it is new, so is its JSON.
+        with atomic_write(report) as partial_page, atomic_write(json_path) as partial_json:
             partial_json.write_text(result.to_json(), encoding="utf-8")
             # Names of files need not be UTF-8.
             partial_page.write_text(page, encoding="utf-8", errors="backslashreplace")

@@ -13,7 +13,7 @@ from pxdbg_runtime.formats.metadata import join_consecutive_jobs
 from pxdbg_runtime.formats.run_numbers import RunNumbers
 from tests.campaigns import MIN_CHARGE, copy_made_campaign, make_parts, plan_campaign
 from tests.digit_files import PROVENANCE
-from tests.test_command_line import invoke, require_failure
+from tests.test_command_line import invoke, require_failure, words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,3 +108,9 @@ def test_options_of_a_file_are_refused_for_a_list(campaign: Campaign, option: li
     refused = invoke("campaign", "merge", campaign.folder, "--list", *option)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "--list writes no file: leave --format and --overwrite out." in refused.stderr
+
+
+def test_the_help_names_options_of_the_command_alone() -> None:
+    """The overlay files of a campaign have the experiment of its plan."""
+    assert "--experiment" not in words(invoke("campaign", "merge", "--help").stdout)
+    assert "--format overlay needs it" in words(invoke("merge", "--help").stdout).replace("│ ", "")

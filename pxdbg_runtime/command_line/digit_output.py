@@ -32,7 +32,7 @@ PartFormat = Annotated[str, typer.Option("--format", metavar="NAME", help=_HELP,
 ExperimentNumber = Annotated[
     int | None,
     typer.Option(
-        min=0, max=MAX_EXPERIMENT, help="Experiment of the basf2 jobs that read the file; for --format overlay."
+        min=0, max=MAX_EXPERIMENT, help="Experiment of the basf2 jobs that read the file; --format overlay needs it."
     ),
 ]
 RunNumber = Annotated[

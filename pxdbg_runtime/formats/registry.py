@@ -125,7 +125,7 @@ FORMATS: Final = {
     ),
     "overlay": FileFormat(
         title="An overlay file",
-        summary="an entry for each event, for BGOverlayInput of basf2; needs --experiment",
+        summary="an entry for each event, for BGOverlayInput of basf2",
         suffixes=(".root",),
         reader=RootReader,
         open_writer=write_overlay,

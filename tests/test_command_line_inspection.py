@@ -170,7 +170,8 @@ def test_digits_of_a_higher_threshold_stand_beside_no_mean_of_geant4(
     stdout = invoke("show", path).stdout
     assert row_of(stdout, "layer 1")[3] == ("1.49 %" if is_comparable else "")
     assert row_of(stdout, "both layers")[3::2] == (["0.90 %", "22 ADU"] if is_comparable else ["", ""])
-    assert ("counted in the tables" in words(stdout)) == (threshold < 7)
+    assert ("Geant4: means" in words(stdout)) == is_comparable
+    assert ("counted in the tables: digits of 7 ADU or more, as in Geant4\n" in stdout) == (threshold < 7)
 
 
 def test_show_no_digits(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_machine_without_onnx_runtime_cannot(monkeypatch: pytest.MonkeyPatch, 
     assert result.exit_code == 1
     page = words(result.stdout)
     assert "which is not installed: pip install 'pxdbg-runtime[cpu]'" in page
-    assert "This machine cannot generate events: ONNX Runtime. See docs/running.md#providers" in page
+    assert "This machine cannot generate events: ONNX Runtime. See docs/running.md#providers\n" in result.stdout
     assert "choice of auto" not in page
 
 

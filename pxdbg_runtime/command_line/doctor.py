@@ -56,7 +56,8 @@ def doctor(
         failures = _find_failures(findings)
         if failures:
             names = ", ".join(each.subject for each in failures)
-            stdout.print(f"This machine cannot generate events: {names}. See {link_section('running.md#providers')}")
+            message = f"This machine cannot generate events: {names}. See {link_section('running.md#providers')}"
+            stdout.print(message, soft_wrap=True)
             raise typer.Exit(FAILURE)
         stdout.print("This machine can generate events.")
 

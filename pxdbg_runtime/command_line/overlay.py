@@ -76,7 +76,8 @@ def overlay(
             for _digits in itertools.islice(in_turn, n_left + 1):
                 pass
         if n_unused:
-            stderr.print(f"not used, for lack of a signal: {format_event_count(n_unused)} of {background}")
+            message = f"not used, for lack of a signal: {format_event_count(n_unused)} of {background}"
+            stderr.print(message, soft_wrap=True)
         events = format_event_count(signals.n_events)
         stdout.print(f"wrote {output}: {events}, {n_digits:,} digits, up to {largest} ADU", soft_wrap=True)
 

@@ -141,10 +141,12 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     stdout.print(f"{_format_events(reader)}, {counter.n_digits:,} digits{cut}", soft_wrap=True)
     table = Table("", "digits per event", "occupancy", "Geant4", "mean charge", "Geant4")
     sensors, is_random = list_sensors(reader.jobs), has_random_weights(reader.jobs)
+    has_geant4 = False
     for part in counter.summarise(reader.n_events, sensors, min_charge=cut_adu):
         # Random weights, a mean over some sensors of both layers and a higher threshold have no counterpart in Geant4.
         is_whole = part.part != "both layers" or sensors == SENSORS
         is_comparable = not is_random and threshold <= READOUT_THRESHOLD_ADU and is_whole
+        has_geant4 |= is_comparable
         table.add_row(
             part.part,
             f"{part.digits_per_event:,.0f}",
@@ -158,9 +160,11 @@ def _show_digits(reader: DigitReader, reference: Path | None) -> None:
     if threshold < READOUT_THRESHOLD_ADU:
         # Beside a reference the title of the sensors' table has the cut of that table.
         tables = "the tables" if reference is None else "the table of the layers"
-        stdout.print(f"counted in {tables}: digits of {READOUT_THRESHOLD_ADU} ADU or more, as in Geant4")
+        stdout.print(
+            f"counted in {tables}: digits of {READOUT_THRESHOLD_ADU} ADU or more, as in Geant4", soft_wrap=True
+        )
     stdout.print(
-        "\n".join([*map(make_line, _format_provenance(reader)), *([] if is_random else [_GEANT4])]),
+        "\n".join([*map(make_line, _format_provenance(reader)), *([_GEANT4] if has_geant4 else [])]),
         soft_wrap=True,
     )
 

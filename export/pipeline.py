@@ -102,7 +102,7 @@ def export_checkpoint(
     suffix = "" if options.target == "cpu" else f"-{options.target}"
     path = output / f"{name}-{options.precision}{suffix}.onnx"
     with prepare_folder(output):
-        check_target(path, room_bytes=_MIN_FREE_BYTES)
+        check_target(path, free_bytes=_MIN_FREE_BYTES)
         loaded = _load(checkpoint, family, options, log)
         if options.nature == "checkpoint" and (marked := read_mark(checkpoint)) is not None:
             provenance = options.provenance or MARKED_PROVENANCES[marked]

@@ -169,8 +169,8 @@ def sensor_of(sensor: SensorLike) -> Sensor:
         found, what = _BY_VXD_ID.get(vxd_id), f"VxdID {vxd_id}"
     if found is None:
         message = (
-            f"No PXD sensor has the {what}: expected one of the {N_SENSORS} in pxdbg_runtime.SENSORS, from "
-            f"{SENSORS[0]} (VxdID {SENSORS[0].vxd_id}) to {SENSORS[-1]} (VxdID {SENSORS[-1].vxd_id})."
+            f"No PXD sensor has the {what}: expected names such as {SENSORS[0]} (layer.ladder.sensor), from "
+            f"{SENSORS[0]} to {SENSORS[-1]}, or their VxdIDs, from {SENSORS[0].vxd_id} to {SENSORS[-1].vxd_id}."
         )
         raise ArgumentValueError("sensor", message)
     return found

@@ -67,14 +67,17 @@ def test_sensor_of_finds_each_one_by_itself_its_name_and_its_vxd_id() -> None:
 @pytest.mark.parametrize("unknown", [-1, 0, 39, True, 8479, 8481, 8480 + (3 << 5), 19521, 1 << 16])
 def test_sensor_of_refuses_the_vxd_id_of_no_pxd_sensor(unknown: int) -> None:
     with pytest.raises(
-        ArgumentValueError, match=rf"No PXD sensor has the VxdID {int(unknown)}: expected one of the 40"
+        ArgumentValueError, match=rf"No PXD sensor has the VxdID {int(unknown)}: expected names such as 1.1.1 "
     ):
         sensor_of(unknown)
 
 
 @pytest.mark.parametrize("unknown", ["", "1.9.1", "3.1.1", "1.1.3", "1.1", "01.1.1", " 1.1.1", "8480"])
 def test_sensor_of_refuses_the_name_of_no_pxd_sensor(unknown: str) -> None:
-    with pytest.raises(ArgumentValueError, match=rf"No PXD sensor has the name '{unknown}': expected .* from 1\.1\.1"):
+    with pytest.raises(
+        ArgumentValueError,
+        match=rf"No PXD sensor has the name '{unknown}': expected .*\(layer\.ladder\.sensor\), from 1\.1\.1",
+    ):
         sensor_of(unknown)
 
 

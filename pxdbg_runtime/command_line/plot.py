@@ -78,7 +78,7 @@ def plot(
     """
     with report_failures():
         _check_options(kind, {"event": event, "sensor": sensor, "reference": reference, "style": style})
-        check_target(output, room_bytes=100_000)
+        check_target(output, free_bytes=100_000)
         check_not_an_input("output", output, [file] if reference is None else [file, reference])
         find_picture_format(output)
         reader = open_events(file)

@@ -108,8 +108,8 @@ def _check_report(report: Path) -> None:
     """Check before the work that its result can be written."""
     if report.suffix != ".html":
         raise ArgumentValueError("report", f"--report must end in .html, but is {report}.")
-    check_target(report, room_bytes=100_000)
-    check_target(report.with_suffix(".json"), room_bytes=100_000)
+    check_target(report, free_bytes=100_000)
+    check_target(report.with_suffix(".json"), free_bytes=100_000)
 
 
 def _check_replaceable(path: Path) -> None:

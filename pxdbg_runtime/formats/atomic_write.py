@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["PartialFile", "atomic_write", "check_target", "open_partial", "record_writes", "report_file_errors"]
 
 _FIRST_EVENT_BYTES: Final = 1_000_000
-"""Most that one event takes in either format."""
+"""Free space to ask for before the work: about one event in any format."""
 _OTHER_MACHINE_S: Final = 7 * 24 * 3600
 """Age at which a temporary file of another machine, whose locks may not reach this one, counts as abandoned."""
 _STEM_BYTES: Final = 80
@@ -151,13 +151,13 @@ def report_file_errors(target: Path) -> Iterator[None]:
         raise OutputError(target, f"{target} cannot be written: {error.strerror or error}.") from error
 
 
-def check_target(target: Path, *, room_bytes: int = _FIRST_EVENT_BYTES) -> None:
+def check_target(target: Path, *, free_bytes: int = _FIRST_EVENT_BYTES) -> None:
     """Check before the work that its result can be written: write a file beside the target, and remove it.
 
     Parameters
     ----------
     target : Path
-    room_bytes : int
+    free_bytes : int
         Free space that the disk must have.
 
     Raises
@@ -174,7 +174,7 @@ def check_target(target: Path, *, room_bytes: int = _FIRST_EVENT_BYTES) -> None:
         probe.path = place.with_name(_build_partial_name(place))
         try:
             with probe.path.open("xb") as file:
-                file.write(bytes(room_bytes))
+                file.write(bytes(free_bytes))
         finally:
             probe.remove()
 

@@ -49,7 +49,7 @@ class StoredTexts:
     Attributes
     ----------
     metadata : str or None
-        JSON of `Provenance`; None if the file has none.
+        JSON of `FileMetadata`; None if the file has none.
     digest : str or None
         JSON of `FileDigest`; None in files of older releases and of other tools.
     n_events : int or None
@@ -78,7 +78,8 @@ class DigitWriter(Protocol):
 class FormatReader(Protocol):
     """Reads one format; each call opens the file anew.
 
-    Its methods raise `ContentError` and whatever NumPy, zipfile or pyarrow raise: call them within `report_damage`.
+    Its methods raise `ContentError` and whatever the library that reads the format raises: call them within
+    `report_damage`.
     """
 
     def read_texts(self) -> StoredTexts:

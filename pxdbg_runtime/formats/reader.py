@@ -243,7 +243,7 @@ def read_digits(path: StrPath) -> DigitFile:
     Raises
     ------
     ArgumentValueError, MissingPackageError
-        If it ends in neither, or is Parquet and pyarrow is not installed.
+        If it ends in none of them, or the package of its format is not installed.
     DigitFileError
         If the file cannot be read, lacks a column, is damaged or was changed after it was written; if it holds what is
         no digit, a digit twice, a charge below its own threshold, or more unsorted rows than are sorted here, fifty

@@ -145,7 +145,7 @@ STAND_IN = A stand-in, not the collaboration's weights: constructed and fitted s
 near the public Geant4 marginals and a simulation tuned to them (docs/stand-ins.md). Nothing else of the real background is in it.
 # The families that have a stand-in.
 STANDINS = $(basename $(notdir $(wildcard artifacts/standins/*.safetensors)))
-EXPORT = $(TEST)/python -m export --nature stand-in --provenance "$(STAND_IN)"
+EXPORT = $(TEST)/python -m export --overwrite --nature stand-in --provenance "$(STAND_IN)"
 
 # The built-in graphs, and others in build/graphs: the same files each time. The float32 graphs in build/graphs keep hits below
 # 7 ADU, so that they can be counted.

@@ -14,6 +14,7 @@ from export import payload
 from export.family_option import FamilyOption
 from export.packages import require_packages
 from pxdbg_runtime.command_line.console import report_failures, stdout
+from pxdbg_runtime.command_line.digit_output import Overwrite
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError
 from pxdbg_runtime.model.card import N_THRESHOLDS, Nature, Precision, Target
@@ -90,6 +91,7 @@ def export(
         bool,
         typer.Option("--accept-beyond-bounds", help="Write the graph even if its digits are too far from float32's."),
     ] = False,
+    overwrite: Overwrite = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print the changes and savings of each pass over the graph.")
     ] = False,
@@ -118,6 +120,7 @@ def export(
             weight_bits=8 if weight_bits == 8 else 7,
             min_charge=min_charge,
             accept_beyond_bounds=accept_beyond_bounds,
+            overwrite=overwrite,
             explain=explain,
         )
         # Before a download, which may take half an hour.

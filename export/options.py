@@ -39,6 +39,8 @@ class ExportOptions:
         Smallest charge of a hit, ADU. None takes the family's, which is the original's.
     accept_beyond_bounds : bool
         Write a float16 or int8 graph even if its digits are too far from float32's; refused for float32.
+    overwrite : bool
+        Whether an existing graph may be replaced.
     explain : bool
         Log the changes and savings of each pass.
 
@@ -58,6 +60,7 @@ class ExportOptions:
     weight_bits: WeightBits = 7
     min_charge: int | None = None
     accept_beyond_bounds: bool = False
+    overwrite: bool = False
     explain: bool = False
 
     def __post_init__(self) -> None:
@@ -66,7 +69,7 @@ class ExportOptions:
         for argument in ("name", "state_key", "provenance"):
             if getattr(self, argument) is not None:
                 check_text(argument, getattr(self, argument))
-        for argument in ("rewrite", "accept_beyond_bounds", "explain"):
+        for argument in ("rewrite", "accept_beyond_bounds", "overwrite", "explain"):
             if not isinstance(flag := getattr(self, argument), bool):
                 raise ArgumentTypeError(argument, f"{argument} must be True or False, but is {flag!r}.")
         if not self.rewrite and (self.precision, self.target) != ("float32", "cpu"):

@@ -16,9 +16,10 @@ from export.graph_folder import list_graphs
 from pxdbg_runtime.basf2.payloads import graph_payload_name, payload_path
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.command_line.console import report_failures, stdout
+from pxdbg_runtime.command_line.digit_output import Overwrite, check_new_file
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
-from pxdbg_runtime.formats.atomic_write import atomic_write
+from pxdbg_runtime.formats.atomic_write import atomic_write, report_file_errors
 from pxdbg_runtime.formats.output_path import create_folder
 from pxdbg_runtime.model.card import Precision, Target
 from pxdbg_runtime.model.graph_file import GraphFile, read_graph_file
@@ -110,7 +111,7 @@ def _write_payload(graph: GraphFile, output: Path, revision: int) -> Payload:
     return Payload(graph=graph, name=name, revision=revision, md5=md5, path=path)
 
 
-def write_testing_payloads(payloads: Sequence[Payload], folder: Path) -> Path:
+def write_testing_payloads(payloads: Sequence[Payload], folder: Path, *, overwrite: bool = False) -> Path:
     """Write a folder of testing payloads, which basf2's tools for tests and uploads read.
 
     Parameters
@@ -119,6 +120,8 @@ def write_testing_payloads(payloads: Sequence[Payload], folder: Path) -> Path:
         Each is written to ``dbstore_<name>_rev_<revision>.root``, valid for all runs.
     folder : Path
         The lines of other payloads in its ``database.txt`` stay.
+    overwrite : bool
+        Whether testing payloads of the same names and revisions, with other content, may be replaced.
 
     Returns
     -------
@@ -128,12 +131,18 @@ def write_testing_payloads(payloads: Sequence[Payload], folder: Path) -> Path:
     Raises
     ------
     OutputError
-        If the folder cannot be written to, or its ``database.txt`` cannot be read.
+        If the folder cannot be written to, its ``database.txt`` cannot be read, or a testing payload exists and may not
+        be replaced.
     """
     create_folder(folder)
-    for each in payloads:
-        with atomic_write(flat_path(folder, each.name, each.revision)) as partial:
-            partial.write_bytes(each.graph.content)
+    contents = {flat_path(folder, each.name, each.revision): each.graph.content for each in payloads}
+    for path, content in contents.items():
+        with report_file_errors(path):
+            is_same = path.is_file() and path.read_bytes() == content
+        check_new_file(path, overwrite=overwrite or is_same)
+    for path, content in contents.items():
+        with atomic_write(path) as partial:
+            partial.write_bytes(content)
     index = folder / "database.txt"
     with atomic_write(index) as partial:
         names = {f"dbstore/{each.name}".encode() for each in payloads}
@@ -159,6 +168,7 @@ def main(
         Target | None, typer.Option(show_default="cpu, for float16 cuda", help="Target of the graphs.")
     ] = None,
     revision: Annotated[int, typer.Option(min=0, help="Revision of the payloads.")] = 1,
+    overwrite: Overwrite = False,
 ) -> None:
     """Copy graphs to the names and paths of payloads of the conditions database.
 
@@ -177,5 +187,6 @@ def main(
             name = f"payload {each.name} revision {revision}"
             line = f"wrote {each.path}: {name}, MD5 {each.md5}, from {each.graph.path.name}"
             stdout.print(line, markup=False, soft_wrap=True)
-        index = write_testing_payloads(payloads, testing_output or folder / "testing-payloads")
+        testing_output = testing_output or folder / "testing-payloads"
+        index = write_testing_payloads(payloads, testing_output, overwrite=overwrite)
         stdout.print(f"wrote {index}: testing payloads for all runs", markup=False, soft_wrap=True)

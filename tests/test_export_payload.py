@@ -123,6 +123,20 @@ def test_testing_payloads_are_read_in_the_layout_of_basf2(server: ConditionsServ
     assert read_graph_file(flat).card.family == "resnet"
 
 
+def test_a_testing_payload_with_other_content_is_replaced_if_told_so(tmp_path: Path) -> None:
+    arguments = [str(tmp_path), "--testing-output", str(tmp_path / "testing")]
+    flat = tmp_path / "testing" / f"dbstore_{NAME}_rev_1.root"
+    graph(tmp_path / "mine.onnx", RESNET)
+    assert [CliRunner().invoke(app, arguments).exit_code for _ in range(2)] == [0, 0], "the same content is no harm"
+    first = flat.read_bytes()
+    graph(tmp_path / "mine.onnx", structs.replace(RESNET, name="other"))
+    refused = CliRunner().invoke(app, arguments)
+    expected = f"Error: {flat} exists: name another file to write, or replace it with --overwrite.\n"
+    assert (refused.exit_code, refused.stderr, flat.read_bytes()) == (1, expected, first)
+    assert CliRunner().invoke(app, [*arguments, "--overwrite"]).exit_code == 0
+    assert flat.read_bytes() == (tmp_path / "mine.onnx").read_bytes() != first
+
+
 def test_the_lines_of_other_testing_payloads_stay(tmp_path: Path) -> None:
     for family, card in (("resnet", RESNET), ("convnet", CONVNET)):
         graph(tmp_path / f"{family}.onnx", card)

@@ -144,12 +144,20 @@ def test_the_card_says_which_state_dict_of_the_file_was_exported(checkpoint: Pat
 
 
 @pytest.mark.usefixtures("exported_before")
-def test_an_older_graph_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_older_graph_is_replaced_if_told_so(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "graphs"
     first = export_checkpoint(checkpoint, "flat", folder, ExportOptions(name="same"))
     same_weights = load_checkpoint(checkpoint, "flat").state_dict()
     other = save({"model": same_weights}, tmp_path / "other.pt")
-    second = export_checkpoint(other, "flat", folder, ExportOptions(name="same"))
+    with monkeypatch.context() as patched:
+        patched.setattr(export.pipeline, "load_with_path", lambda *_, **__: pytest.fail("the refusal comes too late"))
+        expected = rf"^{first.path} exists: name another file to write, or replace it with --overwrite\.$"
+        with pytest.raises(OutputError, match=expected):
+            export_checkpoint(other, "flat", folder, ExportOptions(name="same"))
+    assert read_graph_file(first.path) == first
+    second = export_checkpoint(other, "flat", folder, ExportOptions(name="same", overwrite=True))
     assert files_in(folder) == ["same-float32.onnx"]
     assert first.card.checkpoint_sha256 != second.card.checkpoint_sha256
     assert read_graph_file(folder / "same-float32.onnx") == second
@@ -234,7 +242,7 @@ def test_parity_beyond_the_limit_is_refused_and_the_older_graph_stays(
     older = export_checkpoint(checkpoint, "flat", folder)
     monkeypatch.setattr(export.pipeline, "measure_parity", lambda *_: build_parity(difference))
     with pytest.raises(ParityError, match="nothing was written"):
-        export_checkpoint(checkpoint, "flat", folder)
+        export_checkpoint(checkpoint, "flat", folder, ExportOptions(overwrite=True))
     assert files_in(folder) == ["flat-0-float32.onnx"]
     assert read_graph_file(older.path) == older
 
@@ -380,7 +388,8 @@ def test_a_full_disk_is_said_in_one_sentence_and_leaves_nothing(
     folder.mkdir()
     (folder / "flat-0-float32.onnx").write_text("an older graph")
     with limit_file_size(200_000):  # the weights take 300 kB
-        done = CliRunner().invoke(app, [str(checkpoint), "--family", "resnet", "--output", str(folder)])
+        arguments = [str(checkpoint), "--family", "resnet", "--output", str(folder), "--overwrite"]
+        done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 1
     assert done.stderr == f"Error: {folder}/flat-0-float32.onnx cannot be written: File too large.\n"
     assert "largest difference" in done.stdout

@@ -169,7 +169,7 @@ def test_bad_usage_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: tu
     ("arguments", "exit_code", "expected"),
     [
         (("--precision", "int8", "--target", "cuda"), 2, r"int8 graphs consist of operators .*: use --target cpu\."),
-        (("--name", "a/b"), 2, r"--name must hold only .*, but is 'a/b'\."),
+        (("--name", "a/b"), 2, r"--name must start with .*, but is 'a/b'\."),
         (("--output", "file/graphs"), 1, r"The folder file\S+ cannot be made: .*\."),
     ],
 )

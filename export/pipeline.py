@@ -104,8 +104,7 @@ def export_checkpoint(
     path = output / f"{name}-{options.precision}{suffix}.onnx"
     with prepare_folder(output):
         check_target(path, free_bytes=_MIN_FREE_BYTES)
-        if not options.overwrite:
-            check_new_file(path, overwrite=False)
+        check_new_file(path, overwrite=options.overwrite)
         loaded = _load(checkpoint, family, options, log)
         if options.nature == "checkpoint" and (marked := read_mark(checkpoint)) is not None:
             provenance = options.provenance or MARKED_PROVENANCES[marked]

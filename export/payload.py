@@ -16,7 +16,7 @@ from export.graph_folder import list_graphs
 from pxdbg_runtime.basf2.payloads import graph_payload_name, payload_path
 from pxdbg_runtime.checks import check_integer
 from pxdbg_runtime.command_line.console import report_failures, stdout
-from pxdbg_runtime.command_line.digit_output import Overwrite, check_new_file
+from pxdbg_runtime.command_line.digit_output import Overwrite, check_overwrite
 from pxdbg_runtime.command_line.program import Program
 from pxdbg_runtime.errors import ArgumentValueError, GraphFileError
 from pxdbg_runtime.formats.atomic_write import atomic_write, report_file_errors
@@ -139,7 +139,7 @@ def write_testing_payloads(payloads: Sequence[Payload], folder: Path, *, overwri
     for path, content in contents.items():
         with report_file_errors(path):
             is_same = path.is_file() and path.read_bytes() == content
-        check_new_file(path, overwrite=overwrite or is_same)
+        check_overwrite(path, overwrite=overwrite or is_same)
     for path, content in contents.items():
         with atomic_write(path) as partial:
             partial.write_bytes(content)

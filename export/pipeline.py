@@ -34,7 +34,7 @@ from export.precisions import BuiltGraph, build_graph, print_pass_costs
 from export.reference_outputs import build_known_answers, check_charges
 from export.torch_graph import OPSET, OUTPUT_NAME, export_to_onnx
 from pxdbg_runtime import __version__
-from pxdbg_runtime.command_line.digit_output import check_new_file
+from pxdbg_runtime.command_line.digit_output import check_overwrite
 from pxdbg_runtime.formats.atomic_write import atomic_write, check_target
 from pxdbg_runtime.formats.output_path import create_folder
 from pxdbg_runtime.inference.providers import import_onnxruntime
@@ -104,7 +104,7 @@ def export_checkpoint(
     path = output / f"{name}-{options.precision}{suffix}.onnx"
     with prepare_folder(output):
         check_target(path, free_bytes=_MIN_FREE_BYTES)
-        check_new_file(path, overwrite=options.overwrite)
+        check_overwrite(path, overwrite=options.overwrite)
         loaded = _load(checkpoint, family, options, log)
         if options.nature == "checkpoint" and (marked := read_mark(checkpoint)) is not None:
             provenance = options.provenance or MARKED_PROVENANCES[marked]

@@ -323,7 +323,7 @@ def test_a_refused_graph_leaves_the_older_one(
     older = read_graph_file(Path(shutil.copy(export_once(convnet, "int8", "cpu").graph.path, tmp_path)))
     monkeypatch.setattr(precisions, "measure_fidelity", lambda *_: structs.replace(BEYOND, occupancy_ratio=1.2))
     with pytest.raises(FidelityError, match=r"occupancy \+20\.00 %"):
-        convnet.export(tmp_path, "int8")
+        convnet.export(tmp_path, "int8", overwrite=True)
     assert read_graph_file(older.path) == older
 
 

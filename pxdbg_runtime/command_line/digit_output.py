@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["ExperimentNumber", "FormatName", "Overwrite", "PartFormat", "RunNumber", "check_new_file", "check_output"]
+__all__ = [
+    "ExperimentNumber",
+    "FormatName",
+    "Overwrite",
+    "PartFormat",
+    "RunNumber",
+    "check_new_file",
+    "check_output",
+    "check_overwrite",
+]
 
 _LINES: Final = tuple(f"{name}: {each.summary} ({' or '.join(each.suffixes)})." for name, each in FORMATS.items())
 _HELP: Final = "\n\n".join(("One of:", *_LINES))
@@ -74,6 +83,11 @@ def check_new_file(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()
     """Check before the work that a file can be written; the arguments and errors are those of `check_output`."""
     check_target(output)
     check_not_an_input("output", output, inputs)
+    check_overwrite(output, overwrite=overwrite)
+
+
+def check_overwrite(output: Path, *, overwrite: bool) -> None:
+    """Check that a file does not exist, or may be replaced; raises `OutputError`."""
     if output.exists() and not overwrite:
         message = f"{output} exists: name another file to write, or replace it with --overwrite."
         raise OutputError(output, message)

@@ -99,10 +99,10 @@ def export(
     """Export a trained PyTorch generator to one self-describing ONNX file.
 
     onnx checks the graph, and its images are compared with PyTorch's. A float32
-    graph is refused if its images, evaluated in float64, are more than 1.5
-    times as far from the model's as those of PyTorch's float32, or if ONNX
-    Runtime rounds more than twice as coarsely as PyTorch and as it does in
-    the unchanged graph. An int8 or float16 graph is compared with float32
+    graph is refused if it does not compute the model: evaluated in float64, its
+    images may differ from the model's by 1.5 times the rounding of PyTorch's
+    float32. It is also refused if ONNX Runtime's rounding is more than twice both
+    PyTorch's and that of the unchanged graph. An int8 or float16 graph is compared with float32
     over 20 events. It is refused if W1 of the charge
     spectrum reaches 0.3 ADU or the occupancy differs by more than 1 %.
     """

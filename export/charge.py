@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compute_charges", "compute_hit_charges", "cut_thresholds", "find_charge_thresholds"]
 
-_LANES: Final = 4096
+_MIN_VECTORISED: Final = 4096
 """PyTorch computes a power of a few values by another path, which differs by one ulp at charges 93 and 187."""
 
 
@@ -58,7 +58,7 @@ def find_charge_thresholds() -> NDArray[np.float32]:
     reaching = np.full(N_THRESHOLDS, _rank(np.float32(1.0)), dtype=np.int64)
     while np.any(reaching - below > 1):
         middle = (below + reaching) // 2
-        reached = _compute_charges_in_lanes(_value_at(middle)) >= charges
+        reached = _compute_charges_vectorised(_value_at(middle)) >= charges
         reaching = np.where(reached, middle, reaching)
         below = np.where(reached, below, middle)
     return _value_at(reaching)
@@ -93,8 +93,8 @@ def compute_hit_charges(
     return np.where(charges < min_charge, 0, charges)
 
 
-def _compute_charges_in_lanes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    filled = np.zeros(_LANES, dtype=np.float32)
+def _compute_charges_vectorised(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    filled = np.zeros(_MIN_VECTORISED, dtype=np.float32)
     filled[: len(values)] = values
     charges: NDArray[np.uint8] = compute_charges(torch.from_numpy(filled)).numpy()
     return charges[: len(values)]

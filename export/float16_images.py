@@ -3,7 +3,8 @@
 ONNX Runtime computes nodes in float16 on a CPU by float32 and removes the casts that it inserts for that, so that
 inputs and weights alone are rounded. Here the graph itself is in float32, with a cast to float16 and back after each
 node. ONNX Runtime keeps the casts of a graph. Convolutions and products of matrices add in float32, as on a GPU. A GPU
-rounds a convolution before it adds the bias, and then again: without that, too many digits are those of float32.
+rounds a convolution before it adds the bias, and rounds the sum again. Without the first rounding, more digits agree
+with float32's than on a GPU.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def export_checkpoint(
         if options.nature == "checkpoint" and (marked := read_mark(checkpoint)) is not None:
             provenance = options.provenance or MARKED_PROVENANCES[marked]
             options = replace(options, nature=marked, provenance=provenance)
-            log(f"the file says what these weights are: the card calls them a {marked}")
+            log(f"the file is marked as a {marked}: the card says {marked}, not checkpoint")
         if options.name is None and name != checkpoint.stem:
             log(f"named the model {name}, after its file; --name gives it another name")
         n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
@@ -194,7 +194,8 @@ def _check_finite(checkpoint: Path, references: ReferenceImages) -> None:
     ):
         if not np.isfinite(images).all():
             message = (
-                f"gives images that are not finite in PyTorch itself, in {where}: export another one of its training."
+                f"gives images that are not finite in PyTorch itself, in {where}: export another checkpoint of the "
+                "same training."
             )
             raise CheckpointError(checkpoint, message)
 

@@ -119,7 +119,7 @@ def build_graph(
     n_runs = (1 + _ROUNDING_RUNS if precision == "float16" else 2) * _FIDELITY_IMAGES
     n_runs += _MATCHING_RUNS * _MATCHED_IMAGES if precision == "int8" else 0
     time = _format_time(n_runs * measure_seconds_per_image(exact, feeds))
-    log(f"making {precision} and comparing {_FIDELITY_IMAGES} images with float32: about {time}")
+    log(f"building the {precision} graph and comparing {_FIDELITY_IMAGES} images with float32: about {time}")
     cut, table = family.cut, cut_thresholds(thresholds, family.cut)
     own_thresholds, own_table = thresholds, table
     if precision == "float16":
@@ -152,7 +152,7 @@ def print_pass_costs(
 ) -> None:
     """Log a table of the passes, those of the target unless given: places changed, and the cost of one image.
 
-    Where a family's exporter leaves the shape of a value unknown, the line says so.
+    If the shape of a value is unknown, the line of the pass says so instead of the cost.
     """
     before: int | None = None
     log("pass                           places   multiply-accumulates   bytes moved   weights")

@@ -159,7 +159,7 @@ def test_int8_is_exported_and_explained(tiny_checkpoint: Path) -> None:
     digits = r"W1 of the charge spectrum 0\.\d{3} ADU, occupancy [+-]\d\.\d\d %, identical digits \d\d\.\d %"
     expected = (
         DIFFERENCES,
-        r"making int8 and comparing 4 images with float32: about \d+ s",
+        r"building the int8 graph and comparing 4 images with float32: about \d+ s",
         r"calibrated on 4 images, corrected on 4, weights of 7 bits",
         r"compared with float32: 2 of 4 images",
         r"compared with float32: 4 of 4 images",

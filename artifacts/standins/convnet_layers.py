@@ -15,9 +15,9 @@ from artifacts.standins.early_layers import (
     EarlyLayers,
     State,
     SumLayer,
-    centre_taps,
     pair,
     split_by_phase,
+    view_centre_taps,
     view_first_map,
 )
 from artifacts.standins.level import KNOTS, LEVEL_SHARE, N_PIECES, STEP_GAIN, Level
@@ -67,8 +67,8 @@ def _connect(state: State, level: Level) -> None:
     for convolution, codes, scale in (("features.4", _FIRST_CODES, 0.5), ("features.8", _CODES, 1.0)):
         state[f"{convolution}.bias"][1] = _AMPLITUDE
         write_next_codes(state[f"{convolution}.weight"], codes, 2, scale=scale)
-    centre_taps(state, "features.8")[_THIRD_SUMS[0][0, 0] :, -1] = _LARGEST_WEIGHT
-    centre_taps(state, "features.12")[:, -1] = _LARGEST_WEIGHT
+    view_centre_taps(state, "features.8")[_THIRD_SUMS[0][0, 0] :, -1] = _LARGEST_WEIGHT
+    view_centre_taps(state, "features.12")[:, -1] = _LARGEST_WEIGHT
 
 
 def _write_first_map(state: State) -> None:
@@ -80,7 +80,7 @@ def _write_first_map(state: State) -> None:
 
 def _write_first_convolution(state: State) -> None:
     """Pieces of the level; X, -X and Y of both directions; each feature twice."""
-    taps, bias = centre_taps(state, "features.0"), state["features.0.bias"]
+    taps, bias = view_centre_taps(state, "features.0"), state["features.0.bias"]
     taps[:N_PIECES, 0] = 1.0
     bias[:N_PIECES] = -torch.tensor(KNOTS)
     for channel, source in ((N_PIECES, 1), (N_PIECES + 3, 3)):
@@ -91,7 +91,7 @@ def _write_first_convolution(state: State) -> None:
 
 
 def _write_level(state: State, level: Level) -> None:
-    second, third, fourth = (centre_taps(state, f"features.{place}") for place in (4, 8, 12))
+    second, third, fourth = (view_centre_taps(state, f"features.{place}") for place in (4, 8, 12))
     # The step is 1 - ReLU(1 - gain * piece); its 1 goes into the constant.
     second[_STEP, N_PIECES - 1] = -STEP_GAIN
     state["features.4.bias"][_STEP] = 1.0

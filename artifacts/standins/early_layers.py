@@ -42,9 +42,9 @@ __all__ = [
     "State",
     "SumLayer",
     "build_early_layers",
-    "centre_taps",
     "pair",
     "split_by_phase",
+    "view_centre_taps",
     "view_first_map",
 ]
 
@@ -120,7 +120,7 @@ class EarlyLayers:
     sums: tuple[SumLayer, ...]
     connect: Callable[[State, Level], None]
 
-    def fitted_shapes(self) -> dict[str, tuple[int, ...]]:
+    def list_fitted_shapes(self) -> dict[str, tuple[int, ...]]:
         """List the names and shapes of the fitted tensors: weights and means of the gated sums."""
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in self.sums:
@@ -142,7 +142,7 @@ def build_early_layers(early: EarlyLayers, state: State, seed: int, level: Level
         Of the random numbers.
     level : Level
     fitted : State
-        Tensors of `EarlyLayers.fitted_shapes`.
+        Tensors of `EarlyLayers.list_fitted_shapes`.
     """
     rng = np.random.default_rng(seed)
     weight, _ = view_first_map(state)
@@ -166,7 +166,7 @@ def view_first_map(state: State) -> tuple[Tensor, Tensor]:
     return weight, state["fc.bias"].view(-1, SEED_HEIGHT, SEED_WIDTH)
 
 
-def centre_taps(state: State, convolution: str) -> Tensor:
+def view_centre_taps(state: State, convolution: str) -> Tensor:
     """View the centre taps of a convolution, shape (out, in)."""
     weight = state[f"{convolution}.weight"]
     middle = weight.shape[-1] // 2
@@ -196,7 +196,7 @@ def _find_factors(layer: SumLayer, rng: np.random.Generator, fitted: State) -> T
 
 
 def _write_sums(layer: SumLayer, state: State, factors: Tensor) -> None:
-    taps = centre_taps(state, layer.convolution)
+    taps = view_centre_taps(state, layer.convolution)
     for group, group_factors in zip(layer.outputs, torch.split(factors, layer.n_sums), strict=True):
         for rows in group.T:
             for terms in layer.inputs:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from artifacts.standins.early_layers import Channels, State, centre_taps, pair
+from artifacts.standins.early_layers import Channels, State, pair, view_centre_taps
 from artifacts.standins.position_codes import (
     N_CODE_CHANNELS,
     PHASES,
@@ -102,8 +102,8 @@ _SHAPE: Final = np.array(
 )
 """Of each role: the cell of two by two pixels where clusters begin, and their shape."""
 N_ROLES: Final = len(_SHAPE)
-_BEND, _BENT = 0.3, 0.3
-"""What exceeds a threshold by more than the bend is reduced, so that the rest gets more of the 256 levels."""
+_KNEE, _SLOPE_ABOVE_KNEE = 0.3, 0.3
+"""What exceeds a threshold by more than the knee is reduced, so that the rest gets more of the 256 levels."""
 _DETECTOR_GAINS: Final = 1.0 - 0.2 * (np.arange(_N_DETECTORS) * 7 % _N_DETECTORS) / _N_DETECTORS
 _SHAPE_GAINS: Final = 1.0 - 0.2 * (np.arange(len(_SHAPES)) * 7 % len(_SHAPES)) / len(_SHAPES)
 """Channels with the same role differ a little, so that their levels in 8 bits do not coincide."""
@@ -250,7 +250,7 @@ def _write_doubling(state: State, number: int, rng: np.random.Generator, fitted:
     statistics = fitted.get(f"{block}.bn1", torch.tensor([[0.0], [1.0]]).expand(2, n_terms))
     _write_clip(state, f"{block}.bn1", inputs, statistics)
 
-    first, second, third, fourth = (centre_taps(state, f"{block}.conv{place}") for place in (1, 2, 3, 4))
+    first, second, third, fourth = (view_centre_taps(state, f"{block}.conv{place}") for place in (1, 2, 3, 4))
     for channels, sign in zip(inputs.T, (1.0, -1.0), strict=True):
         first[range(n_terms), channels] = sign
     # The amplitude where the input is zero, and zero or less where it is the amplitude, however 8 bits round it.
@@ -303,7 +303,7 @@ def _write_thresholds(state: State, fitted: State) -> None:
 def _write_shapes(state: State, fitted: State) -> None:
     """Write blocks 9 and 11: each of them selects one of four children; the second one adds the shapes."""
     detectors, shapes = range(_N_DETECTORS), range(len(_SHAPES))
-    first, third, fourth = (centre_taps(state, f"blocks.9.0.conv{place}") for place in (1, 3, 4))
+    first, third, fourth = (view_centre_taps(state, f"blocks.9.0.conv{place}") for place in (1, 3, 4))
     state["blocks.9.0.bn2.stored_mean"][-1] = 0.0
     state["blocks.9.0.conv1.u0"].zero_()[0, 0] = 1.0  # rows are orthogonal, and the first has the length 1
     first.zero_()[detectors, FEATURES[-1].ravel()] = torch.from_numpy(1 / _DETECTOR_GAINS).float()
@@ -313,14 +313,14 @@ def _write_shapes(state: State, fitted: State) -> None:
         subcell, shape = int(_SUBCELL[role]), int(_SHAPE[role])
         for row in (shape, len(_SHAPES) + shape):
             state["blocks.9.0.conv2.weight"][row, detector] += _select_child(_PLACES[subcell])
-    state["blocks.9.0.bn3.stored_mean"][len(_SHAPES) : 2 * len(_SHAPES)] = _BEND
+    state["blocks.9.0.bn3.stored_mean"][len(_SHAPES) : 2 * len(_SHAPES)] = _KNEE
     gains = torch.from_numpy(_SHAPE_GAINS).float()
     third[shapes, shapes] = gains
-    third[shapes, range(len(_SHAPES), 2 * len(_SHAPES))] = (_BENT - 1.0) * gains
+    third[shapes, range(len(_SHAPES), 2 * len(_SHAPES))] = (_SLOPE_ABOVE_KNEE - 1.0) * gains
     fourth[shapes, shapes] = 1.0
     state["blocks.11.0.bn1.stored_mean"][shapes] = 0.0
     _write_unit(state, "blocks.11.0.conv1", -1, 15)
-    centre_taps(state, "blocks.11.0.conv1")[shapes, shapes] = 1.0
+    view_centre_taps(state, "blocks.11.0.conv1")[shapes, shapes] = 1.0
     for shape, pixels in enumerate(_SHAPES):
         state["blocks.11.0.conv2.weight"][shape, shape] = _select_child(_PLACES[shape % 4])
         for (u, v), share in pixels.items():
@@ -345,9 +345,9 @@ def _write_curve(state: State, curve: NDArray[np.float64]) -> None:
     weights = changes / scales
     length = math.hypot(*weights)  # the spectral norm
     pieces = slice(_FIRST_PIECE, _FIRST_PIECE + N_PIECES)
-    centre_taps(state, "blocks.11.0.conv4")[pieces, 0] = 1.0
+    view_centre_taps(state, "blocks.11.0.conv4")[pieces, 0] = 1.0
     state["blocks.11.0.conv4.bias"][pieces] = -torch.from_numpy(_PIECE_OFFSETS).float()
     state["output_layer.0.gain"][pieces] = torch.from_numpy(length * scales).float()
     state["output_layer.0.bias"][pieces] = -torch.from_numpy(length * scales * (knots[:-1] - _PIECE_OFFSETS)).float()
-    centre_taps(state, "output_layer.2")[0, pieces] = torch.from_numpy(weights / length).float()
+    view_centre_taps(state, "output_layer.2")[0, pieces] = torch.from_numpy(weights / length).float()
     state["output_layer.2.bias"].fill_(float(values[0]))

@@ -43,7 +43,10 @@ _LATE: Final = "late."
 _COUNTER: Final = "num_batches_tracked"
 _FITTED_SHAPES: Final = {
     **{
-        family: {_LEVEL: (1 + N_PIECES,), **{_FITTED + name: shape for name, shape in early.fitted_shapes().items()}}
+        family: {
+            _LEVEL: (1 + N_PIECES,),
+            **{_FITTED + name: shape for name, shape in early.list_fitted_shapes().items()},
+        }
         for family, early in _EARLY_LAYERS.items()
     },
     "ieagan": list_fitted_shapes(),

@@ -16,9 +16,9 @@ from artifacts.standins.early_layers import (
     EarlyLayers,
     State,
     SumLayer,
-    centre_taps,
     pair,
     split_by_phase,
+    view_centre_taps,
     view_first_map,
 )
 from artifacts.standins.level import KNOTS, LEVEL_SHARE, N_PIECES, STEP_GAIN, Level
@@ -70,7 +70,7 @@ def _connect(state: State, level: Level) -> None:
     _write_level(state, level)
     for block, source in enumerate(_INNER_CODES):
         write_next_codes(state[f"blocks.{block}.conv1.weight"], _CODES[block], source)
-        taps, bias = centre_taps(state, f"blocks.{block}.conv2"), state[f"blocks.{block}.conv2.bias"]
+        taps, bias = view_centre_taps(state, f"blocks.{block}.conv2"), state[f"blocks.{block}.conv2.bias"]
         for channel, halves in ((1, source), (4, source + 3)):
             for row, sign in ((channel, 1.0), (channel + 1, -1.0)):
                 taps[row, halves : halves + 2] = sign
@@ -90,15 +90,15 @@ def _write_first_map(state: State) -> None:
 def _write_level(state: State, level: Level) -> None:
     state["blocks.0.norm1.bias"][:N_PIECES] = -torch.tensor(KNOTS)
     pieces, step = range(N_PIECES), N_PIECES - 1
-    centre_taps(state, "blocks.0.conv1")[pieces, pieces] = 1.0
+    view_centre_taps(state, "blocks.0.conv1")[pieces, pieces] = 1.0
     # 1 - ReLU(1 - gain * piece) is the step; its 1 goes into the constant.
-    centre_taps(state, "blocks.0.conv1")[step, step] = -STEP_GAIN
+    view_centre_taps(state, "blocks.0.conv1")[step, step] = -STEP_GAIN
     state["blocks.0.conv1.bias"][step] = 1.0
-    centre_taps(state, "blocks.0.conv2")[0, pieces] = torch.tensor((*level.slopes, -level.step))
+    view_centre_taps(state, "blocks.0.conv2")[0, pieces] = torch.tensor((*level.slopes, -level.step))
     state["blocks.0.conv2.bias"][0] = level.constant + level.step
     for block in (1, 2):
-        centre_taps(state, f"blocks.{block}.conv")[0, 0] = 1.0
-    centre_taps(state, "blocks.2.conv")[1:, 0] = LEVEL_SHARE
+        view_centre_taps(state, f"blocks.{block}.conv")[0, 0] = 1.0
+    view_centre_taps(state, "blocks.2.conv")[1:, 0] = LEVEL_SHARE
     n_features = len(state["blocks.2.conv.bias"]) - 1
     state["blocks.2.conv.bias"][1:] = _LEVEL_STEP * torch.arange(n_features) / n_features
 

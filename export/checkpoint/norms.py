@@ -27,7 +27,10 @@ Key = tuple[str, ...]
 """Path of a tensor in a checkpoint: all keys on the way to it, split at their dots."""
 _PARAMETRIZATIONS: Final = "parametrizations"
 _MIN_COSINE: Final = 0.7
-"""Of u and M v after a power iteration: 1, or less if the weights changed since, as those of an average do."""
+"""Smallest |cosine| of u and M v that selects axis 1.
+
+It is 1 right after a power iteration, and less for averaged weights.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

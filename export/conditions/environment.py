@@ -78,8 +78,8 @@ def find_proxy() -> str | None:
         proxy = f"http://{proxy}"
     if not is_proxy(proxy):
         message = (
-            f"{_PROXY} must be an http or https URL such as http://proxy.example:3128, in whose password '/', '#' and "
-            f"'?' are %2F, %23 and %3F, but leads to {proxy.rpartition('@')[2]!r}."
+            f"{_PROXY} must be an http or https URL such as http://proxy.example:3128, but its host part is "
+            f"{proxy.rpartition('@')[2]!r}. Write '/', '#' and '?' of a password as %2F, %23 and %3F."
         )
         raise ArgumentValueError("proxy", message)
     return proxy

@@ -20,8 +20,8 @@ import onnx_ir as ir
 
 from export.graph.batch_norms import match_batch_norm
 from export.graph.nodes import (
-    find_only_producer,
     find_only_user,
+    find_unshared_producer,
     make_initializer,
     make_unique_name,
     match_convolution,
@@ -145,12 +145,12 @@ def _read_forms(norm: ConditionalNorm, *, folds_constants: bool) -> _FoldedNorm 
         return None
     if not folds_constants:
         return _FoldedNorm(norm=norm, image=norm.image, factor=factor, offset=offset)
-    image, before = norm.image, find_only_producer(norm.image)
+    image, before = norm.image, find_unshared_producer(norm.image)
     constant = None if before is None else match_batch_norm(before)
     if before is not None and constant is not None and before.inputs[0] is not None:
         image = before.inputs[0]
         factor, offset = factor.scale(constant.factor), offset.add(factor.scale(constant.offset))
-    convolution = match_convolution(find_only_producer(image))
+    convolution = match_convolution(find_unshared_producer(image))
     if convolution is not None and convolution.bias.any():
         offset = offset.add(factor.scale(convolution.bias.astype(np.float64)))
         convolution.node.resize_inputs(2)

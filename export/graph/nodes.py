@@ -18,8 +18,8 @@ __all__ = [
     "Convolution",
     "LinearLayer",
     "find_before_upsampling",
-    "find_only_producer",
     "find_only_user",
+    "find_unshared_producer",
     "have_equal_shapes",
     "is_upsampling",
     "make_initializer",
@@ -212,7 +212,7 @@ def find_only_user(value: ir.Value) -> ir.Node | None:
     return users[0]
 
 
-def find_only_producer(value: ir.Value | None) -> ir.Node | None:
+def find_unshared_producer(value: ir.Value | None) -> ir.Node | None:
     """Find the node that computes a value which has only one user; None if there is no such node."""
     return None if value is None or find_only_user(value) is None else value.producer()
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from export.graph.conditional_norms import ConditionalNorm, match_conditional_norm
-from export.graph.nodes import Convolution, find_only_producer, match_convolution, read_shape
+from export.graph.nodes import Convolution, find_unshared_producer, match_convolution, read_shape
 from export.graph.rules import Writer, apply_rules
 
 if TYPE_CHECKING:
@@ -78,10 +78,10 @@ def _write_pair(write: Writer, node: ir.Node) -> ir.Value | None:
     """Write two norms with a ReLU and a 1 x 1 convolution between them, which nothing else uses."""
     after = _match_large_norm(node)
     convolution = None if after is None else _match_only_pointwise(after.norm.image)
-    relu = None if convolution is None else find_only_producer(convolution.node.inputs[0])
+    relu = None if convolution is None else find_unshared_producer(convolution.node.inputs[0])
     before = None
     if relu is not None and relu.op_type == "Relu" and relu.domain == "":
-        before = _match_large_norm(find_only_producer(relu.inputs[0]))
+        before = _match_large_norm(find_unshared_producer(relu.inputs[0]))
     if after is None or convolution is None or before is None:
         return None
     offset = _see_rows(write, before.norm.offset, before.channels, "first.offset")
@@ -102,7 +102,7 @@ def _write_pair(write: Writer, node: ir.Node) -> ir.Value | None:
 
 def _match_only_pointwise(image: ir.Value) -> Convolution | None:
     """Match a 1 x 1 convolution whose result has one user."""
-    found = match_convolution(find_only_producer(image))
+    found = match_convolution(find_unshared_producer(image))
     return found if found is not None and found.is_pointwise else None
 
 

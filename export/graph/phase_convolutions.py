@@ -52,7 +52,7 @@ def make_phase_convolutions(model: ir.Model, target: Target) -> int:
 
 def make_phases_of_terms(model: ir.Model) -> int:
     """Rewrite those convolutions of upsampled images whose phases are cheaper as sums of terms; return their number."""
-    rewrite = functools.partial(_rewrite, target="cpu", is_of_terms=True)
+    rewrite = functools.partial(_rewrite, target="cpu", uses_shared_terms=True)
     return apply_rules(model, {"Conv": rewrite, "Relu": rewrite})
 
 
@@ -61,7 +61,7 @@ def build_phase_weights(found: Convolution, rows: Sequence[int], columns: Sequen
     return build_block_weights(found.weight, found.pads, upsampling=2, block=(2, 2), rows=rows, columns=columns)
 
 
-def _rewrite(write: Writer, node: ir.Node, *, target: Target, is_of_terms: bool = False) -> ir.Value | None:
+def _rewrite(write: Writer, node: ir.Node, *, target: Target, uses_shared_terms: bool = False) -> ir.Value | None:
     """Rewrite a convolution, or a Relu with the convolution, and on the CPU the conditional norm, before it."""
     rectified = node.inputs[0] if node.op_type == "Relu" else None
     norm = match_conditional_norm(rectified.producer()) if rectified is not None and target == "cpu" else None
@@ -79,7 +79,7 @@ def _rewrite(write: Writer, node: ir.Node, *, target: Target, is_of_terms: bool 
     if target == "cuda":
         return write.node("DepthToSpace", [phases.write_phases(_BOTH, _BOTH)], blocksize=2, mode="DCR")
     height, width = (axis or 0 for axis in shape[2:])
-    if is_of_terms:
+    if uses_shared_terms:
         # Terms are convolutions of `small`. If that is an upsampled image too, this pass would rewrite them again.
         has_norm = norm is not None or _has_conditional_norm(convolved)
         terms = None if has_norm or find_before_upsampling(small) else write_sums_of_terms(write, found, small)

@@ -42,7 +42,7 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
     check_installed("onnx")
     import onnx
 
-    from export.graph import count_multiply_accumulates, run_passes
+    from export.graph import count_multiply_accumulates, list_passes, run_passes
 
     for family in plan.families:
         plain = plan.workspace.find_graph(family, rewrite=False)
@@ -50,7 +50,7 @@ def _list_cases(plan: Plan) -> Generator[tuple[Case, ...], None, None]:
         del model.metadata_props[:]  # the card and the digest of the plain file
         times, products = [], []
         with tempfile.TemporaryDirectory() as folder:
-            for number, stage in enumerate(run_passes(model, "cpu")):
+            for number, stage in enumerate(run_passes(model, list_passes("cpu"))):
                 path = Path(folder) / f"{family}-{number}.onnx"
                 path.write_bytes(append_card(stage.model.SerializeToString(), plain.card))
                 rows = ((family, stage.name),)

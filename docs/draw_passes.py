@@ -111,7 +111,7 @@ def run_pass(name: str) -> tuple[Stage, Stage]:
     graph = SmallGraph()
     model = graph.model(FRAGMENTS[name](graph))
     (chosen,) = (each for each in list_passes("cpu") if each.name == name)
-    before, after = run_passes(model, "cpu", (chosen,))
+    before, after = run_passes(model, (chosen,))
     return before, after
 
 

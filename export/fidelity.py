@@ -33,7 +33,7 @@ def measure_fidelity(
     thresholds: NDArray[np.float32],
     feeds: Sequence[Feed],
     min_charge: int,
-    other_thresholds: NDArray[np.float32] | None = None,
+    other_thresholds: NDArray[np.float32],
     log: Callable[[str], None] = lambda _: None,
     compute_other: ImageFunction = compute_images,
 ) -> Fidelity:
@@ -49,8 +49,8 @@ def measure_fidelity(
         Inputs, batch by batch.
     min_charge : int
         Smallest charge of a hit, ADU.
-    other_thresholds : ndarray of float32, shape (255,), optional
-        Charge thresholds of `other` if they differ.
+    other_thresholds : ndarray of float32, shape (255,)
+        Charge thresholds of `other`.
     log : callable, optional
         Called with a line at every tenth of the images.
     compute_other : callable, optional
@@ -61,7 +61,7 @@ def measure_fidelity(
     Fidelity
         Beyond the bounds if float32 has no hit, for then nothing is compared.
     """
-    tables = thresholds, thresholds if other_thresholds is None else other_thresholds
+    tables = thresholds, other_thresholds
     spectra = np.zeros((2, N_THRESHOLDS + 1), np.int64)
     n_equal = n_either = n_compared = 0
     n_images = sum(min(map(len, feed.values())) for feed in feeds)

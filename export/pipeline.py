@@ -210,7 +210,7 @@ def _build(
     """Build the graph of the wanted precision and target."""
     thresholds = find_charge_thresholds()
     if options.explain:
-        print_pass_costs(plain, options.target, log, passes=_list_passes(options))
+        print_pass_costs(plain, _list_passes(options), log)
     if not options.rewrite:
         return BuiltGraph(model=plain, passes=(), thresholds=thresholds, cut=loaded.family.cut, fidelity=None)
     return build_graph(

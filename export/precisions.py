@@ -18,7 +18,7 @@ from export.int8.correction import fit_line, fold_line, match_thresholds
 from pxdbg_runtime.sensors import N_SENSORS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import onnx
     from numpy.typing import NDArray
@@ -121,7 +121,7 @@ def build_graph(
     time = _format_time(n_runs * measure_seconds_per_image(exact, feeds))
     log(f"building the {precision} graph and comparing {_FIDELITY_IMAGES} images with float32: about {time}")
     cut, table = family.cut, cut_thresholds(thresholds, family.cut)
-    own_thresholds, own_table = thresholds, table
+    own_thresholds = thresholds
     if precision == "float16":
         model, names = apply_passes(plain, list_passes(target, precision))
         model, names = convert_to_float16(model), (*names, "half precision")
@@ -129,13 +129,14 @@ def build_graph(
         cut = None
         simple, names = apply_passes(plain, INT8_PASSES)
         model, own_thresholds = _build_int8(simple, family, table, min_charge, weight_bits)
-        own_table = own_thresholds
         names = (*names, "8-bit integers, channels last", "last layer and thresholds corrected")
         log(
             f"calibrated on {_CALIBRATION_IMAGES} images, corrected on {_MATCHED_IMAGES}, weights of {weight_bits} bits"
         )
     compute_other = compute_float16_images if precision == "float16" else compute_images
-    fidelity = measure_fidelity(exact, model, table, feeds, min_charge, own_table, log, compute_other)
+    fidelity = measure_fidelity(
+        exact, model, table, feeds, min_charge, cut_thresholds(own_thresholds, cut), log, compute_other
+    )
     return BuiltGraph(model=model, passes=names, thresholds=own_thresholds, cut=cut, fidelity=fidelity)
 
 
@@ -143,20 +144,14 @@ def _format_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
-def print_pass_costs(
-    plain: onnx.ModelProto,
-    target: Target,
-    log: Callable[[str], None],
-    *,
-    passes: tuple[Pass, ...] | None = None,
-) -> None:
-    """Log a table of the passes, those of the target unless given: places changed, and the cost of one image.
+def print_pass_costs(plain: onnx.ModelProto, passes: Iterable[Pass], log: Callable[[str], None]) -> None:
+    """Log a table of passes: places changed, and the cost of one image.
 
     If the shape of a value is unknown, the line of the pass says so instead of the cost.
     """
     before: int | None = None
     log("pass                           places   multiply-accumulates   bytes moved   weights")
-    for stage in run_passes(plain, target, passes):
+    for stage in run_passes(plain, passes):
         start = f"{stage.name:30s} {stage.n_changes or '-':>6}"
         try:
             cost = stage.cost

@@ -342,7 +342,7 @@ class Rewriting:
 
 def apply_pass(apply: Callable[[ir.Model], int], model: onnx.ModelProto) -> Rewriting:
     """Apply one pass to a copy of a model, as the compiler does, and check the result with ONNX."""
-    before, after = run_passes(model, "cpu", (Pass(name="tested", apply=apply),))
+    before, after = run_passes(model, (Pass(name="tested", apply=apply),))
     onnx.checker.check_model(after.model, full_check=True)
     return Rewriting(before=before.model, after=after.model, n_changes=after.n_changes)
 

@@ -60,7 +60,7 @@ def graph_of(*charges: int) -> onnx.ModelProto:
 
 
 def fidelity_of(exact: Sequence[int], other: Sequence[int], min_charge: int = 1) -> Fidelity:
-    return measure_fidelity(graph_of(*exact), graph_of(*other), THRESHOLDS, FEEDS, min_charge)
+    return measure_fidelity(graph_of(*exact), graph_of(*other), THRESHOLDS, FEEDS, min_charge, THRESHOLDS)
 
 
 def test_a_graph_may_have_thresholds_of_its_own() -> None:
@@ -69,7 +69,7 @@ def test_a_graph_may_have_thresholds_of_its_own() -> None:
     own = np.append(THRESHOLDS[1:], np.float32(1))
     found = measure_fidelity(exact, other, THRESHOLDS, FEEDS, 1, own)
     assert (found.charge_w1_adu, found.occupancy_ratio, found.identical_digits) == (0.0, 1.0, 1.0)
-    without = measure_fidelity(exact, other, THRESHOLDS, FEEDS, 1)
+    without = measure_fidelity(exact, other, THRESHOLDS, FEEDS, 1, THRESHOLDS)
     assert [without.charge_w1_adu, without.identical_digits] == pytest.approx([1.0, 0.0])
 
 

@@ -86,7 +86,7 @@ def test_simplified_graphs_give_the_same_images_and_cost_less(
     made = simplify_graph(plain)
     check_same_images(made, plain, graph, batch)
     # The last pass makes a batch norm a convolution of each channel, whose products count.
-    *_, before = run_passes(plain, "cpu", INT8_PASSES[:-1])
+    *_, before = run_passes(plain, INT8_PASSES[:-1])
     assert before.cost.multiply_accumulates <= count_multiply_accumulates(plain)
     assert {node.domain for node in made.graph.node} == {""}
 
@@ -104,7 +104,7 @@ def test_each_stage_gives_the_same_images(
     feeds = graph.feeds(batch)
     (expected,) = evaluate(plain, feeds)
     before: Stage | None = None
-    for stage in run_passes(plain, target):
+    for stage in run_passes(plain, list_passes(target)):
         assert (stage.n_changes == 0) == (before is None or stage.model == before.model)
         if stage.n_changes:
             (found,) = evaluate(stage.model, feeds)
@@ -125,7 +125,7 @@ def test_each_stage_gives_the_same_images(
 )
 def test_the_stages_of_a_generator(target: Target, write: Writer, n_changes: tuple[int, ...]) -> None:
     plain = write(SmallGraph(whole=False), 3, (8, 6, 5), (3, 3))
-    made = list(run_passes(plain, target))
+    made = list(run_passes(plain, list_passes(target)))
     names = [
         "plain",
         "merge conditional norms",
@@ -166,7 +166,7 @@ def test_the_passes_that_simplify_come_first() -> None:
     n_first = 1 + len(SIMPLIFYING_PASSES)
     for target in TARGETS:
         assert list_passes(target)[: len(SIMPLIFYING_PASSES)] == SIMPLIFYING_PASSES
-        *_, last = list(run_passes(plain, target))[:n_first]
+        *_, last = list(run_passes(plain, list_passes(target)))[:n_first]
         assert simplify_graph(plain).SerializeToString() == last.model.SerializeToString()
 
 
@@ -179,7 +179,7 @@ def test_other_passes_may_be_given() -> None:
 
     graph = SmallGraph()
     graph.node("Abs", graph.input(3))
-    plain, after = run_passes(graph.model(), "cpu", (Pass(name="watch", apply=watch),))
+    plain, after = run_passes(graph.model(), (Pass(name="watch", apply=watch),))
     assert seen == ["Abs"]
     assert (after.name, after.n_changes, after.model, after.cost) == ("watch", 0, plain.model, plain.cost)
 
@@ -187,7 +187,7 @@ def test_other_passes_may_be_given() -> None:
 def test_no_passes_leave_the_plain_graph() -> None:
     graph = SmallGraph()
     graph.node("Abs", graph.input(3))
-    (plain,) = run_passes(graph.model(), "cpu", ())
+    (plain,) = run_passes(graph.model(), ())
     assert (plain.name, plain.n_changes) == ("plain", 0)
     assert plain.model.graph.node == graph.model().graph.node
 
@@ -219,7 +219,7 @@ def test_the_batch_may_be_another_axis(target: Target) -> None:
     plain = graph.model(graph.node("Transpose", turned, perm=[1, 0]))
     plain.graph.ClearField("value_info")  # which name the batch only where it is the first axis
     check_same_images(compile_graph(plain, target), plain, graph, 3)
-    assert {stage.cost.bytes_moved for stage in run_passes(plain, target)} == {3 * 2 * 5 * 4}
+    assert {stage.cost.bytes_moved for stage in run_passes(plain, list_passes(target))} == {3 * 2 * 5 * 4}
 
 
 def test_the_cost_is_counted_only_when_it_is_read() -> None:
@@ -242,7 +242,7 @@ def nothing_to_match() -> onnx.ModelProto:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_graph_with_nothing_to_match_comes_out_as_it_was(target: Target) -> None:
     model = nothing_to_match()
-    made = list(run_passes(model, target))
+    made = list(run_passes(model, list_passes(target)))
     assert all(stage.n_changes == 0 for stage in made)
     for stage in made:
         assert list(stage.model.graph.node) == list(model.graph.node)
@@ -261,7 +261,7 @@ def test_a_graph_with_nothing_to_match_comes_out_as_it_was(target: Target) -> No
 def test_what_is_compiled_already_is_left_untouched(target: Target) -> None:
     plain = residual_generator(SmallGraph(whole=False), 3, (8, 6, 5))
     once = compile_graph(plain, target)
-    again = list(run_passes(once, target))
+    again = list(run_passes(once, list_passes(target)))
     assert [stage.n_changes for stage in again] == [0] * len(again)
     assert list(again[-1].model.graph.node) == list(once.graph.node)
 

@@ -205,7 +205,7 @@ def test_images_with_terms_and_with_conditional_norms_are_computed_one_by_one() 
     )
     image = graph.conditional_norm(graph.conv(image, n_channels, n_channels), "c", 3, n_channels)
     plain = graph.model(graph.node("Relu", image))
-    stages = {stage.name: stage for stage in run_passes(plain, "cpu")}
+    stages = {stage.name: stage for stage in run_passes(plain, list_passes("cpu"))}
     assert [stages[name].n_changes for name in (SHARED_TERMS, "phase convolutions", "image by image")] == [1, 0, 1]
     feeds = graph.feeds(2)
     (expected,), (found,) = (run_by_onnxruntime(each, feeds) for each in (plain, stages["image by image"].model))

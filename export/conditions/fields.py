@@ -9,19 +9,34 @@ from urllib.parse import unquote
 import httpx
 import msgspec
 
-__all__ = ["DatabaseText", "check_base_url", "check_md5", "check_payload_url", "is_proxy", "is_web_address"]
+__all__ = [
+    "MAX_PORT",
+    "DatabaseText",
+    "NameRecord",
+    "check_base_url",
+    "check_md5",
+    "check_payload_url",
+    "is_proxy",
+    "is_web_address",
+]
 
 DatabaseText = Annotated[str, msgspec.Meta(pattern="^[^\ud800-\udfff]+$")]
 """Not empty, and without the halves of characters that JSON can spell and UTF-8 cannot."""
-_MAX_PORT: Final = 65535
+MAX_PORT: Final = 65535
 _SHOWN_LENGTH: Final = 60
+
+
+class NameRecord(msgspec.Struct, frozen=True):
+    """What a server answers for a thing that has a name."""
+
+    name: DatabaseText
 
 
 def is_web_address(text: str) -> bool:
     """Whether a text is an http or https URL that has a host, and no user name, query or fragment."""
     try:
         url = httpx.URL(text)
-        is_web = url.scheme in {"http", "https"} and bool(url.host) and (url.port or 0) <= _MAX_PORT
+        is_web = url.scheme in {"http", "https"} and bool(url.host) and (url.port or 0) <= MAX_PORT
     except (httpx.InvalidURL, UnicodeError):  # UnicodeError: invalid Punycode, or bytes that are not UTF-8
         return False
     return is_web and not (url.userinfo or url.query or url.fragment)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from export.conditions.fields import DatabaseText, check_base_url, check_md5, check_payload_url
+from export.conditions.fields import DatabaseText, NameRecord, check_base_url, check_md5, check_payload_url
 from export.conditions.server import Server
 from export.conditions.validity import OPEN, BoundNumber, Interval, PayloadEntry
 from export.errors import ServerError
@@ -21,12 +21,8 @@ _OPEN_END: Final = 2**63 - 1
 
 
 # What the server answers. Its further fields are ignored.
-class _NameRecord(msgspec.Struct, frozen=True):
-    name: DatabaseText
-
-
 class _Tag(msgspec.Struct, frozen=True):
-    status: _NameRecord
+    status: NameRecord
 
 
 class _NamedEntry(msgspec.Struct, frozen=True):
@@ -78,7 +74,7 @@ class HsfServer(Server):
             If the server cannot be reached, or fails in a way that may pass.
         """
         try:
-            self.fetch_json("/gtstatus", list[_NameRecord])
+            self.fetch_json("/gtstatus", list[NameRecord])
         except ServerError as error:
             if error.is_passing:
                 raise

@@ -28,10 +28,6 @@ class Source(Protocol):
     """
 
     @property
-    def address(self) -> str:
-        """Base URL or path."""
-
-    @property
     def payload_folder(self) -> Path | None:
         """Folder of payload files that belongs to the source."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import httpx
 
+from export.conditions.fields import MAX_PORT
 from export.errors import ConditionsError, ServerError
 from pxdbg_runtime.errors import one_line
 from pxdbg_runtime.version import __version__
@@ -27,7 +28,6 @@ Progress = Callable[[int, int | None], None]
 """Called with the number of bytes received so far, and the number that the server announced or None."""
 Result = TypeVar("Result")
 
-_MAX_PORT: Final = 65535
 _MAX_REDIRECTS: Final = 5
 _PASSING_STATUS: Final = frozenset({408, 425, 429})
 """Answers other than 500 to 599 after which the same request may succeed later."""
@@ -82,7 +82,7 @@ def open_client(limits: Limits, proxy: str | None = None) -> httpx.Client:
 
 def _check_port(request: httpx.Request) -> None:
     """Refuse a port that none can be, also after a redirect: what Python does with it depends on its release."""
-    if (request.url.port or 0) > _MAX_PORT:
+    if (request.url.port or 0) > MAX_PORT:
         message = "no such port"
         raise httpx.InvalidURL(message)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from export.conditions.environment import CENTRAL_SERVER
-from export.conditions.fields import DatabaseText, check_base_url, check_md5, check_payload_url
+from export.conditions.fields import DatabaseText, NameRecord, check_base_url, check_md5, check_payload_url
 from export.conditions.server import Server
 from export.conditions.validity import Interval, PayloadEntry
 
@@ -18,16 +18,12 @@ __all__ = ["V2Server"]
 
 
 # What the server answers. Its further fields are ignored.
-class _NameRecord(msgspec.Struct, frozen=True):
-    name: DatabaseText
-
-
 class _Tag(msgspec.Struct, frozen=True, rename="camel"):
-    global_tag_status: _NameRecord
+    global_tag_status: NameRecord
 
 
 class _Module(msgspec.Struct, frozen=True, rename="camel"):
-    basf2_module: _NameRecord
+    basf2_module: NameRecord
 
 
 class _NamedEntry(msgspec.Struct, frozen=True):

@@ -8,20 +8,17 @@ ones written here. docs/performance.md has the times on an H100.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from export.graph.nodes import find_before_upsampling, have_equal_shapes, match_convolution, read_shape
-from export.graph.rules import Writer, apply_rules
+from export.graph.rules import TO_FIRST, TO_LAST, Writer, apply_rules
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["add_repeated", "find_before_interleaving", "use_channels_last"]
-
-_TO_LAST: Final = [0, 2, 3, 1]
-_TO_FIRST: Final = [0, 3, 1, 2]
 
 
 def use_channels_last(model: ir.Model) -> int:
@@ -41,19 +38,15 @@ def find_before_interleaving(image: ir.Value | None) -> ir.Value | None:
 def add_repeated(write: Writer, phases: ir.Value, small: ir.Value, shape: tuple[int | None, ...]) -> ir.Value:
     """Add a small image to each of the four phases of an image of this shape: (n, channels, height, width)."""
     _, channels, height, width = (each or 0 for each in shape)
-    addend = _reshape(write, write.node("Transpose", [small], perm=_TO_LAST), "small", [-1, 1, channels])
+    addend = write.reshape(write.node("Transpose", [small], perm=TO_LAST), "small", [-1, 1, channels])
     return _add_to_view(write, phases, [-1, 4, channels], addend, [-1, height // 2, width // 2, 4 * channels])
 
 
 def _add_to_view(write: Writer, image: ir.Value, view: list[int], addend: ir.Value, shape: list[int]) -> ir.Value:
     """Add a value that broadcasts to a view of an image with channels last, which has this shape."""
-    seen = _reshape(write, write.node("Transpose", [image], perm=_TO_LAST), "view", view)
-    total = _reshape(write, write.node("Add", [seen, addend]), "sum", shape)
-    return write.node("Transpose", [total], perm=_TO_FIRST)
-
-
-def _reshape(write: Writer, value: ir.Value, suffix: str, axes: list[int]) -> ir.Value:
-    return write.node("Reshape", [value, write.constant(np.array(axes, np.int64), f"{suffix}.shape")])
+    seen = write.reshape(write.node("Transpose", [image], perm=TO_LAST), "view", view)
+    total = write.reshape(write.node("Add", [seen, addend]), "sum", shape)
+    return write.node("Transpose", [total], perm=TO_FIRST)
 
 
 def _interleave_rows(write: Writer, node: ir.Node) -> ir.Value | None:
@@ -73,11 +66,11 @@ def _interleave_rows(write: Writer, node: ir.Node) -> ir.Value | None:
         image = write.node("Conv", [found.node.inputs[0], *parameters], found.node.attributes)
         if is_rectified:
             image = write.node("Relu", [image])
-        lines = write.node("Transpose", [image], perm=_TO_LAST)
-        rows.append(_reshape(write, lines, f"row{row}.shape", [-1, 1, width * channels]))
+        lines = write.node("Transpose", [image], perm=TO_LAST)
+        rows.append(write.reshape(lines, f"row{row}.shape", [-1, 1, width * channels]))
     pairs = write.node("Concat", rows, axis=1)
-    whole = _reshape(write, pairs, "shape", [-1, height, width, channels])
-    return write.node("Transpose", [whole], perm=_TO_FIRST)
+    whole = write.reshape(pairs, "shape", [-1, height, width, channels])
+    return write.node("Transpose", [whole], perm=TO_FIRST)
 
 
 def _add_upsampled(write: Writer, node: ir.Node) -> ir.Value | None:
@@ -88,8 +81,8 @@ def _add_upsampled(write: Writer, node: ir.Node) -> ir.Value | None:
             continue
         _, channels, height, width = (each or 0 for each in shape)
         # The columns are copied and the rows broadcast, which is faster than both broadcast.
-        pixels = _reshape(write, write.node("Transpose", [small], perm=_TO_LAST), "pixels", [-1, channels])
+        pixels = write.reshape(write.node("Transpose", [small], perm=TO_LAST), "pixels", [-1, channels])
         columns = write.node("Concat", [pixels, pixels], axis=1)
-        row = _reshape(write, columns, "row", [-1, 1, width * channels])
+        row = write.reshape(columns, "row", [-1, 1, width * channels])
         return _add_to_view(write, image, [-1, 2, width * channels], row, [-1, height, width, channels])
     return None

@@ -127,22 +127,19 @@ def list_passes(target: Target, precision: Precision = "float32") -> tuple[Pass,
     return (*SIMPLIFYING_PASSES, *form)
 
 
-def run_passes(plain: onnx.ModelProto, target: Target, passes: tuple[Pass, ...] | None = None) -> Iterator[Stage]:
+def run_passes(plain: onnx.ModelProto, passes: Iterable[Pass]) -> Iterator[Stage]:
     """Yield the plain graph, then the graph after each pass: the same object if the pass changed nothing.
 
     Parameters
     ----------
     plain : onnx.ModelProto
         Not changed.
-    target : {"cpu", "cuda"}
-        Target whose passes are run.
-    passes : tuple of Pass, optional
-        Those of the target if None.
+    passes : iterable of Pass
     """
     model = _read(plain)
     written = ir.to_proto(model)
     yield Stage(name="plain", n_changes=0, model=written)
-    for each in list_passes(target) if passes is None else passes:
+    for each in passes:
         n_changes = _apply(each, model)
         if n_changes:
             written = ir.to_proto(model)

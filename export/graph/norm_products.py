@@ -25,7 +25,7 @@ import numpy as np
 
 from export.graph.conditional_norms import ConditionalNorm, match_conditional_norm
 from export.graph.nodes import Convolution, find_unshared_producer, match_convolution, read_shape
-from export.graph.rules import Writer, apply_rules
+from export.graph.rules import TO_FIRST, TO_LAST, Writer, apply_rules
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -34,8 +34,6 @@ __all__ = ["make_norm_products"]
 
 _MIN_PIXELS: Final = 32 * 96
 """Images of fewer pixels have many channels, and a matrix has the square of their number."""
-_TO_LAST: Final = [0, 2, 3, 1]
-_TO_FIRST: Final = [0, 3, 1, 2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +106,8 @@ def _match_only_pointwise(image: ir.Value) -> Convolution | None:
 
 def _multiply(write: Writer, found: _LargeNorm, suffix: str) -> ir.Value:
     """Multiply pixels, (n, pixels, channels), by the factors of their channels as a diagonal matrix."""
-    last = write.node("Transpose", [found.norm.image], perm=_TO_LAST)
-    pixels = _reshape(write, last, [-1, found.height * found.width, found.channels], f"{suffix}.pixels")
+    last = write.node("Transpose", [found.norm.image], perm=TO_LAST)
+    pixels = write.reshape(last, f"{suffix}.pixels", [-1, found.height * found.width, found.channels])
     identity = write.constant(np.eye(found.channels, dtype=np.float32)[np.newaxis], f"{suffix}.identity")
     factor = _see_rows(write, found.norm.factor, found.channels, suffix)
     return write.node("MatMul", [pixels, write.node("Mul", [identity, factor])])
@@ -117,14 +115,10 @@ def _multiply(write: Writer, found: _LargeNorm, suffix: str) -> ir.Value:
 
 def _see_rows(write: Writer, vector: ir.Value, channels: int, suffix: str) -> ir.Value:
     """See the vectors of a norm as (n, 1, channels)."""
-    return _reshape(write, vector, [-1, 1, channels], f"{suffix}.rows")
+    return write.reshape(vector, f"{suffix}.rows", [-1, 1, channels])
 
 
 def _see_image(write: Writer, pixels: ir.Value, found: _LargeNorm) -> ir.Value:
     """See pixels, (n, pixels, channels), as images with channels first."""
-    image = _reshape(write, pixels, [-1, found.height, found.width, found.channels], "image")
-    return write.node("Transpose", [image], perm=_TO_FIRST)
-
-
-def _reshape(write: Writer, value: ir.Value, axes: list[int], suffix: str) -> ir.Value:
-    return write.node("Reshape", [value, write.constant(np.array(axes, np.int64), f"{suffix}.shape")])
+    image = write.reshape(pixels, "image", [-1, found.height, found.width, found.channels])
+    return write.node("Transpose", [image], perm=TO_FIRST)

@@ -27,7 +27,7 @@ from export.graph.block_weights import BlockWeights, build_block_weights
 from export.graph.conditional_norms import match_conditional_norm
 from export.graph.nodes import Convolution, find_before_upsampling, find_only_user, match_convolution, read_shape
 from export.graph.phase_terms import write_sums_of_terms
-from export.graph.rules import Writer, apply_rules
+from export.graph.rules import TO_FIRST, TO_LAST, Writer, apply_rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,11 +143,11 @@ class _Phases:
                 both = self.write_phases((row,), _BOTH)
             else:
                 both = self._write.node("Concat", [self.write_phases((row,), (column,)) for column in _BOTH], axis=1)
-            last = self._write.node("Transpose", [both], perm=[0, 2, 3, 1])
-            rows.append(self._reshape(last, f"row{row}", [0, height, 1, 2 * width * n_channels]))
+            last = self._write.node("Transpose", [both], perm=TO_LAST)
+            rows.append(self._write.reshape(last, f"row{row}", [0, height, 1, 2 * width * n_channels]))
         pairs = self._write.node("Concat", rows, axis=2)
-        whole = self._reshape(pairs, "rows", [0, 2 * height, 2 * width, n_channels])
-        return self._write.node("Transpose", [whole], perm=[0, 3, 1, 2])
+        whole = self._write.reshape(pairs, "rows", [0, 2 * height, 2 * width, n_channels])
+        return self._write.node("Transpose", [whole], perm=TO_FIRST)
 
     def write_interleaved_norms(self, height: int, width: int) -> ir.Value:
         """Write all phases of a small image of this size, each with its norm, interleaved with channels first."""
@@ -159,10 +159,7 @@ class _Phases:
                 self._write.node("Concat", [self._write.node("Unsqueeze", [each, last]) for each in phases], axis=4)
             )
         pairs = self._write.node("Concat", rows, axis=3)
-        return self._reshape(pairs, "images", [0, len(self._found.weight), 2 * height, 2 * width])
-
-    def _reshape(self, value: ir.Value, suffix: str, axes: list[int]) -> ir.Value:
-        return self._write.node("Reshape", [value, self._write.constant(np.array(axes, np.int64), f"{suffix}.shape")])
+        return self._write.reshape(pairs, "images", [0, len(self._found.weight), 2 * height, 2 * width])
 
 
 def _is_row_kernel_cheaper(found: Convolution) -> bool:

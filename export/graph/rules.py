@@ -8,7 +8,7 @@ rewriter's dynamic types.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -19,9 +19,15 @@ from export.graph.nodes import make_unique_name
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Rewrite", "Writer", "apply_rules", "apply_rules_to_fixpoint"]
+__all__ = ["TO_FIRST", "TO_LAST", "Rewrite", "Writer", "apply_rules", "apply_rules_to_fixpoint"]
 
 Attributes = Mapping[str, ir.Attr]
+
+
+TO_LAST: Final = (0, 2, 3, 1)
+"""Axes of an image with channels first, in the order of one with channels last."""
+TO_FIRST: Final = (0, 3, 1, 2)
+"""Axes of an image with channels last, in the order of one with channels first."""
 
 
 class Writer:
@@ -56,6 +62,10 @@ class Writer:
         tensor = ir.tensor(np.asarray(values, order="C"))
         value: ir.Value = self._context.initializer(tensor, name=make_unique_name(self._node, suffix))
         return value
+
+    def reshape(self, value: ir.Value, suffix: str, axes: Sequence[int]) -> ir.Value:
+        """Write a node that gives a value other axes, and the initializer of its shape."""
+        return self.node("Reshape", [value, self.constant(np.array(axes, np.int64), f"{suffix}.shape")])
 
 
 Rewrite = Callable[[Writer, ir.Node], ir.Value | None]

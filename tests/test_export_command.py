@@ -112,7 +112,7 @@ def test_random_weights_and_stand_ins_are_never_called_a_checkpoint(
     assert (result.exit_code, result.stderr) == (0, "")
     card = read_graph_file(tmp_path / "random-float32.onnx").card
     assert (card.nature, card.provenance) == (nature, provenance)
-    assert (f"the card calls them a {nature}\n" in result.stdout) == ("--nature" not in options)
+    assert (f"the card says {nature}, not checkpoint\n" in result.stdout) == ("--nature" not in options)
 
 
 def test_a_file_without_a_known_mark_is_a_checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -343,7 +343,7 @@ def test_help_explains_itself_with_an_example() -> None:
     options = ("--family", "--output", "--name", "--state-key", "--provenance", "--nature", "--precision", "--target")
     for option in (*options, "--weight-bits", "--accept-beyond-bounds", "--explain"):
         assert option in text
-    assert "evaluated in float64, are more than 1.5 times as far from the model's as those of PyTorch's float32" in text
-    assert "rounds more than twice as coarsely as PyTorch and as it does in the unchanged graph" in text
+    assert "its images may differ from the model's by 1.5 times the rounding of PyTorch's float32" in text
+    assert "ONNX Runtime's rounding is more than twice both PyTorch's and that of the unchanged graph" in text
     assert "reaches 0.3 ADU or the occupancy differs by more than 1 %" in text
     assert "cpu, for float16 cuda" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +19,12 @@ from tests.small_graphs import (
     apply_pass,
     assert_same_function,
     check_untouched,
+    evaluate,
     list_operators,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @FEW
@@ -52,6 +58,69 @@ def test_a_sum_with_an_upsampled_image(
     assert rewriting.n_changes == 1
     assert "Resize" not in list_operators(rewriting.after)
     assert_same_function(rewriting, graph, batch)
+
+
+@FEW
+@given(
+    seed=SEEDS, batch=BATCHES, channels=st.tuples(st.integers(2, 4), CHANNELS), size=SIZES,
+    kind=st.sampled_from(["dense", "of each channel", "first channels", "dense, of first channels"]),
+)  # fmt: skip
+def test_a_pointwise_layer_writes_both_columns_of_a_skip(
+    seed: int, batch: int, channels: tuple[int, int], size: tuple[int, int], kind: str
+) -> None:
+    graph, (n_in, n_out) = SmallGraph(seed), channels
+    small = graph.input(n_in, *size)
+    if "first channels" in kind:
+        n_in -= 1
+        small = graph.slice(small, 0, n_in, 1)
+    if "dense" in kind:
+        small = graph.conv(small, n_in, n_out, (1, 1))
+    else:
+        n_out = n_in
+    if kind == "of each channel":
+        small = graph.conv(small, 1, n_out, (1, 1), group=n_in)
+    image = graph.input(n_out, 2 * size[0], 2 * size[1], name="image")
+    graph.node("Add", image, graph.upsample(small))
+    rewriting = apply_pass(use_channels_last, graph.model())
+    operators = list_operators(rewriting.after)
+    assert rewriting.n_changes == 1
+    assert operators.count("Conv") == 1
+    assert not {"Concat", "Slice", "Resize"} & set(operators)
+    assert_same_function(rewriting, graph, batch)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(lambda graph: graph.conv("z", 4, 4), id="a larger kernel"),
+        pytest.param(lambda graph: graph.conv("z", 4, 4, (1, 1), pads=(1, 0, 0, 1)), id="pads"),
+        pytest.param(lambda graph: graph.conv("z", 4, 4, (1, 1), strides=[1, 2]), id="a stride"),
+        pytest.param(lambda graph: graph.conv("z", 2, 4, (1, 1), group=2), id="groups of two channels"),
+        pytest.param(lambda graph: graph.conv("z", 1, 8, (1, 1), group=4), id="two filters for each channel"),
+        pytest.param(lambda graph: graph.slice("z", 1, 4, 1), id="other channels"),
+    ],
+)
+def test_what_else_computes_a_skip_stays(write: Callable[[SmallGraph], str]) -> None:
+    graph = SmallGraph()
+    graph.input(4, 3, 5)
+    upsampled = graph.upsample(write(graph))
+    computed = graph.nodes[0].op_type
+    (shape,) = (each.shape for each in evaluate(graph.model(upsampled), graph.feeds(1)))
+    graph.node("Add", graph.input(*shape[1:], name="image"), upsampled)
+    rewriting = apply_pass(use_channels_last, graph.model())
+    assert rewriting.n_changes == 1
+    assert {computed, "Concat"} <= set(list_operators(rewriting.after))
+    assert_same_function(rewriting, graph, 2)
+
+
+def test_a_layer_that_others_use_stays() -> None:
+    graph = SmallGraph()
+    small = graph.conv(graph.input(4, 3, 5), 4, 2, (1, 1))
+    other = graph.node("Abs", small)
+    total = graph.node("Add", graph.input(2, 6, 10, name="image"), graph.upsample(small))
+    rewriting = apply_pass(use_channels_last, graph.model(total, other))
+    assert list_operators(rewriting.after).count("Conv") == list_operators(rewriting.after).count("Concat") == 1
+    assert_same_function(rewriting, graph, 2)
 
 
 @pytest.mark.parametrize(("blocksize", "mode"), [(4, "DCR"), (2, "CRD")])

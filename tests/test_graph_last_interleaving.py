@@ -65,6 +65,27 @@ def test_all_that_follows_up_to_a_convolution_of_even_stride(
     assert_same_function(rewriting, graph, batch)
 
 
+@FEW
+@given(
+    seed=SEEDS, batch=BATCHES, channels=CHANNELS, size=SIZES, is_swapped=st.booleans(), takes_first=st.booleans(),
+)  # fmt: skip
+def test_a_skip_becomes_channels_of_a_pointwise_convolution(
+    seed: int, batch: int, channels: int, size: tuple[int, int], is_swapped: bool, takes_first: bool
+) -> None:
+    graph = SmallGraph(seed)
+    phases = graph.conv(graph.input(2, *size), 2, 4 * channels, (1, 1))
+    small = graph.input(channels + takes_first, *size, name="small")
+    if takes_first:
+        small = graph.slice(small, 0, channels, 1)
+    small = graph.conv(small, 1, channels, (1, 1), group=channels)
+    summands = interleave(graph, phases), graph.upsample(small)
+    graph.node("Add", *(reversed(summands) if is_swapped else summands))
+    rewriting = apply_pass(move_last_interleaving, graph.model())
+    assert rewriting.n_changes == 1
+    assert list_operators(rewriting.after) == ["Transpose", "Transpose", "Concat", "Transpose", "Conv", "DepthToSpace"]
+    assert_same_function(rewriting, graph, batch)
+
+
 def test_only_the_largest_images_stay_in_phases() -> None:
     graph = SmallGraph()
     small = graph.node("Relu", interleave(graph, graph.input(16, 2, 3)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from export.graph.channel_maps import find_channel_map
 from export.graph.nodes import find_before_upsampling, have_equal_shapes, match_convolution, read_shape
 from export.graph.rules import TO_FIRST, TO_LAST, Writer, apply_rules
 
@@ -81,8 +82,17 @@ def _add_upsampled(write: Writer, node: ir.Node) -> ir.Value | None:
             continue
         _, channels, height, width = (each or 0 for each in shape)
         # The columns are copied and the rows broadcast, which is faster than both broadcast.
-        pixels = write.reshape(write.node("Transpose", [small], perm=TO_LAST), "pixels", [-1, channels])
-        columns = write.node("Concat", [pixels, pixels], axis=1)
-        row = write.reshape(columns, "row", [-1, 1, width * channels])
+        row = write.reshape(_double_columns(write, small, channels), "row", [-1, 1, width * channels])
         return _add_to_view(write, image, [-1, 2, width * channels], row, [-1, height, width, channels])
     return None
+
+
+def _double_columns(write: Writer, small: ir.Value, channels: int) -> ir.Value:
+    """Write each pixel of a small image twice, with channels last, in the 1 x 1 convolution that computes it."""
+    found = find_channel_map(small)
+    if found is None:
+        pixels = write.reshape(write.node("Transpose", [small], perm=TO_LAST), "pixels", [-1, channels])
+        return write.node("Concat", [pixels, pixels], axis=1)
+    weight = write.constant(np.tile(found.weight, (2, 1))[:, :, np.newaxis, np.newaxis], "columns.weight")
+    bias = write.constant(np.tile(found.bias, 2), "columns.bias")
+    return write.node("Transpose", [write.node("Conv", [found.image, weight, bias])], perm=TO_LAST)

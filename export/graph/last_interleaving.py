@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from export.graph.block_weights import BlockWeights, build_block_weights, split_by_phases
+from export.graph.channel_maps import find_channel_map
 from export.graph.channels_last import add_repeated, find_before_interleaving
 from export.graph.nodes import POINTWISE, find_before_upsampling, have_equal_shapes, match_convolution, read_shape
-from export.graph.rules import Writer, apply_rules_to_fixpoint
+from export.graph.rules import TO_FIRST, TO_LAST, Writer, apply_rules_to_fixpoint
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -81,12 +82,27 @@ def _combine(write: Writer, node: ir.Node, *, area: int) -> ir.Value | None:
         if other_phases is not None and have_equal_shapes(image, other):
             return _interleave(write, write.node(node.op_type, [phases, other_phases]))
         if small is not None and node.op_type == "Add" and have_equal_shapes(image, other):
-            return _interleave(write, add_repeated(write, phases, small, read_shape(image) or ()))
+            total = _convolve_both(write, phases, small)
+            if total is None:
+                total = add_repeated(write, phases, small, read_shape(image) or ())
+            return _interleave(write, total)
         shape, other_shape = read_shape(image) or (), read_shape(other) or ()
         if len(other_shape) == 4 and other_shape[1:] == (shape[1], 1, 1):
             repeated = write.node("Concat", [other] * _N_PHASES, axis=1)
             return _interleave(write, write.node(node.op_type, [phases, repeated]))
     return None
+
+
+def _convolve_both(write: Writer, phases: ir.Value, small: ir.Value) -> ir.Value | None:
+    """Add a small image to each phase as further channels of the 1 x 1 convolution that computes the phases."""
+    first, second = find_channel_map(phases), find_channel_map(small)
+    if first is None or second is None:
+        return None
+    weight = np.hstack([first.weight, np.tile(second.weight, (_N_PHASES, 1))])
+    last = [write.node("Transpose", [each.image], perm=TO_LAST) for each in (first, second)]
+    both = write.node("Transpose", [write.node("Concat", last, axis=3)], perm=TO_FIRST)
+    joined = BlockWeights(weight=weight[:, :, np.newaxis, np.newaxis], pads=(0, 0, 0, 0), strides=(1, 1))
+    return _write_convolution(write, both, joined, first.bias + np.tile(second.bias, _N_PHASES))
 
 
 def _convolve(write: Writer, node: ir.Node, *, area: int) -> ir.Value | None:

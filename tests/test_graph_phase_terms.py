@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from export.graph import count_multiply_accumulates
 from export.graph.compiler import SHARED_TERMS, list_passes, run_passes
-from export.graph.phase_convolutions import make_phases_of_terms
+from export.graph.phase_convolutions import PhaseForm, make_phases_of_terms
 from tests.small_graphs import (
     FEW,
     SEEDS,
@@ -59,8 +60,11 @@ N_IMAGES: Final = {3: 3, 5: 2, 7: 3}
 N_SUMS: Final = {3: 2, 5: 1, 7: 2}
 
 
-def apply_phases(model: onnx.ModelProto) -> Rewriting:
-    return apply_pass(make_phases_of_terms, model)
+FORMS: Final[tuple[PhaseForm, ...]] = ("rows", "apart")
+
+
+def apply_phases(model: onnx.ModelProto, form: PhaseForm = "rows") -> Rewriting:
+    return apply_pass(functools.partial(make_phases_of_terms, form=form), model)
 
 
 def check_terms(rewriting: Rewriting) -> None:
@@ -105,13 +109,15 @@ def test_any_pads(
     assert_same_function(rewriting, graph, batch)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 1)])
 @pytest.mark.parametrize("kernel", [(5, 5), (7, 7)])
-def test_images_smaller_than_the_kernel(kernel: tuple[int, int], size: tuple[int, int]) -> None:
+def test_images_smaller_than_the_kernel(kernel: tuple[int, int], size: tuple[int, int], form: PhaseForm) -> None:
     graph, n_channels = SmallGraph(), MIN_CHANNELS[kernel]
     graph.conv(graph.upsample(graph.input(n_channels, *size)), n_channels, n_channels, kernel)
-    rewriting = apply_phases(graph.model())
+    rewriting = apply_phases(graph.model(), form)
     check_terms(rewriting)
+    assert list_operators(rewriting.after)[-1] == ("Transpose" if form == "rows" else "DepthToSpace")
     assert_same_function(rewriting, graph, 2)
 
 
@@ -132,14 +138,14 @@ def test_few_channels_are_left_to_phases_apart(kernel: tuple[int, int]) -> None:
 def test_kernels_of_one_row_or_column_have_no_terms(kernel: tuple[int, int]) -> None:
     graph = SmallGraph()
     graph.conv(graph.upsample(graph.input(80, 2, 3)), 80, 80, kernel)
-    check_untouched(make_phases_of_terms, graph.model())
+    check_untouched(functools.partial(make_phases_of_terms, form="rows"), graph.model())
 
 
 @pytest.mark.parametrize(
     ("target", "precision", "is_used"),
-    [("cpu", "float32", True), ("cpu", "float16", False), ("cuda", "float32", False), ("cuda", "float16", False)],
+    [("cpu", "float32", True), ("cpu", "float16", False), ("cuda", "float32", True), ("cuda", "float16", False)],
 )
-def test_only_float32_on_the_cpu_has_terms(target: Target, precision: Precision, is_used: bool) -> None:
+def test_only_float32_has_terms(target: Target, precision: Precision, is_used: bool) -> None:
     names = [each.name for each in list_passes(target, precision)]
     assert names.count(SHARED_TERMS) == is_used
     # What it leaves is computed phase by phase.
@@ -194,7 +200,7 @@ def test_a_convolution_with_a_conditional_norm_is_left_to_phases_apart(is_rectif
         outputs = [graph.node("Relu", outputs[0])]
     if is_used_twice:
         outputs.append(graph.node("Abs", image))
-    check_untouched(make_phases_of_terms, graph.model(*outputs))
+    check_untouched(functools.partial(make_phases_of_terms, form="rows"), graph.model(*outputs))
 
 
 def test_images_with_terms_and_with_conditional_norms_are_computed_one_by_one() -> None:

@@ -155,7 +155,7 @@ def test_phases_have_the_norm_of_their_convolution(
     result = graph.conditional_norm(image, "c", 3, n_out)
     if rectified:
         graph.node("Relu", result)
-    rewriting = apply_pass(lambda model: make_phase_convolutions(model, "cpu"), graph.model())
+    rewriting = apply_pass(lambda model: make_phase_convolutions(model, "rows"), graph.model())
     assert rewriting.n_changes == 1
     assert list_operators(rewriting.after).count("Conv") >= 2
     assert_same_function(rewriting, graph, batch, exact=False)

@@ -16,12 +16,13 @@ from export.graph.channels_last import use_channels_last
 from export.graph.conditional_norms import merge_conditional_norms
 from export.graph.cropping import crop_early
 from export.graph.image_by_image import compute_image_by_image
+from export.graph.image_norms import make_batch_norms
 from export.graph.last_interleaving import move_last_interleaving
 from export.graph.last_layer import make_block_outputs
 from export.graph.linear_layers import compose_linear_layers
 from export.graph.norm_products import make_norm_products
 from export.graph.norms_of_sums import distribute_batch_norms
-from export.graph.phase_convolutions import make_phase_convolutions, make_phases_of_terms
+from export.graph.phase_convolutions import PhaseForm, make_phase_convolutions, make_phases_of_terms
 from export.graph.row_tables import fold_row_tables
 from export.graph.upsampling import move_before_upsampling
 from export.graph.zero_biases import choose_zero_biases
@@ -108,19 +109,22 @@ INT8_PASSES: Final = (
 def list_passes(target: Target, precision: Precision = "float32") -> tuple[Pass, ...]:
     """List the passes of a target in float32, or before the conversion to another precision, in their order."""
     is_for_cpu = (target, precision) == ("cpu", "float32")
-    shared = (Pass(name=SHARED_TERMS, apply=make_phases_of_terms),) if is_for_cpu else ()
+    phases: PhaseForm = "rows" if target == "cpu" else "apart" if precision == "float32" else "together"
+    shared = Pass(name=SHARED_TERMS, apply=functools.partial(make_phases_of_terms, form=phases))
     form: tuple[Pass, ...] = (
         Pass(name="row tables", apply=fold_row_tables),
         Pass(name="batch norms of sums", apply=distribute_batch_norms),
         Pass(name="last layer in blocks", apply=make_block_outputs),
-        *shared,
-        Pass(name="phase convolutions", apply=lambda model: make_phase_convolutions(model, target)),
+        *((shared,) if precision == "float32" else ()),
+        Pass(name="phase convolutions", apply=functools.partial(make_phase_convolutions, form=phases)),
     )
     if (target, precision) == ("cuda", "float16"):
         moved = Pass(name="largest images in phases", apply=move_last_interleaving)
         products = Pass(name="norms as products of matrices", apply=make_norm_products)
         last = Pass(name="channels last", apply=use_channels_last)
         form = (*form, moved, products, last, Pass(name="biases of zeros", apply=choose_zero_biases))
+    if (target, precision) == ("cuda", "float32"):
+        form = (*form, Pass(name="conditional norms as batch norms", apply=make_batch_norms))
     if is_for_cpu:
         blocked = Pass(name="sums in blocks", apply=make_blocked_sums)
         form = (*form, blocked, Pass(name="image by image", apply=compute_image_by_image))

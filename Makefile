@@ -147,7 +147,7 @@ near the public Geant4 marginals and a simulation tuned to them (docs/stand-ins.
 STANDINS = $(basename $(notdir $(wildcard artifacts/standins/*.safetensors)))
 EXPORT = $(TEST)/python -m export --overwrite --nature stand-in --provenance "$(STAND_IN)"
 
-# The built-in graphs, and others in build/graphs: the same files each time. The float32 graphs in build/graphs keep hits below
+# The built-in graphs, and others in build/graphs: the same files each time on one kind of CPU. The float32 graphs in build/graphs keep hits below
 # 7 ADU, so that they can be counted.
 artifacts: .venv-test/.installed
 	mkdir -p build/graphs

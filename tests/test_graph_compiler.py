@@ -140,7 +140,7 @@ def test_the_stages_of_a_generator(target: Target, write: Writer, n_changes: tup
         "last layer in blocks",
         "phases of shared terms",
         "phase convolutions",
-        *(["sums in blocks", "image by image"] if target == "cpu" else ["conditional norms as batch norms"]),
+        *(["sums in blocks", "image by image"] if target == "cpu" else ["norms as batch norms"]),
     ]
     assert [stage.name for stage in made] == names
     assert [stage.name for stage in made[1:]] == [each.name for each in list_passes(target)]

@@ -124,7 +124,7 @@ def list_passes(target: Target, precision: Precision = "float32") -> tuple[Pass,
         last = Pass(name="channels last", apply=use_channels_last)
         form = (*form, moved, products, last, Pass(name="biases of zeros", apply=choose_zero_biases))
     if (target, precision) == ("cuda", "float32"):
-        form = (*form, Pass(name="conditional norms as batch norms", apply=make_batch_norms))
+        form = (*form, Pass(name="norms as batch norms", apply=make_batch_norms))
     if is_for_cpu:
         blocked = Pass(name="sums in blocks", apply=make_blocked_sums)
         form = (*form, blocked, Pass(name="image by image", apply=compute_image_by_image))

@@ -73,7 +73,7 @@ parity: .venv-test/.installed
 #   make runtime-matrix RELEASES=1.21.0
 RELEASES ?= 1.26.0 1.23.2 1.21.0
 MATRIX_EVENTS ?= 5
-MATRIX_TESTS = tests/test_runtime_releases.py tests/test_int8_operators.py
+MATRIX_TESTS = tests/test_runtime_releases.py tests/test_int8_operators.py tests/test_int8_condition_values.py
 MATRIX_DIGITS = $(TEST)/python -m tests.release_digits --events $(MATRIX_EVENTS) --output build/digits
 runtime-matrix: .venv-test/.installed
 	$(MATRIX_DIGITS)/installed

@@ -96,6 +96,10 @@ class Conditions:
         if node is None or (node.op_type == "Cast" and is_float32):
             source = str(value.name) if node is None else self._add_float64(_require(node.inputs[0]))
             self._builder.add_untyped("Cast", [source], name, to=TensorProto.DOUBLE)
+        elif node.op_type == "MatMul" and all(each is not None and _is_matrix(each) for each in node.inputs):
+            # ONNX Runtime 1.21.0 joins a MatMul and a transposition before it to an operator without float64.
+            inputs = [self._add_float64(_require(each)) for each in node.inputs]
+            self._builder.add_untyped("Einsum", inputs, name, equation="...ij,...jk->...ik")
         else:
             inputs = ["" if each is None else self._add_float64(each) for each in node.inputs]
             self._builder.copy_node(self._nodes[str(value.name)], inputs, ".float64")
@@ -131,7 +135,7 @@ class Conditions:
 
     def _add_bytes(self, condition: str, step: np.float32, name: str) -> str:
         """Add the bytes of the condition (n, in) as uint8 (2 n, in), h of all images before l."""
-        value = self._apply("Mul", condition, f"{name}.steps", 1 / step)
+        value = self._apply("Mul", condition, f"{name}.steps", np.float32(1) / step)
         value = self._apply("Round", value, f"{name}.rounded")
         value = self._apply("Max", value, f"{name}.at_least", np.float32(-_MAX_CONDITION))
         integers = self._apply("Min", value, f"{name}.integers", np.float32(_MAX_CONDITION))
@@ -156,6 +160,11 @@ class Conditions:
         """Add an operator on a value and constants; return the name of the result."""
         names = [self._builder.add_constant(each, f"{output}.{index}") for index, each in enumerate(constants)]
         return self._builder.add_untyped(operator, [value, *names], output, is_onnx=is_onnx, **attributes)
+
+
+def _is_matrix(value: ir.Value) -> bool:
+    """Whether a value has two axes or more."""
+    return value.shape is not None and len(value.shape) > 1
 
 
 def _require(value: ir.Value | None) -> ir.Value:
